@@ -1,0 +1,104 @@
+"""A pluggable-codec wire protocol framework: declare messages and an opcode table once, serve them in any codec.
+
+The names below are the public contract. The first group is there at once; the second is loaded when it is first
+used, so that a program that only declares messages does not pay for sockets and threads.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"  # before the imports: modules below may ask for it
+
+from wireproto.address import Address
+from wireproto.errors import (
+    CallError,
+    CodecError,
+    ConfigError,
+    ConnectionLost,
+    DeclarationError,
+    DecodeError,
+    EncodeError,
+    HandshakeError,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+    WireprotoError,
+)
+from wireproto.limits import Limits
+from wireproto.status import Retry, Status
+
+if TYPE_CHECKING:
+    from wireproto.client import Client, Stream, connect
+    from wireproto.dispatch import Context, Handlers, Identity, Subscription
+    from wireproto.metadata import Metadata
+    from wireproto.schema import Bounds, Message, Method, Service, Since, StreamMethod, UInt64
+    from wireproto.server import Server
+
+__all__ = [
+    "Address",
+    "Bounds",
+    "CallError",
+    "Client",
+    "CodecError",
+    "ConfigError",
+    "ConnectionLost",
+    "Context",
+    "DeclarationError",
+    "DecodeError",
+    "EncodeError",
+    "Handlers",
+    "HandshakeError",
+    "Identity",
+    "Limits",
+    "LocalProtocolError",
+    "Message",
+    "Metadata",
+    "Method",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "Retry",
+    "Server",
+    "Service",
+    "Since",
+    "Status",
+    "Stream",
+    "StreamMethod",
+    "Subscription",
+    "UInt64",
+    "WireprotoError",
+    "__version__",
+    "connect",
+]
+
+
+_LAZY = {
+    "UInt64": "wireproto.schema",
+    "StreamMethod": "wireproto.schema",
+    "Since": "wireproto.schema",
+    "Service": "wireproto.schema",
+    "Method": "wireproto.schema",
+    "Message": "wireproto.schema",
+    "Bounds": "wireproto.schema",
+    "Client": "wireproto.client",
+    "Context": "wireproto.dispatch",
+    "Handlers": "wireproto.dispatch",
+    "Identity": "wireproto.dispatch",
+    "Metadata": "wireproto.metadata",
+    "Server": "wireproto.server",
+    "Stream": "wireproto.client",
+    "Subscription": "wireproto.dispatch",
+    "connect": "wireproto.client",
+}
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value  # the next look-up does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
