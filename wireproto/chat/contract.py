@@ -1,0 +1,342 @@
+"""The chat's opcode table: its messages, its methods and the reasons each one may be refused with.
+
+Everything else (pipe text, MessagePack, protobuf, the ``.proto`` file, the gRPC service) follows from this page.
+Fields are numbered by their order: append, never insert; a field added later needs a default and ``Since(2)``.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated, Any
+
+from wireproto.schema import Bounds, Message, Method, Service, StreamMethod
+
+__all__ = [
+    "CHAT",
+    "CREATE_ACCOUNT",
+    "DELETE_ACCOUNT",
+    "LOG_IN",
+    "LOG_OUT",
+    "POP_UNDELIVERED",
+    "RECEIVE_MESSAGES",
+    "SEND_MESSAGE",
+    "WILD_CARD",
+    "Account",
+    "ChatMessage",
+    "CreateAccountRequest",
+    "CreateAccountResponse",
+    "DeleteAccountRequest",
+    "DeleteAccountResponse",
+    "LogInRequest",
+    "LogInResponse",
+    "LogOutRequest",
+    "LogOutResponse",
+    "PopUndeliveredRequest",
+    "PopUndeliveredResponse",
+    "ReceiveMessagesRequest",
+    "ReceiveMessagesResponse",
+    "SendMessageRequest",
+    "SendMessageResponse",
+    "WildCardRequest",
+    "WildCardResponse",
+]
+
+PAGE_LIMIT = 100
+"""Most accounts or messages in one answer; a request's ``limit`` of 0 asks for this many."""
+
+_HIDDEN = frozenset({"password", "token"})
+
+
+def _shown(message: Any) -> Iterator[tuple[str, object]]:
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
+        yield name, "..." if name in _HIDDEN and value else value
+
+
+def _repr(message: Any) -> str:
+    """A message as text with its secrets left out: a repr ends in logs, tracebacks and test reports."""
+    return f"{type(message).__name__}({', '.join(f'{name}={value!r}' for name, value in _shown(message))})"
+
+
+class LogInRequest(Message):
+    """Signs a connection in, by password or by the token of an earlier log-in."""
+
+    username: str
+    """1 to 32 of ``a-z 0-9 . _ -``."""
+    password: str = ""
+    """Empty when ``token`` is given."""
+    token: str = ""
+    """What an earlier LogIn answered; resumes that session without the password."""
+
+    __repr__ = _repr
+    __rich_repr__ = _shown
+
+
+class LogInResponse(Message):
+    """The session that was opened."""
+
+    token: str
+    """Resumes this session after a reconnect, and goes into ``authorization: Bearer <token>`` where there is no
+    connection to sign in. Ends 7 days after its last use, 30 days after the password was given, or at LogOut."""
+    undelivered: int
+    """Messages that wait for this account."""
+
+    __repr__ = _repr
+    __rich_repr__ = _shown
+
+
+class CreateAccountRequest(Message):
+    """Makes an account; it does not sign in."""
+
+    username: str
+    """1 to 32 of ``a-z 0-9 . _ -``; free, and not of an account deleted in the last 30 days."""
+    password: str
+    """12 to 128 characters, at most 1,024 bytes of UTF-8. Compared after Unicode normalisation (NFC)."""
+
+    __repr__ = _repr
+    __rich_repr__ = _shown
+
+
+class CreateAccountResponse(Message):
+    """The account exists, durably."""
+
+
+class WildCardRequest(Message):
+    """Asks for the accounts whose name matches a pattern, in the order of their names, a page at a time."""
+
+    pattern: str
+    """``*`` stands for any characters, ``?`` for one; 1 to 64 of ``a-z 0-9 . _ - * ?`` with at most 8 ``*``."""
+    after: str = ""
+    """The ``next`` of the page before; empty for the first page."""
+    limit: Annotated[int, Bounds(ge=0, le=PAGE_LIMIT)] = 0
+    """Most accounts in the answer; 0 for 100."""
+
+
+class Account(Message):
+    """One account of a list."""
+
+    username: str
+    online: bool
+    """Whether a ReceiveMessages stream of this account is open: a message sent now would arrive now."""
+
+
+class WildCardResponse(Message):
+    """One page of a list of accounts."""
+
+    accounts: list[Account]
+    """May be empty on a page that is not the last: one call looks at 10,000 names at most."""
+    next: str
+    """What to give as ``after`` for the next page; empty when this is the last."""
+
+
+class SendMessageRequest(Message):
+    """Sends a text to an account. The sender is who signed in, never a field.
+
+    The metadata ``idempotency_key`` makes a repetition safe: the same key with the same recipient and text answers
+    what the first call answered and sends nothing; with others it is refused. Keys are kept 7 days after their last
+    use, each account has its own. Without a key a repetition is a second message.
+    """
+
+    recipient: str
+    text: str
+    """1 to 16,384 bytes of UTF-8; stored and delivered as it is, control characters included."""
+
+
+class SendMessageResponse(Message):
+    """The message is on durable storage and will be delivered."""
+
+    message_id: bytes
+    """16 random bytes, never used again."""
+    sequence: int
+    """The message's place in the recipient's mailbox: 1, 2, 3, without gaps, in the order of acceptance."""
+
+
+class LogOutRequest(Message):
+    """Ends the session: its token, its streams, and the identity of every connection that signed in with it."""
+
+
+class LogOutResponse(Message):
+    """The session has ended; the connection may log in again."""
+
+
+class DeleteAccountRequest(Message):
+    """Deletes the caller's own account and its mailbox."""
+
+    username: str
+    """The caller's own user name, as a safeguard."""
+    force: bool = False
+    """Also when messages wait that nobody has received; they are discarded."""
+
+
+class DeleteAccountResponse(Message):
+    """The account is gone, its sessions have ended, and its name is not given out for 30 days."""
+
+    discarded: int
+    """Undelivered messages that went with it."""
+
+
+class ReceiveMessagesRequest(Message):
+    """Opens the stream of the caller's messages: first everything undelivered, then each as it is accepted.
+
+    Version 1 acknowledges by credit. The credit in the request (at most 64) is the window; every credit given after
+    that says that so many more messages, in the order of the stream, were dealt with, and the server does not deliver
+    them again. Messages that were sent but not acknowledged come again on the next stream. Several streams of one
+    account may be open; each gets everything, and the furthest acknowledgement counts.
+    """
+
+    after: int = 0
+    """The last ``sequence`` the client already has; the stream starts behind it, or behind the last one
+    acknowledged, whichever is later."""
+
+
+class ReceiveMessagesResponse(Message):
+    """One message of the stream."""
+
+    sequence: int
+    """1, 2, 3 in this mailbox. A client that saw this number already shows nothing."""
+    message_id: bytes
+    """16 bytes, as answered to the sender."""
+    sender: str
+    text: str
+    sent_at: datetime
+    """When the server accepted it, by its clock. For display; ``sequence`` is the order."""
+
+
+class PopUndeliveredRequest(Message):
+    """Takes a page of undelivered messages and acknowledges it in the same step.
+
+    For simple clients: when the answer is lost on its way, so are its messages. ReceiveMessages has no such gap.
+    """
+
+    limit: Annotated[int, Bounds(ge=0, le=PAGE_LIMIT)] = 0
+    """Most messages in the answer; 0 for 100."""
+
+
+class ChatMessage(Message):
+    """One message of a page; the fields are those of ReceiveMessagesResponse."""
+
+    sequence: int
+    message_id: bytes
+    sender: str
+    text: str
+    sent_at: datetime
+
+
+class PopUndeliveredResponse(Message):
+    """A page of messages, oldest first, now acknowledged."""
+
+    messages: list[ChatMessage]
+    """Fewer than asked for when their texts are long: an answer must fit into a frame."""
+    remaining: int
+    """Messages that still wait."""
+
+
+# Any method that reaches the store may be refused with these, through no fault of the caller:
+#   STORE_FULL    RESOURCE_EXHAUSTED: no room on the server's disk; nothing was written
+#   STORE_FAILED  UNAVAILABLE: the store cannot be read or written; the result may be unknown
+#   SERVER_BUSY   RESOURCE_EXHAUSTED: too much work waits already; not processed
+_READS = ("STORE_FAILED", "SERVER_BUSY")
+_WRITES = ("STORE_FULL", *_READS)
+
+LOG_IN = Method(
+    opcode=0,
+    name="LogIn",
+    request=LogInRequest,
+    response=LogInResponse,
+    reasons=("BAD_USERNAME", "BAD_PASSWORD", "BAD_CREDENTIALS", "ALREADY_SIGNED_IN", *_WRITES),
+    timeout=15.0,
+    max_request=8192,
+    doc="Signs the connection in by password or token. An unknown name and a wrong password have the same answer.",
+)
+
+CREATE_ACCOUNT = Method(
+    opcode=1,
+    name="CreateAccount",
+    request=CreateAccountRequest,
+    response=CreateAccountResponse,
+    reasons=("BAD_USERNAME", "BAD_PASSWORD", "NAME_TAKEN", *_WRITES),
+    timeout=15.0,
+    max_request=8192,
+    doc="Makes an account with a user name and a password.",
+)
+
+WILD_CARD = Method(
+    opcode=2,
+    name="WildCard",
+    request=WildCardRequest,
+    response=WildCardResponse,
+    requires="account",
+    reasons=("BAD_PATTERN", *_READS),
+    idempotent=True,
+    blocking=True,
+    timeout=10.0,
+    doc="Lists accounts whose name matches a pattern, with who is online.",
+)
+
+SEND_MESSAGE = Method(
+    opcode=3,
+    name="SendMessage",
+    request=SendMessageRequest,
+    response=SendMessageResponse,
+    requires="account",
+    reasons=("BAD_TEXT", "UNKNOWN_RECIPIENT", "MAILBOX_FULL", "KEY_CONFLICT", *_WRITES),
+    timeout=10.0,
+    doc="Sends a message. Answered once it is on durable storage; safe to repeat with the same idempotency key.",
+)
+
+LOG_OUT = Method(
+    opcode=4,
+    name="LogOut",
+    request=LogOutRequest,
+    response=LogOutResponse,
+    requires="account",
+    reasons=_WRITES,
+    timeout=10.0,
+    doc="Ends the session: revokes its token, ends its streams, and leaves the connection without an identity.",
+)
+
+DELETE_ACCOUNT = Method(
+    opcode=5,
+    name="DeleteAccount",
+    request=DeleteAccountRequest,
+    response=DeleteAccountResponse,
+    requires="account",
+    reasons=("NOT_YOUR_ACCOUNT", "UNDELIVERED_MESSAGES", *_WRITES),
+    timeout=10.0,
+    doc="Deletes the caller's own account; refused while messages wait, unless forced.",
+)
+
+RECEIVE_MESSAGES = StreamMethod(
+    opcode=6,
+    name="ReceiveMessages",
+    request=ReceiveMessagesRequest,
+    response=ReceiveMessagesResponse,
+    requires="account",
+    reasons=("BAD_AFTER", "ACKNOWLEDGED_TOO_MUCH", "TOO_MANY_STREAMS", "SIGNED_OUT", *_READS),
+    doc="Streams the caller's messages: the undelivered ones first, then live. Returned credit acknowledges.",
+)
+
+POP_UNDELIVERED = Method(
+    opcode=7,
+    name="PopUndelivered",
+    request=PopUndeliveredRequest,
+    response=PopUndeliveredResponse,
+    requires="account",
+    reasons=_WRITES,
+    timeout=10.0,
+    doc="Takes the oldest undelivered messages and acknowledges them in the same step.",
+)
+
+CHAT = Service(
+    "wireproto.chat.v1.ChatService",
+    version=1,
+    methods=[
+        LOG_IN,
+        CREATE_ACCOUNT,
+        WILD_CARD,
+        SEND_MESSAGE,
+        LOG_OUT,
+        DELETE_ACCOUNT,
+        RECEIVE_MESSAGES,
+        POP_UNDELIVERED,
+    ],
+)
