@@ -1,0 +1,94 @@
+# Everything one does with this project. `make help` lists it.
+#
+# PYTHON  the Python (3.11 or newer) that makes the environment     make test PYTHON=python3.13 VENV=.venv-3.13
+# VENV    where the environment is                                  (the same)
+# ARGS    more arguments for serve, chat and test                   make test ARGS="tests/codecs -x"
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+PY := $(VENV)/bin/python
+RUN_STAMP := $(VENV)/.installed-run
+DEV_STAMP := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help:  ## list the tasks
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+# A user needs the first, someone who works on it the second. tools/venv.py takes a lock, so both may run at once.
+$(RUN_STAMP): pyproject.toml tools/venv.py
+	@$(call install,chat$(,)grpc)
+
+$(DEV_STAMP): pyproject.toml tools/venv.py
+	@$(call install,dev)
+
+, := ,
+define install
+command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	echo "$(PYTHON) was not found. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3.12 ..." >&2; \
+	exit 1; }; \
+"$(PYTHON)" tools/venv.py "$(VENV)" "$(1)" "$@"
+endef
+
+.PHONY: setup
+setup: $(DEV_STAMP)  ## make the virtual environment with all that development takes
+	@echo "$(VENV) is ready; make help lists the tasks"
+
+.PHONY: serve
+serve: $(RUN_STAMP)  ## run the chat server on 127.0.0.1:7411 (ARGS="--port 7500 --codec pipe")
+	@exec $(PY) -m wireproto.server $(ARGS)
+
+.PHONY: chat
+chat: $(RUN_STAMP)  ## talk to it (ARGS="127.0.0.1:7500 --codec pipe")
+	@exec $(PY) -m wireproto.client $(or $(ARGS),127.0.0.1:7411)
+
+.PHONY: demo
+demo: $(RUN_STAMP)  ## two scripted people chat over each codec, with the bytes of a frame
+	@$(PY) examples/demo.py
+
+.PHONY: test
+test: $(DEV_STAMP)  ## run the tests (ARGS="tests/codecs -x")
+	@$(PY) -m pytest $(ARGS)
+
+.PHONY: test-quick
+test-quick: $(DEV_STAMP)  ## run the tests that take no seconds
+	@$(PY) -m pytest -m "not slow and not long" $(ARGS)
+
+.PHONY: test-long
+test-long: $(DEV_STAMP)  ## run every test, with many more examples; takes long
+	@HYPOTHESIS_PROFILE=nightly $(PY) -m pytest -m "" --timeout=7200 -o faulthandler_timeout=7100 $(ARGS)
+
+# One recipe, in this order whatever -j says: the cheap judges first, the tests and their summary last.
+.PHONY: check
+check: $(DEV_STAMP)  ## all that CI checks: format, lint, types, generated files, tests
+	@echo "== format" && $(PY) -m ruff format --check --quiet .
+	@echo "== lint" && $(PY) -m ruff check --quiet .
+	@echo "== types" && $(PY) -m mypy
+	@echo "== generated files" && $(PY) tools/generate.py --check
+	@echo "== tests" && $(PY) -m pytest $(ARGS)
+
+.PHONY: format
+format: $(DEV_STAMP)  ## write the code the way the check wants it
+	@$(PY) -m ruff check --fix --quiet . ; $(PY) -m ruff format .
+
+.PHONY: types
+types: $(DEV_STAMP)  ## check the types alone
+	@$(PY) -m mypy
+
+.PHONY: generate
+generate: $(DEV_STAMP)  ## write the generated files anew
+	@$(PY) tools/generate.py
+
+.PHONY: wheel
+wheel: $(DEV_STAMP)  ## build the wheel into dist/
+	@$(PY) -m build --wheel --outdir dist .
+
+.PHONY: clean
+clean:  ## remove the environment, caches and what was built
+	@rm -rf "$(VENV)" dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

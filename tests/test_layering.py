@@ -1,0 +1,274 @@
+"""Who may import whom: the layers of docs/design.md, read from the source, so lazy and type-only imports count."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "wireproto"
+
+# Everything of ours that a module may import, by module or by folder ("codecs" covers wireproto/codecs/*). A folder's
+# modules may import one another. `__init__` of the whole package is the public face and may import all but the
+# applications; a module may always ask it for `__version__`.
+ALLOWED: dict[str, set[str]] = {
+    "status": set(),
+    "limits": set(),
+    "buffer": set(),
+    "errors": {"status"},
+    "address": {"errors"},
+    "schema": {"errors"},
+    "frame": {"errors", "status"},  # the body of ERROR is binary and carries a status
+    "metadata": {"errors", "status"},
+    "events": {"errors", "frame", "handshake", "metadata"},
+    "handshake": {"errors", "frame", "limits", "status"},
+    "connection": {"buffer", "errors", "events", "frame", "handshake", "limits", "metadata", "status"},
+    "control": {"errors", "schema"},
+    "protos": {"errors", "schema"},
+    "codecs": {"errors", "limits", "protos", "schema"},
+    "dispatch": {"codecs", "errors", "limits", "metadata", "schema", "status"},
+    "server": {
+        "address",
+        "codecs",
+        "connection",
+        "control",
+        "dispatch",
+        "errors",
+        "events",
+        "frame",
+        "handshake",
+        "limits",
+        "metadata",
+        "protos",
+        "schema",
+        "status",
+    },
+    "client": {
+        "address",
+        "codecs",
+        "connection",
+        "control",
+        "errors",
+        "events",
+        "frame",
+        "handshake",
+        "limits",
+        "metadata",
+        "schema",
+        "status",
+    },
+}
+PUBLIC_FACE = {"address", "client", "dispatch", "errors", "limits", "metadata", "schema", "server", "status"}
+FRAMEWORK = {*ALLOWED, "testing"}
+APPLICATIONS = {"chat", "cli"}
+HEAVY = {
+    "alembic": ("chat",),
+    "argon2": ("chat",),
+    "click": ("cli",),
+    "google": ("codecs/protobuf", "protos"),
+    "grpc": ("server/gateway", "client/grpc"),
+    "grpc_health": ("server/gateway",),
+    "grpc_reflection": ("server/gateway",),
+    "grpc_status": ("server/gateway", "client/grpc"),
+    "hypothesis": ("testing",),
+    "msgpack": ("codecs/msgpack",),
+    "prompt_toolkit": ("cli/chat",),
+    "rich": ("cli",),
+    "sqlalchemy": ("chat",),
+}
+SANS_IO = {
+    "schema",
+    "frame",
+    "buffer",
+    "events",
+    "handshake",
+    "metadata",
+    "connection",
+    "dispatch",
+    "codecs",
+    "control",
+}
+IO_MODULES = {"asyncio", "select", "selectors", "socket", "socketserver", "ssl", "subprocess"}
+CORE_ONLY = {"connection", "buffer", "frame", "events", "handshake", "metadata"}
+CLOCKS_AND_LOGS = {"logging", "threading", "time", "_thread"}
+
+
+class Import(NamedTuple):
+    """One import statement: who, of what, and whether it runs when the importing module is loaded."""
+
+    source: str  # "server/session", relative to the package, without .py
+    target: str  # "wireproto.codecs.base" or "socket"
+    line: int
+    at_load: bool
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    """Every import in a file, wherever it stands."""
+    source = path.relative_to(PACKAGE).with_suffix("").as_posix()
+    package = ["wireproto", *path.relative_to(PACKAGE).parts[:-1]]
+
+    def visit(node: ast.AST, at_load: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Import(source, alias.name, child.lineno, at_load)
+            elif isinstance(child, ast.ImportFrom):
+                base = child.module or ""
+                if child.level:
+                    base = ".".join([*package[: len(package) - child.level + 1], *([base] if base else [])])
+                for alias in child.names:
+                    # `from wireproto.codecs import base` names a module, `from wireproto.codecs import get` a function
+                    yield Import(source, f"{base}.{alias.name}", child.lineno, at_load)
+            elif isinstance(child, ast.Call) and _is_import_call(child):
+                (first, *_) = child.args
+                if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                    yield Import(source, first.value, child.lineno, at_load)
+            deferred = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            type_only = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
+            yield from visit(child, at_load and not deferred and not type_only)
+
+    yield from visit(ast.parse(path.read_text("utf-8"), str(path)), True)
+
+
+def _is_import_call(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    return name in ("import_module", "__import__") and bool(call.args)
+
+
+def part_of(path: str) -> str:
+    """The layer of a source path or of a dotted name below the package: "server/session" -> "server"."""
+    return path.replace(".", "/").split("/")[0]
+
+
+EVERY_IMPORT = [found for path in sorted(PACKAGE.rglob("*.py")) for found in imports_of(path)]
+OURS = [found for found in EVERY_IMPORT if found.target.split(".")[0] == "wireproto"]
+
+
+def _shown(offences: list[Import]) -> str:
+    return "\n".join(f"wireproto/{each.source}.py:{each.line} imports {each.target}" for each in offences)
+
+
+def test_every_module_is_in_a_layer() -> None:
+    """A new module gets its place in the table above before it lands."""
+    parts = {part_of(path.relative_to(PACKAGE).with_suffix("").as_posix()) for path in PACKAGE.rglob("*.py")}
+    assert parts - {"__init__"} <= FRAMEWORK | APPLICATIONS
+
+
+@pytest.mark.parametrize("part", sorted(ALLOWED))
+def test_a_layer_imports_only_what_it_may(part: str) -> None:
+    """A module of the framework imports the layers below it and no other."""
+    offences = [
+        each
+        for each in OURS
+        if part_of(each.source) == part
+        and not each.source.endswith("__main__")
+        and each.target != "wireproto.__version__"
+        and part_of(each.target.removeprefix("wireproto.")) not in ALLOWED[part] | {part}
+    ]
+    assert not offences, _shown(offences)
+
+
+def test_the_public_face_imports_the_framework_only() -> None:
+    """The package's __init__ names neither an application nor anything that is not public."""
+    targets = {part_of(each.target.removeprefix("wireproto.")) for each in OURS if each.source == "__init__"}
+    assert targets <= PUBLIC_FACE
+
+
+def test_the_framework_never_imports_an_application() -> None:
+    """Only the __main__ modules name `cli`, and nothing but `cli` names `chat`."""
+    offences = [
+        each
+        for each in OURS
+        if part_of(each.source) not in APPLICATIONS
+        and not each.source.endswith("__main__")
+        and part_of(each.target.removeprefix("wireproto.")) in APPLICATIONS
+    ]
+    assert not offences, _shown(offences)
+
+
+@pytest.mark.parametrize("source", ["server/__main__", "client/__main__"])
+def test_main_modules_import_the_commands_and_nothing_else(source: str) -> None:
+    """`python -m wireproto.server` is the command and has no code of its own."""
+    targets = [each.target for each in EVERY_IMPORT if each.source == source]
+    assert targets
+    assert all(target.startswith("wireproto.cli") for target in targets), targets
+
+
+def test_commands_load_the_chat_lazily() -> None:
+    """No command but the chat's own pays for the chat service, or needs it to be there."""
+    offences = [
+        each
+        for each in OURS
+        if part_of(each.source) == "cli"
+        and not each.source.startswith("cli/chat")
+        and each.at_load
+        and each.target.startswith(("wireproto.chat", "wireproto.cli.chat"))
+    ]
+    assert not offences, _shown(offences)
+
+
+def test_the_chat_does_not_know_the_commands() -> None:
+    """The chat service can be used without the command line."""
+    offences = [each for each in OURS if part_of(each.source) == "chat" and each.target.startswith("wireproto.cli")]
+    assert not offences, _shown(offences)
+
+
+@pytest.mark.parametrize("library", sorted(HEAVY))
+def test_a_heavy_library_is_imported_in_one_place(library: str) -> None:
+    """Each third-party library has one home, so that leaving out an extra costs one feature."""
+    offences = [
+        each
+        for each in EVERY_IMPORT
+        if each.target.split(".")[0] == library and not each.source.startswith(HEAVY[library])
+    ]
+    assert not offences, _shown(offences)
+
+
+def test_no_library_is_missing_from_the_table() -> None:
+    """Whatever is neither ours nor the standard library's is msgspec or stands in the table above."""
+    known = {*HEAVY, "wireproto", "msgspec", "typing_extensions"} | sys.stdlib_module_names
+    offences = [each for each in EVERY_IMPORT if each.target.split(".")[0] not in known]
+    assert not offences, _shown(offences)
+
+
+def test_the_core_does_no_input_or_output() -> None:
+    """The protocol and the codecs know no socket; the connection knows no thread, clock or log either."""
+    offences = [
+        each
+        for each in EVERY_IMPORT
+        if (part_of(each.source) in SANS_IO and each.target.split(".")[0] in IO_MODULES)
+        or (part_of(each.source) in CORE_ONLY and each.target.split(".")[0] in CLOCKS_AND_LOGS)
+    ]
+    assert not offences, _shown(offences)
+
+
+def test_nothing_reads_code_from_bytes() -> None:
+    """No pickle, marshal or shelve anywhere: bytes of a peer never become code."""
+    forbidden = {"marshal", "pickle", "shelve", "yaml"}
+    offences = [each for each in EVERY_IMPORT if each.target.split(".")[0] in forbidden]
+    assert not offences, _shown(offences)
+
+
+@pytest.mark.slow
+def test_the_framework_lives_without_the_chat(tmp_path: Path) -> None:
+    """Every module but the chat's own imports in a copy of the package that has no chat."""
+    copy = tmp_path / "wireproto"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "chat"))
+    modules = [
+        ".".join(["wireproto", *path.relative_to(copy).with_suffix("").parts]).removesuffix(".__init__")
+        for path in copy.rglob("*.py")
+        if path.name != "__main__.py" and not path.relative_to(copy).as_posix().startswith("cli/chat")
+    ]
+    code = "import importlib, sys\nfor name in sys.argv[1:]:\n    importlib.import_module(name)\n"
+    code += "import wireproto\nassert wireproto.__file__.startswith(sys.path[0]), wireproto.__file__\n"
+    code += "for name in wireproto.__all__:\n    getattr(wireproto, name)\n"
+    code = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n" + code
+    done = subprocess.run(
+        [sys.executable, "-c", code, *modules], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,5 @@
+"""``python -m wireproto.client`` is ``wireproto chat``."""
+
+from wireproto.cli import main
+
+main("chat")
