@@ -1,0 +1,180 @@
+"""What a codec is: a name, an id, and a pair of functions per message type and version."""
+
+import abc
+import linecache
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from wireproto import schema
+from wireproto.errors import CodecError, DecodeError, EncodeError
+
+if TYPE_CHECKING:
+    from wireproto.limits import Limits
+
+__all__ = ["Codec", "Plan", "checked_plan", "compile_source", "element_check", "explain"]
+
+M = TypeVar("M", bound=schema.Message)
+
+Check = Callable[[schema.Message, type[CodecError]], None]
+
+
+class Plan(Generic[M]):
+    """How one message type is written and read in one codec, version and set of limits.
+
+    Both functions may be called by any number of threads at once.
+
+    Attributes:
+        encode: message to payload. Raises ``EncodeError`` and nothing else.
+        decode: payload to message. Raises ``DecodeError`` and nothing else, whatever the bytes.
+    """
+
+    __slots__ = ("decode", "encode")
+
+    # Attributes and not methods: a call then costs one function, not a bound method around another function.
+    encode: Callable[[M], bytes]
+    decode: Callable[[bytes], M]
+
+    def __init__(self, encode: Callable[[M], bytes], decode: Callable[[bytes], M]) -> None:
+        self.encode = encode
+        self.decode = decode
+
+
+class Codec(abc.ABC):
+    """A way to write messages as bytes.
+
+    A subclass has a ``name``, an ``id`` and ``compile``; ``checked_plan`` gives the last one its closed set of
+    exceptions. Instances hold nothing but compiled plans and are shared by all threads.
+
+    Attributes:
+        name: what users write: ``[a-z][a-z0-9_-]*``, at most 32 characters.
+        id: the number in the frame's header: 1 to 127 are the framework's, 128 to 255 anybody's.
+    """
+
+    name: ClassVar[str]
+    id: ClassVar[int]
+
+    def __init__(self) -> None:
+        self._plans: dict[tuple[object, ...], Plan[Any]] = {}
+
+    def plan(self, message_type: type[M], version: int, limits: "Limits", *, request: bool = True) -> Plan[M]:
+        """The plan for ``message_type``, compiled on first use and kept for the life of the codec.
+
+        Args:
+            message_type: the class of the messages.
+            version: the service version to write and read, 1 to 255.
+            limits: of these, ``max_elements`` and ``max_frame`` are about payloads; plans differ by those two only.
+            request: what to do with a value the version has no field for: refuse it in a request, unless the field
+                is declared ignorable; leave it out of a response or stream item.
+        """
+        key = (message_type, version, request, limits.max_elements, limits.max_frame)
+        plan = self._plans.get(key)
+        if plan is None:
+            # Two threads may both compile; the plans are equal, and the last one stays.
+            plan = self._plans[key] = self.compile(message_type, version, limits, request=request)
+        return plan
+
+    @abc.abstractmethod
+    def compile(self, message_type: type[M], version: int, limits: "Limits", *, request: bool) -> Plan[M]:
+        """Make the plan; called once per combination of arguments, never at the same time as it is used."""
+
+    def __repr__(self) -> str:
+        return f"<codec {self.name}, id {self.id}>"
+
+
+def checked_plan(
+    message_type: type[M],
+    version: int,
+    limits: "Limits",
+    encode: Callable[[M], bytes],
+    decode: Callable[[bytes], M],
+    *,
+    request: bool,
+) -> Plan[M]:
+    """A plan around two plain functions, for codecs over a format that somebody else's library speaks.
+
+    What the message's declaration demands is checked before ``encode`` and after ``decode``, the limit on elements, too.
+    Whatever the two functions raise comes out as ``EncodeError`` or ``DecodeError``.
+    """
+    check = schema.compile_check(message_type, version, request=request)
+    count = element_check(message_type, version, limits.max_elements)
+    name = message_type.__name__
+
+    def checked_encode(message: M) -> bytes:
+        try:
+            check(message, EncodeError)
+            if count is not None:
+                count(message, EncodeError)
+            return encode(message)
+        except EncodeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the set is closed here, whatever the format's library raises
+            raise EncodeError(name, explain(error)) from None
+
+    def checked_decode(payload: bytes) -> M:
+        try:
+            message = decode(payload)
+            if count is not None:
+                count(message, DecodeError)
+            check(message, DecodeError)
+        except DecodeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - ... or lets a payload provoke
+            raise DecodeError(name, explain(error)) from None
+        return message
+
+    return Plan(checked_encode, checked_decode)
+
+
+def explain(error: Exception) -> str:
+    """What went wrong, for a peer to read: never the text of ``error``, which may quote the payload."""
+    if isinstance(error, CodecError):
+        return error.problem
+    if isinstance(error, UnicodeDecodeError):
+        return "is not UTF-8"
+    if isinstance(error, UnicodeEncodeError):
+        return "has a surrogate, which UTF-8 cannot write"
+    if isinstance(error, RecursionError):
+        return "is nested too deeply"
+    if isinstance(error, MemoryError):
+        return "does not fit in memory"
+    return f"is malformed ({type(error).__name__})"
+
+
+def element_check(message_type: type[schema.Message], version: int, most: int) -> Check | None:
+    """A function that refuses lists and maps of more than ``most`` elements; None when the type has neither."""
+    counted: list[tuple[str, str]] = []
+    nested: list[tuple[str, str, str, Check]] = []
+    for field in schema.fields(message_type, version):
+        if field.type.shape != "single":
+            counted.append((field.name, field.path))
+        if field.type.scalar is schema.Scalar.MESSAGE and field.type.cls is not None:
+            inner = element_check(field.type.cls, version, most)
+            if inner is not None:
+                nested.append((field.name, field.path, field.type.shape, inner))
+    if not counted and not nested:
+        return None
+
+    def check(message: schema.Message, error: type[CodecError]) -> None:
+        for name, path in counted:
+            if len(getattr(message, name)) > most:
+                raise error(path, f"has more than {most} elements")
+        for name, _, shape, inner in nested:
+            value = getattr(message, name)
+            if shape == "map":
+                value = value.values()
+            elif shape == "single":
+                value = () if value is None else (value,)
+            for element in value:
+                inner(element, error)
+
+    return check
+
+
+def compile_source(name: str, source: str, namespace: Mapping[str, object]) -> dict[str, Any]:
+    """Execute generated ``source``, visible to tracebacks and debuggers as ``<name>``, and give back its names."""
+    filename = f"<wireproto {name}>"
+    # A size without a modification time tells linecache that there is no file to compare with.
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    names: dict[str, Any] = dict(namespace)
+    exec(compile(source, filename, "exec"), names)
+    return names
