@@ -1,0 +1,391 @@
+"""Methods and services: the opcode table, and the digest of what each method puts on the wire."""
+
+import functools
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Final, Generic, TypeVar, cast
+
+from wireproto.errors import ConfigError, DeclarationError
+from wireproto.schema.declarations import fields, nested_types
+from wireproto.schema.messages import MAX_VERSION, Field, FieldType, Message, Scalar
+from wireproto.schema.names import camel_case, is_camel, is_upper_snake, type_name, upper_snake
+
+__all__ = ["FIRST_RESERVED_OPCODE", "Method", "Operation", "Service", "StreamMethod", "message_types"]
+
+Req = TypeVar("Req", bound=Message)
+Resp = TypeVar("Resp", bound=Message)
+Item = TypeVar("Item", bound=Message)
+
+FIRST_RESERVED_OPCODE: Final = 0xF000
+"""Opcodes from here to 0xFFFF belong to the framework: health, reflection, echo."""
+
+_CONTROL_PACKAGE: Final = "wireproto.control."
+_MAX_TIMEOUT: Final = (2**32 - 1) / 1000
+_PACKAGE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*(\.[a-z][a-z0-9]*(_[a-z0-9]+)*)*\.v[1-9][0-9]*((alpha|beta)[0-9]*)?")
+
+
+# Invariant type variables on purpose: were they covariant, `client.call(METHOD, wrong_request)` would pass a checker,
+# which would widen both to Message.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Operation(Generic[Req, Resp]):
+    """What `Method` and `StreamMethod` share. Compared by identity; use those two, not this.
+
+    Attributes:
+        opcode: 0 to 0xEFFF, unique in its service, for ever.
+        name: CamelCase, as in gRPC.
+        request: the message class a client sends.
+        response: the message class it gets: one, or the items of a stream.
+        since: the service version the method came with, 1 to 255.
+        until: the last version that has it; None for no end.
+        requires: the capability the caller must have, or None.
+        reasons: the UPPER_SNAKE reasons that its handler may abort with.
+        idempotent: running it twice is the same as once, so a client may repeat it.
+        blocking: its handler waits for something, so the server never runs it on the thread that reads.
+        timeout: seconds a call may take when the caller says nothing; None for no limit.
+        max_request: bytes of the encoded request; None for whatever a frame holds.
+        doc: one or more sentences for people; they end in the .proto.
+
+    Raises:
+        DeclarationError: a value is out of its range; the text names the method.
+    """
+
+    is_stream: ClassVar[bool]
+
+    opcode: int
+    name: str
+    request: type[Req]
+    response: type[Resp]
+    since: int = 1
+    until: int | None = None
+    requires: str | None = None
+    reasons: Sequence[str] = ()
+    idempotent: bool = False
+    blocking: bool = False
+    timeout: float | None = None
+    max_request: int | None = None
+    doc: str = ""
+
+    def __post_init__(self) -> None:
+        _check_operation(self)
+        object.__setattr__(self, "reasons", tuple(self.reasons))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.opcode:#06x} {self.name}>"
+
+    def in_version(self, version: int) -> bool:
+        """Whether that version of the service has the method."""
+        return self.since <= version and (self.until is None or version <= self.until)
+
+
+class Method(Operation[Req, Resp]):
+    """A unary method: one request, one response."""
+
+    is_stream = False
+
+
+class StreamMethod(Operation[Req, Item]):
+    """A server stream: one request, any number of ``response`` items."""
+
+    is_stream = True
+
+
+class Service:
+    """A table of methods under a name, in numbered versions. Read only, and safe to share between threads.
+
+    Attributes:
+        full_name: ``example.v1.CalculatorService``.
+        package: ``example.v1``.
+        name: ``CalculatorService``.
+        version: the newest one, 1 to 255. The service is spoken in every version from 1 to it.
+        methods: in the order given.
+        by_opcode: every method of every version.
+        doc: for people; it ends in the .proto.
+
+    Args:
+        full_name: dotted lower-case package that ends in a version of the package, and a CamelCase name that ends in
+            Service. The package's version changes when old clients cannot talk any more; ``version`` whenever a method
+            or field is added.
+        version: 1 to 255.
+        methods: `Method` and `StreamMethod` objects.
+        doc: for people.
+
+    Raises:
+        DeclarationError: a method, message or field is declared wrong; the text names it and says what to write.
+    """
+
+    def __init__(
+        self, full_name: str, version: int = 1, methods: Sequence[Operation[Any, Any]] = (), *, doc: str = ""
+    ) -> None:
+        self.full_name = full_name
+        self.package, _, self.name = full_name.rpartition(".")
+        self.version = version
+        self.methods = tuple(methods)
+        self.by_opcode = {method.opcode: method for method in self.methods}
+        self.doc = doc
+        _check_service(self)
+        self._by_name = {method.name: method for method in self.methods}
+        self._at: dict[int, dict[int, Operation[Any, Any]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Service {self.full_name} version {self.version}, {len(self.methods)} methods>"
+
+    def at(self, version: int) -> dict[int, Operation[Any, Any]]:
+        """The methods of one version, by opcode.
+
+        Raises:
+            ConfigError: the service has no such version.
+        """
+        table = self._at.get(version)
+        if table is None:
+            if not 1 <= version <= self.version:
+                raise ConfigError(f"{self.full_name} has versions 1 to {self.version}, not {version}")
+            table = {method.opcode: method for method in self.methods if method.in_version(version)}
+            self._at[version] = table
+        return table
+
+    def by_name(self, name: str) -> Operation[Any, Any]:
+        """The method of that name, whatever its version.
+
+        Raises:
+            ConfigError: there is none; the text suggests the nearest names.
+        """
+        method = self._by_name.get(name)
+        if method is None:
+            import difflib  # slow to load, and rarely needed
+
+            folded = {each.lower(): each for each in self._by_name}
+            near = [folded[each] for each in difflib.get_close_matches(name.lower(), folded)]
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(self._by_name)}"
+            raise ConfigError(f"{self.full_name} has no method {name!r}; {hint}")
+        return method
+
+    def digest(self, method: Operation[Any, Any], version: int) -> int:
+        """A number, 0 to 2**32 - 1, that changes whenever the bytes of the method's messages may.
+
+        It covers opcode, shape, and of each field number, wire type, presence, default and enum numbers, through
+        nested messages. It does not cover names, docs, bounds and policy.
+        """
+        shape = "stream" if method.is_stream else "unary"
+        request, response = _wire_text(method.request, version), _wire_text(method.response, version)
+        return zlib.crc32(f"{method.opcode} {shape} {request} {response}".encode())
+
+    def digests(self, version: int) -> dict[int, int]:
+        """The digest of every method of one version, by opcode.
+
+        Raises:
+            ConfigError: the service has no such version.
+        """
+        return {opcode: self.digest(method, version) for opcode, method in self.at(version).items()}
+
+
+def message_types(root: Service | type[Message]) -> tuple[type[Message], ...]:
+    """Every message class that a service or a message class reaches, itself included, in order of first use.
+
+    Raises:
+        DeclarationError: one of them is declared wrong.
+    """
+    if isinstance(root, Service):
+        roots: list[type[Message]] = [each for method in root.methods for each in (method.request, method.response)]
+        return tuple(dict.fromkeys(cls for each in roots for cls in nested_types(each)))
+    return nested_types(root)
+
+
+# Checks when declared -------------------------------------------------------------------------------------------
+
+
+def _check_operation(method: Operation[Any, Any]) -> None:
+    kind = type(method).__name__
+    if type(method) is Operation:
+        raise DeclarationError("Operation is a base class; write Method or StreamMethod")
+    name: object = method.name
+    if not isinstance(name, str) or not is_camel(name):
+        raise DeclarationError(f"{kind} {name!r}: method names are CamelCase; write {camel_case(str(name))!r}")
+    where = f"{kind} {method.name}"
+    _check_int(where, "opcode", method.opcode, 0, 0xFFFF)
+    _check_int(where, "since", method.since, 1, MAX_VERSION)
+    if method.until is not None:
+        _check_int(where, "until", method.until, method.since, MAX_VERSION)
+    for role in ("request", "response"):
+        cls = getattr(method, role)
+        if not (isinstance(cls, type) and issubclass(cls, Message) and cls is not Message):
+            raise DeclarationError(f"{where}: {role} is {type_name(cls)}; give a class that derives from Message")
+    if isinstance(method.reasons, str):
+        raise DeclarationError(f"{where}: reasons is a str; write reasons=[{method.reasons!r}]")
+    reasons: Sequence[object] = method.reasons
+    for reason in reasons:
+        if not isinstance(reason, str) or not is_upper_snake(reason) or len(reason) > 255:
+            raise DeclarationError(
+                f"{where}: reasons are UPPER_SNAKE, at most 255 characters; write {upper_snake(str(reason))!r}"
+            )
+    if len(set(method.reasons)) != len(method.reasons):
+        raise DeclarationError(f"{where}: a reason is listed twice; drop one")
+    _check_policy(where, method)
+
+
+def _check_policy(where: str, method: Operation[Any, Any]) -> None:
+    requires: object = method.requires
+    if requires is not None and (not isinstance(requires, str) or not requires):
+        raise DeclarationError(f"{where}: requires is {requires!r}; give a capability's name or None")
+    timeout: object = method.timeout
+    if timeout is not None and (
+        isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= _MAX_TIMEOUT
+    ):
+        raise DeclarationError(f"{where}: timeout is in seconds, above 0 and at most {_MAX_TIMEOUT:.0f}, or None")
+    if method.max_request is not None:
+        _check_int(where, "max_request", method.max_request, 1, 2**32 - 1)
+
+
+def _check_int(where: str, name: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise DeclarationError(f"{where}: {name} is {value!r}; give an int from {low} to {high}")
+
+
+def _check_service(service: Service) -> None:
+    where = service.full_name
+    if not _PACKAGE.fullmatch(service.package) or not is_camel(service.name) or not service.name.endswith("Service"):
+        raise DeclarationError(
+            f"{where!r}: a service is called like example.v1.CalculatorService: a lower-case package that ends in its "
+            "version, then a CamelCase name that ends in Service"
+        )
+    _check_int(where, "version", service.version, 1, MAX_VERSION)
+    names: dict[str, Operation[Any, Any]] = {}
+    opcodes: dict[int, Operation[Any, Any]] = {}
+    for method in service.methods:
+        if not isinstance(method, Method | StreamMethod):
+            raise DeclarationError(f"{where}: {method!r} is no method; give Method and StreamMethod objects")
+        same = opcodes.setdefault(method.opcode, method)
+        if same is not method:
+            raise DeclarationError(
+                f"{where}: {same.name} and {method.name} both have opcode {method.opcode:#06x}; give one another number"
+            )
+        if names.setdefault(method.name, method) is not method:
+            raise DeclarationError(f"{where}: two methods are called {method.name}; rename one")
+        _check_method(service, method)
+    if len(opcodes) != len(service.methods):
+        raise DeclarationError(f"{where}: a method is listed twice; drop one")
+    _check_names(service, names)
+    _check_versions(service)
+
+
+def _check_method(service: Service, method: Operation[Any, Any]) -> None:
+    where = f"{service.full_name}: {method.name}"
+    if method.opcode >= FIRST_RESERVED_OPCODE and not service.full_name.startswith(_CONTROL_PACKAGE):
+        raise DeclarationError(
+            f"{where} has opcode {method.opcode:#06x}; those from {FIRST_RESERVED_OPCODE:#06x} on are the framework's, "
+            f"take one from 0 to {FIRST_RESERVED_OPCODE - 1:#06x}"
+        )
+    if method.since > service.version:
+        raise DeclarationError(
+            f"{where} is of version {method.since}, the service of version {service.version}; "
+            f"write version={method.since} in the Service"
+        )
+    if method.until is not None and method.until > service.version:
+        raise DeclarationError(
+            f"{where} ends with version {method.until}, which the service (version {service.version}) does not have "
+            "yet; drop until"
+        )
+
+
+def _check_names(service: Service, methods: dict[str, Operation[Any, Any]]) -> None:
+    """One .proto file holds them all: messages, enums and the members of enums share a scope there."""
+    taken: dict[str, object] = {service.name: service}
+    owners: dict[str, str] = {service.name: "the service"}
+
+    def claim(name: str, thing: object, owner: str) -> None:
+        if taken.setdefault(name, thing) is not thing:
+            raise DeclarationError(
+                f"{service.full_name}: the name {name} is taken twice, by {owners[name]} and by {owner}; rename one"
+            )
+        owners.setdefault(name, owner)
+
+    for cls in message_types(service):
+        if cls.__name__ in methods:
+            raise DeclarationError(
+                f"{service.full_name}: method {cls.__name__} hides the message {cls.__name__} in a .proto; "
+                f"call the message {cls.__name__}Request, {cls.__name__}Response or otherwise"
+            )
+        claim(cls.__name__, cls, f"message {cls.__module__}.{cls.__qualname__}")
+        for each in fields(cls):
+            if each.type.scalar is Scalar.ENUM:
+                assert each.type.cls is not None
+                enum_class = each.type.cls
+                claim(enum_class.__name__, enum_class, f"enum {enum_class.__module__}.{enum_class.__qualname__}")
+                for member in enum_class:
+                    name = f"{upper_snake(enum_class.__name__)}_{member.name}"
+                    claim(name, member, f"{enum_class.__name__}.{member.name}")
+
+
+def _check_versions(service: Service) -> None:
+    """Each message exists from its first use on; what comes later needs a default."""
+    first_use: dict[type[Message], int] = {}
+
+    def visit(cls: type[Message], version: int) -> None:
+        if first_use.get(cls, MAX_VERSION + 1) <= version:
+            return
+        first_use[cls] = version
+        for each in fields(cls):
+            if each.type.scalar is Scalar.MESSAGE:
+                assert each.type.cls is not None
+                visit(each.type.cls, max(version, each.since))
+
+    for method in service.methods:
+        visit(method.request, method.since)
+        visit(method.response, method.since)
+    for cls, first in first_use.items():
+        for each in fields(cls):
+            if each.since > service.version:
+                raise DeclarationError(
+                    f"{each.path} is of version {each.since}, {service.full_name} of version {service.version}; "
+                    f"write version={each.since} in the Service"
+                )
+            if each.required and each.since > first:
+                raise DeclarationError(
+                    f"{each.path} is new in version {each.since}, but {cls.__name__} is used from version {first} on; "
+                    f"give it a default, for the peers of version {each.since - 1}"
+                )
+
+
+# Digests --------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _wire_text(cls: type[Message], version: int) -> str:
+    """What a message is on the wire, as text; never change this: digests of two releases would differ."""
+    return f"({','.join(f'{each.number}:{_field_text(each, version)}' for each in fields(cls, version))})"
+
+
+def _field_text(each: Field, version: int) -> str:
+    kind = each.type
+    text = _element_text(kind, version)
+    if kind.shape == "list":
+        return f"[{text}]"
+    if kind.key is not None:
+        return f"{{{kind.key.name}:{text}}}"
+    if each.presence == "explicit":
+        return f"{text}?{_default_text(None if kind.optional else each.default)}"
+    return text
+
+
+def _element_text(kind: FieldType, version: int) -> str:
+    if kind.scalar is Scalar.MESSAGE:
+        return _wire_text(cast(type[Message], kind.cls), version)
+    if kind.cls is not None:
+        return f"ENUM<{','.join(str(number) for number in sorted(int(member) for member in kind.cls))}>"
+    return kind.scalar.name
+
+
+def _default_text(default: object) -> str:
+    if default is None:
+        return "none"
+    if isinstance(default, float):
+        return default.hex()
+    if isinstance(default, str):
+        return default.encode().hex()
+    if isinstance(default, bytes):
+        return default.hex()
+    if isinstance(default, datetime):
+        return default.isoformat(timespec="microseconds")
+    return str(int(cast(int, default)))
