@@ -1,0 +1,443 @@
+"""From an opcode and a payload to an answer: handlers, their context, and the one place where calls are judged.
+
+It knows no socket and no gRPC. A door (the TCP server, the gRPC gateway) makes a ``Context`` for each call, hands it
+with the payload to ``Entry.run``, and gets back bytes, a ``CallError``, a future or a stream. Identity, permission,
+size, decoding, the handler's exceptions and its answer's type are all settled here, so that every door answers alike.
+"""
+
+import abc
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, overload
+
+from wireproto.codecs import Codec
+from wireproto.errors import CallError, DeclarationError, DecodeError, EncodeError
+from wireproto.limits import Limits
+from wireproto.metadata import Metadata
+from wireproto.schema import Message, Method, Operation, Service, StreamMethod
+from wireproto.status import Retry, Status
+
+__all__ = [
+    "FRAMEWORK_REASONS",
+    "Authenticate",
+    "Context",
+    "Entry",
+    "Handlers",
+    "Identity",
+    "Outcome",
+    "Subscription",
+    "Table",
+]
+
+log = logging.getLogger("wireproto.dispatch")
+
+Req = TypeVar("Req", bound=Message)
+Resp = TypeVar("Resp", bound=Message)
+Item = TypeVar("Item", bound=Message)
+
+FRAMEWORK_REASONS: Mapping[str, Status] = {
+    "BAD_METADATA": Status.INVALID_ARGUMENT,
+    "BAD_PAYLOAD": Status.INVALID_ARGUMENT,
+    "CANCELLED": Status.CANCELLED,
+    "DEADLINE": Status.DEADLINE_EXCEEDED,
+    "INTERNAL": Status.INTERNAL,
+    "NOT_PERMITTED": Status.PERMISSION_DENIED,
+    "NO_HANDLER": Status.UNIMPLEMENTED,
+    "REQUEST_TOO_LARGE": Status.RESOURCE_EXHAUSTED,
+    "RESPONSE_TOO_LARGE": Status.RESOURCE_EXHAUSTED,
+    "SERVER_BUSY": Status.RESOURCE_EXHAUSTED,
+    "SHUTTING_DOWN": Status.UNAVAILABLE,
+    "SIGN_IN_REQUIRED": Status.UNAUTHENTICATED,
+    "TOO_MANY_CALLS": Status.RESOURCE_EXHAUSTED,
+    "UNKNOWN_METADATA": Status.UNIMPLEMENTED,
+    "UNKNOWN_OPCODE": Status.UNIMPLEMENTED,
+}
+"""What any call may be answered with, whatever its method declares. ``docs/protocol.md`` lists them for the peer."""
+
+
+class Identity:
+    """Who is calling: made by ``authenticate`` or handed to ``Context.sign_in``.
+
+    Args:
+        subject: the name the application knows the caller by.
+        capabilities: what the caller may do; a method's ``requires`` names one of them.
+    """
+
+    __slots__ = ("_revoked", "capabilities", "subject")
+
+    def __init__(self, subject: str, capabilities: Iterable[str] = ()) -> None:
+        self.subject = subject
+        self.capabilities = frozenset(capabilities)
+        self._revoked = False
+
+    @property
+    def revoked(self) -> bool:
+        """Whether ``revoke`` was called; a revoked identity counts as none."""
+        return self._revoked
+
+    def revoke(self) -> None:
+        """Take the identity away from every connection that was signed in with it; from any thread."""
+        self._revoked = True
+
+    def __repr__(self) -> str:
+        return f"Identity({self.subject!r}, {sorted(self.capabilities)}{', revoked' if self._revoked else ''})"
+
+
+Authenticate: TypeAlias = Callable[[Metadata, str], Identity | None]
+"""``f(metadata, peer)``, called when a call carries ``authorization``; None means that it is worth nothing."""
+
+
+class Context(abc.ABC):
+    """What a handler may know and do beside its request. One per call; made by the door the call came through.
+
+    Attributes:
+        metadata: what the caller sent along.
+        identity: who is calling, or None.
+        deadline: the point in time, by ``time.monotonic``, at which the caller stops waiting; None without one.
+        cancelled: whether the caller is gone or has cancelled; a long handler looks at it now and then.
+    """
+
+    __slots__ = ("cancelled", "deadline", "identity", "metadata")
+
+    metadata: Metadata
+    identity: Identity | None
+    deadline: float | None
+    cancelled: bool
+
+    @property
+    @abc.abstractmethod
+    def peer(self) -> str:
+        """The caller's address, for logs: ``host:port``."""
+
+    @property
+    @abc.abstractmethod
+    def codec(self) -> str:
+        """The name of the codec the call came in."""
+
+    @property
+    @abc.abstractmethod
+    def version(self) -> int:
+        """The service version the caller speaks."""
+
+    @property
+    @abc.abstractmethod
+    def method(self) -> Operation[Any, Any]:
+        """The method that is being called."""
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, at least 0.0; None without a deadline."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def abort(
+        self,
+        status: Status,
+        reason: str = "",
+        message: str = "",
+        *,
+        retry: Retry = Retry.NEVER,
+        retry_after_ms: int = 0,
+    ) -> NoReturn:
+        """End the call without an answer.
+
+        Args:
+            status: any but OK.
+            reason: UPPER_SNAKE, one of the method's declared ``reasons``, or empty.
+            message: for people; say what to do.
+            retry: whether the caller may send the call again.
+            retry_after_ms: how long it should wait before that; 0 when nothing is known.
+
+        Raises:
+            CallError: always.
+        """
+        raise CallError(status, reason, message, retry=retry, retry_after_ms=retry_after_ms)
+
+    @abc.abstractmethod
+    def sign_in(self, identity: Identity) -> None:
+        """Bind ``identity`` to the connection for its later calls. Does nothing over gRPC, where each call signs."""
+
+    @abc.abstractmethod
+    def sign_out(self) -> None:
+        """Take the connection's identity away again; later calls have none of their own."""
+
+
+class Subscription(Generic[Item]):
+    """A stream whose items come when they come, without holding a thread. Subclass it and return one from a handler.
+
+    ``wake`` is set by the server before anything else is called; call it, from any thread, whenever ``take`` may have
+    something to give. The server calls ``credited`` and ``take`` from one thread at a time, and ``close`` last.
+    """
+
+    wake: Callable[[], None] = staticmethod(lambda: None)
+
+    def take(self, n: int) -> Sequence[Item]:
+        """Up to ``n`` items, at once; empty when there is nothing yet.
+
+        Raises:
+            StopIteration: the stream is over.
+            CallError: the stream fails with that status.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define take(self, n)")
+
+    def credited(self, total: int) -> None:
+        """Told before ``take`` whenever the caller granted credit: the sum of all grants, the initial one included."""
+
+    def close(self, reason: str) -> None:
+        """Called exactly once, when the stream has ended for whatever cause; ``reason`` is for logs."""
+
+
+Answer: TypeAlias = Resp | Future[Resp]
+Handler: TypeAlias = Callable[[Any, Context], Any]
+Outcome: TypeAlias = "bytes | CallError | Future[Any] | Subscription[Any] | Iterator[Any]"
+
+
+class Entry:
+    """One method as it is served under one codec and service version. Made once, run for every call."""
+
+    __slots__ = (
+        "_authenticate",
+        "_decode",
+        "_encode",
+        "_handler",
+        "_reasons",
+        "_requires",
+        "_response",
+        "blocking",
+        "is_stream",
+        "max_request",
+        "method",
+        "runs",
+        "slowness",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        method: Operation[Any, Any],
+        handler: Handler,
+        codec: Codec,
+        version: int,
+        limits: Limits,
+        authenticate: Authenticate | None,
+    ) -> None:
+        self.method = method
+        self.is_stream = method.is_stream
+        self.blocking = method.blocking
+        self.timeout = method.timeout
+        self.max_request = limits.max_frame if method.max_request is None else method.max_request
+        # How slow the handler was lately, kept by whoever times it; see server/pool.py.
+        self.slowness = 0
+        self.runs = 0
+        self._handler = handler
+        self._requires = method.requires
+        self._reasons = frozenset(method.reasons)
+        self._response = method.response
+        self._authenticate = authenticate
+        self._decode = codec.plan(method.request, version, limits, request=True).decode
+        self._encode = codec.plan(method.response, version, limits, request=False).encode
+
+    def run(self, payload: bytes, context: Context) -> Outcome:
+        """Judge, decode, handle and encode one call. Never raises.
+
+        Returns:
+            The encoded response; a ``CallError``; a future of the response (a deferred answer); or for a stream method
+            its source, a ``Subscription`` or an iterator.
+        """
+        try:
+            deadline = context.deadline
+            if deadline is not None and time.monotonic() >= deadline:
+                return CallError(
+                    Status.DEADLINE_EXCEEDED,
+                    "DEADLINE",
+                    "the deadline passed before the call was started",
+                    retry=Retry.NOT_PROCESSED,
+                )
+            if self._requires is not None or context.metadata.authorization:
+                self._judge(context)
+            if len(payload) > self.max_request:
+                return CallError(
+                    Status.RESOURCE_EXHAUSTED,
+                    "REQUEST_TOO_LARGE",
+                    f"the request is {len(payload)} bytes; {self.method.name} takes at most {self.max_request}",
+                )
+            try:
+                request = self._decode(payload)
+            except DecodeError as error:
+                return CallError(Status.INVALID_ARGUMENT, "BAD_PAYLOAD", str(error))
+            answer = self._handler(request, context)
+            if self.is_stream:
+                return self._source(answer)
+            if type(answer) is self._response:
+                return self._encode(answer)
+            if isinstance(answer, Future):
+                return answer
+            return self.encode(answer)
+        except CallError as error:
+            return self._checked(error)
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises ends its call only, SystemExit too
+            return self.incident(error)
+
+    def encode(self, answer: object) -> "bytes | CallError":
+        """Encode a response or an item, wherever it came from. Never raises."""
+        if type(answer) is not self._response:
+            return self.incident(
+                TypeError(
+                    f"the handler of {self.method.name} answered {type(answer).__name__}; "
+                    f"it must answer {self._response.__name__}"
+                )
+            )
+        try:
+            return self._encode(answer)
+        except EncodeError as error:
+            return self.incident(error)
+
+    def failure(self, error: BaseException) -> CallError:
+        """What the caller is told when a deferred answer or a stream ended in ``error``."""
+        return self._checked(error) if isinstance(error, CallError) else self.incident(error)
+
+    def incident(self, error: BaseException) -> CallError:
+        """Keep an unexpected exception in the log and give the peer its number only: its text may hold secrets."""
+        number = secrets.token_hex(4)
+        log.error("incident %s in %s", number, self.method.name, exc_info=error)
+        return CallError(
+            Status.INTERNAL,
+            "INTERNAL",
+            f"incident {number}: the server failed; its log has the cause under this number",
+            retry=Retry.MAYBE_PROCESSED,
+        )
+
+    def _checked(self, error: CallError) -> CallError:
+        if error.reason in self._reasons or not error.reason or error.reason in FRAMEWORK_REASONS:
+            return error
+        undeclared = DeclarationError(
+            f"{self.method.name} aborted with the reason {error.reason}, which it does not declare; add it to reasons="
+        )
+        undeclared.__cause__ = error
+        return self.incident(undeclared)
+
+    def _judge(self, context: Context) -> None:
+        if context.metadata.authorization:
+            context.identity = (
+                None if self._authenticate is None else self._authenticate(context.metadata, context.peer)
+            )
+        identity = context.identity
+        if identity is not None and identity.revoked:
+            identity = context.identity = None
+        needed = self._requires
+        if needed is None:
+            return
+        if identity is None:
+            raise CallError(
+                Status.UNAUTHENTICATED,
+                "SIGN_IN_REQUIRED",
+                f"{self.method.name} needs a signed-in caller; sign in first, or send authorization metadata",
+            )
+        if needed not in identity.capabilities:
+            raise CallError(
+                Status.PERMISSION_DENIED, "NOT_PERMITTED", f"{self.method.name} needs the capability {needed!r}"
+            )
+
+    def _source(self, answer: object) -> "CallError | Subscription[Any] | Iterator[Any]":
+        if isinstance(answer, Subscription):
+            return answer
+        if isinstance(answer, Iterable):
+            return iter(answer)
+        return self.incident(
+            TypeError(
+                f"the handler of {self.method.name} answered {type(answer).__name__}; "
+                "a stream's handler must return an iterable or a Subscription"
+            )
+        )
+
+
+class Table:
+    """The opcodes a connection may call: every method of its service at its version, under its codec."""
+
+    __slots__ = ("_service", "entries", "version")
+
+    def __init__(self, service: Service, version: int, entries: Mapping[int, Entry]) -> None:
+        self._service = service
+        self.version = version
+        self.entries = entries
+
+    def missing(self, opcode: int) -> CallError:
+        """The answer for an opcode that ``entries`` lacks; it says which versions have it, if any does."""
+        method = self._service.by_opcode.get(opcode)
+        if method is None:
+            text = f"opcode 0x{opcode:04x} is not in {self._service.full_name}; `wireproto ops` lists those that are"
+            return CallError(Status.UNIMPLEMENTED, "UNKNOWN_OPCODE", text)
+        if method in self._service.at(self.version).values():
+            return CallError(Status.UNIMPLEMENTED, "NO_HANDLER", f"this server has no handler for {method.name}")
+        span = f"since version {method.since}" + (f" until version {method.until}" if method.until else "")
+        text = f"{method.name} exists {span}; this connection speaks version {self.version}"
+        return CallError(Status.UNIMPLEMENTED, "UNKNOWN_OPCODE", text)
+
+
+class Handlers:
+    """The functions that answer the methods of one service.
+
+    Args:
+        service: the opcode table they answer.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._handlers: dict[int, Handler] = {}
+
+    @overload
+    def register(
+        self, method: Method[Req, Resp]
+    ) -> Callable[[Callable[[Req, Context], Answer[Resp]]], Callable[[Req, Context], Answer[Resp]]]: ...
+
+    @overload
+    def register(
+        self, method: StreamMethod[Req, Item]
+    ) -> Callable[
+        [Callable[[Req, Context], Iterable[Item] | Subscription[Item]]],
+        Callable[[Req, Context], Iterable[Item] | Subscription[Item]],
+    ]: ...
+
+    def register(self, method: Operation[Any, Any]) -> Callable[[Handler], Handler]:
+        """A decorator that makes a function ``(request, context)`` the handler of ``method``.
+
+        A unary handler returns the response, or a ``concurrent.futures.Future`` of it; a stream handler returns an
+        iterable of items or a ``Subscription``. It runs on any worker thread, and several at once.
+
+        Raises:
+            DeclarationError: the service has no such method, or the method has a handler already.
+        """
+        if self.service.by_opcode.get(method.opcode) is not method:
+            raise DeclarationError(
+                f"{method.name} is not a method of {self.service.full_name}; add it to the service's methods"
+            )
+        if method.opcode in self._handlers:
+            raise DeclarationError(f"{self.service.full_name}.{method.name} has a handler already; register one only")
+
+        def keep(handler: Handler) -> Handler:
+            self._handlers[method.opcode] = handler
+            return handler
+
+        return keep
+
+    def missing(self) -> list[Operation[Any, Any]]:
+        """The methods that have no handler yet, in the order of the service; they are answered UNIMPLEMENTED."""
+        return [method for method in self.service.methods if method.opcode not in self._handlers]
+
+    def handler(self, method: Operation[Any, Any]) -> Handler | None:
+        """The function registered for ``method``, for tests that call it directly; None when there is none."""
+        return self._handlers.get(method.opcode)
+
+    def table(self, codec: Codec, version: int, limits: Limits, authenticate: Authenticate | None = None) -> Table:
+        """Compile the service for one codec and version.
+
+        Raises:
+            DeclarationError: the codec cannot carry a message of the service.
+        """
+        entries = {
+            opcode: Entry(method, self._handlers[opcode], codec, version, limits, authenticate)
+            for opcode, method in self.service.at(version).items()
+            if opcode in self._handlers
+        }
+        return Table(self.service, version, entries)

@@ -1,0 +1,166 @@
+"""Every exception the framework raises, and the one table from exception to status.
+
+    WireprotoError
+    +-- DeclarationError            a message, method or service is declared wrong (raised at import time)
+    +-- ConfigError                 a setting, an address or an option is wrong
+    +-- CodecError                  carries the path of the field
+    |   +-- EncodeError             ours: the value handed over cannot be written
+    |   +-- DecodeError             theirs: the bytes received mean no message
+    +-- ProtocolError
+    |   +-- LocalProtocolError      ours: a call the connection's state does not allow
+    |   +-- RemoteProtocolError     theirs: bytes the protocol does not allow; the connection ends
+    +-- CallError                   a call ended without an answer: status, reason, retry advice
+        +-- ConnectionLost          the transport went away under the call, or could not be had
+        +-- HandshakeError          the peer refused the connection, and says what it supports
+
+Who erred is the type; what to do is in the message.
+"""
+
+from wireproto.status import Retry, Status
+
+__all__ = [
+    "CallError",
+    "CodecError",
+    "ConfigError",
+    "ConnectionLost",
+    "DeclarationError",
+    "DecodeError",
+    "EncodeError",
+    "HandshakeError",
+    "LocalProtocolError",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "WireprotoError",
+    "status_of",
+]
+
+
+class WireprotoError(Exception):
+    """The root of every exception raised by the framework itself."""
+
+
+class DeclarationError(WireprotoError):
+    """A message, method, service or handler table is declared wrong.
+
+    The text names the class and the field, and says what to write instead.
+    """
+
+
+class ConfigError(WireprotoError):
+    """A setting, an address or an option is wrong; the text says which and what is accepted."""
+
+
+class CodecError(WireprotoError):
+    """A message could not be turned into bytes or back.
+
+    Attributes:
+        path: where, as ``Message.field`` with ``[index]`` or ``[key]`` inside containers.
+        problem: what is wrong there, without the path.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
+
+class EncodeError(CodecError):
+    """The message handed over cannot be written: a wrong type, a value out of range, a field the peer lacks."""
+
+
+class DecodeError(CodecError):
+    """The payload received is not a message of the expected type."""
+
+
+class ProtocolError(WireprotoError):
+    """The rules of the connection were broken."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side asked for something the connection's state does not allow; nothing was sent."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent what the protocol does not allow. The connection ends; its peer is told why.
+
+    Attributes:
+        status: the status of the final ERROR frame.
+        reason: its UPPER_SNAKE reason, one of those listed in ``docs/protocol.md``.
+        problem: its message.
+    """
+
+    def __init__(self, reason: str, problem: str, status: Status = Status.INVALID_ARGUMENT) -> None:
+        super().__init__(reason, problem, status)
+        self.reason = reason
+        self.problem = problem
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.problem}"
+
+
+class CallError(WireprotoError):
+    """A call that ended without an answer. It is what a client catches and what ``Context.abort`` raises.
+
+    Attributes:
+        status: one of the sixteen codes other than OK.
+        reason: UPPER_SNAKE, declared by the method or by the framework, for programs; may be empty.
+        message: for people; says what to do.
+        retry: whether the call may be sent again.
+        retry_after_ms: milliseconds to wait before that; 0 when nothing is known. At most 2**32 - 1.
+    """
+
+    def __init__(
+        self,
+        status: Status,
+        reason: str = "",
+        message: str = "",
+        *,
+        retry: Retry = Retry.NEVER,
+        retry_after_ms: int = 0,
+    ) -> None:
+        super().__init__(status, reason, message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry = retry
+        self.retry_after_ms = retry_after_ms
+
+    def __str__(self) -> str:
+        head = f"{self.status.name} {self.reason}" if self.reason else self.status.name
+        return f"{head}: {self.message}" if self.message else head
+
+
+class ConnectionLost(CallError):
+    """The transport went away, or could not be had; ``retry`` says whether the call may have been processed."""
+
+    def __init__(self, message: str, *, retry: Retry = Retry.MAYBE_PROCESSED, retry_after_ms: int = 0) -> None:
+        super().__init__(
+            Status.UNAVAILABLE, "CONNECTION_LOST", message, retry=retry, retry_after_ms=retry_after_ms
+        )
+
+
+class HandshakeError(CallError):
+    """The peer refused the connection: no common version, codec, service or contract. Its text lists what is."""
+
+
+_STATUS: tuple[tuple[type[BaseException], Status], ...] = (
+    (DecodeError, Status.INVALID_ARGUMENT),
+    (EncodeError, Status.INTERNAL),
+    (LocalProtocolError, Status.INTERNAL),
+    (TimeoutError, Status.DEADLINE_EXCEEDED),
+    (NotImplementedError, Status.UNIMPLEMENTED),
+)
+
+
+def status_of(error: BaseException) -> Status:
+    """The status a server answers for ``error``; INTERNAL for whatever the table does not name."""
+    if isinstance(error, CallError | RemoteProtocolError):
+        return error.status
+    for kind, status in _STATUS:
+        if isinstance(error, kind):
+            return status
+    return Status.INTERNAL

@@ -1,0 +1,94 @@
+"""One call on one connection: the context its handler sees, and how it ends, exactly once."""
+
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from wireproto.dispatch import Context, Entry, Identity
+from wireproto.errors import CallError
+from wireproto.metadata import Metadata
+from wireproto.schema import Operation
+from wireproto.server.pool import Worker
+from wireproto.status import Retry, Status
+
+if TYPE_CHECKING:
+    from wireproto.server.session import Session
+    from wireproto.server.stream import Stream
+
+__all__ = ["Call"]
+
+
+class Call(Context):
+    """A call from REQUEST to its terminal frame.
+
+    Attributes:
+        answered: the terminal frame is queued, or the connection is gone; whatever the handler still gives is dropped.
+        held: answered while the handler still ran, so it goes on counting against the calls in flight.
+        future: the deferred answer, once the handler gave one.
+        stream: the running stream, once the handler gave one.
+
+    ``answered``, ``held`` and ``stream`` change under the session's lock only.
+    """
+
+    __slots__ = ("answered", "call_id", "entry", "future", "held", "payload", "session", "stream")
+
+    def __init__(self, session: "Session", call_id: int, entry: Entry, metadata: Metadata, payload: bytes) -> None:
+        self.session = session
+        self.call_id = call_id
+        self.entry = entry
+        self.metadata = metadata
+        self.payload = payload
+        self.identity: Identity | None = None
+        self.deadline: float | None = None
+        self.cancelled = False
+        self.answered = False
+        self.held = False
+        self.future: Future[Any] | None = None
+        self.stream: Stream | None = None
+
+    @property
+    def peer(self) -> str:
+        return self.session.peer
+
+    @property
+    def codec(self) -> str:
+        return self.session.codec
+
+    @property
+    def version(self) -> int:
+        return self.session.connection.version
+
+    @property
+    def method(self) -> Operation[Any, Any]:
+        return self.entry.method
+
+    def sign_in(self, identity: Identity) -> None:
+        self.identity = self.session.identity = identity
+
+    def sign_out(self) -> None:
+        self.identity = self.session.identity = None
+
+    def run_blocking(self) -> None:
+        """Run the handler on a follower; called by the pool."""
+        self.session.run_call(self, None)
+
+    def on_done(self, future: "Future[Any]") -> None:
+        """A deferred answer is there: have the leader encode and send it, whichever thread completed it.
+
+        The completing thread is often one that others wait for (a store's writer), so it does no system call on a
+        socket.
+        """
+        self.session.pool.post(self._finish)
+
+    def _finish(self, worker: Worker) -> None:
+        future = self.future
+        if future is None:
+            return
+        outcome: bytes | CallError
+        if future.cancelled():
+            outcome = CallError(Status.CANCELLED, "CANCELLED", "the call was cancelled", retry=Retry.MAYBE_PROCESSED)
+        elif (error := future.exception()) is not None:
+            outcome = self.entry.failure(error)
+        else:
+            outcome = self.entry.encode(future.result())
+        self.session.settle(self, outcome)
+        self.session.flush_soon()

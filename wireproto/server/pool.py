@@ -1,0 +1,294 @@
+"""The workers: one of them leads (polls, reads, runs quick handlers), the others follow (run what may block).
+
+The leader runs the handlers of the frames it read on its own thread, so a quick call costs no hand-off, no second
+thread and no re-arming. What may block goes to a follower: a method declared ``blocking``, one that was slow lately,
+an iterator stream. What blocks unexpectedly is met by the watchdog: after ``STUCK`` seconds in one handler the leader
+is deposed, a follower leads on, and the old leader follows once its handler returns.
+
+Somebody always leads. One follower is kept back for that when the pool has four workers or more; while none is left to
+depose the leader, it runs only methods with a record of being quick, and everything else waits in the run queue, which
+workers drain before they follow.
+
+Lock order: a session's lock may be held when the pool's is taken, never the other way round; no user code runs under
+either.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from wireproto.server.poller import Poller
+
+__all__ = ["Job", "Pool", "Worker"]
+
+log = logging.getLogger("wireproto.server")
+
+SLOW = 0.0005
+"""Seconds: a handler that took longer is run by a follower from then on, until it was quick again a few times.
+A hand-off costs about 15 us, so below some 0.5 ms it is not worth its price."""
+
+PENALTY = 8
+"""What one slow run adds to an entry's slowness; each quick run takes one off; from PENALTY up it goes to a
+follower.
+"""
+
+PROVEN = 8
+"""Runs after which a method that was never slow counts as quick when no follower is left."""
+
+STUCK = 0.002
+"""Seconds in one handler after which the leader is deposed: how long quick calls may wait behind an unexpected
+block.
+"""
+
+IDLE_TICKS = 50
+"""Watchdog ticks without any handler running after which the watchdog sleeps until the leader has work again."""
+
+
+class Job(Protocol):
+    """What a follower may be given: something that may block."""
+
+    def run_blocking(self) -> None: ...
+
+
+class Worker(threading.Thread):
+    """A thread of the pool.
+
+    Attributes:
+        running: the session whose handler the worker runs as the leader; None otherwise.
+        beat: counts the handlers it began as the leader, so that the watchdog can tell one from the next.
+    """
+
+    def __init__(self, pool: "Pool", number: int) -> None:
+        super().__init__(name=f"wireproto-worker-{number}", daemon=True)
+        self.pool = pool
+        self.gate = threading.Lock()
+        self.gate.acquire()
+        self.job: Job | None = None
+        self.running: object | None = None
+        self.beat = 0
+
+    def run(self) -> None:
+        self.pool.work(self)
+
+
+class Pool:
+    """A fixed number of workers around one poller.
+
+    Args:
+        size: workers, at least 2.
+        queue_limit: jobs that may wait for a follower; beyond it ``submit`` refuses.
+        poller: what the leader waits on.
+        on_events: called by the leader with (worker, events).
+        on_tick: called by the watchdog thread every ``tick`` seconds.
+        on_stuck: called by the watchdog with the session in whose handler a deposed leader is stuck.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        queue_limit: int,
+        poller: Poller,
+        on_events: Callable[[Worker, list[tuple[int, int]]], None],
+        on_tick: Callable[[], None],
+        on_stuck: Callable[[object], None],
+        tick: float = 0.25,
+    ) -> None:
+        self._poller = poller
+        self._on_events = on_events
+        self._on_tick = on_tick
+        self._on_stuck = on_stuck
+        self._tick = tick
+        self._lock = threading.Lock()
+        self._queue: deque[Job] = deque()
+        self._queue_limit = queue_limit
+        self._pulling = 0
+        self._pull_limit = max(1, size // 2)
+        self._pulls: deque[Job] = deque()
+        self._parked: list[Worker] = []  # last in, first out: the worker whose caches are warm
+        self._reserve = 1 if size >= 4 else 0
+        self._posted: deque[Callable[[Worker], None]] = deque()
+        self._sleeping = False
+        self._stopping = False
+        self.leader: Worker | None = None
+        self._workers = [Worker(self, number) for number in range(size)]
+        self._watching = False
+        self._watch_gate = threading.Lock()
+        self._watch_gate.acquire()
+        self._watchdog = threading.Thread(target=self._watch, name="wireproto-watchdog", daemon=True)
+
+    def start(self) -> None:
+        for worker in self._workers:
+            worker.start()
+        self._watchdog.start()
+
+    # ------------------------------------------------------------------ for any thread
+
+    @property
+    def short(self) -> bool:
+        """Whether nobody could depose the leader now, so that it must run only what is known to be quick."""
+        return not self._parked
+
+    def post(self, action: Callable[[Worker], None]) -> None:
+        """Have the leader run ``action``, soon and at the back of what it has to do. It must not block."""
+        self._posted.append(action)
+        # The leader sets _sleeping before it looks at _posted for the last time, so one of the two sees the other.
+        if self._sleeping:
+            self._sleeping = False
+            self._poller.wake()
+
+    def submit(self, job: Job, *, always: bool = False) -> bool:
+        """Have a follower run ``job``, which may block.
+
+        Returns:
+            False when no follower is free and the run queue is full; never with ``always``, for jobs bounded elsewhere.
+        """
+        with self._lock:
+            if len(self._parked) > self._reserve:
+                worker = self._parked.pop()
+                worker.job = job
+                worker.gate.release()
+                return True
+            if len(self._queue) >= self._queue_limit and not always:
+                return False
+            self._queue.append(job)
+            return True
+
+    def submit_pull(self, job: Job) -> None:
+        """Have a follower pull a stream's source, which may block; at most half the pool does so at once.
+
+        Each is one stream of one connection, so the calls in flight bound how many wait.
+        """
+        with self._lock:
+            if self._pulling >= self._pull_limit:
+                self._pulls.append(job)
+                return
+            self._pulling += 1
+        self.submit(job, always=True)
+
+    def pull_ended(self) -> None:
+        """A job of ``submit_pull`` is through; called by itself, exactly once."""
+        with self._lock:
+            if not self._pulls:
+                self._pulling -= 1
+                return
+            job = self._pulls.popleft()
+        self.submit(job, always=True)
+
+    def stop(self, deadline: float) -> list[str]:
+        """End all workers; the names of the threads that were still busy at ``deadline`` (monotonic)."""
+        with self._lock:
+            self._stopping = True
+            parked, self._parked = self._parked, []
+            for worker in parked:
+                worker.gate.release()
+        self._poller.wake()
+        if self._watch_gate.locked():
+            self._watch_gate.release()
+        threads = [*self._workers, self._watchdog]
+        for thread in threads:
+            if thread is not threading.current_thread() and thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        # Nobody leads any more: what was posted last, closing sources above all, is run here.
+        spare = Worker(self, len(self._workers))
+        while self._posted:
+            self._posted.popleft()(spare)
+        return [thread.name for thread in threads if thread.is_alive()]
+
+    # ------------------------------------------------------------------ the workers' own
+
+    def work(self, me: Worker) -> None:
+        """The life of a worker: drain the run queue, else lead if nobody does, else follow."""
+        while True:
+            lead = False
+            with self._lock:
+                job = me.job
+                me.job = None
+                if job is None and self.leader is not me:
+                    if self._queue:
+                        job = self._queue.popleft()
+                    elif self._stopping:
+                        return
+                    elif self.leader is None:
+                        self.leader = me
+                    else:
+                        self._parked.append(me)
+                lead = self.leader is me
+            if job is not None:
+                try:
+                    job.run_blocking()
+                except Exception:
+                    log.exception("a job failed outside its handler; please report this")
+            elif lead:
+                self._lead(me)
+            else:
+                me.gate.acquire()
+
+    def _lead(self, me: Worker) -> None:
+        posted = self._posted
+        poller = self._poller
+        while self.leader is me:
+            if self._stopping:
+                with self._lock:
+                    if self.leader is me:
+                        self.leader = None
+                return
+            try:
+                # As many as there are now: what they post in turn waits for the descriptors that are ready.
+                for _ in range(len(posted)):
+                    posted.popleft()(me)
+                    if self.leader is not me:
+                        return
+                self._sleeping = True
+                events = poller.poll(0 if posted or self._stopping else -1)
+                self._sleeping = False
+                if not self._watching:
+                    self._watching = True
+                    if self._watch_gate.locked():
+                        self._watch_gate.release()
+                if events:
+                    self._on_events(me, events)
+            except IndexError:
+                continue  # a deposed leader took the last posted action
+            except Exception:
+                log.exception("the leader failed outside a handler; please report this")
+
+    def _watch(self) -> None:
+        """Depose a leader that is stuck in one handler, and tick."""
+        idle = 0
+        last: tuple[Worker | None, int] = (None, 0)
+        next_tick = time.monotonic() + self._tick
+        while not self._stopping:
+            if idle > IDLE_TICKS:
+                self._watching = False
+                self._watch_gate.acquire(timeout=max(0.0, next_tick - time.monotonic()))
+                idle = 0 if self._watching else idle
+            else:
+                self._watch_gate.acquire(timeout=STUCK)
+            try:
+                leader = self.leader
+                if leader is None or (session := leader.running) is None:
+                    idle += 1
+                    last = (None, 0)
+                else:
+                    idle = 0
+                    now = (leader, leader.beat)
+                    if now == last and self._depose(leader):
+                        self._on_stuck(session)
+                    last = now
+                if time.monotonic() >= next_tick:
+                    self._on_tick()
+                    next_tick = time.monotonic() + self._tick
+            except Exception:
+                log.exception("the watchdog failed and goes on; please report this")
+
+    def _depose(self, leader: Worker) -> bool:
+        with self._lock:
+            if self.leader is not leader or not self._parked:
+                return False
+            self.leader = self._parked.pop()
+            self.leader.gate.release()
+            return True

@@ -1,0 +1,397 @@
+"""The threaded server: it listens, accepts, admits, and shuts down. Sessions and workers do the rest."""
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from wireproto import codecs
+from wireproto.address import Address
+from wireproto.codecs import Codec
+from wireproto.dispatch import Authenticate, Handlers, Table
+from wireproto.errors import CallError, ConfigError
+from wireproto.handshake import Hello, Offer, Welcome, find_offer, negotiate
+from wireproto.limits import Limits
+from wireproto.server.control import control_handlers
+from wireproto.server.poller import READ, Poller
+from wireproto.server.pool import Pool, Worker
+from wireproto.server.session import Session
+from wireproto.status import Retry, Status
+
+__all__ = ["Server"]
+
+log = logging.getLogger("wireproto.server")
+
+ACCEPTS = 64
+"""Connections accepted in one turn, so that a flood of them does not keep the others waiting."""
+
+BACK_OFF = 0.1
+"""Seconds without accepting after the system ran out of descriptors or memory."""
+
+LOG_INTERVAL = 10.0
+"""Seconds between two log lines about the same peer address and subject; what came between is counted in the next."""
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Server:
+    """Serves handlers over TCP, in every codec asked for, on a fixed number of threads.
+
+    Args:
+        handlers: the handlers of one service, or of several: the client names the service it wants.
+        host: the address to listen on; loopback unless told otherwise, for there is no encryption yet.
+        port: 0 for a free one.
+        codecs: names or ``Codec`` objects that clients may choose from; None for all that are installed.
+        limits: what the server accepts.
+        workers: threads that run handlers, at least 2.
+        authenticate: ``f(metadata, peer) -> Identity | None`` for calls that carry ``authorization``.
+        name: what the server calls itself in the handshake.
+
+    Raises:
+        ConfigError: an argument is wrong.
+        DeclarationError: a codec cannot carry a message of a service.
+    """
+
+    def __init__(
+        self,
+        handlers: Handlers | Sequence[Handlers],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        codecs: "Sequence[str | Codec] | None" = None,
+        limits: Limits | None = None,
+        workers: int = 32,
+        authenticate: Authenticate | None = None,
+        name: str = "wireproto",
+    ) -> None:
+        if workers < 2:
+            raise ConfigError(f"workers is {workers}; a server needs at least 2, one to lead and one to follow")
+        self.limits = Limits() if limits is None else limits
+        self.name = name
+        self.sessions: dict[int, Session] = {}
+        self._wanted = (host, port)
+        self._codecs = _chosen(codecs)
+        self._offers: dict[str, Offer] = {}
+        self._tables: dict[tuple[str, int, int], Table] = {}
+        self._prepare([handlers] if isinstance(handlers, Handlers) else list(handlers), authenticate)
+        self._address: Address | None = None
+        self._listener: socket.socket | None = None
+        self._listening = False
+        self._accept_again: float | None = None
+        self._reserve = -1
+        self._counts_lock = threading.Lock()
+        self._connections = 0
+        self._per_address: Counter[str] = Counter()
+        self._logged: dict[tuple[str, str], tuple[float, int]] = {}
+        self._stopped = threading.Event()
+        self._drained = threading.Event()
+        self._shutting_down = False
+        self.poller = Poller()
+        self.pool = Pool(
+            size=workers,
+            queue_limit=self.limits.run_queue,
+            poller=self.poller,
+            on_events=self._on_events,
+            on_tick=self._sweep,
+            on_stuck=self._on_stuck,
+        )
+
+    def _prepare(self, every: list[Handlers], authenticate: Authenticate | None) -> None:
+        """Compile each service for each codec and version now, so that no connection waits for it and errors come
+        early.
+        """
+        if not every:
+            raise ConfigError("a server needs the handlers of at least one service")
+        names = {codec.id: codec.name for codec in self._codecs}
+        control = control_handlers([handlers.service for handlers in every], self.name, lambda: not self._shutting_down)
+        for handlers in every:
+            service = handlers.service
+            if service.full_name in self._offers:
+                raise ConfigError(f"{service.full_name} is given twice; register all its handlers in one Handlers")
+            for method in handlers.missing():
+                log.warning("%s.%s has no handler and is answered UNIMPLEMENTED", service.full_name, method.name)
+            versions = range(1, service.version + 1)
+            self._offers[service.full_name] = Offer(
+                service=service.full_name, version=service.version, codecs=names, digests=service.digests
+            )
+            for codec in self._codecs:
+                framework = control.table(codec, control.service.version, self.limits, authenticate).entries
+                for version in versions:
+                    table = handlers.table(codec, version, self.limits, authenticate)
+                    table = Table(service, version, {**table.entries, **framework})
+                    self._tables[service.full_name, codec.id, version] = table
+
+    # ------------------------------------------------------------------ life
+
+    @property
+    def address(self) -> Address:
+        """Where the server listens; ``str`` of it is ``host:port``.
+
+        Raises:
+            ConfigError: it was not started yet.
+        """
+        if self._address is None:
+            raise ConfigError("the server has no address yet; call start(), or use it in a with statement")
+        return self._address
+
+    @property
+    def codecs(self) -> list[str]:
+        """The names of the codecs that clients may choose from."""
+        return [codec.name for codec in self._codecs]
+
+    def start(self) -> None:
+        """Listen, and serve on threads of its own.
+
+        Raises:
+            ConfigError: the address cannot be listened on; the text says why.
+        """
+        host, port = self._wanted
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            listener = socket.create_server((host, port), family=family, backlog=self.limits.backlog)
+        except OSError as error:
+            where = Address(host, port)
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigError(f"{where} is in use; stop what listens there, or choose another port") from error
+            raise ConfigError(f"cannot listen on {where}: {error.strerror}") from error
+        listener.setblocking(False)
+        # Accepted connections inherit these on Linux, which saves a system call each per connection.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
+        self._listener = listener
+        self._address = Address(*listener.getsockname()[:2])
+        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        with self._counts_lock:
+            self._listen_locked(True)
+        self.pool.start()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until ``shutdown`` has ended, at most ``timeout`` seconds; whether it has."""
+        return self._stopped.wait(timeout)
+
+    def shutdown(self, timeout: float = 10.0) -> list[str]:
+        """Stop accepting, say GOAWAY, finish the calls in flight, close, and end the threads. From any thread but a
+        worker.
+
+        Args:
+            timeout: seconds for the calls in flight; what is not finished then is cut off.
+
+        Returns:
+            The names of threads that are still inside a handler; they are daemons and do not keep the process alive.
+        """
+        if self._shutting_down or self._listener is None:
+            if self._listener is not None:
+                self._stopped.wait(timeout)
+            return []
+        deadline = time.monotonic() + timeout
+        self._shutting_down = True
+        with self._counts_lock:
+            self._listen_locked(False)
+        self._listener.close()
+        error = CallError(
+            Status.UNAVAILABLE,
+            "SHUTTING_DOWN",
+            "the server is shutting down; connect again, to another one if there is one",
+            retry=Retry.NOT_PROCESSED,
+        )
+        for session in list(self.sessions.values()):
+            session.drain(error)
+        if self.sessions:
+            self._drained.wait(max(0.0, deadline - time.monotonic()))
+        for session in list(self.sessions.values()):
+            session.close("it did not finish before the server's shutdown")
+        # A second more for handlers to notice: their answers have nowhere to go, so it is only for a clean end.
+        survivors = self.pool.stop(max(deadline, time.monotonic()) + 1.0)
+        os.close(self._reserve)
+        if not survivors:
+            self.poller.close()
+        self._stopped.set()
+        return survivors
+
+    # ------------------------------------------------------------------ the leader's
+
+    def _on_events(self, worker: Worker, events: list[tuple[int, int]]) -> None:
+        sessions = self.sessions
+        pool = self.pool
+        for fd, mask in events:
+            session = sessions.get(fd)
+            if session is not None:
+                session.on_event(worker, mask)
+                if pool.leader is not worker:
+                    return  # level-triggered: the next leader is told of the rest again
+            elif self._listener is not None and fd == self._listener.fileno():
+                self._accept(self._listener)
+
+    def _on_stuck(self, session: object) -> None:
+        """A leader was deposed inside a handler: send what it had answered, and go on with the rest of its batch."""
+        if isinstance(session, Session):
+            session.take_over()
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._exhausted(listener, error)
+                return
+            host, port = address[:2]
+            if not self._admit(host):
+                sock.close()
+                continue
+            try:
+                sock.setblocking(False)
+                Session(self, sock, host, port).open()
+            except OSError as error:
+                # The peer was gone already, or epoll is out of memory.
+                with self._counts_lock:
+                    self._leave_locked(host)
+                sock.close()
+                self.note(host, "accept", f"a connection could not be opened: {error}")
+        return
+
+    def _admit(self, host: str) -> bool:
+        with self._counts_lock:
+            if not _is_loopback(host) and self._per_address[host] >= self.limits.max_connections_per_address:
+                self.note(host, "address", "too many connections from one address; refused")
+                return False
+            self._per_address[host] += 1
+            self._connections += 1
+            if self._connections >= self.limits.max_connections:
+                self._listen_locked(False)
+            return True
+
+    def _leave_locked(self, host: str) -> None:
+        self._connections -= 1
+        self._per_address[host] -= 1
+        if not self._per_address[host]:
+            del self._per_address[host]
+        if self._accept_again is None and not self._shutting_down:
+            self._listen_locked(True)
+
+    def _listen_locked(self, on: bool) -> None:
+        if self._listener is None or on == self._listening:
+            return
+        self._listening = on
+        if on:
+            self.poller.add(self._listener.fileno(), READ)
+        else:
+            self.poller.remove(self._listener.fileno())
+
+    def _exhausted(self, listener: socket.socket, error: OSError) -> None:
+        """Out of descriptors: give the reserve up to accept and close one, so that its peer knows, then rest a little.
+
+        Without the rest the listener stays readable and the leader spins.
+        """
+        self.note("", "exhausted", f"cannot accept: {error.strerror}; raise the limit of open files")
+        os.close(self._reserve)
+        with contextlib.suppress(OSError):
+            listener.accept()[0].close()
+        try:
+            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._reserve = -1
+        with self._counts_lock:
+            self._listen_locked(False)
+            self._accept_again = time.monotonic() + BACK_OFF
+
+    # ------------------------------------------------------------------ the watchdog's
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        if self._accept_again is not None and now >= self._accept_again:
+            with self._counts_lock:
+                self._accept_again = None
+                if self._reserve < 0:
+                    with contextlib.suppress(OSError):
+                        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                if not self._shutting_down:
+                    self._listen_locked(True)
+        sessions = list(self.sessions.values())
+        handshaking = []
+        for session in sessions:
+            session.sweep(now)
+            if session.handshaking:
+                handshaking.append(session)
+        excess = len(handshaking) - self.limits.max_handshaking
+        if excess > 0:
+            handshaking.sort(key=lambda session: session.started)
+            for session in handshaking[:excess]:
+                session.close("too many connections without a HELLO; the oldest goes first")
+
+    # ------------------------------------------------------------------ for sessions
+
+    def welcome(self, hello: Hello) -> tuple[Welcome, Table, str]:
+        """Agree with a client: what to answer, the opcodes it may call, and the codec's name.
+
+        Raises:
+            HandshakeError: there is nothing to agree on.
+        """
+        welcome = negotiate(hello, self._offers, self.limits, self.name)
+        offer = find_offer(hello, self._offers)
+        return welcome, self._tables[offer.service, welcome.codec, welcome.version], offer.codecs[welcome.codec]
+
+    def forget(self, session: Session) -> None:
+        """A session gives its descriptor back; called with its lock held."""
+        self.sessions.pop(session.fd, None)
+        with self._counts_lock:
+            self._leave_locked(session.address)
+        if self._shutting_down and not self.sessions:
+            self._drained.set()
+
+    def note(self, host: str, subject: str, text: str) -> None:
+        """Log a fault of a peer: once per address, subject and ``LOG_INTERVAL``, so that nobody can fill the disk.
+
+        Posted, because its callers hold a lock.
+        """
+        self.pool.post(lambda worker: self._write(host, subject, text))
+
+    def _write(self, host: str, subject: str, text: str) -> None:
+        now = time.monotonic()
+        then, unsaid = self._logged.get((host, subject), (0.0, 0))
+        if then and now - then < LOG_INTERVAL:
+            self._logged[host, subject] = (then, unsaid + 1)
+            return
+        if len(self._logged) > 1000:
+            self._logged.clear()
+        self._logged[host, subject] = (now, 0)
+        more = f" (and {unsaid} more like it)" if unsaid else ""
+        # ascii: a peer's bytes may be quoted, and a log line must stay one line.
+        log.warning("%s: %s%s", host or "server", ascii(text[:256])[1:-1], more)
+
+
+def _is_loopback(host: str) -> bool:
+    return host.startswith("127.") or host == "::1"
+
+
+def _chosen(wanted: "Sequence[str | Codec] | None") -> list[Codec]:
+    chosen = [codecs.get(codec) for codec in (codecs.names() if wanted is None else wanted)]
+    if not chosen:
+        raise ConfigError(f"a server needs at least one codec; available are {', '.join(codecs.names())}")
+    for codec in chosen:
+        twin = next(other for other in chosen if other.id == codec.id)
+        if twin is not codec:
+            raise ConfigError(f"the codecs {twin.name} and {codec.name} have the same id {codec.id}; give one of them")
+    return chosen

@@ -1,0 +1,702 @@
+"""The server side of one connection: its socket, its calls, its deadlines.
+
+An event from the poller is a hint, never an ownership. Every system call on the descriptor (recv, send, epoll add,
+modify and remove, shutdown, close) happens with ``lock`` held and after a look at ``closed``; receiving, feeding the
+bytes to the sans-IO connection and taking its events are one critical section. Handlers, codecs and logs run without
+the lock. ``_close_locked`` is the one function that closes.
+
+Methods that end in ``_locked`` are called with ``lock`` held.
+"""
+
+import socket
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from wireproto.connection import Connection, Role
+from wireproto.dispatch import Identity, Outcome, Table
+from wireproto.errors import CallError, HandshakeError, LocalProtocolError, RemoteProtocolError
+from wireproto.events import (
+    NEED_DATA,
+    CancelReceived,
+    ConnectionEnded,
+    CreditReceived,
+    GoAwayReceived,
+    HelloReceived,
+    PingReceived,
+    RequestReceived,
+)
+from wireproto.metadata import EMPTY
+from wireproto.server.buckets import Bucket
+from wireproto.server.call import Call
+from wireproto.server.poller import CLOSED, READ, WRITE
+from wireproto.server.pool import PENALTY, PROVEN, SLOW, Worker
+from wireproto.server.stream import Stream
+from wireproto.status import Retry, Status
+
+if TYPE_CHECKING:
+    from wireproto.server.server import Server
+
+__all__ = ["Session"]
+
+FIRST_READ = 8192
+"""Bytes asked of the kernel while a connection sends little: a small buffer is cheaper to allocate than 64 KiB."""
+
+
+HEARTBEAT = b"wireprot"
+"""The eight bytes of our PINGs; the PONG that echoes them counts as a sign of life like any other frame."""
+
+
+class Session:
+    """One accepted connection.
+
+    Attributes:
+        peer: ``host:port``, for logs and contexts.
+        address: the host alone, for limits per address.
+        codec: the name of the codec agreed, empty before.
+        identity: who signed in on this connection, or None.
+        closed: the descriptor is gone.
+        handshaking: HELLO was not read yet.
+    """
+
+    __slots__ = (
+        "_batch",
+        "_calls",
+        "_cancels",
+        "_draining",
+        "_eof",
+        "_errors",
+        "_frame_deadline",
+        "_frames",
+        "_heard",
+        "_last_heard",
+        "_linger_until",
+        "_more",
+        "_output",
+        "_paused",
+        "_pinged",
+        "_pings",
+        "_read_size",
+        "_registered",
+        "_socket",
+        "_stalled_since",
+        "_table",
+        "_waiting",
+        "address",
+        "closed",
+        "codec",
+        "connection",
+        "fd",
+        "handshaking",
+        "identity",
+        "lock",
+        "peer",
+        "pool",
+        "server",
+        "started",
+    )
+
+    def __init__(self, server: "Server", sock: socket.socket, address: str, port: int) -> None:
+        self.server = server
+        self.pool = server.pool
+        self.address = address
+        self.peer = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        self.lock = threading.Lock()
+        self.fd = sock.fileno()
+        self.connection = Connection(Role.SERVER, server.limits)
+        self.codec = ""
+        self.identity: Identity | None = None
+        self.closed = False
+        self.handshaking = True
+        self.started = time.monotonic()
+        self._socket = sock
+        self._table: Table | None = None
+        self._calls: dict[int, Call] | None = None
+        self._batch: deque[Call] | None = None
+        self._waiting = 0  # calls of this connection in the run queue
+        self._more = False  # a posted turn will take further frames
+        self._output: bytearray | None = None  # what the kernel did not take yet
+        self._registered = 0  # the mask the poller has
+        self._read_size = FIRST_READ
+        self._paused = False
+        self._eof = False
+        self._draining = False
+        self._linger_until: float | None = None
+        self._stalled_since: float | None = None
+        self._heard = True
+        self._last_heard = self._pinged = self.started
+        self._frames = -1
+        self._frame_deadline: float | None = None
+        self._cancels: Bucket | None = None
+        self._pings: Bucket | None = None
+        self._errors: Bucket | None = None
+
+    # ------------------------------------------------------------------ the poller's events
+
+    def open(self) -> None:
+        """Publish and register in one step, so that no event finds half a session."""
+        with self.lock:
+            self.server.sessions[self.fd] = self
+            self._registered = READ
+            self.server.poller.add(self.fd, READ)
+
+    def on_event(self, worker: Worker, mask: int) -> None:
+        """The descriptor may be readable or writable; called by the leader."""
+        with self.lock:
+            if self.closed:
+                return
+            if mask & WRITE:
+                self.flush_locked()
+            if mask & (READ | CLOSED) and not self._more:
+                if self._registered & READ:
+                    if not self._receive_locked():
+                        return
+                elif mask & CLOSED:
+                    self._close_locked("the peer reset the connection")
+                    return
+                self._take_locked()
+        if self._batch:
+            self._run_batch(worker)
+
+    def _continue(self, worker: Worker) -> None:
+        """Another turn for frames that were left over; posted."""
+        with self.lock:
+            self._more = False
+            if self.closed:
+                return
+            self._take_locked()
+            self.flush_locked()
+        if self._batch:
+            self._run_batch(worker)
+
+    def _receive_locked(self) -> bool:
+        """Read once; False when that closed the session."""
+        try:
+            data = self._socket.recv(self._read_size)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError as error:
+            self._close_locked(f"reading failed: {error.strerror}")
+            return False
+        self._heard = True
+        if data:
+            if len(data) == self._read_size:
+                self._read_size = self.server.limits.turn_bytes
+            self.connection.receive_data(data)
+            if self._linger_until is not None and self.connection.discarded > self.server.limits.linger_bytes:
+                self._close_locked("it went on sending after the final ERROR")
+                return False
+        else:
+            self._eof = True
+            self.connection.receive_eof()
+            self._interest_locked()
+        return True
+
+    def _take_locked(self) -> None:
+        """Take up to a turn's worth of events out of the connection."""
+        connection = self.connection
+        next_event = connection.next_event
+        table = self._table
+        taken = 0
+        while True:
+            event = next_event()
+            if event is NEED_DATA:
+                break
+            if type(event) is RequestReceived and table is not None:
+                self._request_locked(table, event)
+                taken += 1
+                if taken >= self.server.limits.turn_calls:
+                    self._more = True
+                    self.pool.post(self._continue)
+                    break
+                continue
+            if not self._event_locked(event):
+                break
+            table = self._table
+        if connection.partial_length is None:
+            self._frame_deadline = None
+        elif connection.frames_received != self._frames or self._frame_deadline is None:
+            limits = self.server.limits
+            self._frames = connection.frames_received
+            self._frame_deadline = (
+                time.monotonic() + limits.frame_timeout + connection.partial_length / limits.frame_rate
+            )
+        if not self._batch and connection.bytes_pending:
+            self.flush_locked()
+        if self._eof or self._draining:
+            self._settle_down_locked()
+
+    def _request_locked(self, table: Table, event: RequestReceived) -> None:
+        entry = table.entries.get(event.opcode)
+        metadata = event.metadata
+        if entry is None:
+            self._fail_locked(event.call_id, table.missing(event.opcode))
+            return
+        if isinstance(metadata, CallError):
+            self._fail_locked(event.call_id, metadata)
+            return
+        call = Call(self, event.call_id, entry, metadata, event.payload)
+        if metadata is not EMPTY and metadata.deadline_ms is not None:
+            call.deadline = time.monotonic() + metadata.deadline_ms / 1000
+        if entry.timeout is not None and not entry.is_stream:
+            latest = time.monotonic() + entry.timeout
+            call.deadline = latest if call.deadline is None else min(call.deadline, latest)
+        if self._calls is None or self._batch is None:
+            self._calls, self._batch = {}, deque()
+        self._calls[event.call_id] = call
+        self._batch.append(call)
+
+    def _event_locked(self, event: object) -> bool:
+        """Everything but a request; False when the connection reads no further."""
+        if type(event) is CreditReceived:
+            call = self._calls.get(event.call_id) if self._calls else None
+            if call is not None and call.stream is not None:
+                call.stream.grant_locked(event.amount)
+        elif type(event) is CancelReceived:
+            self._cancel_locked(event.call_id)
+        elif type(event) is PingReceived:
+            limits = self.server.limits
+            if self._pings is None:
+                self._pings = Bucket(limits.pings_per_second, limits.ping_burst)
+            if not self._pings.take():
+                self._fail_connection_locked("TOO_MANY_PINGS", "PING frames come faster than the server allows")
+        elif type(event) is HelloReceived:
+            try:
+                welcome, self._table, self.codec = self.server.welcome(event.hello)
+            except HandshakeError as error:
+                self.connection.refuse(error)
+            else:
+                self.connection.send_welcome(welcome)
+            self.handshaking = False
+        elif type(event) is ConnectionEnded:
+            self._ended_locked(event.error)
+            return False
+        elif type(event) is GoAwayReceived:
+            self._draining = True
+        return True
+
+    def _ended_locked(self, error: "RemoteProtocolError | CallError | None") -> None:
+        if self._eof and error is None:
+            # A half-close: what is in flight is still answered. Streams have nobody who grants them credit.
+            for call in list((self._calls or {}).values()):
+                if call.stream is not None:
+                    self._end_call_locked(call, CallError(Status.CANCELLED, "CANCELLED", "the caller closed its side"))
+            self._settle_down_locked()
+            return
+        if error is not None:
+            self.server.note(self.address, "protocol", str(error))
+        self._abandon_locked("the connection failed")
+        self.flush_locked()
+        if self.closed:
+            return
+        if self._eof:
+            self._settle_down_locked()
+            return
+        # The reason must reach a peer that is still sending: closing with unread input would reset the connection.
+        self._linger_until = time.monotonic() + self.server.limits.linger
+        self._shutdown_write_locked()
+
+    def _fail_connection_locked(self, reason: str, problem: str) -> None:
+        self.connection.fail(RemoteProtocolError(reason, problem, Status.RESOURCE_EXHAUSTED))
+
+    # ------------------------------------------------------------------ calls
+
+    def _run_batch(self, worker: Worker) -> None:
+        """Run what was taken: quick handlers here, the others on followers. The batch belongs to the session, so
+        whoever leads next goes on with it when a handler blocks here."""
+        batch = self._batch
+        pool = self.pool
+        if batch is None:
+            return
+        while True:
+            try:
+                call = batch.popleft()
+            except IndexError:
+                break
+            entry = call.entry
+            if entry.blocking or entry.slowness >= PENALTY or (pool.short and entry.runs < PROVEN):
+                self._hand_over(call)
+                continue
+            worker.beat += 1
+            worker.running = self
+            self.run_call(call, batch)
+            worker.running = None
+            if pool.leader is not worker:
+                break
+        self.flush()
+
+    def _hand_over(self, call: Call) -> None:
+        if self._waiting >= self.server.limits.run_queue_per_connection or not self.pool.submit(call):
+            busy = CallError(
+                Status.RESOURCE_EXHAUSTED,
+                "SERVER_BUSY",
+                "every worker is busy and the run queue is full; try again later",
+                retry=Retry.NOT_PROCESSED,
+                retry_after_ms=100,
+            )
+            self.settle(call, busy)
+        else:
+            with self.lock:
+                self._waiting += 1
+
+    def run_call(self, call: Call, batch: "deque[Call] | None") -> None:
+        """Run one handler and settle what it gave; ``batch`` None on a follower."""
+        if batch is None:
+            with self.lock:
+                self._waiting -= 1
+        if call.answered:
+            # It expired or was cancelled in the queue; only its place among the calls in flight is left to give back.
+            self.settle(call, b"")
+            return
+        call.identity = self.identity
+        entry = call.entry
+        start = time.perf_counter()
+        outcome = entry.run(call.payload, call)
+        if time.perf_counter() - start > SLOW:
+            entry.slowness = min(entry.slowness + PENALTY, 4 * PENALTY)
+        elif entry.slowness:
+            entry.slowness -= 1
+        entry.runs += 1
+        kind = type(outcome)
+        if kind is bytes or isinstance(outcome, CallError):
+            self.settle(call, outcome)  # type: ignore[arg-type]
+        else:
+            self._go_on(call, outcome)
+        if batch is None:
+            self.flush()
+
+    def settle(self, call: Call, outcome: "bytes | CallError") -> None:
+        """Queue a call's terminal frame, unless it has had one."""
+        with self.lock:
+            if call.answered:
+                if call.held:
+                    call.held = False
+                    self.connection.release()
+                if self._eof or self._draining:
+                    self._settle_down_locked()
+                return
+            if type(outcome) is bytes:
+                call.answered = True
+                if self._calls is not None:
+                    self._calls.pop(call.call_id, None)
+                try:
+                    self.connection.send_response(call.call_id, outcome)
+                except LocalProtocolError as error:
+                    self._too_large_locked(call, error)
+            elif isinstance(outcome, CallError):
+                self._end_call_locked(call, outcome)
+            if self._eof or self._draining:
+                self._settle_down_locked()
+
+    def _too_large_locked(self, call: Call, error: LocalProtocolError) -> None:
+        answer = CallError(Status.RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE", str(error), retry=Retry.MAYBE_PROCESSED)
+        self.connection.send_error(call.call_id, answer)
+
+    def _go_on(self, call: Call, outcome: Outcome) -> None:
+        """The handler gave a deferred answer or a stream."""
+        if isinstance(outcome, Future):
+            call.future = outcome
+            if call.answered:
+                outcome.cancel()
+            outcome.add_done_callback(call.on_done)
+            return
+        if isinstance(outcome, bytes | CallError):
+            raise TypeError(f"{type(outcome).__name__} is an answer")
+        stream = Stream(call, outcome)
+        with self.lock:
+            if call.answered:
+                if call.held:
+                    call.held = False
+                    self.connection.release()
+                stream.end_locked("the call was over before its stream began")
+            else:
+                call.stream = stream
+                stream.wake_locked()
+
+    def _end_call_locked(self, call: Call, error: CallError) -> None:
+        """Answer with ERROR, now. A handler that still runs keeps its place among the calls in flight until it is
+        back.
+        """
+        if call.answered:
+            return
+        call.answered = True
+        if self._calls is not None:
+            self._calls.pop(call.call_id, None)
+        self.connection.send_error(call.call_id, error)
+        if error.reason in ("BAD_PAYLOAD", "UNKNOWN_OPCODE"):
+            self._count_error_locked()
+        if call.stream is not None:
+            call.stream.end_locked(str(error))
+
+    def _expire_locked(self, call: Call, error: CallError) -> None:
+        """End a call from outside its handler: cancelled, out of time, or shut down."""
+        call.cancelled = True
+        if call.answered:
+            return
+        if call.stream is None:
+            call.held = True
+            self.connection.hold()
+        self._end_call_locked(call, error)
+        self._drop_future_locked(call)
+
+    def _cancel_locked(self, call_id: int) -> None:
+        call = self._calls.get(call_id) if self._calls else None
+        if call is None:
+            return  # it crossed the answer
+        limits = self.server.limits
+        if self._cancels is None:
+            self._cancels = Bucket(limits.cancels_per_second, limits.cancel_burst)
+        if not self._cancels.take():
+            self._fail_connection_locked("TOO_MANY_CANCELS", "calls are cancelled faster than the server allows")
+            return
+        self._expire_locked(
+            call,
+            CallError(Status.CANCELLED, "CANCELLED", "the caller cancelled the call", retry=Retry.MAYBE_PROCESSED),
+        )
+
+    def _fail_locked(self, call_id: int, error: CallError) -> None:
+        self.connection.send_error(call_id, error)
+        self._count_error_locked()
+
+    def _count_error_locked(self) -> None:
+        limits = self.server.limits
+        if self._errors is None:
+            self._errors = Bucket(limits.errors_per_minute / 60, limits.errors_per_minute)
+        if not self._errors.take():
+            self._fail_connection_locked("TOO_MANY_ERRORS", "too many requests that cannot be understood")
+            self.pool.post(self._continue)  # to take the end that fail() queued
+
+    # ------------------------------------------------------------------ streams
+
+    def room_locked(self, call: Call) -> int:
+        """How many items the stream of ``call`` may send now."""
+        if call.answered or self._pending_locked() > self.server.limits.high_watermark:
+            return 0
+        return self.connection.credit(call.call_id)
+
+    def send_item_locked(self, call: Call, payload: bytes) -> bool:
+        """Queue an item; False when the call is over.
+
+        Raises:
+            CallError: it is larger than the peer accepts.
+        """
+        if call.answered:
+            return False
+        try:
+            self.connection.send_item(call.call_id, payload)
+        except LocalProtocolError as error:
+            raise CallError(Status.RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE", str(error)) from error
+        return True
+
+    def end_stream_locked(self, call: Call, error: CallError | None) -> None:
+        """The source is exhausted, or failed."""
+        if call.answered:
+            return
+        if error is not None:
+            self._end_call_locked(call, error)
+        else:
+            call.answered = True
+            if self._calls is not None:
+                self._calls.pop(call.call_id, None)
+            self.connection.send_end(call.call_id)
+        self.flush_locked()
+        if self._eof or self._draining:
+            self._settle_down_locked()
+
+    # ------------------------------------------------------------------ output
+
+    def _pending_locked(self) -> int:
+        return self.connection.bytes_pending + (len(self._output) if self._output else 0)
+
+    def take_over(self) -> None:
+        """The leader is stuck in one of this session's handlers: the new one sends what was answered and runs the
+        rest.
+        """
+        self.pool.post(self._continue)
+
+    def flush(self) -> None:
+        with self.lock:
+            self.flush_locked()
+
+    def flush_soon(self) -> None:
+        """Have the leader write what is queued, so that this thread does no system call."""
+        self.pool.post(self._flush_posted)
+
+    def _flush_posted(self, worker: Worker) -> None:
+        self.flush()
+
+    def flush_locked(self) -> None:
+        """Write what is queued, without blocking; the rest waits for the descriptor to be writable."""
+        if self.closed:
+            return
+        data: bytes | bytearray = self.connection.data_to_send()
+        if self._output:
+            if data:
+                self._output += data
+            data = self._output
+        if not data:
+            return
+        try:
+            sent = self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self._close_locked(f"writing failed: {error.strerror}")
+            return
+        if sent == len(data):
+            if self._output is not None:
+                self._output = None
+                self._stalled_since = None
+                self._resume_locked()
+                if self._linger_until is not None:
+                    self._shutdown_write_locked()
+            return
+        if self._output is None:
+            self._output = bytearray(data)
+            self._stalled_since = time.monotonic()
+        elif sent:
+            self._stalled_since = time.monotonic()
+        del self._output[:sent]
+        limits = self.server.limits
+        if len(self._output) > limits.high_watermark:
+            self._paused = True
+        elif len(self._output) < limits.low_watermark:
+            self._resume_locked()
+        self._interest_locked()
+
+    def _resume_locked(self) -> None:
+        """Output has drained: read on, and let streams go on."""
+        self._paused = False
+        self._interest_locked()
+        for call in list((self._calls or {}).values()):
+            if call.stream is not None:
+                call.stream.wake_locked()
+
+    def _interest_locked(self) -> None:
+        """Compute the mask from the state, always, so that no path can leave a stale one."""
+        if self.closed:
+            return
+        mask = WRITE if self._output else 0
+        if not self._eof and not self._paused:
+            mask |= READ
+        if mask != self._registered:
+            self._registered = mask
+            self.server.poller.modify(self.fd, mask)
+
+    # ------------------------------------------------------------------ time, and the end
+
+    def sweep(self, now: float) -> None:
+        """Look at every deadline of the connection; called by the watchdog four times a second."""
+        limits = self.server.limits
+        with self.lock:
+            if self.closed:
+                return
+            if self._heard:
+                self._heard = False
+                self._last_heard = now
+            if self._linger_until is not None:
+                if now >= self._linger_until or self.connection.discarded > limits.linger_bytes:
+                    self._close_locked("lingered long enough")
+                return
+            if self._stalled_since is not None and now - self._stalled_since > limits.write_timeout:
+                self._close_locked(f"the peer took nothing for {limits.write_timeout:g} s")
+                return
+            if self.handshaking and now - self.started > limits.hello_timeout:
+                problem = f"no HELLO within {limits.hello_timeout:g} s"
+                self.connection.fail(RemoteProtocolError("HELLO_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
+                self._take_locked()
+                return
+            if self._frame_deadline is not None and now > self._frame_deadline and not self._paused:
+                problem = "a frame was begun and not finished in time"
+                self.connection.fail(RemoteProtocolError("FRAME_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
+                self._take_locked()
+                return
+            if self._calls:
+                self._expire_calls_locked(now)
+            silent = now - self._last_heard
+            heartbeat = self.connection.heartbeat_ms / 1000
+            if silent > limits.idle_timeout and not self._eof:
+                self._close_locked(f"silent for {limits.idle_timeout:g} s")
+            elif heartbeat and now - max(self._last_heard, self._pinged) > heartbeat and not self.handshaking:
+                self._pinged = now
+                self.connection.send_ping(HEARTBEAT)
+                self.flush_locked()
+
+    def _expire_calls_locked(self, now: float) -> None:
+        late = [call for call in (self._calls or {}).values() if call.deadline is not None and call.deadline <= now]
+        for call in late:
+            error = CallError(
+                Status.DEADLINE_EXCEEDED,
+                "DEADLINE",
+                "the deadline passed before the answer was there",
+                retry=Retry.MAYBE_PROCESSED,
+            )
+            self._expire_locked(call, error)
+        if late:
+            self.flush_locked()
+
+    def drain(self, error: CallError) -> None:
+        """Tell the peer to go; end streams; close once the calls in flight are answered. Idempotent."""
+        with self.lock:
+            if self.closed or self._draining:
+                return
+            self._draining = True
+            if self.handshaking:
+                self._close_locked("shutting down")
+                return
+            self.connection.send_goaway(error)
+            for call in list((self._calls or {}).values()):
+                if call.stream is not None:
+                    self._expire_locked(call, error)
+            self.flush_locked()
+            self._settle_down_locked()
+
+    def close(self, why: str) -> None:
+        """Close now, whatever is in flight."""
+        with self.lock:
+            self._close_locked(why)
+
+    def _settle_down_locked(self) -> None:
+        """Close a connection that is ending, once nothing is in flight and everything is written."""
+        if self.closed or self._calls or self._batch or self._more:
+            return
+        self.flush_locked()
+        if self._pending_locked() == 0:
+            self._close_locked("")
+
+    def _shutdown_write_locked(self) -> None:
+        if self._output:
+            return
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._close_locked(f"shutting down failed: {error.strerror}")
+
+    def _abandon_locked(self, why: str) -> None:
+        """Forget the calls in flight: their answers have nowhere to go."""
+        calls, self._calls = self._calls, None
+        for call in list((calls or {}).values()):
+            call.cancelled = call.answered = True
+            if call.stream is not None:
+                call.stream.end_locked(why)
+            self._drop_future_locked(call)
+
+    def _drop_future_locked(self, call: Call) -> None:
+        if call.future is not None:
+            # Posted, because cancelling runs the future's callbacks, the user's among them.
+            self.pool.post(lambda worker, future=call.future: future.cancel())  # type: ignore[misc]
+
+    def _close_locked(self, why: str) -> None:
+        """The one function that closes. The order matters: nobody may find the descriptor after it is given back."""
+        if self.closed:
+            return
+        self.closed = True
+        self.server.poller.remove(self.fd)
+        self.server.forget(self)
+        self._socket.close()
+        self._output = None
+        self._abandon_locked(why or "the connection was closed")
+        if why:
+            self.server.note(self.address, "closed", why)

@@ -1,0 +1,204 @@
+"""A server stream: items go out only while there is credit and room, and no thread is held while nothing moves.
+
+One state per stream, under its session's lock: IDLE, SCHEDULED (somebody will pump), RUNNING (somebody pumps), AGAIN
+(woken meanwhile: pump once more), ENDED. So no two threads pump one stream, no wake is lost, and the source is closed
+exactly once, by whoever pumps it last.
+"""
+
+import enum
+import time
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+from wireproto.dispatch import Subscription
+from wireproto.errors import CallError
+from wireproto.server.pool import PENALTY, SLOW, Worker
+
+if TYPE_CHECKING:
+    from wireproto.server.call import Call
+
+__all__ = ["Stream"]
+
+TURN = 64
+"""Items taken of one stream before others have their turn."""
+
+
+class _State(enum.Enum):
+    IDLE = enum.auto()
+    SCHEDULED = enum.auto()
+    RUNNING = enum.auto()
+    AGAIN = enum.auto()
+    ENDED = enum.auto()
+
+
+class Stream:
+    """Pumps one call's source into its connection.
+
+    Args:
+        call: the call the stream answers.
+        source: a ``Subscription``, pumped by the leader, or an iterator, pumped by a follower because ``next`` may
+            block.
+    """
+
+    __slots__ = ("_call", "_granted", "_iterator", "_session", "_state", "_subscription", "_told", "_why")
+
+    def __init__(self, call: "Call", source: "Subscription[Any] | Iterator[Any]") -> None:
+        self._call = call
+        self._session = call.session
+        self._state = _State.IDLE
+        self._granted = call.metadata.credit or 0
+        self._told = -1  # so that the initial credit is told even when it is 0
+        self._why = "ended"
+        self._subscription: Subscription[Any] | None = None
+        self._iterator: Iterator[Any] | None = None
+        if isinstance(source, Subscription):
+            self._subscription = source
+            source.wake = self.wake
+        else:
+            self._iterator = source
+
+    # ------------------------------------------------------------------ any thread
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        with self._session.lock:
+            self.wake_locked()
+
+    def wake_locked(self) -> None:
+        if self._state is _State.IDLE:
+            self._schedule()
+        elif self._state is _State.RUNNING:
+            self._state = _State.AGAIN
+
+    def grant_locked(self, amount: int) -> None:
+        """CREDIT came in."""
+        self._granted += amount
+        self.wake_locked()
+
+    def end_locked(self, why: str) -> None:
+        """Nothing is sent any more; the source is closed as soon as nobody runs it."""
+        if self._state is _State.ENDED:
+            return
+        idle = self._state is _State.IDLE
+        self._why = why
+        if idle:
+            self._schedule()  # to close it; in the other states a pump is coming or under way
+        self._state = _State.ENDED
+
+    # ------------------------------------------------------------------ workers
+
+    def run_blocking(self) -> None:
+        """Pump on a follower; called by the pool."""
+        try:
+            self._pump()
+        finally:
+            self._session.pool.pull_ended()
+
+    def _schedule(self) -> None:
+        self._state = _State.SCHEDULED
+        pool = self._session.pool
+        if self._subscription is not None and self._call.entry.slowness < PENALTY:
+            pool.post(self._pump_leading)
+        else:
+            pool.submit_pull(self)
+
+    def _pump_leading(self, worker: Worker) -> None:
+        worker.beat += 1
+        worker.running = self._session
+        self._pump()
+        worker.running = None
+
+    def _pump(self) -> None:
+        with self._session.lock:
+            ended = self._state is _State.ENDED
+            if not ended:
+                self._state = _State.RUNNING
+        if not ended:
+            try:
+                more = self._send_iterated() if self._subscription is None else self._send_taken(self._subscription)
+            except StopIteration:
+                self._finish(None)
+            except BaseException as error:  # noqa: BLE001 - whatever a source raises ends its stream only
+                self._finish(self._call.entry.failure(error))
+            else:
+                with self._session.lock:
+                    if self._rest_locked(more):
+                        return
+        self._close()
+
+    def _rest_locked(self, more: bool) -> bool:
+        """After a turn: go to the back when there is more, so that a busy stream does not keep the others waiting; else
+        idle. False when the stream was ended meanwhile.
+        """
+        if self._state is _State.ENDED:
+            return False
+        if more or self._state is _State.AGAIN:
+            self._schedule()
+        else:
+            self._state = _State.IDLE
+        return True
+
+    def _send_taken(self, source: Subscription[Any]) -> bool:
+        """Send what the subscription has, up to a turn's worth; whether it may have more."""
+        if self._told != self._granted:
+            self._told = self._granted
+            source.credited(self._told)
+        with self._session.lock:
+            n = min(self._session.room_locked(self._call), TURN)
+        if n == 0:
+            return False
+        start = time.perf_counter()
+        items = source.take(n)
+        entry = self._call.entry
+        slow = time.perf_counter() - start > SLOW
+        entry.slowness = PENALTY if slow else max(0, entry.slowness - 1)
+        if len(items) > n:
+            raise ValueError(f"{type(source).__name__}.take({n}) gave {len(items)} items; give at most {n}")
+        payloads = [self._encoded(item) for item in items]
+        with self._session.lock:
+            for payload in payloads:
+                if not self._session.send_item_locked(self._call, payload):
+                    return False
+            if payloads:
+                self._session.flush_locked()
+        return len(payloads) == n
+
+    def _send_iterated(self) -> bool:
+        """Pull up to a turn's worth of the iterator; whether it may have more."""
+        iterator = self._iterator
+        if iterator is None:
+            raise StopIteration
+        for _ in range(TURN):
+            with self._session.lock:
+                if self._session.room_locked(self._call) == 0:
+                    return False
+            payload = self._encoded(next(iterator))
+            with self._session.lock:
+                if not self._session.send_item_locked(self._call, payload):
+                    return False
+            # The leader flushes beside us: an item never waits for the next one, and quick ones share a write.
+            self._session.flush_soon()
+        return True
+
+    def _encoded(self, item: object) -> bytes:
+        payload = self._call.entry.encode(item)
+        if isinstance(payload, CallError):
+            raise payload
+        return payload
+
+    def _finish(self, error: CallError | None) -> None:
+        with self._session.lock:
+            if self._state is _State.ENDED:
+                return
+            self._state = _State.ENDED
+            self._why = "ended" if error is None else str(error)
+            self._session.end_stream_locked(self._call, error)
+
+    def _close(self) -> None:
+        try:
+            if self._subscription is not None:
+                self._subscription.close(self._why)
+            elif isinstance(self._iterator, Generator):
+                self._iterator.close()
+        except BaseException as error:  # noqa: BLE001 - the stream is over: only the log is left
+            self._call.entry.incident(error)
