@@ -1,0 +1,410 @@
+"""HELLO, WELCOME, what they agree on, and who is on the line when the first bytes are nobody's HELLO.
+
+The layouts are frozen for ever and use no codec; both end in tag-length-value, which is how they grow.
+Layout and rules: ``docs/protocol.md``.
+"""
+
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from wireproto.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
+from wireproto.frame import MAJOR, PREAMBLE
+from wireproto.limits import HELLO_MAX_FRAME, Limits
+from wireproto.status import Status
+
+__all__ = [
+    "LONGEST_FOREIGN_PREFIX",
+    "Foreign",
+    "Hello",
+    "Offer",
+    "Welcome",
+    "find_offer",
+    "http_refusal",
+    "negotiate",
+    "recognise",
+]
+
+_HELLO = struct.Struct(">BBIIIQB")
+_WELCOME = struct.Struct(">BBIIIQ")
+_TLV = struct.Struct(">HH")
+_DIGEST = struct.Struct(">HI")
+_DIGESTS = 1  # the only TLV there is so far
+_CODEC_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,31}")
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client offers.
+
+    Attributes:
+        min_version: oldest version of the service the client speaks, 1 to 255.
+        max_version: newest, at least ``min_version``.
+        codecs: (id 1 to 255, name) in order of preference; at least one, none twice.
+        max_frame: largest length field the client accepts, at least 4096 bytes.
+        max_calls: calls the client means to have in flight at most; 0 says nothing. The server's number is what counts.
+        heartbeat_ms: silence after which the client sends a PING; 0 for none.
+        features: a bit for each extension the client understands; none is defined.
+        client_name: for logs, at most 255 bytes of UTF-8.
+        service: full name of the service wanted; "" for the only one there is.
+        digests: opcode -> digest of each method at ``max_version``; may be empty.
+    """
+
+    min_version: int
+    max_version: int
+    codecs: tuple[tuple[int, str], ...]
+    max_frame: int
+    max_calls: int = 0
+    heartbeat_ms: int = 0
+    features: int = 0
+    client_name: str = ""
+    service: str = ""
+    digests: dict[int, int] = {}
+
+    def encode(self) -> bytes:
+        """The payload of HELLO.
+
+        Raises:
+            LocalProtocolError: a value is out of its range.
+        """
+        if problem := self._problem():
+            raise LocalProtocolError(f"HELLO cannot be sent: {problem}")
+        head = (self.min_version, self.max_version, self.max_frame, self.max_calls, self.heartbeat_ms, self.features)
+        try:
+            parts = [_HELLO.pack(*head, len(self.codecs))]
+            for number, name in self.codecs:
+                parts.append(bytes([number]) + _pack_text(name))
+            parts.append(_pack_text(self.client_name))
+            parts.append(_pack_text(self.service))
+            if self.digests:
+                listed = b"".join(_DIGEST.pack(*pair) for pair in self.digests.items())
+                parts.append(_TLV.pack(_DIGESTS, len(listed)) + listed)
+        except (struct.error, ValueError) as error:
+            raise LocalProtocolError(f"HELLO cannot be sent: {error}") from None
+        return b"".join(parts)
+
+    @classmethod
+    def decode(cls, body: bytes) -> "Hello":
+        """Read the payload of HELLO; fields for later versions are read over.
+
+        Raises:
+            RemoteProtocolError: BAD_BODY.
+        """
+        try:
+            min_version, max_version, max_frame, max_calls, heartbeat_ms, features, count = _HELLO.unpack_from(body)
+            at = _HELLO.size
+            codecs = []
+            for _ in range(count):
+                name, after = _unpack_text(body, at + 1)
+                codecs.append((body[at], name))
+                at = after
+            client_name, at = _unpack_text(body, at)
+            service, at = _unpack_text(body, at)
+            digests: dict[int, int] = {}
+            for tag, value in _fields(body, at):
+                if tag == _DIGESTS:
+                    listed = list(_DIGEST.iter_unpack(value))
+                    digests = dict(listed)
+                    if len(digests) < len(listed):
+                        raise ValueError("an opcode is listed twice")
+            hello = cls(
+                min_version=min_version,
+                max_version=max_version,
+                codecs=tuple(codecs),
+                max_frame=max_frame,
+                max_calls=max_calls,
+                heartbeat_ms=heartbeat_ms,
+                features=features,
+                client_name=client_name,
+                service=service,
+                digests=digests,
+            )
+        except (struct.error, ValueError, IndexError) as error:
+            raise RemoteProtocolError("BAD_BODY", f"HELLO cannot be read: {error}") from None
+        if problem := hello._problem():
+            raise RemoteProtocolError("BAD_BODY", f"HELLO cannot be read: {problem}")
+        return hello
+
+    def _problem(self) -> str:
+        """What the layout can say and the rules forbid; one check for both directions."""
+        if not 1 <= self.min_version <= self.max_version <= 255:
+            return f"versions {self.min_version} to {self.max_version} are no range within 1 to 255"
+        if self.max_frame < HELLO_MAX_FRAME:
+            return f"max_frame is {self.max_frame}; the least is {HELLO_MAX_FRAME}"
+        if not self.codecs:
+            return "no codec is offered"
+        if len({number for number, _ in self.codecs}) < len(self.codecs):
+            return "a codec is offered twice"
+        for number, name in self.codecs:
+            if not number or not _CODEC_NAME.fullmatch(name):
+                return f"codec {number} {name!r} is none: ids are 1 to 255, names 1 to 32 characters of a-z 0-9 _ . -"
+        return ""
+
+
+class Welcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server answers: the version and the codec of the connection, and the server's own limits.
+
+    Attributes:
+        version: of the service, 1 to 255, within what was offered.
+        codec: id, one of those offered.
+        max_frame: largest length field the server accepts, at least 4096 bytes.
+        max_calls: calls in flight the server accepts, at least 1.
+        heartbeat_ms: the agreed silence after which either side sends a PING; 0 for none.
+        features: those of the client's that hold for the connection.
+        server_name: for logs, at most 255 bytes of UTF-8.
+    """
+
+    version: int
+    codec: int
+    max_frame: int
+    max_calls: int
+    heartbeat_ms: int = 0
+    features: int = 0
+    server_name: str = ""
+
+    def encode(self) -> bytes:
+        """The payload of WELCOME.
+
+        Raises:
+            LocalProtocolError: a value is out of its range.
+        """
+        if problem := self._problem():
+            raise LocalProtocolError(f"WELCOME cannot be sent: {problem}")
+        head = (self.version, self.codec, self.max_frame, self.max_calls, self.heartbeat_ms, self.features)
+        try:
+            return _WELCOME.pack(*head) + _pack_text(self.server_name)
+        except (struct.error, ValueError) as error:
+            raise LocalProtocolError(f"WELCOME cannot be sent: {error}") from None
+
+    @classmethod
+    def decode(cls, body: bytes) -> "Welcome":
+        """Read the payload of WELCOME; fields for later versions are read over.
+
+        Raises:
+            RemoteProtocolError: BAD_BODY.
+        """
+        try:
+            version, codec, max_frame, max_calls, heartbeat_ms, features = _WELCOME.unpack_from(body)
+            server_name, at = _unpack_text(body, _WELCOME.size)
+            for _ in _fields(body, at):
+                pass  # none is known; walking them proves that the block is whole
+        except (struct.error, ValueError, IndexError) as error:
+            raise RemoteProtocolError("BAD_BODY", f"WELCOME cannot be read: {error}") from None
+        welcome = cls(
+            version=version,
+            codec=codec,
+            max_frame=max_frame,
+            max_calls=max_calls,
+            heartbeat_ms=heartbeat_ms,
+            features=features,
+            server_name=server_name,
+        )
+        if problem := welcome._problem():
+            raise RemoteProtocolError("BAD_BODY", f"WELCOME cannot be read: {problem}")
+        return welcome
+
+    def _problem(self) -> str:
+        if not (1 <= self.version <= 255 and 1 <= self.codec <= 255):
+            return f"version {self.version} and codec {self.codec} are not both 1 to 255"
+        if self.max_frame < HELLO_MAX_FRAME or self.max_calls < 1:
+            return f"max_frame is {self.max_frame} and max_calls {self.max_calls}; the least is {HELLO_MAX_FRAME} and 1"
+        return ""
+
+    def mismatch(self, hello: Hello) -> str:
+        """What this answer grants that ``hello`` did not offer; "" when they agree."""
+        if not hello.min_version <= self.version <= hello.max_version:
+            return f"version {self.version} was chosen and {hello.min_version} to {hello.max_version} offered"
+        if self.codec not in {number for number, _ in hello.codecs}:
+            return f"codec {self.codec} was chosen and {_codecs_text(hello.codecs)} offered"
+        if self.features & ~hello.features:
+            return f"features {self.features:#x} were granted and {hello.features:#x} offered"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a server offers of one service it hosts.
+
+    Attributes:
+        service: its full name.
+        version: the newest version; every version from 1 on is spoken.
+        codecs: id -> name of those allowed.
+        digests: version -> (opcode -> digest) of the methods of that version.
+    """
+
+    service: str
+    version: int
+    codecs: Mapping[int, str]
+    digests: Callable[[int], Mapping[int, int]]
+
+
+def find_offer(hello: Hello, offers: Mapping[str, Offer]) -> Offer:
+    """The hosted service that ``hello`` asks for; "" asks for the only one.
+
+    Raises:
+        HandshakeError: NOT_FOUND, UNKNOWN_SERVICE.
+    """
+    if hello.service in offers:
+        return offers[hello.service]
+    if not hello.service and len(offers) == 1:
+        return next(iter(offers.values()))
+    asked = f"there is no service {hello.service!r} here" if hello.service else "name the service wanted"
+    hosted = ", ".join(sorted(offers)) or "none"
+    raise HandshakeError(Status.NOT_FOUND, "UNKNOWN_SERVICE", f"{asked}; this server hosts: {hosted}")
+
+
+def negotiate(hello: Hello, offers: Mapping[str, Offer], limits: Limits, server_name: str) -> Welcome:
+    """Choose version and codec for a connection: the newest common version, the client's favourite common codec.
+
+    Args:
+        hello: what the client offers.
+        offers: the hosted services by full name.
+        limits: what this server accepts; sent to the client.
+        server_name: for the client's logs.
+
+    Raises:
+        HandshakeError: NOT_FOUND, UNKNOWN_SERVICE; or FAILED_PRECONDITION with UNSUPPORTED_VERSION, UNSUPPORTED_CODEC
+            or CONTRACT_MISMATCH. The text lists what is supported.
+    """
+    offer = find_offer(hello, offers)
+    version = min(hello.max_version, offer.version)
+    if version < hello.min_version:
+        raise HandshakeError(
+            Status.FAILED_PRECONDITION,
+            "UNSUPPORTED_VERSION",
+            f"{offer.service} is served in versions 1 to {offer.version}; "
+            f"the client speaks {hello.min_version} to {hello.max_version}",
+        )
+    # By id and name: two packages may have given one user id to different codecs.
+    codec = next((number for number, name in hello.codecs if offer.codecs.get(number) == name), 0)
+    if not codec:
+        raise HandshakeError(
+            Status.FAILED_PRECONDITION,
+            "UNSUPPORTED_CODEC",
+            f"{offer.service} is served over {_codecs_text(offer.codecs.items())}; "
+            f"the client speaks {_codecs_text(hello.codecs)}",
+        )
+    if version == hello.max_version and hello.digests:
+        ours = offer.digests(version)
+        # An opcode this server lacks is refused when it is called: the client may never call it.
+        differing = sorted(opcode for opcode, digest in hello.digests.items() if ours.get(opcode, digest) != digest)
+        if differing:
+            raise HandshakeError(
+                Status.FAILED_PRECONDITION,
+                "CONTRACT_MISMATCH",
+                f"{offer.service} version {version} is declared differently on the two sides; opcodes that differ: "
+                + ", ".join(f"{opcode:#06x}" for opcode in differing),
+            )
+    return Welcome(
+        version=version,
+        codec=codec,
+        max_frame=limits.max_frame,
+        max_calls=limits.max_calls,
+        heartbeat_ms=_smaller_non_zero(hello.heartbeat_ms, round(limits.heartbeat * 1000)),
+        server_name=server_name,
+    )
+
+
+def _smaller_non_zero(first: int, second: int) -> int:
+    return min(first, second) if first and second else first or second
+
+
+def _codecs_text(codecs: Iterable[tuple[int, str]]) -> str:
+    return ", ".join(f"{name} ({number})" for number, name in codecs) or "no codec"
+
+
+def _pack_text(text: str) -> bytes:
+    data = text.encode()
+    return bytes([len(data)]) + data
+
+
+def _unpack_text(body: bytes, at: int) -> tuple[str, int]:
+    end = at + 1 + body[at]
+    if end > len(body):
+        raise ValueError("it ends inside a text")
+    return body[at + 1 : end].decode(), end
+
+
+def _fields(body: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    while at < len(body):
+        tag, length = _TLV.unpack_from(body, at)
+        at += _TLV.size + length
+        if at > len(body):
+            raise ValueError("it ends inside a field")
+        yield tag, body[at - length : at]
+
+
+class Foreign(NamedTuple):
+    """Who speaks instead of our protocol: ``what``, for a sentence, and whether an HTTP answer would be understood."""
+
+    what: str
+    http: bool = False
+
+
+_HTTP = Foreign("an HTTP request", http=True)
+_HTTP_2 = Foreign("an HTTP/2 client, as gRPC's are,", http=True)
+_TLS = Foreign("a TLS handshake")
+_SSH = Foreign("an SSH client")
+
+# What a server may hear from the wrong client ...
+_CLIENTS: tuple[tuple[bytes, Foreign], ...] = (
+    (b"PRI * HTTP/2", _HTTP_2),
+    *((verb + b" ", _HTTP) for verb in (b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"PATCH", b"TRACE")),
+    *((verb + b" ", _HTTP) for verb in (b"OPTIONS", b"CONNECT")),
+    (b"\x16\x03", _TLS),
+    (b"SSH-", _SSH),
+    (b"PROXY ", Foreign("a load balancer's PROXY header")),
+    (b"\r\n\r\n\x00\r\nQUIT\n", Foreign("a load balancer's PROXY header")),
+    (b"\x00\x00", Foreign("a frame without the four bytes that go before the first one")),
+)
+# ... and a client from the wrong server. An HTTP/2 server's SETTINGS: length below 256, kind 4.
+_SERVERS: tuple[tuple[bytes, Foreign], ...] = (
+    (b"HTTP/", Foreign("an HTTP server")),
+    *((bytes([0, 0, length, 4]), Foreign("an HTTP/2 server, as gRPC's are,")) for length in range(0, 256, 6)),
+    (b"\x15\x03", Foreign("a TLS server")),
+    (b"\x16\x03", Foreign("a TLS server")),
+    (b"SSH-", Foreign("an SSH server")),
+    (b"220", Foreign("a mail or FTP server")),
+    (b"-ERR", Foreign("a Redis server")),
+)
+
+LONGEST_FOREIGN_PREFIX = max(len(prefix) for prefix, _ in _CLIENTS + _SERVERS)
+"""Bytes after which ``recognise`` always knows."""
+
+
+def recognise(first: bytes, *, by_client: bool) -> Foreign | None:
+    """Say who sent ``first``, the first bytes of a connection, which are not the start of our preamble.
+
+    Args:
+        first: at least one byte; more than ``LONGEST_FOREIGN_PREFIX`` change nothing.
+        by_client: whether a client listens to what should be a server; else the other way round.
+
+    Returns:
+        None while the bytes are too few to tell.
+    """
+    undecided = False
+    for prefix, foreign in _SERVERS if by_client else _CLIENTS:
+        if first.startswith(prefix):
+            return foreign
+        undecided = undecided or prefix.startswith(first)
+    if undecided:
+        return None
+    return Foreign(f"something that begins with {first[:8].hex(' ')}")
+
+
+def http_refusal(hint: str = "") -> bytes:
+    """A whole HTTP/1.1 answer for whoever takes this port for a web server's; HTTP/2 clients show it, too."""
+    text = f"This port speaks wireproto {MAJOR}, whose first bytes are {PREAMBLE.hex(' ')}, and not HTTP.\n"
+    if hint:
+        text += f"{hint}\n"
+    body = text.encode()
+    head = (
+        "HTTP/1.1 400 Bad Request\r\n"
+        "Content-Type: text/plain; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    return head.encode() + body
