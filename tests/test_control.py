@@ -1,0 +1,168 @@
+"""The control service's contract, and services described and declared again."""
+
+import enum
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import pytest
+
+from wireproto.control import (
+    CONTROL,
+    EnumDescription,
+    FieldDescription,
+    ServiceDescription,
+    ValueKind,
+    declare,
+    describe,
+)
+from wireproto.errors import DeclarationError
+from wireproto.schema import Bounds, Message, Method, Service, Since, StreamMethod, UInt64, fields, message_types
+
+
+class Colour(enum.IntEnum):
+    """A colour."""
+
+    RED = 1
+    GREEN = 7
+
+
+class Part(Message):
+    """A part of the whole."""
+
+    name: str
+    weight: float = 1.5
+
+
+class WholeRequest(Message):
+    """One field of every kind that there is.
+
+    This line is not part of the description.
+    """
+
+    flag: bool
+    number: Annotated[int, Bounds(ge=-(2**63), le=2**63 - 1)]
+    unsigned: UInt64
+    ratio: Annotated[float, Bounds(ge=0.25)]
+    text: Annotated[str, Bounds(max_length=10)]
+    blob: bytes
+    at: datetime
+    colour: Colour
+    part: Part
+    maybe: int | None = None
+    maybe_part: Part | None = None
+    numbers: Annotated[list[Annotated[int, Bounds(le=9)]], Bounds(max_length=3)] = []
+    parts: list[Part] = []
+    by_name: dict[str, Colour] = {}
+    by_number: dict[int, bytes] = {}
+    answer: int = 42
+    greeting: str = "grüß\u2028"
+    salt: bytes = b"\x00\xff"
+    epoch: datetime = datetime(1970, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
+    favourite: Colour = Colour.GREEN
+    newer: Annotated[bool, Since(2, ignorable=True)] = False
+    newest: Annotated[UInt64, Since(3)] = 2**64 - 1
+
+
+class WholeResponse(Message):
+    pass
+
+
+WHOLE = Service(
+    "example.v1.WholeService",
+    version=3,
+    methods=[
+        Method(
+            opcode=0x20,
+            name="Whole",
+            request=WholeRequest,
+            response=WholeResponse,
+            until=2,
+            requires="admin",
+            reasons=("TOO_WHOLE", "NOT_WHOLE"),
+            idempotent=True,
+            timeout=1.5,
+            max_request=4096,
+            doc="Takes everything.",
+        ),
+        StreamMethod(opcode=0x10, name="Parts", request=WholeRequest, response=Part, since=2),
+    ],
+)
+
+
+@pytest.mark.parametrize("service", [WHOLE, CONTROL], ids=lambda service: service.name)
+def test_a_described_service_is_declared_equal(service: Service) -> None:
+    """A service made from its description has the same description, wire digests and fields."""
+    again = declare(describe(service))
+    assert describe(again) == describe(service)
+    for version in range(1, service.version + 1):
+        assert again.digests(version) == service.digests(version)
+    for ours, theirs in zip(message_types(service), message_types(again), strict=True):
+        assert [(f.number, f.name, str(f.type), f.required, f.default) for f in fields(ours)] == [
+            (f.number, f.name, str(f.type), f.required, f.default) for f in fields(theirs)
+        ]
+
+
+def test_a_description_lists_methods_by_opcode_and_types_once() -> None:
+    """Methods come in opcode order, each message and enum once, with the first line of its docstring."""
+    description = describe(WHOLE)
+    assert [method.opcode for method in description.methods] == [0x10, 0x20]
+    assert sorted(message.name for message in description.messages) == ["Part", "WholeRequest", "WholeResponse"]
+    assert description.enums == [EnumDescription(name="Colour", members={"RED": 1, "GREEN": 7}, doc="A colour.")]
+    (whole,) = [message for message in description.messages if message.name == "WholeRequest"]
+    assert whole.doc == "One field of every kind that there is."
+
+
+def test_exact_bounds_survive() -> None:
+    """A bound of 2**63 - 1 is described exactly, which a float would not do."""
+    (whole,) = [message for message in describe(WHOLE).messages if message.name == "WholeRequest"]
+    assert (whole.fields[1].ge, whole.fields[1].le) == (str(-(2**63)), str(2**63 - 1))
+
+
+def _field(**changes: Any) -> ServiceDescription:
+    """WHOLE's description with its first field changed."""
+    description = describe(WHOLE)
+    messages = []
+    for message in description.messages:
+        if message.name == "WholeRequest":
+            first: FieldDescription = msgspec.structs.replace(message.fields[0], **changes)
+            message = msgspec.structs.replace(message, fields=[first, *message.fields[1:]])
+        messages.append(message)
+    return msgspec.structs.replace(description, messages=messages)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "__slots__"},
+        {"name": "__init_subclass__", "required": False, "default": "1"},
+        {"name": "a b"},
+        {"name": "Upper"},
+        {"kind": 9, "type_name": "Missing"},
+        {"kind": 9, "type_name": "WholeRequest"},
+        {"kind": 8, "type_name": "Missing"},
+        {"required": False, "default": "not JSON"},
+        {"required": False, "default": "[]"},
+        {"kind": 6, "required": False, "default": '"zz"'},
+        {"kind": 7, "required": False, "default": '"yesterday"'},
+        {"ge": "many", "kind": 2},
+        {"since": 999},
+    ],
+    ids=str,
+)
+def test_a_senseless_description_is_refused(changes: dict[str, Any]) -> None:
+    """Whatever a peer describes, only DeclarationError comes of it."""
+    if "kind" in changes:
+        changes = {**changes, "kind": ValueKind(changes["kind"])}
+    with pytest.raises(DeclarationError):
+        declare(_field(**changes))
+
+
+def test_hostile_enum_members_are_refused() -> None:
+    """An enum member cannot replace what Python keeps in an enum class."""
+    for name in ("__new__", "_missing_", "mro", "lower"):
+        description = msgspec.structs.replace(
+            describe(WHOLE), enums=[EnumDescription(name="Colour", members={name: 1, "GREEN": 7})]
+        )
+        with pytest.raises(DeclarationError):
+            declare(description)

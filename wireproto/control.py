@@ -1,0 +1,456 @@
+"""The framework's own service, which belongs to every connection: health, reflection and echo.
+
+Its opcodes are 0xF000 to 0xF002. ``describe`` turns a declared service into the message that ``Describe`` answers, and
+``declare`` turns that message back into a service, so that a client can call what it has never seen the source of.
+"""
+
+import enum
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from types import new_class
+from typing import Annotated, Any
+
+from wireproto.errors import DeclarationError
+from wireproto.schema import (
+    Bounds,
+    Field,
+    Message,
+    Method,
+    Operation,
+    Scalar,
+    Service,
+    Since,
+    StreamMethod,
+    UInt64,
+    fields,
+    message_types,
+)
+
+__all__ = [
+    "CHECK",
+    "CONTROL",
+    "DESCRIBE",
+    "ECHO",
+    "CheckRequest",
+    "CheckResponse",
+    "Container",
+    "DescribeRequest",
+    "DescribeResponse",
+    "EchoRequest",
+    "EchoResponse",
+    "EnumDescription",
+    "FieldDescription",
+    "Health",
+    "MessageDescription",
+    "MethodDescription",
+    "MethodShape",
+    "ServiceDescription",
+    "ValueKind",
+    "declare",
+    "describe",
+]
+
+
+class Health(enum.IntEnum):
+    """Whether a service takes calls."""
+
+    SERVING = 1
+    NOT_SERVING = 2
+
+
+class CheckRequest(Message):
+    """Asks for the health of one service, or of the whole server when ``service`` is empty."""
+
+    service: str = ""
+
+
+class CheckResponse(Message):
+    """The answer, with the server's name and version as its operator set it."""
+
+    health: Health
+    server: str = ""
+
+
+class MethodShape(enum.IntEnum):
+    """How many messages answer a request."""
+
+    UNARY = 1
+    SERVER_STREAM = 2
+
+
+class Container(enum.IntEnum):
+    """How many values a field holds."""
+
+    SINGLE = 1
+    LIST = 2
+    MAP = 3
+
+
+class ValueKind(enum.IntEnum):
+    """What a value, a list's element or a map's value is: the closed set of docs/protocol.md."""
+
+    BOOL = 1
+    INT = 2
+    UINT = 3
+    FLOAT = 4
+    STR = 5
+    BYTES = 6
+    DATETIME = 7
+    ENUM = 8
+    MESSAGE = 9
+
+
+class FieldDescription(Message):
+    """One field of a message."""
+
+    number: int
+    """Its position in pipe and msgpack and its tag in protobuf, from 1."""
+    name: str
+    container: Container
+    kind: ValueKind
+    key: ValueKind | None = None
+    """STR or INT for a map, else absent."""
+    type_name: str = ""
+    """The message or enum, when ``kind`` is one of these."""
+    optional: bool = False
+    """Whether it may be absent (None)."""
+    required: bool = True
+    default: str = ""
+    """JSON, when it is not required: bytes as hex, datetimes as RFC 3339, enums as their number."""
+    since: int = 1
+    ignorable: bool = False
+    ge: str = ""
+    """Decimal, because the bounds of 64-bit integers do not fit a float; empty for none. The same for ``le``."""
+    le: str = ""
+    min_length: int | None = None
+    """Characters of a str or bytes of bytes."""
+    max_length: int | None = None
+    min_size: int | None = None
+    """Elements of a list or map."""
+    max_size: int | None = None
+
+
+class MessageDescription(Message):
+    """One message type."""
+
+    name: str
+    fields: list[FieldDescription]
+    doc: str = ""
+
+
+class EnumDescription(Message):
+    """One enumeration."""
+
+    name: str
+    members: dict[str, int]
+    doc: str = ""
+
+
+class MethodDescription(Message):
+    """One row of the opcode table."""
+
+    opcode: Annotated[int, Bounds(ge=0, le=0xFFFF)]
+    name: str
+    shape: MethodShape
+    request: str
+    response: str
+    """The type of the answer, or of each item of a stream."""
+    since: int
+    until: int | None = None
+    """The last version that has it."""
+    requires: str | None = None
+    """The capability its caller needs."""
+    reasons: list[str] = []
+    idempotent: bool = False
+    timeout_ms: int | None = None
+    """The deadline of a call that brings none."""
+    max_request: int | None = None
+    """Bytes of payload."""
+    doc: str = ""
+
+
+class ServiceDescription(Message):
+    """One service with everything that its calls need."""
+
+    full_name: str
+    version: int
+    """The newest."""
+    methods: list[MethodDescription]
+    messages: list[MessageDescription]
+    enums: list[EnumDescription]
+
+
+class DescribeRequest(Message):
+    """Asks for one service by its full name, or for all that the server hosts when ``service`` is empty."""
+
+    service: str = ""
+
+
+class DescribeResponse(Message):
+    """The services asked for; the control service itself is not among them unless it was named."""
+
+    server: str
+    services: list[ServiceDescription]
+
+
+class EchoRequest(Message):
+    """Bytes to be sent back."""
+
+    payload: bytes = b""
+
+
+class EchoResponse(Message):
+    """The bytes of the request."""
+
+    payload: bytes = b""
+
+
+CHECK = Method(
+    opcode=0xF000,
+    name="Check",
+    request=CheckRequest,
+    response=CheckResponse,
+    reasons=("UNKNOWN_SERVICE",),
+    idempotent=True,
+    doc="Whether a service, or the server, takes calls.",
+)
+DESCRIBE = Method(
+    opcode=0xF001,
+    name="Describe",
+    request=DescribeRequest,
+    response=DescribeResponse,
+    reasons=("UNKNOWN_SERVICE",),
+    idempotent=True,
+    doc="The methods and messages of the services hosted here.",
+)
+ECHO = Method(
+    opcode=0xF002,
+    name="Echo",
+    request=EchoRequest,
+    response=EchoResponse,
+    idempotent=True,
+    doc="The bytes of the request, sent back.",
+)
+CONTROL = Service("wireproto.control.v1.ControlService", version=1, methods=[CHECK, DESCRIBE, ECHO])
+
+
+def describe(service: Service) -> ServiceDescription:
+    """What ``Describe`` answers for ``service``: its methods, in opcode order, and every type they reach."""
+    types = message_types(service)
+    return ServiceDescription(
+        full_name=service.full_name,
+        version=service.version,
+        methods=[_describe_method(service.by_opcode[opcode]) for opcode in sorted(service.by_opcode)],
+        messages=[
+            MessageDescription(name=each.__name__, doc=_doc(each), fields=[_describe_field(f) for f in fields(each)])
+            for each in types
+        ],
+        enums=[
+            EnumDescription(name=each.__name__, doc=_doc(each), members={member.name: member.value for member in each})
+            for each in _enums(types)
+        ],
+    )
+
+
+def _describe_method(method: Operation[Any, Any]) -> MethodDescription:
+    return MethodDescription(
+        opcode=method.opcode,
+        name=method.name,
+        shape=MethodShape.SERVER_STREAM if method.is_stream else MethodShape.UNARY,
+        request=method.request.__name__,
+        response=method.response.__name__,
+        since=method.since,
+        until=method.until,
+        requires=method.requires,
+        reasons=list(method.reasons),
+        idempotent=method.idempotent,
+        timeout_ms=None if method.timeout is None else round(method.timeout * 1000),
+        max_request=method.max_request,
+        doc=method.doc,
+    )
+
+
+def _describe_field(field: Field) -> FieldDescription:
+    kind = field.type
+    bounds, size = kind.bounds or Bounds(), kind.size or Bounds()
+    return FieldDescription(
+        number=field.number,
+        name=field.name,
+        container=Container[kind.shape.upper()],
+        kind=ValueKind[kind.scalar.name],
+        key=None if kind.key is None else ValueKind[kind.key.name],
+        type_name="" if kind.cls is None else kind.cls.__name__,
+        optional=kind.optional,
+        required=field.required,
+        default="" if field.required else json.dumps(field.default, default=_to_json, ensure_ascii=False),
+        since=field.since,
+        ignorable=field.ignorable,
+        ge="" if bounds.ge is None else repr(bounds.ge),
+        le="" if bounds.le is None else repr(bounds.le),
+        min_length=bounds.min_length,
+        max_length=bounds.max_length,
+        min_size=size.min_length,
+        max_size=size.max_length,
+    )
+
+
+def _doc(declared: type) -> str:
+    return (declared.__doc__ or "").strip().partition("\n")[0]
+
+
+def _enums(types: tuple[type[Message], ...]) -> list[type[enum.IntEnum]]:
+    """Every enumeration that the fields of ``types`` name, in order of first use."""
+    return list(
+        dict.fromkeys(
+            field.type.cls
+            for each in types
+            for field in fields(each)
+            if field.type.scalar is Scalar.ENUM and field.type.cls is not None
+        )
+    )
+
+
+def _to_json(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is no default")
+
+
+def declare(description: ServiceDescription) -> Service:
+    """Make the service that a peer described: message classes, enums and methods equal to the ones it was made from.
+
+    Bounds and capabilities are kept for people to see; the server's own are the ones that hold.
+
+    Raises:
+        DeclarationError: the description is not one that ``describe`` makes.
+    """
+    try:
+        return _Declaration(description).service
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise DeclarationError(
+            f"{description.full_name}: the description received makes no sense: {error!r}"
+        ) from error
+
+
+class _Declaration:
+    """The classes made so far, by name, so that each message is made after those it holds."""
+
+    def __init__(self, description: ServiceDescription) -> None:
+        for name in _names(description):
+            # A peer wrote these, and they are about to be attributes of classes: `__slots__` is none of them.
+            if not name.isidentifier() or name.startswith("_"):
+                raise ValueError(f"{name!r} is no name")
+        self.module = f"{__name__}.{description.full_name}"
+        self.described = {each.name: each for each in description.messages}
+        self.enums = {each.name: self.enum(each) for each in description.enums}
+        self.messages: dict[str, type[Message]] = {}
+        self.service = Service(
+            description.full_name,
+            version=description.version,
+            methods=[self.method(each) for each in description.methods],
+        )
+
+    def enum(self, description: EnumDescription) -> type[enum.IntEnum]:
+        functional: Any = enum.IntEnum  # a checker wants a literal name
+        made: type[enum.IntEnum] = functional(description.name, description.members, module=self.module)
+        made.__doc__ = description.doc
+        return made
+
+    def method(self, description: MethodDescription) -> Method[Any, Any] | StreamMethod[Any, Any]:
+        stream = description.shape is MethodShape.SERVER_STREAM
+        return (StreamMethod[Any, Any] if stream else Method[Any, Any])(
+            opcode=description.opcode,
+            name=description.name,
+            request=self.message(description.request),
+            response=self.message(description.response),
+            since=description.since,
+            until=description.until,
+            requires=description.requires,
+            reasons=tuple(description.reasons),
+            idempotent=description.idempotent,
+            timeout=None if description.timeout_ms is None else description.timeout_ms / 1000,
+            max_request=description.max_request,
+            doc=description.doc,
+        )
+
+    def message(self, name: str) -> type[Message]:
+        if name not in self.messages:
+            described = self.described[name]
+            namespace: dict[str, Any] = {
+                "__module__": self.module,
+                "__doc__": described.doc,
+                "__annotations__": {each.name: self.annotation(each) for each in described.fields},
+                **{each.name: self.default(each) for each in described.fields if not each.required},
+            }
+            self.messages[name] = new_class(name, (Message,), exec_body=lambda body: body.update(namespace))
+        return self.messages[name]
+
+    def annotation(self, field: FieldDescription) -> Any:
+        # Any: to a checker these are values, and it is right, but they are what a class statement would hold.
+        annotated: Any = Annotated
+        list_of: Any = list
+        dict_of: Any = dict
+        marks: list[object] = []
+        bounds = (_number(field.ge), _number(field.le), field.min_length, field.max_length)
+        if any(limit is not None for limit in bounds):
+            marks.append(Bounds(*bounds))
+        kind = self.value_type(field)
+        if field.optional:
+            kind = kind | None
+        if field.container is not Container.SINGLE:
+            if marks:
+                kind = annotated[(kind, *marks)]
+            marks = []
+            if field.container is Container.LIST:
+                kind = list_of[kind]
+            else:
+                kind = dict_of[str if field.key is ValueKind.STR else int, kind]
+            if field.min_size is not None or field.max_size is not None:
+                marks.append(Bounds(min_length=field.min_size, max_length=field.max_size))
+        if field.since != 1:
+            marks.append(Since(field.since, ignorable=field.ignorable))
+        return annotated[(kind, *marks)] if marks else kind
+
+    def value_type(self, field: FieldDescription) -> Any:
+        if field.kind is ValueKind.MESSAGE:
+            return self.message(field.type_name)
+        if field.kind is ValueKind.ENUM:
+            return self.enums[field.type_name]
+        return _PYTHON[field.kind]
+
+    def default(self, field: FieldDescription) -> object:
+        value = json.loads(field.default)
+        if value is None or field.container is not Container.SINGLE:
+            return value
+        if field.kind is ValueKind.BYTES:
+            return bytes.fromhex(value)
+        if field.kind is ValueKind.DATETIME:
+            return datetime.fromisoformat(value)
+        return self.enums[field.type_name](value) if field.kind is ValueKind.ENUM else value
+
+
+_PYTHON: dict[ValueKind, Any] = {
+    ValueKind.BOOL: bool,
+    ValueKind.INT: int,
+    ValueKind.UINT: UInt64,
+    ValueKind.FLOAT: float,
+    ValueKind.STR: str,
+    ValueKind.BYTES: bytes,
+    ValueKind.DATETIME: datetime,
+}
+
+
+def _names(description: ServiceDescription) -> Iterator[str]:
+    for message in description.messages:
+        yield message.name
+        yield from (field.name for field in message.fields)
+    for each in description.enums:
+        yield each.name
+        yield from each.members
+
+
+def _number(text: str) -> int | float | None:
+    return json.loads(text) if text else None
