@@ -1,7 +1,9 @@
 """The opcode table: messages, methods and services, declared once in typed Python and checked when declared."""
 
-from wireproto.schema.declarations import fields
+from wireproto.schema.checks import compile_check
+from wireproto.schema.declarations import fields, nested_types
 from wireproto.schema.messages import MISSING, Bounds, Field, FieldType, Message, Scalar, Since, UInt64
+from wireproto.schema.plain import from_plain, to_plain
 from wireproto.schema.services import Method, Operation, Service, StreamMethod, message_types
 
 __all__ = [
@@ -17,6 +19,10 @@ __all__ = [
     "Since",
     "StreamMethod",
     "UInt64",
+    "compile_check",
     "fields",
+    "from_plain",
     "message_types",
+    "nested_types",
+    "to_plain",
 ]

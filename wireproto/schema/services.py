@@ -169,8 +169,10 @@ class Service:
         nested messages. It does not cover names, docs, bounds and policy.
         """
         shape = "stream" if method.is_stream else "unary"
-        request, response = _wire_text(method.request, version), _wire_text(method.response, version)
-        return zlib.crc32(f"{method.opcode} {shape} {request} {response}".encode())
+        request: type[Message] = method.request
+        response: type[Message] = method.response
+        text = f"{method.opcode} {shape} {_wire_text(request, version)} {_wire_text(response, version)}"
+        return zlib.crc32(text.encode())
 
     def digests(self, version: int) -> dict[int, int]:
         """The digest of every method of one version, by opcode.

@@ -1,0 +1,224 @@
+"""The compiled check: generated code that says whether a message is what its class declares.
+
+It runs twice per call in every codec, so a message that is fine costs one generated function without a loop over its
+fields. Whatever that function does not like is walked again, slowly, by `_explain`, which finds the words.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Final, NoReturn, cast
+
+from wireproto.errors import CodecError
+from wireproto.schema.declarations import fields
+from wireproto.schema.messages import Bounds, Field, FieldType, Message, Scalar
+from wireproto.schema.names import type_name
+from wireproto.schema.values import INT64, has_surrogate, problem_with, size_problem
+
+__all__ = ["compile_check"]
+
+Check = Callable[[Message, type[CodecError]], None]
+Accepts = Callable[[Message], bool]
+
+
+def compile_check(message_type: type[Message], version: int | None, *, request: bool) -> Check:
+    """The check of a message class in one version: ``check(message, error)`` raises ``error(path, problem)``.
+
+    Types are exact: no bool for an int, no int for a float, no subclass, no naive datetime. Integers are within 64 bits
+    and bounds, text has no surrogates, enums and nested messages are of their class. The text of an error never holds a
+    value, which may be a secret. The function is made once per argument set and safe to call from any thread.
+
+    Args:
+        message_type: a subclass of `Message`.
+        version: the service version, 1 to 255; None is the newest.
+        request: a value other than the default in a field newer than the version is refused, unless the field is
+            ignorable. With False such fields are not looked at, as the codec leaves them out.
+
+    Raises:
+        DeclarationError: the class is declared wrong, or does not exist in that version.
+    """
+    return _compile_check(message_type, version, request)
+
+
+@functools.cache
+def _compile_check(message_type: type[Message], version: int | None, request: bool) -> Check:
+    def fail(message: object, error: type[CodecError]) -> NoReturn:
+        _explain(message, message_type, version, request, message_type.__name__, error)
+        raise error(message_type.__name__, "changed while it was checked; a message being sent must be left alone")
+
+    names: dict[str, object] = {"fail": fail, "Checked": message_type}
+    body = _body(message_type, version, request, names, "return fail(m, error)")
+    source = "\n    ".join(
+        ["def check(m, error):", "if type(m) is not Checked:", "    return fail(m, error)", *body, "return None"]
+    )
+    return cast(Check, _run(source, names, f"check of {message_type.__name__}")["check"])
+
+
+@functools.cache
+def _accepts(message_type: type[Message], version: int | None, request: bool) -> Accepts:
+    """The same for a nested message, whose class was looked at: whether it is fine, without words."""
+    names: dict[str, object] = {}
+    body = _body(message_type, version, request, names, "return False")
+    source = "\n    ".join(["def accepts(m):", *body, "return True"])
+    return cast(Accepts, _run(source, names, f"check of nested {message_type.__name__}")["accepts"])
+
+
+def _run(source: str, names: dict[str, object], title: str) -> dict[str, object]:
+    names |= {"datetime": datetime, "UTC": UTC, "has_surrogate": has_surrogate}
+    exec(compile(source, f"<{title}>", "exec"), names)
+    return names
+
+
+# Writing the code -----------------------------------------------------------------------------------------------
+
+
+def _body(
+    message_type: type[Message], version: int | None, request: bool, names: dict[str, object], bad: str
+) -> Iterator[str]:
+    present = fields(message_type, version)
+    for each in present:
+        yield f"v = m.{each.name}"
+        yield from _field_code(each, _nested(each, version, request, names), names, bad)
+    if request:
+        for each in _unsendable(message_type, present):
+            names[f"default{each.number}"] = each.default
+            yield f"if m.{each.name} != default{each.number}:"
+            yield f"    {bad}"
+
+
+def _unsendable(message_type: type[Message], present: tuple[Field, ...]) -> tuple[Field, ...]:
+    """The fields that a version lacks and that a request must not lose."""
+    return tuple(each for each in fields(message_type)[len(present) :] if not each.ignorable)
+
+
+def _nested(each: Field, version: int | None, request: bool, names: dict[str, object]) -> str:
+    """Put what the field's class needs into the namespace; the suffix under which it is found there."""
+    kind = each.type
+    suffix = str(each.number)
+    if kind.cls is not None:
+        names[f"Class{suffix}"] = kind.cls
+    if kind.scalar is Scalar.MESSAGE:
+        names[f"accepts{suffix}"] = _accepts(cast(type[Message], kind.cls), version, request)
+    return suffix
+
+
+def _field_code(each: Field, suffix: str, names: dict[str, object], bad: str) -> Iterator[str]:
+    kind = each.type
+    wrong = _wrong(kind, suffix)
+    if kind.shape == "single":
+        yield f"if v is not None and ({wrong}):" if kind.optional else f"if {wrong}:"
+        yield f"    {bad}"
+        return
+    container = "list" if kind.shape == "list" else "dict"
+    yield f"if type(v) is not {container}{_wrong_length(kind.size, 'v')}:"
+    yield f"    {bad}"
+    if kind.key is None:
+        yield "for v in v:"
+        yield f"    if {wrong}:"
+    else:
+        yield "for k, v in v.items():"
+        yield f"    if {_wrong(FieldType('single', kind.key), suffix, 'k')} or {wrong}:"
+    yield f"        {bad}"
+
+
+_SIMPLE: Final = {Scalar.BOOL: "bool", Scalar.FLOAT: "float", Scalar.BYTES: "bytes"}
+
+
+def _wrong(kind: FieldType, suffix: str, v: str = "v") -> str:
+    """The condition under which the variable is not of a type."""
+    bounds = kind.bounds or Bounds()
+    if kind.scalar is Scalar.MESSAGE:
+        return f"type({v}) is not Class{suffix} or not accepts{suffix}({v})"
+    if kind.scalar is Scalar.ENUM:
+        return f"type({v}) is not Class{suffix}"
+    if kind.scalar is Scalar.DATETIME:
+        return f"type({v}) is not datetime or {v}.tzinfo is not UTC"
+    if kind.scalar is Scalar.STR:
+        # isascii is one flag of the string; only other text is searched.
+        return f"type({v}) is not str{_wrong_length(bounds, v)} or not {v}.isascii() and has_surrogate({v})"
+    if kind.scalar is Scalar.INT or kind.scalar is Scalar.UINT:
+        return f"type({v}) is not int{_wrong_range(kind.scalar, bounds, v)}"
+    # `not >=` rather than `<`: NaN is within no bounds.
+    low = "" if bounds.ge is None else f" or not {v} >= {bounds.ge!r}"
+    high = "" if bounds.le is None else f" or not {v} <= {bounds.le!r}"
+    return f"type({v}) is not {_SIMPLE[kind.scalar]}{low}{high}{_wrong_length(bounds, v)}"
+
+
+def _wrong_range(scalar: Scalar, bounds: Bounds, v: str) -> str:
+    # bit_length is half the price of a comparison with a number of 64 bits, but it counts the least one as 64.
+    least, low, high = INT64[0], bounds.ge, bounds.le
+    if scalar is Scalar.UINT:
+        low, too_long = low or 0, f" or {v}.bit_length() > 64"
+    elif low is None or low == least:
+        low, too_long = None, f" or {v}.bit_length() > 63 and {v} != {least}"
+    else:
+        too_long = f" or {v}.bit_length() > 63"
+    wrong = "" if low is None else f" or {v} < {low}"
+    if high is not None:
+        wrong += f" or {v} > {high}"
+    return wrong + too_long if low is None or high is None else wrong
+
+
+def _wrong_length(bounds: Bounds | None, v: str) -> str:
+    if bounds is None:
+        return ""
+    low = f" or len({v}) < {bounds.min_length}" if bounds.min_length else ""
+    return low + ("" if bounds.max_length is None else f" or len({v}) > {bounds.max_length}")
+
+
+# Finding the words ----------------------------------------------------------------------------------------------
+
+
+def _explain(
+    message: object,
+    message_type: type[Message],
+    version: int | None,
+    request: bool,
+    path: str,
+    error: type[CodecError],
+) -> None:
+    if type(message) is not message_type:
+        raise error(path, f"is {type_name(type(message))}, not {message_type.__name__}")
+    present = fields(message_type, version)
+    for each in present:
+        for where, value in _values(each, getattr(message, each.name), f"{path}.{each.name}", error):
+            if each.type.scalar is Scalar.MESSAGE and value is not None:
+                nested = cast(type[Message], each.type.cls)
+                _explain(value, nested, version, request, where, error)
+    if request:
+        for each in _unsendable(message_type, present):
+            if getattr(message, each.name) != each.default:
+                raise error(
+                    f"{path}.{each.name}",
+                    f"is new in version {each.since}, and the peer speaks version {version}; leave it at its default",
+                )
+
+
+def _values(each: Field, value: Any, path: str, error: type[CodecError]) -> Iterator[tuple[str, object]]:
+    """The field's value, or its elements, with their paths; raises for what is wrong with one but its inside."""
+    kind = each.type
+    element = kind.element
+    items: Iterable[tuple[str, object]]
+    if kind.shape == "single":
+        element, items = kind, [(path, value)]
+    else:
+        container: type[Any] = list if kind.shape == "list" else dict
+        if type(value) is not container:
+            raise error(path, f"is {type_name(type(value))}, not {kind}")
+        problem = size_problem(value, kind.size)
+        if problem:
+            raise error(path, problem)
+        if kind.key is None:
+            items = [(f"{path}[{number}]", each) for number, each in enumerate(value)]
+        else:
+            # Keys are values, too: the path counts entries instead of naming them.
+            items = [(f"{path}[#{number}]", each) for number, each in enumerate(value.values())]
+            for number, key in enumerate(value):
+                problem = problem_with(key, FieldType("single", kind.key))
+                if problem:
+                    raise error(f"{path}[#{number}]", f"the key {problem}")
+    for where, item in items:
+        problem = problem_with(item, element)
+        if problem:
+            raise error(where, problem)
+        yield where, item
