@@ -27,7 +27,9 @@ class Buffer:
         return len(self.data) - self.at
 
     def append(self, data: bytes) -> None:
-        """Add what was received; ``data`` is kept by reference when nothing waits."""
+        """Add what was received; ``data`` is kept as it is when nothing waits."""
+        if type(data) is not bytes:
+            data = bytes(data)  # whoever lends a bytearray will write into it again
         held, at = self.data, self.at
         rest = len(held) - at
         if not rest:

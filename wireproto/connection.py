@@ -3,24 +3,21 @@
     receive_data(bytes) -> next_event() ... -> send_*(...) -> data_to_send() -> bytes
 
 The same class serves both roles. It knows no socket, thread, clock or log, and payloads are opaque to it. Whatever
-is sent or received passes ``_next_state``, which consults the one table of what is allowed. A peer that breaks a rule
-never causes an exception here: ``next_event`` queues the final ERROR and reports ``ConnectionEnded``. An exception is
-always ours, a ``LocalProtocolError``, and then nothing was queued.
+is sent or received is looked up in the one table of ``state.py``. A peer that breaks a rule never causes an exception
+here: ``next_event`` queues the final ERROR and reports ``ConnectionEnded``. An exception is always ours, a
+``LocalProtocolError``, and then nothing was queued.
 
 Not thread-safe: the owner holds one lock around every call. Rules and numbers: ``docs/protocol.md``.
 """
 
-import enum
 import struct
 from collections.abc import Callable
 from typing import Final
 
-from wireproto.buffer import Buffer
-from wireproto.errors import CallError, HandshakeError, LocalProtocolError, RemoteProtocolError
+from wireproto.errors import CallError, LocalProtocolError, RemoteProtocolError
 from wireproto.events import (
     NEED_DATA,
     CancelReceived,
-    ConnectionEnded,
     CreditReceived,
     EndReceived,
     ErrorReceived,
@@ -29,175 +26,42 @@ from wireproto.events import (
     HelloReceived,
     ItemReceived,
     NeedData,
-    PingReceived,
-    PongReceived,
     RequestReceived,
     ResponseReceived,
     WelcomeReceived,
 )
 from wireproto.frame import (
-    HEADER,
     HEADER_AFTER_LENGTH,
-    IGNORABLE,
-    MAJOR,
-    PREAMBLE,
+    U32_MAX,
     Frame,
     Kind,
-    pack,
+    bad_body,
+    pack_credit,
     pack_error,
-    total_length,
-    unpack,
+    pack_goaway,
+    unpack_credit,
+    unpack_empty,
     unpack_error,
+    unpack_goaway,
 )
-from wireproto.handshake import LONGEST_FOREIGN_PREFIX, Hello, Welcome, http_refusal, recognise
+from wireproto.handshake import Hello, Welcome
 from wireproto.limits import HELLO_MAX_FRAME, Limits
+from wireproto.link import Link, PayloadTooLarge
 from wireproto.metadata import EMPTY, MAX_METADATA, Metadata, unpack_metadata
+from wireproto.state import Role, State
 from wireproto.status import Retry, Status
 
-__all__ = [
-    "END_OF_INPUT",
-    "FINAL",
-    "MAX_STRAY_ANSWERS",
-    "TRANSITIONS",
-    "Connection",
-    "Direction",
-    "PayloadTooLarge",
-    "Role",
-    "State",
-]
+__all__ = ["MAX_STRAY_ANSWERS", "Connection", "PayloadTooLarge", "Role", "State"]
 
 MAX_STRAY_ANSWERS = 16
 """Answers to calls that are not in flight which a client drops; one more ends the connection."""
 
-_U32 = struct.Struct(">I")
-_U32_MAX = 0xFFFF_FFFF
 _HALF = 0x8000_0000  # RFC 1982: an id is ahead of another when it is less than half the circle away
 # The header with its four single-byte fields read as one number, so that one comparison proves all of them.
 _HEADER = struct.Struct(">IIHHI")
 
 
-class PayloadTooLarge(LocalProtocolError):
-    """The frame would be larger than the peer accepts.
-
-    Attributes:
-        size: what its length field would say, in bytes.
-        limit: what the peer accepts.
-    """
-
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__(size, limit)
-        self.size = size
-        self.limit = limit
-
-    def __str__(self) -> str:
-        return f"the frame would declare {self.size} bytes; the peer accepts {self.limit}"
-
-
-class Role(enum.Enum):
-    """Which side of the connection we are."""
-
-    CLIENT = "client"
-    SERVER = "server"
-
-
-class State(enum.Enum):
-    """How far a connection has come, as one side sees it."""
-
-    START = "start"
-    """Nothing was exchanged."""
-    GREETING = "greeting"
-    """HELLO was sent or received, and not yet answered."""
-    OPEN = "open"
-    """WELCOME was sent or received: calls may begin."""
-    DRAINING = "draining"
-    """GOAWAY was sent or received: calls in flight go on, no new one is accepted."""
-    HALF_CLOSED = "half closed"
-    """Server only: the client's input ended; its calls in flight are still answered."""
-    CLOSED = "closed"
-    """Over. What is still received is counted and dropped."""
-
-
-class Direction(enum.Enum):
-    """Whether we send or receive."""
-
-    SEND = "send"
-    RECEIVE = "receive"
-
-
-FINAL: Final = 0
-"""In ``TRANSITIONS``: an ERROR with call id 0, which ends the connection. Other ERRORs end a call."""
-
-END_OF_INPUT: Final = -1
-"""In ``TRANSITIONS``: the peer will send nothing more."""
-
-
-def _stay(state: State, *moves: int) -> dict[int, State]:
-    return dict.fromkeys(map(int, moves), state)
-
-
-_ANSWERS = (Kind.RESPONSE, Kind.ITEM, Kind.END, Kind.ERROR)
-_REQUESTS = (Kind.REQUEST, Kind.CANCEL, Kind.CREDIT)
-_LIVENESS = (Kind.PING, Kind.PONG)
-_OVER = _stay(State.CLOSED, FINAL, END_OF_INPUT)
-
-TRANSITIONS: Final[dict[tuple[Role, State, Direction], dict[int, State]]] = {
-    (Role.CLIENT, State.START, Direction.SEND): {Kind.HELLO: State.GREETING},
-    (Role.CLIENT, State.START, Direction.RECEIVE): _OVER,
-    (Role.CLIENT, State.GREETING, Direction.SEND): {FINAL: State.CLOSED},
-    (Role.CLIENT, State.GREETING, Direction.RECEIVE): {Kind.WELCOME: State.OPEN, **_OVER},
-    (Role.CLIENT, State.OPEN, Direction.SEND): {
-        **_stay(State.OPEN, *_REQUESTS, *_LIVENESS),
-        FINAL: State.CLOSED,
-    },
-    (Role.CLIENT, State.OPEN, Direction.RECEIVE): {
-        **_stay(State.OPEN, *_ANSWERS, *_LIVENESS, IGNORABLE),
-        Kind.GOAWAY: State.DRAINING,
-        **_OVER,
-    },
-    (Role.CLIENT, State.DRAINING, Direction.SEND): {
-        **_stay(State.DRAINING, Kind.CANCEL, Kind.CREDIT, *_LIVENESS),
-        FINAL: State.CLOSED,
-    },
-    (Role.CLIENT, State.DRAINING, Direction.RECEIVE): {
-        **_stay(State.DRAINING, *_ANSWERS, *_LIVENESS, IGNORABLE),
-        **_OVER,
-    },
-    (Role.SERVER, State.START, Direction.SEND): {FINAL: State.CLOSED},
-    (Role.SERVER, State.START, Direction.RECEIVE): {Kind.HELLO: State.GREETING, END_OF_INPUT: State.CLOSED},
-    (Role.SERVER, State.GREETING, Direction.SEND): {Kind.WELCOME: State.OPEN, FINAL: State.CLOSED},
-    (Role.SERVER, State.GREETING, Direction.RECEIVE): {END_OF_INPUT: State.CLOSED},
-    (Role.SERVER, State.OPEN, Direction.SEND): {
-        **_stay(State.OPEN, *_ANSWERS, *_LIVENESS),
-        Kind.GOAWAY: State.DRAINING,
-        FINAL: State.CLOSED,
-    },
-    (Role.SERVER, State.OPEN, Direction.RECEIVE): {
-        **_stay(State.OPEN, *_REQUESTS, *_LIVENESS, IGNORABLE),
-        FINAL: State.CLOSED,
-        END_OF_INPUT: State.HALF_CLOSED,
-    },
-    (Role.SERVER, State.DRAINING, Direction.SEND): {
-        **_stay(State.DRAINING, *_ANSWERS, *_LIVENESS),
-        FINAL: State.CLOSED,
-    },
-    (Role.SERVER, State.DRAINING, Direction.RECEIVE): {
-        # REQUESTs cross GOAWAY on the wire: they are answered, "not processed".
-        **_stay(State.DRAINING, *_REQUESTS, *_LIVENESS, IGNORABLE),
-        FINAL: State.CLOSED,
-        END_OF_INPUT: State.HALF_CLOSED,
-    },
-    (Role.SERVER, State.HALF_CLOSED, Direction.SEND): {**_stay(State.HALF_CLOSED, *_ANSWERS), FINAL: State.CLOSED},
-}
-"""(our role, state, direction) -> kind -> next state. What is not here is not allowed."""
-
-_NOTHING: Final[dict[int, State]] = {}
-_DEFAULT_LIMITS: Final = Limits()
-_KINDS: Final = frozenset(map(int, Kind))
-_OF_MESSAGES: Final = frozenset({Kind.REQUEST, Kind.RESPONSE, Kind.ITEM})
-_OF_CALLS: Final = frozenset({*_REQUESTS, *_ANSWERS})
-
-
-class Connection:
+class Connection(Link):
     """The state of one connection, for either role.
 
     Args:
@@ -220,71 +84,33 @@ class Connection:
     """
 
     __slots__ = (
-        "_buffer",
         "_calls",
         "_cancelled",
         "_credits",
-        "_end",
-        "_end_of_input",
         "_held",
         "_hello",
-        "_hint",
         "_hot_in",
         "_hot_out",
-        "_limits",
-        "_max_frame",
-        "_out",
-        "_pending",
-        "_preamble_read",
-        "_reported",
-        "_serves",
         "_stray",
-        "codec",
-        "discarded",
-        "error",
-        "frames_received",
         "heartbeat_ms",
         "last_call_id",
-        "role",
-        "state",
         "their_max_calls",
-        "their_max_frame",
-        "version",
     )
 
     def __init__(self, role: Role, limits: Limits | None = None, *, hint: str = "") -> None:
-        self.role = role
-        self.state = State.START
-        self.version = 0
-        self.codec = 0
-        self.their_max_frame = HELLO_MAX_FRAME
         self.their_max_calls = 0
         self.heartbeat_ms = 0
         self.last_call_id = 0
-        self.frames_received = 0
-        self.discarded = 0
-        self.error: RemoteProtocolError | CallError | None = None
-
-        self._serves = role is Role.SERVER
-        self._limits = limits or _DEFAULT_LIMITS
-        self._hint = hint
-        self._max_frame = HELLO_MAX_FRAME
-        self._buffer = Buffer()
-        self._preamble_read = False
-        self._end_of_input = False
-        self._out: list[bytes] = []
-        self._pending = 0
         self._calls: dict[int, int] = {}  # call id -> opcode
         self._credits: dict[int, int] | None = None  # call id -> items that may come or go; a client: all its streams
         self._cancelled: set[int] | None = None  # client: cancelled, terminal frame not seen yet
         self._held = 0
         self._stray = 0
         self._hello: Hello | None = None
-        self._end: ConnectionEnded | None = None
-        self._reported = False
-        # What the frame of nearly every event looks like, from kind to version; -1 while the state forbids it.
+        # The word in the header of nearly every frame that comes and goes; -1 while the state forbids it.
         self._hot_in = -1
         self._hot_out = -1
+        super().__init__(role, limits, hint)
 
     def __repr__(self) -> str:
         return f"<Connection {self.role.value} {self.state.value} calls={self.calls_in_flight}>"
@@ -294,36 +120,7 @@ class Connection:
         """Calls begun and not ended, and those held."""
         return len(self._calls) + self._held
 
-    @property
-    def bytes_pending(self) -> int:
-        """Bytes queued and not yet taken with ``data_to_send``."""
-        return self._pending
-
-    @property
-    def partial_length(self) -> int | None:
-        """Bytes of the frame of which a part waits: at least a header's while the length is unknown; None if none does.
-
-        Meaningful once ``next_event`` has returned ``NEED_DATA``.
-        """
-        buffer = self._buffer
-        if not buffer:
-            return None
-        if not self._preamble_read:
-            return len(PREAMBLE) + HEADER.size
-        return total_length(buffer.data, buffer.at, _U32_MAX) or HEADER.size
-
     # Receiving.
-
-    def receive_data(self, data: bytes) -> None:
-        """Buffer what was received. Nothing is parsed yet, so nothing can go wrong here."""
-        if self.state is State.CLOSED:
-            self.discarded += len(data)
-        else:
-            self._buffer.append(data)
-
-    def receive_eof(self) -> None:
-        """Note that the peer will send nothing more. What is buffered is still read first."""
-        self._end_of_input = True
 
     def next_event(self) -> Event | NeedData:
         """Parse one event out of what was received; ``NEED_DATA`` when there is none.
@@ -331,11 +128,12 @@ class Connection:
         Never raises for what a peer sent. After ``ConnectionEnded`` there is only ``NEED_DATA``.
         """
         # The path of a whole REQUEST (server) or RESPONSE (client) that nothing is unusual about. It may only succeed
-        # where ``_next_unhurried`` would return an equal event; whatever it does not like, it leaves to that.
+        # where ``_next_event`` would return an equal event; whatever it does not like, it leaves to that.
         buffer = self._buffer
         data = buffer.data
         start = buffer.at
-        if len(data) - start >= 16 and type(data) is bytes:
+        waiting = len(data) - start
+        if waiting >= 16 and type(data) is bytes:
             length, word, opcode, metadata_length, call_id = _HEADER.unpack_from(data, start)
             body = start + 16 + metadata_length
             end = start + 4 + length
@@ -367,150 +165,27 @@ class Connection:
                     del calls[call_id]
                     buffer.at = end
                     return ResponseReceived(call_id, opcode, data[body:end])
-        return self._next_unhurried()
-
-    def _next_unhurried(self) -> Event | NeedData:
-        if self._end is None:
-            try:
-                event = self._read_event()
-                if event is not None:
-                    return event
-                self._buffer.compact()
-                if self._end_of_input:
-                    self._read_end_of_input()
-            except RemoteProtocolError as error:
-                self.fail(error.with_traceback(None))
-        if self._end is None or self._reported:
+        elif not waiting and self._hot_in >= 0 and not self._end_of_input:
+            # Everything is read: how most turns end.
+            buffer.data, buffer.at = b"", 0
             return NEED_DATA
-        self._reported = True
-        return self._end
-
-    def _read_event(self) -> Event | None:
-        """The next event in the buffer; None when there is none or the connection ended."""
-        buffer = self._buffer
-        if not self._preamble_read and not self._read_preamble():
-            return None
-        if buffer and self._serves and self.state is State.GREETING:
-            raise _early()
-        while self._end is None:
-            size = total_length(buffer.data, buffer.at, self._max_frame)
-            if not size or len(buffer) < size:
-                return None
-            frame = unpack(buffer.data, buffer.at)
-            buffer.at += size
-            self.frames_received += 1
-            event = self._receive(frame)
-            if event is not None:
-                return event
-        return None
-
-    def _read_preamble(self) -> bool:
-        """Consume the peer's preamble; False while it is not whole, or the connection ended because there is none."""
-        first = self._buffer.peek(max(len(PREAMBLE), LONGEST_FOREIGN_PREFIX))
-        ours = PREAMBLE[:-1]
-        if first.startswith(ours):
-            if len(first) < len(PREAMBLE):
-                return False
-            their_major = first[len(ours)]
-            if their_major != MAJOR:
-                raise RemoteProtocolError(
-                    "UNSUPPORTED_MAJOR",
-                    f"the {_PEER[self.role]} speaks major version {their_major} of the wire; spoken here: {MAJOR}",
-                    Status.FAILED_PRECONDITION,
-                )
-            self._buffer.at += len(PREAMBLE)
-            self._preamble_read = True
-            return True
-        if ours.startswith(first):
-            return False
-        foreign = recognise(first, by_client=not self._serves)
-        if foreign is None:
-            return False
-        error = RemoteProtocolError(
-            "FOREIGN_PROTOCOL",
-            f"the peer is {foreign.what} and no wireproto {_PEER[self.role]}; one begins with {PREAMBLE.hex(' ')}",
-        )
-        if foreign.http and self._serves:
-            # The one stranger who can be told in words of its own.
-            self._finish(error)
-            self._queue(http_refusal(self._hint))
-        elif self._serves:
-            self.fail(error)
-        else:
-            # A foreign server waits for no ERROR of ours.
-            self._finish(error)
-        return False
-
-    def _read_end_of_input(self) -> None:
-        if self._buffer:
-            raise RemoteProtocolError("TRUNCATED_FRAME", f"the input ended {len(self._buffer)} bytes into a frame")
-        state = self._next_state(Direction.RECEIVE, END_OF_INPUT)
-        self._end = ConnectionEnded(None)
-        self._enter(state)
-
-    def _receive(self, frame: Frame) -> Event | None:
-        """Check one frame against the table and the header rules, in the order ``docs/protocol.md`` gives."""
-        kind = frame.kind
-        if kind not in _KINDS:
-            if not kind & IGNORABLE:
-                raise RemoteProtocolError("UNKNOWN_KIND", f"there is no frame of kind {kind}")
-            self._next_state(Direction.RECEIVE, IGNORABLE)
-            return None
-        move = FINAL if kind == Kind.ERROR and not frame.call_id else kind
-        state = self._next_state(Direction.RECEIVE, move)
-        self._check_header(frame)
-        event = _READERS[move](self, frame)
-        if state is not self.state:
-            self._enter(state)
-        return event
-
-    def _check_header(self, frame: Frame) -> None:
-        kind = frame.kind
-        name = Kind(kind).name
-        if frame.flags:
-            raise RemoteProtocolError("RESERVED_FLAGS", f"{name} has flags {frame.flags:#04x}; none is defined")
-        codec, version = (self.codec, self.version) if kind in _OF_MESSAGES else (0, 0)
-        if frame.codec != codec:
-            raise RemoteProtocolError("WRONG_CODEC", f"{name} has codec {frame.codec}; here it must be {codec}")
-        if frame.version != version:
-            raise RemoteProtocolError("WRONG_VERSION", f"{name} has version {frame.version}; here it must be {version}")
-        if not frame.call_id and kind in _OF_CALLS and kind != Kind.ERROR:
-            raise RemoteProtocolError("CALL_ID", f"{name} names no call")
-        if frame.call_id and kind not in _OF_CALLS:
-            raise RemoteProtocolError("CALL_ID", f"{name} names call {frame.call_id}; it belongs to none")
-        if frame.opcode and not frame.call_id:
-            raise RemoteProtocolError("WRONG_OPCODE", f"{name} has opcode {frame.opcode:#06x} and belongs to no call")
-        if frame.metadata and kind != Kind.REQUEST:
-            raise RemoteProtocolError("UNEXPECTED_METADATA", f"{name} has metadata; only REQUEST may")
-
-    def _next_state(self, direction: Direction, move: int) -> State:
-        """The one place that says whether something may be sent or received now."""
-        state = TRANSITIONS.get((self.role, self.state, direction), _NOTHING).get(move)
-        if state is not None:
-            return state
-        if direction is Direction.SEND:
-            raise LocalProtocolError(f"a {self.role.value} cannot send {_name(move)} while {self.state.value}")
-        raise RemoteProtocolError(
-            "UNEXPECTED_KIND", f"a {self.role.value} cannot be sent {_name(move)} while {self.state.value}"
-        )
+        return self._next_event()
 
     def _enter(self, state: State) -> None:
-        self.state = state
+        super()._enter(state)
         ours, theirs = (Kind.RESPONSE, Kind.REQUEST) if self._serves else (Kind.REQUEST, Kind.RESPONSE)
-        self._hot_in = self._hot_out = -1
-        # DRAINING servers answer REQUESTs themselves, which is nothing for the hurried path.
-        if theirs in TRANSITIONS.get((self.role, state, Direction.RECEIVE), _NOTHING) and not (
-            self._serves and state is State.DRAINING
-        ):
-            self._hot_in = self._word(theirs)
-        if ours in TRANSITIONS.get((self.role, state, Direction.SEND), _NOTHING):
-            self._hot_out = self._word(ours)
-        if state is State.CLOSED:
-            self._buffer.clear()
+        # Not for a server that drains, though the table lets REQUESTs in: it answers them itself.
+        hurried = theirs in self._may_receive and not (self._serves and state is State.DRAINING)
+        self._hot_in = self._word(theirs) if hurried else -1
+        self._hot_out = self._word(ours) if ours in self._may_send else -1
 
     def _word(self, kind: int) -> int:
         """The four bytes kind, flags, codec and version of a frame with a message, as one number."""
         return kind << 24 | self.codec << 8 | self.version
+
+    def _read(self, frame: Frame) -> Event | None:
+        reader = _READERS.get(frame.kind)
+        return reader(self, frame) if reader is not None else super()._read(frame)
 
     # What each kind means once its header is in order. A server's:
 
@@ -522,7 +197,7 @@ class Connection:
 
     def _read_request(self, frame: Frame) -> Event | None:
         call_id = frame.call_id
-        ahead = (call_id - self.last_call_id) & _U32_MAX
+        ahead = (call_id - self.last_call_id) & U32_MAX
         if not 0 < ahead < _HALF:
             raise RemoteProtocolError(
                 "CALL_ID", f"REQUEST names call {call_id}, which is not after {self.last_call_id}"
@@ -558,25 +233,20 @@ class Connection:
 
     def _refuse_call(self, frame: Frame, status: Status, reason: str, message: str) -> None:
         error = CallError(status, reason, message, retry=Retry.NOT_PROCESSED)
-        self._next_state(Direction.SEND, Kind.ERROR)
-        self._queue(pack(Kind.ERROR, 0, 0, frame.opcode, frame.call_id, b"", pack_error(error)))
+        self._send(Kind.ERROR, frame.opcode, frame.call_id, pack_error(error))
 
     def _read_cancel(self, frame: Frame) -> Event | None:
-        _expect_empty(frame)
+        unpack_empty(frame)
         # Of a call that is over it merely crossed the answer.
         return CancelReceived(frame.call_id) if self._in_flight(frame) else None
 
     def _read_credit(self, frame: Frame) -> Event | None:
-        if len(frame.payload) != _U32.size:
-            raise _bad_body(Kind.CREDIT, f"it has {len(frame.payload)} bytes and not {_U32.size}")
-        amount: int = _U32.unpack(frame.payload)[0]
-        if not amount:
-            raise _bad_body(Kind.CREDIT, "it grants nothing")
+        amount = unpack_credit(frame)
         if not self._in_flight(frame):
             return None
         if not self._grant(frame.call_id, amount):
             raise RemoteProtocolError(
-                "CREDIT_OVERFLOW", f"the credit of call {frame.call_id} would be more than {_U32_MAX}"
+                "CREDIT_OVERFLOW", f"the credit of call {frame.call_id} would be more than {U32_MAX}"
             )
         return CreditReceived(frame.call_id, amount)
 
@@ -585,7 +255,7 @@ class Connection:
         if self._credits is None:
             self._credits = {}
         credit = self._credits.get(call_id, 0) + amount
-        if credit > _U32_MAX:
+        if credit > U32_MAX:
             return False
         self._credits[call_id] = credit
         return True
@@ -605,7 +275,7 @@ class Connection:
         welcome = Welcome.decode(frame.payload)
         assert self._hello is not None  # the table lets WELCOME in only after HELLO was sent
         if problem := welcome.mismatch(self._hello):
-            raise _bad_body(Kind.WELCOME, problem)
+            raise bad_body(Kind.WELCOME, problem)
         self._hello = None
         self._agree(welcome)
         self.their_max_frame = welcome.max_frame
@@ -626,7 +296,9 @@ class Connection:
         is_stream = self._credits is not None and call_id in self._credits
         if kind != Kind.ERROR and is_stream == (kind == Kind.RESPONSE):
             called = "a stream" if is_stream else "no stream"
-            raise RemoteProtocolError("WRONG_ANSWER", f"call {call_id} is {called} and was answered with {_name(kind)}")
+            raise RemoteProtocolError(
+                "WRONG_ANSWER", f"call {call_id} is {called} and was answered with {Kind(kind).name}"
+            )
         wanted = self._cancelled is None or call_id not in self._cancelled
         if kind == Kind.ITEM:
             assert self._credits is not None
@@ -638,7 +310,7 @@ class Connection:
         if kind == Kind.RESPONSE:
             event = ResponseReceived(call_id, frame.opcode, frame.payload)
         elif kind == Kind.END:
-            _expect_empty(frame)
+            unpack_empty(frame)
             event = EndReceived(call_id)
         else:
             event = ErrorReceived(call_id, unpack_error(frame.payload))
@@ -646,39 +318,17 @@ class Connection:
         return event if wanted else None
 
     def _read_goaway(self, frame: Frame) -> Event:
-        if len(frame.payload) < _U32.size:
-            raise _bad_body(Kind.GOAWAY, f"it has {len(frame.payload)} bytes")
-        return GoAwayReceived(_U32.unpack_from(frame.payload)[0], unpack_error(frame.payload[_U32.size :]))
-
-    # Both sides':
-
-    def _read_ping(self, frame: Frame) -> Event:
-        data = _eight_bytes(frame)
-        self._send(Kind.PONG, 0, 0, data)
-        return PingReceived(data)
-
-    def _read_pong(self, frame: Frame) -> Event:
-        return PongReceived(_eight_bytes(frame))
-
-    def _read_final(self, frame: Frame) -> None:
-        error = unpack_error(frame.payload, HandshakeError if self.state is State.GREETING else CallError)
-        self._finish(error)
+        last_call_id, error = unpack_goaway(frame)
+        return GoAwayReceived(last_call_id, error)
 
     # Sending.
 
     def data_to_send(self) -> bytes:
         """Take everything queued; ``b""`` when nothing is."""
-        out = self._out
-        if not out:
-            return b""
-        data = b"".join(out)
-        out.clear()
-        self._pending = 0
-        calls = self._calls
-        if not calls:
+        if not self._calls:
             # An emptied dict keeps its table, a cleared one does not: thousands of idle connections notice.
-            calls.clear()
-        return data
+            self._calls.clear()
+        return super().data_to_send()
 
     def send_hello(self, hello: Hello) -> None:
         """Client: greet, first of all. Digests are left out when HELLO would be too long with them.
@@ -699,9 +349,9 @@ class Connection:
             LocalProtocolError: there is no HELLO to answer, or a value is out of range.
         """
         body = welcome.encode()
-        self._next_state(Direction.SEND, Kind.WELCOME)
+        self._sending(Kind.WELCOME)
         if self._buffer:
-            self.fail(_early())
+            self.fail(self._early())
             return
         self._agree(welcome)
         self._send(Kind.WELCOME, 0, 0, body)
@@ -710,42 +360,6 @@ class Connection:
         self.version = welcome.version
         self.codec = welcome.codec
         self.heartbeat_ms = welcome.heartbeat_ms
-
-    def refuse(self, error: CallError) -> None:
-        """End the connection with a final ERROR that says why: a handshake declined, a limit reached, a time-out.
-
-        Raises:
-            LocalProtocolError: it is over already, or, as a client, not begun.
-        """
-        self._next_state(Direction.SEND, FINAL)
-        self._end_with(error)
-
-    def fail(self, error: RemoteProtocolError) -> None:
-        """End the connection because the peer broke a rule; the final ERROR is queued. Does nothing when it is over."""
-        if self._end is None:
-            if FINAL in TRANSITIONS.get((self.role, self.state, Direction.SEND), _NOTHING):
-                self._end_with(error)
-            else:
-                self._finish(error)
-        elif self.state is State.HALF_CLOSED:
-            self._send(Kind.ERROR, 0, 0, pack_error(error))
-            self.error = error
-
-    def close(self) -> None:
-        """Be done with the connection: nothing is queued, whatever comes is dropped."""
-        if self._end is None:
-            self._end = ConnectionEnded(None)
-        self._enter(State.CLOSED)
-
-    def _end_with(self, error: RemoteProtocolError | CallError) -> None:
-        self._queue_control(Kind.ERROR, 0, 0, pack_error(error))
-        self._finish(error)
-
-    def _finish(self, error: RemoteProtocolError | CallError) -> None:
-        self.error = error
-        if self._end is None:
-            self._end = ConnectionEnded(error)
-        self._enter(State.CLOSED)
 
     def send_request(self, opcode: int, payload: bytes, metadata: bytes = b"", *, credit: int | None = None) -> int:
         """Client: begin a call.
@@ -765,16 +379,16 @@ class Connection:
         """
         length = HEADER_AFTER_LENGTH + len(metadata) + len(payload)
         if self._hot_out < 0 or self._serves:
-            self._next_state(Direction.SEND, Kind.REQUEST)
+            self._sending(Kind.REQUEST)
         if length > self.their_max_frame:
             raise PayloadTooLarge(length, self.their_max_frame)
         if len(metadata) > MAX_METADATA:
             raise LocalProtocolError(f"the metadata has {len(metadata)} bytes; at most {MAX_METADATA} can be sent")
         calls = self._calls
         call_id = self.last_call_id + 1
-        while call_id > _U32_MAX or call_id in calls:
+        while call_id > U32_MAX or call_id in calls:
             # Past the end 1 comes next: 0 is the connection itself. A stream may be as old as the last time round.
-            call_id = call_id % _U32_MAX + 1
+            call_id = call_id % U32_MAX + 1
         header = _HEADER.pack(length, self._hot_out, opcode, len(metadata), call_id)
         self.last_call_id = call_id
         calls[call_id] = opcode
@@ -813,9 +427,9 @@ class Connection:
             return False
         if self._credits is None or call_id not in self._credits:
             raise LocalProtocolError(f"call {call_id} is no stream")
-        if amount < 1 or self._credits[call_id] + amount > _U32_MAX:
-            raise LocalProtocolError(f"credit of call {call_id} must grow by 1 or more and stay within {_U32_MAX}")
-        self._send(Kind.CREDIT, opcode, call_id, _U32.pack(amount))
+        if amount < 1 or self._credits[call_id] + amount > U32_MAX:
+            raise LocalProtocolError(f"credit of call {call_id} must grow by 1 or more and stay within {U32_MAX}")
+        self._send(Kind.CREDIT, opcode, call_id, pack_credit(amount))
         self._grant(call_id, amount)
         return True
 
@@ -828,7 +442,7 @@ class Connection:
         """
         length = HEADER_AFTER_LENGTH + len(payload)
         if self._hot_out < 0 or not self._serves:
-            self._next_state(Direction.SEND, Kind.RESPONSE)
+            self._sending(Kind.RESPONSE)
         if length > self.their_max_frame:
             raise PayloadTooLarge(length, self.their_max_frame)
         opcode = self._calls.pop(call_id, None)
@@ -902,52 +516,16 @@ class Connection:
             raise LocalProtocolError("no call is held")
         self._held -= 1
 
-    def send_ping(self, data: bytes) -> None:
-        """Ask for a sign of life.
-
-        Args:
-            data: 8 bytes that come back in the PONG.
-
-        Raises:
-            LocalProtocolError: they are not 8, or the state does not allow it.
-        """
-        if len(data) != 8:
-            raise LocalProtocolError(f"a PING has 8 bytes, not {len(data)}")
-        self._send(Kind.PING, 0, 0, data)
-
     def send_goaway(self, error: CallError) -> None:
         """Server: take no more calls. Those in flight go on; further ones are refused, "not processed".
 
         Raises:
             LocalProtocolError: it was sent already, or the state does not allow it.
         """
-        self._send(Kind.GOAWAY, 0, 0, _U32.pack(self.last_call_id) + pack_error(error))
+        self._send(Kind.GOAWAY, 0, 0, pack_goaway(self.last_call_id, error))
 
-    def _send(self, kind: int, opcode: int, call_id: int, body: bytes) -> None:
-        """Queue any frame but a REQUEST and a RESPONSE, which have their own, shorter way."""
-        state = self._next_state(Direction.SEND, FINAL if kind == Kind.ERROR and not call_id else kind)
-        length = HEADER_AFTER_LENGTH + len(body)
-        if length > self.their_max_frame:
-            raise PayloadTooLarge(length, self.their_max_frame)
-        self._queue_control(kind, opcode, call_id, body)
-        if state is not self.state:
-            self._enter(state)
-
-    def _queue_control(self, kind: int, opcode: int, call_id: int, body: bytes) -> None:
-        codec, version = (self.codec, self.version) if kind in _OF_MESSAGES else (0, 0)
-        if kind == Kind.HELLO or (self._serves and self.state in (State.START, State.GREETING)):
-            self._queue(PREAMBLE)
-        self._queue(pack(kind, codec, version, opcode, call_id, b"", body))
-
-    def _queue(self, data: bytes) -> None:
-        self._out.append(data)
-        self._pending += len(data)
-
-
-_PEER = {Role.CLIENT: "server", Role.SERVER: "client"}
 
 _READERS: Final[dict[int, Callable[[Connection, Frame], Event | None]]] = {
-    FINAL: Connection._read_final,
     Kind.HELLO: Connection._read_hello,
     Kind.WELCOME: Connection._read_welcome,
     Kind.REQUEST: Connection._read_request,
@@ -957,38 +535,9 @@ _READERS: Final[dict[int, Callable[[Connection, Frame], Event | None]]] = {
     Kind.ERROR: Connection._read_answer,
     Kind.CANCEL: Connection._read_cancel,
     Kind.CREDIT: Connection._read_credit,
-    Kind.PING: Connection._read_ping,
-    Kind.PONG: Connection._read_pong,
     Kind.GOAWAY: Connection._read_goaway,
 }
 
 
-def _name(move: int) -> str:
-    if move == FINAL:
-        return "a final ERROR"
-    if move == END_OF_INPUT:
-        return "the end of input"
-    return Kind(move).name if move in _KINDS else "a frame of an unknown kind"
-
-
-def _early() -> RemoteProtocolError:
-    return RemoteProtocolError("EARLY_FRAME", "the client sent more before HELLO was answered")
-
-
-def _bad_body(kind: Kind, problem: str) -> RemoteProtocolError:
-    return RemoteProtocolError("BAD_BODY", f"the body of {kind.name} cannot be read: {problem}")
-
-
 def _not_in_flight(call_id: int) -> LocalProtocolError:
     return LocalProtocolError(f"call {call_id} is not in flight")
-
-
-def _expect_empty(frame: Frame) -> None:
-    if frame.payload:
-        raise _bad_body(Kind(frame.kind), f"it has {len(frame.payload)} bytes and must be empty")
-
-
-def _eight_bytes(frame: Frame) -> bytes:
-    if len(frame.payload) != 8:
-        raise _bad_body(Kind(frame.kind), f"it has {len(frame.payload)} bytes and not 8")
-    return frame.payload

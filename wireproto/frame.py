@@ -15,17 +15,29 @@ __all__ = [
     "HEADER",
     "HEADER_AFTER_LENGTH",
     "IGNORABLE",
+    "KINDS",
     "MAJOR",
     "MAX_ERROR_MESSAGE",
     "PREAMBLE",
+    "OF_CALLS",
+    "OF_MESSAGES",
+    "U32_MAX",
     "Buffered",
     "Frame",
     "Kind",
+    "bad_body",
+    "check_header",
     "pack",
+    "pack_credit",
     "pack_error",
+    "pack_goaway",
     "total_length",
     "unpack",
+    "unpack_credit",
+    "unpack_empty",
     "unpack_error",
+    "unpack_goaway",
+    "unpack_ping",
 ]
 
 MAJOR = 1
@@ -48,7 +60,10 @@ MAX_ERROR_MESSAGE = 2048
 
 Buffered = bytes | bytearray
 
-_LENGTH = struct.Struct(">I")
+U32_MAX = 0xFFFF_FFFF
+"""The largest call id, credit and duration."""
+
+_U32 = struct.Struct(">I")
 _ERROR = struct.Struct(">BBIB")
 _U16 = struct.Struct(">H")
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
@@ -69,6 +84,16 @@ class Kind(enum.IntEnum):
     PING = 10
     PONG = 11
     GOAWAY = 12
+
+
+KINDS = frozenset(map(int, Kind))
+"""The kinds known here."""
+
+OF_MESSAGES = frozenset({Kind.REQUEST, Kind.RESPONSE, Kind.ITEM})
+"""Kinds whose payload is a message: they carry the connection's codec and version, all others carry 0 and 0."""
+
+OF_CALLS = frozenset({*OF_MESSAGES, Kind.END, Kind.ERROR, Kind.CANCEL, Kind.CREDIT})
+"""Kinds of a call, whose id and opcode they carry; all others carry 0 and 0, as does an ERROR of the connection."""
 
 
 class Frame(NamedTuple):
@@ -98,9 +123,9 @@ def total_length(data: Buffered, at: int, max_frame: int) -> int:
     Raises:
         RemoteProtocolError: FRAME_TOO_LARGE or FRAME_TOO_SHORT.
     """
-    if len(data) - at < _LENGTH.size:
+    if len(data) - at < _U32.size:
         return 0
-    length: int = _LENGTH.unpack_from(data, at)[0]
+    length: int = _U32.unpack_from(data, at)[0]
     if length > max_frame:
         raise RemoteProtocolError(
             "FRAME_TOO_LARGE", f"a frame declares {length} bytes; at most {max_frame} are accepted here"
@@ -110,7 +135,7 @@ def total_length(data: Buffered, at: int, max_frame: int) -> int:
             "FRAME_TOO_SHORT",
             f"a frame declares {length} bytes; its header alone has {HEADER_AFTER_LENGTH} after the length",
         )
-    return _LENGTH.size + length
+    return _U32.size + length
 
 
 def unpack(data: Buffered, at: int = 0) -> Frame:
@@ -122,7 +147,7 @@ def unpack(data: Buffered, at: int = 0) -> Frame:
     length, kind, flags, codec, version, opcode, metadata_length, call_id = HEADER.unpack_from(data, at)
     body = at + HEADER.size
     payload = body + metadata_length
-    end = at + _LENGTH.size + length
+    end = at + _U32.size + length
     if payload > end:
         raise RemoteProtocolError(
             "METADATA_OVERRUN",
@@ -135,18 +160,54 @@ def unpack(data: Buffered, at: int = 0) -> Frame:
         return Frame(kind, flags, codec, version, opcode, call_id, bytes(view[body:payload]), bytes(view[payload:end]))
 
 
+def check_header(frame: Frame, codec: int, version: int) -> None:
+    """Check what the header of a known kind must say, in the order of ``docs/protocol.md``.
+
+    Args:
+        frame: of a kind in ``KINDS``.
+        codec: the connection's.
+        version: the connection's.
+
+    Raises:
+        RemoteProtocolError: RESERVED_FLAGS, WRONG_CODEC, WRONG_VERSION, CALL_ID, WRONG_OPCODE or UNEXPECTED_METADATA.
+    """
+    kind = frame.kind
+    name = Kind(kind).name
+    if frame.flags:
+        raise RemoteProtocolError("RESERVED_FLAGS", f"{name} has flags {frame.flags:#04x}; none is defined")
+    if kind not in OF_MESSAGES:
+        codec = version = 0
+    if frame.codec != codec:
+        raise RemoteProtocolError("WRONG_CODEC", f"{name} has codec {frame.codec}; here it must be {codec}")
+    if frame.version != version:
+        raise RemoteProtocolError("WRONG_VERSION", f"{name} has version {frame.version}; here it must be {version}")
+    if frame.call_id:
+        if kind not in OF_CALLS:
+            raise RemoteProtocolError("CALL_ID", f"{name} names call {frame.call_id} and belongs to none")
+    elif kind in OF_CALLS and kind != Kind.ERROR:
+        raise RemoteProtocolError("CALL_ID", f"{name} names no call")
+    elif frame.opcode:
+        raise RemoteProtocolError("WRONG_OPCODE", f"{name} has opcode {frame.opcode:#06x} and belongs to no call")
+    if frame.metadata and kind != Kind.REQUEST:
+        raise RemoteProtocolError("UNEXPECTED_METADATA", f"{name} has metadata; only REQUEST may")
+
+
 def pack_error(error: CallError | RemoteProtocolError) -> bytes:
-    """The body of an ERROR, the same under every codec. A text over ``MAX_ERROR_MESSAGE`` is cut."""
+    """The body of an ERROR, the same under every codec.
+
+    Never fails, since it is the last thing a peer hears: a text over ``MAX_ERROR_MESSAGE`` is cut, a reason that is
+    not UPPER_SNAKE is left out, and a number is brought into its range.
+    """
     if isinstance(error, CallError):
         message, retry, retry_after_ms = error.message, error.retry, error.retry_after_ms
     else:
         message, retry, retry_after_ms = error.problem, Retry.NEVER, 0
-    # A lone surrogate in somebody's exception text must not cost the peer its answer.
     text = message.encode("utf-8", "backslashreplace")
     if len(text) > MAX_ERROR_MESSAGE:
         text = text[:MAX_ERROR_MESSAGE].decode("utf-8", "ignore").encode()
-    reason = error.reason.encode("ascii")
-    return b"".join((_ERROR.pack(error.status, retry, retry_after_ms, len(reason)), reason, _U16.pack(len(text)), text))
+    reason = error.reason.encode() if _REASON.fullmatch(error.reason) else b""
+    head = _ERROR.pack(error.status or Status.UNKNOWN, retry, max(0, min(retry_after_ms, U32_MAX)), len(reason))
+    return b"".join((head, reason, _U16.pack(len(text)), text))
 
 
 def unpack_error(body: bytes, kind: type[CallError] = CallError) -> CallError:
@@ -176,4 +237,65 @@ def unpack_error(body: bytes, kind: type[CallError] = CallError) -> CallError:
             raise ValueError("the reason is not UPPER_SNAKE")
         return kind(Status(status), reason, message, retry=Retry(retry), retry_after_ms=retry_after_ms)
     except (ValueError, struct.error) as problem:
-        raise RemoteProtocolError("BAD_BODY", f"the body of an ERROR cannot be read: {problem}") from None
+        raise bad_body(Kind.ERROR, str(problem)) from None
+
+
+def bad_body(kind: int, problem: str) -> RemoteProtocolError:
+    """The one error for a fixed binary body that breaks its layout."""
+    return RemoteProtocolError("BAD_BODY", f"the body of {Kind(kind).name} cannot be read: {problem}")
+
+
+def unpack_empty(frame: Frame) -> None:
+    """Check the body of an END or a CANCEL.
+
+    Raises:
+        RemoteProtocolError: BAD_BODY.
+    """
+    if frame.payload:
+        raise bad_body(frame.kind, f"it has {len(frame.payload)} bytes and must be empty")
+
+
+def unpack_ping(frame: Frame) -> bytes:
+    """The eight bytes of a PING or a PONG.
+
+    Raises:
+        RemoteProtocolError: BAD_BODY.
+    """
+    if len(frame.payload) != 8:
+        raise bad_body(frame.kind, f"it has {len(frame.payload)} bytes and not 8")
+    return frame.payload
+
+
+def pack_credit(amount: int) -> bytes:
+    """The body of a CREDIT: how many more items may be sent, 1 to 2**32 - 1."""
+    return _U32.pack(amount)
+
+
+def unpack_credit(frame: Frame) -> int:
+    """The amount of a CREDIT.
+
+    Raises:
+        RemoteProtocolError: BAD_BODY.
+    """
+    if len(frame.payload) != _U32.size:
+        raise bad_body(frame.kind, f"it has {len(frame.payload)} bytes and not {_U32.size}")
+    amount: int = _U32.unpack(frame.payload)[0]
+    if not amount:
+        raise bad_body(frame.kind, "it grants nothing")
+    return amount
+
+
+def pack_goaway(last_call_id: int, error: CallError) -> bytes:
+    """The body of a GOAWAY: the last call accepted, 0 for none, and why, as in an ERROR."""
+    return _U32.pack(last_call_id) + pack_error(error)
+
+
+def unpack_goaway(frame: Frame) -> tuple[int, CallError]:
+    """The last call a GOAWAY accepts, and why it was sent.
+
+    Raises:
+        RemoteProtocolError: BAD_BODY.
+    """
+    if len(frame.payload) < _U32.size:
+        raise bad_body(frame.kind, f"it has {len(frame.payload)} bytes")
+    return _U32.unpack_from(frame.payload)[0], unpack_error(frame.payload[_U32.size :])

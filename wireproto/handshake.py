@@ -8,20 +8,20 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from wireproto.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
-from wireproto.frame import MAJOR, PREAMBLE
+from wireproto.frame import MAJOR, PREAMBLE, Kind, bad_body
 from wireproto.limits import HELLO_MAX_FRAME, Limits
 from wireproto.status import Status
 
 __all__ = [
-    "LONGEST_FOREIGN_PREFIX",
-    "Foreign",
+    "LONGEST_PREFIX",
     "Hello",
     "Offer",
+    "Stranger",
     "Welcome",
     "find_offer",
     "http_refusal",
@@ -123,9 +123,9 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
                 digests=digests,
             )
         except (struct.error, ValueError, IndexError) as error:
-            raise RemoteProtocolError("BAD_BODY", f"HELLO cannot be read: {error}") from None
+            raise bad_body(Kind.HELLO, str(error)) from None
         if problem := hello._problem():
-            raise RemoteProtocolError("BAD_BODY", f"HELLO cannot be read: {problem}")
+            raise bad_body(Kind.HELLO, problem)
         return hello
 
     def _problem(self) -> str:
@@ -192,7 +192,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
             for _ in _fields(body, at):
                 pass  # none is known; walking them proves that the block is whole
         except (struct.error, ValueError, IndexError) as error:
-            raise RemoteProtocolError("BAD_BODY", f"WELCOME cannot be read: {error}") from None
+            raise bad_body(Kind.WELCOME, str(error)) from None
         welcome = cls(
             version=version,
             codec=codec,
@@ -203,7 +203,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
             server_name=server_name,
         )
         if problem := welcome._problem():
-            raise RemoteProtocolError("BAD_BODY", f"WELCOME cannot be read: {problem}")
+            raise bad_body(Kind.WELCOME, problem)
         return welcome
 
     def _problem(self) -> str:
@@ -337,62 +337,77 @@ def _fields(body: bytes, at: int) -> Iterator[tuple[int, bytes]]:
         yield tag, body[at - length : at]
 
 
-class Foreign(NamedTuple):
-    """Who speaks instead of our protocol: ``what``, for a sentence, and whether an HTTP answer would be understood."""
+class Stranger(NamedTuple):
+    """A peer whose first bytes are not our preamble.
 
-    what: str
+    Attributes:
+        error: says who it is, as far as that can be told.
+        http: it would understand an HTTP answer.
+        other_major: it speaks our protocol, in a major version that is not ours.
+    """
+
+    error: RemoteProtocolError
     http: bool = False
+    other_major: bool = False
 
 
-_HTTP = Foreign("an HTTP request", http=True)
-_HTTP_2 = Foreign("an HTTP/2 client, as gRPC's are,", http=True)
-_TLS = Foreign("a TLS handshake")
-_SSH = Foreign("an SSH client")
+_HTTP, _HTTP_2 = "an HTTP client", "an HTTP/2 client, as gRPC's are"
+_BALANCER = "a load balancer that sends a PROXY header"
 
 # What a server may hear from the wrong client ...
-_CLIENTS: tuple[tuple[bytes, Foreign], ...] = (
+_CLIENTS: tuple[tuple[bytes, str], ...] = (
     (b"PRI * HTTP/2", _HTTP_2),
     *((verb + b" ", _HTTP) for verb in (b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"PATCH", b"TRACE")),
     *((verb + b" ", _HTTP) for verb in (b"OPTIONS", b"CONNECT")),
-    (b"\x16\x03", _TLS),
-    (b"SSH-", _SSH),
-    (b"PROXY ", Foreign("a load balancer's PROXY header")),
-    (b"\r\n\r\n\x00\r\nQUIT\n", Foreign("a load balancer's PROXY header")),
-    (b"\x00\x00", Foreign("a frame without the four bytes that go before the first one")),
+    (b"\x16\x03", "a TLS client"),
+    (b"SSH-", "an SSH client"),
+    (b"PROXY ", _BALANCER),
+    (b"\r\n\r\n\x00\r\nQUIT\n", _BALANCER),
+    (b"\x00\x00", "a client that sends a frame and no preamble before it"),
 )
-# ... and a client from the wrong server. An HTTP/2 server's SETTINGS: length below 256, kind 4.
-_SERVERS: tuple[tuple[bytes, Foreign], ...] = (
-    (b"HTTP/", Foreign("an HTTP server")),
-    *((bytes([0, 0, length, 4]), Foreign("an HTTP/2 server, as gRPC's are,")) for length in range(0, 256, 6)),
-    (b"\x15\x03", Foreign("a TLS server")),
-    (b"\x16\x03", Foreign("a TLS server")),
-    (b"SSH-", Foreign("an SSH server")),
-    (b"220", Foreign("a mail or FTP server")),
-    (b"-ERR", Foreign("a Redis server")),
+# ... and a client from the wrong server.
+_SERVERS: tuple[tuple[bytes, str], ...] = (
+    (b"HTTP/", "an HTTP server"),
+    # The SETTINGS frame an HTTP/2 server begins with: its length, six bytes a setting, then its kind.
+    *((bytes([0, 0, length, 4]), "an HTTP/2 server, as gRPC's are") for length in range(0, 256, 6)),
+    (b"\x15\x03", "a TLS server"),
+    (b"SSH-", "an SSH server"),
+    (b"220", "a mail or FTP server"),
+    (b"-ERR", "a Redis server"),
 )
 
-LONGEST_FOREIGN_PREFIX = max(len(prefix) for prefix, _ in _CLIENTS + _SERVERS)
+LONGEST_PREFIX = max(len(prefix) for prefix, _ in _CLIENTS + _SERVERS)
 """Bytes after which ``recognise`` always knows."""
 
 
-def recognise(first: bytes, *, by_client: bool) -> Foreign | None:
-    """Say who sent ``first``, the first bytes of a connection, which are not the start of our preamble.
+def recognise(first: bytes, *, by_client: bool) -> Stranger | Literal["ours", "undecided"]:
+    """Say who sent the first bytes of a connection.
 
     Args:
-        first: at least one byte; more than ``LONGEST_FOREIGN_PREFIX`` change nothing.
+        first: what came so far; bytes beyond ``LONGEST_PREFIX`` change nothing.
         by_client: whether a client listens to what should be a server; else the other way round.
 
     Returns:
-        None while the bytes are too few to tell.
+        "ours" when ``first`` begins with our preamble; "undecided" while it is too short to tell.
     """
-    undecided = False
-    for prefix, foreign in _SERVERS if by_client else _CLIENTS:
+    if first.startswith(PREAMBLE):
+        return "ours"
+    if PREAMBLE.startswith(first):
+        return "undecided"
+    peer = "server" if by_client else "client"
+    if first.startswith(PREAMBLE[:-1]):
+        text = f"the {peer} speaks major version {first[len(PREAMBLE) - 1]} of the wire; spoken here: {MAJOR}"
+        error = RemoteProtocolError("UNSUPPORTED_MAJOR", text, Status.FAILED_PRECONDITION)
+        return Stranger(error, other_major=True)
+    who = ""
+    for prefix, known in _SERVERS if by_client else _CLIENTS:
         if first.startswith(prefix):
-            return foreign
-        undecided = undecided or prefix.startswith(first)
-    if undecided:
-        return None
-    return Foreign(f"something that begins with {first[:8].hex(' ')}")
+            who = known
+        elif prefix.startswith(first):
+            return "undecided"
+    who = who or f"somebody who begins with {first[:8].hex(' ')}"
+    text = f"the peer is {who}; a wireproto {peer} begins with {PREAMBLE.hex(' ')}"
+    return Stranger(RemoteProtocolError("FOREIGN_PROTOCOL", text), http=who in (_HTTP, _HTTP_2))
 
 
 def http_refusal(hint: str = "") -> bytes:

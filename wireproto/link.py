@@ -1,0 +1,318 @@
+"""The lower half of a connection: bytes to frames and back, the preamble, the table of states, and the end.
+
+``connection.py`` puts the handshake and the calls on top of it; nobody else uses this module.
+"""
+
+from typing import Final
+
+from wireproto.buffer import Buffer
+from wireproto.errors import CallError, HandshakeError, LocalProtocolError, RemoteProtocolError
+from wireproto.events import NEED_DATA, ConnectionEnded, Event, NeedData, PingReceived, PongReceived
+from wireproto.frame import (
+    HEADER,
+    HEADER_AFTER_LENGTH,
+    IGNORABLE,
+    KINDS,
+    OF_MESSAGES,
+    PREAMBLE,
+    U32_MAX,
+    Frame,
+    Kind,
+    check_header,
+    pack,
+    pack_error,
+    total_length,
+    unpack,
+    unpack_error,
+    unpack_ping,
+)
+from wireproto.handshake import LONGEST_PREFIX, http_refusal, recognise
+from wireproto.limits import HELLO_MAX_FRAME, Limits
+from wireproto.state import END_OF_INPUT, FINAL, Direction, Role, State, allowed, describe
+
+__all__ = ["Link", "PayloadTooLarge"]
+
+_DEFAULT_LIMITS: Final = Limits()
+
+
+class PayloadTooLarge(LocalProtocolError):
+    """The frame would be larger than the peer accepts.
+
+    Attributes:
+        size: what its length field would say, in bytes.
+        limit: what the peer accepts.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"the frame would declare {self.size} bytes; the peer accepts {self.limit}"
+
+
+class Link:
+    """See ``Connection``, whose arguments and attributes these are."""
+
+    __slots__ = (
+        "_buffer",
+        "_end",
+        "_end_of_input",
+        "_hint",
+        "_limits",
+        "_max_frame",
+        "_may_receive",
+        "_may_send",
+        "_out",
+        "_pending",
+        "_preamble_read",
+        "_reported",
+        "_serves",
+        "codec",
+        "discarded",
+        "error",
+        "frames_received",
+        "role",
+        "state",
+        "their_max_frame",
+        "version",
+    )
+
+    def __init__(self, role: Role, limits: Limits | None, hint: str) -> None:
+        self.role = role
+        self.version = 0
+        self.codec = 0
+        self.their_max_frame = HELLO_MAX_FRAME
+        self.frames_received = 0
+        self.discarded = 0
+        self.error: RemoteProtocolError | CallError | None = None
+
+        self._serves = role is Role.SERVER
+        self._limits = limits or _DEFAULT_LIMITS
+        self._hint = hint
+        self._max_frame = HELLO_MAX_FRAME
+        self._buffer = Buffer()
+        self._preamble_read = False
+        self._end_of_input = False
+        self._out: list[bytes] = []
+        self._pending = 0
+        self._end: ConnectionEnded | None = None
+        self._reported = False
+        self._enter(State.START)
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self._may_send = allowed(self.role, state, Direction.SEND)
+        self._may_receive = allowed(self.role, state, Direction.RECEIVE)
+        if state is State.CLOSED:
+            self._buffer.clear()
+
+    def _sending(self, move: int) -> State:
+        """The state after sending ``move``: the one place that says whether it may be sent now."""
+        state = self._may_send.get(move)
+        if state is None:
+            raise LocalProtocolError(f"a {self.role.value} cannot send {describe(move)} while {self.state.value}")
+        return state
+
+    def _receiving(self, move: int) -> State:
+        """The state after receiving ``move``: the one place that says whether the peer may send it now."""
+        state = self._may_receive.get(move)
+        if state is None:
+            raise RemoteProtocolError(
+                "UNEXPECTED_KIND", f"a {self.role.value} cannot be sent {describe(move)} while {self.state.value}"
+            )
+        return state
+
+    # Receiving.
+
+    @property
+    def partial_length(self) -> int | None:
+        """Bytes of the frame of which a part waits: at least a header's while the length is unknown; None if none does.
+
+        Meaningful once ``next_event`` has returned ``NEED_DATA``.
+        """
+        buffer = self._buffer
+        if not buffer:
+            return None
+        if not self._preamble_read:
+            return len(PREAMBLE) + HEADER.size
+        return total_length(buffer.data, buffer.at, U32_MAX) or HEADER.size
+
+    def receive_data(self, data: bytes) -> None:
+        """Buffer what was received. Nothing is parsed yet, so nothing can go wrong here."""
+        if self.state is State.CLOSED:
+            self.discarded += len(data)
+        else:
+            self._buffer.append(data)
+
+    def receive_eof(self) -> None:
+        """Note that the peer will send nothing more. What is buffered is still read first."""
+        self._end_of_input = True
+
+    def _next_event(self) -> Event | NeedData:
+        if self._end is None:
+            try:
+                event = self._read_event()
+                if event is not None:
+                    return event
+                self._buffer.compact()
+                if self._end_of_input and self._end is None:
+                    self._read_end_of_input()
+            except RemoteProtocolError as error:
+                # Without its traceback, which would keep this connection alive as long as the error.
+                self.fail(error.with_traceback(None))
+        if self._end is None or self._reported:
+            return NEED_DATA
+        self._reported = True
+        return self._end
+
+    def _read_event(self) -> Event | None:
+        """The next event in the buffer; None when there is none or the connection ended."""
+        buffer = self._buffer
+        if not self._preamble_read and not self._read_preamble():
+            return None
+        if buffer and self._serves and self.state is State.GREETING:
+            raise self._early()
+        while self._end is None:
+            size = total_length(buffer.data, buffer.at, self._max_frame)
+            if not size or len(buffer) < size:
+                return None
+            frame = unpack(buffer.data, buffer.at)
+            buffer.at += size
+            self.frames_received += 1
+            event = self._receive(frame)
+            if event is not None:
+                return event
+        return None
+
+    def _read_preamble(self) -> bool:
+        """Consume the peer's preamble; False while it is not whole, or the connection ended because there is none."""
+        peer = recognise(self._buffer.peek(LONGEST_PREFIX), by_client=not self._serves)
+        if peer == "undecided":
+            return False
+        if peer == "ours":
+            self._buffer.at += len(PREAMBLE)
+            self._preamble_read = True
+            return True
+        if self._serves and not peer.http:
+            self.fail(peer.error)
+            return False
+        # An HTTP client is told in words of its own; a server of another kind waits for no ERROR of ours.
+        self._finish(peer.error)
+        if self._serves:
+            self._queue(http_refusal(self._hint))
+        return False
+
+    def _read_end_of_input(self) -> None:
+        if self._buffer:
+            raise RemoteProtocolError("TRUNCATED_FRAME", f"the input ended {len(self._buffer)} bytes into a frame")
+        state = self._receiving(END_OF_INPUT)
+        self._end = ConnectionEnded(None)
+        self._enter(state)
+
+    def _receive(self, frame: Frame) -> Event | None:
+        """Check one frame, in the order ``docs/protocol.md`` gives, and act on it."""
+        kind = frame.kind
+        if kind not in KINDS:
+            if not kind & IGNORABLE:
+                raise RemoteProtocolError("UNKNOWN_KIND", f"there is no frame of kind {kind}")
+            self._receiving(IGNORABLE)
+            return None
+        move = FINAL if kind == Kind.ERROR and not frame.call_id else kind
+        state = self._receiving(move)
+        check_header(frame, self.codec, self.version)
+        if move == FINAL:
+            self._finish(unpack_error(frame.payload, HandshakeError if self.state is State.GREETING else CallError))
+            return None
+        event = self._read(frame)
+        if state is not self.state:
+            self._enter(state)
+        return event
+
+    def _read(self, frame: Frame) -> Event | None:
+        """What a frame means, its header being in order."""
+        data = unpack_ping(frame)
+        if frame.kind == Kind.PONG:
+            return PongReceived(data)
+        self._send(Kind.PONG, 0, 0, data)
+        return PingReceived(data)
+
+    def _early(self) -> RemoteProtocolError:
+        return RemoteProtocolError("EARLY_FRAME", "the client sent more before its HELLO was answered")
+
+    # Sending.
+
+    @property
+    def bytes_pending(self) -> int:
+        """Bytes queued and not yet taken with ``data_to_send``."""
+        return self._pending
+
+    def data_to_send(self) -> bytes:
+        """Take everything queued; ``b""`` when nothing is."""
+        if not self._pending:
+            return b""
+        data = b"".join(self._out)
+        self._out.clear()
+        self._pending = 0
+        return data
+
+    def send_ping(self, data: bytes) -> None:
+        """Ask for a sign of life.
+
+        Args:
+            data: 8 bytes that come back in the PONG.
+
+        Raises:
+            LocalProtocolError: they are not 8, or the state does not allow it.
+        """
+        if len(data) != 8:
+            raise LocalProtocolError(f"a PING has 8 bytes, not {len(data)}")
+        self._send(Kind.PING, 0, 0, data)
+
+    def refuse(self, error: CallError) -> None:
+        """End the connection with a final ERROR that says why: a handshake declined, a limit reached, a time-out.
+
+        Raises:
+            LocalProtocolError: it is over already, or, as a client, not begun.
+        """
+        self._send(Kind.ERROR, 0, 0, pack_error(error))
+        self._finish(error)
+
+    def fail(self, error: RemoteProtocolError) -> None:
+        """End the connection because the peer broke a rule; the final ERROR is queued. When it is over, do nothing."""
+        if self.state is State.CLOSED:
+            return
+        if FINAL in self._may_send:
+            self._send(Kind.ERROR, 0, 0, pack_error(error))
+        self._finish(error)
+
+    def close(self) -> None:
+        """Be done with the connection: nothing is queued, and what still comes is dropped."""
+        if self._end is None:
+            self._end = ConnectionEnded(None)
+        self._enter(State.CLOSED)
+
+    def _finish(self, error: RemoteProtocolError | CallError) -> None:
+        self.error = error
+        if self._end is None:
+            self._end = ConnectionEnded(error)
+        self._enter(State.CLOSED)
+
+    def _send(self, kind: int, opcode: int, call_id: int, body: bytes) -> None:
+        """Queue a frame without metadata."""
+        state = self._sending(FINAL if kind == Kind.ERROR and not call_id else kind)
+        length = HEADER_AFTER_LENGTH + len(body)
+        if length > self.their_max_frame:
+            raise PayloadTooLarge(length, self.their_max_frame)
+        codec, version = (self.codec, self.version) if kind in OF_MESSAGES else (0, 0)
+        if kind == Kind.HELLO or (self._serves and self.state in (State.START, State.GREETING)):
+            # The first thing either side says.
+            self._queue(PREAMBLE)
+        self._queue(pack(kind, codec, version, opcode, call_id, b"", body))
+        if state is not self.state:
+            self._enter(state)
+
+    def _queue(self, data: bytes) -> None:
+        self._out.append(data)
+        self._pending += len(data)
