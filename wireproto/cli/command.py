@@ -1,0 +1,68 @@
+"""What all commands share: how they fail. One place turns exceptions into a sentence and an exit status."""
+
+import os
+import sys
+from typing import IO, Any
+
+import click
+
+from wireproto.errors import CallError, CodecError, ConfigError, DeclarationError
+from wireproto.status import Retry
+
+__all__ = ["CALL_STATUS", "INTERRUPTED", "Command", "Failure", "advice", "drop_output"]
+
+CALL_STATUS = 10
+"""Exit status of a call that was answered with an error: this plus the status's number."""
+
+INTERRUPTED = 130
+"""... and of one that was stopped by SIGINT: 128 plus its number, as shells have it."""
+
+
+class Failure(click.ClickException):
+    """Ends the command with a sentence on stderr.
+
+    Args:
+        message: the sentence; further lines are shown below it.
+        status: the exit status.
+    """
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = status  # type: ignore[misc]  # click declares it on the class and reads it here
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it the way Unix commands do."""
+        click.echo(f"wireproto: {self.message}", file=file or sys.stderr)
+
+
+class Command(click.Command):
+    """A command whose framework exceptions become sentences."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; see ``click.Command.invoke``."""
+        try:
+            return super().invoke(ctx)
+        except CallError as error:
+            raise Failure(f"{error}{advice(error)}", CALL_STATUS + error.status) from error
+        except (CodecError, ConfigError, DeclarationError) as error:
+            raise Failure(str(error), 2) from error
+        except BrokenPipeError:
+            drop_output()  # whoever read it has had enough, as `head` does
+            ctx.exit(0)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+
+def drop_output() -> None:
+    """Let stdout lead nowhere: its reader has gone, and Python would flush it once more, and complain, at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def advice(error: CallError) -> str:
+    """A second line that says whether trying again makes sense; nothing when it does not."""
+    if error.retry is Retry.NEVER:
+        return ""
+    later = f" in {error.retry_after_ms} ms" if error.retry_after_ms else ""
+    if error.retry is Retry.NOT_PROCESSED:
+        return f"\nThe call was not processed: it is safe to try again{later}."
+    return f"\nThe call may have been processed: try again{later} only if doing it twice does no harm."
