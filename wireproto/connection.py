@@ -325,10 +325,16 @@ class Connection(Link):
 
     def data_to_send(self) -> bytes:
         """Take everything queued; ``b""`` when nothing is."""
+        if not self._pending:
+            return b""
+        out = self._out
+        data = b"".join(out)
+        out.clear()
+        self._pending = 0
         if not self._calls:
             # An emptied dict keeps its table, a cleared one does not: thousands of idle connections notice.
             self._calls.clear()
-        return super().data_to_send()
+        return data
 
     def send_hello(self, hello: Hello) -> None:
         """Client: greet, first of all. Digests are left out when HELLO would be too long with them.

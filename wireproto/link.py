@@ -248,15 +248,6 @@ class Link:
         """Bytes queued and not yet taken with ``data_to_send``."""
         return self._pending
 
-    def data_to_send(self) -> bytes:
-        """Take everything queued; ``b""`` when nothing is."""
-        if not self._pending:
-            return b""
-        data = b"".join(self._out)
-        self._out.clear()
-        self._pending = 0
-        return data
-
     def send_ping(self, data: bytes) -> None:
         """Ask for a sign of life.
 
