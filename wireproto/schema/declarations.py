@@ -5,7 +5,6 @@ Everything else in the framework works on the `Field` tuples made here, never on
 
 import enum
 import functools
-import keyword
 import math
 import sys
 import types
@@ -31,7 +30,14 @@ from wireproto.schema.messages import (
 from wireproto.schema.names import camel_case, is_camel, is_snake, is_upper_snake, snake_case, type_name, upper_snake
 from wireproto.schema.values import INT64, UINT64, problem_with
 
-__all__ = ["fields", "nested_types"]
+__all__ = ["MAX_DEPTH", "fields", "nested_types"]
+
+MAX_DEPTH: Final = 32
+"""Messages inside messages. Parsers of protobuf stop at 100 levels, and a map of messages takes two."""
+
+_FACTORY: Final = type(
+    msgspec.defstruct("Probe", [("field", list, msgspec.field(default_factory=list))]).__struct_defaults__[0]
+)
 
 
 def fields(message_type: type[Message], version: int | None = None) -> tuple[Field, ...]:
@@ -42,8 +48,9 @@ def fields(message_type: type[Message], version: int | None = None) -> tuple[Fie
         version: 1 to 255; None is the newest.
 
     Raises:
-        DeclarationError: the class, or one nested in it, is declared wrong; or it does not exist in that version, since
-            a newer field has no default.
+        DeclarationError: the class, or one nested in it, is declared wrong; or it does not exist in that version, as a
+            newer field has no default.
+        ValueError: there can be no such version.
     """
     return _fields(message_type, version)
 
@@ -54,6 +61,8 @@ def _fields(message_type: type[Message], version: int | None) -> tuple[Field, ..
     described = _describe(message_type)
     if version is None:
         return described
+    if not 1 <= version <= MAX_VERSION:
+        raise ValueError(f"version is {version}; give 1 to {MAX_VERSION}, or None for the newest")
     for newer in described:
         if newer.since > version and newer.required:
             raise DeclarationError(
@@ -75,24 +84,33 @@ def nested_types(message_type: type[Message]) -> tuple[type[Message], ...]:
 @functools.cache
 def _nested_types(message_type: type[Message]) -> tuple[type[Message], ...]:
     found: dict[type[Message], None] = {}
+    heights: dict[
+        type[Message], int
+    ] = {}  # one visit per class, or diamonds would cost two to the power of their depth
 
-    def visit(cls: type[Message], trail: tuple[str, ...]) -> None:
+    def visit(cls: type[Message], trail: tuple[type[Message], ...]) -> int:
+        if cls in heights:
+            return heights[cls]
         found[cls] = None
+        trail = (*trail, cls)
+        height = 1
         for each in _describe(cls):
             if each.type.scalar is not Scalar.MESSAGE:
                 continue
-            assert each.type.cls is not None
-            step = (*trail, each.path)
-            if each.type.cls in open_types:
+            nested = typing.cast(type[Message], each.type.cls)
+            if nested in trail:
+                cycle = [*trail[trail.index(nested) :], nested]
                 raise DeclarationError(
-                    f"{each.path}: message types must not contain themselves ({' -> '.join(step)} -> "
-                    f"{each.type.cls.__name__}); send a list of flat messages that name each other by id"
+                    f"{each.path}: a message must not contain itself ({' -> '.join(one.__name__ for one in cycle)}); "
+                    "write a list of flat messages that name each other by id"
                 )
-            open_types.append(each.type.cls)
-            visit(each.type.cls, step)
-            open_types.pop()
+            if len(trail) < MAX_DEPTH:
+                height = max(height, 1 + visit(nested, trail))
+            if len(trail) >= MAX_DEPTH or height > MAX_DEPTH:
+                raise DeclarationError(f"{each.path}: messages nest deeper than {MAX_DEPTH}; flatten them")
+        heights[cls] = height
+        return height
 
-    open_types: list[type[Any]] = [message_type]
     visit(message_type, ())
     return tuple(found)
 
@@ -109,7 +127,7 @@ def _describe(cls: type[Message]) -> tuple[Field, ...]:
     newest = 1
     for number, (name, raw) in enumerate(zip(cls.__struct_fields__, defaults, strict=True), 1):
         path = f"{cls.__name__}.{name}"
-        if not is_snake(name) or keyword.iskeyword(name):
+        if not is_snake(name):
             raise DeclarationError(f"{path}: field names are lower_snake_case; write {snake_case(name)}")
         # A .proto with two fields of one JSON name does not compile.
         other = json_names.setdefault(name.replace("_", ""), name)
@@ -358,10 +376,12 @@ def _check_enum(cls: type[enum.IntEnum], path: str) -> None:
             raise DeclarationError(
                 f"{path}: members are UPPER_SNAKE; write {upper_snake(member.name)} for {name}.{member.name}"
             )
-        if member.name == "UNSPECIFIED" or member.value == 0:
+        if member.name == "UNSPECIFIED":
+            raise DeclarationError(f"{path}: {name}.UNSPECIFIED is the 0 that the .proto adds; give it another name")
+        if member.value == 0:
             raise DeclarationError(
-                f"{path}: {name}.{member.name}: members start at 1, as 0 means `absent` in a .proto; "
-                f"number it from 1, and write {name} | None where there may be none"
+                f"{path}: {name}.{member.name} is 0, which means `absent` in a .proto; number the members from 1, "
+                f"and write {name} | None where there may be none"
             )
         if not 1 <= member.value < 2**31:
             raise DeclarationError(f"{path}: {name}.{member.name} is not within 1 to 2**31 - 1; renumber it")
@@ -385,8 +405,8 @@ def _check_bounds(bounds: Bounds | None, scalar: Scalar | None, path: str) -> Bo
     numbers = (int,) if scalar is not Scalar.FLOAT else (int, float)
     low, high = (bounds.ge, bounds.le) if ranged else (bounds.min_length, bounds.max_length)
     for value in (low, high):
-        if value is not None and (type(value) not in numbers or not math.isfinite(value)):
-            raise DeclarationError(f"{path}: {bounds} takes {' or '.join(t.__name__ for t in numbers)} only")
+        if value is not None and (type(value) not in numbers or (type(value) is float and not math.isfinite(value))):
+            raise DeclarationError(f"{path}: {bounds} takes a finite {' or '.join(one.__name__ for one in numbers)}")
     if low is not None and high is not None and low > high:
         raise DeclarationError(f"{path}: {bounds} lets nothing through; swap the limits")
     if scalar is Scalar.FLOAT:
@@ -401,7 +421,7 @@ def _default(raw: Any, kind: FieldType, path: str) -> object:
     if raw is MISSING or raw is msgspec.NODEFAULT:
         return MISSING
     empty: dict[str, type] = {"list": list, "map": dict}
-    factory = getattr(raw, "factory", None) if type(raw).__name__ == "Factory" else None
+    factory = raw.factory if type(raw) is _FACTORY else None
     if kind.shape != "single":
         if factory is not empty[kind.shape]:
             raise DeclarationError(

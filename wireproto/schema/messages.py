@@ -31,6 +31,8 @@ class _Missing(enum.Enum):
     def __repr__(self) -> str:
         return "MISSING"
 
+    __str__ = __repr__
+
 
 MISSING: Final = _Missing.MISSING
 """``Field.default`` of a field that has none."""

@@ -1,5 +1,6 @@
 """Methods and services: the opcode table, and the digest of what each method puts on the wire."""
 
+import enum
 import functools
 import re
 import zlib
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 
 from wireproto.errors import ConfigError, DeclarationError
 from wireproto.schema.declarations import fields, nested_types
-from wireproto.schema.messages import MAX_VERSION, Field, FieldType, Message, Scalar
+from wireproto.schema.messages import MAX_VERSION, Field, Message, Scalar
 from wireproto.schema.names import camel_case, is_camel, is_upper_snake, type_name, upper_snake
 
 __all__ = ["FIRST_RESERVED_OPCODE", "Method", "Operation", "Service", "StreamMethod", "message_types"]
@@ -120,13 +121,17 @@ class Service:
         self, full_name: str, version: int = 1, methods: Sequence[Operation[Any, Any]] = (), *, doc: str = ""
     ) -> None:
         self.full_name = full_name
-        self.package, _, self.name = full_name.rpartition(".")
-        self.version = version
+        self.package, _, self.name = _check_full_name(full_name).rpartition(".")
+        self.version = _check_int(full_name, "version", version, 1, MAX_VERSION)
         self.methods = tuple(methods)
-        self.by_opcode = {method.opcode: method for method in self.methods}
+        self.by_opcode: dict[int, Operation[Any, Any]] = {}
         self.doc = doc
-        _check_service(self)
-        self._by_name = {method.name: method for method in self.methods}
+        self._by_name: dict[str, Operation[Any, Any]] = {}
+        for method in self.methods:
+            _check_method(self, method)
+            self.by_opcode[method.opcode] = self._by_name[method.name] = method
+        _check_names(self)
+        _check_versions(self)
         self._at: dict[int, dict[int, Operation[Any, Any]]] = {}
 
     def __repr__(self) -> str:
@@ -171,7 +176,9 @@ class Service:
         shape = "stream" if method.is_stream else "unary"
         request: type[Message] = method.request
         response: type[Message] = method.response
-        text = f"{method.opcode} {shape} {_wire_text(request, version)} {_wire_text(response, version)}"
+        text = (
+            f"{method.opcode} {shape} {_message_digest(request, version):08x} {_message_digest(response, version):08x}"
+        )
         return zlib.crc32(text.encode())
 
     def digests(self, version: int) -> dict[int, int]:
@@ -240,68 +247,61 @@ def _check_policy(where: str, method: Operation[Any, Any]) -> None:
         _check_int(where, "max_request", method.max_request, 1, 2**32 - 1)
 
 
-def _check_int(where: str, name: str, value: object, low: int, high: int) -> None:
+def _check_int(where: str, name: str, value: object, low: int, high: int) -> int:
     if type(value) is not int or not low <= value <= high:
         raise DeclarationError(f"{where}: {name} is {value!r}; give an int from {low} to {high}")
+    return value
 
 
-def _check_service(service: Service) -> None:
-    where = service.full_name
-    if not _PACKAGE.fullmatch(service.package) or not is_camel(service.name) or not service.name.endswith("Service"):
-        raise DeclarationError(
-            f"{where!r}: a service is called like example.v1.CalculatorService: a lower-case package that ends in its "
-            "version, then a CamelCase name that ends in Service"
-        )
-    _check_int(where, "version", service.version, 1, MAX_VERSION)
-    names: dict[str, Operation[Any, Any]] = {}
-    opcodes: dict[int, Operation[Any, Any]] = {}
-    for method in service.methods:
-        if not isinstance(method, Method | StreamMethod):
-            raise DeclarationError(f"{where}: {method!r} is no method; give Method and StreamMethod objects")
-        same = opcodes.setdefault(method.opcode, method)
-        if same is not method:
-            raise DeclarationError(
-                f"{where}: {same.name} and {method.name} both have opcode {method.opcode:#06x}; give one another number"
-            )
-        if names.setdefault(method.name, method) is not method:
-            raise DeclarationError(f"{where}: two methods are called {method.name}; rename one")
-        _check_method(service, method)
-    if len(opcodes) != len(service.methods):
-        raise DeclarationError(f"{where}: a method is listed twice; drop one")
-    _check_names(service, names)
-    _check_versions(service)
+def _check_full_name(full_name: object) -> str:
+    if isinstance(full_name, str):
+        package, _, name = full_name.rpartition(".")
+        if _PACKAGE.fullmatch(package) and is_camel(name) and name.endswith("Service") and len(full_name) <= 255:
+            return full_name
+    raise DeclarationError(
+        f"{full_name!r}: a service is called like example.v1.CalculatorService: a lower-case package that ends in its "
+        "version, then a CamelCase name that ends in Service, 255 characters at most"
+    )
 
 
-def _check_method(service: Service, method: Operation[Any, Any]) -> None:
+def _check_method(service: Service, method: object) -> None:
+    """A method, against its service and those before it in the list."""
+    if not isinstance(method, Method | StreamMethod):
+        raise DeclarationError(f"{service.full_name}: {method!r} is no method; give Method and StreamMethod objects")
     where = f"{service.full_name}: {method.name}"
+    same = service.by_opcode.get(method.opcode)
+    if same is method:
+        raise DeclarationError(f"{where} is listed twice; drop one")
+    if same is not None:
+        raise DeclarationError(
+            f"{where} has opcode {method.opcode:#06x}, as {same.name} has; every method has its own, for ever"
+        )
+    if any(other.name == method.name for other in service.by_opcode.values()):
+        raise DeclarationError(f"{where}: two methods have this name; rename one")
     if method.opcode >= FIRST_RESERVED_OPCODE and not service.full_name.startswith(_CONTROL_PACKAGE):
         raise DeclarationError(
             f"{where} has opcode {method.opcode:#06x}; those from {FIRST_RESERVED_OPCODE:#06x} on are the framework's, "
             f"take one from 0 to {FIRST_RESERVED_OPCODE - 1:#06x}"
         )
-    if method.since > service.version:
-        raise DeclarationError(
-            f"{where} is of version {method.since}, the service of version {service.version}; "
-            f"write version={method.since} in the Service"
-        )
-    if method.until is not None and method.until > service.version:
-        raise DeclarationError(
-            f"{where} ends with version {method.until}, which the service (version {service.version}) does not have "
-            "yet; drop until"
-        )
+    for what, version in (("since", method.since), ("until", method.until)):
+        if version is not None and version > service.version:
+            raise DeclarationError(
+                f"{where} has {what}={version}, but the service is of version {service.version}; "
+                f"write version={version} in the Service, or a lower {what}"
+            )
 
 
-def _check_names(service: Service, methods: dict[str, Operation[Any, Any]]) -> None:
+def _check_names(service: Service) -> None:
     """One .proto file holds them all: messages, enums and the members of enums share a scope there."""
-    taken: dict[str, object] = {service.name: service}
-    owners: dict[str, str] = {service.name: "the service"}
+    methods = {method.name for method in service.methods}
+    taken: dict[str, tuple[object, str]] = {service.name: (service, "the service")}
 
     def claim(name: str, thing: object, owner: str) -> None:
-        if taken.setdefault(name, thing) is not thing:
+        other, other_owner = taken.setdefault(name, (thing, owner))
+        if other is not thing:
             raise DeclarationError(
-                f"{service.full_name}: the name {name} is taken twice, by {owners[name]} and by {owner}; rename one"
+                f"{service.full_name}: {owner} and {other_owner} are both called {name} in a .proto; rename one"
             )
-        owners.setdefault(name, owner)
 
     for cls in message_types(service):
         if cls.__name__ in methods:
@@ -312,8 +312,7 @@ def _check_names(service: Service, methods: dict[str, Operation[Any, Any]]) -> N
         claim(cls.__name__, cls, f"message {cls.__module__}.{cls.__qualname__}")
         for each in fields(cls):
             if each.type.scalar is Scalar.ENUM:
-                assert each.type.cls is not None
-                enum_class = each.type.cls
+                enum_class = cast(type[enum.IntEnum], each.type.cls)
                 claim(enum_class.__name__, enum_class, f"enum {enum_class.__module__}.{enum_class.__qualname__}")
                 for member in enum_class:
                     name = f"{upper_snake(enum_class.__name__)}_{member.name}"
@@ -354,14 +353,19 @@ def _check_versions(service: Service) -> None:
 
 
 @functools.cache
-def _wire_text(cls: type[Message], version: int) -> str:
-    """What a message is on the wire, as text; never change this: digests of two releases would differ."""
-    return f"({','.join(f'{each.number}:{_field_text(each, version)}' for each in fields(cls, version))})"
+def _message_digest(cls: type[Message], version: int) -> int:
+    """Of a message; never change how: two releases that meet would take each other for another contract."""
+    text = ",".join(f"{each.number}:{_field_text(each, version)}" for each in fields(cls, version))
+    return zlib.crc32(text.encode())
 
 
 def _field_text(each: Field, version: int) -> str:
     kind = each.type
-    text = _element_text(kind, version)
+    text = kind.scalar.name
+    if kind.scalar is Scalar.MESSAGE:
+        text = f"({_message_digest(cast(type[Message], kind.cls), version):08x})"
+    elif kind.cls is not None:
+        text = f"<{','.join(str(number) for number in sorted(int(member) for member in kind.cls))}>"
     if kind.shape == "list":
         return f"[{text}]"
     if kind.key is not None:
@@ -369,14 +373,6 @@ def _field_text(each: Field, version: int) -> str:
     if each.presence == "explicit":
         return f"{text}?{_default_text(None if kind.optional else each.default)}"
     return text
-
-
-def _element_text(kind: FieldType, version: int) -> str:
-    if kind.scalar is Scalar.MESSAGE:
-        return _wire_text(cast(type[Message], kind.cls), version)
-    if kind.cls is not None:
-        return f"ENUM<{','.join(str(number) for number in sorted(int(member) for member in kind.cls))}>"
-    return kind.scalar.name
 
 
 def _default_text(default: object) -> str:
