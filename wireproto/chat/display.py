@@ -105,10 +105,18 @@ class Row(NamedTuple):
 
 
 def _name(name: str) -> str:
-    """A legal name as it is; any other, and one that would pass for the server, in quotes."""
+    """A legal name as it is; any other, and one that would pass for the server, in quotes.
+
+    The server keeps to legal names; this is for one that does not. Letters that could reorder what follows the
+    prefix, and quotes that would end it early, are spelled out.
+    """
     if _NAME.fullmatch(name) and name != "server":
         return name
-    return f'"{visible(name)}"'
+    spelled = [
+        _escape(char) if char == '"' or unicodedata.bidirectional(char) in _RIGHT_TO_LEFT else char
+        for char in visible(name)
+    ]
+    return f'"{"".join(spelled)}"'
 
 
 def _escape(char: str) -> str:

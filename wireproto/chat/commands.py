@@ -1,0 +1,241 @@
+"""What a person may type, parsed into commands. Two spellings of each: ``3|bob|hello`` and ``/send bob hello``.
+
+Parsing knows no connection and no terminal; a line that means nothing raises `Misunderstood`, whose text says
+what to type instead.
+"""
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+__all__ = [
+    "HELP",
+    "Command",
+    "Create",
+    "Delete",
+    "Help",
+    "Listen",
+    "LogIn",
+    "LogOut",
+    "Misunderstood",
+    "More",
+    "Pop",
+    "Quit",
+    "Search",
+    "Send",
+    "hides_password",
+    "parse",
+]
+
+HELP = """\
+/login NAME            0|NAME            sign in; the password is asked for
+/create NAME           1|NAME            make an account
+/list [PATTERN]        2|PATTERN         accounts whose name matches; * any characters, ? one
+/more                                    the next page of that list
+/send NAME TEXT        3|NAME|TEXT       send a message; TEXT may contain |
+/logout                4|                sign out
+/delete NAME [force]   5|NAME[|force]    delete your account; force: also with messages waiting
+/pop                   7|                take the undelivered messages
+/help                                    this list
+/quit                  bye, quit         leave
+When input is not a terminal, a password may be the third part: 0|NAME|PASSWORD."""
+
+
+class Misunderstood(Exception):
+    """The line is no command; the text says what to type."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogIn:
+    """``password`` is None when it has to be asked for."""
+
+    name: str
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """``password`` is None when it has to be asked for."""
+
+    name: str
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    recipient: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogOut:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    name: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """``6|``: what signing in does anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pop:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Help:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    pass
+
+
+Command = LogIn | Create | Search | More | Send | LogOut | Delete | Listen | Pop | Help | Quit
+
+# What each plain command takes, spelled as the refusal of a wrong one spells it.
+_USAGE = {
+    "/login": "/login NAME",
+    "/create": "/create NAME",
+    "/list": "/list [PATTERN]",
+    "/more": "/more",
+    "/send": "/send NAME TEXT",
+    "/logout": "/logout",
+    "/delete": "/delete NAME [force]",
+    "/pop": "/pop",
+    "/help": "/help",
+    "/quit": "/quit",
+}
+_OPTIONS = ("0|NAME", "1|NAME", "2|PATTERN", "3|NAME|TEXT", "4|", "5|NAME", "6|", "7|")
+_SAME = {"/bye": "/quit", "/exit": "/quit", "/?": "/help", "/signin": "/login", "/msg": "/send", "/who": "/list"}
+_KNOWN = [*_USAGE, *_SAME]
+_BARE: dict[str, Callable[[], Command]] = {"/logout": LogOut, "/pop": Pop, "/more": More, "/help": Help, "/quit": Quit}
+_LEAVE = frozenset({"bye", "quit", "/quit", "/bye", "/exit"})
+
+_BLANKS = " \t"
+_FIRST_WORD = re.compile(r"[ \t]*([^ \t\n]+)[ \t\n]?(.*)", re.DOTALL)
+_OPTION = re.compile(r"([0-9]{1,9})(?:\|(.*))?", re.ASCII | re.DOTALL)
+_WITH_PASSWORD = re.compile(r"\s*(?:[01]\|[^|]*\|.|/(?:login|create|signin)\s+\S+\s+\S)", re.ASCII | re.DOTALL)
+
+
+def hides_password(line: str) -> bool:
+    """Whether ``line`` holds a password, rightly or not: such a line is kept in no history."""
+    return _WITH_PASSWORD.match(line) is not None
+
+
+def parse(line: str) -> Command | None:
+    """The command that ``line`` spells; None for a blank line.
+
+    Only the ends of the line are stripped, and of a message's text not even these.
+
+    Raises:
+        Misunderstood: it spells none.
+    """
+    line = line.lstrip(_BLANKS)
+    bare = line.rstrip(_BLANKS)
+    if not bare:
+        return None
+    if bare.lower() in _LEAVE:
+        return Quit()
+    if option := _OPTION.fullmatch(line):
+        return _option(int(option[1]), option[2] or "")
+    if line.startswith("/"):
+        return _plain(line)
+    if " " not in bare and (close := difflib.get_close_matches("/" + bare.lower(), _KNOWN, 1, 0.7)):
+        raise Misunderstood(f"'{bare}' is not a command. Did you mean {close[0]}? /help lists what there is.")
+    raise Misunderstood("That is not a command. To send a message type /send NAME TEXT; /help lists what there is.")
+
+
+def _option(code: int, data: str) -> Command:
+    """One line of the original syntax, ``{option code}|{data}``."""
+    if code >= len(_OPTIONS):
+        raise Misunderstood(f"There is no option {code}; the options are 0 to 7. /help lists them.")
+    usage = _OPTIONS[code]
+    first, bar, rest = data.partition("|")
+    name = first.strip(_BLANKS)
+    match code:
+        case 0 | 1:
+            if not name:
+                raise Misunderstood(f"The name is missing: type {usage}, for example {code}|alice.")
+            # A password is taken as it is: bars and blanks are part of it.
+            return (LogIn, Create)[code](name, rest or None)
+        case 2:
+            if bar:
+                raise Misunderstood(f"Names hold no bar: type {usage}, for example 2|a*.")
+            return Search(name or "*")
+        case 3:
+            if not name or not rest:
+                raise Misunderstood(f"To send a message type {usage}, for example 3|bob|hello.")
+            return Send(name, rest)
+        case 5:
+            if not name:
+                raise Misunderstood(f"The name is missing: type {usage}, with your own name, to delete your account.")
+            return Delete(name, _force(rest, "5|NAME|force"))
+    if data.strip(_BLANKS):
+        raise Misunderstood(f"Option {code} takes nothing behind the bar: type {usage}")
+    return LogOut() if code == 4 else Listen() if code == 6 else Pop()
+
+
+def _plain(line: str) -> Command:
+    """One line of the plain syntax, ``/command words``."""
+    word, rest = _split(line)
+    name = _SAME.get(word.lower(), word.lower())
+    if name not in _USAGE:
+        close = difflib.get_close_matches(name, _KNOWN, 1, 0.6)
+        guess = f" Did you mean {close[0]}?" if close else ""
+        raise Misunderstood(f"There is no command '{word}'.{guess} /help lists what there is.")
+    usage = _USAGE[name]
+    first, more = _split(rest)
+    match name:
+        case "/send":
+            # Exactly one blank ends the name: what follows is the sender's own.
+            if not first or not more:
+                raise Misunderstood(f"To send a message type {usage}, for example /send bob hello.")
+            return Send(first, more)
+        case "/login" | "/create":
+            if not first:
+                raise Misunderstood(f"The name is missing: type {usage}, for example {name} alice.")
+            return (LogIn if name == "/login" else Create)(first, more.strip(_BLANKS) or None)
+        case "/list":
+            if more.strip(_BLANKS):
+                raise Misunderstood(f"Names hold no blanks: type {usage}, for example /list a*.")
+            return Search(first or "*")
+        case "/delete":
+            if not first:
+                raise Misunderstood(f"The name is missing: type {usage}, with your own name, to delete your account.")
+            return Delete(first, _force(more, usage))
+    if first:
+        raise Misunderstood(f"{name} takes nothing behind it.")
+    return _BARE[name]()
+
+
+def _split(text: str) -> tuple[str, str]:
+    """The first word, and what follows the one blank (or line end, when pasted) behind it."""
+    found = _FIRST_WORD.match(text)
+    return (found[1], found[2]) if found else ("", "")
+
+
+def _force(word: str, usage: str) -> bool:
+    """``force`` or nothing; anything else might be a slip, and what it would delete does not come back."""
+    word = word.strip(_BLANKS)
+    if word.lower() not in ("", "force"):
+        raise Misunderstood(f"'{word}' is not understood; type {usage}. Nothing was deleted.")
+    return bool(word)

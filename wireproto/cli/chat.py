@@ -1,0 +1,171 @@
+"""``wireproto chat``: talk to other people on a server, by hand or by script."""
+
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from wireproto.address import Address
+from wireproto.chat.client import ChatSession
+from wireproto.chat.commands import LogIn
+from wireproto.chat.contract import CHAT
+from wireproto.chat.display import visible
+from wireproto.cli.command import CALL_STATUS, Command, Failure
+from wireproto.cli.root import missing
+from wireproto.client import Client, connect
+from wireproto.errors import CallError, HandshakeError
+from wireproto.status import Status
+
+__all__ = ["command"]
+
+DEFAULT_ADDRESS = "127.0.0.1:7411"
+
+SETTLE = 2.0
+"""Seconds a script waits for each message that waited for it at log-in."""
+
+CLOSE = 5.0
+"""Seconds that leaving waits for what still comes."""
+
+NOT_SIGNED_IN = CALL_STATUS + Status.UNAUTHENTICATED
+SERVER_GONE = CALL_STATUS + Status.UNAVAILABLE
+
+
+class _Ending:
+    """How the conversation ended, told from any thread."""
+
+    def __init__(self) -> None:
+        self.sentence = ""
+        self.stop: Callable[[], None] = lambda: None
+
+    def lost(self, sentence: str) -> None:
+        self.sentence = sentence
+        self.stop()
+
+
+@click.command("chat", cls=Command)
+@click.argument("address", metavar="[HOST:PORT]", default=DEFAULT_ADDRESS)
+@click.option("--codec", metavar="NAME", default="msgpack", show_default=True, help="pipe, msgpack or protobuf.")
+@click.option("--user", metavar="NAME", default="", help="Sign in as NAME at once.")
+@click.option(
+    "--password-file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Take passwords from the first line of FILE instead of asking.",
+)
+def command(address: str, codec: str, user: str, password_file: Path | None) -> None:
+    """Chat with the people on a server, 127.0.0.1:7411 if no other is given.
+
+    Type /help for what can be typed, bye or quit to leave. With input or output that is not a terminal it is
+    scriptable: lines in, lines out, each command's answer in order.
+
+    \b
+    Exit status:
+      0   you left: bye, quit, or the end of the input
+      2   asked wrongly: an unknown option or codec, an address that is none
+      19  the server refused the connection, and said why
+      24  the server could not be reached, or went away
+      26  --user could not sign in, and there was nobody to ask again
+      130 interrupted
+    """
+    secret = _read_password(password_file) if password_file is not None else None
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    if user and secret is None and not sys.stdin.isatty():
+        raise click.UsageError("--user needs --password-file FILE when the input is not a terminal")
+    ending = _Ending()
+    client = _connect(address, codec)
+    try:
+        run = _by_terminal if interactive else _by_pipe
+        code = run(client, ending, user, _password_source(secret, user))
+    finally:
+        client.close()
+    if ending.sentence:
+        raise Failure(visible(ending.sentence), SERVER_GONE)
+    sys.exit(code)
+
+
+def _by_terminal(client: Client, ending: _Ending, user: str, password: Callable[[str], str | None]) -> int:
+    try:
+        from wireproto.cli.chat_terminal import Terminal
+    except ModuleNotFoundError as error:
+        raise missing(error) from error
+    terminal = Terminal(password)
+    ending.stop = terminal.stop
+    session = ChatSession(client, terminal.show, ending.lost, server=f"The server at {client.address}")
+    greeting = f"Connected to {client.address} by {client.codec}. Type /help to see what you can type."
+    return terminal.run(session, greeting, user)
+
+
+def _by_pipe(client: Client, ending: _Ending, user: str, password: Callable[[str], str | None]) -> int:
+    from wireproto.cli.chat_piped import Piped
+
+    if hasattr(sys.stdout, "reconfigure"):
+        # One message in letters the locale lacks must not end the program.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    piped = Piped(sys.stdin.fileno(), sys.stdout, password)
+    ending.stop = piped.stop
+    session = ChatSession(client, piped.show, ending.lost, server=f"The server at {client.address}")
+    try:
+        if user:
+            session.execute(LogIn(user, password(user)))
+            if not session.user:
+                return NOT_SIGNED_IN
+            session.settle(SETTLE)
+        piped.run(session, SETTLE)
+        if not (session.gone or piped.broken):
+            session.close(CLOSE)
+    finally:
+        piped.close()
+    if piped.broken:
+        raise BrokenPipeError  # `Command` knows how a program ends that nobody listens to
+    return 0
+
+
+def _connect(address: str, codec: str) -> Client:
+    where = Address.parse(address)
+    try:
+        return connect(where, CHAT, codec=codec)
+    except HandshakeError as error:
+        # Before CallError: there is a server, so the advice would be wrong.
+        raise Failure(
+            f"the server at {where} refused the connection: {visible(error.message or error.status.name)}",
+            CALL_STATUS + error.status,
+        ) from error
+    except CallError as error:
+        raise Failure(
+            f"cannot reach a server at {where}: {visible(error.message or error.status.name)}\n"
+            "Is one running there? `wireproto serve` starts one.",
+            CALL_STATUS + error.status,
+        ) from error
+
+
+def _password_source(secret: str | None, user: str) -> Callable[[str], str | None]:
+    """Who knows the password for a name: the file (that of ``--user`` only, if given), or a person to ask."""
+    asks = sys.stdin.isatty() and not sys.stdout.isatty()
+
+    def password(name: str) -> str | None:
+        if secret is not None and name == (user or name):
+            return secret
+        if asks:
+            # getpass talks to the terminal itself, so the piped output stays clean.
+            return click.prompt(f"Password for {visible(name)}", hide_input=True, err=True)
+        return None
+
+    return password
+
+
+def _read_password(path: Path) -> str:
+    """The first line of ``path``; never from the command line, where every process could read it."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.readline(4096).rstrip(b"\r\n").decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"cannot be read: {error}", param_hint="--password-file") from None
+    if not text:
+        raise click.BadParameter(f"{path} begins with an empty line", param_hint="--password-file")
+    if stat.S_ISREG(mode) and mode & 0o077:
+        click.echo(f"Warning: others can read {path}; `chmod 600 {path}` ends that.", err=True)
+    return text

@@ -1,0 +1,295 @@
+"""The chat for people: a prompt at the bottom of the terminal, messages above it, and no garbling between the two.
+
+Everything that touches the terminal runs on one thread, the event loop's: the prompt, and the printing of lines
+that other threads hand over. A line is printed by taking the prompt away, writing, and drawing the prompt again
+with what was typed so far, in one step and without leaving raw mode: a key pressed meanwhile is neither echoed nor
+lost. Commands are carried out in order by a thread each, so the prompt is never blocked by the server.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.formatted_text import AnyFormattedText
+from prompt_toolkit.history import DummyHistory, InMemoryHistory
+from prompt_toolkit.output import Output
+from prompt_toolkit.patch_stdout import patch_stdout
+from prompt_toolkit.renderer import print_formatted_text
+from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import get_cwidth
+
+from wireproto.chat.client import ChatSession
+from wireproto.chat.commands import Command, Create, LogIn, Misunderstood, Quit, hides_password, parse
+from wireproto.chat.display import Kind, Line, Row, rows, visible
+
+__all__ = ["Terminal"]
+
+T = TypeVar("T")
+
+NARROWEST = 12
+"""Columns: a terminal that says it has fewer is written to as if it had these."""
+
+SETTLE = 1.0
+"""Seconds that leaving waits for each message known to be coming."""
+
+CLOSE = 5.0
+"""Seconds that leaving waits for the connection to end."""
+
+STYLE = Style.from_dict(
+    {
+        "message": "bold ansicyan",
+        "server": "bold ansigreen",
+        "notice": "ansiyellow",
+        "problem": "bold ansired",
+        "marker": "ansibrightblack",
+        "escape": "reverse",
+        "prompt": "bold",
+    }
+)
+
+# Wrapping is ours (display.rows). Where the terminal counts a character wider than we do it must cut the row
+# rather than begin one that no marker stands before.
+_NO_WRAP = ("[ZeroWidthEscape]", "\x1b[?7l")
+_WRAP = ("[ZeroWidthEscape]", "\x1b[?7h")
+_WIDE_VARIANT = "\ufe0f"
+
+
+class _History(InMemoryHistory):
+    """What was typed, for the arrow keys; in memory only, and without passwords."""
+
+    def append_string(self, string: str) -> None:
+        if not hides_password(string):
+            super().append_string(string)
+
+
+class _Ended(Exception):
+    """Ends a prompt from outside: the server is gone, or the process was asked to end."""
+
+
+def columns_of(text: str) -> int:
+    """Columns that ``text`` takes, at the most: a symbol followed by an emoji selector may become two wide."""
+    return sum(max(get_cwidth(char), 0) for char in text) + text.count(_WIDE_VARIANT)
+
+
+class Terminal:
+    """One person at one terminal.
+
+    Args:
+        password: gives the password for a name without asking, or None.
+    """
+
+    def __init__(self, password: Callable[[str], str | None]) -> None:
+        self._password = password
+        self._prompt: PromptSession[str] = PromptSession(history=_History(), style=STYLE)
+        self._secret: PromptSession[str] = PromptSession(history=DummyHistory(), is_password=True, style=STYLE)
+        self._output: Output = self._prompt.app.output
+        self._active: PromptSession[str] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._over = False
+        self._signal = 0
+
+    # From any thread
+
+    def show(self, line: Line) -> None:
+        """Print a line above the prompt; returns once it was written, so that only then it is acknowledged."""
+        loop = self._loop
+        if loop is None:
+            return
+        printed = threading.Event()
+        try:
+            loop.call_soon_threadsafe(self._print, line, printed)
+        except RuntimeError:  # the loop has closed, and with it the program, but for this thread
+            return
+        printed.wait()
+
+    def stop(self) -> None:
+        """Make `run` return: there is nobody to talk to."""
+        loop = self._loop
+        if loop is None:
+            self._over = True
+            return
+        try:
+            loop.call_soon_threadsafe(self._end)
+        except RuntimeError:  # closed: it is over already
+            return
+
+    # From here on everything runs on the loop's thread
+
+    def run(self, session: ChatSession, greeting: str, user: str) -> int:
+        """Talk until the person leaves or `stop` is called.
+
+        Args:
+            session: what carries out the commands.
+            greeting: the first line.
+            user: who signs in at once; empty for nobody.
+
+        Returns:
+            0, or 128 and the number of the signal that ended it.
+        """
+        with patch_stdout():  # a stray warning must not garble the prompt either
+            try:
+                return asyncio.run(self._main(session, greeting, user))
+            except KeyboardInterrupt:  # the second one, while leaving took its time
+                return 128 + signal.SIGINT
+
+    async def _main(self, session: ChatSession, greeting: str, user: str) -> int:
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):  # unhandled they would leave the terminal raw
+            self._loop.add_signal_handler(number, self._signalled, number)
+        commands: asyncio.Queue[Command] = asyncio.Queue()
+        worker = asyncio.create_task(self._work(session, commands))
+        # Between two prompts the terminal stays raw: a key pressed just then is read by the next one, not echoed.
+        with self._prompt.app.input.raw_mode():
+            self._print(Line(Kind.NOTICE, greeting))
+            with contextlib.suppress(_Ended):
+                if user:
+                    await self._take(LogIn(user), session, commands)
+                await self._converse(session, commands)
+        if not session.gone:
+            await commands.join()
+            await _in_thread(session.settle, SETTLE)
+            await _in_thread(session.close, CLOSE)
+        worker.cancel()
+        return 128 + self._signal if self._signal else 0
+
+    async def _converse(self, session: ChatSession, commands: "asyncio.Queue[Command]") -> None:
+        """Read lines until the person leaves."""
+        warned = False
+        while True:
+            try:
+                line = await self._ask(self._prompt, lambda: _prompt_text(session.user))
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                if self._prompt.default_buffer.text:
+                    continue  # what was being typed is dropped, as in a shell
+                if warned:
+                    return
+                warned = True
+                self._print(Line(Kind.NOTICE, "To leave type /quit, or press Ctrl-D, or Ctrl-C again."))
+                continue
+            warned = False
+            try:
+                command = parse(line)
+            except Misunderstood as error:
+                self._print(Line(Kind.PROBLEM, str(error)))
+                continue
+            if isinstance(command, Quit):
+                return
+            if command is not None:
+                await self._take(command, session, commands)
+
+    async def _take(self, command: Command, session: ChatSession, commands: "asyncio.Queue[Command]") -> None:
+        """Queue one command, after its password was asked for."""
+        if isinstance(command, LogIn | Create):
+            if command.password is not None:
+                advice = "A password on the line stays on the screen. Type only the name, and you are asked for it."
+                self._print(Line(Kind.PROBLEM, advice))
+                return
+            await commands.join()  # so that who is signed in is known before anybody types a password
+            if isinstance(command, Create) or not session.user:
+                password = await self._password_for(command)
+                if password is None:
+                    self._print(Line(Kind.NOTICE, "Nothing was done."))
+                    return
+                command = dataclasses.replace(command, password=password)
+        commands.put_nowait(command)
+
+    async def _password_for(self, command: LogIn | Create) -> str | None:
+        """The password, typed without echo and, for a new account, twice; None when the person thought better."""
+        if (known := self._password(command.name)) is not None:
+            return known
+        name = visible(command.name)
+        try:
+            if isinstance(command, LogIn):
+                return await self._ask(self._secret, f"Password for {name}: ") or None
+            password = await self._ask(self._secret, f"Choose a password for {name}: ")
+            if not password:
+                return None
+            if await self._ask(self._secret, "Type it again: ") == password:
+                return password
+        except (EOFError, KeyboardInterrupt):
+            return None
+        self._print(Line(Kind.PROBLEM, "The two passwords differ."))
+        return None
+
+    async def _ask(self, prompt: "PromptSession[str]", message: AnyFormattedText) -> str:
+        if self._over:
+            raise _Ended
+        self._active = prompt
+        try:
+            return await prompt.prompt_async(message)
+        finally:
+            self._active = None
+
+    async def _work(self, session: ChatSession, commands: "asyncio.Queue[Command]") -> None:
+        """Carry out the commands in order, each in a thread that may wait for the server."""
+        while True:
+            command = await commands.get()
+            try:
+                if not session.gone:
+                    await _in_thread(session.execute, command)
+            finally:
+                commands.task_done()
+            if self._active is not None:
+                self._active.app.invalidate()  # the prompt names who is signed in
+
+    def _signalled(self, number: int) -> None:
+        self._signal = number
+        self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        if self._active is not None and self._active.app.is_running and not self._active.app.is_done:
+            self._active.app.exit(exception=_Ended())
+
+    def _print(self, line: Line, printed: threading.Event | None = None) -> None:
+        app = self._active.app if self._active is not None and self._active.app.is_running else None
+        if app is not None:
+            app.renderer.erase()
+        columns = max(self._output.get_size().columns, NARROWEST)
+        fragments: list[tuple[str, str]] = [_NO_WRAP]
+        style = f"class:{line.kind.value}"
+        for row in rows(line, columns=columns, measure=columns_of):
+            fragments += _fragments(row, style)
+            style = "class:marker"
+        print_formatted_text(self._output, [*fragments, _WRAP], STYLE)
+        if app is not None:
+            app.renderer.reset()
+            app.invalidate()
+        if printed is not None:
+            printed.set()
+
+
+def _prompt_text(user: str) -> AnyFormattedText:
+    return [("class:prompt", f"{visible(user)}> ")]
+
+
+def _fragments(row: Row, style: str) -> Iterator[tuple[str, str]]:
+    """One row as styled text; runs of one style are one piece."""
+    yield style, row.prefix
+    for escaped, run in itertools.groupby(row.units, key=lambda unit: unit.escaped):
+        yield "class:escape" if escaped else "", "".join([unit.text for unit in run])
+    yield "", "\n"
+
+
+async def _in_thread(function: Callable[[T], None], argument: T) -> None:
+    """Run ``function(argument)`` in a daemon thread: one that hangs must not keep the program from ending."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def work() -> None:
+        try:
+            function(argument)
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+                loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=work, name="wireproto-chat-command", daemon=True).start()
+    await done.wait()
