@@ -74,9 +74,8 @@ class Limits:
     backlog: int = 1024
     """Connections the kernel holds until they are accepted."""
     run_queue: int = 1024
-    """Calls that wait for a worker in one server; further ones are refused, "not processed"."""
-    run_queue_per_connection: int = 256
-    """... of one connection."""
+    """Calls that wait for a worker in one server; further ones are refused, "not processed". Of one connection at most
+    ``max_calls`` can wait."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -15,9 +15,9 @@ from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from wireproto.connection import Connection, Role
+from wireproto.connection import Connection, PayloadTooLarge, Role, State
 from wireproto.dispatch import Identity, Outcome, Table
-from wireproto.errors import CallError, HandshakeError, LocalProtocolError, RemoteProtocolError
+from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
 from wireproto.events import (
     NEED_DATA,
     CancelReceived,
@@ -83,7 +83,6 @@ class Session:
         "_socket",
         "_stalled_since",
         "_table",
-        "_waiting",
         "address",
         "closed",
         "codec",
@@ -115,7 +114,6 @@ class Session:
         self._table: Table | None = None
         self._calls: dict[int, Call] | None = None
         self._batch: deque[Call] | None = None
-        self._waiting = 0  # calls of this connection in the run queue
         self._more = False  # a posted turn will take further frames
         self._output: bytearray | None = None  # what the kernel did not take yet
         self._registered = 0  # the mask the poller has
@@ -294,12 +292,17 @@ class Session:
         if self._eof:
             self._settle_down_locked()
             return
-        # The reason must reach a peer that is still sending: closing with unread input would reset the connection.
-        self._linger_until = time.monotonic() + self.server.limits.linger
-        self._shutdown_write_locked()
+        self._linger_locked()
 
     def _fail_connection_locked(self, reason: str, problem: str) -> None:
-        self.connection.fail(RemoteProtocolError(reason, problem, Status.RESOURCE_EXHAUSTED))
+        self._end_connection_locked(RemoteProtocolError(reason, problem, Status.RESOURCE_EXHAUSTED))
+
+    def _end_connection_locked(self, error: RemoteProtocolError) -> None:
+        """Fail the connection and take the end at once: nothing may be sent in between."""
+        self.connection.fail(error)
+        event = self.connection.next_event()
+        if type(event) is ConnectionEnded:
+            self._ended_locked(event.error)
 
     # ------------------------------------------------------------------ calls
 
@@ -328,7 +331,7 @@ class Session:
         self.flush()
 
     def _hand_over(self, call: Call) -> None:
-        if self._waiting >= self.server.limits.run_queue_per_connection or not self.pool.submit(call):
+        if not self.pool.submit(call):
             busy = CallError(
                 Status.RESOURCE_EXHAUSTED,
                 "SERVER_BUSY",
@@ -337,15 +340,9 @@ class Session:
                 retry_after_ms=100,
             )
             self.settle(call, busy)
-        else:
-            with self.lock:
-                self._waiting += 1
 
     def run_call(self, call: Call, batch: "deque[Call] | None") -> None:
         """Run one handler and settle what it gave; ``batch`` None on a follower."""
-        if batch is None:
-            with self.lock:
-                self._waiting -= 1
         if call.answered:
             # It expired or was cancelled in the queue; only its place among the calls in flight is left to give back.
             self.settle(call, b"")
@@ -383,16 +380,12 @@ class Session:
                     self._calls.pop(call.call_id, None)
                 try:
                     self.connection.send_response(call.call_id, outcome)
-                except LocalProtocolError as error:
-                    self._too_large_locked(call, error)
+                except PayloadTooLarge as error:
+                    self.connection.send_error(call.call_id, _too_large(error))
             elif isinstance(outcome, CallError):
                 self._end_call_locked(call, outcome)
             if self._eof or self._draining:
                 self._settle_down_locked()
-
-    def _too_large_locked(self, call: Call, error: LocalProtocolError) -> None:
-        answer = CallError(Status.RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE", str(error), retry=Retry.MAYBE_PROCESSED)
-        self.connection.send_error(call.call_id, answer)
 
     def _go_on(self, call: Call, outcome: Outcome) -> None:
         """The handler gave a deferred answer or a stream."""
@@ -466,7 +459,6 @@ class Session:
             self._errors = Bucket(limits.errors_per_minute / 60, limits.errors_per_minute)
         if not self._errors.take():
             self._fail_connection_locked("TOO_MANY_ERRORS", "too many requests that cannot be understood")
-            self.pool.post(self._continue)  # to take the end that fail() queued
 
     # ------------------------------------------------------------------ streams
 
@@ -486,8 +478,8 @@ class Session:
             return False
         try:
             self.connection.send_item(call.call_id, payload)
-        except LocalProtocolError as error:
-            raise CallError(Status.RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE", str(error)) from error
+        except PayloadTooLarge as error:
+            raise _too_large(error) from error
         return True
 
     def end_stream_locked(self, call: Call, error: CallError | None) -> None:
@@ -605,13 +597,11 @@ class Session:
                 return
             if self.handshaking and now - self.started > limits.hello_timeout:
                 problem = f"no HELLO within {limits.hello_timeout:g} s"
-                self.connection.fail(RemoteProtocolError("HELLO_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
-                self._take_locked()
+                self._end_connection_locked(RemoteProtocolError("HELLO_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
                 return
             if self._frame_deadline is not None and now > self._frame_deadline and not self._paused:
                 problem = "a frame was begun and not finished in time"
-                self.connection.fail(RemoteProtocolError("FRAME_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
-                self._take_locked()
+                self._end_connection_locked(RemoteProtocolError("FRAME_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
                 return
             if self._calls:
                 self._expire_calls_locked(now)
@@ -619,7 +609,12 @@ class Session:
             heartbeat = self.connection.heartbeat_ms / 1000
             if silent > limits.idle_timeout and not self._eof:
                 self._close_locked(f"silent for {limits.idle_timeout:g} s")
-            elif heartbeat and now - max(self._last_heard, self._pinged) > heartbeat and not self.handshaking:
+            elif (
+                heartbeat
+                and now - max(self._last_heard, self._pinged) > heartbeat
+                and not self.handshaking
+                and not self._eof
+            ):
                 self._pinged = now
                 self.connection.send_ping(HEARTBEAT)
                 self.flush_locked()
@@ -643,10 +638,11 @@ class Session:
             if self.closed or self._draining:
                 return
             self._draining = True
-            if self.handshaking:
-                self._close_locked("shutting down")
+            if self.handshaking or self._linger_until is not None:
+                self._close_locked("")
                 return
-            self.connection.send_goaway(error)
+            if self.connection.state is State.OPEN:  # a peer that closed its side is not told
+                self.connection.send_goaway(error)
             for call in list((self._calls or {}).values()):
                 if call.stream is not None:
                     self._expire_locked(call, error)
@@ -663,8 +659,21 @@ class Session:
         if self.closed or self._calls or self._batch or self._more:
             return
         self.flush_locked()
-        if self._pending_locked() == 0:
+        if self._pending_locked():
+            return
+        if self._eof:
             self._close_locked("")
+        else:
+            self._linger_locked()
+
+    def _linger_locked(self) -> None:
+        """Shut down writing, and read and drop for a while: closing with unread input would reset the connection, and the
+        peer would lose our last words.
+        """
+        if self._linger_until is None:
+            self._linger_until = time.monotonic() + self.server.limits.linger
+            self.connection.close()
+            self._shutdown_write_locked()
 
     def _shutdown_write_locked(self) -> None:
         if self._output:
@@ -700,3 +709,12 @@ class Session:
         self._abandon_locked(why or "the connection was closed")
         if why:
             self.server.note(self.address, "closed", why)
+
+
+def _too_large(error: PayloadTooLarge) -> CallError:
+    return CallError(
+        Status.RESOURCE_EXHAUSTED,
+        "RESPONSE_TOO_LARGE",
+        f"the answer cannot be sent: {error}",
+        retry=Retry.MAYBE_PROCESSED,
+    )

@@ -1,0 +1,117 @@
+"""A hand-driven client for server tests: one socket and one sans-IO connection, so that a test can also misbehave."""
+
+import socket
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from wireproto import codecs
+from wireproto.connection import Connection, Role
+from wireproto.events import NEED_DATA, ConnectionEnded, ErrorReceived, Event, ResponseReceived, WelcomeReceived
+from wireproto.handshake import Hello
+from wireproto.limits import Limits
+from wireproto.metadata import Metadata, pack_metadata
+from wireproto.schema import Message, Method, Service, StreamMethod
+from wireproto.server import Server
+
+E = TypeVar("E")
+Operation = Method[Any, Any] | StreamMethod[Any, Any]
+
+
+class Peer:
+    """A connected client that does only what it is told."""
+
+    def __init__(self, server: Server, service: Service, *, codec: str = "msgpack", hello: bool = True) -> None:
+        self.service = service
+        self.codec = codecs.get(codec)
+        self.limits = Limits()
+        self.connection = Connection(Role.CLIENT, self.limits)
+        self.socket = socket.create_connection(server.address, timeout=20)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hello:
+            self.connection.send_hello(self.hello())
+            self.expect(WelcomeReceived)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.socket.close()
+
+    def hello(self) -> Hello:
+        return Hello(
+            min_version=1,
+            max_version=self.service.version,
+            codecs=((self.codec.id, self.codec.name),),
+            max_frame=self.limits.max_frame,
+            service=self.service.full_name,
+            digests=self.service.digests(self.service.version),
+        )
+
+    def flush(self) -> None:
+        if data := self.connection.data_to_send():
+            self.socket.sendall(data)
+
+    def event(self) -> Event:
+        """The next event; sends first what is queued."""
+        while True:
+            event = self.connection.next_event()
+            if event is not NEED_DATA:
+                assert not isinstance(event, type(NEED_DATA))
+                return event
+            self.flush()
+            if data := self.socket.recv(65536):
+                self.connection.receive_data(data)
+            else:
+                self.connection.receive_eof()
+
+    def expect(self, kind: type[E]) -> E:
+        """The next event, which must be of ``kind``."""
+        event = self.event()
+        assert isinstance(event, kind), event
+        return event
+
+    def start(self, method: Operation, request: Message, metadata: Metadata | None = None) -> int:
+        """Queue a request; its call id."""
+        plan = self.codec.plan(method.request, self.connection.version, self.limits)
+        block = b"" if metadata is None else pack_metadata(metadata)
+        credit = None if metadata is None else metadata.credit
+        return self.connection.send_request(method.opcode, plan.encode(request), block, credit=credit)
+
+    def decode(self, method: Operation, payload: bytes) -> Any:
+        return self.codec.plan(method.response, self.connection.version, self.limits, request=False).decode(payload)
+
+    def call(self, method: Operation, request: Message, metadata: Metadata | None = None) -> Any:
+        """One call, answered."""
+        call_id = self.start(method, request, metadata)
+        event = self.expect(ResponseReceived)
+        assert event.call_id == call_id
+        return self.decode(method, event.payload)
+
+    def fail(self, method: Operation, request: Message, metadata: Metadata | None = None) -> Any:
+        """One call, refused: the error."""
+        call_id = self.start(method, request, metadata)
+        event = self.expect(ErrorReceived)
+        assert event.call_id == call_id
+        return event.error
+
+    def ended(self) -> ConnectionEnded:
+        """Read to the end; everything before it is dropped."""
+        while True:
+            event = self.event()
+            if isinstance(event, ConnectionEnded):
+                return event
+
+
+def until(condition: Callable[[], bool], what: str, timeout: float = 20.0) -> None:
+    """Wait for a condition that no event announces, such as the number of threads."""
+    import threading
+    import time
+
+    deadline = time.monotonic() + timeout
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"timed out waiting until {what}"
+        pause.wait(0.01)

@@ -1,0 +1,358 @@
+"""Unary calls over a real socket: order, blocking handlers, deferred answers, cancel, deadline, errors."""
+
+import logging
+import re
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.server.peer import Peer, until
+from tests.server.service import (
+    ADMIN,
+    BLOCK,
+    COUNT,
+    DEFER,
+    ECHO,
+    FAIL,
+    SERVICE,
+    SIGN_IN,
+    SIGN_OUT,
+    STALL,
+    WHO,
+    AdminRequest,
+    BlockRequest,
+    CountRequest,
+    DeferRequest,
+    DeferResponse,
+    EchoRequest,
+    FailRequest,
+    SignInRequest,
+    SignOutRequest,
+    Stage,
+    StallRequest,
+    WhoRequest,
+)
+from wireproto.dispatch import Handlers
+from wireproto.events import ErrorReceived, PongReceived, ResponseReceived
+from wireproto.limits import Limits
+from wireproto.metadata import Metadata
+from wireproto.server import Server
+from wireproto.status import Retry, Status
+
+
+def test_a_call_is_answered(peer: Peer) -> None:
+    """A request is answered by its handler's response."""
+    assert peer.call(ECHO, EchoRequest(text="hi")).text == "hi"
+
+
+def test_pipelined_calls_are_each_answered_once(peer: Peer) -> None:
+    """A batch of requests in one write gets one answer each, whatever the turn's size."""
+    ids = [peer.start(ECHO, EchoRequest(text=str(n))) for n in range(200)]
+    answers = {}
+    for _ in ids:
+        event = peer.expect(ResponseReceived)
+        answers[event.call_id] = peer.decode(ECHO, event.payload).text
+    assert answers == {call_id: str(n) for n, call_id in enumerate(ids)}
+
+
+@pytest.mark.parametrize("method", [BLOCK, STALL], ids=["declared", "unexpected"])
+def test_a_blocked_handler_in_a_batch_holds_up_nobody(
+    method: object, stage: Stage, server: Server, connect: Callable[..., Peer]
+) -> None:
+    """What is before and after a blocking call in one batch is answered while it blocks; so are other connections."""
+    peer, other = connect(server), connect(server)
+    first = peer.start(ECHO, EchoRequest(text="first"))
+    blocked = (
+        peer.start(BLOCK, BlockRequest(name="x")) if method is BLOCK else peer.start(STALL, StallRequest(name="x"))
+    )
+    last = peer.start(ECHO, EchoRequest(text="last"))
+    got = {peer.expect(ResponseReceived).call_id, peer.expect(ResponseReceived).call_id}
+    assert got == {first, last}
+    assert other.call(ECHO, EchoRequest(text="other")).text == "other"
+    stage.gate("x").set()
+    assert peer.expect(ResponseReceived).call_id == blocked
+
+
+def test_a_method_that_stalled_once_is_handed_over_until_it_is_quick_again(
+    stage: Stage, serve: Callable[..., Server], connect: Callable[..., Peer]
+) -> None:
+    """A method seen to block runs on followers from then on, and on the leader again after it was quick."""
+    server = serve()
+    peer = connect(server)
+    stage.gate("once").set()
+    peer.call(STALL, StallRequest(name=""))
+    call_id = peer.start(STALL, StallRequest(name="slow"))
+    peer.flush()
+    assert stage.inside("slow").wait(10)
+    stage.gate("slow").set()
+    assert peer.expect(ResponseReceived).call_id == call_id
+    for _ in range(20):
+        peer.call(STALL, StallRequest(name=""))
+
+
+def test_deferred_answers_are_sent_when_they_are_there(stage: Stage, peer: Peer) -> None:
+    """A handler that returns a future is answered on completion, in the order of completion."""
+    ids = [peer.start(DEFER, DeferRequest(name=str(n))) for n in range(64)]
+    peer.flush()
+    for n in reversed(range(64)):
+        stage.future(str(n)).set_result(DeferResponse(name=str(n)))
+    answers = {}
+    for _ in ids:
+        event = peer.expect(ResponseReceived)
+        answers[event.call_id] = peer.decode(DEFER, event.payload).name
+    assert answers == {call_id: str(n) for n, call_id in enumerate(ids)}
+
+
+def test_a_deferred_failure_is_an_incident(stage: Stage, peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
+    """An exception set on a future is answered INTERNAL, without its text."""
+    peer.start(DEFER, DeferRequest(name="f"))
+    peer.flush()
+    stage.future("f").set_exception(ValueError("secret"))
+    error = peer.expect(ErrorReceived).error
+    assert error.status is Status.INTERNAL
+    assert "secret" not in str(error)
+    assert "secret" in caplog.text
+
+
+def test_cancelling_a_deferred_call_answers_it_and_cancels_its_future(stage: Stage, peer: Peer) -> None:
+    """CANCEL of a deferred call is answered CANCELLED at once, and the future learns of it."""
+    call_id = peer.start(DEFER, DeferRequest(name="c"))
+    peer.flush()
+    future = stage.future("c")
+    peer.connection.send_cancel(call_id)
+    peer.flush()
+    until(future.cancelled, "the future is cancelled")
+    assert peer.call(ECHO, EchoRequest(text="on")).text == "on"
+
+
+def test_a_running_handler_sees_that_its_call_was_cancelled(stage: Stage, peer: Peer) -> None:
+    """CANCEL reaches the context of a running handler; its answer is dropped and the connection lives."""
+    call_id = peer.start(BLOCK, BlockRequest(name="c"))
+    peer.flush()
+    assert stage.inside("c").wait(10)
+    peer.connection.send_cancel(call_id)
+    peer.flush()
+    until(lambda: stage.contexts["c"].cancelled, "the context is cancelled")
+    stage.gate("c").set()
+    assert peer.call(ECHO, EchoRequest(text="on")).text == "on"
+
+
+def test_a_cancelled_call_counts_until_its_handler_returns(
+    stage: Stage, serve: Callable[..., Server], connect: Callable[..., Peer]
+) -> None:
+    """Starting and cancelling does not get more handlers running than calls are allowed in flight."""
+    peer = connect(serve(limits=Limits(max_calls=2)))
+    for name in ("a", "b"):
+        call_id = peer.start(BLOCK, BlockRequest(name=name))
+        peer.flush()
+        assert stage.inside(name).wait(10)
+        peer.connection.send_cancel(call_id)
+    assert peer.fail(ECHO, EchoRequest()).reason == "TOO_MANY_CALLS"
+    stage.open_gates()
+    until(lambda: _echoes(peer), "the handlers are back")
+
+
+def _echoes(peer: Peer) -> bool:
+    peer.start(ECHO, EchoRequest())
+    return isinstance(peer.event(), ResponseReceived)
+
+
+def test_a_deadline_ends_a_call_that_is_running(stage: Stage, peer: Peer) -> None:
+    """A call is answered DEADLINE_EXCEEDED while its handler is still at it."""
+    peer.start(BLOCK, BlockRequest(name="d"), Metadata(deadline_ms=50))
+    error = peer.expect(ErrorReceived).error
+    assert (error.status, error.reason, error.retry) == (Status.DEADLINE_EXCEEDED, "DEADLINE", Retry.MAYBE_PROCESSED)
+    assert stage.contexts["d"].remaining() == 0.0
+    assert stage.contexts["d"].cancelled
+
+
+def test_a_deadline_that_passed_keeps_the_handler_from_starting(peer: Peer, stage: Stage) -> None:
+    """A call whose deadline is over when its turn comes is refused, not processed."""
+    error = peer.fail(BLOCK, BlockRequest(name="late"), Metadata(deadline_ms=0))
+    assert (error.status, error.retry) == (Status.DEADLINE_EXCEEDED, Retry.NOT_PROCESSED)
+    assert "late" not in stage.contexts
+
+
+def test_unknown_opcodes_and_bad_payloads_fail_their_call_only(peer: Peer) -> None:
+    """A call that cannot be understood is answered with a typed error, and the connection lives."""
+    peer.connection.send_request(0x99, b"")
+    error = peer.expect(ErrorReceived).error
+    assert (error.status, error.reason) == (Status.UNIMPLEMENTED, "UNKNOWN_OPCODE")
+    peer.connection.send_request(ECHO.opcode, b"\xff\xff")
+    error = peer.expect(ErrorReceived).error
+    assert (error.status, error.reason) == (Status.INVALID_ARGUMENT, "BAD_PAYLOAD")
+    assert peer.call(ECHO, EchoRequest(text="on")).text == "on"
+
+
+def test_too_many_errors_close_the_connection(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
+    """A peer that sends only nonsense is closed, and told why."""
+    peer = connect(serve(limits=Limits(errors_per_minute=3)))
+    for _ in range(5):
+        peer.connection.send_request(0x99, b"")
+    error = peer.ended().error
+    assert error is not None
+    assert error.reason == "TOO_MANY_ERRORS"
+
+
+def test_metadata_that_must_be_understood_fails_its_call(peer: Peer) -> None:
+    """An unknown critical metadata key is answered UNIMPLEMENTED; the connection lives."""
+    peer.connection.send_request(ECHO.opcode, b"", b"\xfe\x00\x00")
+    assert peer.expect(ErrorReceived).error.reason == "UNKNOWN_METADATA"
+    assert peer.call(ECHO, EchoRequest(text="on")).text == "on"
+
+
+@pytest.mark.parametrize("how", ["undeclared", "exit", "type", "raise"])
+def test_handler_failures_are_incidents(how: str, peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever a handler raises is INTERNAL with an incident number; the text stays in the log."""
+    with caplog.at_level(logging.ERROR):
+        error = peer.fail(FAIL, FailRequest(how=how))
+    assert (error.status, error.reason) == (Status.INTERNAL, "INTERNAL")
+    assert "secret" not in str(error)
+    found = re.search(r"incident ([0-9a-f]{8})", error.message)
+    assert found is not None
+    assert found[1] in caplog.text
+    assert peer.call(ECHO, EchoRequest(text="on")).text == "on"
+
+
+def test_a_declared_abort_arrives_as_it_was_raised(peer: Peer) -> None:
+    """Status, reason, message and retry advice of an abort reach the caller."""
+    error = peer.fail(FAIL, FailRequest(how="declared"))
+    assert (error.status, error.reason, error.message) == (Status.ABORTED, "DECLARED", "as told")
+    assert (error.retry, error.retry_after_ms) == (Retry.NOT_PROCESSED, 7)
+
+
+def test_requests_above_the_methods_limit_are_refused(peer: Peer) -> None:
+    """A payload longer than max_request is RESOURCE_EXHAUSTED before it is decoded."""
+    assert peer.fail(FAIL, FailRequest(how="x" * 2000)).reason == "REQUEST_TOO_LARGE"
+
+
+def test_an_answer_above_the_peers_limit_is_an_error(peer: Peer) -> None:
+    """A response longer than the peer accepts is answered RESPONSE_TOO_LARGE and never sent."""
+    assert peer.fail(ECHO, EchoRequest(size=2 * 1024 * 1024)).reason == "RESPONSE_TOO_LARGE"
+    assert peer.call(ECHO, EchoRequest(size=1000_000)).text == "x" * 1000_000
+
+
+def test_identity_matrix(peer: Peer) -> None:
+    """Own authorization, else the connection's identity, else none, against none, met and unmet ``requires``."""
+    user, admin, bad = (Metadata(authorization=text) for text in ("user:ann", "admin:bob", "nonsense"))
+    requests = {WHO: WhoRequest(), ADMIN: AdminRequest(), ECHO: EchoRequest()}
+
+    def verdict(method: object, metadata: Metadata | None) -> str:
+        request = requests[method]  # type: ignore[index]
+        call_id = peer.start(method, request, metadata)  # type: ignore[arg-type]
+        event = peer.event()
+        assert isinstance(event, ResponseReceived | ErrorReceived)
+        assert event.call_id == call_id
+        if isinstance(event, ErrorReceived):
+            return event.error.status.name
+        return str(getattr(peer.decode(method, event.payload), "name", ""))  # type: ignore[arg-type]
+
+    rows = [verdict(method, metadata) for method in requests for metadata in (None, user, admin, bad)]
+    assert rows == [
+        *("UNAUTHENTICATED", "ann", "PERMISSION_DENIED", "UNAUTHENTICATED"),
+        *("UNAUTHENTICATED", "PERMISSION_DENIED", "bob", "UNAUTHENTICATED"),
+        *("", "", "", ""),
+    ]
+    peer.call(SIGN_IN, SignInRequest(name="cat", capabilities=["user"]))
+    rows = [verdict(method, metadata) for method in requests for metadata in (None, user, admin, bad)]
+    assert rows == [
+        *("cat", "ann", "PERMISSION_DENIED", "UNAUTHENTICATED"),
+        *("PERMISSION_DENIED", "PERMISSION_DENIED", "bob", "UNAUTHENTICATED"),
+        *("", "", "", ""),
+    ]
+    peer.call(SIGN_OUT, SignOutRequest())
+    assert verdict(WHO, None) == "UNAUTHENTICATED"
+
+
+def test_a_revoked_identity_counts_as_none(stage: Stage, server: Server, connect: Callable[..., Peer]) -> None:
+    """Revoking an identity signs out every connection that has it."""
+    first, second = connect(server), connect(server)
+    for each in (first, second):
+        each.call(SIGN_IN, SignInRequest(name="dan", capabilities=["user"]))
+    stage.identities["dan"].revoke()
+    assert second.fail(WHO, WhoRequest()).status is Status.UNAUTHENTICATED
+    assert first.call(WHO, WhoRequest()).name == "dan"
+
+
+def test_a_method_without_handler_is_unimplemented(
+    connect: Callable[..., Peer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A declared method that has no handler is answered so, and the server says so when it starts."""
+    with Server(Handlers(SERVICE), codecs=["msgpack"]) as server:
+        assert "Echo has no handler" in caplog.text
+        assert connect(server).fail(ECHO, EchoRequest()).reason == "NO_HANDLER"
+
+
+def test_saturation_by_blocked_handlers(
+    stage: Stage, serve: Callable[..., Server], connect: Callable[..., Peer]
+) -> None:
+    """With every follower blocked and the run queue full, PINGs, refusals and quick calls are still answered."""
+    peer = connect(serve(limits=Limits(run_queue=5), workers=4))
+    for _ in range(20):
+        peer.call(ECHO, EchoRequest())
+    blocked = [peer.start(BLOCK, BlockRequest(name="s")) for _ in range(12)]
+    refused = [peer.expect(ErrorReceived) for _ in range(12 - 2 - 5)]
+    assert {event.error.reason for event in refused} == {"SERVER_BUSY"}
+    assert {event.error.retry for event in refused} == {Retry.NOT_PROCESSED}
+    peer.connection.send_ping(b"12345678")
+    assert peer.expect(PongReceived).data == b"12345678"
+    assert peer.call(ECHO, EchoRequest(text="quick")).text == "quick"
+    stage.gate("s").set()
+    answered = {peer.expect(ResponseReceived).call_id for _ in range(7)}
+    assert answered == set(blocked) - {event.call_id for event in refused}
+
+
+def test_a_queued_call_whose_deadline_passes_is_refused_unprocessed(
+    stage: Stage, serve: Callable[..., Server], connect: Callable[..., Peer]
+) -> None:
+    """A call that waits for a worker beyond its deadline is answered, and its handler never runs."""
+    peer = connect(serve(workers=2))
+    peer.start(BLOCK, BlockRequest(name="first"))
+    peer.flush()
+    assert stage.inside("first").wait(10)
+    late = peer.start(BLOCK, BlockRequest(name="second"), Metadata(deadline_ms=20))
+    event = peer.expect(ErrorReceived)
+    assert (event.call_id, event.error.reason) == (late, "DEADLINE")
+    stage.gate("first").set()
+    peer.expect(ResponseReceived)
+    assert peer.call(ECHO, EchoRequest(text="on")).text == "on"
+    assert "second" not in stage.contexts
+
+
+def test_handlers_run_beside_each_other(stage: Stage, server: Server, connect: Callable[..., Peer]) -> None:
+    """Blocking calls of one connection run on several workers at once."""
+    peer = connect(server)
+    for n in range(5):
+        peer.start(BLOCK, BlockRequest(name=str(n)))
+    peer.flush()
+    assert all(stage.inside(str(n)).wait(10) for n in range(5))
+    stage.open_gates()
+    assert len({peer.expect(ResponseReceived).call_id for _ in range(5)}) == 5
+
+
+def test_stream_methods_do_not_mix_with_unary_answers(peer: Peer) -> None:
+    """A stream method called without credit is idle and holds no worker; cancelling it is enough."""
+    call_id = peer.start(COUNT, CountRequest(upto=3), Metadata(credit=0))
+    assert peer.call(ECHO, EchoRequest(text="beside")).text == "beside"
+    peer.connection.send_cancel(call_id)
+    assert peer.call(ECHO, EchoRequest(text="after")).text == "after"
+
+
+def test_threads_of_one_process_share_a_connection_safely(server: Server, connect: Callable[..., Peer]) -> None:
+    """Many connections, each on its own thread, get their own answers."""
+    failures: list[str] = []
+
+    def work(name: str) -> None:
+        peer = connect(server)
+        for n in range(200):
+            if peer.call(ECHO, EchoRequest(text=f"{name}{n}")).text != f"{name}{n}":
+                failures.append(name)
+
+    threads = [threading.Thread(target=work, args=(f"t{n}-",)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert failures == []

@@ -1,0 +1,446 @@
+"""Connections over real sockets: refusals, deadlines, half-closes, limits, churn, shutdown."""
+
+import logging
+import os
+import re
+import resource
+import socket
+import struct
+import threading
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from tests.server.peer import Peer, until
+from tests.server.service import (
+    BLOCK,
+    COUNT,
+    DEFER,
+    ECHO,
+    FEED,
+    SERVICE,
+    BlockRequest,
+    CountRequest,
+    DeferRequest,
+    DeferResponse,
+    EchoRequest,
+    FeedRequest,
+    Stage,
+)
+from wireproto.connection import State
+from wireproto.errors import CallError, ConfigError, HandshakeError
+from wireproto.events import ConnectionEnded, ErrorReceived, GoAwayReceived, PingReceived, ResponseReceived
+from wireproto.limits import Limits
+from wireproto.metadata import Metadata
+from wireproto.server import Server
+from wireproto.status import Retry, Status
+
+
+def read_all(sock: socket.socket) -> bytes:
+    data = b""
+    while chunk := sock.recv(65536):
+        data += chunk
+    return data
+
+
+@pytest.mark.parametrize(
+    ("first", "text"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", b"400 Bad Request"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"400 Bad Request"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"TLS client"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", b"SSH client"),
+        (b"\xf5WP\x09", b"UNSUPPORTED_MAJOR"),
+        (b"\x00\x01\x02\x03\x04\x05", b""),
+    ],
+)
+def test_strangers_are_told_what_this_port_speaks(
+    first: bytes, text: bytes, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """First bytes that are no client's get an answer, a log line, and the end."""
+    with socket.create_connection(server.address, timeout=10) as sock:
+        sock.sendall(first)
+        assert text in read_all(sock)
+    until(lambda: "127.0.0.1" in caplog.text, "the log has a line")
+
+
+def test_log_lines_about_one_peer_are_sampled(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """Many strangers from one address make one line, and stay one line each whatever they sent."""
+    for _ in range(20):
+        with socket.create_connection(server.address, timeout=10) as sock:
+            sock.sendall(b"x\n\x1b[31mRED\n")
+            read_all(sock)
+    until(lambda: not server.sessions, "the strangers are gone")
+    lines = [record.getMessage() for record in caplog.records if record.name == "wireproto.server"]
+    assert len(lines) == 1
+    assert "\n" not in lines[0]
+    assert "\x1b" not in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "text"),
+    [
+        ({"min_version": 2, "max_version": 3}, "UNSUPPORTED_VERSION", "1 to 1"),
+        ({"codecs": ((1, "pipe"),)}, "UNSUPPORTED_CODEC", "msgpack"),
+        ({"service": "other.v1.OtherService"}, "UNKNOWN_SERVICE", SERVICE.full_name),
+        ({"digests": {ECHO.opcode: 12345}}, "CONTRACT_MISMATCH", "0x0001"),
+    ],
+)
+def test_refused_handshakes_list_what_is_supported(
+    change: dict[str, object], reason: str, text: str, server: Server, connect: Callable[..., Peer]
+) -> None:
+    """A HELLO with nothing in common is answered by a final ERROR that says what the server has."""
+    peer = connect(server, hello=False)
+    hello = peer.hello()
+    values = {name: getattr(hello, name) for name in hello.__struct_fields__} | change
+    peer.connection.send_hello(type(hello)(**values))
+    error = peer.ended().error
+    assert isinstance(error, HandshakeError)
+    assert error.reason == reason
+    assert text in error.message
+
+
+def test_a_bad_header_ends_the_connection_with_a_reason(peer: Peer) -> None:
+    """After a header that breaks a rule the peer reads a final ERROR, also while it goes on sending."""
+    peer.socket.sendall(struct.pack(">IBBBBHHI", 12, 3, 1, 2, 1, 1, 0, 1) + b"\0" * 100_000)
+    error = peer.ended().error
+    assert isinstance(error, CallError)
+    assert error.reason == "RESERVED_FLAGS"
+
+
+def test_a_frame_too_large_is_refused_from_its_header(peer: Peer) -> None:
+    """A length above the limit ends the connection before the body is sent."""
+    peer.socket.sendall(struct.pack(">I", 0x7FFF_FFFF))
+    error = peer.ended().error
+    assert isinstance(error, CallError)
+    assert error.reason == "FRAME_TOO_LARGE"
+
+
+def test_half_close_is_answered(stage: Stage, peer: Peer) -> None:
+    """A peer that shuts down its writing side still gets the answers in flight, then the end."""
+    first = peer.start(DEFER, DeferRequest(name="h"))
+    second = peer.start(ECHO, EchoRequest(text="e"))
+    peer.flush()
+    peer.socket.shutdown(socket.SHUT_WR)
+    assert peer.expect(ResponseReceived).call_id == second
+    stage.future("h").set_result(DeferResponse(name="h"))
+    assert peer.expect(ResponseReceived).call_id == first
+    assert peer.expect(ConnectionEnded).error is None
+
+
+def test_half_close_ends_streams(stage: Stage, peer: Peer) -> None:
+    """A stream ends CANCELLED when its peer can grant no more credit."""
+    peer.start(FEED, FeedRequest(name="h"), Metadata(credit=4))
+    peer.flush()
+    feed = stage.feed("h")
+    peer.socket.shutdown(socket.SHUT_WR)
+    assert peer.expect(ErrorReceived).error.status is Status.CANCELLED
+    assert feed.was_closed.wait(10)
+    peer.expect(ConnectionEnded)
+
+
+def test_a_reset_in_the_middle_of_a_frame_is_no_news(
+    server: Server, connect: Callable[..., Peer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """RST mid-frame closes the session without a traceback; others go on."""
+    peer, other = connect(server), connect(server)
+    peer.socket.sendall(struct.pack(">IBBBBHHI", 500, 3, 0, 2, 1, 1, 0, 1))
+    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.socket.close()
+    until(lambda: len(server.sessions) == 1, "the session is closed")
+    assert other.call(ECHO, EchoRequest(text="on")).text == "on"
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_hello_has_a_deadline(serve: Callable[..., Server]) -> None:
+    """A connection that sends no HELLO in time is told so and closed."""
+    server = serve(limits=Limits(hello_timeout=0.05))
+    with socket.create_connection(server.address, timeout=10) as sock:
+        assert b"HELLO_TIMEOUT" in read_all(sock)
+
+
+def test_a_dripped_frame_has_a_deadline(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
+    """A frame begun and not finished in time ends the connection, however often a byte comes."""
+    peer = connect(serve(limits=Limits(frame_timeout=0.2, frame_rate=1_000_000)))
+    peer.socket.sendall(struct.pack(">IBBBBHHI", 500, 3, 0, 2, 1, 1, 0, 1))
+    stop = threading.Event()
+
+    def drip() -> None:
+        while not stop.wait(0.05):
+            try:
+                peer.socket.sendall(b"x")
+            except OSError:
+                return
+
+    dripper = threading.Thread(target=drip)
+    dripper.start()
+    error = peer.ended().error
+    stop.set()
+    dripper.join(10)
+    assert isinstance(error, CallError)
+    assert error.reason == "FRAME_TIMEOUT"
+
+
+def test_a_peer_that_takes_nothing_is_closed(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
+    """Output that makes no progress for the write timeout closes the connection."""
+    server = serve(limits=Limits(write_timeout=0.3, max_calls=100))
+    peer = connect(server)
+    for _ in range(50):
+        peer.start(ECHO, EchoRequest(size=500_000))
+    peer.flush()
+    until(lambda: not server.sessions, "the session is closed")
+
+
+def test_pipelining_without_reading_does_not_grow_the_server(
+    serve: Callable[..., Server], connect: Callable[..., Peer]
+) -> None:
+    """A peer that only sends is paused at the watermark, and answered completely once it reads."""
+    server = serve(limits=Limits(high_watermark=200_000, low_watermark=50_000))
+    peer = connect(server)
+    sent = 0
+    peer.socket.setblocking(False)
+    idle = 0
+    while idle < 50:
+        if peer.connection.calls_in_flight < 250:
+            peer.start(ECHO, EchoRequest(size=40_000))
+            sent += 1
+        data = peer.connection.data_to_send()
+        try:
+            peer.socket.send(data) if data else None
+            idle += 0 if data else 1
+        except BlockingIOError:
+            idle += 1
+    session = next(iter(server.sessions.values()))
+    assert len(session._output or b"") < 200_000 + 64 * 41_000
+    peer.socket.settimeout(20)
+    for _ in range(sent):
+        peer.expect(ResponseReceived)
+
+
+def test_heartbeats_are_sent_in_silence(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
+    """After the agreed silence the server sends a PING; a PONG keeps the connection."""
+    peer = connect(serve(limits=Limits(heartbeat=0.1)))
+    for _ in range(2):
+        peer.expect(PingReceived)
+    assert peer.call(ECHO, EchoRequest(text="alive")).text == "alive"
+
+
+def test_a_silent_connection_is_closed(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
+    """A peer that never answers a PING is closed after the idle timeout."""
+    server = serve(limits=Limits(heartbeat=0.1, idle_timeout=0.5))
+    connect(server)
+    until(lambda: not server.sessions, "the session is closed")
+
+
+def test_a_ping_flood_ends_the_connection(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
+    """PINGs beyond the burst end the connection with a reason."""
+    peer = connect(serve(limits=Limits(ping_burst=5, pings_per_second=1)))
+    for _ in range(10):
+        peer.connection.send_ping(b"12345678")
+    error = peer.ended().error
+    assert isinstance(error, CallError)
+    assert error.reason == "TOO_MANY_PINGS"
+
+
+def test_a_cancel_flood_ends_the_connection(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
+    """Starting and cancelling beyond the burst ends the connection with a reason."""
+    peer = connect(serve(limits=Limits(cancel_burst=5, cancels_per_second=1)))
+    for n in range(10):
+        peer.connection.send_cancel(peer.start(DEFER, DeferRequest(name=str(n))))
+    error = peer.ended().error
+    assert isinstance(error, CallError)
+    assert error.reason == "TOO_MANY_CANCELS"
+
+
+def test_the_connection_limit_pauses_accepting(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
+    """At the limit new connections wait in the backlog, and are served when one ends."""
+    server = serve(limits=Limits(max_connections=2))
+    first, second = connect(server), connect(server)
+    waiting = connect(server, hello=False)
+    waiting.connection.send_hello(waiting.hello())
+    waiting.flush()
+    waiting.socket.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        waiting.event()
+    assert second.call(ECHO, EchoRequest(text="full")).text == "full"
+    first.socket.close()
+    waiting.socket.settimeout(20)
+    waiting.event()
+    assert waiting.call(ECHO, EchoRequest(text="in")).text == "in"
+
+
+def test_out_of_descriptors_the_server_rests_and_recovers(
+    server: Server, connect: Callable[..., Peer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """At EMFILE a connected client is served, the server does not spin, and accepts again once descriptors are back."""
+    peer = connect(server)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    waiting = [socket.socket() for _ in range(4)]
+    used = len(os.listdir("/proc/self/fd")) - 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
+    try:
+        for sock in waiting:
+            sock.connect(server.address)
+        until(lambda: "cannot accept" in caplog.text, "the log says so")
+        assert peer.call(ECHO, EchoRequest(text="still")).text == "still"
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        threading.Event().wait(1.0)
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for sock in waiting:
+            sock.close()
+    assert connect(server).call(ECHO, EchoRequest(text="again")).text == "again"
+
+
+def test_a_thousand_connections_on_32_threads(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
+    """A thousand connected clients are all answered, and cost no thread each."""
+    before = threading.active_count()
+    server = serve(workers=32)
+    peers = [connect(server) for _ in range(1000)]
+    for n, peer in enumerate(peers):
+        peer.start(ECHO, EchoRequest(text=str(n)))
+        peer.flush()
+    for n, peer in enumerate(peers):
+        assert peer.decode(ECHO, peer.expect(ResponseReceived).payload).text == str(n)
+    assert threading.active_count() - before <= 33  # the workers and their watchdog
+
+
+@pytest.mark.parametrize(
+    "count", [pytest.param(4000, marks=pytest.mark.slow), pytest.param(100_000, marks=pytest.mark.long)]
+)
+def test_churn_loses_no_innocent_connection(count: int, server: Server) -> None:
+    """Connections opened and closed at full speed by many threads: each innocent one is answered, rude ones or not."""
+    failures: list[BaseException] = []
+
+    def churn(number: int) -> None:
+        try:
+            for n in range(count // 8):
+                with Peer(server, SERVICE) as peer:
+                    if n % 3 == 1:
+                        peer.start(ECHO, EchoRequest(text="unread", size=1000))
+                        peer.flush()
+                        continue
+                    if n % 3 == 2:
+                        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    assert peer.call(ECHO, EchoRequest(text=f"{number}.{n}")).text == f"{number}.{n}"
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=churn, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(3600)
+    assert failures == []
+    until(lambda: not server.sessions, "all sessions are closed")
+
+
+def test_shutdown_finishes_what_is_in_flight(
+    stage: Stage, serve: Callable[..., Server], connect: Callable[..., Peer]
+) -> None:
+    """GOAWAY names the last call, later ones are refused unprocessed, calls in flight are answered, streams end."""
+    server = serve()
+    peer = connect(server)
+    feeding = peer.start(FEED, FeedRequest(name="s"), Metadata(credit=4))
+    blocked = peer.start(BLOCK, BlockRequest(name="s"))
+    peer.flush()
+    assert stage.inside("s").wait(10)
+    result: list[list[str]] = []
+    stopper = threading.Thread(target=lambda: result.append(server.shutdown(10)))
+    stopper.start()
+    going = peer.expect(GoAwayReceived)
+    assert going.last_call_id == blocked
+    ended = peer.expect(ErrorReceived)
+    assert (ended.call_id, ended.error.status) == (feeding, Status.UNAVAILABLE)
+    assert stage.feed("s").was_closed.wait(10)
+    assert peer.connection.state is State.DRAINING
+    # A request that crosses GOAWAY; the core would not let us send one now.
+    peer.socket.sendall(struct.pack(">IBBBBHHI", 12, 3, 0, 2, 1, ECHO.opcode, 0, blocked + 1))
+    stage.gate("s").set()
+    data = read_all(peer.socket)
+    assert b"SHUTTING_DOWN" in data
+    assert data.rindex(b"s") > 0
+    stopper.join(20)
+    assert result == [[]]
+
+
+def test_shutdown_is_bounded(stage: Stage, connect: Callable[..., Peer]) -> None:
+    """A handler that does not return is cut off at the time limit and named."""
+    server = Server(stage.handlers, codecs=["msgpack"], workers=4)
+    server.start()
+    peer = connect(server)
+    peer.start(BLOCK, BlockRequest(name="never"))
+    peer.flush()
+    assert stage.inside("never").wait(10)
+    survivors = server.shutdown(0.2)
+    assert len(survivors) == 1
+    assert re.fullmatch(r"wireproto-worker-\d", survivors[0])
+    stage.gate("never").set()
+    until(lambda: not any(thread.name == survivors[0] for thread in threading.enumerate()), "the worker has left")
+    server.poller.close()
+
+
+def test_two_servers_on_one_port_are_told_apart(server: Server, stage: Stage) -> None:
+    """An address in use is a ConfigError that says so."""
+    second = Server(stage.handlers, codecs=["msgpack"], port=server.address.port)
+    with pytest.raises(ConfigError, match="is in use"):
+        second.start()
+    second.poller.close()
+
+
+def test_settings_that_make_no_sense_are_refused(stage: Stage) -> None:
+    """Too few workers, no codec, unknown codecs and doubled services are ConfigErrors."""
+    with pytest.raises(ConfigError, match="workers"):
+        Server(stage.handlers, workers=1)
+    with pytest.raises(ConfigError, match="codec"):
+        Server(stage.handlers, codecs=[])
+    with pytest.raises(ConfigError, match="msgpack"):
+        Server(stage.handlers, codecs=["msgpak"])
+    with pytest.raises(ConfigError, match="twice"):
+        Server([stage.handlers, stage.handlers], codecs=["msgpack"])
+    with pytest.raises(ConfigError, match="at least one service"):
+        Server([])
+
+
+def test_idle_connections_are_small(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
+    """An idle session and its connection cost at most 4 KiB; measured with the client's half subtracted elsewhere."""
+    server = serve()
+    process = psutil.Process()
+    warm = [connect(server) for _ in range(50)]
+    assert len(warm) == 50
+    before = process.memory_info().rss
+    peers = [connect(server) for _ in range(400)]
+    for peer in peers:
+        peer.call(ECHO, EchoRequest(text="x"))
+    grown = process.memory_info().rss - before
+    # Both halves of the connection live in this process, so twice the figure is the bound.
+    assert grown / 400 < 2 * 4096
+
+
+def test_retry_advice_of_a_busy_server_is_safe(
+    stage: Stage, serve: Callable[..., Server], connect: Callable[..., Peer]
+) -> None:
+    """A refusal for load says "not processed", and indeed no handler ran."""
+    peer = connect(serve(limits=Limits(max_calls=1)))
+    peer.start(BLOCK, BlockRequest(name="one"))
+    peer.flush()
+    assert stage.inside("one").wait(10)
+    error = peer.fail(BLOCK, BlockRequest(name="two"))
+    assert (error.reason, error.retry) == ("TOO_MANY_CALLS", Retry.NOT_PROCESSED)
+    stage.gate("one").set()
+    peer.expect(ResponseReceived)
+    assert "two" not in stage.contexts
+
+
+def test_a_stream_beside_many_calls(peer: Peer) -> None:
+    """A long stream and pipelined calls share a connection without starving each other."""
+    peer.start(COUNT, CountRequest(upto=500), Metadata(credit=1000))
+    ids = {peer.start(ECHO, EchoRequest(text=str(n))) for n in range(100)}
+    while ids:
+        event = peer.event()
+        if isinstance(event, ResponseReceived):
+            ids.discard(event.call_id)
