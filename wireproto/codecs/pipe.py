@@ -1,0 +1,558 @@
+r"""Pipe text: the fields in order, separated by ``|``. It can be read on the wire and typed by hand.
+
+    ann|hello \p\p world|3|true|[1,2]|(x,\e)|{a:1,b:2}|\N
+
+In every string ``\``, ``|``, LF and CR are written ``\\``, ``\p``, ``\n``, ``\r``, so a ``|`` always ends a field.
+Lists, messages and maps are in brackets, where ``, : ( ) [ ] { }`` in strings are written ``\xHH`` and nothing is
+empty: the empty string is ``\e``. So in there a bracket or comma is structure, always, and one pattern cuts text into
+tokens. Only times have a colon that is not structure, and they are no keys: the first colon of a pair ends its key.
+
+Two functions are generated per message type and version. Those that read remember in ``at`` which field they are at: it
+costs nothing, and when one is wrong, it is the path.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final, NoReturn, cast
+
+from wireproto.codecs.base import Codec, M, Plan, compile_source, element_check, explain
+from wireproto.errors import DecodeError, EncodeError
+from wireproto.limits import Limits
+from wireproto.schema import Field, FieldType, Message, Scalar, compile_check, fields, message_types
+
+__all__ = ["PipeCodec"]
+
+
+class PipeCodec(Codec):
+    """Pipe text in UTF-8."""
+
+    name = "pipe"
+    id = 1
+
+    def compile(self, message_type: type[M], version: int, limits: Limits, *, request: bool) -> Plan[M]:
+        """Generate the two functions. A list or map is refused at the first element beyond ``limits.max_elements``."""
+        source = _Source(message_type, version)
+        count = element_check(message_type, version, limits.max_elements)
+        namespace: dict[str, object] = {
+            **_CALLED,
+            **source.classes,
+            "check": compile_check(message_type, version, request=request),
+            "count": count,
+            "failed": _failure(message_type.__name__, len(source.fields[message_type])),
+            "most": limits.max_elements,
+        }
+        text = source.text(message_type, "count(message, EncodeError)" if count else "")
+        made = compile_source(f"pipe {message_type.__qualname__} v{version}", text, namespace)
+        return Plan(made["encode"], made["decode"])
+
+
+# The generated code ---------------------------------------------------------------------------------------------
+
+_ENCODE = """
+def encode(message):
+    try:
+        check(message, EncodeError)
+        {count}
+        {values}
+        return f"{joined}".encode()
+    except EncodeError:
+        raise
+    except Exception as error:
+        raise EncodeError("{name}", explain(error)) from None
+"""
+
+# One search through all strings at once, as hardly any has something to escape.
+_ESCAPE = r"""
+        strings = {strings}
+        if "\\" in strings or "|" in strings or "\n" in strings or "\r" in strings:
+            {escaped}"""
+
+_DECODE = """
+def decode(payload):
+    at = ""
+    try:
+        text = payload.decode()
+        {split}
+        {values}
+        message = {label}({arguments})
+        check(message, DecodeError)
+        return message
+    except DecodeError:
+        raise
+    except Exception as error:
+        raise failed(error, at) from None
+"""
+
+_UNESCAPE = r"""
+        if "\\" in text or "\n" in text or "\r" in text:
+            if "\n" in text or "\r" in text:
+                refuse("has a raw line break; write \\n and \\r for those in strings, and end with none")
+            {unescaped}"""
+
+_WRITE_NESTED = """
+def write_{label}(message):
+    {values}
+    return f"({joined})"
+"""
+
+_READ_NESTED = """
+def read_{label}(token, take):
+    at = ""
+    try:
+        if token != "(":
+            refuse("is no message; write it as (field,field)")
+        {values}
+        if take() != ")":
+            refuse("does not have exactly {count} fields")
+        return {label}({arguments})
+    except Exception as error:
+        raise inside(error, at) from None
+"""
+
+_READ_LIST = """
+def read_{label}(token, take):
+    if token != "[":
+        refuse("is no list; write it as [a,b]")
+    made = []
+    token = take()
+    if token == "]":
+        return made
+    try:
+        while True:
+            if len(made) == most:
+                refuse_size(most)
+            made.append({item})
+            token = take()
+            if token == "]":
+                return made
+            if token != ",":
+                refuse("is not followed by a comma or the list's ]")
+            token = take()
+    except Exception as error:
+        raise inside(error, f"[{{len(made)}}]") from None
+"""
+
+_READ_MAP = """
+def read_{label}(token, take):
+    if token != "{{":
+        refuse("is no map; write it as {{key:value,key:value}}")
+    made = {{}}
+    token = take()
+    if token == "}}":
+        return made
+    try:
+        while True:
+            if len(made) == most:
+                refuse_size(most)
+            key, colon, token = token.partition(":")
+            if not colon:
+                refuse("has no colon after its key")
+            key = {key}
+            if key in made:
+                refuse("has a key that is there already")
+            if not token:
+                token = take()
+            made[key] = {item}
+            token = take()
+            if token == "}}":
+                return made
+            if token != ",":
+                refuse("is not followed by a comma or the map's }}")
+            token = take()
+    except Exception as error:
+        raise inside(error, f"[#{{len(made)}}]") from None
+"""
+
+
+class _Source:
+    """The generated code for one message type and those nested in it.
+
+    ``write_X`` and ``read_X`` are made for each nested message X, ``read_X_field`` for each list and map. Readers take
+    the token they begin with and a function that gives the next one.
+    """
+
+    def __init__(self, message_type: type[Message], version: int) -> None:
+        self.fields = {cls: fields(cls, version) for cls in message_types(message_type)}
+        # Numbered, since two classes of one name may meet where no service has looked at them.
+        self.labels = {cls: f"{cls.__name__}_{index}" for index, cls in enumerate(self.fields)}
+        self.classes: dict[str, object] = {label: cls for cls, label in self.labels.items()}
+        self.enums: dict[type[Any], str] = {}
+        for each in self.fields.values():
+            for field in each:
+                if field.type.scalar is Scalar.ENUM:
+                    label = self.enums.setdefault(_class(field.type), f"enum_{len(self.enums)}")
+                    self.classes[label] = _enum_reader(_class(field.type))
+
+    def text(self, message_type: type[Message], count: str) -> str:
+        """All of it; ``count`` is the statement that limits elements before encoding."""
+        nested = [cls for cls in self.fields if cls is not message_type]
+        return "".join(
+            [
+                *map(self._write_nested, nested),
+                *map(self._read_nested, nested),
+                *(
+                    self._read_container(cls, field)
+                    for cls, each in self.fields.items()
+                    for field in each
+                    if field.type.shape != "single"
+                ),
+                self._encode(message_type, count),
+                self._decode(message_type),
+            ]
+        )
+
+    # Writing
+
+    def _encode(self, cls: type[Message], count: str) -> str:
+        own = self.fields[cls]
+        lines = [f"f{field.number} = {self._written_field(field, inside=False)}" for field in own]
+        strings = [f"f{field.number}" for field in own if _is_plain_string(field.type)]
+        values = "\n        ".join(lines)
+        if strings:
+            joined = strings[0] if len(strings) == 1 else f'f"{"".join(f"{{{name}}}" for name in strings)}"'
+            escaped = "\n            ".join(f"{name} = escape({name})" for name in strings)
+            values += _ESCAPE.format(strings=joined, escaped=escaped)
+        return _ENCODE.format(
+            name=cls.__name__, count=count, values=values, joined="|".join(f"{{f{field.number}}}" for field in own)
+        )
+
+    def _write_nested(self, cls: type[Message]) -> str:
+        own = self.fields[cls]
+        return _WRITE_NESTED.format(
+            label=self.labels[cls],
+            values="\n    ".join(f"f{field.number} = {self._written_field(field, inside=True)}" for field in own),
+            joined=",".join(f"{{f{field.number}}}" for field in own),
+        )
+
+    def _written_field(self, field: Field, *, inside: bool) -> str:
+        kind, value = field.type, f"message.{field.name}"
+        if kind.shape == "list":
+            return f'"[" + ",".join([{self._written(kind, "x")} for x in {value}]) + "]"'
+        if kind.key is not None:
+            key = self._written(FieldType("single", kind.key), "k")
+            pairs = f'{key} + ":" + {self._written(kind, "x")} for k, x in sorted({value}.items())'
+            return f'"{{" + ",".join([{pairs}]) + "}}"'
+        if kind.optional:
+            item = self._written(kind, "x") if inside else self._written_outside(kind, "x")
+            return f"NONE if (x := {value}) is None else {item}"
+        if inside:
+            return self._written(kind, value)
+        return value if kind.scalar is Scalar.STR else self._written_outside(kind, value)
+
+    def _written_outside(self, kind: FieldType, x: str) -> str:
+        if kind.scalar is Scalar.STR:
+            return f"escape({x})"
+        return f"{x}.hex()" if kind.scalar is Scalar.BYTES else self._written(kind, x)
+
+    def _written(self, kind: FieldType, x: str) -> str:
+        """One value inside brackets, as an expression of type str."""
+        match kind.scalar:
+            case Scalar.STR:
+                return f"({x} if {x}.isalnum() else escape_inside({x}))"
+            case Scalar.BYTES:
+                return f"({x}.hex() or EMPTY)"
+            case Scalar.BOOL:
+                return f"(TRUE if {x} else FALSE)"
+            case Scalar.ENUM:
+                return f"str({x}._value_)"
+            case Scalar.DATETIME:
+                return f"stamp({x})"
+            case Scalar.MESSAGE:
+                return f"write_{self.labels[_class(kind)]}({x})"
+            case Scalar.INT | Scalar.UINT | Scalar.FLOAT:
+                return f"repr({x})"
+
+    # Reading
+
+    def _decode(self, cls: type[Message]) -> str:
+        own = self.fields[cls]
+        names = "".join(f"f{field.number}, " for field in own)
+        split = f'{names}= text.split("|", {len(own)})' if own else "() = text"
+        if any(Scalar.STR in (field.type.scalar, field.type.key) for each in self.fields.values() for field in each):
+            unescaped = [
+                f'at = ".{field.name}"; f{field.number} = {self._unescaped(field)}'
+                for field in own
+                if field.type.shape == "single" and field.type.scalar is Scalar.STR
+            ]
+            split += _UNESCAPE.format(unescaped="\n            ".join(unescaped))
+        lines = [
+            f'at = ".{field.name}"; f{field.number} = {self._read_field(cls, field)}'
+            for field in own
+            if field.type.shape != "single" or field.type.scalar is not Scalar.STR
+        ]
+        return _DECODE.format(
+            split=split, values="\n        ".join(lines), label=self.labels[cls], arguments=_arguments(own)
+        )
+
+    def _unescaped(self, field: Field) -> str:
+        name = f"f{field.number}"
+        return f"None if {name} == NONE else unescape({name})" if field.type.optional else f"unescape({name})"
+
+    def _read_field(self, cls: type[Message], field: Field) -> str:
+        kind, name = field.type, f"f{field.number}"
+        if kind.shape != "single":
+            return f"whole(read_{self.labels[cls]}_{field.name}, {name})"
+        if kind.scalar is Scalar.MESSAGE:
+            read = f"whole(read_{self.labels[_class(kind)]}, {name})"
+        elif kind.scalar is Scalar.BYTES:
+            read = f"octets({name})"
+        else:
+            read = self._read(kind, name)
+        return f"None if {name} == NONE else {read}" if kind.optional else read
+
+    def _read_nested(self, cls: type[Message]) -> str:
+        lines: list[str] = []
+        for field in self.fields[cls]:
+            if lines:
+                lines.append(f'if take() != ",": refuse("does not have exactly {len(self.fields[cls])} fields")')
+            lines.append(f'at = ".{field.name}"; token = take()')
+            if field.type.shape != "single":
+                read = f"read_{self.labels[cls]}_{field.name}(token, take)"
+            else:
+                read = self._read(field.type, "token")
+            lines.append(f"f{field.number} = {f'None if token == NONE else {read}' if field.type.optional else read}")
+        return _READ_NESTED.format(
+            label=self.labels[cls],
+            values="\n        ".join(lines),
+            count=len(self.fields[cls]),
+            arguments=_arguments(self.fields[cls]),
+        )
+
+    def _read_container(self, cls: type[Message], field: Field) -> str:
+        kind, label = field.type, f"{self.labels[cls]}_{field.name}"
+        if kind.key is None:
+            return _READ_LIST.format(label=label, item=self._read(kind, "token"))
+        key = self._read(FieldType("single", kind.key), "key")
+        return _READ_MAP.format(label=label, key=key, item=self._read(kind, "token"))
+
+    def _read(self, kind: FieldType, token: str) -> str:
+        """One value inside brackets, of a token that may be a delimiter: the functions called refuse those."""
+        match kind.scalar:
+            case Scalar.STR:
+                return f"({token} if {token}.isalnum() else unescape_inside({token}))"
+            case Scalar.BYTES:
+                return f"octets_inside({token})"
+            case Scalar.BOOL:
+                return f"truth({token})"
+            case Scalar.INT | Scalar.UINT:
+                return f"integer({token})"
+            case Scalar.FLOAT:
+                return f"real({token})"
+            case Scalar.ENUM:
+                return f"{self.enums[_class(kind)]}({token})"
+            case Scalar.DATETIME:
+                return f"instant({token})"
+            case Scalar.MESSAGE:
+                return f"read_{self.labels[_class(kind)]}({token}, take)"
+
+
+def _is_plain_string(kind: FieldType) -> bool:
+    return kind.shape == "single" and kind.scalar is Scalar.STR and not kind.optional
+
+
+def _arguments(own: tuple[Field, ...]) -> str:
+    return ", ".join(f"{field.name}=f{field.number}" for field in own)
+
+
+def _class(kind: FieldType) -> type[Any]:
+    """The enum or message class of a field type that has one."""
+    return cast(type[Any], kind.cls)
+
+
+# Errors on their way out ----------------------------------------------------------------------------------------
+
+
+class _RefusedError(Exception):
+    """A problem, and the path to it as far as it has come."""
+
+    def __init__(self, problem: str, path: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.path = path
+
+
+def _refuse(problem: str) -> NoReturn:
+    raise _RefusedError(problem)
+
+
+def _refuse_size(most: int) -> NoReturn:
+    raise _RefusedError(f"is one more than the {most} elements allowed")
+
+
+def _inside(error: Exception, where: str) -> _RefusedError:
+    """The same error, as seen from one level further out."""
+    if isinstance(error, _RefusedError):
+        error.path = where + error.path
+        return error
+    if isinstance(error, StopIteration):
+        return _RefusedError("ends before its bracket is closed", where)
+    return _RefusedError(explain(error), where)
+
+
+def _failure(name: str, count: int) -> Callable[[Exception, str], DecodeError]:
+    def failed(error: Exception, at: str) -> DecodeError:
+        if not at and type(error) is ValueError:
+            return DecodeError(name, f"does not have exactly {count} fields")
+        refused = _inside(error, at)
+        return DecodeError(name + refused.path, refused.problem)
+
+    return failed
+
+
+# What the generated code calls ----------------------------------------------------------------------------------
+
+_DELIMITERS: Final = ",:()[]{}"
+_tokens = re.compile(r"[,()\[\]{}]|[^,()\[\]{}]+").findall
+_hex_escapes: Final = [(delimiter, f"\\x{ord(delimiter):02x}") for delimiter in _DELIMITERS]
+
+# No payload holds it, since it is no UTF-8: so it can stand for a backslash until the escapes are gone.
+_STAND_IN: Final = "\udc5c"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\p").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _escape_inside(text: str) -> str:
+    if not text:
+        return "\\e"
+    text = _escape(text)
+    for delimiter, escape in _hex_escapes:
+        text = text.replace(delimiter, escape)
+    return text
+
+
+def _unescape(text: str, *, inside: bool = False) -> str:
+    # Replacing goes from left to right, so each pair of backslashes found is one escape; what is left begins others.
+    text = text.replace("\\\\", _STAND_IN).replace("\\p", "|").replace("\\n", "\n").replace("\\r", "\r")
+    if inside and "\\x" in text:
+        for delimiter, escape in _hex_escapes:
+            text = text.replace(escape, delimiter)
+    if "\\" in text:
+        _refuse("has an escape that does not exist there; a backslash is written twice")
+    return text.replace(_STAND_IN, "\\")
+
+
+def _unescape_inside(token: str) -> str:
+    if token in _DELIMITERS:
+        _refuse("is missing; the empty string is written \\e")
+    if ":" in token:
+        _refuse("has a raw colon; inside brackets it is written \\x3a")
+    if token == "\\e":
+        return ""
+    return _unescape(token, inside=True) if "\\" in token else token
+
+
+def _whole(read: Callable[[str, Callable[[], str]], object], text: str) -> object:
+    tokens = iter(_tokens(text))
+    value = read(next(tokens), tokens.__next__)
+    if next(tokens, None) is not None:
+        _refuse("goes on behind its closing bracket")
+    return value
+
+
+def _integer(token: str) -> int:
+    # 20 characters hold any 64 bits. Writing the number again is the cheapest test of the grammar: int() takes
+    # full-width digits, underscores, spaces and +5, too.
+    if len(token) <= 20:
+        try:
+            number = int(token)
+        except ValueError:
+            number = 0
+        if str(number) == token:
+            return number
+    _refuse("is no integer; write digits, no zero in front, and - when it is negative")
+
+
+_is_float = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?").fullmatch
+
+
+def _real(token: str) -> float:
+    if len(token) <= 64:
+        try:
+            number = float(token)
+        except ValueError:
+            number = 0.0
+        # Written by Python, so also nan, inf and -inf; or by somebody else, finite.
+        if repr(number) == token or (_is_float(token) and not math.isinf(number)):
+            return number
+    _refuse("is no float; write it as 1.5, -2, 1e-07, nan, inf or -inf")
+
+
+def _truth(token: str) -> bool:
+    if token == "true":
+        return True
+    if token == "false":
+        return False
+    _refuse("is no bool; write true or false")
+
+
+def _octets(token: str) -> bytes:
+    try:
+        octets = bytes.fromhex(token)
+    except ValueError:
+        octets = b""
+    if octets.hex() != token:
+        _refuse("is no bytes; write two lower-case hex digits for each byte")
+    return octets
+
+
+def _octets_inside(token: str) -> bytes:
+    return b"" if token == "\\e" else _octets(token)
+
+
+def _stamp(value: datetime) -> str:
+    return value.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def _instant(token: str) -> datetime:
+    if len(token) == 27:
+        try:
+            value = datetime.fromisoformat(token)
+        except ValueError:
+            pass
+        else:
+            if _stamp(value) == token:
+                return value
+    _refuse("is no time; write it in UTC as 2024-01-31T23:59:59.000000Z")
+
+
+def _enum_reader(cls: type[Any]) -> Callable[[str], object]:
+    members = {str(int(member)): member for member in cls}
+    known = ", ".join(members)
+
+    def read(token: str) -> object:
+        member = members.get(token)
+        if member is None:
+            _refuse(f"is no number of {cls.__name__}; it has {known}")
+        return member
+
+    return read
+
+
+_CALLED: Final[dict[str, object]] = {
+    "DecodeError": DecodeError,
+    "EMPTY": "\\e",
+    "EncodeError": EncodeError,
+    "FALSE": "false",
+    "NONE": "\\N",
+    "TRUE": "true",
+    "escape": _escape,
+    "escape_inside": _escape_inside,
+    "explain": explain,
+    "inside": _inside,
+    "instant": _instant,
+    "integer": _integer,
+    "octets": _octets,
+    "octets_inside": _octets_inside,
+    "real": _real,
+    "refuse": _refuse,
+    "refuse_size": _refuse_size,
+    "stamp": _stamp,
+    "truth": _truth,
+    "unescape": _unescape,
+    "unescape_inside": _unescape_inside,
+    "whole": _whole,
+}
