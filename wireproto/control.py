@@ -115,10 +115,10 @@ class FieldDescription(Message):
     """The message or enum, when ``kind`` is one of these."""
     optional: bool = False
     """Whether it may be absent (None)."""
-    required: bool = True
+    required: bool
     default: str = ""
     """JSON, when it is not required: bytes as hex, datetimes as RFC 3339, enums as their number."""
-    since: int = 1
+    since: int
     ignorable: bool = False
     ge: str = ""
     """Decimal, because the bounds of 64-bit integers do not fit a float; empty for none. The same for ``le``."""

@@ -33,7 +33,7 @@ def resolve(target: str, kind: type[T]) -> T:
     found = getattr(module, attribute, None) if attribute else None
     if isinstance(found, kind):
         return found
-    there = [f"{name}:{key}" for key, value in vars(module).items() if isinstance(value, kind) and key[0] != "_"]
+    there = [key for key, value in vars(module).items() if isinstance(value, kind) and key[0] != "_"]
     if not attribute:
         problem = f"{target!r} does not say which {kind.__name__}"
     elif found is None:
@@ -42,7 +42,8 @@ def resolve(target: str, kind: type[T]) -> T:
         problem = f"{target} is of type {type(found).__name__}, not {kind.__name__}"
     if not there:
         raise ConfigError(f"{problem}; the module has no {kind.__name__} at all")
-    raise ConfigError(f"{problem}; {_did_you_mean(target, there) or 'it has ' + ', '.join(there)}")
+    choices = ", ".join(f"{name}:{key}" for key in there)
+    raise ConfigError(f"{problem}; {_did_you_mean(attribute, there, f'{name}:') or f'it has {choices}'}")
 
 
 def _import(name: str) -> ModuleType:
@@ -75,7 +76,7 @@ def _neighbours(package: str) -> list[str]:
     return [f"{package}.{module.name}" for module in pkgutil.iter_modules(paths)]
 
 
-def _did_you_mean(wrong: str, there: list[str]) -> str:
+def _did_you_mean(wrong: str, there: list[str], prefix: str = "") -> str:
     folded = {name.casefold(): name for name in there}
     close = difflib.get_close_matches(wrong.casefold(), folded, n=1)
-    return f"did you mean {folded[close[0]]}?" if close else ""
+    return f"did you mean {prefix}{folded[close[0]]}?" if close else ""

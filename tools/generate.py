@@ -1,0 +1,34 @@
+"""Write the files that follow from the code: ``python tools/generate.py``, or compare them with ``--check``."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from wireproto.chat.contract import CHAT
+from wireproto.control import CONTROL
+from wireproto.protos import generate
+
+ROOT = Path(__file__).parent.parent
+
+
+def protos(*, check: bool) -> list[Path]:
+    """``protos/``: the opcode tables as ``.proto`` files, a module of buf's."""
+    return generate(ROOT / "protos", [CHAT, CONTROL], check=check)
+
+
+GENERATORS: list[Callable[..., list[Path]]] = [protos]
+"""Each writes what it makes unless ``check``, and gives back the files that are not, or were not, as they should be."""
+
+
+def main() -> None:
+    """Write what differs; with ``--check`` only name it, and fail if there is anything."""
+    check = sys.argv[1:] == ["--check"]
+    wrong = [path for generator in GENERATORS for path in generator(check=check)]
+    for path in wrong:
+        sys.stderr.write(f"{path.relative_to(ROOT)}: {'is not what the code says' if check else 'written'}\n")
+    if check and wrong:
+        sys.exit("run make generate, look at the difference, and commit it")
+
+
+if __name__ == "__main__":
+    main()

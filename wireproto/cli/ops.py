@@ -1,0 +1,73 @@
+"""``wireproto ops``: the opcode table of a service, for people and for programs."""
+
+import sys
+
+import click
+
+from wireproto.cli.command import Command, Failure
+from wireproto.cli.target import resolve
+from wireproto.cli.values import dumps, to_json
+from wireproto.control import MethodDescription, MethodShape, ServiceDescription, describe
+from wireproto.schema import Service
+
+__all__ = ["command"]
+
+_HEAD = ("OPCODE", "METHOD", "SHAPE", "REQUEST", "RESPONSE", "SINCE", "UNTIL", "REQUIRES", "REASONS")
+
+
+@click.command("ops", cls=Command)
+@click.argument("service", required=False, metavar="[MODULE:SERVICE]")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole description, with messages, fields and enums.")
+def command(service: str | None, as_json: bool) -> None:
+    """Print a service's opcode table: the chat's, or that of MODULE:SERVICE.
+
+    Aligned on a terminal, without the reasons for want of room; tab-separated with a heading when piped, a dash where
+    there is nothing.
+    """
+    description = describe(_chat() if service is None else resolve(service, Service))
+    if as_json:
+        click.echo(dumps(to_json(description), indent=2 if sys.stdout.isatty() else None))
+    elif sys.stdout.isatty():
+        click.echo(f"{description.full_name}, version {description.version}\n")
+        for line in _aligned(_rows(description)):
+            click.echo(line)
+    else:
+        for row in _rows(description):
+            click.echo("\t".join(row))
+
+
+def _chat() -> Service:
+    try:
+        from wireproto.chat.contract import CHAT
+    except ModuleNotFoundError as error:
+        raise Failure(
+            "there is no chat in this installation; name a service: wireproto ops MODULE:SERVICE", 2
+        ) from error
+    return CHAT
+
+
+def _rows(description: ServiceDescription) -> list[tuple[str, ...]]:
+    return [_HEAD, *map(_row, description.methods)]
+
+
+def _row(method: MethodDescription) -> tuple[str, ...]:
+    return (
+        f"0x{method.opcode:04x}",
+        method.name,
+        "stream" if method.shape is MethodShape.SERVER_STREAM else "unary",
+        method.request,
+        method.response,
+        str(method.since),
+        "-" if method.until is None else str(method.until),
+        method.requires or "-",
+        ",".join(method.reasons) or "-",
+    )
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns as wide as their longest cell, but for the last; one without a single value is left out."""
+    kept = [index for index in range(len(_HEAD) - 1) if any(row[index] != "-" for row in rows[1:])]
+    widths = [max(len(row[index]) for row in rows) for index in kept]
+    return [
+        "  ".join(row[index].ljust(width) for index, width in zip(kept, widths, strict=True)).rstrip() for row in rows
+    ]
