@@ -4,7 +4,6 @@ Everything else (pipe text, MessagePack, protobuf, the ``.proto`` file, the gRPC
 Fields are numbered by their order: append, never insert; a field added later needs a default and ``Since(2)``.
 """
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -46,10 +45,9 @@ PAGE_LIMIT = 100
 _HIDDEN = frozenset({"password", "token"})
 
 
-def _shown(message: Any) -> Iterator[tuple[str, object]]:
-    for name in message.__struct_fields__:
-        value = getattr(message, name)
-        yield name, "..." if name in _HIDDEN and value else value
+def _shown(message: Any) -> list[tuple[str, Any]]:
+    pairs = [(name, getattr(message, name)) for name in message.__struct_fields__]
+    return [(name, "..." if name in _HIDDEN and value else value) for name, value in pairs]
 
 
 def _repr(message: Any) -> str:
@@ -233,9 +231,9 @@ class PopUndeliveredResponse(Message):
 # Any method that reaches the store may be refused with these, through no fault of the caller:
 #   STORE_FULL    RESOURCE_EXHAUSTED: no room on the server's disk; nothing was written
 #   STORE_FAILED  UNAVAILABLE: the store cannot be read or written; the result may be unknown
-#   SERVER_BUSY   RESOURCE_EXHAUSTED: too much work waits already; not processed
-_READS = ("STORE_FAILED", "SERVER_BUSY")
-_WRITES = ("STORE_FULL", *_READS)
+# and, as any call, with SERVER_BUSY when too much work waits already.
+_READS = ("STORE_FAILED",)
+_WRITES = ("STORE_FULL", "STORE_FAILED")
 
 LOG_IN = Method(
     opcode=0,
@@ -311,7 +309,7 @@ RECEIVE_MESSAGES = StreamMethod(
     request=ReceiveMessagesRequest,
     response=ReceiveMessagesResponse,
     requires="account",
-    reasons=("BAD_AFTER", "ACKNOWLEDGED_TOO_MUCH", "TOO_MANY_STREAMS", "SIGNED_OUT", *_READS),
+    reasons=("BAD_AFTER", "WINDOW_TOO_LARGE", "ACKNOWLEDGED_TOO_MUCH", "TOO_MANY_STREAMS", "SIGNED_OUT", *_READS),
     doc="Streams the caller's messages: the undelivered ones first, then live. Returned credit acknowledges.",
 )
 

@@ -1,0 +1,278 @@
+"""The chat service: one handler for each method of the contract, over one open store.
+
+Handlers look at the request, hand the work to whoever may do it (the writer, the hashing threads), and return the
+future of the answer; none of them waits. What a method requires of its caller is judged by the dispatcher, from the
+contract.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Self
+
+from wireproto.chat.accounts import (
+    CreateAccount,
+    DeleteAccount,
+    check_name,
+    is_held,
+    list_accounts,
+    name_taken,
+)
+from wireproto.chat.contract import (
+    CHAT,
+    CREATE_ACCOUNT,
+    DELETE_ACCOUNT,
+    LOG_IN,
+    LOG_OUT,
+    POP_UNDELIVERED,
+    RECEIVE_MESSAGES,
+    SEND_MESSAGE,
+    WILD_CARD,
+    CreateAccountRequest,
+    CreateAccountResponse,
+    DeleteAccountRequest,
+    DeleteAccountResponse,
+    LogInRequest,
+    LogInResponse,
+    LogOutRequest,
+    LogOutResponse,
+    PopUndeliveredRequest,
+    PopUndeliveredResponse,
+    ReceiveMessagesRequest,
+    ReceiveMessagesResponse,
+    SendMessageRequest,
+    SendMessageResponse,
+    WildCardRequest,
+    WildCardResponse,
+)
+from wireproto.chat.expiry import Expire
+from wireproto.chat.live import MailboxStream, Streams
+from wireproto.chat.mailboxes import MAX_TEXT, Pop, Send, signed_out
+from wireproto.chat.passwords import HashPool, Passwords
+from wireproto.chat.sessions import (
+    ChatIdentity,
+    CloseSession,
+    OpenSession,
+    ResumeSession,
+    Sessions,
+    bad_credentials,
+)
+from wireproto.chat.store import Store
+from wireproto.chat.wildcard import Pattern
+from wireproto.dispatch import Context, Handlers, Identity, Subscription
+from wireproto.metadata import Metadata
+from wireproto.status import Status
+
+__all__ = ["ChatApp", "open_chat"]
+
+log = logging.getLogger("wireproto.chat")
+
+
+class ChatApp:
+    """The chat, ready to be served: ``Server(app.handlers, authenticate=app.authenticate)``.
+
+    Close it after the server. Made by ``open_chat``.
+
+    Attributes:
+        handlers: the handlers of ``contract.CHAT``.
+        store_path: the database file.
+    """
+
+    def __init__(self, store: Store, streams: Streams, passwords: Passwords) -> None:
+        self._store = store
+        self._streams = streams
+        self._passwords = passwords
+        self._sessions = Sessions(store)
+        self._hashing = HashPool()
+        self.store_path: Path = store.path
+        self.handlers = Handlers(CHAT)
+        register = self.handlers.register
+        register(LOG_IN)(self._log_in)
+        register(CREATE_ACCOUNT)(self._create_account)
+        register(WILD_CARD)(self._wild_card)
+        register(SEND_MESSAGE)(self._send_message)
+        register(LOG_OUT)(self._log_out)
+        register(DELETE_ACCOUNT)(self._delete_account)
+        register(RECEIVE_MESSAGES)(self._receive_messages)
+        register(POP_UNDELIVERED)(self._pop_undelivered)
+
+    def authenticate(self, metadata: Metadata, peer: str) -> Identity | None:
+        """Whose token a call carries in ``authorization: Bearer <token>``; what ``Server(authenticate=)`` takes."""
+        return self._sessions.authenticate(metadata, peer)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Writes done and transactions they took, since the chat was opened; their quotient is the average batch."""
+        return self._store.counts
+
+    def close(self, timeout: float = 10.0) -> bool:
+        """Finish the writes that wait and let go of the store.
+
+        Returns:
+            Whether that was done within ``timeout`` seconds.
+        """
+        self._hashing.close()
+        return self._store.close(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ handlers
+
+    def _log_in(self, request: LogInRequest, context: Context) -> "Future[LogInResponse]":
+        present = context.identity
+        if present is not None and not present.revoked:
+            context.abort(
+                Status.FAILED_PRECONDITION,
+                "ALREADY_SIGNED_IN",
+                f"this connection is signed in as {present.subject}; log out first",
+            )
+        name = request.username
+        check_name(name)
+        sessions = self._sessions
+        if request.token:
+
+            def resumed(account_id: int, token_hash: bytes, created_at: int, used_at: int) -> None:
+                context.sign_in(sessions.hold(name, account_id, token_hash, created_at, used_at))
+
+            return self._store.submit(ResumeSession(name, request.token, signed_in=resumed))
+
+        passwords = self._passwords
+        password = passwords.normalise(request.password)
+        answer: Future[LogInResponse] = Future()
+
+        def verify() -> None:
+            row = self._store.one(self._store.sql.account_by_name, name)
+            # Somebody unknown is verified too, against nobody's password: the answer and its time are the same.
+            if not passwords.verify(None if row is None else row[1], password) or row is None:
+                raise bad_credentials()
+            account_id, stored = row
+            new_hash = passwords.hash(password) if passwords.is_old(stored) else None
+
+            def opened(token_hash: bytes, created_at: int) -> None:
+                context.sign_in(sessions.hold(name, account_id, token_hash, created_at, created_at))
+
+            self._store.submit(OpenSession(answer, account_id, old_hash=stored, new_hash=new_hash, signed_in=opened))
+
+        self._hashing.submit(answer, verify)
+        return answer
+
+    def _create_account(self, request: CreateAccountRequest, context: Context) -> "Future[CreateAccountResponse]":
+        name = request.username
+        check_name(name)
+        password = self._passwords.checked(request.password)
+        answer: Future[CreateAccountResponse] = Future()
+
+        def create() -> None:
+            # Looked at first so that a taken name costs no hash; the writer looks again, and its look counts.
+            store = self._store
+            if any(is_held(deleted_at, store.now) for (deleted_at,) in store.rows(store.sql.name_uses, name)):
+                raise name_taken(name)
+            store.submit(CreateAccount(answer, name, self._passwords.hash(password)))
+
+        self._hashing.submit(answer, create)
+        return answer
+
+    def _wild_card(self, request: WildCardRequest, context: Context) -> WildCardResponse:
+        self._caller(context)
+        try:
+            pattern = Pattern(request.pattern)
+        except ValueError as error:
+            context.abort(Status.INVALID_ARGUMENT, "BAD_PATTERN", str(error))
+        return list_accounts(self._store, self._streams.online, pattern, request.after, request.limit)
+
+    def _send_message(self, request: SendMessageRequest, context: Context) -> "Future[SendMessageResponse]":
+        caller = self._caller(context)
+        body = request.text.encode()
+        if not 0 < len(body) <= MAX_TEXT:
+            context.abort(
+                Status.INVALID_ARGUMENT,
+                "BAD_TEXT",
+                f"a message is 1 to {MAX_TEXT} bytes of UTF-8; this one is {len(body)}",
+            )
+        return self._store.submit(Send(caller, request.recipient, body, context.metadata.idempotency_key))
+
+    def _log_out(self, request: LogOutRequest, context: Context) -> "Future[LogOutResponse]":
+        caller = self._caller(context)
+
+        def ended() -> None:
+            self._sessions.end(lambda identity: identity.token_hash == caller.token_hash)
+            caller.revoke()
+            context.sign_out()
+            self._streams.wake(caller.account_id)
+
+        return self._store.submit(CloseSession(caller.token_hash, ended=ended))
+
+    def _delete_account(self, request: DeleteAccountRequest, context: Context) -> "Future[DeleteAccountResponse]":
+        caller = self._caller(context)
+        if request.username != caller.subject:
+            context.abort(
+                Status.PERMISSION_DENIED,
+                "NOT_YOUR_ACCOUNT",
+                f"you are signed in as {caller.subject}; only {caller.subject} can be deleted here",
+            )
+
+        def ended() -> None:
+            self._sessions.end(lambda identity: identity.account_id == caller.account_id)
+            context.sign_out()
+            self._streams.wake(caller.account_id)
+
+        return self._store.submit(DeleteAccount(caller.account_id, force=request.force, ended=ended))
+
+    def _receive_messages(
+        self, request: ReceiveMessagesRequest, context: Context
+    ) -> Subscription[ReceiveMessagesResponse]:
+        stream = MailboxStream(self._store, self._streams, self._caller(context), request.after)
+        self._streams.add(stream)
+        return stream
+
+    def _pop_undelivered(self, request: PopUndeliveredRequest, context: Context) -> "Future[PopUndeliveredResponse]":
+        return self._store.submit(Pop(self._caller(context), request.limit))
+
+    def _caller(self, context: Context) -> ChatIdentity:
+        identity = context.identity
+        if not isinstance(identity, ChatIdentity):
+            raise signed_out()
+        self._sessions.touch(identity)
+        return identity
+
+
+def open_chat(
+    store_url: str | None = None,
+    *,
+    minimum_password: int = 12,
+    on_fatal: Callable[[BaseException], None] | None = None,
+    clock: Callable[[], float] = time.time,
+    passwords: Passwords | None = None,
+) -> ChatApp:
+    """Open the chat's store and make its service.
+
+    Args:
+        store_url: ``sqlite:///PATH`` or a path; None for ``$XDG_STATE_HOME/wireproto/chat.db``. Made when missing.
+        minimum_password: characters a new password must have; 1 to 128.
+        on_fatal: called once, on a thread of the store, when the store cannot be trusted any more (a failed fsync, a
+            corrupt page): from then on every call that needs it is refused, and the process should end with an error.
+        clock: seconds since 1970, UTC, for what is stored; tests give their own.
+        passwords: tests give one that hashes faster.
+
+    Returns:
+        The service. Close it when the server has shut down.
+
+    Raises:
+        ConfigError: the store cannot be used: another process has it, it is not writable, not a chat database, damaged,
+            or of a newer version. The text says what to do.
+    """
+
+    def fatal(error: BaseException) -> None:
+        if on_fatal is not None:
+            on_fatal(error)
+
+    streams = Streams()
+    passwords = passwords or Passwords(minimum=minimum_password)
+    store = Store(store_url, clock=clock, housekeeping=Expire, on_arrival=streams.tell, on_fatal=fatal)
+    return ChatApp(store, streams, passwords)

@@ -1,0 +1,141 @@
+"""Mailboxes: putting a message into one, and taking messages out of it a page at a time."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from wireproto.chat.contract import PAGE_LIMIT, ChatMessage, PopUndeliveredResponse, SendMessageResponse
+from wireproto.chat.expiry import KEY_STEP
+from wireproto.chat.sessions import ChatIdentity
+from wireproto.chat.transaction import KnownKey, Transaction
+from wireproto.chat.writer import Job
+from wireproto.errors import CallError
+from wireproto.status import Status
+
+__all__ = ["MAX_TEXT", "Pop", "Send", "moment", "signed_out"]
+
+MAX_TEXT = 16_384
+"""Bytes of UTF-8 in one message."""
+
+MAILBOX_MESSAGES = 10_000
+"""Undelivered messages in one mailbox."""
+
+MAILBOX_BYTES = 64 * 1024 * 1024
+"""... and bytes of their texts."""
+
+PAGE_BYTES = 192 * 1024
+"""What the texts of one page may come to in the worst codec, pipe, which writes some characters as four."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def moment(microseconds: int) -> datetime:
+    """A stored time as a datetime, exactly."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def signed_out() -> CallError:
+    """What a call is told whose session ended while it waited."""
+    return CallError(Status.UNAUTHENTICATED, "SIGN_IN_REQUIRED", "this session has ended; log in again")
+
+
+class Send(Job[SendMessageResponse]):
+    """Puts one message into a mailbox.
+
+    Args:
+        sender: whose session sends it.
+        recipient: the name of the account it goes to.
+        body: its text in UTF-8.
+        key: the idempotency key; empty for none.
+    """
+
+    __slots__ = ("_body", "_hash", "_recipient", "_sender")
+
+    def __init__(self, sender: ChatIdentity, recipient: str, body: bytes, key: bytes) -> None:
+        super().__init__(lookup=(sender.account_id, key) if key else None)
+        self._sender = sender
+        self._recipient = recipient
+        self._body = body
+        # No name holds a NUL, so two different requests never read the same.
+        self._hash = hashlib.blake2b(recipient.encode() + b"\0" + body, digest_size=16).digest() if key else b""
+
+    def apply(self, tx: Transaction) -> SendMessageResponse:
+        if self._sender.revoked:
+            raise signed_out()
+        if self.lookup is not None and (known := tx.known.get(self.lookup)) is not None:
+            return self._repeated(tx, known)
+        box = tx.mailbox(self._recipient)
+        if box is None:
+            raise CallError(
+                Status.NOT_FOUND,
+                "UNKNOWN_RECIPIENT",
+                f"there is no account {self._recipient[:32]!r}; list the accounts to see who there is",
+            )
+        if box.undelivered >= MAILBOX_MESSAGES or box.bytes_in - box.bytes_acked + len(self._body) > MAILBOX_BYTES:
+            raise CallError(
+                Status.RESOURCE_EXHAUSTED,
+                "MAILBOX_FULL",
+                f"the mailbox of {box.name} is full ({box.undelivered} messages wait); "
+                "send again when some of them were received",
+                retry_after_ms=60_000,
+            )
+        message_id, sequence = tx.append(box, self._sender.account_id, self._body)
+        if self.lookup is not None:
+            tx.remember(self.lookup, self._hash, message_id, sequence)
+        return SendMessageResponse(message_id=message_id, sequence=sequence)
+
+    def _repeated(self, tx: Transaction, known: KnownKey) -> SendMessageResponse:
+        if known.request_hash != self._hash:
+            raise CallError(
+                Status.ALREADY_EXISTS,
+                "KEY_CONFLICT",
+                "this idempotency key was used for another message; use a fresh key for each message",
+            )
+        if tx.now - known.used_at >= KEY_STEP and self.lookup is not None:
+            tx.run(tx.sql.key_touch, tx.now, *self.lookup)
+        return SendMessageResponse(message_id=known.message_id, sequence=known.sequence)
+
+
+class Pop(Job[PopUndeliveredResponse]):
+    """Takes the oldest undelivered messages of a mailbox and acknowledges them.
+
+    Args:
+        owner: whose mailbox.
+        limit: messages at most; 0 for a full page.
+    """
+
+    __slots__ = ("_limit", "_owner")
+
+    def __init__(self, owner: ChatIdentity, limit: int) -> None:
+        super().__init__()
+        self._owner = owner
+        self._limit = limit or PAGE_LIMIT
+
+    def apply(self, tx: Transaction) -> PopUndeliveredResponse:
+        box = tx.mailbox(self._owner.account_id)
+        if box is None or self._owner.revoked:
+            raise signed_out()
+        page: list[Sequence[Any]] = []
+        if box.undelivered:
+            tx.flush()
+            room = PAGE_BYTES
+            for row in tx.rows(tx.sql.messages_after, box.account_id, box.acked, self._limit):
+                room -= 4 * len(row[3])
+                if page and room < 0:
+                    break
+                page.append(row)
+        if page:
+            box.acked, box.bytes_acked = page[-1][0], page[-1][5]
+            tx.changed(box)
+        messages = [
+            ChatMessage(
+                sequence=sequence,
+                message_id=message_id,
+                sender=sender,
+                text=body.decode(),
+                sent_at=moment(sent_at),
+            )
+            for sequence, message_id, sender, body, sent_at, _ in page
+        ]
+        return PopUndeliveredResponse(messages=messages, remaining=box.undelivered)
