@@ -26,7 +26,7 @@ class Buffer:
     def __len__(self) -> int:
         return len(self.data) - self.at
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | bytearray | memoryview) -> None:
         """Add what was received; ``data`` is kept as it is when nothing waits."""
         if type(data) is not bytes:
             data = bytes(data)  # whoever lends a bytearray will write into it again
@@ -48,7 +48,8 @@ class Buffer:
 
     def peek(self, count: int) -> bytes:
         """The first ``count`` bytes, or fewer if fewer wait; they stay."""
-        return bytes(self.data[self.at : self.at + count])
+        with memoryview(self.data) as view:  # slicing a bytearray would copy twice
+            return bytes(view[self.at : self.at + count])
 
     def take(self, count: int) -> bytes | None:
         """Consume and return ``count`` bytes; None while fewer wait."""

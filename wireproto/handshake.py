@@ -343,12 +343,10 @@ class Stranger(NamedTuple):
     Attributes:
         error: says who it is, as far as that can be told.
         http: it would understand an HTTP answer.
-        other_major: it speaks our protocol, in a major version that is not ours.
     """
 
     error: RemoteProtocolError
     http: bool = False
-    other_major: bool = False
 
 
 _HTTP, _HTTP_2 = "an HTTP client", "an HTTP/2 client, as gRPC's are"
@@ -397,8 +395,7 @@ def recognise(first: bytes, *, by_client: bool) -> Stranger | Literal["ours", "u
     peer = "server" if by_client else "client"
     if first.startswith(PREAMBLE[:-1]):
         text = f"the {peer} speaks major version {first[len(PREAMBLE) - 1]} of the wire; spoken here: {MAJOR}"
-        error = RemoteProtocolError("UNSUPPORTED_MAJOR", text, Status.FAILED_PRECONDITION)
-        return Stranger(error, other_major=True)
+        return Stranger(RemoteProtocolError("UNSUPPORTED_MAJOR", text, Status.FAILED_PRECONDITION))
     who = ""
     for prefix, known in _SERVERS if by_client else _CLIENTS:
         if first.startswith(prefix):

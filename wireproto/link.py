@@ -139,7 +139,7 @@ class Link:
             return len(PREAMBLE) + HEADER.size
         return total_length(buffer.data, buffer.at, U32_MAX) or HEADER.size
 
-    def receive_data(self, data: bytes) -> None:
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Buffer what was received. Nothing is parsed yet, so nothing can go wrong here."""
         if self.state is State.CLOSED:
             self.discarded += len(data)

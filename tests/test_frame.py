@@ -1,0 +1,352 @@
+"""Frames: the header, its rules, and the fixed binary bodies."""
+
+import itertools
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.peers import attempt
+from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
+from wireproto.frame import (
+    HEADER,
+    HEADER_AFTER_LENGTH,
+    IGNORABLE,
+    KINDS,
+    MAX_ERROR_MESSAGE,
+    OF_CALLS,
+    OF_MESSAGES,
+    PREAMBLE,
+    Frame,
+    Kind,
+    check_header,
+    pack,
+    pack_credit,
+    pack_error,
+    pack_goaway,
+    total_length,
+    unpack,
+    unpack_credit,
+    unpack_empty,
+    unpack_error,
+    unpack_goaway,
+    unpack_ping,
+)
+from wireproto.status import Retry, Status
+
+U8 = st.integers(0, 0xFF)
+U16 = st.integers(0, 0xFFFF)
+U32 = st.integers(0, 0xFFFF_FFFF)
+REASONS = st.just("") | st.from_regex(r"[A-Z][A-Z0-9_]{0,63}", fullmatch=True)
+ERRORS = st.builds(
+    CallError,
+    st.sampled_from(list(Status)[1:]),
+    REASONS,
+    st.text(max_size=100),
+    retry=st.sampled_from(Retry),
+    retry_after_ms=U32,
+)
+
+
+def frame(kind: int, **changes: Any) -> Frame:
+    """A frame of ``kind`` whose header is as it must be on a connection with codec 2 and version 1."""
+    of_message, of_call = kind in OF_MESSAGES, kind in OF_CALLS
+    right = Frame(kind, 0, 2 * of_message, 1 * of_message, 0x10 * of_call, 7 * of_call, b"", b"")
+    return right._replace(**changes)
+
+
+def same(left: CallError, right: CallError) -> bool:
+    return (left.status, left.reason, left.message, left.retry, left.retry_after_ms) == (
+        right.status,
+        right.reason,
+        right.message,
+        right.retry,
+        right.retry_after_ms,
+    )
+
+
+def test_the_header_has_sixteen_bytes() -> None:
+    """The header is 16 bytes, twelve of them after the length."""
+    assert HEADER.size == 16
+    assert HEADER_AFTER_LENGTH == 12
+
+
+def test_kinds_keep_their_numbers() -> None:
+    """The kinds are numbered 1 to 12 and none is ignorable."""
+    names = "HELLO WELCOME REQUEST RESPONSE ITEM END ERROR CANCEL CREDIT PING PONG GOAWAY"
+    assert " ".join(kind.name for kind in Kind) == names
+    assert [int(kind) for kind in Kind] == list(range(1, 13)) == sorted(KINDS)
+    assert not any(kind & IGNORABLE for kind in Kind)
+
+
+def test_the_preamble_is_no_text_and_no_length() -> None:
+    """The preamble is not UTF-8, and read as a length it is over every limit."""
+    assert PREAMBLE.hex() == "f5575001"
+    with pytest.raises(UnicodeDecodeError):
+        PREAMBLE.decode()
+    with pytest.raises(RemoteProtocolError, match="FRAME_TOO_LARGE"):
+        total_length(PREAMBLE, 0, 16 * 1024 * 1024)
+
+
+@given(U8, U8, U8, U16, U32, st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=9))
+def test_unpack_reads_what_pack_wrote(
+    kind: int, codec: int, version: int, opcode: int, call_id: int, metadata: bytes, payload: bytes, before: bytes
+) -> None:
+    """Unpack returns every field that was packed, from bytes and bytearrays, at any offset, whatever follows."""
+    packed = pack(kind, codec, version, opcode, call_id, metadata, payload)
+    expected = Frame(kind, 0, codec, version, opcode, call_id, metadata, payload)
+    assert total_length(before + packed, len(before), 1000) == len(packed)
+    for data in (before + packed + b"after", bytearray(before + packed + b"after")):
+        got = unpack(data, len(before))
+        assert got == expected
+        assert type(got.metadata) is type(got.payload) is bytes
+
+
+def test_a_frame_is_laid_out_as_documented() -> None:
+    """Pack writes length, kind, flags, codec, version, opcode, metadata length, call id, metadata, payload."""
+    packed = pack(Kind.REQUEST, 2, 1, 0x1234, 0xA0B0C0D0, b"\xee\xff", b"abc")
+    assert packed.hex(" ") == "00 00 00 11 03 00 02 01 12 34 00 02 a0 b0 c0 d0 ee ff 61 62 63"
+
+
+@pytest.mark.parametrize("size", range(4))
+def test_a_length_is_unknown_until_its_four_bytes_are_there(size: int) -> None:
+    """Total_length returns 0 for fewer than four bytes."""
+    assert total_length(bytes(size), 0, 4096) == 0
+    assert total_length(b"xy" + bytes(size), 2, 4096) == 0
+
+
+@pytest.mark.parametrize(
+    ("length", "reason"),
+    [
+        (0, "FRAME_TOO_SHORT"),
+        (11, "FRAME_TOO_SHORT"),
+        (12, None),
+        (4095, None),
+        (4096, None),
+        (4097, "FRAME_TOO_LARGE"),
+        (2**31 - 1, "FRAME_TOO_LARGE"),
+        (2**32 - 1, "FRAME_TOO_LARGE"),
+    ],
+)
+def test_a_length_is_checked_at_both_ends(length: int, reason: str | None) -> None:
+    """A length field from 12 to the limit is accepted and no other, from its four bytes alone."""
+    data = struct.pack(">I", length)
+    if reason is None:
+        assert total_length(data, 0, 4096) == 4 + length
+        return
+    with pytest.raises(RemoteProtocolError) as caught:
+        total_length(data, 0, 4096)
+    assert caught.value.reason == reason
+    assert str(length) in caught.value.problem
+
+
+@pytest.mark.parametrize(("metadata_length", "room"), [(1, 0), (5, 4), (65_535, 100)])
+def test_metadata_may_not_pass_the_end_of_the_frame(metadata_length: int, room: int) -> None:
+    """A metadata length beyond the frame is METADATA_OVERRUN, even if more bytes follow."""
+    header = HEADER.pack(12 + room, Kind.REQUEST, 0, 2, 1, 0, metadata_length, 1)
+    with pytest.raises(RemoteProtocolError) as caught:
+        unpack(header + bytes(70_000))
+    assert caught.value.reason == "METADATA_OVERRUN"
+    assert unpack(HEADER.pack(12 + room, Kind.REQUEST, 0, 2, 1, 0, room, 1) + bytes(room)).metadata == bytes(room)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_a_right_header_passes(kind: Kind) -> None:
+    """Check_header lets a header pass that says what its kind must say."""
+    check_header(frame(kind), 2, 1)
+
+
+@pytest.mark.parametrize(("kind", "bit"), list(itertools.product(Kind, range(8))))
+def test_flags_are_reserved(kind: Kind, bit: int) -> None:
+    """Every flag bit is refused on every kind."""
+    with pytest.raises(RemoteProtocolError) as caught:
+        check_header(frame(kind, flags=1 << bit), 2, 1)
+    assert caught.value.reason == "RESERVED_FLAGS"
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize(("field", "reason"), [("codec", "WRONG_CODEC"), ("version", "WRONG_VERSION")])
+def test_codec_and_version_are_fixed(kind: Kind, field: str, reason: str) -> None:
+    """A kind with a message has the connection's codec and version, any other kind zeros; all other values fail."""
+    right = getattr(frame(kind), field)
+    assert right == ((2 if field == "codec" else 1) if kind in OF_MESSAGES else 0)
+    for value in set(range(256)) - {right}:
+        with pytest.raises(RemoteProtocolError) as caught:
+            check_header(frame(kind, **{field: value}), 2, 1)
+        assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_call_ids_are_where_calls_are(kind: Kind) -> None:
+    """A kind of a call names a call, a kind of the connection none; ERROR may be either."""
+    wrong = frame(kind, call_id=0 if kind in OF_CALLS else 7, opcode=0)
+    if kind == Kind.ERROR:
+        check_header(wrong, 2, 1)
+        return
+    with pytest.raises(RemoteProtocolError) as caught:
+        check_header(wrong, 2, 1)
+    assert caught.value.reason == "CALL_ID"
+
+
+@pytest.mark.parametrize("kind", [*sorted(KINDS - OF_CALLS), Kind.ERROR])
+def test_the_connection_has_no_opcode(kind: int) -> None:
+    """A frame with call id 0 has opcode 0."""
+    with pytest.raises(RemoteProtocolError) as caught:
+        check_header(frame(kind, call_id=0, opcode=1), 2, 1)
+    assert caught.value.reason == "WRONG_OPCODE"
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_only_requests_have_metadata(kind: Kind) -> None:
+    """Metadata on anything but a REQUEST is refused."""
+    if kind == Kind.REQUEST:
+        check_header(frame(kind, metadata=b"x"), 2, 1)
+        return
+    with pytest.raises(RemoteProtocolError) as caught:
+        check_header(frame(kind, metadata=b"x"), 2, 1)
+    assert caught.value.reason == "UNEXPECTED_METADATA"
+
+
+@given(ERRORS)
+def test_an_error_survives_its_body(error: CallError) -> None:
+    """Unpack_error returns what pack_error was given."""
+    assert same(unpack_error(pack_error(error)), error)
+
+
+def test_an_error_is_laid_out_as_documented() -> None:
+    """ERROR's body is status, retry, retry_after_ms, reason and message, each text after its length."""
+    error = CallError(Status.NOT_FOUND, "GONE", "né", retry=Retry.NOT_PROCESSED, retry_after_ms=258)
+    assert pack_error(error).hex(" ") == "05 01 00 00 01 02 04 47 4f 4e 45 00 03 6e c3 a9"
+
+
+def test_an_error_of_a_broken_rule_is_never_repeated() -> None:
+    """A RemoteProtocolError travels with its status, reason and text, and Retry.NEVER."""
+    got = unpack_error(pack_error(RemoteProtocolError("CALL_ID", "why", Status.FAILED_PRECONDITION)))
+    assert same(got, CallError(Status.FAILED_PRECONDITION, "CALL_ID", "why"))
+
+
+def test_an_error_is_of_the_class_asked_for() -> None:
+    """Unpack_error makes the subclass it is given."""
+    assert type(unpack_error(pack_error(CallError(Status.UNKNOWN)), HandshakeError)) is HandshakeError
+
+
+@given(ERRORS)
+def test_an_error_cut_anywhere_is_refused(error: CallError) -> None:
+    """Every proper prefix of an ERROR's body is BAD_BODY."""
+    body = pack_error(error)
+    for size in range(len(body)):
+        with pytest.raises(RemoteProtocolError) as caught:
+            unpack_error(body[:size])
+        assert caught.value.reason == "BAD_BODY"
+
+
+@given(st.lists(st.tuples(U8, st.binary(max_size=300)), max_size=4), st.data())
+def test_fields_of_later_versions_are_read_over(fields: list[tuple[int, bytes]], data: st.DataObject) -> None:
+    """What follows an ERROR's message is skipped when it is whole, and BAD_BODY when it is not."""
+    error = CallError(Status.ABORTED, "X", "y")
+    tail = b"".join(struct.pack(">BH", tag, len(value)) + value for tag, value in fields)
+    assert same(unpack_error(pack_error(error) + tail), error)
+    if tail:
+        ends = set(itertools.accumulate((3 + len(value) for _, value in fields), initial=0))
+        cut = data.draw(st.sampled_from([size for size in range(len(tail)) if size not in ends]))
+        with pytest.raises(RemoteProtocolError, match="BAD_BODY"):
+            unpack_error(pack_error(error) + tail[:cut])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "00 00 00000000 00 0000",  # OK
+        "11 00 00000000 00 0000",  # status 17
+        "03 03 00000000 00 0000",  # retry 3
+        "03 00 00000000 01 61 0000",  # a lower-case reason
+        "03 00 00000000 01 31 0000",  # a reason that begins with a digit
+        "03 00 00000000 01 c3 0000",  # a reason that is not ASCII
+        "03 00 00000000 41" + "41" * 65 + "0000",  # a reason of 65 characters
+        "03 00 00000000 00 0001 ff",  # a message that is not UTF-8
+        "03 00 00000000 00 0003 eda080",  # a message with a surrogate
+    ],
+)
+def test_a_bad_error_is_refused(body: str) -> None:
+    """An ERROR's body that says what cannot be is BAD_BODY."""
+    with pytest.raises(RemoteProtocolError) as caught:
+        unpack_error(bytes.fromhex(body))
+    assert caught.value.reason == "BAD_BODY"
+
+
+@given(st.binary(max_size=60))
+def test_any_body_gives_an_error_or_bad_body(body: bytes) -> None:
+    """Unpack_error returns a CallError or raises BAD_BODY, whatever it is given."""
+    got = attempt(unpack_error, body)
+    assert got.reason == "BAD_BODY" if isinstance(got, RemoteProtocolError) else got.status is not Status.OK
+
+
+@pytest.mark.parametrize("character", ["x", "é", "€", "😀"])
+def test_a_long_message_is_cut_between_characters(character: str) -> None:
+    """A message over MAX_ERROR_MESSAGE bytes is cut to whole characters, at most three bytes short of it."""
+    got = unpack_error(pack_error(CallError(Status.INTERNAL, "", character * 5000))).message
+    assert got == character * len(got)
+    assert MAX_ERROR_MESSAGE - 4 < len(got.encode()) <= MAX_ERROR_MESSAGE
+    exact = "x" * MAX_ERROR_MESSAGE
+    assert unpack_error(pack_error(CallError(Status.INTERNAL, "", exact))).message == exact
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (CallError(Status.OK), CallError(Status.UNKNOWN)),
+        (CallError(Status.ABORTED, "not upper"), CallError(Status.ABORTED)),
+        (CallError(Status.ABORTED, "A" * 65), CallError(Status.ABORTED)),
+        (CallError(Status.ABORTED, "Ä"), CallError(Status.ABORTED)),
+        (CallError(Status.ABORTED, "", "\ud800"), CallError(Status.ABORTED, "", "\\ud800")),
+        (CallError(Status.ABORTED, retry_after_ms=2**40), CallError(Status.ABORTED, retry_after_ms=2**32 - 1)),
+        (CallError(Status.ABORTED, retry_after_ms=-1), CallError(Status.ABORTED)),
+    ],
+)
+def test_an_odd_error_is_packed_as_near_as_can_be(error: CallError, expected: CallError) -> None:
+    """Pack_error brings what cannot be sent into range instead of failing."""
+    assert same(unpack_error(pack_error(error)), expected)
+
+
+@given(U32, ERRORS)
+def test_a_goaway_survives_its_body(last_call_id: int, error: CallError) -> None:
+    """Unpack_goaway returns the call id and the error; every cut is BAD_BODY."""
+    body = pack_goaway(last_call_id, error)
+    got, why = unpack_goaway(frame(Kind.GOAWAY, payload=body))
+    assert got == last_call_id
+    assert same(why, error)
+    for size in range(len(body)):
+        with pytest.raises(RemoteProtocolError, match="BAD_BODY"):
+            unpack_goaway(frame(Kind.GOAWAY, payload=body[:size]))
+
+
+@pytest.mark.parametrize("amount", [1, 2, 2**32 - 1])
+def test_a_credit_survives_its_body(amount: int) -> None:
+    """Unpack_credit returns the amount packed."""
+    assert unpack_credit(frame(Kind.CREDIT, payload=pack_credit(amount))) == amount
+
+
+@pytest.mark.parametrize("body", ["", "000001", "0000000001", "00000000"])
+def test_a_bad_credit_is_refused(body: str) -> None:
+    """A CREDIT that has not four bytes, or grants nothing, is BAD_BODY."""
+    with pytest.raises(RemoteProtocolError, match="BAD_BODY: the body of CREDIT"):
+        unpack_credit(frame(Kind.CREDIT, payload=bytes.fromhex(body)))
+
+
+@pytest.mark.parametrize("kind", [Kind.PING, Kind.PONG])
+def test_pings_have_eight_bytes(kind: Kind) -> None:
+    """A PING or a PONG with anything but eight bytes is BAD_BODY."""
+    assert unpack_ping(frame(kind, payload=b"12345678")) == b"12345678"
+    for size in (0, 7, 9, 4000):
+        with pytest.raises(RemoteProtocolError, match=f"BAD_BODY: the body of {kind.name}"):
+            unpack_ping(frame(kind, payload=bytes(size)))
+
+
+@pytest.mark.parametrize("kind", [Kind.END, Kind.CANCEL])
+def test_empty_kinds_are_empty(kind: Kind) -> None:
+    """An END or a CANCEL with a payload is BAD_BODY."""
+    unpack_empty(frame(kind))
+    with pytest.raises(RemoteProtocolError, match=f"BAD_BODY: the body of {kind.name}"):
+        unpack_empty(frame(kind, payload=b"x"))
