@@ -322,7 +322,6 @@ _ADVICE: Final[dict[Any, str]] = {
     complex: "write a message with two float fields",
     object: "name the type; for one of several, write a message with one `T | None = None` field per case",
     Any: "name the type; for one of several, write a message with one `T | None = None` field per case",
-    None: "leave the field out, or write T | None",
     types.NoneType: "leave the field out, or write T | None",
     date: "write datetime (UTC), or str for a day without a time",
     time: "write int, with the unit in its name",

@@ -38,28 +38,32 @@ MISSING: Final = _Missing.MISSING
 """``Field.default`` of a field that has none."""
 
 
-class MessageMeta(msgspec.StructMeta):
-    """Makes every message frozen, keyword-only and an array on the wire, without the subclass saying so."""
-
-    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any) -> "MessageMeta":
-        fixed = _FIXED_CONFIG.keys() & config.keys() or config.keys() & {"tag", "tag_field", "rename", "omit_defaults"}
-        if fixed:
-            raise DeclarationError(
-                f"{name}: a message class takes no {min(fixed)}=; the wire format decides it, drop the keyword"
-            )
-        return super().__new__(mcls, name, bases, namespace, **_FIXED_CONFIG, **config)
-
-
-_FIXED_CONFIG: Final[dict[str, Any]] = {
+# What the wire format decides about every message class. msgspec's options that only Python sees are the author's.
+_CONFIG: Final[dict[str, object]] = {
     "frozen": True,
     "kw_only": True,
     "array_like": True,
     "forbid_unknown_fields": True,
+    "omit_defaults": False,
+    "rename": None,
+    "tag": None,
+    "tag_field": None,
 }
 
 
+class MessageMeta(msgspec.StructMeta):
+    """Makes every message frozen, keyword-only and an array on the wire, without the subclass saying so."""
+
+    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any) -> "MessageMeta":
+        for option, value in _CONFIG.items():
+            if config.setdefault(option, value) != value:
+                raise DeclarationError(f"{name}: a message class takes no {option}=, the wire format decides; drop it")
+        return super().__new__(mcls, name, bases, namespace, **config)
+
+
+# frozen is for mypy, which would take Message for a dataclass that is not and its subclasses for ones that are.
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
-class Message(msgspec.Struct, metaclass=MessageMeta):
+class Message(msgspec.Struct, metaclass=MessageMeta, frozen=True):
     """The base class of everything that is sent: typed, frozen, made with keyword arguments.
 
     Fields are ``bool``, ``int`` (signed 64 bit), ``UInt64``, ``float``, ``str``, ``bytes``, ``datetime`` (UTC),
@@ -72,6 +76,8 @@ class Message(msgspec.Struct, metaclass=MessageMeta):
 
 
 class UInt64Mark:
+    """What tells `UInt64` from ``int``."""
+
     def __repr__(self) -> str:
         return "UInt64"
 

@@ -61,4 +61,5 @@ def type_name(hint: Any) -> str:
     if isinstance(origin, type) and args:
         inner = ", ".join("..." if arg is ... else type_name(arg) for arg in args)
         return f"{origin.__name__}[{inner}]"
-    return getattr(hint, "__name__", None) or repr(hint).replace("typing.", "")
+    name: str | None = None if args else getattr(hint, "__name__", None)
+    return name or repr(hint).replace("typing.", "")

@@ -1,0 +1,708 @@
+"""Reading message classes: every annotation that is a field type, and what is said about those that are not."""
+
+import collections.abc
+import enum
+import typing
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from types import new_class
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, NewType, Optional, TypedDict, TypeVar, Union
+
+import msgspec
+import pytest
+
+from tests.schema import postponed
+from tests.schema.declaring import Color, Point, message
+from wireproto.errors import DeclarationError
+from wireproto.schema import MISSING, Bounds, Field, Message, Scalar, Since, UInt64, fields, nested_types
+from wireproto.schema.messages import FieldType
+from wireproto.schema.names import camel_case, is_camel, is_snake, is_upper_snake, snake_case, upper_snake
+
+T = TypeVar("T")
+ANY = Any  # an alias, so that the linter takes the table's Any for a value
+
+
+def only(hint: Any, default: object = MISSING) -> Field:
+    """The one field of a message that is declared so."""
+    (field,) = fields(message(field=(hint, default)))
+    return field
+
+
+def refusal(**annotations: Any) -> str:
+    """What is said about a message class with these fields."""
+    with pytest.raises(DeclarationError) as caught:
+        fields(message(**annotations))
+    return str(caught.value)
+
+
+# Field types ----------------------------------------------------------------------------------------------------
+
+ACCEPTED: list[tuple[Any, FieldType]] = [
+    (bool, FieldType("single", Scalar.BOOL)),
+    (int, FieldType("single", Scalar.INT)),
+    (UInt64, FieldType("single", Scalar.UINT)),
+    (float, FieldType("single", Scalar.FLOAT)),
+    (str, FieldType("single", Scalar.STR)),
+    (bytes, FieldType("single", Scalar.BYTES)),
+    (datetime, FieldType("single", Scalar.DATETIME)),
+    (Color, FieldType("single", Scalar.ENUM, cls=Color)),
+    (Point, FieldType("single", Scalar.MESSAGE, cls=Point)),
+    ("int", FieldType("single", Scalar.INT)),
+    (Optional[int], FieldType("single", Scalar.INT, optional=True)),  # noqa: UP045 - one of three ways to write it
+    (Union[int, None], FieldType("single", Scalar.INT, optional=True)),
+    (Union[None, int], FieldType("single", Scalar.INT, optional=True)),
+    (int | None, FieldType("single", Scalar.INT, optional=True)),
+    (UInt64 | None, FieldType("single", Scalar.UINT, optional=True)),
+    (Point | None, FieldType("single", Scalar.MESSAGE, cls=Point, optional=True)),
+    (list[int], FieldType("list", Scalar.INT)),
+    (typing.List[int], FieldType("list", Scalar.INT)),  # noqa: UP006 - people still write it
+    (list["Point"], FieldType("list", Scalar.MESSAGE, cls=Point)),
+    (list[UInt64], FieldType("list", Scalar.UINT)),
+    (dict[str, Color], FieldType("map", Scalar.ENUM, Scalar.STR, cls=Color)),
+    (dict[int, bytes], FieldType("map", Scalar.BYTES, Scalar.INT)),
+    (Annotated[int, Bounds(ge=0)], FieldType("single", Scalar.INT, bounds=Bounds(ge=0))),
+    (Annotated[UInt64, Bounds(le=9)], FieldType("single", Scalar.UINT, bounds=Bounds(le=9))),
+    (Annotated[float, Bounds(ge=0, le=0.5)], FieldType("single", Scalar.FLOAT, bounds=Bounds(ge=0, le=0.5))),
+    (Annotated[int, Bounds(ge=0)] | None, FieldType("single", Scalar.INT, optional=True, bounds=Bounds(ge=0))),
+    (Annotated[int | None, Bounds(ge=0)], FieldType("single", Scalar.INT, optional=True, bounds=Bounds(ge=0))),
+    (Annotated[str, Bounds(max_length=3)], FieldType("single", Scalar.STR, bounds=Bounds(max_length=3))),
+    (Annotated[bytes, Bounds(min_length=3)], FieldType("single", Scalar.BYTES, bounds=Bounds(min_length=3))),
+    (list[Annotated[int, Bounds(ge=0)]], FieldType("list", Scalar.INT, bounds=Bounds(ge=0))),
+    (Annotated[list[int], Bounds(max_length=2)], FieldType("list", Scalar.INT, size=Bounds(max_length=2))),
+    (
+        Annotated[dict[str, Annotated[str, Bounds(min_length=1)]], Bounds(max_length=2)],
+        FieldType("map", Scalar.STR, Scalar.STR, bounds=Bounds(min_length=1), size=Bounds(max_length=2)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("hint", "expected"), ACCEPTED, ids=repr)
+def test_accepted(hint: Any, expected: FieldType) -> None:
+    """An annotation of the closed set becomes its field type."""
+    assert only(hint).type == expected
+
+
+@pytest.mark.parametrize(
+    ("hint", "text"),
+    [
+        (UInt64, "UInt64"),
+        (Color, "Color"),
+        (Point | None, "Point | None"),
+        (list[Point], "list[Point]"),
+        (dict[int, float], "dict[int, float]"),
+    ],
+)
+def test_field_type_prints_as_written(hint: Any, text: str) -> None:
+    """A field type prints as its author wrote it."""
+    assert str(only(hint).type) == text
+
+
+class Plain(enum.Enum):
+    A = 1
+
+
+class Texts(enum.StrEnum):
+    A = "a"
+
+
+class Flags(enum.IntFlag):
+    A = 1
+
+
+class Wide(int):
+    pass
+
+
+class Row(NamedTuple):
+    x: int
+
+
+class Shape(TypedDict):
+    x: int
+
+
+@dataclass
+class Data:
+    x: int
+
+
+class Struct(msgspec.Struct):
+    x: int
+
+
+UserId = NewType("UserId", int)
+
+REFUSED: list[tuple[Any, str, str]] = [
+    (list, "list is no field type", "write list[T]"),
+    (dict, "dict is no field type", "write dict[str, T] or dict[int, T]"),
+    (set[int], "set[int] is no field type", "write list[T]"),
+    (frozenset[int], "frozenset[int] is no field type", "write list[T]"),
+    (tuple[int, str], "tuple[int, str] is no field type", "write list[T], or a message"),
+    (tuple[int, ...], "tuple[int, ...] is no field type", "write list[T], or a message"),
+    (ANY, "Any is no field type", "name the type"),
+    (object, "object is no field type", "name the type"),
+    (None, "NoneType is no field type", "leave the field out"),
+    (bytearray, "bytearray is no field type", "write bytes"),
+    (memoryview, "memoryview is no field type", "write bytes"),
+    (complex, "complex is no field type", "two float fields"),
+    (date, "date is no field type", "write datetime (UTC)"),
+    (time, "time is no field type", "write int"),
+    (timedelta, "timedelta is no field type", "timeout_ms"),
+    (Decimal, "Decimal is no field type", "write str, or int"),
+    (uuid.UUID, "UUID is no field type", "write bytes or str"),
+    (Plain, "Plain is no field type", "write an IntEnum"),
+    (Texts, "Texts is no field type", "write an IntEnum"),
+    (Flags, "Flags is no field type", "one bool field per flag"),
+    (Literal["a", "b"], "Literal['a', 'b'] is no field type", "write an IntEnum"),
+    (Wide, "Wide is no field type", "write int"),
+    (UserId, "UserId is no field type", "write int"),
+    (Row, "Row is no field type", "from Message"),
+    (Shape, "Shape is no field type", "from Message"),
+    (Data, "Data is no field type", "derive Data from Message"),
+    (Struct, "Struct is no field type", "derive Struct from Message"),
+    (collections.abc.Sequence[int], "Sequence[int] is no field type", "write list[T]"),
+    (collections.abc.Callable[[int], int], "is no field type", "write list[T], dict"),
+    (T, "T is no field type", "docs of Message"),
+    (type[int], "type[int] is no field type", "docs of Message"),
+    (int | str, "int | str is no field type", "one `T | None = None` field per case"),
+    (int | str | None, "int | str | None is no field type", "one `T | None = None` field per case"),
+    (list[int] | None, "a list is never None", "write list[int] = []"),
+    (dict[str, int] | None, "a dict is never None", "write dict[str, int] = {}"),
+    (list[list[int]], "nests containers", "write a message that holds the inner list, and list of that message"),
+    (list[dict[str, int]], "nests containers", "write a message that holds the inner dict"),
+    (dict[str, list[int]], "nests containers", "write a message that holds the inner list, and dict of that message"),
+    (list[int | None], "neither None nor of several types", "leave None out"),
+    (dict[str, int | str], "neither None nor of several types", "`T | None` field"),
+    (list[set[int]], "set[int] is no field type", "write list[T]"),
+    (list[Any], "Any is no field type", "name the type"),
+    (dict[float, int], "dict[float, int] are no map keys", "write dict[str, ...] or dict[int, ...]"),
+    (dict[bool, int], "are no map keys", "write dict[str, ...]"),
+    (dict[Color, int], "are no map keys", "write dict[str, ...]"),
+    (dict[UInt64, int], "are no map keys", "write dict[str, ...]"),
+    (Annotated[str, "a comment"], "str in Annotated means nothing", "write Bounds(...)"),
+    (Annotated[int, msgspec.Meta(ge=0)], "Meta in Annotated means nothing", "write Bounds(...)"),
+    (Annotated[int, Bounds], "Bounds in Annotated means nothing", "write Bounds(...)"),
+    (Annotated[Annotated[int, Bounds(ge=0)], Bounds(le=5)], "two Bounds", "write one"),
+    (Annotated[Annotated[bool, Since(1)], Since(1)], "two Since", "write one"),
+    (list[Annotated[int, Since(2)]], "Since belongs to the whole field", "write Annotated[list[...], Since(...)]"),
+    (Annotated[int, Since(0)], "Since takes a service version", "1 to 255"),
+    (Annotated[int, Since(256)], "Since takes a service version", "1 to 255"),
+    (Annotated[int, Since("2")], "Since takes a service version", "1 to 255"),  # type: ignore[arg-type]
+    ("Nowhere", "nothing is called 'Nowhere' in module tests.schema.declaring", "at module level"),
+    ("int +", "cannot be evaluated", ""),
+    ("list[3]", "3 is no field type", "docs of Message"),
+    ([int], "", ""),
+]
+
+
+@pytest.mark.parametrize(("hint", "problem", "advice"), REFUSED, ids=repr)
+def test_refused(hint: Any, problem: str, advice: str) -> None:
+    """An annotation outside of the set is refused: class, field, what it is, what to write instead."""
+    text = refusal(field=hint)
+    assert text.startswith("Subject.field: ")
+    assert problem in text
+    assert advice in text
+
+
+BOUNDS: list[tuple[Any, Bounds, str]] = [
+    (int, Bounds(), "says nothing"),
+    (bool, Bounds(ge=0), "bool takes no Bounds"),
+    (datetime, Bounds(ge=0), "datetime takes no Bounds"),
+    (Color, Bounds(ge=0), "enum takes no Bounds"),
+    (Point, Bounds(ge=0), "message takes no Bounds"),
+    (str, Bounds(ge=0), "str has no ge or le; write min_length, max_length"),
+    (list[int], Bounds(le=3), "a list or map has no ge or le"),
+    (int, Bounds(max_length=3), "int has no length; write ge, le"),
+    (int, Bounds(ge=0.5), "takes a finite int"),
+    (int, Bounds(ge=True, le=77), "takes a finite int"),
+    (float, Bounds(ge=float("nan")), "takes a finite int or float"),
+    (float, Bounds(le=float("inf")), "takes a finite int or float"),
+    (str, Bounds(max_length=2.0), "takes a finite int"),  # type: ignore[arg-type]
+    (int, Bounds(ge=2, le=1), "lets nothing through"),
+    (str, Bounds(min_length=2, max_length=1), "lets nothing through"),
+    (int, Bounds(le=2**63), "goes beyond what the type holds"),
+    (UInt64, Bounds(ge=-1), "goes beyond what the type holds"),
+    (UInt64, Bounds(le=2**64), "goes beyond what the type holds"),
+    (bytes, Bounds(min_length=-1), "goes beyond what the type holds"),
+]
+
+
+@pytest.mark.parametrize(("hint", "bounds", "problem"), BOUNDS)
+def test_refused_bounds(hint: Any, bounds: Bounds, problem: str) -> None:
+    """Bounds that say nothing, or nothing about the type, are refused."""
+    text = refusal(field=Annotated[hint, bounds])
+    assert text.startswith("Subject.field: ")
+    assert problem in text
+
+
+@pytest.mark.parametrize(
+    "bounds", [Bounds(ge=-(2**63), le=2**63 - 1), Bounds(ge=5, le=5), Bounds(ge=10**3, le=2**63 - 1)]
+)
+def test_accepted_bounds(bounds: Bounds) -> None:
+    """Bounds may reach the very ends of the type, and meet."""
+    assert only(Annotated[int, bounds]).type.bounds == bounds
+
+
+def test_bounds_of_a_float_may_be_a_huge_int() -> None:
+    """An int that no float can hold is still a bound."""
+    assert only(Annotated[float, Bounds(le=10**400)]).type.bounds == Bounds(le=10**400)
+
+
+def test_bounds_print_what_was_given() -> None:
+    """Bounds print as they were written."""
+    assert repr(Bounds(ge=0, max_length=3)) == "Bounds(ge=0, max_length=3)"
+
+
+# Enums ----------------------------------------------------------------------------------------------------------
+
+
+class Inventing(enum.IntEnum):
+    A = 1
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Inventing":
+        return cls.A
+
+
+ENUMS: list[tuple[Any, str]] = [
+    (enum.IntEnum("Kind", {"NONE": 0, "A": 1}), "Kind.NONE is 0, which means `absent` in a .proto; number"),
+    (enum.IntEnum("Kind", {"A": -1}), "Kind.A is not within 1 to 2**31 - 1"),
+    (enum.IntEnum("Kind", {"A": 2**31}), "Kind.A is not within 1 to 2**31 - 1"),
+    (enum.IntEnum("Kind", {"UNSPECIFIED": 1}), "Kind.UNSPECIFIED is the 0 that the .proto adds"),
+    (enum.IntEnum("Kind", {"darkRed": 1}), "write DARK_RED for Kind.darkRed"),
+    (enum.IntEnum("kind_of", {"A": 1}), "write KindOf for kind_of"),
+    (enum.IntEnum("Kind", {}), "Kind has no members"),
+    (Inventing, "Inventing._missing_ would invent members"),
+]
+
+
+@pytest.mark.parametrize(("hint", "problem"), ENUMS)
+def test_refused_enum(hint: Any, problem: str) -> None:
+    """An enum that some codec could not carry is refused, in a list as well."""
+    for wrapped in (hint, list[hint], dict[str, hint], hint | None):
+        text = refusal(field=wrapped)
+        assert text.startswith("Subject.field: ")
+        assert problem in text
+
+
+def test_enum_to_the_last_number() -> None:
+    """An enum's numbers reach 2**31 - 1, and aliases are no members."""
+    last = enum.IntEnum("Last", {"A": 1, "ALIAS": 1, "Z": 2**31 - 1})  # type: ignore[misc]
+    assert only(last).type.cls is last
+
+
+# Defaults and presence ------------------------------------------------------------------------------------------
+
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+PRESENCE: list[tuple[Any, object, str]] = [
+    (bool, MISSING, "implicit"),
+    (bool, False, "implicit"),
+    (bool, True, "explicit"),
+    (int, MISSING, "implicit"),
+    (int, 0, "implicit"),
+    (int, 1, "explicit"),
+    (UInt64, 0, "implicit"),
+    (UInt64, 2**64 - 1, "explicit"),
+    (float, 0.0, "implicit"),
+    (float, 0.5, "explicit"),
+    (str, MISSING, "implicit"),
+    (str, "", "implicit"),
+    (str, "x", "explicit"),
+    (bytes, b"", "implicit"),
+    (bytes, b"x", "explicit"),
+    (Color, MISSING, "implicit"),
+    (Color, Color.RED, "explicit"),
+    (datetime, MISSING, "implicit"),
+    (datetime, NOON, "explicit"),
+    (Point, MISSING, "implicit"),
+    (int | None, MISSING, "explicit"),
+    (int | None, None, "explicit"),
+    (Point | None, None, "explicit"),
+    (list[int], MISSING, "implicit"),
+    (list[int], [], "implicit"),
+    (list[int], msgspec.field(default_factory=list), "implicit"),
+    (dict[str, int], {}, "implicit"),
+]
+
+
+@pytest.mark.parametrize(("hint", "default", "presence"), PRESENCE)
+def test_presence(hint: Any, default: object, presence: str) -> None:
+    """Only None and defaults other than zero make absence something of its own."""
+    field = only(hint, default)
+    assert field.presence == presence
+    assert field.required is (default is MISSING)
+    if default is MISSING:
+        assert field.default is MISSING
+    elif field.type.shape != "single":
+        assert not field.default
+    else:
+        assert field.default == default
+
+
+DEFAULTS: list[tuple[Any, object, str]] = [
+    (int, True, "the default is bool, not int"),
+    (int, 0.0, "the default is float, not int"),
+    (int, "0", "the default is str, not int"),
+    (int, None, "the default is NoneType, not int; only a field declared `T | None` may be None"),
+    (bool, 0, "the default is int, not bool"),
+    (float, 0, "the default is int, not float; give exactly float"),
+    (float, float("nan"), "nan and -0.0 are no defaults"),
+    (float, -0.0, "nan and -0.0 are no defaults"),
+    (str, b"", "the default is bytes, not str"),
+    (str, "\ud800", "the default holds a surrogate"),
+    (int, 2**63, "the default is not within -9223372036854775808 to 9223372036854775807"),
+    (UInt64, -1, "the default is not within 0 to 18446744073709551615"),
+    (Annotated[int, Bounds(ge=1)], 0, "the default is not within at least 1"),
+    (Annotated[int, Bounds(ge=1, le=5)], 6, "the default is not within 1 to 5"),
+    (Annotated[str, Bounds(max_length=1)], "ab", "the default has 2 characters, not at most 1"),
+    (Color, 1, "the default is int, not Color; give a member of Color"),
+    (Color, Plain.A, "the default is Plain, not Color"),
+    (datetime, datetime(2024, 5, 1), "the default is not in UTC"),  # noqa: DTZ001 - the point of it
+    (datetime, NOON.astimezone(timezone(timedelta(hours=2))), "the default is not in UTC"),
+    (int | None, 5, "write = None, or drop `| None`"),
+    (Point, Point(x=1), "a message has no default value; write Point | None = None"),
+    (list[int], None, "the only default of a list is empty; write = []"),
+    (dict[str, int], [], "the only default of a map is empty; write = {}"),
+    (Annotated[list[int], Bounds(min_length=1)], [], "the empty default is not within Bounds(min_length=1)"),
+    (int, msgspec.field(default_factory=int), "write it instead of the factory"),
+    (int, [], "write it instead of the factory"),
+    (list[int], msgspec.field(default_factory=lambda: [1]), "the only default of a list is empty"),
+]
+
+
+@pytest.mark.parametrize(("hint", "default", "problem"), DEFAULTS)
+def test_refused_default(hint: Any, default: object, problem: str) -> None:
+    """A default that is not of its type, or that both sides cannot know, is refused."""
+    text = refusal(field=(hint, default))
+    assert text.startswith("Subject.field: ")
+    assert problem in text
+
+
+def test_refusals_never_print_a_default() -> None:
+    """A default is not printed: it may be a secret."""
+    assert "hunter2" not in refusal(field=(int, "hunter2"))
+    assert "hunter2" not in refusal(field=(Annotated[str, Bounds(max_length=1)], "hunter2"))
+
+
+def test_defaults_of_containers_are_not_shared_with_messages() -> None:
+    """The default of a list in one message is not the list of another."""
+    cls = message(items=(list[int], []))
+    assert cls().items is not cls().items  # type: ignore[attr-defined]
+
+
+# Classes --------------------------------------------------------------------------------------------------------
+
+
+def test_fields_of_a_class() -> None:
+    """Fields are numbered from 1 in the order of the class, and know their path."""
+    first, second = fields(Point)
+    assert first == Field(1, "x", FieldType("single", Scalar.INT), True, MISSING, 1, False, "Point.x")
+    assert second == Field(2, "y", FieldType("single", Scalar.INT), False, 0, 1, False, "Point.y")
+    assert fields(Point) is fields(Point)
+
+
+def test_a_message_without_fields() -> None:
+    """A message may be empty."""
+    assert fields(message()) == ()
+
+
+def test_class_attributes_are_no_fields() -> None:
+    """A ClassVar, a method and a property are no fields."""
+
+    class Request(Message):
+        limit: ClassVar[int] = 5
+        x: int
+
+        @property
+        def twice(self) -> int:
+            return self.x * 2
+
+    assert [field.name for field in fields(Request)] == ["x"]
+    assert Request(x=2).twice == 4
+
+
+def test_messages_are_frozen_keyword_only_arrays() -> None:
+    """A message is frozen, hashable, equal by value, made by keyword, and an array on the wire."""
+    point = Point(x=1)
+    with pytest.raises(AttributeError, match="immutable"):
+        point.x = 2  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Point(1)  # type: ignore[call-arg]
+    assert point == Point(x=1, y=0)
+    assert hash(point) == hash(Point(x=1, y=0))
+    assert repr(point) == "Point(x=1, y=0)"
+    assert msgspec.json.encode(point) == b"[1,0]"
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(b"[1,0,0]", type=Point)
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"frozen": False},
+        {"kw_only": False},
+        {"array_like": False},
+        {"forbid_unknown_fields": False},
+        {"tag": True},
+        {"rename": "camel"},
+        {"omit_defaults": True},
+    ],
+)
+def test_class_keywords_that_change_the_wire_are_refused(keywords: dict[str, Any]) -> None:
+    """What the wire format decides is no keyword of a class."""
+    with pytest.raises(DeclarationError, match=f"Subject: a message class takes no {next(iter(keywords))}="):
+        new_class("Subject", (Message,), keywords)
+
+
+def test_class_keywords_that_do_not_are_passed_on() -> None:
+    """What only Python sees is up to the class."""
+
+    class Keyed(Message, order=True, gc=False):
+        x: int
+
+    assert Keyed(x=1) < Keyed(x=2)
+
+
+def test_a_mutable_default_is_refused_by_msgspec() -> None:
+    """A list that is not empty is no default, as in any msgspec class."""
+    with pytest.raises(TypeError, match="mutable"):
+        message(items=(list[int], [1]))
+
+
+class Renamed(Message):
+    x: int = msgspec.field(name="y")
+
+
+class Checking(Message):
+    x: int
+
+    def __post_init__(self) -> None:
+        pass
+
+
+class Derived(Point):
+    z: int
+
+
+class Parametrized(Message, Generic[T]):
+    x: int
+
+
+class lower_case(Message):  # noqa: N801 - the point of it
+    x: int
+
+
+CLASSES: list[tuple[Any, str]] = [
+    (Message, "Message itself has no fields; write a subclass"),
+    (Derived, "Derived(Point): message classes derive from Message alone"),
+    (Parametrized, "Parametrized(Message, Generic): message classes derive from Message alone"),
+    (lower_case, "lower_case: message names are CamelCase; write LowerCase"),
+    (Renamed, "Renamed.x: fields have one name everywhere; drop name="),
+    (Checking, "Checking.__post_init__: messages check nothing when they are made"),
+    (Data, "Data is no message class; write class Data(Message)"),
+    (int, "int is no message class"),
+    ("Point", "'Point' is no message class"),
+]
+
+
+@pytest.mark.parametrize(("cls", "problem"), CLASSES)
+def test_refused_class(cls: Any, problem: str) -> None:
+    """A class that is no message, or more than one, is refused by name."""
+    with pytest.raises(DeclarationError) as caught:
+        fields(cls)
+    assert str(caught.value).startswith(problem)
+    if isinstance(cls, type) and issubclass(cls, Message):
+        assert problem in refusal(field=list[cls])
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("userName", "user_name"),
+        ("UserName", "user_name"),
+        ("HTTPCode", "http_code"),
+        ("_hidden", "hidden"),
+        ("trailing_", "trailing"),
+        ("two__lines", "two_lines"),
+        ("naïve", "na_ve"),
+        ("a_", "a"),
+        ("__", "the_name"),
+        ("Class", "the_class"),
+    ],
+)
+def test_refused_field_name(name: str, suggestion: str) -> None:
+    """A field that is not lower_snake_case is refused, with the name it should have."""
+    text = refusal(**{name: int})
+    assert text == f"Subject.{name}: field names are lower_snake_case; write {suggestion}"
+    assert is_snake(suggestion)
+
+
+def test_fields_that_differ_in_underscores_only_are_refused() -> None:
+    """Two fields whose JSON names meet in a .proto are refused."""
+    assert "Subject.a1: the name differs from a_1 in its underscores only" in refusal(a_1=int, a1=int)
+
+
+@pytest.mark.parametrize(
+    "name", ["user_name", "__", "9lives", "naïve", "HTTPCode", "Color2D", "a", "", "class", "none"]
+)
+def test_suggested_names_are_accepted(name: str) -> None:
+    """Whatever was written, the suggestion is a name that is accepted."""
+    assert is_snake(snake_case(name))
+    assert is_camel(camel_case(name))
+    assert is_upper_snake(upper_snake(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "snake"),
+    [
+        ("HTTPCode", "http_code"),
+        ("Color2D", "color2d"),
+        ("Color2Deep", "color2_deep"),
+        ("DeliveryState", "delivery_state"),
+    ],
+)
+def test_words_break_as_in_buf(name: str, snake: str) -> None:
+    """Words are broken as buf's lint breaks them, since it judges the .proto."""
+    assert snake_case(name) == snake
+
+
+# Versions -------------------------------------------------------------------------------------------------------
+
+
+def test_fields_of_a_version() -> None:
+    """A version has the fields that came with it or before."""
+    cls = message(a=int, b=(Annotated[int, Since(2)], 0), c=(Annotated[int, Since(4, ignorable=True)], 0))
+    assert [[field.name for field in fields(cls, version)] for version in (1, 2, 3, 4, 255)] == [
+        ["a"],
+        ["a", "b"],
+        ["a", "b"],
+        ["a", "b", "c"],
+        ["a", "b", "c"],
+    ]
+    assert fields(cls) == fields(cls, 4)
+    assert [(field.since, field.ignorable) for field in fields(cls)] == [(1, False), (2, False), (4, True)]
+
+
+def test_fields_are_appended() -> None:
+    """A field that stands behind a newer one is refused: its number would have to change."""
+    text = refusal(a=(Annotated[int, Since(3)], 0), b=(Annotated[int, Since(2)], 0))
+    assert text.startswith("Subject.b is of version 2 but stands behind a field of version 3")
+    assert refusal(a=(Annotated[int, Since(2)], 0), b=int).startswith("Subject.b is of version 1 but stands behind")
+
+
+def test_a_version_in_which_the_message_does_not_exist() -> None:
+    """A message with a required newer field does not exist in an older version."""
+    cls = message(a=Annotated[int, Since(3)])
+    assert len(fields(cls, 3)) == 1
+    with pytest.raises(DeclarationError, match=r"Subject\.a is new in version 3 .* does not exist in version 2"):
+        fields(cls, 2)
+
+
+@pytest.mark.parametrize("version", [0, -1, 256])
+def test_versions_beyond_a_byte(version: int) -> None:
+    """There is no version outside of 1 to 255."""
+    with pytest.raises(ValueError, match="give 1 to 255"):
+        fields(Point, version)
+
+
+# Nesting --------------------------------------------------------------------------------------------------------
+
+
+class Tree(Message):
+    children: "list[Tree]"
+
+
+class First(Message):
+    second: "Second | None" = None
+
+
+class Second(Message):
+    third: "dict[str, Third]"
+
+
+class Third(Message):
+    first: "list[First]"
+
+
+def test_recursive_messages_are_refused() -> None:
+    """A message that contains itself, by whatever way, is refused with that way."""
+    with pytest.raises(DeclarationError, match=r"Tree\.children: a message must not contain itself \(Tree -> Tree\)"):
+        fields(Tree)
+    with pytest.raises(DeclarationError, match=r"Third\.first: .* \(First -> Second -> Third -> First\)"):
+        fields(First)
+    with pytest.raises(DeclarationError, match=r"\(Second -> Third -> First -> Second\)"):
+        nested_types(message(field=Second))
+
+
+def chain(length: int, width: int = 1) -> type[Message]:
+    """A message of that many levels, each holding the next ``width`` times."""
+    cls = message("Level0", x=int)
+    for level in range(1, length):
+        cls = message(f"Level{level}", **{f"field_{'abc'[each]}": list[cls] for each in range(width)})  # type: ignore[valid-type]
+    return cls
+
+
+def test_nesting_is_bounded() -> None:
+    """Messages nest 32 deep and no deeper, however long the way is by which one gets there."""
+    assert len(nested_types(chain(32))) == 32
+    for length in (33, 34, 3000):
+        with pytest.raises(DeclarationError, match="messages nest deeper than 32"):
+            fields(chain(length))
+    # Here the short way to the long tail is walked first.
+    tail = chain(31)
+    longer = message("Top", short=tail, long=message("Middle", long=message("Inner", tail=tail)))
+    with pytest.raises(DeclarationError, match="messages nest deeper than 32"):
+        fields(longer)
+
+
+def test_diamonds_cost_one_visit_a_class() -> None:
+    """Messages that are reached by 3**31 ways are read once each."""
+    assert len(nested_types(chain(32, width=3))) == 32
+
+
+def test_nested_types_in_order_of_first_use() -> None:
+    """The classes inside a message come in order of first use, each once."""
+    inner = message("Inner", x=int)
+    left = message("Left", inner=inner)
+    right = message("Right", inner=inner)
+    top = message("Top", a=left, b=list[right], c=inner | None)  # type: ignore[valid-type]
+    assert nested_types(top) == (top, left, inner, right)
+
+
+def test_a_wrong_nested_message_is_named() -> None:
+    """A problem inside a nested message names that message's own field."""
+    assert refusal(field=message("Inner", bad=set[int])).startswith("Inner.bad: set[int] is no field type")
+
+
+# Postponed annotations ------------------------------------------------------------------------------------------
+
+
+def test_postponed_annotations() -> None:
+    """Under `from __future__ import annotations` the same types are read."""
+    assert [str(field.type) for field in fields(postponed.Everything)] == [
+        "bool",
+        "list[int]",
+        "dict[str, Inner]",
+        "Mood | None",
+        "UInt64",
+        "int",
+    ]
+    assert fields(postponed.Everything)[-1].since == 2
+
+
+def test_postponed_annotations_inside_a_function() -> None:
+    """A class inside a function may refer to names of its module."""
+    assert [str(field.type) for field in fields(postponed.inside_a_function())] == ["Inner", "list[Inner]"]
+
+
+def test_postponed_annotations_that_cannot_be_resolved() -> None:
+    """A class inside a function that refers to another one there is refused, and says what to do."""
+    with pytest.raises(DeclarationError) as caught:
+        fields(postponed.beyond_reach())
+    assert str(caught.value) == (
+        "Outer.local: nothing is called 'Local' in module tests.schema.postponed; import it there outside of "
+        "`if TYPE_CHECKING`, and declare what a message refers to at module level"
+    )
