@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from wireproto.codecs.base import Codec, Plan, checked_plan
+from wireproto.codecs.base import Codec, PlainCodec, Plan, checked_plan
 from wireproto.errors import ConfigError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["Codec", "Plan", "checked_plan", "get", "names", "select"]
+__all__ = ["Codec", "PlainCodec", "Plan", "checked_plan", "get", "names", "select"]
 
 _GROUP = "wireproto.codecs"
 

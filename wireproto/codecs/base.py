@@ -11,7 +11,7 @@ from wireproto.errors import CodecError, DecodeError, EncodeError
 if TYPE_CHECKING:
     from wireproto.limits import Limits
 
-__all__ = ["Codec", "Plan", "checked_plan", "compile_source", "element_check", "explain"]
+__all__ = ["Codec", "Plan", "PlainCodec", "checked_plan", "compile_source", "element_check", "explain"]
 
 M = TypeVar("M", bound=schema.Message)
 
@@ -43,7 +43,8 @@ class Codec(abc.ABC):
     """A way to write messages as bytes.
 
     A subclass has a ``name``, an ``id`` and ``compile``; ``checked_plan`` gives the last one its closed set of
-    exceptions. Instances hold nothing but compiled plans and are shared by all threads.
+    exceptions. For a format that has lists and strings of its own, `PlainCodec` is less to write. Instances hold
+    nothing but compiled plans and are shared by all threads.
 
     Attributes:
         name: what users write: ``[a-z][a-z0-9_-]*``, at most 32 characters.
@@ -81,6 +82,33 @@ class Codec(abc.ABC):
         return f"<codec {self.name}, id {self.id}>"
 
 
+class PlainCodec(Codec):
+    """A codec over a format for nested lists, dicts and plain values, like JSON: two functions and it is done.
+
+    A message is a list of its fields in order, as `wireproto.schema.to_plain` makes it. Types, ranges and limits are
+    checked on both sides of the two functions, and whatever these raise is translated.
+    """
+
+    @abc.abstractmethod
+    def dumps(self, value: list[Any]) -> bytes:
+        """Write lists, dicts with str or int keys, str, bytes, int, float, bool and None. Equal values, equal bytes."""
+
+    @abc.abstractmethod
+    def loads(self, payload: bytes) -> object:
+        """Read what ``dumps`` wrote, and raise anything for bytes behind the end and for the same key twice."""
+
+    def compile(self, message_type: type[M], version: int, limits: "Limits", *, request: bool) -> Plan[M]:
+        """Put `to_plain` before ``dumps``, `from_plain` behind ``loads``, and the checks around them."""
+
+        def encode(message: M) -> bytes:
+            return self.dumps(schema.to_plain(message, version))
+
+        def decode(payload: bytes) -> M:
+            return schema.from_plain(message_type, self.loads(payload), version)
+
+        return checked_plan(message_type, version, limits, encode, decode, request=request)
+
+
 def checked_plan(
     message_type: type[M],
     version: int,
@@ -92,7 +120,7 @@ def checked_plan(
 ) -> Plan[M]:
     """A plan around two plain functions, for codecs over a format that somebody else's library speaks.
 
-    What the message's declaration demands is checked before ``encode`` and after ``decode``, the limit on elements, too.
+    What the declaration demands is checked before ``encode`` and after ``decode``, and the limit on elements, too.
     Whatever the two functions raise comes out as ``EncodeError`` or ``DecodeError``.
     """
     check = schema.compile_check(message_type, version, request=request)
@@ -113,9 +141,9 @@ def checked_plan(
     def checked_decode(payload: bytes) -> M:
         try:
             message = decode(payload)
+            check(message, DecodeError)
             if count is not None:
                 count(message, DecodeError)
-            check(message, DecodeError)
         except DecodeError:
             raise
         except Exception as error:  # noqa: BLE001 - ... or lets a payload provoke
@@ -141,33 +169,55 @@ def explain(error: Exception) -> str:
 
 
 def element_check(message_type: type[schema.Message], version: int, most: int) -> Check | None:
-    """A function that refuses lists and maps of more than ``most`` elements; None when the type has neither."""
-    counted: list[tuple[str, str]] = []
-    nested: list[tuple[str, str, str, Check]] = []
-    for field in schema.fields(message_type, version):
-        if field.type.shape != "single":
-            counted.append((field.name, field.path))
-        if field.type.scalar is schema.Scalar.MESSAGE and field.type.cls is not None:
-            inner = element_check(field.type.cls, version, most)
-            if inner is not None:
-                nested.append((field.name, field.path, field.type.shape, inner))
-    if not counted and not nested:
+    """A function that refuses lists and maps of more than ``most`` elements; None when the type has neither.
+
+    It is for messages that passed the compiled check, and called like it.
+    """
+    find = _overlong(message_type, version, most)
+    if find is None:
         return None
 
     def check(message: schema.Message, error: type[CodecError]) -> None:
-        for name, path in counted:
-            if len(getattr(message, name)) > most:
-                raise error(path, f"has more than {most} elements")
-        for name, _, shape, inner in nested:
-            value = getattr(message, name)
-            if shape == "map":
-                value = value.values()
-            elif shape == "single":
-                value = () if value is None else (value,)
-            for element in value:
-                inner(element, error)
+        where = find(message)
+        if where:
+            raise error(message_type.__name__ + where, f"has more than {most} elements")
 
     return check
+
+
+def _overlong(message_type: type[schema.Message], version: int, most: int) -> Callable[[Any], str] | None:
+    """A function that finds the first container that is too long: its path within the message, or ""."""
+    counted: list[str] = []
+    nested: list[tuple[str, str, Callable[[Any], str]]] = []
+    for field in schema.fields(message_type, version):
+        if field.type.shape != "single":
+            counted.append(field.name)
+        if field.type.scalar is schema.Scalar.MESSAGE and field.type.cls is not None:
+            inner = _overlong(field.type.cls, version, most)
+            if inner is not None:
+                nested.append((field.name, field.type.shape, inner))
+    if not counted and not nested:
+        return None
+
+    def find(message: Any) -> str:
+        for name in counted:
+            if len(getattr(message, name)) > most:
+                return f".{name}"
+        for name, shape, inner in nested:
+            value = getattr(message, name)
+            if shape == "single":
+                where = "" if value is None else inner(value)
+                if where:
+                    return f".{name}{where}"
+                continue
+            mark = "#" if shape == "map" else ""
+            for number, element in enumerate(value.values() if shape == "map" else value):
+                where = inner(element)
+                if where:
+                    return f".{name}[{mark}{number}]{where}"
+        return ""
+
+    return find
 
 
 def compile_source(name: str, source: str, namespace: Mapping[str, object]) -> dict[str, Any]:

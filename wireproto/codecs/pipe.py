@@ -105,6 +105,7 @@ def read_{label}(token, take):
             refuse("is no message; write it as (field,field)")
         {values}
         if take() != ")":
+            at = ""
             refuse("does not have exactly {count} fields")
         return {label}({arguments})
     except Exception as error:
@@ -303,10 +304,11 @@ class _Source:
         return f"None if {name} == NONE else {read}" if kind.optional else read
 
     def _read_nested(self, cls: type[Message]) -> str:
+        count = len(self.fields[cls])
         lines: list[str] = []
         for field in self.fields[cls]:
             if lines:
-                lines.append(f'if take() != ",": refuse("does not have exactly {len(self.fields[cls])} fields")')
+                lines.append(f'if take() != ",": at = ""; refuse("does not have exactly {count} fields")')
             lines.append(f'at = ".{field.name}"; token = take()')
             if field.type.shape != "single":
                 read = f"read_{self.labels[cls]}_{field.name}(token, take)"
@@ -316,7 +318,7 @@ class _Source:
         return _READ_NESTED.format(
             label=self.labels[cls],
             values="\n        ".join(lines),
-            count=len(self.fields[cls]),
+            count=count,
             arguments=_arguments(self.fields[cls]),
         )
 
