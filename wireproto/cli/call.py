@@ -49,14 +49,14 @@ class _Call(NamedTuple):
     "--codec", default="msgpack", show_default=True, metavar="NAME", help="pipe, msgpack, protobuf or another."
 )
 @click.option("-d", "--data", metavar="JSON", help="The request as JSON; @FILE reads it from a file, @- from stdin.")
-@click.option("-H", "--header", "headers", multiple=True, metavar="KEY:VALUE", help="Metadata of the call; repeat it.")
+@click.option("-H", "--header", multiple=True, metavar="KEY:VALUE", help="Metadata of the call; repeat it.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     help="For connecting and for the whole call.  [default: 10, a stream as long as it likes]",
 )
-@click.option("-n", "--items", "most", type=click.IntRange(min=1), metavar="N", help="Leave a stream after N items.")
+@click.option("-n", "--items", type=click.IntRange(min=1), metavar="N", help="Leave a stream after N items.")
 @click.option("-v", "--verbose", is_flag=True, help="Say on stderr what is sent, and how long it takes.")
 def command(
     address: str,
@@ -65,9 +65,9 @@ def command(
     service: str | None,
     codec: str,
     data: str | None,
-    headers: tuple[str, ...],
+    header: tuple[str, ...],
     timeout: float | None,
-    most: int | None,
+    items: int | None,
     verbose: bool,
 ) -> None:
     """Call METHOD of the server at HOST:PORT and print the answer as JSON; of a stream, one line for each item.
@@ -84,7 +84,7 @@ def command(
     The framework's own methods are there on every server: Check, Describe, Echo. An error answer goes to stderr, and
     the exit status is then 10 plus its number.
     """
-    call = _Call(Address.parse(address), codec, timeout, _metadata(headers), most, verbose)
+    call = _Call(Address.parse(address), codec, timeout, _metadata(header), items, verbose)
     codecs.get(codec)
     declared, operation = _ask(call, method) if service is None else _find([resolve(service, Service)], method)
     request = _request(operation.request, data, words)

@@ -1,0 +1,123 @@
+"""Two small services that the command tests serve and call."""
+
+import enum
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from wireproto import Context, Handlers, Message, Method, Retry, Service, Status, StreamMethod
+
+
+class Colour(enum.IntEnum):
+    """A colour of paint."""
+
+    RED = 1
+    BLUE = 2
+
+
+class PaintRequest(Message):
+    name: str
+    colours: list[Colour] = []
+    coats: int = 1
+
+
+class PaintResponse(Message):
+    text: str
+    digest: bytes
+    at: datetime
+
+
+class CountRequest(Message):
+    to: int
+    then: str = ""
+
+
+class CountResponse(Message):
+    number: int
+
+
+class FailRequest(Message):
+    status: int
+    retry_after_ms: int = 0
+
+
+class FailResponse(Message):
+    pass
+
+
+class WaitRequest(Message):
+    seconds: float
+
+
+class WaitResponse(Message):
+    pass
+
+
+PAINT = Method(opcode=1, name="Paint", request=PaintRequest, response=PaintResponse)
+COUNT = StreamMethod(opcode=2, name="Count", request=CountRequest, response=CountResponse, reasons=("STOPPED",))
+FAIL = Method(opcode=3, name="Fail", request=FailRequest, response=FailResponse, reasons=("TOLD_TO",))
+WAIT = Method(opcode=4, name="Wait", request=WaitRequest, response=WaitResponse, blocking=True)
+SHOP = Service("example.v1.ShopService", version=1, methods=[PAINT, COUNT, FAIL, WAIT])
+shop = Handlers(SHOP)
+
+
+@shop.register(PAINT)
+def paint(request: PaintRequest, context: Context) -> PaintResponse:
+    colours = "+".join(colour.name for colour in request.colours)
+    who = context.metadata.entries.get("who", "")
+    return PaintResponse(
+        text=f"{request.name}:{colours}x{request.coats}{who}",
+        digest=request.name.encode(),
+        at=datetime(2026, 1, 31, 12, tzinfo=UTC),
+    )
+
+
+@shop.register(COUNT)
+def count(request: CountRequest, context: Context) -> Iterator[CountResponse]:
+    for number in range(1, request.to + 1):
+        yield CountResponse(number=number)
+    if request.then == "fail":
+        context.abort(Status.ABORTED, "STOPPED", "that was all")
+    if request.then == "wait":
+        threading.Event().wait(context.remaining())
+
+
+@shop.register(FAIL)
+def fail(request: FailRequest, context: Context) -> FailResponse:
+    retry = Retry.NOT_PROCESSED if request.retry_after_ms else Retry.NEVER
+    context.abort(
+        Status(request.status), "TOLD_TO", "you asked for it", retry=retry, retry_after_ms=request.retry_after_ms
+    )
+
+
+@shop.register(WAIT)
+def wait(request: WaitRequest, context: Context) -> WaitResponse:
+    threading.Event().wait(request.seconds)
+    return WaitResponse()
+
+
+class OtherRequest(Message):
+    pass
+
+
+class OtherResponse(Message):
+    pass
+
+
+class PaintingRequest(Message):
+    name: str
+
+
+class PaintingResponse(Message):
+    pass
+
+
+OTHER = Service(
+    "example.v1.OtherService",
+    version=1,
+    methods=[
+        Method(opcode=1, name="Other", request=OtherRequest, response=OtherResponse),
+        Method(opcode=2, name="Paint", request=PaintingRequest, response=PaintingResponse),
+    ],
+)
+other = Handlers(OTHER)

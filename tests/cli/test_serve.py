@@ -1,0 +1,151 @@
+"""`wireproto serve`: the ready line, the signals and the refusals."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cli.conftest import PATIENCE, ROOT, Serve, environment, wireproto
+from tests.cli.services import PAINT, WAIT, PaintRequest, WaitRequest, WaitResponse
+from tests.cli.services import SHOP as SHOP_SERVICE
+from wireproto import CallError, connect
+
+SHOP = "tests.cli.services:shop"
+
+
+def test_it_says_when_it_is_ready_and_stops_when_told(serve: Serve) -> None:
+    """One line on stdout names address and codecs; SIGTERM ends it with status 0."""
+    serving = serve(SHOP)
+    host, _, port = serving.address.rpartition(":")
+    assert host == "127.0.0.1"
+    assert serving.ready["codecs"] == "pipe,msgpack,protobuf"
+    with socket.create_connection((host, int(port)), timeout=PATIENCE):
+        pass
+    serving.process.send_signal(signal.SIGTERM)
+    out, log = serving.process.communicate(timeout=PATIENCE)
+    assert serving.process.returncode == 0
+    assert out == ""
+    assert "stopped" in log
+
+
+def test_an_interrupt_stops_it_as_well(serve: Serve) -> None:
+    """SIGINT, which Ctrl-C sends, drains too, without a traceback."""
+    serving = serve(SHOP)
+    serving.process.send_signal(signal.SIGINT)
+    _, log = serving.process.communicate(timeout=PATIENCE)
+    assert serving.process.returncode == 0
+    assert "Traceback" not in log
+
+
+def test_only_the_codecs_asked_for_are_served(serve: Serve) -> None:
+    """--codec repeats, and WIREPROTO_SERVE_CODEC says the same."""
+    assert serve(SHOP, "--codec", "protobuf", "--codec", "pipe").ready["codecs"] == "protobuf,pipe"
+    assert serve(SHOP, WIREPROTO_SERVE_CODEC="msgpack pipe").ready["codecs"] == "msgpack,pipe"
+
+
+def test_several_services_are_hosted_together(serve: Serve) -> None:
+    """Each MODULE:HANDLERS is served; a method without a handler is mentioned in the log."""
+    serving = serve(SHOP, "tests.cli.services:other")
+    serving.process.terminate()
+    _, log = serving.process.communicate(timeout=PATIENCE)
+    assert "OtherService.Other has no handler" in log
+
+
+def test_nobody_need_read_the_ready_line() -> None:
+    """A closed stdout does not keep the server from serving, or from ending well."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wireproto.server", SHOP, "--port", "0"],
+        cwd=ROOT,
+        env=environment(),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    with process:
+        assert process.stderr is not None
+        assert "serving example.v1.ShopService" in process.stderr.readline()
+        process.terminate()
+        _, log = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert "Traceback" not in log
+    assert "Exception" not in log
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_port_in_use_is_said_so(taken_port: int) -> None:
+    """The error names the address and what to do; the exit status is 1."""
+    done = wireproto("serve", SHOP, "--port", str(taken_port))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert f"127.0.0.1:{taken_port} is in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["tests.cli.services:shopp"], "did you mean tests.cli.services:shop?"),
+        (["tests.cli.services:SHOP"], "is of type Service, not Handlers"),
+        (["tests.cli.service:shop"], "there is no module 'tests.cli.service'; did you mean tests.cli.services?"),
+        ([SHOP, "--codec", "msgpak"], "did you mean 'msgpack'?"),
+        ([SHOP, "--codec", "pipe", "--port", "65536"], "65536 is not in the range"),
+        ([SHOP, "--workers", "1"], "1 is not in the range"),
+        ([SHOP, "--prot", "1"], "No such option"),
+        ([SHOP, "--store", "x.db"], "--store belongs to the chat"),
+        ([SHOP, "--host", "0.0.0.0"], "--allow-plaintext"),
+        ([SHOP, "--host", "example.org"], "--allow-plaintext"),
+        ([SHOP, SHOP], "is given twice"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(words: list[str], complaint: str) -> None:
+    """Whatever is asked wrongly ends with status 2 and a sentence, before anything listens."""
+    done = wireproto("serve", *words)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_network_address_needs_the_flag(serve: Serve) -> None:
+    """With --allow-plaintext the server listens where it is told."""
+    assert serve(SHOP, "--host", "0.0.0.0", "--allow-plaintext").address.startswith("0.0.0.0:")
+
+
+def test_a_second_signal_ends_it_at_once(serve: Serve) -> None:
+    """While calls in flight are waited for, another signal does what it does to any program."""
+    serving = serve(SHOP)
+    with connect(serving.address, SHOP_SERVICE, timeout=PATIENCE) as client:
+        future = client.start(WAIT, WaitRequest(seconds=600.0))
+        client.call(PAINT, PaintRequest(name="later"))  # the server has read the first one, too
+        serving.process.terminate()
+        assert serving.process.stderr is not None
+        while "SIGTERM" not in serving.process.stderr.readline():
+            pass
+        serving.process.terminate()
+        assert serving.process.wait(PATIENCE) == -signal.SIGTERM
+        with pytest.raises(CallError):
+            future.result(PATIENCE)
+
+
+def test_calls_in_flight_are_finished(serve: Serve) -> None:
+    """A call that runs when SIGTERM comes is answered before the server ends with status 0."""
+    serving = serve(SHOP)
+    with connect(serving.address, SHOP_SERVICE, timeout=PATIENCE) as client:
+        future = client.start(WAIT, WaitRequest(seconds=0.5))
+        client.call(PAINT, PaintRequest(name="later"))
+        serving.process.terminate()
+        assert future.result(PATIENCE) == WaitResponse()
+    assert serving.process.wait(PATIENCE) == 0

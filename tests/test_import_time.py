@@ -1,0 +1,61 @@
+"""What importing the package costs, and what it does not load."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("alembic", "click", "google.protobuf", "grpc", "msgpack", "prompt_toolkit", "rich", "sqlalchemy")
+PUBLIC = "import wireproto; [getattr(wireproto, name) for name in wireproto.__all__]"
+TRIES = 9
+
+
+def _run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout
+
+
+def _best_milliseconds(statement: str) -> float:
+    """The least of several processes' times: what else the machine does only ever adds."""
+    code = f"import time; began = time.perf_counter(); {statement}; print(time.perf_counter() - began)"
+    return min(float(_run(code)) for _ in range(TRIES)) * 1000
+
+
+def test_importing_is_quick() -> None:
+    """`import wireproto` takes less than 60 ms."""
+    assert _best_milliseconds("import wireproto") < 60
+
+
+@pytest.mark.parametrize("statement", ["import wireproto", PUBLIC], ids=["package", "every public name"])
+def test_importing_loads_no_heavy_library(statement: str) -> None:
+    """Neither the package nor any of its public names loads gRPC, protobuf, SQL or command-line libraries."""
+    loaded = _run(f"{statement}; import sys; print(*sys.modules)").split()
+    assert not sorted(set(HEAVY) & set(loaded))
+
+
+def test_the_package_alone_loads_no_sockets_or_threads_of_ours() -> None:
+    """Declaring messages does not load the server or the client."""
+    loaded = _run("import wireproto, sys; wireproto.Message, wireproto.Service; print(*sys.modules)").split()
+    assert not {"wireproto.server", "wireproto.client", "socket"} & set(loaded)
+
+
+def test_the_public_names_are_all_there() -> None:
+    """Each name of __all__ can be had, dir() lists it, and others are refused in the usual words."""
+    code = f"""{PUBLIC}
+assert set(wireproto.__all__) <= set(dir(wireproto))
+try:
+    wireproto.nothing
+except AttributeError as error:
+    print(error)
+"""
+    assert _run(code).strip() == "module 'wireproto' has no attribute 'nothing'"
+
+
+def test_help_is_quick() -> None:
+    """`wireproto --help` takes less than 150 ms, from the start of Python on."""
+    code = (
+        "import subprocess, sys, time; began = time.perf_counter(); "
+        "subprocess.run([sys.executable, '-m', 'wireproto.cli', '--help'], stdout=subprocess.DEVNULL, check=True); "
+        "print(time.perf_counter() - began)"
+    )
+    assert min(float(_run(code)) for _ in range(5)) < 0.150

@@ -1,0 +1,5 @@
+"""``python -m wireproto.cli`` is ``wireproto``."""
+
+from wireproto.cli import main
+
+main()
