@@ -1,0 +1,129 @@
+"""The .proto text: its comments, its style, and the committed files."""
+
+from pathlib import Path
+
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+
+from tests.outside import buf, run
+from tests.protos.contract import EVERY
+from tests.protos.versions import GROWING
+from wireproto.chat.contract import CHAT
+from wireproto.control import CONTROL, declare, describe
+from wireproto.errors import ConfigError
+from wireproto.protos import generate, render, service_file
+
+ROOT = Path(__file__).parents[2]
+SERVICES = [CHAT, CONTROL, EVERY, GROWING]
+
+
+def test_the_committed_files_are_those_of_the_table() -> None:
+    """`protos/` holds what the opcode tables say now; `make generate` writes it anew."""
+    assert generate(ROOT / "protos", [CHAT, CONTROL], check=True) == []
+
+
+def test_docs_and_policy_become_comments() -> None:
+    """Docstrings, reasons, capabilities, bounds, defaults and versions can be read in the text."""
+    text = render(EVERY)
+    for expected in (
+        "// Has everything.\nservice EveryService {",
+        "  // Opcode 0x10. Requires `everything`. Reasons: TOO_MUCH, TOO_LITTLE.\n  rpc Everything(",
+        "  // Watches `it`.\n  //\n  // Opcode 0x12.\n  rpc Watch(",
+        "// Two paragraphs, and code that keeps its lines:\n//\n//     x ->\n//     y ^\nmessage Point {",
+        "  // Four levels of messages, with this one and its points.\n  .example.every.v1.Deep deep = 12;",
+        '  // Absent means "tea | \\u2615".\n  optional string some_text = 32;',
+        "  // Absent means 0x00ff.\n",
+        "  // Absent means 2024-01-02T03:04:05.678901Z.\n",
+        "  // Where it listens. From 1 to 65535.\n  int64 port = 1;",
+        '  // At most 64 characters. Absent means "none".\n',
+        "  // Exactly 16 bytes.\n",
+        "  // At least 1 element. Each: at least 0.\n",
+        "  // Goes first. Since version 2.\n",
+        "  // The page is there.\n  HTTP_CODE_OK = 200;",
+    ):
+        assert expected in text
+
+
+def test_an_older_version_says_until_when() -> None:
+    """A method that has ended is in the files of its versions only, and they say when it ends."""
+    assert "  // Opcode 0x13. Until version 1.\n  rpc Old(" in render(EVERY, 1)
+    assert "rpc Old(" not in render(EVERY)
+
+
+def test_text_needs_no_source_code() -> None:
+    """A service made at run time renders to the same declarations, with the comments it has."""
+    made = declare(describe(CHAT))
+    declared, described = (
+        [line for line in render(service).split("\n") if "//" not in line] for service in (CHAT, made)
+    )
+    assert described == declared
+
+
+def test_names_are_fully_qualified() -> None:
+    """No type is named relatively: a method or field of the same name would hide it."""
+    for line in render(CHAT).split("\n"):
+        if line.startswith("  rpc "):
+            assert line.count("(.wireproto.chat.v1.") + line.count("(stream .wireproto.chat.v1.") == 2, line
+
+
+def test_generate_writes_repairs_and_removes(tmp_path: Path) -> None:
+    """Files that are missing, edited or of no service are reported, and put right when asked to."""
+    chat, module = tmp_path / "wireproto/chat/v1/chat.proto", tmp_path / "buf.yaml"
+    assert generate(tmp_path, [CHAT], check=True) == [module, chat]
+    assert not chat.exists()
+    assert generate(tmp_path, [CHAT]) == [module, chat]
+    assert generate(tmp_path, [CHAT], check=True) == []
+    chat.write_text(chat.read_text("utf-8") + "\n", "utf-8")
+    stale = tmp_path / "old.proto"
+    stale.write_text("", "utf-8")
+    assert generate(tmp_path, [CHAT], check=True) == [stale, chat]
+    assert stale.exists()
+    generate(tmp_path, [CHAT])
+    assert not stale.exists()
+    assert chat.read_text("utf-8") == render(CHAT)
+
+
+def test_generate_refuses_two_services_of_one_file(tmp_path: Path) -> None:
+    """Two services that would be written to one file are refused before anything is written."""
+    with pytest.raises(ConfigError, match="both have the file"):
+        generate(tmp_path, [CHAT, CHAT])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> Path:
+    """A module with every service that the tests have."""
+    generate(tmp_path, SERVICES)
+    return tmp_path
+
+
+def test_buf_finds_nothing_to_lint(module: Path) -> None:
+    """`buf lint` with its standard rules, which the module asks for, is silent."""
+    assert run(buf(), "lint", cwd=module) == ""
+
+
+def test_buf_lint_can_find_something(module: Path) -> None:
+    """`buf lint` sees the rules: a field in the wrong case is found."""
+    file = module / "wireproto/chat/v1/chat.proto"
+    file.write_text(file.read_text("utf-8").replace(" online = 2;", " onLine = 2;"), "utf-8")
+    assert "onLine" in run(buf(), "lint", cwd=module, ok=False)
+
+
+def test_buf_formats_nothing(module: Path) -> None:
+    """`buf format` would change no line."""
+    assert run(buf(), "format", "--diff", cwd=module) == ""
+
+
+def test_buf_builds_the_same_descriptors(module: Path) -> None:
+    """`buf build` makes the descriptors that are in use here."""
+    run(buf(), "build", "--exclude-source-info", "-o", "built.binpb", cwd=module)
+    built = FileDescriptorSet.FromString((module / "built.binpb").read_bytes()).file
+    expected = {file.name: file for file in map(service_file, SERVICES)}
+    found = {file.name: _without_extras(file) for file in built if file.name in expected}
+    assert found == expected
+
+
+def _without_extras(file: FileDescriptorProto) -> FileDescriptorProto:
+    """The file without what buf adds in a field of its own."""
+    file.DiscardUnknownFields()
+    return file
