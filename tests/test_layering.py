@@ -16,6 +16,7 @@ PACKAGE = ROOT / "wireproto"
 # Everything of ours that a module may import, by module or by folder ("codecs" covers wireproto/codecs/*). A folder's
 # modules may import one another. `__init__` of the whole package is the public face and may import all but the
 # applications; a module may always ask it for `__version__`.
+CORE = {"buffer", "errors", "events", "frame", "handshake", "limits", "metadata", "state", "status"}
 ALLOWED: dict[str, set[str]] = {
     "status": set(),
     "limits": set(),
@@ -23,45 +24,19 @@ ALLOWED: dict[str, set[str]] = {
     "errors": {"status"},
     "address": {"errors"},
     "schema": {"errors"},
-    "frame": {"errors", "status"},  # the body of ERROR is binary and carries a status
+    "frame": {"errors", "status"},
     "metadata": {"errors", "status"},
     "events": {"errors", "frame", "handshake", "metadata"},
     "handshake": {"errors", "frame", "limits", "status"},
-    "connection": {"buffer", "errors", "events", "frame", "handshake", "limits", "metadata", "status"},
+    "state": {"errors", "frame"},
+    "link": CORE,
+    "connection": CORE | {"link"},
     "control": {"errors", "schema"},
     "protos": {"errors", "schema"},
     "codecs": {"errors", "limits", "protos", "schema"},
     "dispatch": {"codecs", "errors", "limits", "metadata", "schema", "status"},
-    "server": {
-        "address",
-        "codecs",
-        "connection",
-        "control",
-        "dispatch",
-        "errors",
-        "events",
-        "frame",
-        "handshake",
-        "limits",
-        "metadata",
-        "protos",
-        "schema",
-        "status",
-    },
-    "client": {
-        "address",
-        "codecs",
-        "connection",
-        "control",
-        "errors",
-        "events",
-        "frame",
-        "handshake",
-        "limits",
-        "metadata",
-        "schema",
-        "status",
-    },
+    "server": CORE | {"address", "codecs", "connection", "control", "dispatch", "protos", "schema"},
+    "client": CORE | {"address", "codecs", "connection", "control", "schema"},
 }
 PUBLIC_FACE = {"address", "client", "dispatch", "errors", "limits", "metadata", "schema", "server", "status"}
 FRAMEWORK = {*ALLOWED, "testing"}
@@ -78,23 +53,13 @@ HEAVY = {
     "hypothesis": ("testing",),
     "msgpack": ("codecs/msgpack",),
     "prompt_toolkit": ("cli/chat",),
+    "pytest": ("testing",),
     "rich": ("cli",),
     "sqlalchemy": ("chat",),
 }
-SANS_IO = {
-    "schema",
-    "frame",
-    "buffer",
-    "events",
-    "handshake",
-    "metadata",
-    "connection",
-    "dispatch",
-    "codecs",
-    "control",
-}
+CORE_ONLY = CORE | {"connection", "link"}
+SANS_IO = CORE_ONLY | {"codecs", "control", "dispatch", "protos", "schema"}
 IO_MODULES = {"asyncio", "select", "selectors", "socket", "socketserver", "ssl", "subprocess"}
-CORE_ONLY = {"connection", "buffer", "frame", "events", "handshake", "metadata"}
 CLOCKS_AND_LOGS = {"logging", "threading", "time", "_thread"}
 
 
