@@ -1,0 +1,7 @@
+"""The blocking client: many threads, many calls in flight, one connection."""
+
+from wireproto.client.backoff import Backoff
+from wireproto.client.client import Client, connect
+from wireproto.client.stream import Stream
+
+__all__ = ["Backoff", "Client", "Stream", "connect"]

@@ -1,0 +1,121 @@
+"""A method as one connection speaks it: checked to exist there, with its codec's two functions."""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from wireproto.codecs import Codec
+from wireproto.errors import CallError, LocalProtocolError
+from wireproto.limits import Limits
+from wireproto.schema import Message, Method, Service, StreamMethod
+from wireproto.status import Retry, Status
+
+__all__ = ["Binding", "Dialect"]
+
+Req = TypeVar("Req", bound=Message)
+Resp = TypeVar("Resp", bound=Message)
+
+_FRAMEWORK_OPCODES = 0xF000
+"""From here on opcodes are the framework's own: health, reflection, echo. They belong to every connection."""
+_FRAMEWORK_VERSION = 1
+
+
+class Binding(Generic[Req, Resp]):
+    """What a call needs of its method.
+
+    Attributes:
+        name: of the method, for messages.
+        opcode: for the header.
+        timeout: seconds, what the method declares for calls that bring none.
+        encode: request to payload; raises EncodeError, or CallError when it is larger than the method takes.
+        decode: payload to response or item; raises DecodeError.
+    """
+
+    __slots__ = ("decode", "encode", "name", "opcode", "timeout")
+
+    # Attributes and not methods: a call then costs one function, not a bound method around another function.
+    encode: Callable[[Req], bytes]
+    decode: Callable[[bytes], Resp]
+
+    def __init__(
+        self,
+        method: Method[Req, Resp] | StreamMethod[Req, Resp],
+        encode: Callable[[Req], bytes],
+        decode: Callable[[bytes], Resp],
+    ) -> None:
+        self.name = method.name
+        self.opcode = method.opcode
+        self.timeout = method.timeout
+        self.encode = encode
+        self.decode = decode
+
+
+class Dialect:
+    """What one connection speaks: a service in one version and one codec, with the bindings made so far.
+
+    Args:
+        service: whose methods may be called.
+        codec: agreed in the handshake, as was the version.
+        version: of the service.
+        limits: of this side.
+
+    Attributes:
+        bindings: by method; look here first. ``bind`` adds to it, from any thread.
+    """
+
+    def __init__(self, service: Service, codec: Codec, version: int, limits: Limits) -> None:
+        self.service = service
+        self.codec = codec
+        self.version = version
+        self.bindings: dict[object, Binding[Any, Any]] = {}
+        self._limits = limits
+
+    def bind(self, method: Method[Req, Resp] | StreamMethod[Req, Resp]) -> Binding[Req, Resp]:
+        """The binding of ``method``.
+
+        Raises:
+            LocalProtocolError: the method is not one of the service's.
+            CallError: UNIMPLEMENTED, UNKNOWN_OPCODE: the version spoken here does not have it. Nothing was sent.
+        """
+        binding = self.bindings.get(method)
+        if binding is None:
+            binding = self.bindings[method] = self._make(method)
+        return binding
+
+    def _make(self, method: Method[Req, Resp] | StreamMethod[Req, Resp]) -> Binding[Req, Resp]:
+        service, version = self.service, self.version
+        if method.opcode >= _FRAMEWORK_OPCODES:
+            version = _FRAMEWORK_VERSION
+        elif service.by_opcode.get(method.opcode) is not method:
+            raise LocalProtocolError(
+                f"{method.name} is no method of {service.full_name}, which this client was connected for"
+            )
+        elif not method.in_version(version):
+            raise CallError(
+                Status.UNIMPLEMENTED, "UNKNOWN_OPCODE", _absent(service, method, version), retry=Retry.NOT_PROCESSED
+            )
+        encode = self.codec.plan(method.request, version, self._limits, request=True).encode
+        if method.max_request is not None:
+            encode = _limited(encode, method.name, method.max_request)
+        return Binding(method, encode, self.codec.plan(method.response, version, self._limits, request=False).decode)
+
+
+def _absent(service: Service, method: Method[Any, Any] | StreamMethod[Any, Any], version: int) -> str:
+    if method.since > version:
+        life = f"is there since version {method.since}"
+    else:
+        life = f"is there since version {method.since} and until version {method.until}"
+    return f"{service.full_name}/{method.name} {life}; this connection speaks version {version}"
+
+
+def _limited(encode: Callable[[Req], bytes], name: str, most: int) -> Callable[[Req], bytes]:
+    def limited(request: Req) -> bytes:
+        payload = encode(request)
+        if len(payload) > most:
+            raise CallError(
+                Status.RESOURCE_EXHAUSTED,
+                "REQUEST_TOO_LARGE",
+                f"the request has {len(payload)} bytes; {name} takes at most {most}. Nothing was sent",
+            )
+        return payload
+
+    return limited

@@ -1,0 +1,459 @@
+"""The client: typed calls over a connection that many threads share."""
+
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from functools import lru_cache, partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from wireproto import __version__, codecs
+from wireproto.address import Address
+from wireproto.client.backoff import Backoff
+from wireproto.client.binding import Binding
+from wireproto.client.calls import Call, FutureCall, StreamCall, milliseconds_until, timed_out
+from wireproto.client.line import Line, repeatable
+from wireproto.client.link import Link
+from wireproto.client.many import Responses
+from wireproto.client.stream import Stream
+from wireproto.codecs import Codec
+from wireproto.limits import Limits
+from wireproto.metadata import Metadata, pack_metadata
+from wireproto.schema import Message, Method, Service, StreamMethod
+from wireproto.status import Retry
+
+__all__ = ["Client", "connect"]
+
+Req = TypeVar("Req", bound=Message)
+Resp = TypeVar("Resp", bound=Message)
+Item = TypeVar("Item", bound=Message)
+
+_U32_MAX = 0xFFFF_FFFF
+
+
+def connect(
+    address: str | tuple[str, int] | Address,
+    service: Service,
+    *,
+    codec: str | Codec | Sequence[str | Codec] = "msgpack",
+    timeout: float = 10.0,
+    version: int | None = None,
+    limits: Limits | None = None,
+    name: str = "",
+    authorization: str = "",
+    backoff: Backoff | None = None,
+) -> "Client":
+    """Connect to a server and agree with it on a version and a codec.
+
+    The connection is plain TCP, in this release, to whatever address is given: over a network that is not trusted,
+    put it into a tunnel.
+
+    Args:
+        address: ``HOST:PORT`` or a pair.
+        service: the service wanted.
+        codec: name of a codec or the codec itself, or several in order of preference.
+        timeout: seconds, above 0, for connecting and the handshake together; now, and whenever a lost connection is
+            opened again. Calls have time limits of their own.
+        version: the newest version of the service to offer; None for all that ``service`` declares.
+        limits: what this side accepts, and how patient it is.
+        name: of this client, for the server's log; "" for ``wireproto/`` and the version of the package.
+        authorization: credential to send with every call; it can be changed later.
+        backoff: when to try again after a loss; None for 0.5 to 30 s with full jitter.
+
+    Raises:
+        HandshakeError: the server refuses; its text says what it supports.
+        ConnectionLost: there is nobody at the address, or no answer in time.
+        ConfigError: the address, a codec or the version is none.
+    """
+    client = Client(
+        address,
+        service,
+        codec=codec,
+        timeout=timeout,
+        version=version,
+        limits=limits,
+        name=name,
+        authorization=authorization,
+        backoff=backoff,
+    )
+    try:
+        client.open()
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+class Client:
+    """Calls the methods of one service on one server. Made by ``connect``; use it as a context manager, or close it.
+
+    Any number of threads may call at a time, over one connection. A connection that is lost fails the calls in flight
+    with ``ConnectionLost``, which says whether the call may have been processed; the next call opens another one, after
+    a pause that grows while that fails. A call that certainly was not processed, because the connection was lost
+    before its request was sent or because the server is going away, is sent again by itself, at most twice.
+
+    Methods that call raise:
+        CallError: the call failed: what the server answered; DEADLINE when the time was up, and the server was told to
+            stop; ConnectionLost; UNKNOWN_OPCODE for a method that the version spoken here does not have, and
+            REQUEST_TOO_LARGE, before anything is sent.
+        EncodeError: the request, or its metadata, cannot be written. Nothing was sent.
+        DecodeError: the response means no message of its type; the connection goes on.
+        LocalProtocolError: the client is closed, or the method is not one of its service.
+
+    A call waits for a place while as many calls are in flight as the server takes. A signal handler that raises during
+    a call without a time limit may cost the connection, since received bytes may be lost with it.
+
+    A client does not survive ``os.fork``: make one in the child.
+    """
+
+    def __init__(
+        self,
+        address: str | tuple[str, int] | Address,
+        service: Service,
+        *,
+        codec: str | Codec | Sequence[str | Codec] = "msgpack",
+        timeout: float = 10.0,
+        version: int | None = None,
+        limits: Limits | None = None,
+        name: str = "",
+        authorization: str = "",
+        backoff: Backoff | None = None,
+    ) -> None:
+        """Prepare a client that connects when it is first used. The arguments are those of ``connect``."""
+        chosen = codecs.select([codec] if isinstance(codec, str | Codec) else codec)
+        self._line = Line(
+            Address.parse(address),
+            service,
+            chosen,
+            version=version,
+            limits=limits or Limits(),
+            name=name or f"wireproto/{__version__}",
+            timeout=_positive(timeout),
+            backoff=backoff or Backoff(),
+        )
+        self._offered = chosen[0].name
+        self._authorization = ""
+        self._block = b""  # the metadata of a call that brings none of its own
+        self.authorization = authorization
+
+    def __repr__(self) -> str:
+        state = "closed" if self._line.closed else f"{self.codec}, version {self.version}"
+        return f"<Client of {self.service.full_name} at {self.address}, {state}>"
+
+    @property
+    def address(self) -> Address:
+        """Of the server."""
+        return self._line.address
+
+    @property
+    def service(self) -> Service:
+        """The service that the client was made for."""
+        return self._line.service
+
+    @property
+    def codec(self) -> str:
+        """The name of the codec agreed on; before the first connection, of the one preferred."""
+        dialect = self._line.dialect
+        return dialect.codec.name if dialect else self._offered
+
+    @property
+    def version(self) -> int:
+        """The version of the service agreed on; 0 before the first connection."""
+        dialect = self._line.dialect
+        return dialect.version if dialect else 0
+
+    @property
+    def authorization(self) -> str:
+        """The credential sent with every call that brings none of its own; "" for none.
+
+        Raises:
+            EncodeError: what is set is not printable ASCII.
+        """
+        return self._authorization
+
+    @authorization.setter
+    def authorization(self, credential: str) -> None:
+        self._block = pack_metadata(Metadata(authorization=credential))
+        self._authorization = credential
+
+    def open(self) -> None:
+        """Connect now instead of with the first call.
+
+        Raises:
+            HandshakeError, ConnectionLost: as ``connect``.
+        """
+        self._line.link(None)
+
+    def close(self) -> None:
+        """Close the connection. Calls in flight fail; nothing can be called any more. From any thread."""
+        self._line.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        line = getattr(self, "_line", None)
+        if line is not None and line.drop():
+            warnings.warn(f"unclosed client of {line.address}", ResourceWarning, stacklevel=2, source=self)
+
+    # Calls.
+
+    def call(
+        self,
+        method: Method[Req, Resp],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+    ) -> Resp:
+        """Call a method and wait for its response.
+
+        Args:
+            method: one of the service's, or of ``wireproto.control``.
+            request: its message.
+            timeout: seconds, above 0, that the call may take; the server is told. None for what the method declares.
+            metadata: what to send beside the request: plain entries, or a ``Metadata`` with all that there is.
+
+        Raises:
+            CallError, EncodeError, DecodeError, LocalProtocolError: see ``Client``.
+        """
+        if method.is_stream:
+            raise TypeError(f"{method.name} is a stream method; use client.stream")
+        deadline = None
+        plain = timeout is None and metadata is None and method.timeout is None
+        if not plain:
+            deadline = _deadline(method, timeout, metadata)
+        repeated = 0
+        while True:
+            link = self._line.link(deadline)
+            binding: Binding[Req, Resp] | None = link.dialect.bindings.get(method)
+            if binding is None:
+                binding = link.dialect.bind(method)
+            payload = binding.encode(request)
+            block = self._block if plain else self._metadata(metadata, deadline)
+            call = Call()
+            link.exchange(call, binding.opcode, payload, block, deadline)
+            error = call.error
+            if error is None:
+                return binding.decode(call.payload)
+            if not repeatable(error, repeated):
+                raise error
+            repeated += 1
+
+    def start(
+        self,
+        method: Method[Req, Resp],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+    ) -> Future[Resp]:
+        """Call a method and return at once, or as soon as there is a place for the call.
+
+        What goes wrong before the request is sent is raised here; what goes wrong later is in the future, and is never
+        repeated by itself. ``cancel`` of the future tells the server. Its callbacks run on a thread that all clients
+        share, so they must not wait for anything.
+
+        Args:
+            method, request, timeout, metadata: as for ``call``.
+
+        Raises:
+            CallError, EncodeError, LocalProtocolError: see ``Client``.
+        """
+        if method.is_stream:
+            raise TypeError(f"{method.name} is a stream method; use client.stream")
+        deadline = _deadline(method, timeout, metadata)
+        repeated = 0
+        while True:
+            link = self._line.link(deadline)
+            binding = link.dialect.bind(method)
+            payload = binding.encode(request)
+            call = FutureCall(binding, deadline)
+            if link.begin(call, binding.opcode, payload, self._metadata(metadata, deadline), deadline):
+                call.future.sent_over(link)
+                return call.future
+            error = call.error
+            assert error is not None
+            if not repeatable(error, repeated):
+                raise error
+            repeated += 1
+
+    def call_many(
+        self,
+        method: Method[Req, Resp],
+        requests: Iterable[Req],
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+    ) -> Iterator[Resp]:
+        """Make many calls with as many in flight as the server takes, and yield the responses in order.
+
+        Requests are read ahead of the responses, at most by the number of calls in flight; memory is bounded by that.
+        A request that cannot be read, written or answered raises in its place, and the calls after it are cancelled.
+        The iterator belongs to one thread. Dropping it before its end cancels what is in flight, within a second.
+
+        Args:
+            method: of all calls.
+            requests: any iterable; read lazily.
+            timeout: seconds for each call by itself; None for what the method declares.
+            metadata: sent with every call.
+
+        Raises:
+            CallError, EncodeError, DecodeError, LocalProtocolError: see ``Client``; by the iterator.
+        """
+        if method.is_stream:
+            raise TypeError(f"{method.name} is a stream method; use client.stream")
+        seconds = _timeout(method, timeout, metadata)
+
+        def block() -> bytes:
+            return self._metadata(metadata, None if seconds is None else time.monotonic() + seconds)
+
+        def repeat(request: Req) -> Resp:
+            return self.call(method, request, timeout=seconds, metadata=metadata)
+
+        return Responses(self._line, method, requests, seconds, block, repeat)
+
+    def stream(
+        self,
+        method: StreamMethod[Req, Item],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        credit: int = 64,
+        batch: int = 32,
+    ) -> Stream[Item]:
+        """Call a stream method; the items come as they are asked for.
+
+        Args:
+            method, request, metadata: as for ``call``.
+            timeout: seconds that the whole stream may last; None for what the method declares.
+            credit: items the server may send ahead of those taken, 1 to 2**32 - 1.
+            batch: items taken after which their credit goes back, at least 1; never more than ``credit``.
+
+        Returns:
+            An iterator; close it, or use it as a context manager, to cancel the stream.
+
+        Raises:
+            CallError, EncodeError, LocalProtocolError: see ``Client``. Errors of the stream itself are raised by the
+                iterator.
+        """
+        if not method.is_stream:
+            raise TypeError(f"{method.name} is no stream method; use client.call")
+        if not 1 <= credit <= _U32_MAX or batch < 1:
+            raise ValueError(f"credit is {credit} and batch {batch}; give 1 to {_U32_MAX}, and at least 1")
+        deadline = _deadline(method, timeout, metadata)
+        begin = partial(self._begin_stream, method, request, metadata, deadline, credit)
+        return Stream(begin, min(batch, credit), deadline)
+
+    def ping(self, timeout: float | None = None) -> float:
+        """Send a PING and wait for its PONG.
+
+        Args:
+            timeout: seconds to wait, above 0; None to wait until the connection is given up.
+
+        Returns:
+            Seconds that it took.
+
+        Raises:
+            CallError: DEADLINE when no PONG came in time; ConnectionLost.
+        """
+        deadline = None if timeout is None else time.monotonic() + _positive(timeout)
+        link = self._line.link(deadline)
+        began = time.monotonic()
+        if not link.ping(deadline):
+            raise timed_out("no PONG came in time", Retry.NOT_PROCESSED)
+        return time.monotonic() - began
+
+    def _begin_stream(
+        self,
+        method: StreamMethod[Req, Item],
+        request: Req,
+        metadata: Metadata | Mapping[str, str] | None,
+        deadline: float | None,
+        credit: int,
+    ) -> tuple[Link, Binding[Req, Item], StreamCall]:
+        repeated = 0
+        while True:
+            link = self._line.link(deadline)
+            binding = link.dialect.bind(method)
+            payload = binding.encode(request)
+            call = StreamCall()
+            if link.begin(call, binding.opcode, payload, self._metadata(metadata, deadline, credit), deadline, credit):
+                return link, binding, call
+            error = call.error
+            assert error is not None
+            if not repeatable(error, repeated):
+                raise error
+            repeated += 1
+
+    def _metadata(
+        self, given: Metadata | Mapping[str, str] | None, deadline: float | None, credit: int | None = None
+    ) -> bytes:
+        """The block to send: what the caller gave, with what the call itself and the client add."""
+        deadline_ms = None if deadline is None else milliseconds_until(deadline)
+        if given is None:
+            added = b"" if deadline_ms is None and credit is None else _pack_numbers(deadline_ms, credit)
+            return added + self._block
+        if not isinstance(given, Metadata):
+            given = _from_entries(given)
+        return pack_metadata(
+            Metadata(
+                deadline_ms=deadline_ms,
+                traceparent=given.traceparent,
+                authorization=given.authorization or self._authorization,
+                idempotency_key=given.idempotency_key,
+                credit=credit,
+                entries=given.entries,
+            )
+        )
+
+
+@lru_cache(maxsize=256)
+def _pack_numbers(deadline_ms: int | None, credit: int | None) -> bytes:
+    # Of most clients every call has the same ones. No credential passes through the cache.
+    return pack_metadata(Metadata(deadline_ms=deadline_ms, credit=credit))
+
+
+def _from_entries(entries: Mapping[str, str]) -> Metadata:
+    """Plain key-values, as of a command line; the names that have a field of their own go there."""
+    own = dict(entries)
+    return Metadata(
+        traceparent=own.pop("traceparent", ""),
+        authorization=own.pop("authorization", ""),
+        idempotency_key=own.pop("idempotency-key", "").encode(),
+        entries=own,
+    )
+
+
+def _positive(timeout: float) -> float:
+    if not timeout > 0:
+        raise ValueError(f"timeout is {timeout!r}; give seconds above 0, or None")
+    return timeout
+
+
+def _timeout(
+    method: Method[Any, Any] | StreamMethod[Any, Any],
+    timeout: float | None,
+    metadata: Metadata | Mapping[str, str] | None,
+) -> float | None:
+    if timeout is not None:
+        return _positive(timeout)
+    if isinstance(metadata, Metadata) and metadata.deadline_ms is not None:
+        return _positive(metadata.deadline_ms / 1000)
+    return method.timeout
+
+
+def _deadline(
+    method: Method[Any, Any] | StreamMethod[Any, Any],
+    timeout: float | None,
+    metadata: Metadata | Mapping[str, str] | None,
+) -> float | None:
+    seconds = _timeout(method, timeout, metadata)
+    return None if seconds is None else time.monotonic() + seconds

@@ -1,0 +1,188 @@
+"""The keeper: one thread per process that reads for links nobody waits on, and watches every link's clock.
+
+It reads what no caller would: a GOAWAY, an end of input, answers that belong to futures, items of streams whose
+consumer is busy. It sends heartbeats, ends links whose peer fell silent or stalled, and completes futures. It writes
+what a caller had to leave unwritten. It never blocks in a read, and never reads while a caller does.
+
+Lock order: a link's lock, then the keeper's. The keeper calls links and tasks without its own lock.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from wireproto.client.reception import Reception
+
+__all__ = ["IN", "OUT", "Keeper", "the_keeper"]
+
+log = logging.getLogger("wireproto.client")
+
+IN: Final = 1
+"""Interest in input. The values are epoll's own."""
+OUT: Final = 4
+"""Interest in room for output."""
+
+_JOIN = 1.0
+
+
+class Keeper:
+    """The thread and its links. It runs while there are links, and leaves neither thread nor descriptor behind.
+
+    Args:
+        clock: a monotonic clock in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._lock = threading.Lock()
+        self._links: dict[int, Reception] = {}  # by descriptor
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._thread: threading.Thread | None = None
+        self._poll: select.epoll | None = None
+        self._wake = -1
+        self._due = math.inf  # when a link's clock is to be looked at
+
+    def add(self, link: "Reception") -> None:
+        """Look after a link from now on; starts the thread if this is the first."""
+        with self._lock:
+            self._links[link.descriptor] = link
+            self._due = 0.0
+            self._rouse()
+
+    def discard(self, link: "Reception") -> None:
+        """Look after it no longer. Must be called before the descriptor is closed."""
+        with self._lock:
+            if self._links.get(link.descriptor) is link:
+                del self._links[link.descriptor]
+                if not self._links:
+                    self._rouse()
+
+    def watch(self, link: "Reception", before: int, after: int) -> None:
+        """Change what of a link's descriptor wakes the thread; with the link's lock held, so that orders agree.
+
+        Without interest a descriptor is taken out: epoll reports a hang-up whatever the mask, and would spin on it.
+        """
+        with self._lock:
+            if self._poll is None or self._links.get(link.descriptor) is not link:
+                return
+            if not before:
+                self._poll.register(link.descriptor, after)
+            elif not after:
+                self._poll.unregister(link.descriptor)
+            else:
+                self._poll.modify(link.descriptor, after)
+
+    def soon(self, when: float) -> None:
+        """Look at the links that are due no later than ``when``."""
+        if when < self._due:
+            with self._lock:
+                self._due = min(self._due, when)
+                self._rouse()
+
+    def run(self, task: Callable[[], None]) -> None:
+        """Run ``task`` on the thread, without any lock."""
+        with self._lock:
+            self._tasks.append(task)
+            self._rouse()
+
+    def settle(self) -> None:
+        """Wait, at most a second, until the thread is gone, if nothing is left for it to do."""
+        with self._lock:
+            thread = self._thread
+            if self._links or thread is None or thread is threading.current_thread():
+                return
+        thread.join(_JOIN)  # not only until it has decided to leave: nobody wants to see it in a list of threads
+
+    def _rouse(self) -> None:
+        """Wake the thread, or start it. With the lock held."""
+        if self._poll is None:
+            self._poll = select.epoll()
+            self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._poll.register(self._wake, IN)
+            self._thread = threading.Thread(
+                target=self._keep, args=(self._poll, self._wake), name="wireproto-keeper", daemon=True
+            )
+            self._thread.start()
+        else:
+            os.eventfd_write(self._wake, 1)
+
+    def _keep(self, poll: select.epoll, wake: int) -> None:
+        """The thread: sleep, serve what woke it, run what was left for it, look at the clocks."""
+        while True:
+            due = self._due
+            for descriptor, mask in poll.poll(None if due == math.inf else max(0.0, due - self.clock())):
+                if descriptor == wake:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(wake)
+                # An event is a hint: the descriptor may be another link's by now, which loses nothing by a look.
+                elif (link := self._links.get(descriptor)) is not None:
+                    self._attend(link, mask)
+            while self._tasks:
+                self._run(self._tasks.popleft())
+            if self.clock() >= self._due:
+                self._tend()
+            with self._lock:
+                if not self._links and not self._tasks:
+                    self._poll = None
+                    self._wake = -1
+                    self._due = math.inf
+                    poll.close()
+                    os.close(wake)
+                    return
+
+    def _tend(self) -> None:
+        """Look at the clock of every link that is due."""
+        with self._lock:
+            links = list(self._links.values())
+            self._due = math.inf  # before looking: a ``soon`` from now on is newer than what the links say
+        now = self.clock()
+        due = math.inf
+        for link in links:
+            if link.due <= now:
+                self._attend(link, 0)
+            due = min(due, link.due)
+        with self._lock:
+            self._due = min(self._due, due)
+
+    def _attend(self, link: "Reception", mask: int) -> None:
+        try:
+            if mask:
+                link.attend(mask & OUT, mask & ~OUT)
+            else:
+                link.tend()
+        except Exception:
+            # One link that meets a bug of ours must not take the thread from the others.
+            log.exception("a connection to %s is given up", link.peer)
+            link.end("the client met an error of its own")
+
+    def _run(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Exception:
+            log.exception("a task of the keeper failed")
+
+
+_keeper = Keeper()
+
+
+def the_keeper() -> Keeper:
+    """The one of this process."""
+    return _keeper
+
+
+def _after_fork() -> None:
+    # The thread is not there in the child, and the descriptors are the parent's, too. Clients do not survive a fork;
+    # clients made after it get a keeper of their own.
+    global _keeper
+    _keeper = Keeper()
+
+
+os.register_at_fork(after_in_child=_after_fork)

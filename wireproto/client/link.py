@@ -1,0 +1,550 @@
+"""A link: one open connection of a client and its calls in flight.
+
+Frames are queued and sent under the lock, whole, and no send blocks: what the kernel does not take waits in the
+``Output`` for the leader, who then polls for both directions, or for the keeper. So nobody waits to write without
+somebody reading, and a call that times out leaves no half frame behind.
+"""
+
+import math
+import socket
+from _thread import LockType
+from collections import deque
+from collections.abc import Iterable
+from itertools import count
+from typing import TypeVar
+
+from wireproto.client.binding import Dialect
+from wireproto.client.calls import Call, FutureCall, PreparedCall, StreamCall, Waiter, timed_out
+from wireproto.client.keeper import Keeper
+from wireproto.client.pulse import Budget, Pulse
+from wireproto.client.reception import LOOK, QUIET, Reception
+from wireproto.connection import Connection, PayloadTooLarge
+from wireproto.errors import CallError, ConnectionLost, RemoteProtocolError
+from wireproto.events import (
+    NEED_DATA,
+    ConnectionEnded,
+    EndReceived,
+    ErrorReceived,
+    Event,
+    GoAwayReceived,
+    ItemReceived,
+    PongReceived,
+    ResponseReceived,
+)
+from wireproto.limits import Limits
+from wireproto.status import Retry, Status
+
+__all__ = ["Link"]
+
+Prepared = TypeVar("Prepared", bound=PreparedCall)
+
+_HEARTBEAT = bytes(8)
+_HALF = 0x8000_0000
+_U32_MAX = 0xFFFF_FFFF
+
+
+class Link(Reception):
+    """One open connection. Thread-safe; methods with an underscore want the lock held unless they say else.
+
+    Args:
+        sock: connected, in blocking mode; the link closes it.
+        connection: open, that is, after WELCOME; used under the lock only.
+        dialect: what is spoken; kept for callers, not used here.
+        peer: the address, for messages.
+        limits: of this side.
+        keeper: looks after the link until it has ended.
+
+    Attributes:
+        dialect: as given.
+        usable: whether it takes further calls; once False it stays so.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        connection: Connection,
+        dialect: Dialect,
+        peer: str,
+        limits: Limits,
+        keeper: Keeper,
+    ) -> None:
+        super().__init__(sock, peer, keeper)
+        self.dialect = dialect
+        self.usable = True
+        self._connection = connection
+        self._limits = limits
+        self._pulse = Pulse(connection, limits, keeper.clock())
+        # A CANCEL of a unary call is a courtesy. Servers end a connection that floods them, at rates like our own.
+        self._cancels = Budget(limits.cancels_per_second / 2, limits.cancel_burst / 2, keeper.clock())
+        self._calls: dict[int, Call] = {}
+        self._settled: list[FutureCall] = []  # to be completed by the keeper
+        self._abandoned: deque[Call] = deque()  # by the garbage collector, which must not take a lock
+        self._pings: dict[bytes, Waiter] = {}
+        self._ping_ids = count(1)
+        self._places: deque[Waiter] = deque()  # callers that wait until fewer calls are in flight
+        self._granted = 0  # places given to such callers and not used yet
+        self._cause = ""
+        with self._lock:
+            keeper.add(self)
+            self._feed(None)  # what came together with WELCOME
+
+    @property
+    def useful(self) -> bool:
+        """Whether the server sent anything after the handshake."""
+        return self._connection.frames_received > 1
+
+    @property
+    def busy(self) -> bool:
+        """Whether calls are in flight."""
+        return bool(self._calls)
+
+    @property
+    def most_calls(self) -> int:
+        """Calls in flight that the server accepts."""
+        return self._connection.their_max_calls
+
+    # Calling. Any thread, without the lock.
+
+    def exchange(self, call: Call, opcode: int, payload: bytes, metadata: bytes, deadline: float | None) -> None:
+        """Send a request and wait; on return ``call`` is done, with an answer or an error.
+
+        Raises:
+            CallError: the server does not accept a request so large; nothing was sent.
+        """
+        try:
+            place: Waiter | None = None
+            while True:
+                with self._lock:
+                    if self._submit(call, opcode, payload, metadata, None, place):
+                        if call.done:
+                            return
+                        gate = self._enter(call)
+                        break
+                    place = self._queue()
+                    gate = self._enter(place)
+                if not self._wait_for_place(call, place, gate, deadline):
+                    return
+            if gate is None:
+                self._lead(call, deadline)
+            else:
+                self._follow(call, gate, deadline)
+        except BaseException:
+            # A signal handler raised: nobody is there to take the answer.
+            self.cancel(call)
+            raise
+        if not call.done:
+            self.expire(call)
+
+    def begin(
+        self,
+        call: Call,
+        opcode: int,
+        payload: bytes,
+        metadata: bytes,
+        deadline: float | None,
+        credit: int | None = None,
+    ) -> bool:
+        """Send a request and return; False, and ``call.error``, if that could not be.
+
+        Raises:
+            CallError: the server does not accept a request so large; nothing was sent.
+        """
+        place: Waiter | None = None
+        while True:
+            with self._lock:
+                if self._submit(call, opcode, payload, metadata, credit, place):
+                    if call.call_id == 0:
+                        return False
+                    if type(call) is FutureCall:
+                        self._futures += 1
+                        self._look_by(call.deadline)
+                        if not self._led:
+                            self._rewatch()
+                    return True
+                place = self._queue()
+                gate = self._enter(place)
+            if not self._wait_for_place(call, place, gate, deadline):
+                return False
+
+    def begin_some(self, calls: deque[Prepared]) -> list[Prepared]:
+        """Send as many of ``calls`` as there are places for, with one send; those are taken out on the left.
+
+        None are sent while other callers wait for a place, or when the link takes no calls.
+
+        Returns:
+            Those that were sent.
+
+        Raises:
+            CallError: the server does not accept a request as large as the first one.
+        """
+        sent: list[Prepared] = []
+        ends: list[tuple[int, Call]] = []
+        with self._lock:
+            connection = self._connection
+            while calls and self.usable and not self._places and not self._full():
+                call = calls[0]
+                try:
+                    call.call_id = connection.send_request(call.opcode, call.request, call.metadata)
+                except PayloadTooLarge as error:
+                    if sent:
+                        break
+                    raise _too_large(error) from None
+                self._calls[call.call_id] = calls.popleft()
+                sent.append(call)
+                ends.append((connection.bytes_pending, call))
+            if sent:
+                self._transmit(ends)
+        return sent
+
+    def wait_for_item(self, call: StreamCall, deadline: float | None) -> bool:
+        """Wait until a stream has an item or is over; False when the time was up before."""
+        with self._lock:
+            if call.items or call.over:
+                return True
+            call.done = False
+            gate = self._enter(call)
+        # Never in a plain recv: a consumer that waits for hours may then be interrupted without harm to the link.
+        self._await(call, gate, math.inf if deadline is None else deadline)
+        return call.done
+
+    def credit(self, call: StreamCall, amount: int) -> None:
+        """Let a stream send ``amount`` more items; nothing happens if it is over."""
+        with self._lock:
+            if not self._ended and self._connection.send_credit(call.call_id, amount):
+                self._transmit()
+
+    def ping(self, deadline: float | None) -> bool:
+        """Send a PING and wait for its PONG; False when the time was up before.
+
+        Raises:
+            ConnectionLost: there is no connection any more.
+        """
+        pong = Waiter()
+        data = next(self._ping_ids).to_bytes(8, "big")
+        with self._lock:
+            if self._ended:
+                raise self._lost(Retry.NOT_PROCESSED)
+            self._pings[data] = pong
+            self._connection.send_ping(data)
+            self._transmit()
+            gate = self._enter(pong)
+        try:
+            self._await(pong, gate, deadline)
+        finally:
+            with self._lock:
+                self._pings.pop(data, None)
+        if pong.error is not None:
+            raise pong.error
+        return pong.done
+
+    def cancel(self, call: Call) -> bool:
+        """Give a call up and tell the server; False when it was not in flight, so that nothing was given up.
+
+        A thread that waits for the call as the leader sees it with the next frame: the server owes one in return.
+        """
+        with self._lock:
+            if not self._drop(call):
+                return False
+            if type(call) is FutureCall:
+                self._futures -= 1
+            elif type(call) is StreamCall:
+                call.over = True
+                self._wake(call)
+            self._retire()
+            return True
+
+    def cancel_all(self, calls: Iterable[Call]) -> None:
+        """``cancel`` several."""
+        with self._lock:
+            for call in calls:
+                self._drop(call)
+            self._retire()
+
+    def abandon(self, call: Call) -> None:
+        """``cancel``, some time soon, for finalizers: they may run while this very thread holds the lock."""
+        self._abandoned.append(call)
+
+    def expire(self, call: Call) -> None:
+        """Fail a call whose time is up and tell the server, unless it is done."""
+        with self._lock:
+            self._expire(call)
+
+    # Places and sending.
+
+    def _submit(
+        self, call: Call, opcode: int, payload: bytes, metadata: bytes, credit: int | None, place: Waiter | None
+    ) -> bool:
+        """Send one request; ``call`` is done at once if the link takes no calls. False if there is no place for it."""
+        if place is not None:
+            self._granted -= 1
+        if not self.usable:
+            call.error = self._lost(Retry.NOT_PROCESSED)
+            call.done = True
+            return True
+        if place is None and (self._places or self._full()):
+            return False
+        connection = self._connection
+        try:
+            call.call_id = connection.send_request(opcode, payload, metadata, credit=credit)
+        except PayloadTooLarge as error:
+            self._grant()
+            raise _too_large(error) from None
+        self._calls[call.call_id] = call
+        self._transmit(((connection.bytes_pending, call),))
+        return True
+
+    def _transmit(self, requests: Iterable[tuple[int, Call]] = ()) -> None:
+        """Send what the connection has queued; ``requests`` as for ``Output.send``."""
+        output = self._output
+        try:
+            if output.send(self._connection.data_to_send(), requests):
+                return
+        except BaseException:
+            self._end("sending was interrupted")  # by a signal handler that raised: a frame may be cut
+            raise
+        # Some of it has to wait. See to it that somebody writes it, and that its clock runs.
+        if not output.writable:
+            self.usable = False
+            self._problem = self._problem or output.problem
+        self._look_by(self._clock() + LOOK)
+        self._rewatch()
+
+    def _full(self) -> bool:
+        connection = self._connection
+        return (
+            connection.calls_in_flight + self._granted >= connection.their_max_calls
+            or len(self._output.waiting) > self._limits.high_watermark
+        )
+
+    def _queue(self) -> Waiter:
+        place = Waiter()
+        self._places.append(place)
+        return place
+
+    def _grant(self) -> None:
+        """Give free places to those who wait for one: first come, first served."""
+        while self._places and not self._full():
+            self._granted += 1
+            self._wake(self._places.popleft())
+
+    def _wait_for_place(self, call: Call, place: Waiter, gate: LockType | None, deadline: float | None) -> bool:
+        """Wait, without the lock, until ``place`` is granted. If it is not, ``call`` is done and failed."""
+        granted = False
+        try:
+            self._await(place, gate, deadline)
+            granted = place.done and place.error is None
+        finally:
+            if not granted:
+                with self._lock:
+                    if not place.done:
+                        self._places.remove(place)
+                    elif place.error is None:  # granted to a thread that was interrupted
+                        self._granted -= 1
+                        self._grant()
+        if granted:
+            return True
+        call.error = place.error or timed_out("no place for the call came free in time", Retry.NOT_PROCESSED)
+        call.done = True
+        return False
+
+    # Receiving.
+
+    def _feed(self, data: bytes | None) -> None:
+        connection = self._connection
+        if data:
+            connection.receive_data(data)
+        elif data is not None:
+            connection.receive_eof()
+        calls = self._calls
+        while (event := connection.next_event()) is not NEED_DATA:
+            if type(event) is ResponseReceived:
+                call = calls.pop(event.call_id, None)
+                if call is not None:
+                    call.payload = event.payload
+                    self._finish(call)
+            else:
+                self._react(event)
+        if self._ended:
+            return
+        if connection.bytes_pending:
+            self._transmit()
+        output = self._output
+        if output.waiting:
+            output.flush()
+        if self._places:
+            self._grant()
+        if not self.usable:
+            self._retire()
+
+    def _react(self, event: Event) -> None:
+        """Every event but RESPONSE."""
+        if isinstance(event, ItemReceived):
+            stream = self._calls.get(event.call_id)
+            if type(stream) is StreamCall:
+                stream.items.append(event.payload)
+                self._wake(stream)
+        elif isinstance(event, EndReceived | ErrorReceived):
+            call = self._calls.pop(event.call_id, None)
+            if call is not None:
+                call.error = event.error if isinstance(event, ErrorReceived) else None
+                self._finish(call)
+        elif isinstance(event, PongReceived):
+            pong = self._pings.get(event.data)
+            if pong is not None:
+                self._wake(pong)
+        elif isinstance(event, GoAwayReceived):
+            self._go_away(event)
+        elif isinstance(event, ConnectionEnded):
+            if self._connection.bytes_pending:
+                self._transmit()
+            self._end(self._why(event.error))
+
+    def _go_away(self, event: GoAwayReceived) -> None:
+        """Take no further calls; those that the server will not look at are over."""
+        self.usable = False
+        self._cause = f"{self.peer} takes no more calls ({event.error})"
+        for call in list(self._calls.values()):
+            if 0 < (call.call_id - event.last_call_id) & _U32_MAX < _HALF:
+                del self._calls[call.call_id]
+                call.error = self._lost(Retry.NOT_PROCESSED, event.error.retry_after_ms)
+                self._finish(call)
+        self._refuse_places()
+
+    # Ends.
+
+    def _finish(self, call: Call) -> None:
+        """A call that was just taken out of ``_calls`` is answered, or has failed."""
+        kind = type(call)
+        if kind is not Call:
+            if type(call) is StreamCall:
+                call.over = True
+            elif type(call) is FutureCall:
+                # The keeper completes it: callbacks must run without the lock, and hold up no caller.
+                self._futures -= 1
+                if not self._settled:
+                    self._keeper.run(self._complete)
+                self._settled.append(call)
+        self._wake(call)
+
+    def _complete(self) -> None:
+        """Complete the futures that are due; on the keeper's thread, without the lock."""
+        with self._lock:
+            settled, self._settled = self._settled, []
+        for call in settled:
+            call.complete()
+
+    def _drop(self, call: Call) -> bool:
+        """Take a call out and tell the server; False when it is not in flight."""
+        if self._calls.get(call.call_id) is not call:
+            return False
+        del self._calls[call.call_id]
+        # Without CANCEL the answer still comes, and is dropped; but a stream might never end.
+        if type(call) is StreamCall or self._cancels.take(self._clock()):
+            self._connection.send_cancel(call.call_id)
+            self._transmit()
+        return True
+
+    def _expire(self, call: Call) -> None:
+        if self._drop(call):
+            call.error = timed_out("the time for the call was up before its answer came", Retry.MAYBE_PROCESSED)
+            self._finish(call)
+            self._retire()
+
+    def _refuse_places(self) -> None:
+        while self._places:
+            place = self._places.popleft()
+            place.error = self._lost(Retry.NOT_PROCESSED)
+            self._wake(place)
+
+    def _retire(self) -> None:
+        """A link that takes no calls and has none is done with."""
+        if not self.usable and not self._calls:
+            self._end("it takes no more calls")
+
+    def _end(self, why: str) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self.usable = False
+        self.due = math.inf
+        self._cause = self._cause or why
+        self._connection.close()
+        unsent = self._output.unsent()
+        calls = list(self._calls.values())
+        self._calls.clear()
+        for call in calls:
+            call.error = self._lost(Retry.NOT_PROCESSED if call in unsent else Retry.MAYBE_PROCESSED)
+            self._finish(call)
+        for pong in self._pings.values():
+            pong.error = self._lost(Retry.NOT_PROCESSED)
+            self._wake(pong)
+        self._refuse_places()
+        self._close()
+
+    def _why(self, error: RemoteProtocolError | CallError | None) -> str:
+        """What to tell of an end, as a clause."""
+        if isinstance(error, CallError):
+            return f"{self.peer} ended the connection ({error})"
+        if self._problem:
+            return f"the connection to {self.peer} broke ({self._problem})"
+        if error is None:
+            return f"{self.peer} closed the connection"
+        return f"{self.peer} broke the protocol ({error})"
+
+    def _lost(self, retry: Retry, retry_after_ms: int = 0) -> ConnectionLost:
+        fate = "was not processed" if retry is Retry.NOT_PROCESSED else "may have been processed"
+        return ConnectionLost(f"{self._cause}; the call {fate}", retry=retry, retry_after_ms=retry_after_ms)
+
+    # The keeper.
+
+    def tend(self) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            while self._abandoned:
+                self._drop(self._abandoned.popleft())
+            now = self._clock()
+            pulse, output = self._pulse, self._output
+            quiet = pulse.quiet(now)
+            problem = pulse.stuck(now, bool(output.waiting), output.taken)
+            if not problem and (problem := pulse.stalled(now) or pulse.silent(now)) and self._readable():
+                problem = ""  # it is us who are late, after a pause of the whole process
+            if problem:
+                self._end(f"{self.peer} was given up: {problem}")
+                return
+            if pulse.ping_due(now):
+                self._connection.send_ping(_HEARTBEAT)
+                self._transmit()
+            due = pulse.next_look()
+            if self._futures:
+                for call in [each for each in self._calls.values() if type(each) is FutureCall]:
+                    if call.deadline <= now:
+                        self._expire(call)
+                    else:
+                        due = min(due, call.deadline)
+            if self._calls or self._led or output.waiting or self._connection.partial_length is not None:
+                due = min(due, now + LOOK)
+            if not self._led:
+                if quiet:
+                    self._attended = True
+                elif not self._attended:
+                    due = min(due, now + QUIET)
+            self._retire()
+            if not self._ended:
+                self.due = due
+                self._rewatch()
+
+    def _readable(self) -> bool:
+        """Whether input waits at the kernel."""
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+
+
+def _too_large(error: PayloadTooLarge) -> CallError:
+    return CallError(
+        Status.RESOURCE_EXHAUSTED,
+        "REQUEST_TOO_LARGE",
+        f"the request makes a frame of {error.size} bytes; the server accepts {error.limit}. Nothing was sent",
+    )

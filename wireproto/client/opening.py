@@ -1,0 +1,142 @@
+"""Connecting: a TCP connection, then the handshake, within one deadline."""
+
+import math
+import select
+import socket
+import time
+from collections.abc import Callable
+
+from wireproto.address import Address
+from wireproto.client.binding import Dialect
+from wireproto.client.keeper import the_keeper
+from wireproto.client.link import Link
+from wireproto.connection import Connection, Role
+from wireproto.errors import ConnectionLost, HandshakeError, RemoteProtocolError
+from wireproto.events import NEED_DATA, ConnectionEnded, WelcomeReceived
+from wireproto.handshake import Hello
+from wireproto.limits import Limits
+from wireproto.status import Retry
+
+__all__ = ["open_link"]
+
+_CHUNK = 65_536
+_POLL_MAX = 0x7FFF_FFFF
+
+
+def open_link(
+    address: Address, hello: Hello, limits: Limits, deadline: float, dialect: Callable[[int, int], Dialect]
+) -> Link:
+    """Connect, greet and be welcomed.
+
+    Args:
+        address: of the server; each of the host's addresses is tried in turn.
+        hello: what to offer.
+        limits: of this side.
+        deadline: point in time by ``time.monotonic``. Looking up the host's name is not bound by it: the C library's
+            resolver has time limits of its own.
+        dialect: makes what is spoken out of the codec's id and the version that were agreed on.
+
+    Raises:
+        HandshakeError: the peer refused, or is no wireproto server.
+        ConnectionLost: there is nobody, or no answer in time; the retry advice is NOT_PROCESSED.
+    """
+    sock = _connect(address, deadline)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        connection = Connection(Role.CLIENT, limits)
+        connection.send_hello(hello)
+        _shake_hands(sock, connection, address, min(deadline, time.monotonic() + limits.hello_timeout))
+        sock.setblocking(True)
+        spoken = dialect(connection.codec, connection.version)
+        return Link(sock, connection, spoken, str(address), limits, the_keeper())
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _connect(address: Address, deadline: float) -> socket.socket:
+    try:
+        candidates = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise _unreachable(address, f"the host's name cannot be resolved: {error.strerror}") from None
+    problem = "the host has no address"
+    for family, kind, protocol, _, target in candidates:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise _unreachable(address, "no answer in time")
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(remaining)
+            sock.connect(target)
+            return sock
+        except TimeoutError:
+            problem = "no answer in time"
+        except OSError as error:
+            problem = error.strerror or str(error)
+        except BaseException:
+            sock.close()
+            raise
+        sock.close()
+    raise _unreachable(address, problem)
+
+
+def _shake_hands(sock: socket.socket, connection: Connection, address: Address, deadline: float) -> None:
+    """Send HELLO and read up to WELCOME; what follows it stays in the connection's buffer."""
+    output = connection.data_to_send()
+    poll = select.poll()
+    while True:
+        poll.register(sock, select.POLLIN | select.POLLOUT if output else select.POLLIN)
+        remaining = math.ceil((deadline - time.monotonic()) * 1000)
+        if remaining <= 0 or not poll.poll(min(remaining, _POLL_MAX)):
+            raise _unreachable(address, "it accepted the connection and sent no WELCOME in time")
+        try:
+            if output:
+                output = output[_send(sock, output) :]
+            try:
+                data = sock.recv(_CHUNK)
+            except BlockingIOError:
+                continue
+        except OSError as error:
+            raise _unreachable(address, f"the connection broke before WELCOME: {error.strerror}") from None
+        if data:
+            connection.receive_data(data)
+        else:
+            connection.receive_eof()
+        event = connection.next_event()
+        if isinstance(event, WelcomeReceived):
+            return
+        if isinstance(event, ConnectionEnded):
+            raise _refused(address, event)
+        assert event is NEED_DATA, event  # the connection lets nothing else pass before WELCOME
+
+
+def _send(sock: socket.socket, data: bytes) -> int:
+    try:
+        return sock.send(data, socket.MSG_NOSIGNAL)
+    except BlockingIOError:
+        return 0
+
+
+def _refused(address: Address, event: ConnectionEnded) -> HandshakeError | ConnectionLost:
+    error = event.error
+    if isinstance(error, HandshakeError):
+        return HandshakeError(
+            error.status,
+            error.reason,
+            f"{address} refused the connection: {error.message}",
+            retry=error.retry,
+            retry_after_ms=error.retry_after_ms,
+        )
+    if isinstance(error, RemoteProtocolError):
+        return HandshakeError(
+            error.status,
+            error.reason,
+            f"{address} does not speak this protocol: {error.problem}",
+            retry=Retry.NOT_PROCESSED,
+        )
+    return _unreachable(address, "it closed the connection without WELCOME")
+
+
+def _unreachable(address: Address, problem: str) -> ConnectionLost:
+    return ConnectionLost(f"{address} cannot be reached: {problem}", retry=Retry.NOT_PROCESSED)

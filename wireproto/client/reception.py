@@ -1,0 +1,269 @@
+"""Who receives: callers in turns, and the keeper while no caller waits.
+
+There is no reader thread. Of the callers that wait on a link, one leads: it receives, feeds what comes to the link,
+which wakes whoever it is for, and on leaving gives the lead to another one that waits. So a quick call costs one send
+and one receive and wakes no thread, and no two threads ever receive at once.
+
+    led   who receives
+    no    the keeper: at once while futures wait for answers, else after a moment of quiet
+    yes   the leader, without the lock; whoever else waits is parked, asleep on a gate of its own
+"""
+
+import abc
+import math
+import select
+import socket
+from _thread import LockType, allocate_lock
+from threading import TIMEOUT_MAX
+
+from wireproto.client.calls import Waiter
+from wireproto.client.keeper import IN, OUT, Keeper
+from wireproto.client.output import Output
+
+__all__ = ["LOOK", "QUIET", "Reception"]
+
+QUIET = 0.1
+"""Seconds without a frame after which the keeper reads for a link that nobody waits on."""
+LOOK = 1.0
+"""Seconds between two looks at the clocks of a link in use."""
+
+_CHUNK = 65_536
+_POLL_MAX = 0x7FFF_FFFF
+
+
+class Reception(abc.ABC):
+    """The half of a link that waits and receives. Methods with an underscore want the lock held unless they say else.
+
+    Args:
+        sock: connected, in blocking mode; closed here, by the leader or when nobody leads.
+        peer: the address, for messages.
+        keeper: receives while no caller does, and writes what was left behind.
+
+    Attributes:
+        peer: as given.
+        descriptor: the socket's.
+        due: when the keeper is to look at the link's clocks.
+    """
+
+    def __init__(self, sock: socket.socket, peer: str, keeper: Keeper) -> None:
+        self.peer = peer
+        self.descriptor = sock.fileno()
+        self.due = keeper.clock() + QUIET
+        self._lock = allocate_lock()
+        self._sock = sock
+        self._keeper = keeper
+        self._clock = keeper.clock
+        self._output = Output(sock)
+        self._ended = False
+        self._problem = ""  # what receiving or sending met
+
+        self._led = False
+        self._blind = True  # the leader waits for input only
+        self._parked: dict[Waiter, None] = {}
+        self._poll: select.poll | None = None  # the leader's
+        self._interest = 0  # what the keeper watches for
+        self._attended = False  # the keeper reads although no future waits
+        self._futures = 0  # calls in flight whose answers go to futures
+
+    @abc.abstractmethod
+    def _feed(self, data: bytes | None) -> None:
+        """Take in what was received (b"" at the end of input, None for nothing) and write what can be written."""
+
+    @abc.abstractmethod
+    def _end(self, why: str) -> None:
+        """Be over: wake every waiter, then ``_close``. Does nothing the second time."""
+
+    def end(self, why: str) -> None:
+        """Close the connection now. Calls in flight fail with ``why``, a clause that says what happened."""
+        with self._lock:
+            self._end(why)
+
+    def hang_up(self) -> None:
+        """End the connection without taking the lock; who receives finds its end, the keeper at the latest."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is over already
+
+    # Callers.
+
+    def wait(self, waiter: Waiter, deadline: float | None) -> None:
+        """Wait, without the lock, until ``waiter`` is done or the time is up."""
+        with self._lock:
+            if waiter.done:
+                return
+            gate = self._enter(waiter)
+        self._await(waiter, gate, deadline)
+
+    def _enter(self, waiter: Waiter) -> LockType | None:
+        """Take the lead, or park. Returns the gate to sleep on; None for the lead."""
+        if self._led:
+            gate = allocate_lock()
+            gate.acquire()
+            waiter.gate = gate
+            self._parked[waiter] = None
+            return gate
+        self._led = True
+        self._blind = not self._output.waiting
+        if self._interest:
+            if self._attended:
+                self._attended = False
+                self._look_by(self._clock() + QUIET)
+            self._rewatch()
+        return None
+
+    def _await(self, waiter: Waiter, gate: LockType | None, deadline: float | None) -> None:
+        """Wait, without the lock, as ``_enter`` decided."""
+        if gate is None:
+            self._lead(waiter, deadline)
+        else:
+            self._follow(waiter, gate, deadline)
+
+    def _follow(self, waiter: Waiter, gate: LockType, deadline: float | None) -> None:
+        """Sleep, without the lock, until woken: because ``waiter`` is done, or to take the lead."""
+        try:
+            if deadline is None or deadline == math.inf:
+                woken = gate.acquire()
+            else:
+                woken = gate.acquire(timeout=min(max(0.0, deadline - self._clock()), TIMEOUT_MAX))
+        except BaseException:
+            with self._lock:
+                self._unpark(waiter)
+            raise
+        if not woken:
+            with self._lock:
+                self._unpark(waiter)
+        elif waiter.leads:
+            waiter.leads = False
+            self._lead(waiter, deadline)
+
+    def _unpark(self, waiter: Waiter) -> None:
+        """Stop waiting; a lead that was given in this very moment goes on to the next one."""
+        if waiter.gate is not None:
+            waiter.gate = None
+            del self._parked[waiter]
+        elif waiter.leads:
+            waiter.leads = False
+            self._leave()
+
+    def _wake(self, waiter: Waiter) -> None:
+        """There is something for ``waiter`` to look at."""
+        waiter.done = True
+        gate = waiter.gate
+        if gate is not None:
+            waiter.gate = None
+            del self._parked[waiter]
+            gate.release()
+
+    def _lead(self, waiter: Waiter, deadline: float | None) -> None:
+        """Receive, without the lock, for everybody, until ``waiter`` is done or the time is up."""
+        receiving = False
+        try:
+            over = waiter.done
+            while not over:
+                receiving = False
+                if deadline is None and self._blind:
+                    receiving = True
+                    data = self._receive(0)
+                else:
+                    self._sleep(deadline)
+                    receiving = True
+                    data = self._receive(socket.MSG_DONTWAIT)
+                with self._lock:
+                    self._feed(data)
+                    over = waiter.done or (deadline is not None and self._clock() >= deadline)
+                    if over:
+                        self._leave()
+                        return
+                    self._blind = not self._output.waiting
+        except BaseException:
+            # A signal handler raised. Bytes that were just received may have gone with it, and a stream of bytes with
+            # a hole in it is of no use; while asleep there were none.
+            with self._lock:
+                if receiving:
+                    self._end("receiving was interrupted")
+                self._leave()
+            raise
+        with self._lock:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Give the lead to a parked thread, or to nobody."""
+        if self._parked:
+            # The one that came last: its answer is likely to be the last one, too, so the lead changes least.
+            waiter, _ = self._parked.popitem()
+            waiter.leads = True
+            self._blind = not self._output.waiting
+            assert waiter.gate is not None
+            waiter.gate.release()
+            waiter.gate = None
+            return
+        self._led = False
+        if self._ended:
+            self._sock.close()
+        elif self._futures or self._output.waiting or not self._output.writable:
+            self._rewatch()
+
+    def _sleep(self, deadline: float | None) -> None:
+        """Wait, as the leader and without the lock, for input, for room if output waits, or for the time to pass."""
+        if self._poll is None:
+            self._poll = select.poll()
+        # By what ``_blind`` said when the lock was let go, and not by what waits now: a thread that left output behind
+        # since then has told the keeper.
+        self._poll.register(self.descriptor, select.POLLIN if self._blind else select.POLLIN | select.POLLOUT)
+        if deadline is None or deadline == math.inf:
+            self._poll.poll()
+        else:
+            self._poll.poll(min(max(0, math.ceil((deadline - self._clock()) * 1000)), _POLL_MAX))
+
+    def _receive(self, flags: int) -> bytes | None:
+        """Bytes, b"" at the end of input, None when there is nothing. Without the lock, if by the leader."""
+        try:
+            return self._sock.recv(_CHUNK, flags)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            self._problem = self._problem or f"receiving failed: {error.strerror}"
+            return b""
+
+    def _close(self) -> None:
+        """The last act of ``_end``."""
+        self._rewatch()
+        self._keeper.discard(self)
+        if self._led:
+            # The leader is in recv or on its way there, and closes when it leaves. If it was closed here, the leader
+            # could find somebody else's socket under the same descriptor.
+            self.hang_up()
+        else:
+            self._sock.close()
+
+    # The keeper, on its thread, without the lock.
+
+    def attend(self, writable: int, readable: int) -> None:
+        """Write and read as epoll said; when a caller leads by now, reading is the caller's."""
+        with self._lock:
+            if not self._ended and (writable or not self._led):
+                self._feed(self._receive(socket.MSG_DONTWAIT) if readable and not self._led else None)
+                self._rewatch()
+
+    @abc.abstractmethod
+    def tend(self) -> None:
+        """Look at the clocks; set ``due`` to when that is to be done again."""
+
+    def _look_by(self, when: float) -> None:
+        if when < self.due:
+            self.due = when
+            self._keeper.soon(when)
+
+    def _rewatch(self) -> None:
+        """Tell the keeper what to watch for; always worked out from the state, under the lock."""
+        interest = 0
+        if not self._ended:
+            output = self._output
+            if output.waiting and output.writable and (self._blind or not self._led):
+                interest = OUT
+            if not self._led and (self._futures or self._attended or not output.writable):
+                interest |= IN
+        if interest != self._interest:
+            self._keeper.watch(self, self._interest, interest)
+            self._interest = interest

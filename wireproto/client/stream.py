@@ -1,0 +1,131 @@
+"""The items of a stream, as they are asked for."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from wireproto.client.binding import Binding
+from wireproto.client.calls import StreamCall
+from wireproto.client.line import repeatable
+from wireproto.client.link import Link
+from wireproto.errors import DecodeError
+from wireproto.schema import Message
+
+__all__ = ["Stream"]
+
+Item = TypeVar("Item", bound=Message)
+
+
+class Stream(Generic[Item]):
+    """An iterator over the items of a stream call, made by ``Client.stream``.
+
+    The server sends ahead as many items as it has credit for; they wait here, without a thread. An item counts as
+    taken when the next one is asked for, or on ``acknowledge``; credit goes back in batches of items taken.
+
+    One thread at a time iterates. ``close`` may be called from any.
+
+    Iterating raises:
+        CallError: the stream failed: the server's own error, ConnectionLost, or DEADLINE when its time was up. Items
+            received before are handed out first.
+        DecodeError: an item means no message of its type; the stream is cancelled.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[], tuple[Link, Binding[Any, Item], StreamCall]],
+        batch: int,
+        deadline: float | None,
+    ) -> None:
+        """For ``Client.stream`` only."""
+        self._begin = begin
+        self._batch = batch
+        self._deadline = deadline
+        self._repeated = 0
+        self._received = False
+        self._untaken = False  # an item is out and not taken yet
+        self._taken = 0  # and not returned as credit yet
+        self._over = False
+        self._link, self._binding, self._call = begin()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Item:
+        return self._next(None)
+
+    def next(self, timeout: float | None = None) -> Item:
+        """The next item.
+
+        Args:
+            timeout: seconds to wait for it, at least 0; None to wait as long as the stream may last.
+
+        Raises:
+            TimeoutError: none came in time; the stream goes on.
+            StopIteration: the stream is at its end, or closed.
+        """
+        return self._next(None if timeout is None else time.monotonic() + timeout)
+
+    def acknowledge(self) -> None:
+        """Count the item handed out last as taken, before the next one is asked for."""
+        if self._untaken:
+            self._untaken = False
+            self._taken += 1
+            if self._taken >= self._batch and not self._over:
+                amount, self._taken = self._taken, 0
+                self._link.credit(self._call, amount)
+
+    def close(self) -> None:
+        """Cancel the stream; nothing happens if it is over. A thread that waits for an item sees the end of it."""
+        self._over = True
+        self._link.cancel(self._call)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Finalizers may run anywhere, so this one takes no lock. Without ``_call`` the stream never began.
+        if not getattr(self, "_over", True):
+            self._link.abandon(self._call)
+
+    def _next(self, patience: float | None) -> Item:
+        self.acknowledge()
+        while True:
+            call = self._call
+            if call.items and not self._over:
+                self._received = self._untaken = True
+                try:
+                    return self._binding.decode(call.items.popleft())
+                except DecodeError:
+                    self.close()
+                    raise
+            if self._over or call.over:
+                self._finish(call)
+                continue
+            deadline = self._deadline
+            if patience is not None and (deadline is None or patience < deadline):
+                deadline = patience
+            if not self._link.wait_for_item(call, deadline) and not call.items:
+                if self._deadline is not None and time.monotonic() >= self._deadline:
+                    self._link.expire(call)
+                elif patience is not None:
+                    raise TimeoutError("no item came in time; the stream goes on")
+
+    def _finish(self, call: StreamCall) -> None:
+        """The stream is over: raise why, or begin it again if the server never looked at it."""
+        if self._over:
+            raise StopIteration
+        error = call.error
+        if error is not None and not self._received and repeatable(error, self._repeated):
+            self._repeated += 1
+            self._link, self._binding, self._call = self._begin()
+            return
+        self._over = True
+        if error is None:
+            raise StopIteration
+        raise error
