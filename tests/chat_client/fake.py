@@ -97,6 +97,12 @@ class FakeClient:
         assert (credit, batch) == (64, 1)
         return cast(Iterable[Resp], self._stream(self.user))
 
+    def ping(self, timeout: float | None = None) -> float:
+        """Answer, or fail as the next call would."""
+        if self.failures:
+            raise self.failures.pop(0)
+        return 0.0
+
     def close(self) -> None:
         """End the streams, as a server does when the writing side is shut."""
         self.closed = True

@@ -8,6 +8,7 @@ the terminal library nor anything the server needs.
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeGuard, TypeVar
 
@@ -46,6 +47,12 @@ __all__ = ["ChatSession", "Connection"]
 WINDOW = 64
 """Messages the server may send ahead of what was shown; what the contract allows at most."""
 
+PONG = 5.0
+"""Seconds within which a server that is there answers a PING."""
+
+QUIET = 0.05
+"""Seconds without a new message after which those received are taken to be shown."""
+
 EMPTY_PAGES = 10
 """Pages without a match that one listing looks through; a page covers 10,000 accounts."""
 
@@ -63,6 +70,8 @@ class Connection(Protocol):
     def stream(
         self, method: StreamMethod[Req, Resp], request: Req, *, credit: int = ..., batch: int = ...
     ) -> Iterable[Resp]: ...
+
+    def ping(self, timeout: float | None = None) -> float: ...
 
     def close(self) -> None: ...
 
@@ -201,14 +210,41 @@ class ChatSession:
                 if not self._changed.wait(patience) and receiver.mailbox.streamed == before:
                     return
 
+    def check(self) -> None:
+        """Find out whether the server is there, if nobody is signed in; else the stream would tell."""
+        if self._user or self._gone or self._closing:
+            return
+        try:
+            self._client.ping(PONG)
+        except (ConnectionLost, HandshakeError) as error:
+            self._server_gone(error)
+        except CallError as error:
+            _log.debug("no answer to a PING: %s", error)
+
     def close(self, timeout: float) -> None:
-        """Shut the writing side, show what still comes for at most ``timeout`` seconds, and end the connection."""
+        """Send no more, show what still comes for about ``timeout`` seconds at most, and end the connection."""
         with self._changed:
             self._closing = True
             receiver = self._receiver
+        if receiver is not None and not receiver.ended:
+            self._drain(min(timeout, PONG))
         self._client.close()
         if receiver is not None and receiver.thread is not None:
             receiver.thread.join(timeout)
+
+    def _drain(self, timeout: float) -> None:
+        """Show what the server has sent by now, and see to it that it knows what was shown."""
+        deadline = time.monotonic() + timeout
+        try:
+            # Frames come in order: what was sent before the PONG is here with it. The second one says the same to us
+            # about the acknowledgements. What is missed all the same was not acknowledged, and comes again.
+            self._client.ping(timeout)
+            with self._changed:
+                while self._changed.wait(QUIET) and time.monotonic() < deadline:
+                    pass
+            self._client.ping(timeout)
+        except CallError as error:
+            _log.debug("the server was gone before the end: %s", error)
 
     # Commands
 

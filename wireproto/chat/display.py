@@ -19,13 +19,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["MARKER", "MAX_MARKS", "Kind", "Line", "Row", "Unit", "rows", "units", "visible"]
+__all__ = ["MARKER", "MAX_MARKS", "NARROWEST", "Kind", "Line", "Row", "Unit", "rows", "units", "visible"]
 
 MARKER = "  | "
 """Begins every row that continues the one above. No name may begin with a space, so no first row looks like it."""
 
 MAX_MARKS = 8
 """Combining marks shown on one character; what real scripts need is less."""
+
+NARROWEST = 16
+"""Columns that the marker and the longest escape need beside each other."""
 
 _PLAIN = re.compile(r"[ -~]*", re.ASCII)
 _NAME = re.compile(r"[a-z0-9._-]{1,32}", re.ASCII)
@@ -199,20 +202,17 @@ def rows(line: Line, *, columns: int | None = None, measure: Callable[[str], int
 
     Args:
         line: what to print.
-        columns: width of the terminal; None for a pipe, where rows are as long as they are and carry no isolates.
+        columns: width of the terminal, taken for 16 if less; None for a pipe, where rows are as long as they are and
+            carry no isolates.
         measure: columns that one unit's text takes.
     """
     found: list[Row] = []
     prefix = line.prefix
-    if columns is not None and measure(prefix) > columns - 2:
-        # Narrower than the name: the prefix has a row of its own, which wraps to rows of the same speaker.
-        found.append(Row(prefix, ()))
-        prefix = MARKER
     for text in line.text.split("\n"):
         if columns is None:
             found.append(Row(prefix, tuple(units(text))))
         else:
-            found.extend(_wrapped(prefix, text, columns, measure))
+            found.extend(_wrapped(prefix, text, max(columns, NARROWEST), measure))
         prefix = MARKER
     return found
 
@@ -224,7 +224,9 @@ def _wrapped(prefix: str, text: str, columns: int, measure: Callable[[str], int]
     space = 0  # index behind the last space in the row
     for unit in units(text):
         width = measure(unit.text)
-        if row and used + width > columns:
+        # The last column is for the blank behind a word, which then need not begin the next row.
+        # A name that leaves too little room has a row of its own.
+        if (row or prefix != MARKER) and used + width > (columns if unit.text == " " else columns - 1):
             cut = space if space > 2 * len(row) // 3 else len(row)
             yield _isolated(prefix, row[:cut])
             prefix, row, space = MARKER, row[cut:], 0

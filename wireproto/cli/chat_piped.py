@@ -20,6 +20,9 @@ __all__ = ["Piped"]
 
 READ_SIZE = 65_536
 
+IDLE = 5
+"""Seconds without input after which the server is asked whether it is there."""
+
 
 class Piped:
     """Reads commands from a descriptor until ``bye``, the end of the input, or the end of the server.
@@ -72,7 +75,7 @@ class Piped:
         After a log-in the messages that waited are printed before the next line is read, so that a script meets them
         at a place it knows; at most ``patience`` seconds are spent waiting for each.
         """
-        for number, raw in enumerate(self._lines(), 1):
+        for number, raw in enumerate(self._lines(session.check), 1):
             if session.gone or self._broken:
                 return
             try:
@@ -103,16 +106,19 @@ class Piped:
             )
         return password
 
-    def _lines(self) -> Iterator[bytes]:
-        """The input's lines as they come; ends early when `stop` is called, even while nothing comes."""
+    def _lines(self, idle: Callable[[], None]) -> Iterator[bytes]:
+        """The input's lines as they come; ends early when `stop` is called. ``idle`` is called while nothing comes."""
         poll = select.poll()
         poll.register(self._source, select.POLLIN)
         poll.register(self._wake_out, select.POLLIN)
         rest = bytearray()
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll()}
+            ready = {descriptor for descriptor, _ in poll.poll(IDLE * 1000)}
             if self._wake_out in ready:
                 return
+            if not ready:
+                idle()
+                continue
             piece = os.read(self._source, READ_SIZE)
             if not piece:
                 break

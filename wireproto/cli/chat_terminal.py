@@ -13,11 +13,12 @@ import itertools
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import ParamSpec
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.history import DummyHistory, InMemoryHistory
+from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
 from prompt_toolkit.output import Output
 from prompt_toolkit.patch_stdout import patch_stdout
 from prompt_toolkit.renderer import print_formatted_text
@@ -30,16 +31,16 @@ from wireproto.chat.display import Kind, Line, Row, rows, visible
 
 __all__ = ["Terminal"]
 
-T = TypeVar("T")
-
-NARROWEST = 12
-"""Columns: a terminal that says it has fewer is written to as if it had these."""
+P = ParamSpec("P")
 
 SETTLE = 1.0
 """Seconds that leaving waits for each message known to be coming."""
 
 CLOSE = 5.0
 """Seconds that leaving waits for the connection to end."""
+
+IDLE = 5.0
+"""Seconds between two looks at whether the server is there."""
 
 STYLE = Style.from_dict(
     {
@@ -68,6 +69,13 @@ class _History(InMemoryHistory):
             super().append_string(string)
 
 
+class _Unseen(Processor):
+    """Shows nothing of what is typed: stars would tell how long a password is."""
+
+    def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
+        return Transformation([], source_to_display=lambda _: 0, display_to_source=lambda _: 0)
+
+
 class _Ended(Exception):
     """Ends a prompt from outside: the server is gone, or the process was asked to end."""
 
@@ -87,7 +95,9 @@ class Terminal:
     def __init__(self, password: Callable[[str], str | None]) -> None:
         self._password = password
         self._prompt: PromptSession[str] = PromptSession(history=_History(), style=STYLE)
-        self._secret: PromptSession[str] = PromptSession(history=DummyHistory(), is_password=True, style=STYLE)
+        self._secret: PromptSession[str] = PromptSession(
+            history=DummyHistory(), input_processors=[_Unseen()], style=STYLE
+        )
         self._output: Output = self._prompt.app.output
         self._active: PromptSession[str] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -143,7 +153,7 @@ class Terminal:
         for number in (signal.SIGTERM, signal.SIGHUP):  # unhandled they would leave the terminal raw
             self._loop.add_signal_handler(number, self._signalled, number)
         commands: asyncio.Queue[Command] = asyncio.Queue()
-        worker = asyncio.create_task(self._work(session, commands))
+        tasks = [asyncio.create_task(self._work(session, commands)), asyncio.create_task(_watch(session))]
         # Between two prompts the terminal stays raw: a key pressed just then is read by the next one, not echoed.
         with self._prompt.app.input.raw_mode():
             self._print(Line(Kind.NOTICE, greeting))
@@ -155,7 +165,8 @@ class Terminal:
             await commands.join()
             await _in_thread(session.settle, SETTLE)
             await _in_thread(session.close, CLOSE)
-        worker.cancel()
+        for task in tasks:
+            task.cancel()
         return 128 + self._signal if self._signal else 0
 
     async def _converse(self, session: ChatSession, commands: "asyncio.Queue[Command]") -> None:
@@ -253,7 +264,7 @@ class Terminal:
         app = self._active.app if self._active is not None and self._active.app.is_running else None
         if app is not None:
             app.renderer.erase()
-        columns = max(self._output.get_size().columns, NARROWEST)
+        columns = self._output.get_size().columns
         fragments: list[tuple[str, str]] = [_NO_WRAP]
         style = f"class:{line.kind.value}"
         for row in rows(line, columns=columns, measure=columns_of):
@@ -279,14 +290,21 @@ def _fragments(row: Row, style: str) -> Iterator[tuple[str, str]]:
     yield "", "\n"
 
 
-async def _in_thread(function: Callable[[T], None], argument: T) -> None:
-    """Run ``function(argument)`` in a daemon thread: one that hangs must not keep the program from ending."""
+async def _watch(session: ChatSession) -> None:
+    """Notice a server that goes away while nobody types."""
+    while True:
+        await asyncio.sleep(IDLE)
+        await _in_thread(session.check)
+
+
+async def _in_thread(function: Callable[P, None], *arguments: P.args, **options: P.kwargs) -> None:
+    """Run a function in a daemon thread: one that hangs must not keep the program from ending."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
 
     def work() -> None:
         try:
-            function(argument)
+            function(*arguments, **options)
         finally:
             with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
                 loop.call_soon_threadsafe(done.set)
