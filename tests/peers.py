@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+import msgspec
+
 from wireproto.connection import Connection, Role, State
-from wireproto.errors import CallError, RemoteProtocolError
-from wireproto.events import NEED_DATA, Event, HelloReceived
+from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
+from wireproto.events import NEED_DATA, ConnectionEnded, Event, HelloReceived
+from wireproto.frame import HEADER, OF_CALLS, OF_MESSAGES, PREAMBLE, Kind, pack, pack_error, unpack, unpack_error
 from wireproto.handshake import Hello, Offer, Welcome, negotiate
 from wireproto.limits import Limits
-from wireproto.status import Status
+from wireproto.metadata import Metadata, pack_metadata
+from wireproto.status import Retry, Status
 
 SERVICE = "example.v1.CalculatorService"
 CODEC = 2
@@ -133,3 +137,96 @@ IN_STATE: dict[State, Callable[[], Pair]] = {
     State.HALF_CLOSED: half_closed,
     State.CLOSED: closed,
 }
+
+
+NOT_FOUND = CallError(Status.NOT_FOUND, "GONE", "no such thing", retry=Retry.NEVER, retry_after_ms=7)
+STREAM = pack_metadata(Metadata(credit=2))
+NO_SERVICE = HandshakeError(Status.NOT_FOUND, "UNKNOWN_SERVICE", "none")
+PING = pack(Kind.PING, 0, 0, 0, 0, b"", b"trailing")
+
+
+ERROR_BODY = pack_error(NOT_FOUND)
+
+
+def in_call() -> Pair:
+    """Open, with unary call 1 in flight."""
+    pair = opened()
+    pair.client.send_request(0x10, b"")
+    pair.deliver(pair.client)
+    return pair
+
+
+def in_stream() -> Pair:
+    """Open, with call 1, a stream that has credit for two items, in flight."""
+    pair = opened()
+    pair.client.send_request(0x10, b"", STREAM, credit=2)
+    pair.deliver(pair.client)
+    return pair
+
+
+def plain(value: object) -> object:
+    """A value that compares by content, errors included."""
+    if isinstance(value, msgspec.Struct):
+        return type(value), *(plain(getattr(value, name)) for name in value.__struct_fields__)
+    if isinstance(value, CallError):
+        return type(value), value.status, value.reason, value.message, value.retry, value.retry_after_ms
+    if isinstance(value, RemoteProtocolError):
+        return type(value), value.status, value.reason, value.problem
+    return value
+
+
+def reasons(receiver: Connection) -> list[str]:
+    """The reasons of the ends reported; nothing else may be reported."""
+    found = []
+    for event in drain(receiver):
+        assert isinstance(event, ConnectionEnded)
+        assert event.error is not None
+        found.append(event.error.reason)
+    return found
+
+
+def raw(kind: int, payload: bytes = b"", metadata: bytes = b"", **changes: int) -> bytes:
+    """A frame as it must be on the test's connections, but for what is changed."""
+    of_message, of_call = kind in OF_MESSAGES, kind in OF_CALLS
+    right = {"codec": 2 * of_message, "version": 1 * of_message, "opcode": 0x10 * of_call, "call_id": 1 * of_call}
+    fields = {
+        "flags": 0,
+        "metadata_length": len(metadata),
+        "length": 12 + len(metadata) + len(payload),
+        **right,
+        **changes,
+    }
+    header = HEADER.pack(
+        fields["length"],
+        kind,
+        fields["flags"],
+        fields["codec"],
+        fields["version"],
+        fields["opcode"],
+        fields["metadata_length"],
+        fields["call_id"],
+    )
+    return header + metadata + payload
+
+
+def final_error(sent: bytes) -> CallError:
+    """The final ERROR at the end of what was sent, after whatever else."""
+    sent = sent.removeprefix(PREAMBLE)
+    while True:
+        frame = unpack(sent)
+        sent = sent[16 + len(frame.metadata) + len(frame.payload) :]
+        if not sent:
+            assert (frame.kind, frame.call_id, frame.codec, frame.version) == (Kind.ERROR, 0, 0, 0)
+            return unpack_error(frame.payload)
+
+
+def in_state(role: Role, state: State) -> Connection:
+    """A connection in ``state``, with a stream as call 1 in flight where there can be one."""
+    pair = IN_STATE[state]()
+    side = pair.client if role is Role.CLIENT else pair.server
+    assert side.state is state
+    side.data_to_send()
+    if state not in (State.START, State.GREETING, State.CLOSED):
+        side._calls[1] = 0x10
+        side._credits = {1: 5}
+    return side

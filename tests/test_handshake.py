@@ -1,7 +1,7 @@
 """HELLO, WELCOME, their negotiation, and strangers on the line."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 import pytest
@@ -124,7 +124,8 @@ def test_a_cut_welcome_is_refused(answer: Welcome, data: st.DataObject) -> None:
 @given(st.binary(max_size=80))
 def test_any_body_gives_a_greeting_or_bad_body(body: bytes) -> None:
     """Decode returns a value or raises BAD_BODY, whatever it is given."""
-    for decode in (Hello.decode, Welcome.decode):
+    decoders: list[Callable[[bytes], Hello | Welcome]] = [Hello.decode, Welcome.decode]
+    for decode in decoders:
         got = attempt(decode, body)
         if isinstance(got, Hello | Welcome):
             assert decode(got.encode()) == got

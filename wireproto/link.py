@@ -15,7 +15,6 @@ from wireproto.frame import (
     KINDS,
     OF_MESSAGES,
     PREAMBLE,
-    U32_MAX,
     Frame,
     Kind,
     check_header,
@@ -69,6 +68,7 @@ class Link:
         "_preamble_read",
         "_reported",
         "_serves",
+        "_wanted",
         "codec",
         "discarded",
         "error",
@@ -93,6 +93,7 @@ class Link:
         self._hint = hint
         self._max_frame = HELLO_MAX_FRAME
         self._buffer = Buffer()
+        self._wanted = 0  # bytes without which the frame under way is not whole
         self._preamble_read = False
         self._end_of_input = False
         self._out: list[bytes] = []
@@ -128,16 +129,16 @@ class Link:
 
     @property
     def partial_length(self) -> int | None:
-        """Bytes of the frame of which a part waits: at least a header's while the length is unknown; None if none does.
+        """Bytes of the frame of which a part waits, or of its header while the length is unknown; None if none waits.
 
         Meaningful once ``next_event`` has returned ``NEED_DATA``.
         """
-        buffer = self._buffer
-        if not buffer:
+        length = self._buffer.peek(4)
+        if not length:
             return None
         if not self._preamble_read:
             return len(PREAMBLE) + HEADER.size
-        return total_length(buffer.data, buffer.at, U32_MAX) or HEADER.size
+        return 4 + int.from_bytes(length, "big") if len(length) == 4 else HEADER.size
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Buffer what was received. Nothing is parsed yet, so nothing can go wrong here."""
@@ -152,6 +153,9 @@ class Link:
 
     def _next_event(self) -> Event | NeedData:
         if self._end is None:
+            if len(self._buffer) < self._wanted and not self._end_of_input:
+                # Looked at before: a frame that comes in a million pieces is parsed once.
+                return NEED_DATA
             try:
                 event = self._read_event()
                 if event is not None:
@@ -177,9 +181,11 @@ class Link:
         while self._end is None:
             size = total_length(buffer.data, buffer.at, self._max_frame)
             if not size or len(buffer) < size:
+                self._wanted = size
                 return None
             frame = unpack(buffer.data, buffer.at)
             buffer.at += size
+            self._wanted = 0
             self.frames_received += 1
             event = self._receive(frame)
             if event is not None:
