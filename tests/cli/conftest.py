@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from click.testing import CliRunner, Result
+
+from wireproto.cli import root
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 30.0
@@ -46,6 +49,13 @@ def wireproto(*words: str, stdin: str = "", **variables: str) -> "subprocess.Com
         text=True,
         timeout=PATIENCE,
         check=False,
+    )
+
+
+def run(*words: str, stdin: str = "", **variables: str) -> Result:
+    """Run the command inside this process: quicker, and as true where neither signals nor file descriptors matter."""
+    return CliRunner(env=variables).invoke(
+        root.wireproto, words, input=stdin, prog_name="wireproto", auto_envvar_prefix="WIREPROTO"
     )
 
 

@@ -2,6 +2,7 @@
 
 import enum
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -78,8 +79,8 @@ def count(request: CountRequest, context: Context) -> Iterator[CountResponse]:
         yield CountResponse(number=number)
     if request.then == "fail":
         context.abort(Status.ABORTED, "STOPPED", "that was all")
-    if request.then == "wait":
-        threading.Event().wait(context.remaining())
+    while request.then == "wait" and not context.cancelled:
+        threading.Event().wait(0.01)  # a handler that has nothing to say until its caller has gone
 
 
 @shop.register(FAIL)
@@ -92,7 +93,9 @@ def fail(request: FailRequest, context: Context) -> FailResponse:
 
 @shop.register(WAIT)
 def wait(request: WaitRequest, context: Context) -> WaitResponse:
-    threading.Event().wait(request.seconds)
+    until = time.monotonic() + request.seconds
+    while time.monotonic() < until and not context.cancelled:
+        threading.Event().wait(0.01)
     return WaitResponse()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.conftest import PATIENCE, ROOT, Serve, environment, wireproto
+from tests.cli.conftest import PATIENCE, ROOT, Serve, environment, run, wireproto
 from tests.cli.services import PAINT, WAIT, PaintRequest, WaitRequest, WaitResponse
 from tests.cli.services import SHOP as SHOP_SERVICE
 from wireproto import CallError, connect
@@ -112,8 +112,8 @@ def test_a_port_in_use_is_said_so(taken_port: int) -> None:
 )
 def test_a_wrong_command_line_is_explained(words: list[str], complaint: str) -> None:
     """Whatever is asked wrongly ends with status 2 and a sentence, before anything listens."""
-    done = wireproto("serve", *words)
-    assert done.returncode == 2
+    done = run("serve", *words)
+    assert done.exit_code == 2
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""

@@ -19,8 +19,7 @@ from wireproto.client import Client, connect
 from wireproto.control import CONTROL, DESCRIBE, DescribeRequest, declare
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata, pack_metadata
-from wireproto.schema import Message, Operation, Service, StreamMethod
+from wireproto.schema import Message, Method, Operation, Service, StreamMethod
 
 __all__ = ["command"]
 
@@ -35,7 +34,7 @@ class _Call(NamedTuple):
     address: Address
     codec: str
     timeout: float | None
-    metadata: Metadata
+    metadata: dict[str, str]
     most: int | None
     verbose: bool
 
@@ -94,7 +93,7 @@ def command(
         began = time.monotonic()
         if isinstance(operation, StreamMethod):
             _print_items(client, operation, request, call)
-        else:
+        elif isinstance(operation, Method):
             answer = client.call(operation, request, timeout=timeout or CONNECT_TIMEOUT, metadata=call.metadata)
             click.echo(dumps(to_json(answer), indent=2 if sys.stdout.isatty() else None))
         if verbose:
@@ -177,8 +176,8 @@ def _read(data: str) -> str:
         raise Failure(f"--data {data} cannot be read: {error}") from error
 
 
-def _metadata(headers: tuple[str, ...]) -> Metadata:
-    """``KEY:VALUE`` words as metadata; the names that the framework knows take their own place."""
+def _metadata(headers: tuple[str, ...]) -> dict[str, str]:
+    """``KEY:VALUE`` words; the client knows which names have a place of their own."""
     entries: dict[str, str] = {}
     for header in headers:
         name, colon, value = header.partition(":")
@@ -188,14 +187,7 @@ def _metadata(headers: tuple[str, ...]) -> Metadata:
         if name in entries:
             raise ConfigError(f"the metadata {name!r} is given twice")
         entries[name] = value.strip()
-    found = Metadata(
-        authorization=entries.pop("authorization", ""),
-        traceparent=entries.pop("traceparent", ""),
-        idempotency_key=entries.pop("idempotency-key", "").encode(),
-        entries=entries,
-    )
-    pack_metadata(found)  # refuses now what cannot be sent
-    return found
+    return entries
 
 
 def _show_request(client: Client, method: Operation[Any, Any], request: Message, call: _Call) -> None:

@@ -6,16 +6,19 @@ from typing import IO, Any
 
 import click
 
-from wireproto.errors import CallError, CodecError, ConfigError, DeclarationError
+from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError
 from wireproto.status import Retry
 
-__all__ = ["CALL_STATUS", "INTERRUPTED", "Command", "Failure", "advice", "drop_output"]
+__all__ = ["CALL_STATUS", "CONTEXT", "INTERRUPTED", "Command", "Failure", "advice", "drop_output"]
 
 CALL_STATUS = 10
 """Exit status of a call that was answered with an error: this plus the status's number."""
 
 INTERRUPTED = 130
 """... and of one that was stopped by SIGINT: 128 plus its number, as shells have it."""
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""Of every command, whether it runs below ``wireproto`` or by itself."""
 
 
 class Failure(click.ClickException):
@@ -38,14 +41,20 @@ class Failure(click.ClickException):
 class Command(click.Command):
     """A command whose framework exceptions become sentences."""
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        settings.setdefault("context_settings", CONTEXT)
+        super().__init__(*arguments, **settings)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run it; see ``click.Command.invoke``."""
         try:
             return super().invoke(ctx)
         except CallError as error:
             raise Failure(f"{error}{advice(error)}", CALL_STATUS + error.status) from error
-        except (CodecError, ConfigError, DeclarationError) as error:
+        except (ConfigError, DeclarationError, EncodeError) as error:
             raise Failure(str(error), 2) from error
+        except DecodeError as error:
+            raise Failure(f"the answer cannot be read: {error}") from error
         except BrokenPipeError:
             drop_output()  # whoever read it has had enough, as `head` does
             ctx.exit(0)

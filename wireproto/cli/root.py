@@ -7,7 +7,7 @@ from typing import NoReturn
 import click
 
 from wireproto import __version__
-from wireproto.cli.command import Failure
+from wireproto.cli.command import CONTEXT, Failure
 
 __all__ = ["run", "wireproto"]
 
@@ -68,7 +68,7 @@ def missing(error: ModuleNotFoundError) -> Exception:
     return Failure(f"{error.name} is not installed; run: pip install 'wireproto[{extra}]'", status=2)
 
 
-@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=_Lazy, context_settings=CONTEXT)
 @click.version_option(__version__, message=f"wireproto {__version__} (Python {sys.version.split()[0]})")
 def wireproto() -> None:
     """A wire protocol of your own: one typed opcode table, served in any codec.

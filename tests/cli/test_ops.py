@@ -1,0 +1,51 @@
+"""`wireproto ops`: the opcode table for people and for programs."""
+
+import json
+
+import pytest
+
+from tests.cli.conftest import run
+from tests.cli.services import SHOP
+from wireproto.cli import ops
+from wireproto.control import describe
+
+
+def test_piped_it_is_tab_separated() -> None:
+    """One line per method under a heading, in opcode order, a dash for nothing."""
+    done = run("ops", "tests.cli.services:SHOP")
+    head, *rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert head[:3] == ["OPCODE", "METHOD", "SHAPE"]
+    assert rows[0] == ["0x0001", "Paint", "unary", "PaintRequest", "PaintResponse", "1", "-", "-", "-"]
+    assert rows[1][2] == "stream"
+    assert rows[2][-1] == "TOLD_TO"
+    assert {len(row) for row in rows} == {len(head)}
+
+
+def test_for_people_it_is_aligned() -> None:
+    """Columns line up, and those without a value are left out."""
+    lines = ops._aligned(ops._rows(describe(SHOP)))
+    assert lines[0].split() == ["OPCODE", "METHOD", "SHAPE", "REQUEST", "RESPONSE", "SINCE"]
+    assert {line.index(word) for line, word in zip(lines, ["SHAPE", "unary", "stream", "unary"], strict=False)} == {16}
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_json_has_everything() -> None:
+    """--json prints the whole description, with the fields of the messages and the members of the enums."""
+    described = json.loads(run("ops", "tests.cli.services:SHOP", "--json").stdout)
+    assert described["full_name"] == "example.v1.ShopService"
+    assert [method["name"] for method in described["methods"]] == ["Paint", "Count", "Fail", "Wait"]
+    assert described["messages"][0]["fields"][0]["name"] == "name"
+    assert described["enums"] == [{"name": "Colour", "members": {"RED": 1, "BLUE": 2}, "doc": "A colour of paint."}]
+
+
+def test_without_a_service_it_is_the_chats() -> None:
+    """The chat's table is the default."""
+    pytest.importorskip("wireproto.chat.contract", reason="the chat can be deleted")
+    assert "0x0003\tSendMessage\tunary" in run("ops").stdout
+
+
+def test_a_wrong_service_is_explained() -> None:
+    """Handlers are no service; the error names what is."""
+    done = run("ops", "tests.cli.services:shop")
+    assert done.exit_code == 2
+    assert "tests.cli.services:SHOP" in done.stderr

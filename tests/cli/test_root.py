@@ -1,0 +1,97 @@
+"""The command itself: help, wrong names, what is not installed."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.conftest import PATIENCE, environment, run, wireproto
+from wireproto import __version__
+from wireproto.cli import root
+
+HIDE = "import sys; sys.modules[{!r}] = None; sys.argv = ['wireproto', {}]; from wireproto.cli import main; main()"
+
+
+def _without(module: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command where ``module`` is not installed."""
+    code = HIDE.format(module, ", ".join(map(repr, words)))
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
+def test_help_lists_every_command() -> None:
+    """--help names each command with its line, without importing any of them."""
+    done = run("--help")
+    assert done.exit_code == 0
+    for name, (_, line) in root._COMMANDS.items():
+        assert f"{name} " in done.output
+        assert line in done.output
+
+
+@pytest.mark.parametrize("name", sorted(root._COMMANDS))
+def test_every_command_has_help(name: str) -> None:
+    """Each command is there, and its --help exits 0."""
+    done = run(name, "--help")
+    assert done.exit_code == 0
+    assert done.output.startswith(f"Usage: wireproto {name}")
+
+
+def test_the_version_is_the_packages() -> None:
+    """--version prints the version on stdout."""
+    assert run("--version").stdout.startswith(f"wireproto {__version__} ")
+
+
+def test_a_wrong_command_is_suggested() -> None:
+    """A name that is none exits 2 and suggests the nearest."""
+    done = run("sevre")
+    assert done.exit_code == 2
+    assert "Did you mean 'serve'?" in done.stderr
+
+
+def test_without_click_it_says_what_to_install() -> None:
+    """Without the extra `cli` the command is a sentence with the exact pip install."""
+    done = _without("click", "--help")
+    assert done.returncode == 1
+    assert "pip install 'wireproto[cli]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_sqlalchemy_the_chat_says_what_to_install() -> None:
+    """Without the extra `chat` serving the chat is a sentence with the exact pip install."""
+    done = _without("sqlalchemy", "serve", "--port", "0")
+    assert done.returncode == 2
+    assert "pip install 'wireproto[chat]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_module_of_ours_is_no_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug is shown as one, not as advice to install something."""
+
+    def broken(name: str) -> object:
+        raise ModuleNotFoundError("No module named 'wireproto.gone'", name="wireproto.gone")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(ModuleNotFoundError):
+        root.load("serve")
+
+
+@pytest.mark.parametrize(("module", "name"), [("wireproto.server", "serve"), ("wireproto.client", "chat")])
+def test_modules_run_as_commands(module: str, name: str) -> None:
+    """python -m wireproto.server and wireproto.client are `serve` and `chat`, named so in their help."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert done.stdout.startswith(f"Usage: python -m {module} ")
+    assert run(name, "--help").stdout.split("\n", 1)[1].strip() == done.stdout.split("\n", 1)[1].strip()
+
+
+def test_the_installed_script_is_the_command() -> None:
+    """The entry point runs the same thing as python -m wireproto.cli."""
+    assert wireproto("--version").stdout.startswith(f"wireproto {__version__} ")
