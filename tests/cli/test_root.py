@@ -89,7 +89,8 @@ def test_modules_run_as_commands(module: str, name: str) -> None:
         check=True,
     )
     assert done.stdout.startswith(f"Usage: python -m {module} ")
-    assert run(name, "--help").stdout.split("\n", 1)[1].strip() == done.stdout.split("\n", 1)[1].strip()
+    ours = run(name, "--help").stdout.partition("\n")[2]
+    assert done.stdout.partition("\n")[2].split() == ours.split()  # words: the lines may be of another width
 
 
 def test_the_installed_script_is_the_command() -> None:
