@@ -17,7 +17,7 @@ class JsonCodec(codecs.PlainCodec):
 
 
 def mark(value: Any) -> Any:
-    kind: object = type(value)
+    kind = value.__class__
     if kind is dict:
         return {"keys": sorted(value), "values": [mark(value[key]) for key in sorted(value)]}
     return {"hex": value.hex()} if kind is bytes else [mark(each) for each in value] if kind is list else value

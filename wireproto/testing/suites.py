@@ -1,0 +1,211 @@
+"""Suites: test classes that make themselves from a service's opcode table."""
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from wireproto import codecs, schema
+from wireproto.codecs import Codec, Plan
+from wireproto.errors import DecodeError, EncodeError
+from wireproto.limits import Limits
+from wireproto.schema import Message, Service
+from wireproto.testing.strategies import messages, mutated, wrong_values
+
+if TYPE_CHECKING:
+    import pytest
+
+__all__ = ["RoundTripSuite"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One side of a method in one version: what travels under that opcode in that direction."""
+
+    method: str
+    message_type: type[Message]
+    version: int
+    request: bool
+
+    def __str__(self) -> str:
+        return f"{self.method}-{'request' if self.request else 'response'}-v{self.version}"
+
+
+class RoundTripSuite:
+    """Every method of a service, in every codec and version, without a test written for it.
+
+        class TestCalculator(RoundTripSuite):
+            service = CALCULATOR
+
+    Shown for each: decoding what was encoded gives the same value; equal values have equal bytes; all codecs agree on
+    what a message is; bytes that were tampered with give a message or `DecodeError`; values that are not declared give
+    `EncodeError` with the field's path; and a peer of an older version gets what its version has. There are as many
+    examples as the Hypothesis profile in force says.
+
+    Attributes:
+        service: the opcode table.
+        codecs: names or objects; None is every codec there is.
+        limits: what codecs are made with.
+    """
+
+    service: ClassVar[Service]
+    codecs: ClassVar[Sequence[str | Codec] | None] = None
+    limits: ClassVar[Limits] = Limits()
+
+    def pytest_generate_tests(self, metafunc: "pytest.Metafunc") -> None:
+        """Called by pytest for each test of the class."""
+        if "sample" in metafunc.fixturenames:
+            samples = self._samples()
+            metafunc.parametrize("sample", samples, ids=[str(sample) for sample in samples])
+        if "codec" in metafunc.fixturenames:
+            chosen = self._codecs()
+            metafunc.parametrize("codec", chosen, ids=[codec.name for codec in chosen])
+
+    def _samples(self) -> list[Sample]:
+        return [
+            Sample(method.name, message_type, version, request)
+            for version in range(1, self.service.version + 1)
+            for method in self.service.at(version).values()
+            for message_type, request in ((method.request, True), (method.response, False))
+        ]
+
+    def _codecs(self) -> list[Codec]:
+        return codecs.select(self.codecs)
+
+    def _plan(self, codec: Codec, sample: Sample) -> Plan[Message]:
+        return codec.plan(sample.message_type, sample.version, self.limits, request=sample.request)
+
+    def test_decoding_gives_what_was_encoded(self, sample: Sample, codec: Codec) -> None:
+        """decode(encode(x)) is x, and encoding it again gives the same bytes."""
+        plan = self._plan(codec, sample)
+
+        def holds(message: Message) -> None:
+            payload = plan.encode(message)
+            assert type(payload) is bytes, f"encode gave {type(payload).__name__}, not bytes"
+            found = plan.decode(payload)
+            assert _meaning(found, sample.version) == _meaning(message, sample.version)
+            assert plan.encode(found) == payload, "decoded and encoded again, the bytes are others"
+
+        _for_all(messages(sample.message_type, sample.version), holds)
+
+    def test_codecs_agree(self, sample: Sample) -> None:
+        """A message that went through one codec has the same bytes in every other as before."""
+        plans = {codec.name: self._plan(codec, sample) for codec in self._codecs()}
+
+        def holds(message: Message) -> None:
+            canonical = {name: plan.encode(message) for name, plan in plans.items()}
+            for name, plan in plans.items():
+                found = plan.decode(canonical[name])
+                for other, other_plan in plans.items():
+                    assert other_plan.encode(found) == canonical[other], f"{name} and {other} do not agree"
+
+        _for_all(messages(sample.message_type, sample.version), holds)
+
+    def test_mutated_bytes_give_a_message_or_decode_error(self, sample: Sample, codec: Codec) -> None:
+        """Bytes that nobody encoded are refused with DecodeError, or mean a message that can be encoded."""
+        plan = self._plan(codec, sample)
+        payloads = messages(sample.message_type, sample.version).map(plan.encode)
+
+        def holds(payload: bytes) -> None:
+            try:
+                message = plan.decode(payload)
+            except DecodeError as error:
+                _assert_path(error, sample.message_type)
+                return
+            canonical = plan.encode(message)
+            assert plan.encode(plan.decode(canonical)) == canonical
+
+        _for_all(mutated(payloads) | st.binary(max_size=64), holds)
+
+    def test_undeclared_values_are_refused(self, sample: Sample, codec: Codec) -> None:
+        """A value that is nearly of a field's type is refused with EncodeError, whose path names the field."""
+        plan = self._plan(codec, sample)
+        declared = schema.fields(sample.message_type, sample.version)
+        wrong = [(field.name, value) for field in declared for value in wrong_values(field.type)]
+        if not wrong:
+            return
+
+        def holds(case: tuple[Message, tuple[str, Any]]) -> None:
+            message, (name, value) = case
+            _expect_refusal(plan, msgspec.structs.replace(message, **{name: value}), sample, name)
+
+        _for_all(st.tuples(messages(sample.message_type, sample.version), st.sampled_from(wrong)), holds)
+
+    def test_an_older_peer_gets_what_its_version_has(self, sample: Sample, codec: Codec) -> None:
+        """Fields newer than the version are left out of responses; a request refuses to lose a value."""
+        plan = self._plan(codec, sample)
+        present = {field.name for field in schema.fields(sample.message_type, sample.version)}
+        newer = [field for field in schema.fields(sample.message_type) if field.name not in present]
+        if not newer:
+            return
+
+        def holds(message: Message) -> None:
+            changed = [each for each in newer if getattr(message, each.name) != each.default and not each.ignorable]
+            if sample.request and changed:
+                _expect_refusal(plan, message, sample, *(each.name for each in changed))
+                return
+            found = plan.decode(plan.encode(message))
+            assert _meaning(found, sample.version) == _meaning(message, sample.version)
+            assert all(getattr(found, field.name) == field.default for field in newer)
+
+        _for_all(_encodable(sample), holds)
+
+
+def _encodable(sample: Sample) -> st.SearchStrategy[Message]:
+    """Messages whose newer fields have any value, while those nested in older ones fit the version."""
+    older = {field.name: field for field in schema.fields(sample.message_type, sample.version)}
+    newest = messages(sample.message_type)
+    fitting = messages(sample.message_type, sample.version)
+
+    def merge(pair: tuple[Message, Message]) -> Message:
+        return msgspec.structs.replace(pair[0], **{name: getattr(pair[1], name) for name in older})
+
+    return st.tuples(newest, fitting).map(merge)
+
+
+def _for_all(strategy: st.SearchStrategy[Any], holds: Callable[[Any], None]) -> None:
+    """Run ``holds`` over examples, as many as the profile says.
+
+    Hypothesis decorates functions and is not happy about one method shared by many parameters and classes.
+    """
+
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+    @given(strategy)
+    def run(example: Any) -> None:
+        holds(example)
+
+    run()
+
+
+def _expect_refusal(plan: Plan[Message], message: Message, sample: Sample, *names: str) -> None:
+    paths = [f"{sample.message_type.__name__}.{name}" for name in names]
+    try:
+        plan.encode(message)
+    except EncodeError as error:
+        found = error.path
+    else:
+        raise AssertionError(f"a wrong value of {' or '.join(paths)} was encoded")
+    assert any(found.startswith(path) for path in paths), f"{found} is not {' or '.join(paths)}"
+
+
+def _assert_path(error: EncodeError | DecodeError, message_type: type[Message]) -> None:
+    assert error.path.partition(".")[0] == message_type.__name__, f"{error.path} is not in {message_type.__name__}"
+
+
+def _meaning(message: Message, version: int) -> object:
+    """What two messages have in common if and only if they are the same, NaN and -0.0 included."""
+    return _comparable(schema.to_plain(message, version))
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_comparable(each) for each in value]
+    if isinstance(value, dict):
+        return [(key, _comparable(value[key])) for key in sorted(value)]
+    if isinstance(value, float):
+        return "nan" if value != value else struct.pack(">d", value)
+    return value
