@@ -357,6 +357,19 @@ def test_unknown_fields_are_refused_wherever_they_are(cls: type[Message], payloa
     assert refusal(cls, payload).startswith(f"{path}: has an unknown field, number ")
 
 
+@pytest.mark.parametrize("cls", [Plain, Held, Many])
+def test_a_flood_of_unknown_fields_is_refused_unread(cls: type[Message]) -> None:
+    """Of a large payload no unknown field is looked at, since thousands of them would cost milliseconds."""
+    nested = tag(1, BYTES, _UNKNOWN * 2000) if cls is Held else _UNKNOWN * 2000
+    assert refusal(cls, nested) == f"{cls.__name__}: has unknown fields, or known ones of another wire type"
+
+
+def test_large_payloads_are_read_like_small_ones() -> None:
+    """What is looked for differently in large payloads does not differ in what is accepted."""
+    message = Plain(number=1, text="é" * 5000, flag=True)
+    assert plan(Plain).decode(plan(Plain).encode(message)) == message
+
+
 def test_unknown_fields_of_map_entries_are_refused() -> None:
     """An entry has a key and a value and nothing else."""
     for payload in (tag(3, BYTES, _UNKNOWN), tag(4, BYTES, tag(1, VARINT, 1) + _UNKNOWN)):
