@@ -35,8 +35,20 @@ command -v "$(PYTHON)" >/dev/null 2>&1 || { \
 "$(PYTHON)" tools/venv.py "$(VENV)" "$(1)" "$@"
 endef
 
+# Clients that nobody here wrote, for the tests that have them as judges. Without npm those tests are skipped, and say so.
+OUTSIDE_STAMP := tests/node/node_modules/.installed
+
+$(OUTSIDE_STAMP): tests/node/package.json
+	@if ! command -v npm >/dev/null 2>&1; then \
+		echo "npm was not found: the tests against buf and grpc-js will be skipped" >&2; \
+	elif npm install --silent --no-package-lock --no-audit --no-fund --prefix tests/node; then \
+		touch "$@"; \
+	else \
+		echo "npm could not install tests/node: the tests against buf and grpc-js will be skipped" >&2; \
+	fi
+
 .PHONY: setup
-setup: $(DEV_STAMP)  ## make the virtual environment with all that development takes
+setup: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## make the virtual environment with all that development takes
 	@echo "$(VENV) is ready; make help lists the tasks"
 
 .PHONY: serve
@@ -52,20 +64,20 @@ demo: $(RUN_STAMP)  ## two scripted people chat over each codec, with the bytes 
 	@$(PY) examples/demo.py
 
 .PHONY: test
-test: $(DEV_STAMP)  ## run the tests (ARGS="tests/codecs -x")
+test: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run the tests (ARGS="tests/codecs -x")
 	@$(PY) -m pytest $(ARGS)
 
 .PHONY: test-quick
-test-quick: $(DEV_STAMP)  ## run the tests that take no seconds
+test-quick: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run the tests that take no seconds
 	@$(PY) -m pytest -m "not slow and not long" $(ARGS)
 
 .PHONY: test-long
-test-long: $(DEV_STAMP)  ## run every test, with many more examples; takes long
+test-long: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run every test, with many more examples; takes long
 	@HYPOTHESIS_PROFILE=nightly $(PY) -m pytest -m "" --timeout=7200 -o faulthandler_timeout=7100 $(ARGS)
 
 # One recipe, in this order whatever -j says: the cheap judges first, the tests and their summary last.
 .PHONY: check
-check: $(DEV_STAMP)  ## all that CI checks: format, lint, types, generated files, tests
+check: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## all that CI checks: format, lint, types, generated files, tests
 	@echo "== format" && $(PY) -m ruff format --check --quiet .
 	@echo "== lint" && $(PY) -m ruff check --quiet .
 	@echo "== types" && $(PY) -m mypy
@@ -90,5 +102,5 @@ wheel: $(DEV_STAMP)  ## build the wheel into dist/
 
 .PHONY: clean
 clean:  ## remove the environment, caches and what was built
-	@rm -rf "$(VENV)" dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	@rm -rf "$(VENV)" tests/node/node_modules dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

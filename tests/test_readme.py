@@ -1,0 +1,127 @@
+"""What the README shows is run: its programs, its steps, its commands and its bytes."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from wireproto import Limits, codecs
+from wireproto.cli import root
+from wireproto.frame import Kind, pack
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = [(language, text) for language, text in FENCE.findall(README)]
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+COMMANDS = [
+    line.removeprefix("$ ")
+    for language, text in BLOCKS
+    if language == "console"
+    for line in text.splitlines()
+    if line.startswith("$ ")
+]
+
+
+def _run(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _calculator() -> str:
+    """The first program, without its last two lines, which run it."""
+    return PYTHON[0].partition("with Server(")[0]
+
+
+def _tutorial() -> str:
+    """The first program after the steps of "Add an opcode"."""
+    declarations, table, handler = PYTHON[1:4]
+    lines = [
+        f"{declarations}\n{table}" if line.startswith("CALCULATOR =") else line for line in _calculator().split("\n")
+    ]
+    return "\n".join([*lines, handler])
+
+
+def test_the_example_prints_five(tmp_path: Path) -> None:
+    """The program at the top runs as it is printed."""
+    (tmp_path / "calculator.py").write_text(PYTHON[0])
+    assert _run(tmp_path, "calculator.py") == "5\n"
+
+
+def test_the_example_in_the_folder_is_the_same() -> None:
+    """examples/calculator.py is the program at the top, made importable."""
+
+    def meaning(source: str) -> list[str]:
+        code = (line.partition("#")[0].strip() for line in source.partition("from wireproto")[2].splitlines())
+        return [line for line in code if line and not line.startswith("if __name__")]
+
+    assert meaning((ROOT / "examples" / "calculator.py").read_text("utf-8")) == meaning(PYTHON[0])
+
+
+@pytest.mark.slow
+def test_an_opcode_is_added_in_the_steps_shown(tmp_path: Path) -> None:
+    """After the README's steps the new method works, and the suite fuzzes it with no test written for it."""
+    (tmp_path / "calculator.py").write_text(_tutorial())
+    (tmp_path / "call.py").write_text(
+        "from calculator import *\n"
+        "for codec in ('pipe', 'msgpack', 'protobuf'):\n"
+        "    with Server(handlers, port=0) as server, connect(server.address, CALCULATOR, codec=codec) as client:\n"
+        "        print(client.call(MULTIPLY, MultiplyRequest(factors=[1.5, 2.0, 4.0])).product)\n"
+    )
+    assert _run(tmp_path, "call.py") == "12.0\n" * 3
+    (tmp_path / "test_calculator.py").write_text(PYTHON[4])
+    report = _run(tmp_path, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-o", "addopts=", "test_calculator.py")
+    for method in ("Add", "Multiply"):
+        for codec in ("pipe", "msgpack", "protobuf"):
+            assert re.search(rf"::test_\w+\[{method}-request-v1-{codec}\] PASSED", report), report
+
+
+def test_every_python_block_is_run() -> None:
+    """The five blocks that the tests above run are all there are."""
+    assert len(PYTHON) == 5
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_exist_as_they_are_written(line: str) -> None:
+    """Each command shown is a task of the Makefile, or parses with the options it is shown with."""
+    program, *words = shlex.split(line)
+    if program == "make":
+        tasks = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+        assert words[0] in tasks
+    elif program == "wireproto":
+        command = root.load(words[0])
+        context = command.make_context(words[0], words[1:])
+        assert isinstance(context, click.Context)
+    else:
+        assert line == "pip install '.[chat]'"
+
+
+@pytest.mark.parametrize(
+    ("codec", "payload"), [(1, b"2|3"), (2, bytes.fromhex("920203")), (3, bytes.fromhex("08021003"))]
+)
+def test_the_frame_shown_is_what_is_sent(codec: int, payload: bytes) -> None:
+    """The bytes of the picture are those of the code, in each codec."""
+    namespace: dict[str, Any] = {"__name__": "calculator"}
+    exec(compile(_calculator(), "README.md", "exec"), namespace)
+    request_type = namespace["AddRequest"]
+    name = ["pipe", "msgpack", "protobuf"][codec - 1]
+    plan = codecs.get(name).plan(request_type, 1, Limits())
+    assert plan.encode(request_type(left=2, right=3)) == payload
+    assert payload.hex(" ") in README
+    if codec == 1:
+        frame = pack(Kind.REQUEST, codec, 1, 0x10, 1, b"", payload).hex(" ")
+        assert frame in re.sub(r" +", " ", README)
+
+
+def test_the_files_it_names_are_there() -> None:
+    """No link of the README leads nowhere."""
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
