@@ -355,7 +355,7 @@ class Server:
 
     def forget(self, session: Session) -> None:
         """A session gives its descriptor back; called with its lock held."""
-        self.sessions.pop(session.fd, None)
+        self.sessions.pop(session.transport.fd, None)
         with self._counts_lock:
             self._leave_locked(session.address)
         if self._shutting_down and not self.sessions:

@@ -34,15 +34,13 @@ from wireproto.server.call import Call
 from wireproto.server.poller import CLOSED, READ, WRITE
 from wireproto.server.pool import PENALTY, PROVEN, SLOW, Worker
 from wireproto.server.stream import Stream
+from wireproto.server.transport import Transport
 from wireproto.status import Retry, Status
 
 if TYPE_CHECKING:
     from wireproto.server.server import Server
 
 __all__ = ["Session"]
-
-FIRST_READ = 8192
-"""Bytes asked of the kernel while a connection sends little: a small buffer is cheaper to allocate than 64 KiB."""
 
 
 HEARTBEAT = b"wireprot"
@@ -57,7 +55,6 @@ class Session:
         address: the host alone, for limits per address.
         codec: the name of the codec agreed, empty before.
         identity: who signed in on this connection, or None.
-        closed: the descriptor is gone.
         handshaking: HELLO was not read yet.
     """
 
@@ -66,7 +63,6 @@ class Session:
         "_calls",
         "_cancels",
         "_draining",
-        "_eof",
         "_errors",
         "_frame_deadline",
         "_frames",
@@ -74,20 +70,12 @@ class Session:
         "_last_heard",
         "_linger_until",
         "_more",
-        "_output",
-        "_paused",
         "_pinged",
         "_pings",
-        "_read_size",
-        "_registered",
-        "_socket",
-        "_stalled_since",
         "_table",
         "address",
-        "closed",
         "codec",
         "connection",
-        "fd",
         "handshaking",
         "identity",
         "lock",
@@ -95,6 +83,7 @@ class Session:
         "pool",
         "server",
         "started",
+        "transport",
     )
 
     def __init__(self, server: "Server", sock: socket.socket, address: str, port: int) -> None:
@@ -103,26 +92,18 @@ class Session:
         self.address = address
         self.peer = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         self.lock = threading.Lock()
-        self.fd = sock.fileno()
         self.connection = Connection(Role.SERVER, server.limits)
         self.codec = ""
         self.identity: Identity | None = None
-        self.closed = False
         self.handshaking = True
         self.started = time.monotonic()
-        self._socket = sock
+        self.transport = Transport(sock, server.poller, server.limits)
         self._table: Table | None = None
         self._calls: dict[int, Call] | None = None
         self._batch: deque[Call] | None = None
         self._more = False  # a posted turn will take further frames
-        self._output: bytearray | None = None  # what the kernel did not take yet
-        self._registered = 0  # the mask the poller has
-        self._read_size = FIRST_READ
-        self._paused = False
-        self._eof = False
         self._draining = False
         self._linger_until: float | None = None
-        self._stalled_since: float | None = None
         self._heard = True
         self._last_heard = self._pinged = self.started
         self._frames = -1
@@ -136,19 +117,19 @@ class Session:
     def open(self) -> None:
         """Publish and register in one step, so that no event finds half a session."""
         with self.lock:
-            self.server.sessions[self.fd] = self
-            self._registered = READ
-            self.server.poller.add(self.fd, READ)
+            self.server.sessions[self.transport.fd] = self
+            self.transport.register()
 
     def on_event(self, worker: Worker, mask: int) -> None:
         """The descriptor may be readable or writable; called by the leader."""
         with self.lock:
-            if self.closed:
+            transport = self.transport
+            if transport.closed:
                 return
             if mask & WRITE:
                 self.flush_locked()
             if mask & (READ | CLOSED) and not self._more:
-                if self._registered & READ:
+                if transport.reading:
                     if not self._receive_locked():
                         return
                 elif mask & CLOSED:
@@ -162,7 +143,7 @@ class Session:
         """Another turn for frames that were left over; posted."""
         with self.lock:
             self._more = False
-            if self.closed:
+            if self.transport.closed:
                 return
             self._take_locked()
             self.flush_locked()
@@ -171,26 +152,24 @@ class Session:
 
     def _receive_locked(self) -> bool:
         """Read once; False when that closed the session."""
-        try:
-            data = self._socket.recv(self._read_size)
-        except (BlockingIOError, InterruptedError):
-            return True
-        except OSError as error:
-            self._close_locked(f"reading failed: {error.strerror}")
-            return False
+        data = self.transport.receive()
+        if data is None:
+            return self._alive_locked()
         self._heard = True
         if data:
-            if len(data) == self._read_size:
-                self._read_size = self.server.limits.turn_bytes
             self.connection.receive_data(data)
             if self._linger_until is not None and self.connection.discarded > self.server.limits.linger_bytes:
                 self._close_locked("it went on sending after the final ERROR")
                 return False
         else:
-            self._eof = True
             self.connection.receive_eof()
-            self._interest_locked()
         return True
+
+    def _alive_locked(self) -> bool:
+        """Close what the system gave up on; whether there was nothing to close."""
+        if self.transport.failure:
+            self._close_locked(self.transport.failure)
+        return not self.transport.closed
 
     def _take_locked(self) -> None:
         """Take up to a turn's worth of events out of the connection."""
@@ -223,7 +202,7 @@ class Session:
             )
         if not self._batch and connection.bytes_pending:
             self.flush_locked()
-        if self._eof or self._draining:
+        if self.transport.ended or self._draining:
             self._settle_down_locked()
 
     def _request_locked(self, table: Table, event: RequestReceived) -> None:
@@ -276,7 +255,7 @@ class Session:
         return True
 
     def _ended_locked(self, error: "RemoteProtocolError | CallError | None") -> None:
-        if self._eof and error is None:
+        if self.transport.ended and error is None:
             # A half-close: what is in flight is still answered. Streams have nobody who grants them credit.
             for call in list((self._calls or {}).values()):
                 if call.stream is not None:
@@ -287,9 +266,9 @@ class Session:
             self.server.note(self.address, "protocol", str(error))
         self._abandon_locked("the connection failed")
         self.flush_locked()
-        if self.closed:
+        if self.transport.closed:
             return
-        if self._eof:
+        if self.transport.ended:
             self._settle_down_locked()
             return
         self._linger_locked()
@@ -371,7 +350,7 @@ class Session:
                 if call.held:
                     call.held = False
                     self.connection.release()
-                if self._eof or self._draining:
+                if self.transport.ended or self._draining:
                     self._settle_down_locked()
                 return
             if type(outcome) is bytes:
@@ -384,7 +363,7 @@ class Session:
                     self.connection.send_error(call.call_id, _too_large(error))
             elif isinstance(outcome, CallError):
                 self._end_call_locked(call, outcome)
-            if self._eof or self._draining:
+            if self.transport.ended or self._draining:
                 self._settle_down_locked()
 
     def _go_on(self, call: Call, outcome: Outcome) -> None:
@@ -494,13 +473,13 @@ class Session:
                 self._calls.pop(call.call_id, None)
             self.connection.send_end(call.call_id)
         self.flush_locked()
-        if self._eof or self._draining:
+        if self.transport.ended or self._draining:
             self._settle_down_locked()
 
     # ------------------------------------------------------------------ output
 
     def _pending_locked(self) -> int:
-        return self.connection.bytes_pending + (len(self._output) if self._output else 0)
+        return self.connection.bytes_pending + self.transport.pending
 
     def take_over(self) -> None:
         """The leader is stuck in one of this session's handlers: the new one sends what was answered and runs the
@@ -520,62 +499,17 @@ class Session:
         self.flush()
 
     def flush_locked(self) -> None:
-        """Write what is queued, without blocking; the rest waits for the descriptor to be writable."""
-        if self.closed:
+        """Write what is queued, without blocking."""
+        transport = self.transport
+        if transport.closed:
             return
-        data: bytes | bytearray = self.connection.data_to_send()
-        if self._output:
-            if data:
-                self._output += data
-            data = self._output
-        if not data:
-            return
-        try:
-            sent = self._socket.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError as error:
-            self._close_locked(f"writing failed: {error.strerror}")
-            return
-        if sent == len(data):
-            if self._output is not None:
-                self._output = None
-                self._stalled_since = None
-                self._resume_locked()
-                if self._linger_until is not None:
-                    self._shutdown_write_locked()
-            return
-        if self._output is None:
-            self._output = bytearray(data)
-            self._stalled_since = time.monotonic()
-        elif sent:
-            self._stalled_since = time.monotonic()
-        del self._output[:sent]
-        limits = self.server.limits
-        if len(self._output) > limits.high_watermark:
-            self._paused = True
-        elif len(self._output) < limits.low_watermark:
-            self._resume_locked()
-        self._interest_locked()
-
-    def _resume_locked(self) -> None:
-        """Output has drained: read on, and let streams go on."""
-        self._paused = False
-        self._interest_locked()
-        for call in list((self._calls or {}).values()):
-            if call.stream is not None:
-                call.stream.wake_locked()
-
-    def _interest_locked(self) -> None:
-        """Compute the mask from the state, always, so that no path can leave a stale one."""
-        if self.closed:
-            return
-        mask = WRITE if self._output else 0
-        if not self._eof and not self._paused:
-            mask |= READ
-        if mask != self._registered:
-            self._registered = mask
-            self.server.poller.modify(self.fd, mask)
+        if transport.send(self.connection.data_to_send()):
+            for call in list((self._calls or {}).values()):
+                if call.stream is not None:
+                    call.stream.wake_locked()
+        if self._linger_until is not None and not transport.pending:
+            transport.shut_down_writing()
+        self._alive_locked()
 
     # ------------------------------------------------------------------ time, and the end
 
@@ -583,7 +517,7 @@ class Session:
         """Look at every deadline of the connection; called by the watchdog four times a second."""
         limits = self.server.limits
         with self.lock:
-            if self.closed:
+            if self.transport.closed:
                 return
             if self._heard:
                 self._heard = False
@@ -592,14 +526,15 @@ class Session:
                 if now >= self._linger_until or self.connection.discarded > limits.linger_bytes:
                     self._close_locked("lingered long enough")
                 return
-            if self._stalled_since is not None and now - self._stalled_since > limits.write_timeout:
+            stalled = self.transport.stalled_since
+            if stalled is not None and now - stalled > limits.write_timeout:
                 self._close_locked(f"the peer took nothing for {limits.write_timeout:g} s")
                 return
             if self.handshaking and now - self.started > limits.hello_timeout:
                 problem = f"no HELLO within {limits.hello_timeout:g} s"
                 self._end_connection_locked(RemoteProtocolError("HELLO_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
                 return
-            if self._frame_deadline is not None and now > self._frame_deadline and not self._paused:
+            if self._frame_deadline is not None and now > self._frame_deadline and not self.transport.paused:
                 problem = "a frame was begun and not finished in time"
                 self._end_connection_locked(RemoteProtocolError("FRAME_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
                 return
@@ -607,13 +542,13 @@ class Session:
                 self._expire_calls_locked(now)
             silent = now - self._last_heard
             heartbeat = self.connection.heartbeat_ms / 1000
-            if silent > limits.idle_timeout and not self._eof:
+            if silent > limits.idle_timeout and not self.transport.ended:
                 self._close_locked(f"silent for {limits.idle_timeout:g} s")
             elif (
                 heartbeat
                 and now - max(self._last_heard, self._pinged) > heartbeat
                 and not self.handshaking
-                and not self._eof
+                and not self.transport.ended
             ):
                 self._pinged = now
                 self.connection.send_ping(HEARTBEAT)
@@ -635,7 +570,7 @@ class Session:
     def drain(self, error: CallError) -> None:
         """Tell the peer to go; end streams; close once the calls in flight are answered. Idempotent."""
         with self.lock:
-            if self.closed or self._draining:
+            if self.transport.closed or self._draining:
                 return
             self._draining = True
             if self.handshaking or self._linger_until is not None:
@@ -656,32 +591,24 @@ class Session:
 
     def _settle_down_locked(self) -> None:
         """Close a connection that is ending, once nothing is in flight and everything is written."""
-        if self.closed or self._calls or self._batch or self._more:
+        if self.transport.closed or self._calls or self._batch or self._more:
             return
         self.flush_locked()
         if self._pending_locked():
             return
-        if self._eof:
+        if self.transport.ended:
             self._close_locked("")
         else:
             self._linger_locked()
 
     def _linger_locked(self) -> None:
-        """Shut down writing, and read and drop for a while: closing with unread input would reset the connection, and the
-        peer would lose our last words.
+        """Shut down writing, and read and drop for a while: closing with unread input would reset the connection, and
+        the peer would lose our last words.
         """
         if self._linger_until is None:
             self._linger_until = time.monotonic() + self.server.limits.linger
             self.connection.close()
-            self._shutdown_write_locked()
-
-    def _shutdown_write_locked(self) -> None:
-        if self._output:
-            return
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            self._close_locked(f"shutting down failed: {error.strerror}")
+            self.flush_locked()
 
     def _abandon_locked(self, why: str) -> None:
         """Forget the calls in flight: their answers have nowhere to go."""
@@ -698,14 +625,12 @@ class Session:
             self.pool.post(lambda worker, future=call.future: future.cancel())  # type: ignore[misc]
 
     def _close_locked(self, why: str) -> None:
-        """The one function that closes. The order matters: nobody may find the descriptor after it is given back."""
-        if self.closed:
+        """The one function that closes."""
+        if self.transport.closed:
             return
-        self.closed = True
-        self.server.poller.remove(self.fd)
+        # The order matters: whoever looks the descriptor up must find nobody before another connection can have it.
         self.server.forget(self)
-        self._socket.close()
-        self._output = None
+        self.transport.close()
         self._abandon_locked(why or "the connection was closed")
         if why:
             self.server.note(self.address, "closed", why)
