@@ -17,7 +17,7 @@ from wireproto.frame import Kind, pack
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = [(language, text) for language, text in FENCE.findall(README)]
+BLOCKS: list[tuple[str, str]] = [(language, text) for language, text in FENCE.findall(README)]
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 COMMANDS = [
     line.removeprefix("$ ")
@@ -44,10 +44,8 @@ def _calculator() -> str:
 def _tutorial() -> str:
     """The first program after the steps of "Add an opcode"."""
     declarations, table, handler = PYTHON[1:4]
-    lines = [
-        f"{declarations}\n{table}" if line.startswith("CALCULATOR =") else line for line in _calculator().split("\n")
-    ]
-    return "\n".join([*lines, handler])
+    table = f"{declarations}\n{table}"
+    return re.sub(r"^CALCULATOR = .*$", lambda _: table, _calculator(), flags=re.MULTILINE) + handler
 
 
 def test_the_example_prints_five(tmp_path: Path) -> None:
