@@ -332,6 +332,23 @@ def test_a_server_that_goes_away_in_silence(server: FakeServer, error: CallError
     assert alice.farewells == [f"The server went away: {error.message}."]
 
 
+def test_a_server_that_goes_away_before_anybody_signed_in(server: FakeServer) -> None:
+    """check asks whether the server is there; a slow answer is no loss, and who is signed in has a stream to tell."""
+    person = Person(server)
+    person.client.failures = [CallError(Status.DEADLINE_EXCEEDED, "DEADLINE", "no PONG")]
+    person.session.check()
+    person.session.check()
+    assert person.farewells == []
+    person.client.failures = [ConnectionLost("connection refused; try again")]
+    person.session.check()
+    person.session.check()
+    assert person.farewells == ["The server went away: connection refused."]
+    alice = Person(server, "alice")
+    alice.client.failures = [ConnectionLost("not asked")]
+    alice.session.check()
+    assert alice.farewells == []
+
+
 @pytest.mark.parametrize("error", [None, CallError(Status.UNAUTHENTICATED, "SIGNED_OUT", "gone")])
 def test_a_session_that_is_ended_elsewhere(server: FakeServer, error: CallError | None) -> None:
     """The person is told, and can sign in again."""
@@ -341,6 +358,15 @@ def test_a_session_that_is_ended_elsewhere(server: FakeServer, error: CallError 
     assert alice.texts[-1] == "Server: You were signed out: the session ended elsewhere. Type /login NAME."
     assert alice.session.user == ""
     assert alice.farewells == []
+
+
+def test_a_connection_made_anew_is_not_signed_in(server: FakeServer) -> None:
+    """When the client had to connect again the person is told to sign in again."""
+    alice = Person(server, "alice")
+    server.end_streams("alice", CallError(Status.UNAUTHENTICATED, "SIGN_IN_REQUIRED", "sign in first"))
+    alice.wait_for(lambda: len(alice.lines) == 2)
+    assert alice.texts[-1] == "* The connection was lost and made again, so you are signed out. Type /login NAME."
+    assert alice.session.user == ""
 
 
 def test_a_stream_that_fails_leaves_the_rest_usable(server: FakeServer) -> None:

@@ -407,19 +407,28 @@ class ChatSession:
             _log.debug("the stream of messages ended: %s", error)
         elif _says_farewell(error):
             self._server_gone(error)
-        elif isinstance(error, CallError) and error.reason not in ("SIGNED_OUT", "SIGN_IN_REQUIRED"):
-            self._show(Kind.SERVER, refusal(error, user=receiver.user), reason=error.reason)
-            self._show(Kind.NOTICE, "New messages are not shown from here on; /logout and /login begin again.")
         elif isinstance(error, CodecError):
             self._show(Kind.PROBLEM, f"A message cannot be read, and none behind it: {error}", reason="BAD_ANSWER")
+        elif error is not None and error.reason not in ("SIGNED_OUT", "SIGN_IN_REQUIRED"):
+            self._show(Kind.SERVER, refusal(error, user=receiver.user), reason=error.reason)
+            self._show(Kind.NOTICE, "New messages are not shown from here on; /logout and /login begin again.")
         else:
-            with self._changed:
-                if self._receiver is receiver:
-                    self._user, self._receiver = "", None
-            ended = CallError(Status.UNAUTHENTICATED, "SIGNED_OUT")
-            self._show(Kind.SERVER, refusal(ended), reason="SIGNED_OUT")
+            self._signed_out(receiver, error)
 
     # State
+
+    def _signed_out(self, receiver: _Receiver, error: CallError | None) -> None:
+        """The server ended the session that ``receiver`` belongs to."""
+        with self._changed:
+            if self._receiver is not receiver:
+                return
+            self._user, self._receiver = "", None
+        if error is not None and error.reason == "SIGN_IN_REQUIRED":
+            # We were signed in: so this is another connection, made by itself after the first was lost.
+            text = "The connection was lost and made again, so you are signed out. Type /login NAME."
+            self._show(Kind.NOTICE, text)
+        else:
+            self._show(Kind.SERVER, refusal(CallError(Status.UNAUTHENTICATED, "SIGNED_OUT")), reason="SIGNED_OUT")
 
     def _server_gone(self, error: CallError, unsure: str = "") -> None:
         with self._changed:
@@ -427,7 +436,8 @@ class ChatSession:
                 return
             self._gone = True
             self._changed.notify_all()
-        why = error.message.rstrip(".") or error.status.name
+        # Behind a semicolon stands advice for programs.
+        why = error.message.partition(";")[0].rstrip(".") or error.status.name
         self._lost(" ".join(filter(None, (f"{self._server} went away: {why}.", unsure))))
 
     def _show(self, kind: Kind, text: str, *, sender: str = "", reason: str = "") -> None:

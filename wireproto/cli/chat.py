@@ -135,8 +135,8 @@ def _connect(address: str, codec: str) -> Client:
         ) from error
     except CallError as error:
         raise Failure(
-            f"cannot reach a server at {where}: {visible(error.message or error.status.name)}\n"
-            "Is one running there? `wireproto serve` starts one.",
+            f"{visible(error.message or f'{where} cannot be reached')}\n"
+            "Is a server running there? `wireproto serve` starts one.",
             CALL_STATUS + error.status,
         ) from error
 
