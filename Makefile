@@ -22,7 +22,8 @@ help:  ## list the tasks
 
 # A user needs the first, someone who works on it the second. tools/venv.py takes a lock, so both may run at once.
 $(RUN_STAMP): pyproject.toml tools/venv.py
-	@$(call install,chat$(,)grpc)
+	@if [ -e $(DEV_STAMP) ] && [ ! pyproject.toml -nt $(DEV_STAMP) ]; then touch "$@"; else \
+	$(call install,chat$(,)grpc); fi
 
 $(DEV_STAMP): pyproject.toml tools/venv.py
 	@$(call install,dev)
