@@ -33,10 +33,14 @@ from tests.server.service import (
     StallRequest,
     WhoRequest,
 )
+from wireproto.control import CHECK, CONTROL, DESCRIBE, CheckRequest, DescribeRequest, Health
+from wireproto.control import ECHO as ECHO_BYTES
+from wireproto.control import EchoRequest as EchoBytesRequest
 from wireproto.dispatch import Handlers
 from wireproto.events import ErrorReceived, PongReceived, ResponseReceived
 from wireproto.limits import Limits
 from wireproto.metadata import Metadata
+from wireproto.schema import Service
 from wireproto.server import Server
 from wireproto.status import Retry, Status
 
@@ -239,7 +243,7 @@ def test_identity_matrix(peer: Peer) -> None:
     requests = {WHO: WhoRequest(), ADMIN: AdminRequest(), ECHO: EchoRequest()}
 
     def verdict(method: object, metadata: Metadata | None) -> str:
-        request = requests[method]  # type: ignore[index]
+        request = requests[method]
         call_id = peer.start(method, request, metadata)  # type: ignore[arg-type]
         event = peer.event()
         assert isinstance(event, ResponseReceived | ErrorReceived)
@@ -356,3 +360,16 @@ def test_threads_of_one_process_share_a_connection_safely(server: Server, connec
         thread.join(60)
         assert not thread.is_alive()
     assert failures == []
+
+
+@pytest.mark.parametrize("service", [SERVICE, CONTROL], ids=["beside the service", "alone"])
+def test_framework_opcodes_belong_to_every_connection(service: Service, stage: Stage) -> None:
+    """Health, reflection and echo are answered on every connection, and to a client that knows no service."""
+    with Server(stage.handlers, codecs=["msgpack"], name="tested") as server, Peer(server, service) as peer:
+        assert peer.call(ECHO_BYTES, EchoBytesRequest(payload=b"\0\xff")).payload == b"\0\xff"
+        assert peer.call(CHECK, CheckRequest(service=SERVICE.full_name)).health is Health.SERVING
+        assert peer.fail(CHECK, CheckRequest(service="other")).reason == "UNKNOWN_SERVICE"
+        answer = peer.call(DESCRIBE, DescribeRequest())
+        assert answer.server == "tested"
+        assert [each.full_name for each in answer.services] == [SERVICE.full_name]
+        assert {each.name for each in answer.services[0].methods} == {each.name for each in SERVICE.methods}

@@ -79,6 +79,7 @@ class Server:
         self._wanted = (host, port)
         self._codecs = _chosen(codecs)
         self._offers: dict[str, Offer] = {}
+        self._control: dict[str, Offer] = {}
         self._tables: dict[tuple[str, int, int], Table] = {}
         self._prepare([handlers] if isinstance(handlers, Handlers) else list(handlers), authenticate)
         self._address: Address | None = None
@@ -110,23 +111,25 @@ class Server:
         if not every:
             raise ConfigError("a server needs the handlers of at least one service")
         names = {codec.id: codec.name for codec in self._codecs}
-        control = control_handlers([handlers.service for handlers in every], self.name, lambda: not self._shutting_down)
         for handlers in every:
             service = handlers.service
             if service.full_name in self._offers:
                 raise ConfigError(f"{service.full_name} is given twice; register all its handlers in one Handlers")
             for method in handlers.missing():
                 log.warning("%s.%s has no handler and is answered UNIMPLEMENTED", service.full_name, method.name)
-            versions = range(1, service.version + 1)
-            self._offers[service.full_name] = Offer(
-                service=service.full_name, version=service.version, codecs=names, digests=service.digests
-            )
-            for codec in self._codecs:
-                framework = control.table(codec, control.service.version, self.limits, authenticate).entries
-                for version in versions:
+            self._offers[service.full_name] = Offer(service.full_name, service.version, names, service.digests)
+        control = control_handlers([handlers.service for handlers in every], self.name, lambda: not self._shutting_down)
+        own = control.service
+        self._control[own.full_name] = Offer(own.full_name, own.version, names, own.digests)
+        for codec in self._codecs:
+            framework = control.table(codec, own.version, self.limits, authenticate)
+            self._tables[own.full_name, codec.id, own.version] = framework
+            for handlers in every:
+                service = handlers.service
+                for version in range(1, service.version + 1):
                     table = handlers.table(codec, version, self.limits, authenticate)
-                    table = Table(service, version, {**table.entries, **framework})
-                    self._tables[service.full_name, codec.id, version] = table
+                    entries = {**table.entries, **framework.entries}
+                    self._tables[service.full_name, codec.id, version] = Table(service, version, entries)
 
     # ------------------------------------------------------------------ life
 
@@ -349,8 +352,10 @@ class Server:
         Raises:
             HandshakeError: there is nothing to agree on.
         """
-        welcome = negotiate(hello, self._offers, self.limits, self.name)
-        offer = find_offer(hello, self._offers)
+        # A client that knows no service asks for the framework's own; it does not count among those hosted.
+        offers = self._control if hello.service in self._control else self._offers
+        welcome = negotiate(hello, offers, self.limits, self.name)
+        offer = find_offer(hello, offers)
         return welcome, self._tables[offer.service, welcome.codec, welcome.version], offer.codecs[welcome.codec]
 
     def forget(self, session: Session) -> None:
