@@ -12,12 +12,12 @@ import click
 
 from wireproto import codecs
 from wireproto.address import Address
-from wireproto.cli.command import Command, Failure
+from wireproto.cli.command import CALL_STATUS, Command, Failure
 from wireproto.cli.target import resolve
 from wireproto.cli.values import dumps, from_json, loads, pairs, to_json
 from wireproto.client import Client, connect
 from wireproto.control import CONTROL, DESCRIBE, DescribeRequest, declare
-from wireproto.errors import ConfigError
+from wireproto.errors import ConfigError, HandshakeError
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Operation, Service, StreamMethod
 
@@ -129,16 +129,24 @@ def _find(services: list[Service], method: str) -> tuple[Service, Operation[Any,
             return services[0], operation
     names = [operation.name for service in services for operation in service.methods]
     close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
-    raise ConfigError(f"{' and '.join(each.full_name for each in services)} has no method {name!r}; {hint}")
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(dict.fromkeys(names))}"
+    hosts = [each.full_name for each in services]
+    raise ConfigError(f"{' and '.join(hosts)} {'has' if len(hosts) == 1 else 'have'} no method {name!r}; {hint}")
 
 
 def _ask(call: _Call, method: str) -> tuple[Service, Operation[Any, Any]]:
     """The same by reflection: what the server says of the services it hosts is enough to call them."""
     if any(operation.name == method for operation in CONTROL.methods):
         return _find([CONTROL], method)
-    with _connected(call, CONTROL) as client:
-        described = client.call(DESCRIBE, DescribeRequest(), timeout=call.timeout or CONNECT_TIMEOUT)
+    try:
+        with _connected(call, CONTROL) as client:
+            described = client.call(DESCRIBE, DescribeRequest(), timeout=call.timeout or CONNECT_TIMEOUT)
+    except HandshakeError as error:
+        if error.reason != "UNKNOWN_SERVICE":
+            raise
+        # A server that somebody else wrote, maybe.
+        sentence = f"{call.address} does not describe itself; say with --service MODULE:SERVICE what it serves"
+        raise Failure(f"{sentence}\n{error}", CALL_STATUS + error.status) from error
     return _find([declare(each) for each in described.services], method)
 
 
