@@ -9,7 +9,7 @@ import math
 import socket
 from _thread import LockType
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import TypeVar
 
@@ -193,7 +193,7 @@ class Link(Reception):
                 sent.append(call)
                 ends.append((connection.bytes_pending, call))
             if sent:
-                self._transmit(ends)
+                self._transmit(None, ends)
         return sent
 
     def wait_for_item(self, call: StreamCall, deadline: float | None) -> bool:
@@ -290,14 +290,15 @@ class Link(Reception):
             self._grant()
             raise _too_large(error) from None
         self._calls[call.call_id] = call
-        self._transmit(((connection.bytes_pending, call),))
+        self._transmit(call)
         return True
 
-    def _transmit(self, requests: Iterable[tuple[int, Call]] = ()) -> None:
-        """Send what the connection has queued; ``requests`` as for ``Output.send``."""
+    def _transmit(self, call: Call | None = None, requests: Sequence[tuple[int, Call]] = ()) -> None:
+        """Send what the connection has queued: whose end is the request of ``call``, or ``requests`` by their ends."""
         output = self._output
         try:
-            if output.send(self._connection.data_to_send(), requests):
+            data = self._connection.data_to_send()
+            if output.send(data, requests if call is None else ((len(data), call),)):
                 return
         except BaseException:
             self._end("sending was interrupted")  # by a signal handler that raised: a frame may be cut

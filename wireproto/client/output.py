@@ -40,7 +40,7 @@ class Output:
 
         Args:
             data: the frames.
-            requests: where in ``data`` each call's request ends.
+            requests: where in ``data`` each call's request ends; looked at only if the kernel does not take it all.
 
         Returns:
             Whether all of it is at the kernel.

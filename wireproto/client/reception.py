@@ -157,9 +157,8 @@ class Reception(abc.ABC):
 
     def _lead(self, waiter: Waiter, deadline: float | None) -> None:
         """Receive, without the lock, for everybody, until ``waiter`` is done or the time is up."""
-        receiving = False
+        leads, receiving, over = True, False, waiter.done
         try:
-            over = waiter.done
             while not over:
                 receiving = False
                 if deadline is None and self._blind:
@@ -173,30 +172,30 @@ class Reception(abc.ABC):
                     self._feed(data)
                     over = waiter.done or (deadline is not None and self._clock() >= deadline)
                     if over:
+                        leads = False
                         self._leave()
                         return
                     self._blind = not self._output.waiting
-        except BaseException:
-            # A signal handler raised. Bytes that were just received may have gone with it, and a stream of bytes with
-            # a hole in it is of no use; while asleep there were none.
-            with self._lock:
-                if receiving:
-                    self._end("receiving was interrupted")
-                self._leave()
-            raise
-        with self._lock:
-            self._leave()
+        finally:
+            if leads:
+                with self._lock:
+                    if receiving:
+                        # A signal handler raised. Bytes that were just received may have gone with it, and a stream
+                        # of bytes with a hole in it is of no use. While asleep there were none.
+                        self._end("receiving was interrupted")
+                    self._leave()
 
     def _leave(self) -> None:
         """Give the lead to a parked thread, or to nobody."""
         if self._parked:
             # The one that came last: its answer is likely to be the last one, too, so the lead changes least.
             waiter, _ = self._parked.popitem()
+            gate = waiter.gate
+            assert gate is not None
+            waiter.gate = None
             waiter.leads = True
             self._blind = not self._output.waiting
-            assert waiter.gate is not None
-            waiter.gate.release()
-            waiter.gate = None
+            gate.release()
             return
         self._led = False
         if self._ended:
