@@ -10,8 +10,10 @@ from typing import Any
 import click
 import pytest
 
-from wireproto import Limits, codecs
+from tests.cli.conftest import run
+from wireproto import Handlers, Limits, Server, __version__, codecs
 from wireproto.cli import root
+from wireproto.cli.target import resolve
 from wireproto.frame import Kind, pack
 
 ROOT = Path(__file__).parent.parent
@@ -100,6 +102,17 @@ def test_commands_exist_as_they_are_written(line: str) -> None:
         assert isinstance(context, click.Context)
     else:
         assert line == "pip install '.[chat]'"
+
+
+def test_the_answers_shown_are_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each `wireproto call` prints what the README says it prints."""
+    monkeypatch.chdir(ROOT)
+    shown = re.findall(r"^\$ (wireproto call .*)\n(?!\$)(.*)$", README, re.MULTILINE)
+    assert len(shown) == 2
+    with Server(resolve("examples.calculator:handlers", Handlers), name=f"wireproto/{__version__}") as server:
+        for line, answer in shown:
+            words = shlex.split(line.replace("127.0.0.1:7412", str(server.address)))
+            assert run(*words[1:]).stdout == f"{answer}\n"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from wireproto.cli.values import dumps, to_json
 from wireproto.control import MethodDescription, MethodShape, ServiceDescription, describe
 from wireproto.schema import Service
 
-__all__ = ["command"]
+__all__ = ["chat_service", "command"]
 
 _HEAD = ("OPCODE", "METHOD", "SHAPE", "REQUEST", "RESPONSE", "SINCE", "UNTIL", "REQUIRES", "REASONS")
 
@@ -24,7 +24,7 @@ def command(service: str | None, as_json: bool) -> None:
     Aligned on a terminal, without the reasons for want of room; tab-separated with a heading when piped, a dash where
     there is nothing.
     """
-    description = describe(_chat() if service is None else resolve(service, Service))
+    description = describe(chat_service() if service is None else resolve(service, Service))
     if as_json:
         click.echo(dumps(to_json(description), indent=2 if sys.stdout.isatty() else None))
     elif sys.stdout.isatty():
@@ -36,7 +36,8 @@ def command(service: str | None, as_json: bool) -> None:
             click.echo("\t".join(row))
 
 
-def _chat() -> Service:
+def chat_service() -> Service:
+    """The service that a command is about when none is named."""
     try:
         from wireproto.chat.contract import CHAT
     except ModuleNotFoundError as error:

@@ -17,6 +17,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("wireproto.cli.chat", "Talk to other people on a chat server."),
     "call": ("wireproto.cli.call", "Call one method of a server and print the answer as JSON."),
     "ops": ("wireproto.cli.ops", "Print a service's opcode table."),
+    "proto": ("wireproto.cli.proto", "Print a service as a .proto file."),
 }
 
 # What a command needs beyond the extra `cli`, by the name of the missing module.

@@ -1,0 +1,38 @@
+"""``wireproto proto``: a service as ``.proto`` text, for gRPC clients and everybody else's tools."""
+
+from pathlib import Path
+
+import click
+
+from wireproto.cli.command import Command, Failure
+from wireproto.cli.ops import chat_service
+from wireproto.cli.target import resolve
+from wireproto.protos import generate, render
+from wireproto.schema import Service
+
+__all__ = ["command"]
+
+
+@click.command("proto", cls=Command)
+@click.argument("services", nargs=-1, metavar="[MODULE:SERVICE]...")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write the files there, in folders by package with a buf.yaml; .proto files of other services are deleted.",
+)
+def command(services: tuple[str, ...], out: Path | None) -> None:
+    """Print the .proto file of MODULE:SERVICE, or of the chat.
+
+    Its messages have the bytes that the codec protobuf writes, so any protobuf library reads them.
+    """
+    chosen = [resolve(target, Service) for target in services] or [chat_service()]
+    if out is not None:
+        try:
+            written = generate(out, chosen)
+        except OSError as error:
+            raise Failure(f"--out {out} cannot be written: {error.strerror}") from error
+        for path in written:
+            click.echo(f"{path} {'written' if path.exists() else 'deleted'}", err=True)
+    else:
+        click.echo("\n".join(render(service) for service in chosen), nl=False)
