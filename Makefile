@@ -90,8 +90,9 @@ format: $(DEV_STAMP)  ## write the code the way the check wants it
 	@$(PY) -m ruff check --fix --quiet . ; $(PY) -m ruff format .
 
 .PHONY: types
-types: $(DEV_STAMP)  ## check the types alone
+types: $(DEV_STAMP)  ## check the types alone, and the examples as pyright sees them
 	@$(PY) -m mypy
+	@$(PY) -m pyright
 
 .PHONY: generate
 generate: $(DEV_STAMP)  ## write the generated files anew
