@@ -17,7 +17,7 @@ from tests.schema import postponed
 from tests.schema.declaring import Color, Point, message
 from wireproto.errors import DeclarationError
 from wireproto.schema import MISSING, Bounds, Field, Message, Scalar, Since, UInt64, fields, nested_types
-from wireproto.schema.messages import FieldType
+from wireproto.schema.messages import FieldType, UInt64Mark
 from wireproto.schema.names import camel_case, is_camel, is_snake, is_upper_snake, snake_case, upper_snake
 
 T = TypeVar("T")
@@ -92,6 +92,7 @@ def test_accepted(hint: Any, expected: FieldType) -> None:
         (Point | None, "Point | None"),
         (list[Point], "list[Point]"),
         (dict[int, float], "dict[int, float]"),
+        (Annotated[list[Annotated[UInt64, Bounds(le=5)]], Bounds(max_length=3)], "list[UInt64]"),
     ],
 )
 def test_field_type_prints_as_written(hint: Any, text: str) -> None:
@@ -181,8 +182,12 @@ REFUSED: list[tuple[Any, str, str]] = [
     (dict[bool, int], "are no map keys", "write dict[str, ...]"),
     (dict[Color, int], "are no map keys", "write dict[str, ...]"),
     (dict[UInt64, int], "are no map keys", "write dict[str, ...]"),
+    (list[Annotated[int, Bounds(ge=0)]] | None, "a list is never None", "write list[int] = []"),
     (Annotated[str, "a comment"], "str in Annotated means nothing", "write Bounds(...)"),
     (Annotated[int, msgspec.Meta(ge=0)], "Meta in Annotated means nothing", "write Bounds(...)"),
+    (Annotated[int, UInt64], "UInt64 is a type of its own", "write UInt64 instead of Annotated[...]"),
+    (Annotated[str, UInt64], "UInt64 is a type of its own", "write UInt64 instead of Annotated[...]"),
+    (Annotated[list[int], UInt64Mark()], "UInt64 is a type of its own", "write UInt64 instead of Annotated[...]"),
     (Annotated[int, Bounds], "Bounds in Annotated means nothing", "write Bounds(...)"),
     (Annotated[Annotated[int, Bounds(ge=0)], Bounds(le=5)], "two Bounds", "write one"),
     (Annotated[Annotated[bool, Since(1)], Since(1)], "two Since", "write one"),
@@ -381,6 +386,32 @@ def test_refused_default(hint: Any, default: object, problem: str) -> None:
     assert problem in text
 
 
+@pytest.mark.parametrize(
+    ("hint", "default"),
+    [
+        (Annotated[int, Bounds(ge=2, le=5)], 2),
+        (Annotated[int, Bounds(ge=2, le=5)], 5),
+        (Annotated[float, Bounds(ge=2, le=5)], 5.0),
+        (Annotated[str, Bounds(min_length=2, max_length=3)], "ab"),
+        (Annotated[str, Bounds(min_length=2, max_length=3)], "abc"),
+        (int, -(2**63)),
+        (int, 2**63 - 1),
+        (UInt64, 2**64 - 1),
+        (str, "ž"),
+        (datetime, NOON),
+    ],
+)
+def test_accepted_default(hint: Any, default: object) -> None:
+    """A default may stand at either end of what is accepted."""
+    assert only(hint, default).default == default
+
+
+def test_fields_can_be_keys() -> None:
+    """A field can be hashed, whatever its default."""
+    cls = message(a=(list[int], []), b=(dict[str, int], {}))
+    assert len({*fields(cls), *fields(Point)}) == 4
+
+
 def test_refusals_never_print_a_default() -> None:
     """A default is not printed: it may be a secret."""
     assert "hunter2" not in refusal(field=(int, "hunter2"))
@@ -575,6 +606,7 @@ def test_words_break_as_in_buf(name: str, snake: str) -> None:
 def test_fields_of_a_version() -> None:
     """A version has the fields that came with it or before."""
     cls = message(a=int, b=(Annotated[int, Since(2)], 0), c=(Annotated[int, Since(4, ignorable=True)], 0))
+    assert only(Annotated[int, Since(255)]).since == 255
     assert [[field.name for field in fields(cls, version)] for version in (1, 2, 3, 4, 255)] == [
         ["a"],
         ["a", "b"],

@@ -25,6 +25,7 @@ from wireproto.schema.messages import (
     Message,
     Scalar,
     Since,
+    UInt64,
     UInt64Mark,
 )
 from wireproto.schema.names import camel_case, is_camel, is_snake, is_upper_snake, snake_case, type_name, upper_snake
@@ -84,9 +85,8 @@ def nested_types(message_type: type[Message]) -> tuple[type[Message], ...]:
 @functools.cache
 def _nested_types(message_type: type[Message]) -> tuple[type[Message], ...]:
     found: dict[type[Message], None] = {}
-    heights: dict[
-        type[Message], int
-    ] = {}  # one visit per class, or diamonds would cost two to the power of their depth
+    # One visit per class, or diamonds would cost two to the power of their depth.
+    heights: dict[type[Message], int] = {}
 
     def visit(cls: type[Message], trail: tuple[type[Message], ...]) -> int:
         if cls in heights:
@@ -203,6 +203,8 @@ def _unwrap(hint: Any, marks: _Marks, path: str) -> Any:
     if typing.get_origin(hint) is not Annotated:
         return hint
     for mark in hint.__metadata__:
+        if mark == UInt64 or (isinstance(mark, UInt64Mark) and hint.__origin__ is not int):
+            raise DeclarationError(f"{path}: UInt64 is a type of its own; write UInt64 instead of Annotated[...]")
         if isinstance(mark, UInt64Mark):
             marks.unsigned = True
         elif isinstance(mark, Bounds):
@@ -250,8 +252,6 @@ def _read_container(hint: Any, origin: type, optional: bool, marks: _Marks, path
             f"{path}: a {name} is never None, on the wire none and empty are the same; write {type_name(hint)} = "
             f"{'[]' if origin is list else '{}'}"
         )
-    if marks.unsigned:
-        raise DeclarationError(f"{path}: UInt64 marks an int, not a {name}; write it inside the brackets")
     size = _check_bounds(marks.bounds, None, path)
     key = None
     element = hint.__args__[-1]
@@ -296,8 +296,6 @@ def _read_scalar(hint: Any, optional: bool, marks: _Marks, path: str) -> FieldTy
         scalar = None
     cls: type[Any] | None = None
     if marks.unsigned:
-        if scalar is not Scalar.INT:
-            raise DeclarationError(f"{path}: UInt64 marks an int, not {type_name(hint)}; write UInt64 alone")
         scalar = Scalar.UINT
     if scalar is None and isinstance(hint, type):
         if issubclass(hint, Message):
