@@ -220,17 +220,19 @@ BOUNDS: list[tuple[Any, Bounds, str]] = [
     (str, Bounds(ge=0), "str has no ge or le; write min_length, max_length"),
     (list[int], Bounds(le=3), "a list or map has no ge or le"),
     (int, Bounds(max_length=3), "int has no length; write ge, le"),
-    (int, Bounds(ge=0.5), "takes a finite int"),
-    (int, Bounds(ge=True, le=77), "takes a finite int"),
-    (float, Bounds(ge=float("nan")), "takes a finite int or float"),
-    (float, Bounds(le=float("inf")), "takes a finite int or float"),
-    (str, Bounds(max_length=2.0), "takes a finite int"),  # type: ignore[arg-type]
+    (int, Bounds(ge=0.5), "takes int"),
+    (int, Bounds(ge=True, le=77), "takes int"),
+    (float, Bounds(ge=float("nan")), "the type holds -1.79"),
+    (float, Bounds(le="1"), "takes int or float"),  # type: ignore[arg-type]
+    (float, Bounds(le=10**400), "the type holds -1.79"),
+    (float, Bounds(le=float("inf")), "the type holds -1.79"),
+    (str, Bounds(max_length=2.5), "takes int"),  # type: ignore[arg-type]
     (int, Bounds(ge=2, le=1), "lets nothing through"),
     (str, Bounds(min_length=2, max_length=1), "lets nothing through"),
-    (int, Bounds(le=2**63), "goes beyond what the type holds"),
-    (UInt64, Bounds(ge=-1), "goes beyond what the type holds"),
-    (UInt64, Bounds(le=2**64), "goes beyond what the type holds"),
-    (bytes, Bounds(min_length=-1), "goes beyond what the type holds"),
+    (int, Bounds(le=2**63), "give Bounds within that"),
+    (UInt64, Bounds(ge=-1), "give Bounds within that"),
+    (UInt64, Bounds(le=2**64), "give Bounds within that"),
+    (bytes, Bounds(min_length=-1), "give Bounds within that"),
 ]
 
 
@@ -248,11 +250,6 @@ def test_refused_bounds(hint: Any, bounds: Bounds, problem: str) -> None:
 def test_accepted_bounds(bounds: Bounds) -> None:
     """Bounds may reach the very ends of the type, and meet."""
     assert only(Annotated[int, bounds]).type.bounds == bounds
-
-
-def test_bounds_of_a_float_may_be_a_huge_int() -> None:
-    """An int that no float can hold is still a bound."""
-    assert only(Annotated[float, Bounds(le=10**400)]).type.bounds == Bounds(le=10**400)
 
 
 def test_bounds_print_what_was_given() -> None:

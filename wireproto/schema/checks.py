@@ -75,10 +75,11 @@ def _run(source: str, names: dict[str, object], title: str) -> dict[str, object]
 def _body(
     message_type: type[Message], version: int | None, request: bool, names: dict[str, object], bad: str
 ) -> Iterator[str]:
+    """Lines that leave by ``bad`` when the message `m` is not fine."""
     present = fields(message_type, version)
     for each in present:
         yield f"v = m.{each.name}"
-        yield from _field_code(each, _nested(each, version, request, names), names, bad)
+        yield from _field_code(each.type, _nested(each, version, request, names), bad)
     if request:
         for each in _unsendable(message_type, present):
             names[f"default{each.number}"] = each.default
@@ -92,7 +93,7 @@ def _unsendable(message_type: type[Message], present: tuple[Field, ...]) -> tupl
 
 
 def _nested(each: Field, version: int | None, request: bool, names: dict[str, object]) -> str:
-    """Put what the field's class needs into the namespace; the suffix under which it is found there."""
+    """Put what the field's class needs into the namespace; gives the suffix under which it is found there."""
     kind = each.type
     suffix = str(each.number)
     if kind.cls is not None:
@@ -102,8 +103,8 @@ def _nested(each: Field, version: int | None, request: bool, names: dict[str, ob
     return suffix
 
 
-def _field_code(each: Field, suffix: str, names: dict[str, object], bad: str) -> Iterator[str]:
-    kind = each.type
+def _field_code(kind: FieldType, suffix: str, bad: str) -> Iterator[str]:
+    """Lines that leave when `v`, the value of a field, is not of its type."""
     wrong = _wrong(kind, suffix)
     if kind.shape == "single":
         yield f"if v is not None and ({wrong}):" if kind.optional else f"if {wrong}:"

@@ -5,7 +5,6 @@ Everything else in the framework works on the `Field` tuples made here, never on
 
 import enum
 import functools
-import math
 import sys
 import types
 import typing
@@ -399,18 +398,23 @@ def _check_bounds(bounds: Bounds | None, scalar: Scalar | None, path: str) -> Bo
         raise DeclarationError(f"{path}: {what} has no ge or le; write min_length, max_length")
     if not sized and (bounds.min_length is not None or bounds.max_length is not None):
         raise DeclarationError(f"{path}: {what} has no length; write ge, le")
-    numbers = (int,) if scalar is not Scalar.FLOAT else (int, float)
+    numbers: tuple[type, ...] = (int,)
+    least: float
+    most: float
+    if scalar is Scalar.FLOAT:
+        numbers, least, most = (int, float), -sys.float_info.max, sys.float_info.max
+    else:
+        least, most = (0, sys.maxsize) if sized else UINT64 if scalar is Scalar.UINT else INT64
     low, high = (bounds.ge, bounds.le) if ranged else (bounds.min_length, bounds.max_length)
     for value in (low, high):
-        if value is not None and (type(value) not in numbers or (type(value) is float and not math.isfinite(value))):
-            raise DeclarationError(f"{path}: {bounds} takes a finite {' or '.join(one.__name__ for one in numbers)}")
+        if value is None:
+            continue
+        if type(value) not in numbers:
+            raise DeclarationError(f"{path}: {bounds} takes {' or '.join(one.__name__ for one in numbers)}")
+        if not least <= value <= most:  # NaN is not, either
+            raise DeclarationError(f"{path}: the type holds {least} to {most}; give Bounds within that")
     if low is not None and high is not None and low > high:
         raise DeclarationError(f"{path}: {bounds} lets nothing through; swap the limits")
-    if scalar is Scalar.FLOAT:
-        return bounds
-    least, most = (0, sys.maxsize) if sized else UINT64 if scalar is Scalar.UINT else INT64
-    if any(value is not None and not least <= value <= most for value in (low, high)):
-        raise DeclarationError(f"{path}: {bounds} goes beyond what the type holds, {least} to {most}")
     return bounds
 
 
