@@ -63,10 +63,13 @@ def load(name: str) -> click.Command:
 
 def missing(error: ModuleNotFoundError) -> Exception:
     """``error`` as a sentence that says what to install; itself when no extra would help."""
-    extra = _EXTRAS.get((error.name or "").split(".")[0])
+    name = error.name or ""
+    if name.startswith("wireproto.chat"):
+        return Failure("the chat is not part of this installation; name a service of your own", status=2)
+    extra = _EXTRAS.get(name.split(".")[0])
     if extra is None:
         return error
-    return Failure(f"{error.name} is not installed; run: pip install 'wireproto[{extra}]'", status=2)
+    return Failure(f"{name} is not installed; run: pip install 'wireproto[{extra}]'", status=2)
 
 
 @click.command(cls=_Lazy, context_settings=CONTEXT)
