@@ -481,6 +481,12 @@ def test_ids_wrap_and_skip_zero_and_calls_in_flight() -> None:
     assert ids == [2**32 - 2, 2**32 - 1, 3, 4]
     events = pair.deliver(pair.client)
     assert [event.call_id for event in events if isinstance(event, RequestReceived)] == ids
+    pair.client.last_call_id = pair.server.last_call_id = 2**32 - 1
+    pair.server.send_end(1)
+    pair.settle()
+    assert pair.client.send_request(1, b"") == 1
+    assert pair.client.send_request(1, b"") == 5
+    assert len(pair.deliver(pair.client)) == 2
     pair.server.send_end(2)
     pair.server.send_response(3, b"three")
     assert pair.deliver(pair.server) == [EndReceived(2), ResponseReceived(3, 1, b"three")]
@@ -508,6 +514,30 @@ def test_an_id_is_free_again_after_its_call() -> None:
         pair.server.receive_data(raw(3, b"again"))
         (event,) = drain(pair.server)
         assert isinstance(event, RequestReceived) is answered
+
+
+@pytest.mark.parametrize("ending", ["end", "error", "response"])
+def test_an_id_that_comes_round_carries_nothing_over(ending: str) -> None:
+    """A call whose id was once a cancelled stream's has no credit and is not cancelled, on either side."""
+    pair = in_stream()
+    pair.client.send_cancel(1)
+    pair.deliver(pair.client)
+    if ending == "end":
+        pair.server.send_end(1)
+    elif ending == "error":
+        pair.server.send_error(1, NOT_FOUND)
+    else:
+        pair.client._credits = {}  # as if it had been begun as a unary call
+        pair.server.send_response(1, b"")
+    assert pair.deliver(pair.server) == []
+    assert pair.client.credit(1) == pair.server.credit(1) == 0
+    pair.client.last_call_id = pair.server.last_call_id = 2**32 - 1
+    assert pair.client.send_request(0x10, b"") == 1
+    pair.deliver(pair.client)
+    with pytest.raises(LocalProtocolError, match="no credit left"):
+        pair.server.send_item(1, b"")
+    pair.server.send_response(1, b"again")
+    assert pair.deliver(pair.server) == [ResponseReceived(1, 0x10, b"again")]
 
 
 def test_bad_metadata_fail_the_call_only() -> None:

@@ -393,8 +393,8 @@ class Connection(Link):
         calls = self._calls
         call_id = self.last_call_id + 1
         while call_id > U32_MAX or call_id in calls:
-            # Past the end 1 comes next: 0 is the connection itself. A stream may be as old as the last time round.
-            call_id = call_id % U32_MAX + 1
+            # After the last comes 1, for 0 is the connection itself. A stream may be as old as the last time round.
+            call_id = call_id + 1 if call_id < U32_MAX else 1
         header = _HEADER.pack(length, self._hot_out, opcode, len(metadata), call_id)
         self.last_call_id = call_id
         calls[call_id] = opcode

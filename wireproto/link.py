@@ -142,10 +142,10 @@ class Link:
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Buffer what was received. Nothing is parsed yet, so nothing can go wrong here."""
-        if self.state is State.CLOSED:
-            self.discarded += len(data)
-        else:
+        if self._end is None:
             self._buffer.append(data)
+        else:
+            self.discarded += len(data)
 
     def receive_eof(self) -> None:
         """Note that the peer will send nothing more. What is buffered is still read first."""
