@@ -101,7 +101,7 @@ class ValueKind(enum.IntEnum):
     MESSAGE = 9
 
 
-class FieldDescription(Message):
+class FieldDescription(Message, kw_only=True):
     """One field of a message."""
 
     number: int
@@ -385,7 +385,9 @@ class _Declaration:
                 "__annotations__": {each.name: self.annotation(each) for each in described.fields},
                 **{each.name: self.default(each) for each in described.fields if not each.required},
             }
-            self.messages[name] = new_class(name, (Message,), exec_body=lambda body: body.update(namespace))
+            self.messages[name] = new_class(
+                name, (Message,), {"kw_only": True}, exec_body=lambda body: body.update(namespace)
+            )
         return self.messages[name]
 
     def annotation(self, field: FieldDescription) -> Any:

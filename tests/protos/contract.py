@@ -158,7 +158,7 @@ class KeywordsRequest(Message):
     a_1b: int
 
 
-class KeywordsResponse(Message):
+class KeywordsResponse(Message, kw_only=True):
     """Bounds and versions, which end in comments."""
 
     port: Annotated[int, Bounds(ge=1, le=65_535)]

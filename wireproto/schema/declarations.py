@@ -40,6 +40,16 @@ _FACTORY: Final = type(
 )
 
 
+# What the wire format decides about every message class; msgspec's options that only Python sees are the author's.
+_CONFIG: Final[dict[str, object]] = {
+    "frozen": True,
+    "array_like": True,
+    "forbid_unknown_fields": True,
+    "omit_defaults": False,
+    "tag": None,
+}
+
+
 def fields(message_type: type[Message], version: int | None = None) -> tuple[Field, ...]:
     """The fields of a message class in one version of its service, in wire order.
 
@@ -159,9 +169,14 @@ def _check_class(cls: type[Message]) -> None:
         )
     if not is_camel(name):
         raise DeclarationError(f"{name}: message names are CamelCase; write {camel_case(name)}")
+    for option, value in _CONFIG.items():
+        if getattr(cls.__struct_config__, option) != value:
+            raise DeclarationError(f"{name}: a message class takes no {option}=, the wire format decides; drop it")
     if cls.__struct_encode_fields__ != cls.__struct_fields__:
         renamed = next(a for a, b in zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True) if a != b)
-        raise DeclarationError(f"{name}.{renamed}: fields have one name everywhere; drop name= from field()")
+        raise DeclarationError(
+            f"{name}.{renamed}: fields have one name everywhere; drop name= from field(), or rename= from the class"
+        )
     if hasattr(cls, "__post_init__"):
         raise DeclarationError(
             f"{name}.__post_init__: messages check nothing when they are made; use Bounds, or check in the handler"
