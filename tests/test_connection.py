@@ -504,13 +504,14 @@ def test_an_id_is_ahead_by_less_than_half_the_circle(last: int, ahead: int, acce
     assert isinstance(event, RequestReceived) is (accepted and call_id != 0)
 
 
-def test_an_id_is_free_again_after_its_call() -> None:
+@pytest.mark.parametrize("last", [2**32 - 1, 0])
+def test_an_id_is_free_again_after_its_call(last: int) -> None:
     """An id that came round may be used when its call is over, and not before."""
     for answered in (True, False):
         pair = in_call()
         if answered:
             pair.server.send_response(1, b"")
-        pair.server.last_call_id = 2**32 - 1
+        pair.server.last_call_id = last
         pair.server.receive_data(raw(3, b"again"))
         (event,) = drain(pair.server)
         assert isinstance(event, RequestReceived) is answered

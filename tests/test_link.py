@@ -283,10 +283,11 @@ def nearly_frames(draw: st.DrawFn) -> bytes:
     return wire
 
 
-@given(nearly_frames(), st.sampled_from(Role), st.integers(1, 50))
-def test_the_hurried_path_and_the_other_agree(wire: bytes, role: Role, piece: int) -> None:
+@given(nearly_frames(), st.sampled_from(Role), st.integers(1, 50), st.sampled_from([4, 4, 0, 2**32 - 1]))
+def test_the_hurried_path_and_the_other_agree(wire: bytes, role: Role, piece: int, last: int) -> None:
     """The short path for whole frames reports, answers and counts exactly what the full one does."""
     hurried, unhurried = twins(role)
+    hurried.last_call_id = unhurried.last_call_id = last
     hurried.receive_data(wire)
     got = drain(hurried)
     expected: list[Event | NeedData] = []
