@@ -221,6 +221,21 @@ def test_class_keywords_that_do_not_are_passed_on() -> None:
     assert Keyed(x=1) < Keyed(x=2)
 
 
+def test_required_fields_behind_others_take_kw_only() -> None:
+    """A required field stands behind one with a default when the class is kw_only; its number is its place."""
+
+    class Keyed(Message, kw_only=True):
+        x: int = 0
+        y: int
+
+    assert [(field.name, field.number, field.required) for field in fields(Keyed)] == [("x", 1, False), ("y", 2, True)]
+    with pytest.raises(TypeError, match="kw_only=True"):
+
+        class Positional(Message):
+            x: int = 0
+            y: int
+
+
 def test_a_mutable_default_is_refused_by_msgspec() -> None:
     """A list that is not empty is no default, as in any msgspec class."""
     with pytest.raises(TypeError, match="mutable"):

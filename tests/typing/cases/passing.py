@@ -35,7 +35,7 @@ class Point(Message):
     y: int = 0
 
 
-class Everything(Message):
+class Everything(Message, kw_only=True):
     flag: bool
     number: UInt64
     percent: Annotated[int, Bounds(ge=0, le=100)]
@@ -48,7 +48,7 @@ class Everything(Message):
     maybe: Point | None
     points: list[Point]
     places: dict[str, Point]
-    # Fields without defaults may follow: everything is given by keyword.
+    # With kw_only, as in any msgspec class, fields without defaults may follow.
     items: list[int] = []
     required: int
     later: Annotated[bool, Since(2)] = False
