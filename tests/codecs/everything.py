@@ -193,5 +193,5 @@ GROWING = Service(
 _example = runpy.run_path(str(ROOT / "examples" / "json_codec.py"))
 JSON = cast(Callable[[], Codec], _example["JsonCodec"])()
 
-BUILT_IN = [codecs.get("pipe"), codecs.get("msgpack")]
+BUILT_IN = codecs.select(["pipe", "msgpack", "protobuf"])
 ALL = [*BUILT_IN, JSON]

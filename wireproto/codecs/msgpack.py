@@ -3,38 +3,40 @@
 An enum is its number, a datetime an integer of microseconds since 1970, None is nil. Canonical are the shortest forms,
 maps sorted by key, and one NaN. Two functions are generated per message type and version.
 
-``msgspec`` writes and ``msgpack`` reads: the first is faster and keeps no state between calls, the second can limit
-what a claimed length allocates. Their bytes are the same, and a test compares them.
+It is ``msgspec`` that writes and reads, the latter by type: a value that does not belong where it stands ends the
+reading there, so neither depth nor claimed lengths cost anything. The ``msgpack`` package builds whatever it is sent,
+of which 3 KB can take 80 MB, and is slower besides; the tests compare its bytes with ours.
 """
 
 import math
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, cast
 
-import msgpack
 import msgspec
 
-from wireproto.codecs.base import Codec, M, Plan, compile_source, element_check, explain
+from wireproto.codecs.base import Codec, M, Plan, Refused, compile_source, element_check, explain
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
-from wireproto.schema import Field, Message, Scalar, compile_check, fields, from_plain, message_types
+from wireproto.schema import Field, FieldType, Message, Scalar, compile_check, fields, message_types
 
 __all__ = ["MsgpackCodec"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+_Described = dict[type[Message], tuple[Field, ...]]
+
 
 class MsgpackCodec(Codec):
-    """MessagePack by the ``msgspec`` and ``msgpack`` packages."""
+    """MessagePack by the ``msgspec`` package."""
 
     name = "msgpack"
     id = 2
 
     def compile(self, message_type: type[M], version: int, limits: Limits, *, request: bool) -> Plan[M]:
-        """Generate the two functions. Arrays and maps beyond ``limits.max_elements`` are refused before they exist."""
+        """Generate the two functions. ``limits.max_elements`` holds for every list and map."""
         source = _Source(message_type, version)
-        options = _unpack_options(source.fields, limits.max_elements)
         count = element_check(message_type, version, limits.max_elements)
         namespace: dict[str, object] = {
             "DecodeError": DecodeError,
@@ -42,22 +44,21 @@ class MsgpackCodec(Codec):
             "NAN": math.nan,
             "check": compile_check(message_type, version, request=request),
             "count": count,
-            "diagnose": _diagnosis(message_type, version, limits.max_elements, options),
+            "Refused": Refused,
+            "each": _each,
+            "each_value": _each_value,
             "explain": explain,
+            "failed": _failure(message_type, source.fields),
             "instant": _instant,
             "microseconds": _microseconds,
             "pack": msgspec.msgpack.Encoder().encode,
             "real": _real,
-            "refuse": _refuse,
-            "unpack": msgpack.unpackb,
-            **{f"option_{name}": value for name, value in options.items()},
-            **source.classes,
+            "unpack": msgspec.msgpack.Decoder(source.wire_type(message_type)).decode,
+            **source.names,
         }
         text = source.nested() + _PLAN.format(
             name=message_type.__name__,
             written=source.written(message_type),
-            # Spelled out in the call, because functools.partial around a C function doubles its cost.
-            options=", ".join(f"{name}=option_{name}" for name in options),
             **source.read(message_type),
             count_encode="count(message, EncodeError)" if count else "",
             count_decode="count(message, DecodeError)" if count else "",
@@ -65,6 +66,8 @@ class MsgpackCodec(Codec):
         made = compile_source(f"msgpack {message_type.__qualname__} v{version}", text, namespace)
         return Plan(made["encode"], made["decode"])
 
+
+# The generated code ---------------------------------------------------------------------------------------------
 
 _PLAN = """
 def encode(message):
@@ -79,17 +82,19 @@ def encode(message):
 
 
 def decode(payload):
+    at = ""
     try:
-        value = unpack(payload, {options})
-        if type(value) is not tuple:
-            refuse()
+        value = unpack(payload)
         {unpacked}
-        message = {label}({arguments})
+        {values}
+        message = {made}
         check(message, DecodeError)
         {count_decode}
         return message
+    except DecodeError:
+        raise
     except Exception as error:
-        raise diagnose(payload, error) from None
+        raise failed(error, at) from None
 """
 
 _WRITER = """
@@ -99,59 +104,56 @@ def write_{label}(message):
 
 _READER = """
 def read_{label}(value):
-    if type(value) is not tuple:
-        refuse()
-    {unpacked}
-    return {label}({arguments})
+    at = ""
+    try:
+        {unpacked}
+        {values}
+        return {made}
+    except Refused as refused:
+        refused.path = at + refused.path
+        raise
 """
 
 
 class _Source:
-    """The generated code for one message type and those nested in it: ``write_X`` and ``read_X`` for each."""
+    """The generated code for one message type and those nested in it: ``write_X`` and ``read_X`` for each.
+
+    Messages that msgspec writes or reads as they are need no function, and then lists of them no loop.
+    """
 
     def __init__(self, message_type: type[Message], version: int) -> None:
         self.fields = {cls: fields(cls, version) for cls in message_types(message_type)}
         # Numbered, since two classes of one name may meet where no service has looked at them.
         self.labels = {cls: f"{cls.__name__}_{index}" for index, cls in enumerate(self.fields)}
-        self.classes: dict[str, object] = {label: cls for cls, label in self.labels.items()}
-        for cls in self.fields:
-            for field in self.fields[cls]:
-                if field.type.scalar is Scalar.ENUM:
-                    self.classes[self._enum(cls, field)] = _enum_reader(_class(field))
+        self.names: dict[str, object] = {label: cls for cls, label in self.labels.items()}
+        for cls, own in self.fields.items():
+            for field in own:
+                if field.type.key is not None:
+                    self.names[self._map_reader(cls, field)] = _map_reader(self, field.type)
 
     def nested(self) -> str:
         """The functions for nested messages."""
         _, *nested = self.fields
-        writers = (
-            _WRITER.format(label=self.labels[cls], written=self.written(cls))
-            for cls in nested
-            if not self._is_as_is(cls)
-        )
-        return "".join(writers) + "".join(_READER.format(**self.read(cls)) for cls in nested)
+        writers = [_WRITER.format(label=self.labels[cls], written=self.written(cls)) for cls in nested]
+        return "".join([*writers, *(_READER.format(label=self.labels[cls], **self.read(cls)) for cls in nested)])
+
+    # Writing
 
     def written(self, cls: type[Message]) -> str:
         """The expression that msgspec is to write for ``message``."""
-        if self._is_as_is(cls):
+        if self._written_as_is(cls):
             return "message"
         return f"({''.join(f'{self._written_field(field)}, ' for field in self.fields[cls])})"
 
-    def read(self, cls: type[Message]) -> dict[str, str]:
-        """The parts of the code that makes a message of the tuple ``value``."""
-        names = [f"f{field.number}" for field in self.fields[cls]]
-        return {
-            "label": self.labels[cls],
-            "unpacked": f"{', '.join(names)}, = value" if names else "() = value",
-            "arguments": ", ".join(f"{field.name}={self._read_field(cls, field)}" for field in self.fields[cls]),
-        }
-
-    def _is_as_is(self, cls: type[Message]) -> bool:
-        """Whether msgspec by itself, writing all fields of the class as an array, writes what is wanted."""
-        return len(self.fields[cls]) == len(cls.__struct_fields__) and all(
-            field.type.shape != "map" and self._written_item(field) == "x" for field in self.fields[cls]
+    def _written_as_is(self, cls: type[Message]) -> bool:
+        """Whether msgspec, which writes all fields of the class as an array, writes what is wanted."""
+        own = self.fields[cls]
+        return len(own) == len(cls.__struct_fields__) and all(
+            field.type.shape != "map" and self._written_item(field.type) == "x" for field in own
         )
 
     def _written_field(self, field: Field) -> str:
-        value, item = f"message.{field.name}", self._written_item(field)
+        value, item = f"message.{field.name}", self._written_item(field.type)
         if field.type.shape == "map":
             return f"{{k: {item} for k, x in sorted({value}.items())}}"
         if item == "x":
@@ -160,67 +162,150 @@ class _Source:
             return f"[{item} for x in {value}]"
         return f"None if (x := {value}) is None else {item}"
 
-    def _written_item(self, field: Field) -> str:
+    def _written_item(self, kind: FieldType) -> str:
         """How one ``x`` is handed to msgspec, which turns an IntEnum into its number by itself."""
-        if field.type.scalar is Scalar.FLOAT:
-            return "x if x == x else NAN"
-        if field.type.scalar is Scalar.DATETIME:
-            return "microseconds(x)"
-        if field.type.scalar is Scalar.MESSAGE and not self._is_as_is(_class(field)):
-            return f"write_{self.labels[_class(field)]}(x)"
-        return "x"
+        match kind.scalar:
+            case Scalar.FLOAT:
+                return "x if x == x else NAN"
+            case Scalar.DATETIME:
+                return "microseconds(x)"
+            case Scalar.MESSAGE if not self._written_as_is(_class(kind)):
+                return f"write_{self.labels[_class(kind)]}(x)"
+            case _:
+                return "x"
 
-    def _read_field(self, cls: type[Message], field: Field) -> str:
-        value, item = f"f{field.number}", self._read_item(cls, field)
-        if field.type.shape == "list":
-            made = f"[{item} for x in {value}]" if item != "x" else f"[*{value}]"
-            return f"{made} if type({value}) is tuple else refuse()"
-        if item == "x":
-            return value
-        if field.type.shape == "map":
-            return f"{{k: {item} for k, x in {value}.items()}}"
-        if field.type.optional:
-            return f"None if (x := {value}) is None else {item}"
-        return item.replace("(x)", f"({value})")
+    # Reading
 
-    def _read_item(self, cls: type[Message], field: Field) -> str:
-        if field.type.scalar is Scalar.FLOAT:
-            return "real(x)"
-        if field.type.scalar is Scalar.DATETIME:
-            return "instant(x)"
-        if field.type.scalar is Scalar.ENUM:
-            return f"{self._enum(cls, field)}(x)"
-        if field.type.scalar is Scalar.MESSAGE:
-            return f"read_{self.labels[_class(field)]}(x)"
-        return "x"
+    def wire_type(self, cls: type[Message]) -> Any:
+        """The type that msgspec is to read: a tuple of exactly as many items as the version has fields."""
+        if self._read_as_is(cls):
+            return cls
+        return _Tuple[tuple(self._wire_field(field.type) for field in self.fields[cls])]
 
-    def _enum(self, cls: type[Message], field: Field) -> str:
-        return f"enum_{self.labels[cls]}_{field.name}"
+    def _read_as_is(self, cls: type[Message]) -> bool:
+        """Whether msgspec itself makes the message, and of nothing but exactly its fields.
+
+        It would take less where there are defaults, and an int that no float equals for a float.
+        """
+        own = self.fields[cls]
+        return len(own) == len(cls.__struct_fields__) and all(
+            field.required and field.type.shape != "map" and self._reader(field.type) is None for field in own
+        )
+
+    def _wire_field(self, kind: FieldType) -> Any:
+        if kind.shape == "map":
+            return msgspec.Raw  # for _map_reader
+        item = self.wire_item(kind)
+        if kind.shape == "list":
+            return _List[item]
+        return item | None if kind.optional else item
+
+    def wire_item(self, kind: FieldType) -> Any:
+        match kind.scalar:
+            case Scalar.MESSAGE:
+                return self.wire_type(_class(kind))
+            case Scalar.ENUM:
+                return _class(kind)
+            case _:
+                return _WIRE_TYPES[kind.scalar]
+
+    def read(self, cls: type[Message]) -> dict[str, str]:
+        """The parts of the code that makes a message of ``value``; ``at`` is the field that is being made."""
+        own = self.fields[cls]
+        if self._read_as_is(cls) or not own:
+            return {"unpacked": "", "values": "", "made": "value" if own else f"{self.labels[cls]}()"}
+        lines = [
+            f'at = ".{field.name}"; f{field.number} = {made}'
+            for field in own
+            if (made := self._read_field(cls, field)) is not None
+        ]
+        return {
+            "unpacked": f"{', '.join(f'f{field.number}' for field in own)}, = value",
+            "values": "\n        ".join(lines),
+            "made": f"{self.labels[cls]}({', '.join(f'{field.name}=f{field.number}' for field in own)})",
+        }
+
+    def _read_field(self, cls: type[Message], field: Field) -> str | None:
+        """What makes the field of what msgspec gave; None if there is nothing to make."""
+        kind, value, reader = field.type, f"f{field.number}", self._reader(field.type)
+        if kind.shape == "map":
+            found = f"{self._map_reader(cls, field)}({value})"
+            return found if reader is None else f"each_value({reader}, {found})"
+        if reader is None:
+            return None
+        if kind.shape == "list":
+            return f"each({reader}, {value})"
+        return f"None if {value} is None else {reader}({value})" if kind.optional else f"{reader}({value})"
+
+    def _reader(self, kind: FieldType) -> str | None:
+        """The function that makes a value of what msgspec gave; None if that is the value."""
+        match kind.scalar:
+            case Scalar.FLOAT:
+                return "real"
+            case Scalar.DATETIME:
+                return "instant"
+            case Scalar.MESSAGE if not self._read_as_is(_class(kind)):
+                return f"read_{self.labels[_class(kind)]}"
+            case _:
+                return None
+
+    def _map_reader(self, cls: type[Message], field: Field) -> str:
+        return f"map_{self.labels[cls]}_{field.name}"
 
 
-def _class(field: Field) -> type[Any]:
-    """The enum or message class of a field that has one."""
-    return cast(type[Any], field.type.cls)
+# For types that are made at run time, where a checker wants to read them.
+_Tuple: Any = tuple
+_List: Any = list
+_Dict: Any = dict
+
+_WIRE_TYPES: Final[dict[Scalar, Any]] = {
+    Scalar.BOOL: bool,
+    Scalar.INT: int,
+    Scalar.UINT: int,
+    Scalar.FLOAT: int | float,
+    Scalar.STR: str,
+    Scalar.BYTES: bytes,
+    Scalar.DATETIME: int,
+}
+
+
+def _class(kind: FieldType) -> type[Any]:
+    """The enum or message class of a field type that has one."""
+    return cast(type[Any], kind.cls)
 
 
 # What the generated code calls ----------------------------------------------------------------------------------
 
 
-class _RefusedError(Exception):
-    """Ends the fast path; `_diagnosis` then finds out where and why."""
+def _each(read: Callable[[Any], object], values: list[Any]) -> list[object]:
+    made: list[object] = []
+    try:
+        for value in values:
+            made.append(read(value))
+    except Refused as refused:
+        refused.path = f"[{len(made)}]{refused.path}"
+        raise
+    return made
 
 
-def _refuse(*_: object) -> NoReturn:
-    raise _RefusedError
+def _each_value(read: Callable[[Any], object], found: dict[Any, Any]) -> dict[Any, object]:
+    made: dict[Any, object] = {}
+    try:
+        for key, value in found.items():
+            made[key] = read(value)
+    except Refused as refused:
+        # Keys are values, too: the path counts entries instead of naming them.
+        refused.path = f"[#{len(made)}]{refused.path}"
+        raise
+    return made
 
 
-def _real(value: Any) -> float:
+def _real(value: float) -> float:
     """A float, or an int that equals one: JavaScript writes 1.0 as 1."""
-    if type(value) is float:
-        return value
-    if type(value) is int and (number := float(value)) == value:
-        return number
-    _refuse()
+    number = float(value)
+    if number != value and type(value) is int:
+        raise Refused("is an int that no float equals")
+    return number
 
 
 def _microseconds(value: datetime) -> int:
@@ -228,83 +313,89 @@ def _microseconds(value: datetime) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def _instant(value: Any) -> datetime:
-    if type(value) is not int:
-        _refuse()
-    return _EPOCH + timedelta(microseconds=value)
+def _instant(value: int) -> datetime:
+    try:
+        return _EPOCH + timedelta(microseconds=value)
+    except OverflowError:
+        raise Refused("is not within the years 1 to 9999") from None
 
 
-def _enum_reader(cls: type[Any]) -> Callable[[Any], object]:
-    # A table is four times as fast as calling the class. True and 1.0 would be found in it, too.
-    members = {int(member): member for member in cls}
-    return lambda value: members[value] if type(value) is int else _refuse()
+def _map_reader(source: _Source, kind: FieldType) -> Callable[[msgspec.Raw], dict[Any, Any]]:
+    """A function that reads a map and notices when the same key is in it twice, which msgspec does not."""
+    key: Any = str if kind.key is Scalar.STR else int
+    decode = msgspec.msgpack.Decoder(_Dict[key, source.wire_item(kind)]).decode
 
-
-# Reading safely -------------------------------------------------------------------------------------------------
-
-
-class _DuplicateKeyError(Exception):
-    pass
-
-
-def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise _DuplicateKeyError
-    return made
-
-
-def _unpack_options(described: dict[type[Message], tuple[Field, ...]], max_elements: int) -> dict[str, object]:
-    """The arguments of ``unpackb``: what the types cannot hold is refused before it is built."""
-    keys = {field.type.key for each in described.values() for field in each}
-    widest = max(len(each) for each in described.values())
-    return {
-        # Tuples cost half of what lists cost, and empty ones nothing: 1 MiB of small arrays takes at most 33 MiB.
-        "use_list": False,
-        "max_array_len": max(max_elements, widest),
-        "max_map_len": max_elements,
-        "max_ext_len": 0,
-        # An ext of no bytes would pass that, and be a tuple.
-        "ext_hook": _refuse,
-        # Called for every map, which is the only way to see duplicate keys.
-        "object_pairs_hook": _unique if keys != {None} else _refuse,
-        "strict_map_key": Scalar.INT not in keys,
-    }
-
-
-def _diagnosis(
-    message_type: type[Message], version: int, max_elements: int, options: dict[str, object]
-) -> Callable[[bytes, Exception], DecodeError]:
-    """A function that turns whatever stopped the fast path into an error with a path, by reading again, slowly."""
-    name = message_type.__name__
-
-    def diagnose(payload: bytes, error: Exception) -> DecodeError:
-        if isinstance(error, DecodeError):
-            return error
+    def read(raw: msgspec.Raw) -> dict[Any, Any]:
         try:
-            plain = msgpack.unpackb(payload, **{**options, "use_list": True, "object_pairs_hook": _unique})
-            from_plain(message_type, plain, version)
-        except DecodeError as refused:
-            return refused
-        except _DuplicateKeyError:
-            return DecodeError(name, "has a map with the same key twice")
-        except _RefusedError:
-            return DecodeError(name, "has an extension type, which no field is")
-        except msgpack.exceptions.ExtraData:
-            return DecodeError(name, "has bytes behind its end")
-        except msgpack.exceptions.StackError:
-            return DecodeError(name, "is nested too deeply")
-        except msgpack.exceptions.FormatError:
-            return DecodeError(name, "is not MessagePack")
-        except UnicodeDecodeError as malformed:
-            return DecodeError(name, explain(malformed))
-        except ValueError as malformed:
-            # The library says these apart by their texts alone.
-            if "exceeds max_" in str(malformed):
-                return DecodeError(name, f"has more than {max_elements} elements in an array or map")
-            return DecodeError(name, "ends too early" if "incomplete" in str(malformed) else explain(malformed))
-        except Exception as malformed:  # noqa: BLE001 - the set of exceptions is closed here
-            return DecodeError(name, explain(malformed))
+            found: dict[Any, Any] = decode(raw)
+        except msgspec.ValidationError:
+            raise refusal(raw) from None
+        head = memoryview(raw)[:5]
+        claimed = head[0] & 0x0F if head[0] <= 0x8F else int.from_bytes(head[1 : 3 if head[0] == 0xDE else 5])
+        if len(found) != claimed:
+            raise Refused("has the same key twice")
+        return found
+
+    def refusal(raw: msgspec.Raw) -> Refused:
+        """Read it once more, entry by entry, to say which one it is."""
+        try:
+            values = msgspec.msgpack.decode(raw, type=_Dict[key, msgspec.Raw]).values()
+        except msgspec.ValidationError as error:
+            if "`key`" not in str(error):
+                return _located(error, kind, source.fields)
+            problem = _located(error, FieldType("single", kind.key or Scalar.STR), source.fields).problem
+            return Refused(f"the key {problem}")
+        for number, value in enumerate(values):
+            try:
+                msgspec.msgpack.decode(value, type=source.wire_item(kind))
+            except msgspec.ValidationError as error:
+                refused = _located(error, kind.element, source.fields)
+                return Refused(refused.problem, f"[#{number}]{refused.path}")
+        return Refused("has the same key twice, and one value is wrong")
+
+    return read
+
+
+# Errors on their way out ----------------------------------------------------------------------------------------
+
+_steps = re.compile(r"\[(\d+)\]").findall
+
+
+def _located(error: msgspec.ValidationError, kind: FieldType, described: _Described) -> Refused:
+    """What msgspec says about a value of that type, in our words: it counts fields, and it may quote a number."""
+    problem, _, place = str(error).partition(" - at ")
+    path = ""
+    for step in map(int, _steps(place)):
+        if kind.shape == "list":
+            path, kind = f"{path}[{step}]", kind.element
+        else:
+            field = described[_class(kind)][step]
+            path, kind = f"{path}.{field.name}", field.type
+    found = problem.rpartition("got ")[2].strip("`")
+    if "enum" in problem:
+        return Refused(
+            f"is no number of {kind.element}; it has {', '.join(str(int(each)) for each in _class(kind))}", path
+        )
+    if "length" in problem:
+        return Refused(f"has {found} fields, not {len(described[_class(kind)])}", path)
+    wire = ", an int of microseconds" if kind.scalar is Scalar.DATETIME and kind.shape == "single" else ""
+    return Refused(f"is {found}, not {kind}{wire}", path)
+
+
+def _failure(message_type: type[Message], described: _Described) -> Callable[[Exception, str], DecodeError]:
+    name = message_type.__name__
+    whole = FieldType("single", Scalar.MESSAGE, cls=message_type)
+
+    def failed(error: Exception, at: str) -> DecodeError:
+        if isinstance(error, msgspec.ValidationError):
+            error, at = _located(error, whole, described), ""
+        if isinstance(error, Refused):
+            return DecodeError(f"{name}{at}{error.path}", error.problem)
+        if isinstance(error, msgspec.DecodeError):
+            text = str(error)
+            if "trailing" in text:
+                return DecodeError(name, "has bytes behind its end")
+            return DecodeError(name, "ends too early" if "truncated" in text else "is not MessagePack")
         return DecodeError(name, explain(error))
 
-    return diagnose
+    return failed

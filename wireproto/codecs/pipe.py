@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, NoReturn, cast
 
-from wireproto.codecs.base import Codec, M, Plan, compile_source, element_check, explain
+from wireproto.codecs.base import Codec, M, Plan, Refused, compile_source, element_check, explain
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
 from wireproto.schema import Field, FieldType, Message, Scalar, compile_check, fields, message_types
@@ -238,6 +238,8 @@ class _Source:
         if kind.optional:
             item = self._written(kind, "x") if inside else self._written_outside(kind, "x")
             return f"NONE if (x := {value}) is None else {item}"
+        if kind.scalar in (Scalar.INT, Scalar.UINT, Scalar.FLOAT):
+            return value  # the f-string that joins the fields writes it like repr, without a call
         if inside:
             return self._written(kind, value)
         return value if kind.scalar is Scalar.STR else self._written_outside(kind, value)
@@ -366,31 +368,22 @@ def _class(kind: FieldType) -> type[Any]:
 # Errors on their way out ----------------------------------------------------------------------------------------
 
 
-class _RefusedError(Exception):
-    """A problem, and the path to it as far as it has come."""
-
-    def __init__(self, problem: str, path: str = "") -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.path = path
-
-
 def _refuse(problem: str) -> NoReturn:
-    raise _RefusedError(problem)
+    raise Refused(problem)
 
 
 def _refuse_size(most: int) -> NoReturn:
-    raise _RefusedError(f"is one more than the {most} elements allowed")
+    raise Refused(f"is one more than the {most} elements allowed")
 
 
-def _inside(error: Exception, where: str) -> _RefusedError:
+def _inside(error: Exception, where: str) -> Refused:
     """The same error, as seen from one level further out."""
-    if isinstance(error, _RefusedError):
+    if isinstance(error, Refused):
         error.path = where + error.path
         return error
     if isinstance(error, StopIteration):
-        return _RefusedError("ends before its bracket is closed", where)
-    return _RefusedError(explain(error), where)
+        return Refused("ends before its bracket is closed", where)
+    return Refused(explain(error), where)
 
 
 def _failure(name: str, count: int) -> Callable[[Exception, str], DecodeError]:
@@ -463,7 +456,7 @@ def _integer(token: str) -> int:
             number = int(token)
         except ValueError:
             number = 0
-        if str(number) == token:
+        if f"{number}" == token:
             return number
     _refuse("is no integer; write digits, no zero in front, and - when it is negative")
 
