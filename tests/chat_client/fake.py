@@ -95,7 +95,9 @@ class FakeClient:
     ) -> Iterable[Resp]:
         """The undelivered messages, then live ones."""
         assert (credit, batch) == (64, 1)
-        return cast(Iterable[Resp], self._stream(self.user))
+        if self.failures:
+            raise self.failures.pop(0)
+        return cast(Iterable[Resp], self._stream(self.user, self.server.open_stream(self.user)))
 
     def ping(self, timeout: float | None = None) -> float:
         """Answer, or fail as the next call would."""
@@ -109,8 +111,7 @@ class FakeClient:
         if self.user:
             self.server.end_streams(self.user, CallError(Status.CANCELLED, "CANCELLED"))
 
-    def _stream(self, user: str) -> Iterator[Any]:
-        mine = self.server.open_stream(user)
+    def _stream(self, user: str, mine: "queue.SimpleQueue[object]") -> Iterator[Any]:
         while isinstance(event := mine.get(timeout=30), int):
             sender, text = self.server.mail[user][event - 1]
             yield contract.ReceiveMessagesResponse(

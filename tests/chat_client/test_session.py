@@ -26,8 +26,6 @@ class Person:
         self.session = ChatSession(self.client, self._show, self._lost, server="The server")
         if name:
             self.session.execute(LogIn(name, PASSWORD))
-            with server.opened:
-                assert server.opened.wait_for(lambda: name in server.streams, 10)
             self.session.settle(PATIENCE)
 
     def _show(self, line: Line) -> None:
@@ -377,6 +375,18 @@ def test_a_stream_that_fails_leaves_the_rest_usable(server: FakeServer) -> None:
     assert "receives in too many places" in alice.texts[1]
     alice.session.execute(Send("bob", "hi"))
     assert alice.texts[-1] == "Server: Sent to bob."
+
+
+def test_a_stream_that_cannot_be_opened(server: FakeServer) -> None:
+    """The person is signed in, and is told that messages do not arrive."""
+    alice = Person(server)
+    busy = CallError(Status.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS", retry=Retry.NOT_PROCESSED)
+    alice.client.stream = lambda *_, **__: (_ for _ in ()).throw(busy)  # type: ignore[method-assign]
+    alice.session.execute(LogIn("alice", PASSWORD))
+    alice.wait_for(lambda: len(alice.lines) == 3)
+    assert alice.texts[1].startswith("Server: Too many commands are under way")
+    assert alice.session.user == "alice"
+    assert alice.farewells == []
 
 
 def test_leaving_is_no_news(server: FakeServer) -> None:

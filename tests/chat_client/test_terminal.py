@@ -1,7 +1,9 @@
 """The front for people, on a pseudo-terminal whose screen pyte keeps, over a fake server."""
 
+import signal
 import sys
 
+import psutil
 import pytest
 
 from tests.chat_client.fake import PASSWORD
@@ -136,6 +138,21 @@ def test_a_server_that_goes_away_ends_the_prompt() -> None:
         screen.line("/send bob gone")
         assert screen.ends() == 24
         assert screen.everything[-1] == "wireproto: The server went away: the power is out."
+
+
+def test_a_signal_leaves_the_terminal_as_it_was() -> None:
+    """SIGTERM ends the program with 143, and whoever has the terminal next finds it echoing and wrapping."""
+    with Screen(["sh", "-c", f"{' '.join(program())}; echo status=$?; stty -a"], columns=200) as screen:
+        sign_in(screen)
+        assert not screen.child.getecho()
+        (child,) = psutil.Process(screen.child.pid).children()
+        child.send_signal(signal.SIGTERM)
+        assert screen.ends() == 0
+        assert "status=143" in screen.rows
+        words = str(screen).split()
+        assert "echo" in words
+        assert "icanon" in words
+        assert screen.raw.rindex("\x1b[?7h") > screen.raw.rindex("\x1b[?7l")
 
 
 @pytest.mark.parametrize("columns", [20, 34])

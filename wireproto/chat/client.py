@@ -261,12 +261,20 @@ class ChatSession:
         self._show(Kind.SERVER, f"You are signed in as {command.name}.{waiting}")
         mailbox = self._mailboxes.setdefault(command.name, _Mailbox())
         receiver = _Receiver(command.name, mailbox, answer.undelivered)
-        receiver.thread = threading.Thread(
-            target=self._receive, args=(receiver,), name="wireproto-chat-receive", daemon=True
-        )
         with self._changed:
             self._user = command.name
             self._receiver = receiver
+        try:
+            # Here and not in the thread: the next command then finds this account online.
+            stream = self._client.stream(
+                contract.RECEIVE_MESSAGES, contract.ReceiveMessagesRequest(), credit=WINDOW, batch=1
+            )
+        except (CallError, CodecError) as error:
+            self._stream_ended(receiver, error)
+            return
+        receiver.thread = threading.Thread(
+            target=self._receive, args=(receiver, stream), name="wireproto-chat-receive", daemon=True
+        )
         receiver.thread.start()
 
     def _create(self, command: Create) -> None:
@@ -379,13 +387,10 @@ class ChatSession:
                 receiver.dismissed = False
         return answer
 
-    def _receive(self, receiver: _Receiver) -> None:
+    def _receive(self, receiver: _Receiver, stream: Iterable[contract.ReceiveMessagesResponse]) -> None:
         """Show the messages of one log-in until its stream ends. Runs in a thread of its own."""
         error: CallError | CodecError | None = None
         try:
-            stream = self._client.stream(
-                contract.RECEIVE_MESSAGES, contract.ReceiveMessagesRequest(), credit=WINDOW, batch=1
-            )
             # Asking for the next message gives the credit of this one back, which acknowledges it: so not before
             # it was shown, and at once after.
             for message in stream:
@@ -399,10 +404,14 @@ class ChatSession:
         except (CallError, CodecError) as caught:
             error = caught
         finally:
-            with self._changed:
-                receiver.ended = True
-                news = not (receiver.dismissed or self._closing or self._gone)
-                self._changed.notify_all()
+            self._stream_ended(receiver, error)
+
+    def _stream_ended(self, receiver: _Receiver, error: CallError | CodecError | None) -> None:
+        """Say so, unless it was to be expected."""
+        with self._changed:
+            receiver.ended = True
+            news = not (receiver.dismissed or self._closing or self._gone)
+            self._changed.notify_all()
         if not news:
             _log.debug("the stream of messages ended: %s", error)
         elif _says_farewell(error):

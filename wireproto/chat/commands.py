@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 __all__ = [
     "HELP",
+    "PASSWORD_ON_LINE",
     "Command",
     "Create",
     "Delete",
@@ -40,6 +41,9 @@ HELP = """\
 /help                                    this list
 /quit                  bye, quit         leave
 When input is not a terminal, a password may be the third part: 0|NAME|PASSWORD."""
+
+PASSWORD_ON_LINE = "A password on the line stays on the screen. Type only the name, and you are asked for it."
+"""What is said to a person, as opposed to a script, who writes the third part of ``0|NAME|PASSWORD``."""
 
 
 class Misunderstood(Exception):

@@ -20,7 +20,7 @@ _SENTENCES = {
     "BAD_USERNAME": "'{name}' cannot be a name: names are 1 to 32 of a-z, 0-9, '.', '_' and '-'.",
     "BAD_PASSWORD": "{says} Nothing was done; choose another password.",
     "NAME_TAKEN": "The name {name} is taken, or was until a short time ago. Choose another.",
-    "BAD_PATTERN": "{says} A pattern is 1 to 64 characters of names, with * for any characters and ? for one.",
+    "BAD_PATTERN": "{says}",
     "BAD_TEXT": "{says} Nothing was sent.",
     "UNKNOWN_RECIPIENT": "There is no account {name}, so nothing was sent. /list shows who is there.",
     "MAILBOX_FULL": "The mailbox of {name} is full, so nothing was sent. It has room again when {name} has read.",

@@ -1,5 +1,6 @@
 """``wireproto chat``: talk to other people on a server, by hand or by script."""
 
+import ipaddress
 import os
 import stat
 import sys
@@ -16,7 +17,7 @@ from wireproto.chat.display import visible
 from wireproto.cli.command import CALL_STATUS, Command, Failure
 from wireproto.cli.root import missing
 from wireproto.client import Client, connect
-from wireproto.errors import CallError, HandshakeError
+from wireproto.errors import CallError, ConfigError, HandshakeError
 from wireproto.status import Status
 
 __all__ = ["command"]
@@ -55,7 +56,8 @@ class _Ending:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Take passwords from the first line of FILE instead of asking.",
 )
-def command(address: str, codec: str, user: str, password_file: Path | None) -> None:
+@click.option("--allow-plaintext", is_flag=True, help="Talk to another machine although nothing is encrypted.")
+def command(address: str, codec: str, user: str, password_file: Path | None, allow_plaintext: bool) -> None:
     """Chat with the people on a server, 127.0.0.1:7411 if no other is given.
 
     Type /help for what can be typed, bye or quit to leave. With input or output that is not a terminal it is
@@ -65,20 +67,27 @@ def command(address: str, codec: str, user: str, password_file: Path | None) -> 
     Exit status:
       0   you left: bye, quit, or the end of the input
       2   asked wrongly: an unknown option or codec, an address that is none
-      19  the server refused the connection, and said why
       24  the server could not be reached, or went away
       26  --user could not sign in, and there was nobody to ask again
+      10 + n  the server refused the connection with status n
       130 interrupted
     """
+    where = Address.parse(address)
+    if not (allow_plaintext or _is_loopback(where.host)):
+        raise ConfigError(
+            f"nothing is encrypted on the way to {where.host}, passwords included; connect through a tunnel, "
+            "or give --allow-plaintext on a network you trust"
+        )
     secret = _read_password(password_file) if password_file is not None else None
-    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    # A terminal that cannot move its cursor gets lines, like a pipe.
+    interactive = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     if user and secret is None and not sys.stdin.isatty():
         raise click.UsageError("--user needs --password-file FILE when the input is not a terminal")
     ending = _Ending()
-    client = _connect(address, codec)
+    client = _connect(where, codec)
     try:
         run = _by_terminal if interactive else _by_pipe
-        code = run(client, ending, user, _password_source(secret, user))
+        code = run(client, ending, user, _password_source(secret, user, ask=sys.stdin.isatty() and not interactive))
     finally:
         client.close()
     if ending.sentence:
@@ -123,8 +132,16 @@ def _by_pipe(client: Client, ending: _Ending, user: str, password: Callable[[str
     return 0
 
 
-def _connect(address: str, codec: str) -> Client:
-    where = Address.parse(address)
+def _is_loopback(host: str) -> bool:
+    """Whether what is sent to ``host`` stays on this machine."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
+
+
+def _connect(where: Address, codec: str) -> Client:
     try:
         return connect(where, CHAT, codec=codec)
     except HandshakeError as error:
@@ -141,16 +158,15 @@ def _connect(address: str, codec: str) -> Client:
         ) from error
 
 
-def _password_source(secret: str | None, user: str) -> Callable[[str], str | None]:
+def _password_source(secret: str | None, user: str, *, ask: bool) -> Callable[[str], str | None]:
     """Who knows the password for a name: the file (that of ``--user`` only, if given), or a person to ask."""
-    asks = sys.stdin.isatty() and not sys.stdout.isatty()
 
     def password(name: str) -> str | None:
         if secret is not None and name == (user or name):
             return secret
-        if asks:
-            # getpass talks to the terminal itself, so the piped output stays clean.
-            return click.prompt(f"Password for {visible(name)}", hide_input=True, err=True)
+        if ask:
+            # It is asked for on the terminal itself, so the piped output stays clean.
+            return str(click.prompt(f"Password for {visible(name)}", hide_input=True, err=True))
         return None
 
     return password

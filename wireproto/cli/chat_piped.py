@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from wireproto.chat.client import ChatSession
-from wireproto.chat.commands import Create, LogIn, Misunderstood, Quit, parse
+from wireproto.chat.commands import PASSWORD_ON_LINE, Create, LogIn, Misunderstood, Quit, parse
 from wireproto.chat.display import Kind, Line, rows
 
 __all__ = ["Piped"]
@@ -37,7 +37,7 @@ class Piped:
         self._source = source
         self._out = out
         self._password = password
-        self._asks = os.isatty(source)
+        self._typed = os.isatty(source)
         self._broken = False
         self._wake_out, self._wake = os.pipe()
         self._waking = threading.Lock()
@@ -81,8 +81,8 @@ class Piped:
             try:
                 # Only LF ends a line; one CR before it is a file's from elsewhere.
                 command = parse(raw.removesuffix(b"\r").decode("utf-8"))
-                if isinstance(command, LogIn | Create) and command.password is None:
-                    command = dataclasses.replace(command, password=self._ask(command))
+                if isinstance(command, LogIn | Create):
+                    command = dataclasses.replace(command, password=self._password_for(command))
             except UnicodeDecodeError:
                 self.show(Line(Kind.PROBLEM, f"Line {number} is not UTF-8; nothing was done.", reason="NOT_UTF8"))
                 continue
@@ -97,7 +97,11 @@ class Piped:
                 session.settle(patience)
         session.settle(patience)
 
-    def _ask(self, command: LogIn | Create) -> str:
+    def _password_for(self, command: LogIn | Create) -> str:
+        if command.password is not None:
+            if self._typed:
+                raise Misunderstood(PASSWORD_ON_LINE)
+            return command.password
         password = self._password(command.name)
         if password is None:
             option = "0" if isinstance(command, LogIn) else "1"

@@ -26,7 +26,7 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import get_cwidth
 
 from wireproto.chat.client import ChatSession
-from wireproto.chat.commands import Command, Create, LogIn, Misunderstood, Quit, hides_password, parse
+from wireproto.chat.commands import PASSWORD_ON_LINE, Command, Create, LogIn, Misunderstood, Quit, hides_password, parse
 from wireproto.chat.display import Kind, Line, Row, rows, visible
 
 __all__ = ["Terminal"]
@@ -200,8 +200,7 @@ class Terminal:
         """Queue one command, after its password was asked for."""
         if isinstance(command, LogIn | Create):
             if command.password is not None:
-                advice = "A password on the line stays on the screen. Type only the name, and you are asked for it."
-                self._print(Line(Kind.PROBLEM, advice))
+                self._print(Line(Kind.PROBLEM, PASSWORD_ON_LINE))
                 return
             await commands.join()  # so that who is signed in is known before anybody types a password
             if isinstance(command, Create) or not session.user:
