@@ -138,9 +138,7 @@ class ConnectionLost(CallError):
     """The transport went away, or could not be had; ``retry`` says whether the call may have been processed."""
 
     def __init__(self, message: str, *, retry: Retry = Retry.MAYBE_PROCESSED, retry_after_ms: int = 0) -> None:
-        super().__init__(
-            Status.UNAVAILABLE, "CONNECTION_LOST", message, retry=retry, retry_after_ms=retry_after_ms
-        )
+        super().__init__(Status.UNAVAILABLE, "CONNECTION_LOST", message, retry=retry, retry_after_ms=retry_after_ms)
 
 
 class HandshakeError(CallError):

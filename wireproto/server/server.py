@@ -163,7 +163,8 @@ class Server:
             where = Address(host, port)
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(f"{where} is in use; stop what listens there, or choose another port") from error
-            raise ConfigError(f"cannot listen on {where}: {error.strerror}") from error
+            # Not strerror: create_server puts the address into it a second time.
+            raise ConfigError(f"cannot listen on {where}: {os.strerror(error.errno or 0)}") from error
         listener.setblocking(False)
         # Accepted connections inherit these on Linux, which saves a system call each per connection.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
