@@ -8,6 +8,7 @@ import pytest
 from tests.chat_client.fake import PASSWORD, FakeClient, FakeServer
 from wireproto.chat.client import ChatSession
 from wireproto.chat.commands import Create, Delete, Help, Listen, LogIn, LogOut, More, Pop, Quit, Search, Send
+from wireproto.chat.contract import WildCardRequest, WildCardResponse
 from wireproto.chat.display import Line, rows
 from wireproto.errors import CallError, ConnectionLost, DecodeError, EncodeError, HandshakeError
 from wireproto.status import Retry, Status
@@ -407,3 +408,31 @@ def test_help_names_every_option(server: FakeServer) -> None:
     (text,) = person.texts
     for word in ("0|", "1|", "2|", "3|", "4|", "5|", "7|", "/send", "/list", "/quit", "bye"):
         assert word in text
+
+
+def test_a_listing_that_finds_nothing_for_long_stops(server: FakeServer) -> None:
+    """A pattern without a match in many pages is given up after some, and /more goes on from there."""
+    alice = Person(server, "alice")
+    asked: list[str] = []
+
+    def scan(request: WildCardRequest) -> WildCardResponse:
+        asked.append(request.after)
+        return WildCardResponse(accounts=[], next=f"name{len(asked)}" if len(asked) < 12 else "")
+
+    alice.client._2 = scan  # type: ignore[method-assign]
+    alice.session.execute(Search("x?y"))
+    alice.session.execute(More())
+    assert alice.texts[1:] == [
+        "Server: No account matches x?y so far. /more looks further.",
+        "Server: No more account matches x?y.",
+    ]
+    assert asked == ["", *[f"name{number}" for number in range(1, 12)]]
+
+
+def test_leaving_a_server_that_has_just_gone(server: FakeServer) -> None:
+    """A server that goes away while somebody leaves is no news either."""
+    alice = Person(server, "alice")
+    alice.client.failures = [ConnectionLost("too late")]
+    alice.session.close(PATIENCE)
+    assert alice.client.closed
+    assert alice.farewells == []
