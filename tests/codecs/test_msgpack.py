@@ -2,7 +2,6 @@
 
 import math
 import struct
-import sys
 import threading
 import time
 import tracemalloc
@@ -375,32 +374,3 @@ def test_encoding_refuses_with_a_path() -> None:
         plan(Branch).encode(message)
     assert caught.value.path == "Branch.leaves[1].name"
     assert "s3cret" not in str(caught.value)
-
-
-def test_threads_share_a_plan() -> None:
-    """Eight threads that switch all the time encode and decode with one plan, and never meet each other's bytes."""
-    shared = plan(Branch)
-    failures: list[object] = []
-
-    def work(number: int) -> None:
-        message = Branch(
-            ratio=float(number), leaves=[Leaf(name=str(number) * 50)] * 20, by_name={str(number): Leaf(name="")}
-        )
-        payload = shared.encode(message)
-        for _ in range(300):
-            if shared.encode(message) != payload or shared.decode(payload) != message:
-                failures.append(number)
-                return
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-    finally:
-        sys.setswitchinterval(interval)
-    assert not failures
-    assert not any(thread.is_alive() for thread in threads)

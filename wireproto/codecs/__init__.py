@@ -38,8 +38,11 @@ def names() -> list[str]:
     without. Asking ``get`` for it tells why.
     """
     found = list(_BUILT_IN)
-    for name in sorted(_entry_points()):
+    points = _entry_points()
+    for name in sorted(points):
         try:
+            if name in _BUILT_IN:
+                raise ConfigError(f"{points[name][0].value} is called {name!r}, which is {'.'.join(_BUILT_IN[name])}")
             get(name)
         except ConfigError as error:
             import logging
