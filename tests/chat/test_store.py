@@ -14,7 +14,13 @@ import pytest
 from sqlalchemy.dialects.sqlite import pysqlite
 
 from tests.chat.fakes import WAIT, Chat, Clock, FakeContext
-from wireproto.chat.contract import POP_UNDELIVERED, PopUndeliveredRequest
+from wireproto.chat import store as store_module
+from wireproto.chat.contract import (
+    POP_UNDELIVERED,
+    SEND_MESSAGE,
+    PopUndeliveredRequest,
+    SendMessageRequest,
+)
 from wireproto.chat.store import default_path, path_of
 from wireproto.chat.tables import SCHEMA_VERSION, Rows, Statements
 from wireproto.errors import CallError, ConfigError
@@ -293,14 +299,29 @@ def test_a_closed_store_refuses_calls(store_path: Path, clock: Clock) -> None:
     chat.close()
     with pytest.raises(CallError, match="STORE_FAILED: the store is closed"):
         chat.send(ann, "ann", "late")
+    with pytest.raises(CallError, match="STORE_FAILED: the store is closed"):
+        chat.receive(ann).take()
+    chat.close()
+
+
+def test_too_many_reads_are_refused(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read that finds all readers busy for too long answers SERVER_BUSY, and the next one works."""
+    monkeypatch.setattr(store_module, "READ_WAIT", 0.01)
+    store = chat.app._store
+    for _ in range(store_module.READERS):
+        store._free.acquire()
+    with pytest.raises(CallError, match="SERVER_BUSY"):
+        store.rows("SELECT 1")
+    store._free.release()
+    assert store.rows("SELECT 1") == [(1,)]
+    for _ in range(store_module.READERS - 1):
+        store._free.release()
 
 
 def test_close_finishes_what_waits(store_path: Path, clock: Clock) -> None:
     """Jobs queued before close are done; their futures are resolved."""
     chat = Chat(store_path, clock)
     ann = chat.account("ann")
-    from wireproto.chat.contract import SEND_MESSAGE, SendMessageRequest
-
     answers: list[Future[Any]] = [
         chat.start(SEND_MESSAGE, SendMessageRequest(recipient="ann", text=str(i)), ann) for i in range(500)
     ]

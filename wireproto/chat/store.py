@@ -9,21 +9,21 @@ import logging
 import os
 import sqlite3
 import stat
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from sqlalchemy import URL, create_engine, event
+from sqlalchemy import URL, create_engine
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import NullPool
 
 from wireproto.chat.tables import SCHEMA_VERSION, Statements, metadata
 from wireproto.chat.transaction import Transaction
-from wireproto.chat.writer import Job, Writer, store_error
+from wireproto.chat.writer import Job, Writer, closed, store_error
 from wireproto.errors import CallError, ConfigError
 from wireproto.status import Retry, Status
 
@@ -105,23 +105,17 @@ class Store:
         self._writing: Connection | None = None
         try:
             _make_private(self.path)
-            self._write_engine = _engine(self.path, poolclass=NullPool)
-            self._read_engine = _engine(
-                self.path,
-                poolclass=QueuePool,
-                pool_size=READERS,
-                max_overflow=0,
-                pool_timeout=READ_WAIT,
-                pool_use_lifo=True,
-                pool_reset_on_return=None,
-            )
-            event.listen(self._read_engine, "connect", _set_up_reader)
+            self._engine = _engine(self.path)
+            # Readers are connected when first needed and stay so. SQLAlchemy's pool would do, but borrowing from it costs
+            # twice what a look-up does.
+            self._readers: list[Connection] = []
+            self._free = threading.BoundedSemaphore(READERS)
             try:
-                self._writing = self._write_engine.connect()
+                self._writing = self._engine.connect()
                 self._prepare(self._writing)
             except DBAPIError as error:
                 raise _refusal(self.path, error) from error
-            self.sql = Statements(self._write_engine.dialect)
+            self.sql = Statements(self._engine.dialect)
             self._writer = Writer(
                 self._writing,
                 Transaction(self._writing, self.sql, clock),
@@ -147,20 +141,30 @@ class Store:
         Raises:
             CallError: STORE_FAILED; SERVER_BUSY when all readers were busy for 2 s.
         """
-        try:
-            with self._read_engine.connect() as connection:
-                return connection.exec_driver_sql(statement, parameters).all()
-        except PoolTimeoutError:
+        if self._writing is None:
+            raise closed()
+        if not self._free.acquire(timeout=READ_WAIT):
             raise CallError(
                 Status.RESOURCE_EXHAUSTED,
                 "SERVER_BUSY",
                 "too many reads wait already; try again shortly",
                 retry=Retry.NOT_PROCESSED,
                 retry_after_ms=500,
-            ) from None
+            )
+        try:
+            try:
+                reader = self._readers.pop()
+            except IndexError:
+                reader = _set_up_reader(self._engine.connect())
+            try:
+                return reader.exec_driver_sql(statement, parameters).all()
+            finally:
+                self._readers.append(reader)
         except DBAPIError as error:
             log.error("a read of the store failed: %s", error.orig)
             raise store_error(error) from error
+        finally:
+            self._free.release()
 
     def one(self, statement: str, *parameters: Any) -> Sequence[Any] | None:
         """The first row of one SELECT, if any; raises as ``rows`` does."""
@@ -190,15 +194,18 @@ class Store:
             return True
         if not self._writer.close(timeout):
             return False
-        # Readers first: the last connection to close must be the one that may checkpoint.
-        self._read_engine.dispose()
+        # Readers first, and for good: the last connection to close must be the one that may checkpoint.
+        for _ in range(READERS):
+            if not self._free.acquire(timeout=timeout):
+                return False
+        while self._readers:
+            self._readers.pop().close()
         try:
             self._writing.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         except DBAPIError as error:
             log.warning("the log stays beside the database, the next start folds it in: %s", error.orig)
         self._writing.close()
         self._writing = None
-        self._write_engine.dispose()
         os.close(self._lock)
         return True
 
@@ -240,24 +247,23 @@ class Store:
             log.info("SQLite %s: one thread writes and checkpoints, as its log needs", sqlite3.sqlite_version)
 
 
-def _engine(path: Path, **pool: Any) -> Engine:
+def _engine(path: Path) -> Engine:
     return create_engine(
         URL.create("sqlite", database=str(path)),
+        poolclass=NullPool,
         # Transactions are begun and ended by statements of ours; the driver's own idea of when to begin one is out of
         # the way.
         isolation_level="AUTOCOMMIT",
         connect_args={"check_same_thread": False, "cached_statements": 512},
         hide_parameters=True,  # they are passwords' hashes and people's messages; errors end in logs
         skip_autocommit_rollback=True,
-        **pool,
     )
 
 
-def _set_up_reader(connection: sqlite3.Connection, record: object) -> None:
-    connection.execute("PRAGMA query_only = ON")
-    connection.execute("PRAGMA busy_timeout = 2000")
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
-    connection.execute("PRAGMA cell_size_check = ON")
+def _set_up_reader(connection: Connection) -> Connection:
+    for pragma in ("query_only = ON", "busy_timeout = 2000", "wal_autocheckpoint = 0", "cell_size_check = ON"):
+        connection.exec_driver_sql(f"PRAGMA {pragma}")
+    return connection
 
 
 def _claim(path: Path) -> int:

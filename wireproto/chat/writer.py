@@ -23,7 +23,7 @@ from wireproto.chat.transaction import Key, Transaction
 from wireproto.errors import CallError
 from wireproto.status import Retry, Status
 
-__all__ = ["Job", "Writer", "is_fatal", "store_error"]
+__all__ = ["Job", "Writer", "closed", "is_fatal", "store_error"]
 
 log = logging.getLogger("wireproto.chat.store")
 
@@ -160,7 +160,7 @@ class Writer:
         if self._failed is not None:
             raise self._failed
         if self._closed:
-            raise _unavailable("the store is closed; the server is shutting down", Retry.NOT_PROCESSED)
+            raise closed()
         if self._queue.qsize() >= MAX_WAITING:
             raise CallError(
                 Status.RESOURCE_EXHAUSTED,
@@ -213,10 +213,7 @@ class Writer:
                 self._checkpoint()
         # A job that was queued behind the end is refused rather than left hanging.
         while not self._queue.empty():
-            self._refuse(
-                self._taken([self._queue.get()]),
-                _unavailable("the store is closed; the server is shutting down", Retry.NOT_PROCESSED),
-            )
+            self._refuse(self._taken([self._queue.get()]), closed())
 
     def _taken(self, jobs: list[Job[Any]]) -> list[Job[Any]]:
         """The jobs somebody still waits for, behind the acknowledgements that are due."""
@@ -359,6 +356,11 @@ def store_error(error: BaseException) -> BaseException:
     if code == 0:
         return error
     return _unavailable("the server's store failed; its log says why", Retry.MAYBE_PROCESSED)
+
+
+def closed() -> CallError:
+    """What a call is told that comes after the store was closed."""
+    return _unavailable("the store is closed; the server is shutting down", Retry.NOT_PROCESSED)
 
 
 def _unavailable(text: str, retry: Retry) -> CallError:
