@@ -132,10 +132,11 @@ def pool_for(files: Iterable[FileDescriptorProto]) -> DescriptorPool:
     owners: dict[str, str] = {}
     for file in files:
         for symbol in _symbols(file):
-            owner = owners.setdefault(symbol, file.name)
+            full_name = f"{file.package}.{symbol}"
+            owner = owners.setdefault(full_name, file.name)
             if owner != file.name:
                 raise DeclarationError(
-                    f"{file.package}.{symbol} is in {owner} and in {file.name}; "
+                    f"{full_name} is in {owner} and in {file.name}; "
                     "declare these methods in one service, or give the services different packages"
                 )
         pool.AddSerializedFile(file.SerializeToString())

@@ -1,0 +1,72 @@
+"""A failed call as ``google.rpc.Status``, which is how gRPC's stock clients read more than a code and a sentence.
+
+The reason and the retry advice travel in ``google.rpc.ErrorInfo``, how long to wait in ``google.rpc.RetryInfo`` as
+well: some clients obey it by themselves. Needs the package googleapis-common-protos, which the extra ``grpc`` brings.
+"""
+
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status as RpcStatus
+
+from wireproto.errors import CallError
+from wireproto.status import Retry, Status
+
+__all__ = ["DOMAIN", "MAX_MESSAGE", "from_rpc_status", "to_rpc_status"]
+
+DOMAIN = "wireproto"
+"""``ErrorInfo.domain``: whose reasons these are."""
+
+MAX_MESSAGE = 1024
+"""Bytes of UTF-8 of a message; longer ones are cut. It travels twice, once with three characters for most bytes, and
+clients take no more than 8 KiB of trailers."""
+
+_U32_MAX = 0xFFFF_FFFF
+
+
+def to_rpc_status(error: CallError) -> RpcStatus:
+    """``error`` as stock clients read it. Never fails: what cannot be said is cut or left out."""
+    text = error.message.encode("utf-8", "backslashreplace")[:MAX_MESSAGE].decode("utf-8", "ignore")
+    made = RpcStatus(code=int(error.status or Status.UNKNOWN), message=text)
+    info = ErrorInfo(reason=error.reason, domain=DOMAIN)
+    info.metadata["retry"] = error.retry.name
+    if error.retry_after_ms > 0:
+        after = min(error.retry_after_ms, _U32_MAX)
+        info.metadata["retry_after_ms"] = str(after)
+        made.details.add().Pack(info)
+        advice = RetryInfo()
+        advice.retry_delay.FromMilliseconds(after)
+        made.details.add().Pack(advice)
+    else:
+        made.details.add().Pack(info)
+    return made
+
+
+def from_rpc_status(received: RpcStatus) -> CallError:
+    """The error that ``to_rpc_status`` was given, but for a message that was cut.
+
+    What others than this package have made is read as far as it can be: a code that is none of the seventeen is
+    UNKNOWN, an ``ErrorInfo`` of another domain gives its reason and no retry advice.
+    """
+    status = Status(received.code) if received.code in _ERRORS else Status.UNKNOWN
+    reason, retry, after = "", Retry.NEVER, 0
+    for detail in received.details:
+        info, advice = ErrorInfo(), RetryInfo()
+        # A detail that cannot be unpacked, or is of a type that is not known here, says nothing; Unpack looks at the
+        # type first, and its bytes were written by the peer.
+        try:
+            if detail.Unpack(info):
+                reason = info.reason
+                if info.domain == DOMAIN:
+                    retry = Retry.__members__.get(info.metadata.get("retry", ""), Retry.NEVER)
+                    after = _milliseconds(info.metadata.get("retry_after_ms", "")) or after
+            elif detail.Unpack(advice):
+                after = after or max(0, min(advice.retry_delay.ToMilliseconds(), _U32_MAX))
+        except ValueError:
+            continue
+    return CallError(status, reason, received.message, retry=retry, retry_after_ms=after)
+
+
+_ERRORS = frozenset(int(status) for status in Status) - {Status.OK}
+
+
+def _milliseconds(text: str) -> int:
+    return min(int(text), _U32_MAX) if text.isascii() and text.isdigit() and len(text) <= 10 else 0

@@ -1,0 +1,111 @@
+"""HTTP/2 headers as a call's ``Metadata``, under the rules that the TCP door has for its metadata block."""
+
+from collections.abc import Iterable
+
+from wireproto.errors import CallError
+from wireproto.metadata import EMPTY, Metadata
+from wireproto.status import Status
+
+__all__ = ["CREDIT_HEADER", "VERSION_HEADER", "read_headers"]
+
+VERSION_HEADER = "wireproto-version"
+"""Which version of the service the call is written in; the newest without it."""
+
+CREDIT_HEADER = "wireproto-credit"
+"""What a stream's source is told as the initial credit; 64 without it."""
+
+_BINARY = "-bin"
+
+# What HTTP/2, gRPC and its libraries send by themselves: no caller's business.
+_TRANSPORT = frozenset({"accept-encoding", "content-type", "te", "user-agent"})
+_TRANSPORT_PREFIXES = ("grpc-", ":")
+
+_U32_MAX = 0xFFFF_FFFF
+_FIELD, _NAMED, _NUMBER = 3, 4, 7
+"""Bytes of a metadata block beside the value: of a field, of an entry beside its name, and all of a number's."""
+
+
+def read_headers(
+    headers: Iterable[tuple[str, str | bytes]], deadline_ms: int | None, most: int
+) -> tuple[Metadata, int | None]:
+    """What the headers say of a call, and the service version they ask for.
+
+    Args:
+        headers: names in lower case; values are bytes where the name ends in ``-bin``.
+        deadline_ms: what was left of the deadline when the call came, or None.
+        most: bytes that the same metadata may have as a block on the TCP door.
+
+    Raises:
+        CallError: BAD_METADATA, METADATA_TOO_LARGE or UNSUPPORTED_VERSION, as over TCP.
+    """
+    found: dict[str, str | bytes] = {}
+    size = 0
+    for name, value in headers:
+        if name in _TRANSPORT or name.startswith(_TRANSPORT_PREFIXES):
+            continue
+        if name.endswith(_BINARY):
+            name = name[: -len(_BINARY)]
+            if isinstance(value, bytes) and name != "idempotency-key":
+                try:
+                    value = value.decode()  # an entry that is not ASCII: gRPC has no other way to send it
+                except UnicodeDecodeError:
+                    continue  # some proxy's own; on the TCP door there is no such thing
+        if name in found:
+            raise _bad(f"{name} is there twice")
+        found[name] = value
+        size += _NAMED + len(name) + len(value if isinstance(value, bytes) else value.encode())
+    if not found:
+        return (EMPTY if deadline_ms is None else Metadata(deadline_ms=deadline_ms)), None
+    version = found.pop(VERSION_HEADER, None)
+    if version is not None:
+        size -= _NAMED + len(VERSION_HEADER) + len(version)  # in the handshake, over TCP
+    credit = found.pop(CREDIT_HEADER, None)
+    if credit is not None:
+        size += _NUMBER - _NAMED - len(CREDIT_HEADER) - len(credit)
+    own = {}
+    for name in ("traceparent", "authorization", "idempotency-key"):
+        value = found.pop(name, "")
+        own[name] = value
+        if value:
+            size += _FIELD - _NAMED - len(name)
+    if deadline_ms is not None:
+        size += _NUMBER
+    if size > most:
+        raise CallError(
+            Status.RESOURCE_EXHAUSTED,
+            "METADATA_TOO_LARGE",
+            f"the request has {size} bytes of metadata; at most {most} are accepted",
+        )
+    key = own["idempotency-key"]
+    key = key.encode() if isinstance(key, str) else key
+    if len(key) > 64:
+        raise _bad(f"idempotency_key has {len(key)} bytes and not 1 to 64")
+    entries = {}
+    for name, value in found.items():
+        if not 1 <= len(name) <= 64:
+            raise _bad("an entry's name is not 1 to 64 characters of a-z 0-9 . _ -")
+        entries[name] = _text(value)
+    metadata = Metadata(
+        deadline_ms=deadline_ms,
+        traceparent=_text(own["traceparent"]),
+        authorization=_text(own["authorization"]),
+        idempotency_key=key,
+        credit=None if credit is None else _number(CREDIT_HEADER, credit),
+        entries=entries,
+    )
+    return metadata, None if version is None else _number(VERSION_HEADER, version)
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+
+
+def _number(name: str, value: str | bytes) -> int:
+    text = _text(value)
+    if not (text.isascii() and text.isdigit() and len(text) <= 10) or int(text) > _U32_MAX:
+        raise _bad(f"{name} is not a number from 0 to {_U32_MAX}")
+    return int(text)
+
+
+def _bad(problem: str) -> CallError:
+    return CallError(Status.INVALID_ARGUMENT, "BAD_METADATA", f"the metadata cannot be read: {problem}")
