@@ -356,6 +356,7 @@ def test_shutdown_finishes_what_is_in_flight(
     assert going.last_call_id == blocked
     ended = peer.expect(ErrorReceived)
     assert (ended.call_id, ended.error.status) == (feeding, Status.UNAVAILABLE)
+    assert ended.error.retry is Retry.MAYBE_PROCESSED
     assert stage.feed("s").was_closed.wait(10)
     assert peer.connection.state is State.DRAINING
     # A request that crosses GOAWAY; the core would not let us send one now.

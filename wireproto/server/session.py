@@ -580,7 +580,10 @@ class Session:
                 self.connection.send_goaway(error)
             for call in list((self._calls or {}).values()):
                 if call.stream is not None:
-                    self._expire_locked(call, error)
+                    # It has run, whatever it sent: unlike a call that comes after GOAWAY it is not "not processed".
+                    self._expire_locked(
+                        call, CallError(error.status, error.reason, error.message, retry=Retry.MAYBE_PROCESSED)
+                    )
             self.flush_locked()
             self._settle_down_locked()
 
