@@ -1,0 +1,323 @@
+"""The vectors in ``tests/vectors`` and the code agree, in both directions."""
+
+import enum
+import json
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.peers import OFFERS, Pair, attempt, drain, greeted, in_call, in_stream, opened, plain, started
+from tests.vectors import messages
+from wireproto import codecs
+from wireproto.connection import Connection
+from wireproto.errors import CallError, DecodeError, HandshakeError, RemoteProtocolError
+from wireproto.events import (
+    CancelReceived,
+    ConnectionEnded,
+    CreditReceived,
+    EndReceived,
+    ErrorReceived,
+    Event,
+    GoAwayReceived,
+    HelloReceived,
+    ItemReceived,
+    PingReceived,
+    PongReceived,
+    RequestReceived,
+    ResponseReceived,
+    WelcomeReceived,
+)
+from wireproto.frame import KINDS, PREAMBLE, Kind, unpack
+from wireproto.handshake import Hello, Welcome, negotiate
+from wireproto.limits import Limits
+from wireproto.metadata import Metadata, pack_metadata, unpack_metadata
+from wireproto.schema import Field, Message, Scalar, fields
+from wireproto.status import Retry, Status
+
+VECTORS = Path(__file__).parent / "vectors"
+Vector = dict[str, Any]
+
+
+def load(name: str) -> Any:
+    return json.loads((VECTORS / name).read_text())
+
+
+def each(vectors: list[Vector]) -> pytest.MarkDecorator:
+    """Run a test once for each of the vectors."""
+    return pytest.mark.parametrize(
+        "vector", vectors, ids=[f"{v.get('codec', '')} {v['name']}".strip() for v in vectors]
+    )
+
+
+# Conversations: each step is sent by one side, as what it means, and reported by the other as that.
+
+
+def error_of(means: Vector, kind: type[CallError] = CallError) -> CallError:
+    return kind(
+        Status[means["status"]],
+        means["reason"],
+        means["message"],
+        retry=Retry[means["retry"]],
+        retry_after_ms=means["retry_after_ms"],
+    )
+
+
+def metadata_of(means: Vector) -> Metadata:
+    values = dict(means)
+    if "idempotency_key" in values:
+        values["idempotency_key"] = bytes.fromhex(values["idempotency_key"])
+    return Metadata(**values)
+
+
+def hello_of(means: Vector) -> Hello:
+    values = {name: value for name, value in means.items() if name != "kind"}
+    values["codecs"] = tuple((number, name) for number, name in values["codecs"])
+    return Hello(**{**values, "digests": dict(values["digests"])})
+
+
+def welcome_of(means: Vector) -> Welcome:
+    return Welcome(**{name: value for name, value in means.items() if name != "kind"})
+
+
+def send(side: Connection, means: Vector) -> None:
+    """Let ``side`` send what a step means."""
+    kind, call_id = means["kind"], means.get("call_id", 0)
+    payload = bytes.fromhex(means.get("payload", ""))
+    metadata = metadata_of(means.get("metadata", {}))
+    ways: dict[str, Callable[[], object]] = {
+        "HELLO": lambda: side.send_hello(hello_of(means)),
+        "WELCOME": lambda: side.send_welcome(welcome_of(means)),
+        "REQUEST": lambda: side.send_request(means["opcode"], payload, pack_metadata(metadata), credit=metadata.credit),
+        "RESPONSE": lambda: side.send_response(call_id, payload),
+        "ITEM": lambda: side.send_item(call_id, payload),
+        "END": lambda: side.send_end(call_id),
+        "ERROR": lambda: side.send_error(call_id, error_of(means)) if call_id else side.refuse(error_of(means)),
+        "CANCEL": lambda: side.send_cancel(call_id),
+        "CREDIT": lambda: side.send_credit(call_id, means["amount"]),
+        "PING": lambda: side.send_ping(bytes.fromhex(means["data"])),
+        "PONG": lambda: None,  # it was queued when the PING came
+        "GOAWAY": lambda: side.send_goaway(error_of(means)),
+    }
+    ways[kind]()
+
+
+def event_of(means: Vector, *, handshaking: bool) -> Event:
+    """The event that the other side must report."""
+    kind, call_id = means["kind"], means.get("call_id", 0)
+    payload = bytes.fromhex(means.get("payload", ""))
+    final = HandshakeError if handshaking else CallError
+    ways: dict[str, Callable[[], Event]] = {
+        "HELLO": lambda: HelloReceived(hello_of(means)),
+        "WELCOME": lambda: WelcomeReceived(welcome_of(means)),
+        "REQUEST": lambda: RequestReceived(call_id, means["opcode"], metadata_of(means.get("metadata", {})), payload),
+        "RESPONSE": lambda: ResponseReceived(call_id, means["opcode"], payload),
+        "ITEM": lambda: ItemReceived(call_id, payload),
+        "END": lambda: EndReceived(call_id),
+        "ERROR": lambda: (
+            ConnectionEnded(error_of(means, final)) if means.get("final") else ErrorReceived(call_id, error_of(means))
+        ),
+        "CANCEL": lambda: CancelReceived(call_id),
+        "CREDIT": lambda: CreditReceived(call_id, means["amount"]),
+        "PING": lambda: PingReceived(bytes.fromhex(means["data"])),
+        "PONG": lambda: PongReceived(bytes.fromhex(means["data"])),
+        "GOAWAY": lambda: GoAwayReceived(means["last_call_id"], error_of(means)),
+    }
+    return ways[kind]()
+
+
+CONVERSATIONS: list[Vector] = load("conversations.json")
+
+
+@each(CONVERSATIONS)
+def test_conversations_are_spoken_and_understood(vector: Vector) -> None:
+    """Each side sends exactly these bytes for what they mean, and the other reports exactly that."""
+    pair = started()
+    for number, step in enumerate(vector["steps"]):
+        sender = pair.client if step["from"] == "client" else pair.server
+        wire = bytes.fromhex(step["hex"])
+        send(sender, step["means"])
+        assert sender.data_to_send() == wire
+        receiver = pair.other(sender)
+        receiver.receive_data(wire)
+        expected = [] if step["means"].get("dropped") else [event_of(step["means"], handshaking=number == 1)]
+        assert [plain(event) for event in drain(receiver)] == [plain(event) for event in expected]
+
+
+@each(CONVERSATIONS)
+def test_conversations_show_what_their_frames_say(vector: Vector) -> None:
+    """Every step is one frame, of the kind, call and opcode it is said to be."""
+    for number, step in enumerate(vector["steps"]):
+        wire, means = bytes.fromhex(step["hex"]), step["means"]
+        assert wire.startswith(PREAMBLE) is (number < 2)
+        frame = unpack(wire.removeprefix(PREAMBLE))
+        assert Kind(frame.kind).name == means["kind"]
+        assert (frame.call_id, frame.opcode) == (means.get("call_id", 0), means.get("opcode", 0))
+
+
+def test_conversations_have_every_kind() -> None:
+    """Every kind is in some conversation."""
+    steps = [step for vector in CONVERSATIONS for step in vector["steps"]]
+    assert {Kind[step["means"]["kind"]] for step in steps} == KINDS
+
+
+def test_refusals_say_what_negotiation_says() -> None:
+    """The refused handshakes are what this server answers to those HELLOs."""
+    refused = [vector for vector in CONVERSATIONS if vector["steps"][1]["means"].get("final")]
+    assert len(refused) == 3
+    for vector in refused:
+        hello = hello_of(vector["steps"][0]["means"])
+        with pytest.raises(HandshakeError) as caught:
+            negotiate(hello, OFFERS, Limits(), "")
+        assert plain(caught.value) == plain(error_of(vector["steps"][1]["means"], HandshakeError))
+
+
+AFTER: dict[str, Callable[[], Pair]] = {
+    "start": started,
+    "greeting": greeted,
+    "open": opened,
+    "unary call": in_call,
+    "stream": in_stream,
+}
+
+
+@each(load("invalid.json"))
+def test_invalid_bytes_end_the_connection(vector: Vector) -> None:
+    """The receiver ends the connection for this reason."""
+    pair = AFTER[vector["after"]]()
+    receiver = pair.client if vector["to"] == "client" else pair.server
+    receiver.receive_data(bytes.fromhex(vector["hex"]))
+    *_, last = drain(receiver)
+    assert isinstance(last, ConnectionEnded)
+    assert isinstance(last.error, RemoteProtocolError)
+    assert last.error.reason == vector["reason"]
+
+
+@each(load("metadata.json"))
+def test_metadata_are_read_and_written_so(vector: Vector) -> None:
+    """A block means this, or fails its call like this."""
+    block = bytes.fromhex(vector["hex"])
+    got = attempt(unpack_metadata, block)
+    if isinstance(got, Metadata):
+        expected = metadata_of(vector["means"])
+        assert got == expected
+        assert (pack_metadata(expected) == block) is vector.get("canonical", True)
+    else:
+        assert isinstance(got, CallError)
+        assert (got.status.name, got.reason) == (vector["status"], vector["reason"])
+
+
+# Codecs.
+
+CODECS: dict[str, Any] = load("codecs.json")
+CLASSES: dict[str, type[Message]] = {cls.__name__: cls for cls in messages.MESSAGES}
+LIMITS = Limits()
+
+
+def to_json(value: object) -> object:
+    """A value of a message, as the vectors write it."""
+    if isinstance(value, Message):
+        return {name: to_json(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, list):
+        return [to_json(item) for item in value]
+    if isinstance(value, dict):
+        return [[to_json(key), to_json(item)] for key, item in value.items()]
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, bool | enum.IntEnum):
+        return value if isinstance(value, bool) else int(value)
+    if isinstance(value, int):
+        return value if abs(value) < 2**53 else str(value)
+    if isinstance(value, float) and (not math.isfinite(value) or str(value) == "-0.0"):
+        return str(value)
+    return value
+
+
+def from_json(field: Field, value: Any) -> object:
+    """The value of a field that the vectors write so."""
+    kind = field.type
+    if kind.key is not None:
+        return {int(key) if kind.key is Scalar.INT else key: one(kind.scalar, kind.cls, item) for key, item in value}
+    if kind.shape == "list":
+        return [one(kind.scalar, kind.cls, item) for item in value]
+    return one(kind.scalar, kind.cls, value)
+
+
+def one(scalar: Scalar, cls: type[Any] | None, value: Any) -> object:
+    if value is None:
+        return None
+    if scalar is Scalar.MESSAGE or scalar is Scalar.ENUM:
+        assert cls is not None
+        return message_of(cls, value) if scalar is Scalar.MESSAGE else cls(value)
+    if scalar is Scalar.DATETIME:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    if scalar is Scalar.BYTES:
+        return bytes.fromhex(value)
+    if scalar is Scalar.FLOAT:
+        return float(value)
+    return int(value) if scalar in (Scalar.INT, Scalar.UINT) else value
+
+
+def message_of(cls: type[Message], value: Vector) -> Message:
+    return cls(**{field.name: from_json(field, value[field.name]) for field in fields(cls) if field.name in value})
+
+
+def test_the_messages_are_those_declared() -> None:
+    """The vectors list fields and enums as this package's classes have them."""
+    declared = {}
+    for cls in messages.MESSAGES:
+        listed = []
+        for field in fields(cls):
+            text = f"{field.name}: {field.type}"
+            if not field.required:
+                text += " = " + ("{}" if field.type.shape == "map" else json.dumps(to_json(field.default)))
+            listed.append(text + (f" (since version {field.since})" if field.since > 1 else ""))
+        declared[cls.__name__] = listed
+    assert CODECS["messages"] == declared
+    assert CODECS["enums"] == {"Color": {member.name: int(member) for member in messages.Color}}
+
+
+@each(CODECS["canonical"])
+@pytest.mark.parametrize("codec", ["pipe", "msgpack", "protobuf"])
+def test_canonical_payloads_are_written_and_read(vector: Vector, codec: str) -> None:
+    """The message is these bytes in each codec, and these bytes are the message."""
+    plan = codecs.get(codec).plan(CLASSES[vector["message"]], vector["version"], LIMITS)
+    message = message_of(CLASSES[vector["message"]], vector["value"])
+    payload = vector[codec].encode() if codec == "pipe" else bytes.fromhex(vector[codec])
+    assert plan.encode(message) == payload
+    # Compared as written, so that not a number equals itself and minus zero is not zero.
+    assert plan.encode(plan.decode(payload)) == payload
+    got = to_json(plan.decode(payload))
+    assert sorted_maps(got) == sorted_maps(to_json(message))
+
+
+def sorted_maps(value: object) -> object:
+    """The same with lists of pairs in one order."""
+    if isinstance(value, dict):
+        return {name: sorted_maps(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return sorted((sorted_maps(item) for item in value), key=repr)
+    return value
+
+
+@each(CODECS["accepted"])
+def test_accepted_payloads_are_read(vector: Vector) -> None:
+    """These bytes, which nobody writes, are read as the message."""
+    plan = codecs.get(vector["codec"]).plan(CLASSES[vector["message"]], vector["version"], LIMITS)
+    payload = bytes.fromhex(vector["hex"])
+    message = plan.decode(payload)
+    assert message == message_of(CLASSES[vector["message"]], vector["value"])
+    assert plan.encode(message) != payload
+
+
+@each(CODECS["refused"])
+def test_refused_payloads_are_no_message(vector: Vector) -> None:
+    """These bytes are a DecodeError."""
+    plan = codecs.get(vector["codec"]).plan(CLASSES[vector["message"]], vector["version"], LIMITS)
+    with pytest.raises(DecodeError):
+        plan.decode(bytes.fromhex(vector["hex"]))
