@@ -5,55 +5,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from wireproto.protos import pool_for, service_file
+from wireproto.protos.reflected import ALPHA, STABLE, reflection_pool
 from wireproto.schema import Service
 from wireproto.server.gateway.pool import Pool
 
-__all__ = ["Standard", "descriptors"]
-
-_ALPHA, _STABLE = "grpc.reflection.v1alpha", "grpc.reflection.v1"
+__all__ = ["Standard"]
 
 PATIENCE = 1.0
 """Seconds that telling the watchers of the health may take; one that reads nothing must not hold the shutdown up."""
-
-
-def descriptors(services: Sequence[Service]) -> DescriptorPool:
-    """A pool of its own with everything a gateway serves: what reflection answers from.
-
-    Raises:
-        DeclarationError: two services define the same name.
-    """
-    alpha = FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
-    return pool_for(
-        [
-            *(service_file(service) for service in services),
-            FileDescriptorProto.FromString(health_pb2.DESCRIPTOR.serialized_pb),
-            alpha,
-            _stable(alpha),
-        ]
-    )
-
-
-def _stable(alpha: FileDescriptorProto) -> FileDescriptorProto:
-    """Reflection's file of version 1, which the package lacks: that of v1alpha under another name, says its spec."""
-    made = FileDescriptorProto()
-    made.CopyFrom(alpha)
-    made.name = "grpc/reflection/v1/reflection.proto"
-    made.package = _STABLE
-    for message in made.message_type:
-        for field in message.field:
-            if field.type_name:
-                field.type_name = field.type_name.replace(f".{_ALPHA}.", f".{_STABLE}.")
-    for service in made.service:
-        for method in service.method:
-            method.input_type = method.input_type.replace(f".{_ALPHA}.", f".{_STABLE}.")
-            method.output_type = method.output_type.replace(f".{_ALPHA}.", f".{_STABLE}.")
-    return made
 
 
 class Standard:
@@ -70,8 +32,9 @@ class Standard:
 
     def __init__(self, services: Sequence[Service], streams: Pool) -> None:
         names = [*(service.full_name for service in services), health.SERVICE_NAME]
-        reflected = [*names, *(f"{package}.ServerReflection" for package in (_ALPHA, _STABLE))]
-        self._reflection = reflection.ReflectionServicer(reflected, pool=descriptors(services))
+        reflected = [*names, *(f"{package}.ServerReflection" for package in (ALPHA, STABLE))]
+        pool = reflection_pool(services, health_pb2.DESCRIPTOR.serialized_pb, reflection_pb2.DESCRIPTOR.serialized_pb)
+        self._reflection = reflection.ReflectionServicer(reflected, pool=pool)
         self._health = health.HealthServicer()
         for name in names:
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -94,8 +57,8 @@ class Standard:
                 request_deserializer=health_pb2.HealthCheckRequest.FromString,
                 response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
             ),
-            f"/{_ALPHA}.ServerReflection/ServerReflectionInfo": reflect,
-            f"/{_STABLE}.ServerReflection/ServerReflectionInfo": reflect,
+            f"/{ALPHA}.ServerReflection/ServerReflectionInfo": reflect,
+            f"/{STABLE}.ServerReflection/ServerReflectionInfo": reflect,
         }
 
     def leave(self) -> None:
