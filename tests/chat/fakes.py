@@ -92,7 +92,7 @@ class Chat:
 
     def __init__(self, path: Path, clock: Clock, *, passwords: Passwords | None = None) -> None:
         self.clock = clock
-        self.fatal: list[BaseException] = []
+        self.fatal: list[OSError] = []
         self.app: ChatApp = open_chat(
             str(path), clock=clock, passwords=passwords or Passwords(hasher=QUICK), on_fatal=self.fatal.append
         )

@@ -135,10 +135,16 @@ class ChatApp:
         name = request.username
         check_name(name)
         sessions = self._sessions
+
+        def sign_in(identity: ChatIdentity) -> None:
+            # A caller who stopped waiting does not know that it worked, and would be told ALREADY_SIGNED_IN next.
+            if not context.cancelled:
+                context.sign_in(identity)
+
         if request.token:
 
             def resumed(account_id: int, token_hash: bytes, created_at: int, used_at: int) -> None:
-                context.sign_in(sessions.hold(name, account_id, token_hash, created_at, used_at))
+                sign_in(sessions.hold(name, account_id, token_hash, created_at, used_at))
 
             return self._store.submit(ResumeSession(name, request.token, signed_in=resumed))
 
@@ -155,7 +161,7 @@ class ChatApp:
             new_hash = passwords.hash(password) if passwords.is_old(stored) else None
 
             def opened(token_hash: bytes, created_at: int) -> None:
-                context.sign_in(sessions.hold(name, account_id, token_hash, created_at, created_at))
+                sign_in(sessions.hold(name, account_id, token_hash, created_at, created_at))
 
             self._store.submit(OpenSession(answer, account_id, old_hash=stored, new_hash=new_hash, signed_in=opened))
 
@@ -246,7 +252,7 @@ def open_chat(
     store_url: str | None = None,
     *,
     minimum_password: int = 12,
-    on_fatal: Callable[[BaseException], None] | None = None,
+    on_fatal: Callable[[OSError], None] | None = None,
     clock: Callable[[], float] = time.time,
     passwords: Passwords | None = None,
 ) -> ChatApp:
@@ -270,7 +276,9 @@ def open_chat(
 
     def fatal(error: BaseException) -> None:
         if on_fatal is not None:
-            on_fatal(error)
+            cause = getattr(error, "orig", None) or error
+            name = getattr(cause, "sqlite_errorname", type(cause).__name__)
+            on_fatal(OSError(f"the store {store.path} failed ({cause}, {name}); check its disk, then start again"))
 
     streams = Streams()
     passwords = passwords or Passwords(minimum=minimum_password)

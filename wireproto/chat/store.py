@@ -106,8 +106,8 @@ class Store:
         try:
             _make_private(self.path)
             self._engine = _engine(self.path)
-            # Readers are connected when first needed and stay so. SQLAlchemy's pool would do, but borrowing from it costs
-            # twice what a look-up does.
+            # Readers are connected when first needed and stay so. SQLAlchemy's pool would do, but
+            # borrowing from it costs twice what a look-up does.
             self._readers: list[Connection] = []
             self._free = threading.BoundedSemaphore(READERS)
             try:
