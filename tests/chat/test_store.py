@@ -327,3 +327,13 @@ def test_close_finishes_what_waits(store_path: Path, clock: Clock) -> None:
     ]
     chat.close()
     assert [answer.result(WAIT).sequence for answer in answers] == list(range(1, 501))
+
+
+def test_a_link_does_not_get_round_the_lock(chat: Chat, store_path: Path, tmp_path: Path, clock: Clock) -> None:
+    """A store that is open is refused by any other name, too."""
+    (tmp_path / "link.db").symlink_to(store_path)
+    (tmp_path / "directory").symlink_to(store_path.parent)
+    for name in (tmp_path / "link.db", tmp_path / "directory" / "chat.db"):
+        with pytest.raises(ConfigError, match="in use by process"):
+            Chat(name, clock)
+    chat.account("ann")

@@ -325,3 +325,28 @@ def test_the_log_is_copied_into_the_database(store_path: Path, clock: Clock, mon
     assert log < 60 * 20 * 4096 < store_path.stat().st_size * 100
     assert store_path.stat().st_size > 200_000
     chat.close()
+
+
+def test_a_stream_that_cannot_be_woken_harms_nobody(chat: Chat, caplog: pytest.LogCaptureFixture) -> None:
+    """An exception from a wake is logged; the send is answered and the writer goes on."""
+    ann = chat.account("ann")
+    reader = chat.receive(ann)
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    reader.stream.wake = broken
+    assert [chat.send(ann, "ann", str(i)).sequence for i in range(3)] == [1, 2, 3]
+    assert "could not be woken" in caplog.text
+    reader.close()
+
+
+def test_a_writer_that_breaks_refuses_instead_of_hanging(store_path: Path, clock: Clock) -> None:
+    """Whatever goes wrong in the writer itself, every job is answered and the owner is told."""
+    chat = Chat(store_path, clock)
+    ann = chat.account("ann")
+    chat.app._store._writer._attempt = lambda jobs: []  # type: ignore[method-assign]
+    for _ in range(2):
+        assert chat.refused(SEND_MESSAGE, SendMessageRequest(recipient="ann", text="x"), ann).reason == "STORE_FAILED"
+    chat.close()
+    assert len(chat.fatal) == 1

@@ -15,6 +15,7 @@ __all__ = [
     "DELETE_ACCOUNT",
     "LOG_IN",
     "LOG_OUT",
+    "PAGE_LIMIT",
     "POP_UNDELIVERED",
     "RECEIVE_MESSAGES",
     "SEND_MESSAGE",

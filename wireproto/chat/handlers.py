@@ -207,8 +207,7 @@ class ChatApp:
         caller = self._caller(context)
 
         def ended() -> None:
-            self._sessions.end(lambda identity: identity.token_hash == caller.token_hash)
-            caller.revoke()
+            self._sessions.end(caller.token_hash)
             context.sign_out()
             self._streams.wake(caller.account_id)
 
@@ -224,7 +223,7 @@ class ChatApp:
             )
 
         def ended() -> None:
-            self._sessions.end(lambda identity: identity.account_id == caller.account_id)
+            self._sessions.end_all(caller.account_id)
             context.sign_out()
             self._streams.wake(caller.account_id)
 

@@ -24,8 +24,12 @@ MAILBOX_MESSAGES = 10_000
 MAILBOX_BYTES = 64 * 1024 * 1024
 """... and bytes of their texts."""
 
-PAGE_BYTES = 192 * 1024
-"""What the texts of one page may come to in the worst codec, pipe, which writes some characters as four."""
+PAGE_BYTES = 60_000
+"""What one page may come to: it fits a frame of 64 KiB, and with it every client that took the message's sender. A page
+that the client refused would be lost, for it is acknowledged already."""
+
+MESSAGE_BYTES = 160
+"""... counting this much for what is not text, and each byte of text as four, which is what pipe makes of some."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -121,7 +125,7 @@ class Pop(Job[PopUndeliveredResponse]):
             tx.flush()
             room = PAGE_BYTES
             for row in tx.rows(tx.sql.messages_after, box.account_id, box.acked, self._limit):
-                room -= 4 * len(row[3])
+                room -= MESSAGE_BYTES + 4 * len(row[3])
                 if page and room < 0:
                     break
                 page.append(row)

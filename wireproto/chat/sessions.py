@@ -134,14 +134,24 @@ class Sessions:
             except CallError:
                 pass  # a store that is busy now is told at the next use
 
-    def end(self, which: "Callable[[ChatIdentity], bool]") -> None:
-        """Revoke every identity of which ``which`` is true; called once the store has forgotten their sessions."""
+    def end(self, token_hash: bytes) -> None:
+        """Revoke a session's identity; called once the store has forgotten the session."""
+        with self._lock:
+            self._ended += 1
+            self._revoke_locked(self._held.get(token_hash))
+
+    def end_all(self, account_id: int) -> None:
+        """Revoke the identities of all sessions of an account; called once the store has forgotten them."""
         with self._lock:
             self._ended += 1
             for identity in list(self._held.values()):
-                if which(identity):
-                    identity.revoke()
-                    self._recent.pop(identity.token_hash, None)
+                if identity.account_id == account_id:
+                    self._revoke_locked(identity)
+
+    def _revoke_locked(self, identity: ChatIdentity | None) -> None:
+        if identity is not None:
+            identity.revoke()
+            self._recent.pop(identity.token_hash, None)
 
     def _find(self, token_hash: bytes) -> ChatIdentity | None:
         while True:
@@ -149,7 +159,7 @@ class Sessions:
             row = self._store.one(self._store.sql.session_by_hash, token_hash)
             if row is None:
                 # One that we made below, after its session's end had been told to all that were held then.
-                self.end(lambda identity: identity.token_hash == token_hash)
+                self.end(token_hash)
                 return None
             account_id, name, created_at, used_at = row
             identity = self.hold(name, account_id, token_hash, created_at, used_at)

@@ -99,7 +99,8 @@ class Store:
         on_arrival: Callable[[dict[int, int]], None],
         on_fatal: Callable[[BaseException], None],
     ) -> None:
-        self.path = path_of(url)
+        # Links resolved, so that one file has one lock, whatever it is called by.
+        self.path = Path(os.path.realpath(path_of(url)))
         self.clock = clock
         self._lock = _claim(self.path)
         self._writing: Connection | None = None

@@ -208,9 +208,14 @@ class Writer:
                     break
             stopping = any(isinstance(job, _Stop) for job in jobs)
             self._company = len(jobs) > 2
-            self._do(self._taken(jobs))
-            if self._since_checkpoint >= CHECKPOINT_WRITES:
-                self._checkpoint()
+            taken = self._taken(jobs)
+            try:
+                self._do(taken)
+                if self._since_checkpoint >= CHECKPOINT_WRITES:
+                    self._checkpoint()
+            except Exception as error:  # noqa: BLE001 - a writer that dies would leave every later call without an answer
+                self._fail(error)
+                self._refuse([job for job in taken if not job.future.done()], self._failed)
         # A job that was queued behind the end is refused rather than left hanging.
         while not self._queue.empty():
             self._refuse(self._taken([self._queue.get()]), closed())
@@ -265,7 +270,10 @@ class Writer:
             else:
                 job.future.set_result(result)
         if arrived:
-            self._on_arrival(arrived)
+            try:
+                self._on_arrival(arrived)
+            except Exception:
+                log.exception("a stream could not be woken; please report this")
 
     def _attempt(self, jobs: list[Job[Any]]) -> list[Any]:
         tx = self._tx
@@ -294,7 +302,7 @@ class Writer:
             log.critical("the store has failed, nothing more is written; restart the server", exc_info=error)
             self._on_fatal(error)
 
-    def _refuse(self, jobs: list[Job[Any]], error: BaseException) -> None:
+    def _refuse(self, jobs: list[Job[Any]], error: BaseException | None) -> None:
         for job in jobs:
             job.future.set_exception(error)
 
