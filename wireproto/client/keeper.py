@@ -111,8 +111,7 @@ class Keeper:
                 target=self._keep, args=(self._poll, self._wake), name="wireproto-keeper", daemon=True
             )
             self._thread.start()
-        else:
-            os.eventfd_write(self._wake, 1)
+        os.eventfd_write(self._wake, 1)
 
     def _keep(self, poll: select.epoll, wake: int) -> None:
         """The thread: sleep, serve what woke it, run what was left for it, look at the clocks."""

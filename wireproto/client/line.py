@@ -74,6 +74,7 @@ class Line:
         self._failures = 0
         self._failure: CallError | None = None
         self._links: list[Link] = []  # the one in use is the last; before it those that only finish their calls
+        self._judged: Link | None = None  # the last one that was lost and that the back-off has heard of
         self._closed = threading.Event()
 
     @property
@@ -114,11 +115,11 @@ class Line:
             self._opening.release()
 
     def _open(self, deadline: float | None) -> Link:
-        if self._links:
-            lost = self._links[-1]
-            if lost.useful:
+        if self._links and self._judged is not self._links[-1]:
+            self._judged = self._links[-1]
+            if self._judged.useful:
                 self._backoff.reset()
-            elif self._failure is None:
+            else:
                 self._backoff.failed()
         pause = self._backoff.remaining()
         if deadline is not None and time.monotonic() + pause >= deadline:

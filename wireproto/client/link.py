@@ -498,6 +498,11 @@ class Link(Reception):
 
     # The keeper.
 
+    def _fed(self) -> None:
+        self._pulse.quiet(self._clock())
+        if self._connection.partial_length is not None:
+            self._look_by(self._clock() + LOOK)
+
     def tend(self) -> None:
         with self._lock:
             if self._ended:
@@ -516,7 +521,7 @@ class Link(Reception):
             if pulse.ping_due(now):
                 self._connection.send_ping(_HEARTBEAT)
                 self._transmit()
-            due = pulse.next_look()
+            due = pulse.next_look(now)
             if self._futures:
                 for call in [each for each in self._calls.values() if type(each) is FutureCall]:
                     if call.deadline <= now:

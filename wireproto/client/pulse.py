@@ -21,6 +21,7 @@ class Pulse:
         self._connection = connection
         self._limits = limits
         self._heartbeat = connection.heartbeat_ms / 1000 or math.inf
+        self._patience = max(limits.idle_timeout - self._heartbeat, self._heartbeat)
         self._heard = connection.frames_received
         self._heard_at = now
         self._pinged_at = math.inf
@@ -43,8 +44,7 @@ class Pulse:
         """Why the peer must be taken for dead; "" while it need not. Wants ``quiet`` first."""
         # Counted from the PING, not from the last sign of life: a process that was stopped for an hour has heard
         # nothing either.
-        patience = max(self._limits.idle_timeout - self._heartbeat, self._heartbeat)
-        if now - self._pinged_at < patience:
+        if now - self._pinged_at < self._patience:
             return ""
         return f"nothing was heard for {now - self._heard_at:.0f} s, and a PING was not answered"
 
@@ -86,10 +86,10 @@ class Pulse:
         self._pinged_at = now
         return True
 
-    def next_look(self) -> float:
-        """When silence is to be looked at again."""
+    def next_look(self, now: float) -> float:
+        """When silence is to be looked at again; ``math.inf`` without a heartbeat."""
         if self._pinged_at != math.inf:
-            return self._pinged_at + max(self._limits.idle_timeout - self._heartbeat, self._heartbeat)
+            return min(self._pinged_at + self._patience, now + self._heartbeat)
         return self._heard_at + self._heartbeat
 
 

@@ -70,6 +70,10 @@ class Reception(abc.ABC):
         """Take in what was received (b"" at the end of input, None for nothing) and write what can be written."""
 
     @abc.abstractmethod
+    def _fed(self) -> None:
+        """The keeper has received: look at the clocks in time for what began with that."""
+
+    @abc.abstractmethod
     def _end(self, why: str) -> None:
         """Be over: wake every waiter, then ``_close``. Does nothing the second time."""
 
@@ -243,6 +247,7 @@ class Reception(abc.ABC):
         with self._lock:
             if not self._ended and (writable or not self._led):
                 self._feed(self._receive(socket.MSG_DONTWAIT) if readable and not self._led else None)
+                self._fed()
                 self._rewatch()
 
     @abc.abstractmethod

@@ -1,0 +1,221 @@
+"""A server that does what a test tells it, over real sockets: answer late, wrongly, by halves, or not at all."""
+
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from tests.client.service import ECHO, SERVICE, EchoRequest, EchoResponse
+from wireproto import Address, CallError, Limits, Message, Method, Status, StreamMethod, codecs
+from wireproto.connection import Connection, Role
+from wireproto.events import (
+    NEED_DATA,
+    ConnectionEnded,
+    Event,
+    HelloReceived,
+    PingReceived,
+    PongReceived,
+    RequestReceived,
+)
+from wireproto.frame import Kind, pack, pack_error
+from wireproto.handshake import Hello, Welcome
+
+E = TypeVar("E")
+
+PATIENCE = 20.0
+"""Seconds that a test waits for what must happen."""
+
+Script = Callable[["Peer"], None]
+
+
+class Peer:
+    """The server's side of one connection. One thread, the script's, uses it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(PATIENCE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = sock
+        self.connection = Connection(Role.SERVER)
+        self.hello: Hello | None = None
+        self.answered_pings = True
+
+    def greet(
+        self,
+        *,
+        version: int | None = None,
+        codec: str | None = None,
+        max_frame: int = 1024 * 1024,
+        max_calls: int = 256,
+        heartbeat_ms: int = 0,
+    ) -> "Peer":
+        """Read HELLO and welcome the client."""
+        event = self.event()
+        assert isinstance(event, HelloReceived), event
+        self.hello = event.hello
+        offered = {name: number for number, name in event.hello.codecs}
+        self.connection.send_welcome(
+            Welcome(
+                version=version or event.hello.max_version,
+                codec=offered[codec] if codec else event.hello.codecs[0][0],
+                max_frame=max_frame,
+                max_calls=max_calls,
+                heartbeat_ms=heartbeat_ms,
+                server_name="fake",
+            )
+        )
+        self.flush()
+        return self
+
+    def event(self) -> Event:
+        """The next event, whatever it is."""
+        while (event := self.connection.next_event()) is NEED_DATA:
+            try:
+                data = self.sock.recv(65_536)
+            except ConnectionError:
+                data = b""
+            if data:
+                self.connection.receive_data(data)
+            else:
+                self.connection.receive_eof()
+        return event
+
+    def expect(self, kind: type[E]) -> E:
+        """The next event, PINGs and PONGs aside, which must be of this kind."""
+        while isinstance(event := self.event(), PingReceived | PongReceived):
+            self.flush()
+        assert isinstance(event, kind), event
+        return event
+
+    def request(self) -> RequestReceived:
+        """The next event, which must be a REQUEST."""
+        return self.expect(RequestReceived)
+
+    def serve(self) -> None:
+        """Echo until the client is gone."""
+        while not isinstance(event := self.event(), ConnectionEnded):
+            if isinstance(event, RequestReceived):
+                self.answer(event)
+            self.flush()
+
+    def until_gone(self) -> None:
+        """Read and forget until the client is gone."""
+        while not isinstance(self.event(), ConnectionEnded):
+            self.flush()
+
+    # What to say.
+
+    def flush(self) -> None:
+        if data := self.connection.data_to_send():
+            self.sock.sendall(data)
+
+    def message(self, request: RequestReceived) -> Any:
+        """What a request says."""
+        method = SERVICE.by_opcode[request.opcode]
+        return self._codec().plan(method.request, self.connection.version, Limits()).decode(request.payload)
+
+    def payload(self, method: Method[Any, Any] | StreamMethod[Any, Any], message: Message) -> bytes:
+        plan = self._codec().plan(method.response, self.connection.version, Limits(), request=False)
+        return plan.encode(message)
+
+    def _codec(self) -> codecs.Codec:
+        assert self.hello is not None
+        return codecs.get(dict(self.hello.codecs)[self.connection.codec])
+
+    def answer(self, request: RequestReceived, text: str | None = None) -> None:
+        """Answer an ECHO; with what it says, if not told otherwise."""
+        if text is None:
+            message = self.message(request)
+            assert isinstance(message, EchoRequest)
+            text = message.text
+        self.respond(request, ECHO, EchoResponse(text=text))
+
+    def respond(self, request: RequestReceived, method: Method[Any, Any], message: Message) -> None:
+        self.connection.send_response(request.call_id, self.payload(method, message))
+        self.flush()
+
+    def refuse(self, request: RequestReceived, error: CallError) -> None:
+        self.connection.send_error(request.call_id, error)
+        self.flush()
+
+    def go_away(self, last_call_id: int) -> None:
+        """A GOAWAY as if only the calls up to that one had been accepted."""
+        error = CallError(Status.UNAVAILABLE, "SHUTTING_DOWN", "the server is going down", retry_after_ms=30)
+        body = last_call_id.to_bytes(4, "big") + pack_error(error)
+        self.sock.sendall(pack(Kind.GOAWAY, 0, 0, 0, 0, b"", body))
+
+    def half(self, request: RequestReceived, text: str) -> tuple[bytes, bytes]:
+        """An answer in two halves, to be sent by hand."""
+        message = EchoResponse(text=text)
+        self.connection.send_response(request.call_id, self.payload(ECHO, message))
+        data = self.connection.data_to_send()
+        return data[: len(data) // 2], data[len(data) // 2 :]
+
+
+class FakeServer:
+    """Listens on a port of its own; each connection runs the next script, the last one again and again."""
+
+    def __init__(self, scripts: Sequence[Script]) -> None:
+        self.errors: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
+        self.connections = 0
+        self._scripts = list(scripts)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = Address(*self._listener.getsockname()[:2])
+        self._peers: list[Peer] = []
+        self._threads = [threading.Thread(target=self._accept, name="fake-accept")]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            peer = Peer(sock)
+            script = self._scripts[min(self.connections, len(self._scripts) - 1)]
+            self.connections += 1
+            thread = threading.Thread(target=self._run, args=(script, peer), name="fake-peer")
+            self._peers.append(peer)
+            self._threads.append(thread)
+            thread.start()
+
+    def _run(self, script: Script, peer: Peer) -> None:
+        try:
+            script(peer)
+        except BaseException as error:  # noqa: BLE001 - it is the test's, and is raised by `stop`
+            self.errors.put(error)
+        finally:
+            peer.sock.close()
+
+    def stop_listening(self) -> None:
+        """Refuse connections from now on."""
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)
+        finally:
+            self._listener.close()
+
+    def stop(self) -> None:
+        """Wait for the scripts, and raise what one of them raised."""
+        if self._listener.fileno() >= 0:
+            self.stop_listening()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), "a script does not end"
+        if not self.errors.empty():
+            raise self.errors.get()
+
+
+@contextmanager
+def serving(*scripts: Script) -> Iterator[FakeServer]:
+    """A fake server for the length of a test. The scripts end by themselves, at the latest when the client closes."""
+    server = FakeServer(scripts)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def echoing(peer: Peer) -> None:
+    """The script of a server that is well."""
+    peer.greet().serve()
