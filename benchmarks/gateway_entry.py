@@ -1,0 +1,71 @@
+"""The gateway as one more peer: a unary call through it, beside a bare grpcio server with the same handler.
+
+    python benchmarks/peers.py --load client --rounds 5 --extra benchmarks/gateway_entry.py grpc-sync grpc-gateway
+
+Both are called by the same client, grpcio with generated messages, over a connection of its own each; so whatever
+differs in the server's CPU per call is what the gateway adds to grpcio: dispatch, limits, checks, context.
+"""
+
+import sys
+import threading
+import time
+from typing import Any
+
+from peers import TEXT, Call, Entry, bench_service, grpc_stubs, ready
+
+PATH = "/bench.v1.BenchService/Send"
+
+
+def gateway_server() -> None:
+    from wireproto import Context, Handlers
+    from wireproto.server.gateway import GrpcGateway
+
+    sys.setswitchinterval(0.0005)  # as `wireproto serve` does
+    service = bench_service()
+    (method,) = service.methods
+    handlers = Handlers(service)
+
+    def send(request: Any, context: Context) -> Any:
+        return method.response(id=request.nonce, stamp=time.time())
+
+    handlers.register(method)(send)
+    gateway = GrpcGateway(handlers, port=0, workers=16)  # as many as the bare server has
+    gateway.start()
+    ready(gateway.address.port)
+    threading.Event().wait()
+
+
+def _stub(port: int) -> Any:
+    """grpcio's call object; the field numbers of both services are the same, so the bytes are."""
+    import grpc
+
+    messages, _ = grpc_stubs()
+    channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
+    return messages, channel.unary_unary(
+        PATH, request_serializer=messages.Req.SerializeToString, response_deserializer=messages.Rep.FromString
+    )
+
+
+def gateway_call(port: int) -> Call:
+    messages, stub = _stub(port)
+
+    def call(n: int) -> None:
+        assert stub(messages.Req(recipient="bob", text=TEXT, nonce=n)).id == n
+
+    return call
+
+
+def gateway_pipeline(port: int) -> Call:
+    messages, stub = _stub(port)
+
+    def batch(n: int) -> None:
+        futures = [stub.future(messages.Req(recipient="bob", text=TEXT, nonce=i)) for i in range(n)]
+        for future in futures:
+            future.result()
+
+    return batch
+
+
+ENTRIES = {
+    "grpc-gateway": Entry(gateway_server, gateway_call, gateway_pipeline, needs=("grpc", "grpc_tools", "wireproto"))
+}

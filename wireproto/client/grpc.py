@@ -1,0 +1,565 @@
+"""The client over gRPC: the calls of ``Client``, through a gateway or any server of the same ``.proto``.
+
+Importing it without the extra ``grpc`` raises ``ConfigError``, which says what to install.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from wireproto import __version__, codecs
+from wireproto.address import Address
+from wireproto.client.binding import Binding, Dialect
+from wireproto.control import CHECK, CONTROL, DESCRIBE, CheckRequest, DescribeRequest
+from wireproto.errors import (
+    CallError,
+    ConfigError,
+    ConnectionLost,
+    DecodeError,
+    EncodeError,
+    HandshakeError,
+    LocalProtocolError,
+)
+from wireproto.limits import Limits
+from wireproto.metadata import Metadata, pack_metadata
+from wireproto.schema import Message, Method, Service, StreamMethod
+from wireproto.status import Retry, Status
+
+try:
+    import grpc
+    from grpc_status import rpc_status
+
+    from wireproto.protos.status import from_rpc_status
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("google", "grpc", "grpc_status"):
+        raise
+    raise ConfigError(f"{error.name} is not installed; run: pip install 'wireproto[grpc]'") from error
+
+__all__ = ["GrpcClient", "GrpcStream", "connect"]
+
+Req = TypeVar("Req", bound=Message)
+Resp = TypeVar("Resp", bound=Message)
+Item = TypeVar("Item", bound=Message)
+
+Headers = list[tuple[str, str | bytes]]
+
+_FRAMEWORK_OPCODES = 0xF000
+_FRAME_HEADER = 12
+_KEEPALIVE = 30_000
+"""Milliseconds of silence after which the server is asked whether it is there; gateways allow 10,000."""
+
+
+def connect(
+    address: str | tuple[str, int] | Address,
+    service: Service,
+    *,
+    timeout: float = 10.0,
+    version: int | None = None,
+    limits: Limits | None = None,
+    name: str = "",
+    authorization: str = "",
+) -> "GrpcClient":
+    """Connect to a gateway and find out which version of the service both sides have.
+
+    Nothing is encrypted, in this release; over a network that is not trusted, put it into a tunnel.
+
+    Args:
+        address: ``HOST:PORT`` or a pair.
+        service: the service wanted.
+        timeout: seconds, above 0, until the server has to have answered.
+        version: the newest version of the service to use; None for all that ``service`` declares.
+        limits: what this side accepts.
+        name: of this client, for the server's log; "" for ``wireproto/`` and the version of the package.
+        authorization: credential to send with every call; it can be changed later.
+
+    Raises:
+        HandshakeError: the server does not have the service; its text says what it has.
+        ConnectionLost: there is nobody at the address, or no answer in time.
+        ConfigError: the address or the version is none.
+    """
+    client = GrpcClient(
+        address, service, version=version, limits=limits, name=name, authorization=authorization, timeout=timeout
+    )
+    try:
+        client.open()
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+class GrpcClient:
+    """Calls the methods of one service over gRPC; the face, and the errors, of ``wireproto.Client``.
+
+    Made by ``connect``; use it as a context manager, or close it. Any number of threads may call at a time. A
+    connection that was lost is opened again by gRPC.
+
+    Methods that call raise:
+        CallError: the call failed, with the status, reason and retry advice that the server gave; ConnectionLost when
+            there is no server.
+        EncodeError: the request or its metadata cannot be written. Nothing was sent.
+        DecodeError: the response means no message of its type.
+        LocalProtocolError: the client is closed, or the method is not one of its service.
+    """
+
+    def __init__(
+        self,
+        address: str | tuple[str, int] | Address,
+        service: Service,
+        *,
+        version: int | None = None,
+        limits: Limits | None = None,
+        name: str = "",
+        authorization: str = "",
+        timeout: float = 10.0,
+    ) -> None:
+        """Prepare a client that connects when it is first used. The arguments are those of ``connect``."""
+        newest = service.version if version is None else version
+        if not 1 <= newest <= service.version:
+            raise ConfigError(f"{service.full_name} has the versions 1 to {service.version}, not {newest}")
+        self._address = Address.parse(address)
+        self._limits = limits or Limits()
+        self._timeout = _positive(timeout)
+        self._dialect = Dialect(service, codecs.get("protobuf"), newest, self._limits)
+        self._headers: Headers = []
+        self._authorization = ""
+        self._closed = False
+        self._paths: dict[object, Any] = {}
+        largest = self._limits.max_frame - _FRAME_HEADER
+        options = [
+            ("grpc.primary_user_agent", name or f"wireproto/{__version__}"),
+            ("grpc.max_receive_message_length", largest),
+            ("grpc.max_send_message_length", -1),  # the server's limit is the server's to judge
+            ("grpc.keepalive_time_ms", _KEEPALIVE),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.initial_reconnect_backoff_ms", 500),
+            ("grpc.max_reconnect_backoff_ms", 30_000),
+            ("grpc.use_local_subchannel_pool", 1),  # a connection of its own, which ends with the client
+            ("grpc.enable_http_proxy", 0),
+        ]
+        self.authorization = authorization
+        self._channel = grpc.insecure_channel(str(self._address), options)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"version {self.version}"
+        return f"<GrpcClient of {self.service.full_name} at {self.address}, {state}>"
+
+    @property
+    def address(self) -> Address:
+        """Of the server."""
+        return self._address
+
+    @property
+    def service(self) -> Service:
+        """The service that the client was made for."""
+        return self._dialect.service
+
+    @property
+    def codec(self) -> str:
+        """Always ``grpc``: the codec is protobuf, the frames are HTTP/2's."""
+        return "grpc"
+
+    @property
+    def version(self) -> int:
+        """The version of the service that calls are written in."""
+        return self._dialect.version
+
+    @property
+    def authorization(self) -> str:
+        """The credential sent with every call that brings none of its own; "" for none.
+
+        Raises:
+            EncodeError: what is set is not printable ASCII.
+        """
+        return self._authorization
+
+    @authorization.setter
+    def authorization(self, credential: str) -> None:
+        pack_metadata(Metadata(authorization=credential))
+        self._authorization = credential
+
+    def open(self) -> None:
+        """Connect now instead of with the first call, and agree on a version.
+
+        Raises:
+            HandshakeError, ConnectionLost: as ``connect``.
+        """
+        wanted = self._dialect
+        try:
+            answer = self.call(
+                DESCRIBE, DescribeRequest(service=wanted.service.full_name), timeout=self._timeout, metadata=None
+            )
+        except ConnectionLost as error:
+            raise ConnectionLost(
+                f"{self._address} cannot be reached: {error.message}", retry=Retry.NOT_PROCESSED
+            ) from error
+        except CallError as error:
+            if error.status is Status.UNIMPLEMENTED:
+                return  # no gateway of ours, but it may have the service all the same
+            if error.status is Status.DEADLINE_EXCEEDED:
+                raise ConnectionLost(
+                    f"{self._address} cannot be reached: no answer in time", retry=Retry.NOT_PROCESSED
+                ) from error
+            raise HandshakeError(
+                error.status,
+                error.reason,
+                f"{self._address} refused the connection: {error.message}",
+                retry=error.retry,
+            ) from error
+        theirs = min(described.version for described in answer.services)
+        if theirs < wanted.version:
+            self._dialect = Dialect(wanted.service, wanted.codec, theirs, self._limits)
+
+    def close(self) -> None:
+        """Close the connection. Calls in flight fail; nothing can be called any more. From any thread."""
+        self._closed = True
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Calls.
+
+    def call(
+        self,
+        method: Method[Req, Resp],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+    ) -> Resp:
+        """Call a method and wait for its response; see ``Client.call``."""
+        if method.is_stream:
+            raise TypeError(f"{method.name} is a stream method; use client.stream")
+        binding = self._bind(method)
+        payload = binding.encode(request)
+        headers = self._metadata(method, metadata)
+        try:
+            answer = self._callable(method)(payload, timeout=_timeout(method, timeout, metadata), metadata=headers)
+        except grpc.RpcError as error:
+            raise self._failure(error) from None
+        except ValueError:
+            raise self._closed_error() from None
+        return binding.decode(answer)
+
+    def start(
+        self,
+        method: Method[Req, Resp],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+    ) -> "Future[Resp]":
+        """Call a method and return at once; see ``Client.start``. ``cancel`` of the future tells the server."""
+        if method.is_stream:
+            raise TypeError(f"{method.name} is a stream method; use client.stream")
+        binding = self._bind(method)
+        payload = binding.encode(request)
+        headers = self._metadata(method, metadata)
+        try:
+            rpc = self._callable(method).future(payload, timeout=_timeout(method, timeout, metadata), metadata=headers)
+        except ValueError:
+            raise self._closed_error() from None
+        future: _CallFuture[Resp] = _CallFuture(rpc)
+
+        def done(rpc: Any) -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(binding.decode(rpc.result()))
+            except DecodeError as error:
+                future.set_exception(error)
+            except (grpc.RpcError, grpc.FutureCancelledError):
+                future.set_exception(self._failure(rpc))
+
+        rpc.add_done_callback(done)
+        return future
+
+    def call_many(
+        self,
+        method: Method[Req, Resp],
+        requests: Iterable[Req],
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+    ) -> Iterator[Resp]:
+        """Make many calls with several in flight, and yield the responses in order; see ``Client.call_many``."""
+        window: deque[Future[Resp]] = deque()
+        source = iter(requests)
+        try:
+            while True:
+                for request in source:
+                    window.append(self.start(method, request, timeout=timeout, metadata=metadata))
+                    if len(window) >= self._limits.max_calls:
+                        break
+                if not window:
+                    return
+                yield window.popleft().result()
+        finally:
+            for future in window:
+                future.cancel()
+
+    def stream(
+        self,
+        method: StreamMethod[Req, Item],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        credit: int = 64,
+        batch: int = 32,
+    ) -> "GrpcStream[Item]":
+        """Call a stream method; the items come as they are asked for.
+
+        Args:
+            method, request, timeout, metadata: as for ``Client.stream``.
+            credit: what the source is told as its initial credit. How far the server sends ahead is up to HTTP/2.
+            batch: means nothing here: no credit is returned, for a window of HTTP/2 acknowledges nothing.
+        """
+        if not method.is_stream:
+            raise TypeError(f"{method.name} is no stream method; use client.call")
+        if not 1 <= credit <= 0xFFFF_FFFF or batch < 1:
+            raise ValueError(f"credit is {credit} and batch {batch}; give 1 to {0xFFFF_FFFF}, and at least 1")
+        binding = self._bind(method)
+        payload = binding.encode(request)
+        headers = [*self._metadata(method, metadata), ("wireproto-credit", str(credit))]
+        try:
+            rpc = self._callable(method)(payload, timeout=_timeout(method, timeout, metadata), metadata=headers)
+        except ValueError:
+            raise self._closed_error() from None
+        return GrpcStream(rpc, binding, self._failure)
+
+    def ping(self, timeout: float | None = None) -> float:
+        """Ask the server whether it is there.
+
+        Args:
+            timeout: seconds to wait, above 0; None to wait until the connection is given up.
+
+        Returns:
+            Seconds that it took.
+
+        Raises:
+            CallError: DEADLINE when no answer came in time; ConnectionLost.
+        """
+        began = time.monotonic()
+        try:
+            self.call(CHECK, CheckRequest(), timeout=timeout)
+        except CallError as error:
+            if error.status is not Status.UNIMPLEMENTED:  # an answer is an answer
+                raise
+        return time.monotonic() - began
+
+    def _bind(self, method: Method[Req, Resp] | StreamMethod[Req, Resp]) -> Binding[Req, Resp]:
+        if self._closed:
+            raise self._closed_error()
+        return self._dialect.bind(method)
+
+    def _callable(self, method: Any) -> Any:
+        """grpcio's object that calls ``method``, on bytes; made once."""
+        found = self._paths.get(method)
+        if found is None:
+            service = CONTROL if method.opcode >= _FRAMEWORK_OPCODES else self.service
+            make = self._channel.unary_stream if method.is_stream else self._channel.unary_unary
+            found = self._paths[method] = make(f"/{service.full_name}/{method.name}")
+        return found
+
+    def _metadata(self, method: Any, given: Metadata | Mapping[str, str] | None) -> Headers:
+        """The headers of a call: what the caller gave, with what the client adds."""
+        headers: Headers = []
+        if method.opcode < _FRAMEWORK_OPCODES:
+            headers.append(("wireproto-version", str(self.version)))
+        authorization = self._authorization
+        if given is not None:
+            metadata = given if isinstance(given, Metadata) else _from_entries(given)
+            pack_metadata(metadata)  # the same rules as over TCP, and the same errors
+            authorization = metadata.authorization or authorization
+            if metadata.traceparent:
+                headers.append(("traceparent", metadata.traceparent))
+            if metadata.idempotency_key:
+                headers.append(("idempotency-key-bin", metadata.idempotency_key))
+            headers += [_header(name, value) for name, value in metadata.entries.items()]
+        if authorization:
+            headers.append(("authorization", authorization))
+        return headers
+
+    def _failure(self, error: Any) -> CallError:
+        """What grpcio raised, as what the other client would have."""
+        try:
+            details = rpc_status.from_call(error)
+        except ValueError:
+            details = None  # another server's, and at odds with itself
+        if details is not None and details.code:
+            return from_rpc_status(details)
+        if self._closed:
+            return ConnectionLost("the client was closed")
+        status = Status(error.code().value[0])
+        text = error.details() or status.name
+        if status is Status.UNAVAILABLE:
+            return ConnectionLost(f"the connection to {self._address} was lost: {text}")
+        reason = {Status.DEADLINE_EXCEEDED: "DEADLINE", Status.CANCELLED: "CANCELLED"}.get(status, "")
+        return CallError(status, reason, text, retry=Retry.MAYBE_PROCESSED if reason else Retry.NEVER)
+
+    def _closed_error(self) -> LocalProtocolError:
+        return LocalProtocolError("the client is closed")
+
+
+class _CallFuture(Future[Resp]):
+    """A future whose ``cancel`` tells the server."""
+
+    def __init__(self, rpc: Any) -> None:
+        super().__init__()
+        self._rpc = rpc
+
+    def cancel(self) -> bool:
+        cancelled = super().cancel()
+        if cancelled:
+            self._rpc.cancel()
+        return cancelled
+
+
+class GrpcStream(Generic[Item]):
+    """An iterator over the items of a stream call, made by ``GrpcClient.stream``; the face of ``Stream``."""
+
+    def __init__(self, rpc: Any, binding: "Binding[Any, Item]", failure: Callable[[Any], CallError]) -> None:
+        """For ``GrpcClient.stream`` only."""
+        self._rpc = rpc
+        self._binding = binding
+        self._failure = failure
+        self._over = False
+        self._pulled: Future[bytes] | None = None  # an item that was asked for and is not here yet
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Item:
+        return self.next()
+
+    def next(self, timeout: float | None = None) -> Item:
+        """The next item.
+
+        Args:
+            timeout: seconds to wait for it, at least 0; None to wait as long as the stream may last.
+
+        Raises:
+            TimeoutError: none came in time; the stream goes on.
+            StopIteration: the stream is at its end, or closed.
+            CallError, DecodeError: as for ``Stream``.
+        """
+        if self._over:
+            raise StopIteration
+        try:
+            payload = self._pull(timeout)
+        except TimeoutError:
+            raise TimeoutError("no item came in time; the stream goes on") from None
+        except StopIteration:
+            self._over = True
+            raise
+        except grpc.RpcError as error:
+            ended, self._over = self._over, True
+            if ended:
+                raise StopIteration from None
+            raise self._failure(error) from None
+        try:
+            return self._binding.decode(payload)
+        except DecodeError:
+            self.close()
+            raise
+
+    def acknowledge(self) -> None:
+        """Nothing: over gRPC no credit is returned. What acknowledges is the service's own affair."""
+
+    def close(self) -> None:
+        """Cancel the stream; nothing happens if it is over. A thread that waits for an item sees the end of it."""
+        self._over = True
+        self._rpc.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _pull(self, timeout: float | None) -> bytes:
+        """The next payload. grpcio has no time limit for that, so with one a thread asks, and is asked in turn."""
+        pulled = self._pulled
+        if pulled is None:
+            if timeout is None:
+                payload: bytes = next(self._rpc)
+                return payload
+            pulled = self._pulled = Future()
+            threading.Thread(target=self._fetch, args=(pulled,), name="wireproto-grpc-item", daemon=True).start()
+        try:
+            payload = pulled.result(timeout)
+        except TimeoutError:
+            raise
+        except _End:
+            self._pulled = None
+            raise StopIteration from None
+        except BaseException:
+            self._pulled = None
+            raise
+        self._pulled = None
+        return payload
+
+    def _fetch(self, pulled: "Future[bytes]") -> None:
+        try:
+            pulled.set_result(next(self._rpc))
+        except StopIteration:
+            pulled.set_exception(_End())
+        except grpc.RpcError as error:
+            pulled.set_exception(error)
+
+
+class _End(Exception):
+    """The end of a stream, on its way between two threads: a future does not carry StopIteration well."""
+
+
+# What HTTP/2 and gRPC have a use of their own for, or this client has.
+_RESERVED = frozenset({"authorization", "content-type", "idempotency-key", "te", "traceparent", "user-agent"})
+_RESERVED_PREFIXES = ("grpc-", "wireproto-")
+
+
+def _header(name: str, value: str) -> tuple[str, str | bytes]:
+    if name in _RESERVED or name.startswith(_RESERVED_PREFIXES) or name.endswith("-bin"):
+        raise EncodeError(f"Metadata.entries[{name!r}]", "gRPC has a use of its own for this name; choose another")
+    if value and value.isascii() and value.isprintable() and value == value.strip():
+        return name, value
+    return f"{name}-bin", value.encode()  # gRPC's own way for what is not printable ASCII
+
+
+def _from_entries(entries: Mapping[str, str]) -> Metadata:
+    own = dict(entries)
+    return Metadata(
+        traceparent=own.pop("traceparent", ""),
+        authorization=own.pop("authorization", ""),
+        idempotency_key=own.pop("idempotency-key", "").encode(),
+        entries=own,
+    )
+
+
+def _positive(timeout: float) -> float:
+    if not timeout > 0:
+        raise ValueError(f"timeout is {timeout!r}; give seconds above 0, or None")
+    return timeout
+
+
+def _timeout(method: Any, timeout: float | None, metadata: Metadata | Mapping[str, str] | None) -> float | None:
+    if timeout is not None:
+        return _positive(timeout)
+    if isinstance(metadata, Metadata) and metadata.deadline_ms is not None:
+        return _positive(metadata.deadline_ms / 1000)
+    declared: float | None = method.timeout
+    return declared
