@@ -1,0 +1,333 @@
+"""``docs/protocol.md`` says what the code does: its tables, numbers, reasons and examples are compared with it."""
+
+import ast
+import enum
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wireproto import codecs, control
+from wireproto.connection import MAX_STRAY_ANSWERS
+from wireproto.dispatch import FRAMEWORK_REASONS
+from wireproto.frame import (
+    HEADER,
+    HEADER_AFTER_LENGTH,
+    IGNORABLE,
+    MAX_ERROR_MESSAGE,
+    OF_CALLS,
+    OF_MESSAGES,
+    PREAMBLE,
+    Kind,
+)
+from wireproto.handshake import Hello, Welcome
+from wireproto.limits import HELLO_MAX_FRAME, MAX_FRAME_CEILING, Limits
+from wireproto.metadata import EMPTY, Metadata, pack_metadata, unpack_metadata
+from wireproto.schema import Message, Method, Service
+from wireproto.state import END_OF_INPUT, FINAL, TRANSITIONS, Direction, Role, State
+from wireproto.status import Retry, Status
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "docs" / "protocol.md").read_text()
+PACKAGE = ROOT / "wireproto"
+
+
+def table(*head: str) -> list[list[str]]:
+    """The cells of the rows of the only table that begins with these columns, code marks removed."""
+    begin = re.escape("| " + " | ".join(head) + " |")
+    (found,) = re.findall(rf"^{begin}[^\n]*\n\|[-|]+\|\n((?:\|[^\n]*\n)+)", TEXT, re.MULTILINE)
+    return [
+        [cell.strip().replace("`", "") for cell in re.split(r"(?<!\\)\|", row.strip("|"))]
+        for row in found.strip().split("\n")
+    ]
+
+
+def test_the_preamble_is_the_codes() -> None:
+    """The preamble is written out, and every example that begins a direction begins with it."""
+    assert f"`{PREAMBLE.hex(' ')}`" in TEXT
+
+
+def test_the_header_is_the_codes() -> None:
+    """The offsets and sizes of the header's fields are those of the struct."""
+    rows = table("offset", "size", "field")
+    formats = {"4": "I", "2": "H", "1": "B"}
+    assert ">" + "".join(formats[row[1]] for row in rows) == HEADER.format
+    offset = 0
+    for row in rows:
+        assert int(row[0]) == offset
+        offset += int(row[1])
+    assert offset == HEADER.size == 16
+    assert f"{HEADER_AFTER_LENGTH} + metadata + payload" in rows[0][3]
+
+
+def test_the_kinds_are_the_codes() -> None:
+    """Number, name, sender, codec and call id of every kind are those of the code."""
+    rows = table("number", "kind", "sent by")
+    assert [(int(row[0]), row[1]) for row in rows] == [(int(kind), kind.name) for kind in Kind]
+    for row in rows:
+        kind = Kind[row[1]]
+        assert (row[3] == "the connection's") is (kind in OF_MESSAGES)
+        assert row[4].startswith("the call's") is (kind in OF_CALLS)
+        senders = {
+            role.value
+            for (role, _, direction), moves in TRANSITIONS.items()
+            if direction is Direction.SEND and (kind in moves or (kind == Kind.ERROR and FINAL in moves))
+        }
+        assert senders == ({"client", "server"} if row[2] == "both" else {row[2]})
+
+
+def test_every_reason_of_the_header_check_is_listed_in_order() -> None:
+    """The checks come in the order in which the code makes them."""
+    reasons = [row[1] for row in table("check", "reason")]
+    source = (PACKAGE / "frame.py").read_text()
+    source = (
+        source[source.index("def total_length") : source.index("def unpack")] + source[source.index("def unpack(") :]
+    )
+    link = (PACKAGE / "link.py").read_text()
+    received = link[link.index("def _receive(") :]
+    assert reasons[:3] == re.findall(r'"([A-Z]+_[A-Z_]+)"', source)[:3]
+    assert received.index("UNKNOWN_KIND") < received.index("self._receiving(move)") < received.index("check_header(")
+    checked = source[source.index("def check_header") : source.index("def pack_error")]
+    raised = list(dict.fromkeys(re.findall(r'RemoteProtocolError\(\s*"([A-Z_]+)"', checked)))
+    assert reasons[3:] == ["UNKNOWN_KIND", "UNEXPECTED_KIND", *raised, "BAD_BODY"]
+
+
+def cell(role: Role, state: State, direction: Direction) -> str:
+    """A cell of the state table."""
+    special = {FINAL: "final ERROR", END_OF_INPUT: "end of input", IGNORABLE: "ignorable"}
+    moves = TRANSITIONS.get((role, state, direction), {})
+    groups: dict[State, list[str]] = {}
+    for move in sorted(moves, key=lambda move: (move <= 0, abs(move))):
+        groups.setdefault(moves[move], []).append(special.get(move) or Kind(move).name)
+    return "; ".join(
+        ", ".join(names) + ("" if following is state else f" → {following.value}")
+        for following, names in groups.items()
+    )
+
+
+def test_the_states_are_the_codes() -> None:
+    """The state table is the table of transitions, cell by cell, and complete."""
+    expected = [
+        [role.value, state.value, *(cell(role, state, direction) or "nothing" for direction in Direction)]
+        for role in Role
+        for state in State
+        if any((role, state, direction) in TRANSITIONS for direction in Direction)
+    ]
+    assert table("role", "state", "sends", "receives") == expected
+
+
+@pytest.mark.parametrize(("values", "name"), [(Status, "status"), (Retry, "retry")])
+def test_statuses_and_retries_are_the_codes(values: type[enum.IntEnum], name: str) -> None:
+    """Numbers and names are those of the enums."""
+    assert [(int(row[0]), row[1]) for row in table("number", name)] == [(int(v), v.name) for v in values]
+
+
+def test_limits_are_the_codes() -> None:
+    """Every number among the limits is the default in the code, and no limit that a peer meets is missing."""
+    constants = {
+        "HELLO_MAX_FRAME": HELLO_MAX_FRAME,
+        "MAX_STRAY_ANSWERS": MAX_STRAY_ANSWERS,
+        "MAX_FRAME_CEILING": MAX_FRAME_CEILING,
+    }
+    rows = table("limit", "value")
+    for row in rows:
+        expected = constants[row[0]] if row[0] in constants else getattr(Limits(), row[0])
+        assert float(row[1].split()[0]) == expected, row[0]
+    # What concerns only the inside of a server is for docs/design.md.
+    inside = {"high_watermark", "low_watermark", "turn_bytes", "turn_calls", "backlog", "max_handshaking"}
+    inside |= {"max_connections", "max_connections_per_address", "run_queue", "run_queue_per_connection"}
+    assert {row[0] for row in rows} == set(constants) | (set(Limits.__slots__) - inside)
+    assert f"a sender cuts it at {MAX_ERROR_MESSAGE} bytes" in TEXT
+
+
+def test_metadata_keys_are_the_codes() -> None:
+    """Each key of the table is the one under which that attribute is packed."""
+    values: dict[str, object] = {
+        "deadline_ms": 1,
+        "traceparent": "x",
+        "authorization": "x",
+        "idempotency_key": b"x",
+        "credit": 1,
+        "entries": {"x": "x"},
+    }
+    rows = table("key", "name", "value")
+    assert [row[1] for row in rows] == list(values) == list(EMPTY.__struct_fields__)
+    for row in rows:
+        block = pack_metadata(Metadata(**{row[1]: values[row[1]]}))  # type: ignore[arg-type]
+        assert block[0] == int(row[0])
+
+
+def literals(path: Path, names: set[str], position: int) -> Iterator[str]:
+    """The string that is the n-th argument of every call of these names in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and len(node.args) > position:
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            argument = node.args[position]
+            if name in names and isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                yield argument.value
+
+
+def raised(*paths: str, names: set[str], position: int) -> set[str]:
+    files = [file for path in paths for file in sorted(PACKAGE.glob(path))]
+    assert files
+    return {reason for file in files for reason in literals(file, names, position)}
+
+
+CORE = ("buffer.py", "connection.py", "frame.py", "handshake.py", "link.py", "metadata.py", "state.py")
+
+
+def test_the_reasons_of_connections_are_those_in_the_code() -> None:
+    """Every reason that ends a connection is listed, with its status, and no other."""
+    fails = {"RemoteProtocolError", "_fail_connection_locked", "_end_connection_locked"}
+    expected = raised(*CORE, "server/*.py", names=fails, position=0)
+    rows = table("reason", "found by")
+    assert [row[0] for row in rows] == sorted(expected)
+    sources = "".join((PACKAGE / path).read_text() for path in CORE)
+    for reason, finder, text in rows:
+        in_server_only = finder == "server" and reason not in sources
+        status = re.search(r"; ([A-Z_]+)$", text)
+        assert in_server_only or (status is None) is (reason != "UNSUPPORTED_MAJOR")
+        assert status is None or status[1] in Status.__members__
+
+
+def test_the_reasons_of_refused_handshakes_are_those_in_the_code() -> None:
+    """Every reason of negotiation is listed with its status."""
+    expected = raised("handshake.py", names={"HandshakeError"}, position=1)
+    rows = table("reason", "status", "when")
+    assert {row[0] for row in rows} == expected
+    source = (PACKAGE / "handshake.py").read_text()
+    for row in rows:
+        assert re.search(rf'Status\.{row[1]},\s*"{row[0]}"', source), row[0]
+
+
+def test_the_reasons_of_calls_are_those_in_the_code() -> None:
+    """Every reason that the framework answers calls with is listed with its status."""
+    ours = raised(*CORE, names={"CallError", "_refuse_call"}, position=1)
+    ours |= raised(*CORE, names={"_refuse_call"}, position=2)
+    (found,) = re.findall(r"\| reason \| status \| \|\n\|[-|]+\|\n((?:\|[^\n]*\n)+)", TEXT)
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in found.strip().split("\n")]
+    listed = {row[0]: Status[row[1]] for row in rows}
+    assert listed == {**FRAMEWORK_REASONS, "METADATA_TOO_LARGE": Status.RESOURCE_EXHAUSTED}
+    assert {reason for reason in ours if reason.isupper()} <= set(listed)
+
+
+def test_codecs_are_the_codes() -> None:
+    """The ids and names of the codecs are those built in."""
+    listed = {int(row[0]): row[1] for row in table("id", "name") if row[0] in "123"}
+    assert listed == {codecs.get(name).id: name for name in ("pipe", "msgpack", "protobuf")}
+
+
+def test_framework_opcodes_are_the_codes() -> None:
+    """The framework's opcodes and methods are those of the control service."""
+    listed = {int(row[0], 16): row[1] for row in table("opcode", "method")}
+    assert listed == {opcode: method.name for opcode, method in control.CONTROL.by_opcode.items()}
+    assert f"`{control.CONTROL.full_name}`" in TEXT
+
+
+def sizes(head: str) -> list[str]:
+    (found,) = re.findall(
+        rf"^\*\*{head}\*\*\n\n\| size \| field \| \|\n\|[-|]+\|\n((?:\|[^\n]*\n)+)", TEXT, re.MULTILINE
+    )
+    return [row.split("|")[1].strip() for row in found.strip().split("\n")]
+
+
+def test_hello_and_welcome_have_the_sizes_of_the_code() -> None:
+    """The fixed part of HELLO and WELCOME is as long as the table says."""
+    hello = Hello(min_version=1, max_version=1, codecs=((1, "p"),), max_frame=4096)
+    fixed = sum(int(size) for size in sizes("HELLO") if size)
+    assert len(hello.encode()) == fixed + len(b"\x01\x01p") + len(b"\x00") + len(b"\x00")
+    answer = Welcome(version=1, codec=1, max_frame=4096, max_calls=1)
+    assert len(answer.encode()) == sum(int(size) for size in sizes("WELCOME") if size) + len(b"\x00")
+
+
+class AddRequest(Message):
+    left: int
+    right: int
+
+
+class AddResponse(Message):
+    total: int
+
+
+ADD = Method(opcode=0x10, name="Add", request=AddRequest, response=AddResponse)
+CALCULATOR = Service("example.v1.CalculatorService", version=1, methods=[ADD])
+
+
+def test_the_digest_example_is_computed_as_described() -> None:
+    """The digest of Add is what the text says, by its own recipe and by the code."""
+    request, response = zlib.crc32(b"1:INT,2:INT"), zlib.crc32(b"1:INT")
+    text = f"16 unary {request:08x} {response:08x}"
+    assert zlib.crc32(text.encode()) == CALCULATOR.digest(ADD, 1)
+    flat = " ".join(TEXT.split())
+    assert (
+        f"`1:INT,2:INT` is {request:08x}, `1:INT` is {response:08x}, `{text}` is {zlib.crc32(text.encode()):08x}"
+        in flat
+    )
+
+
+CONVERSATIONS = {
+    vector["name"]: vector for vector in json.loads((ROOT / "tests/vectors/conversations.json").read_text())
+}
+EXAMPLES = re.findall(r"<!-- example: (.*) (\d+) -->\n```text\n((?:[^`]*\n)+?)```", TEXT)
+
+
+@pytest.mark.parametrize(("name", "number", "block"), EXAMPLES, ids=[f"{name} {step}" for name, step, _ in EXAMPLES])
+def test_examples_are_the_vectors(name: str, number: str, block: str) -> None:
+    """The bytes of every example are those of the vector it names, and its lengths are said right."""
+    listed = "".join(re.match(r"(?:[0-9a-f]{2}(?: |$))+", line)[0] for line in block.splitlines())  # type: ignore[index]
+    step = CONVERSATIONS[name]["steps"][int(number) - 1]
+    assert bytes.fromhex(listed) == bytes.fromhex(step["hex"])
+    body = bytes.fromhex(listed).removeprefix(PREAMBLE)
+    for said in re.findall(r"length (\d+),", block):
+        assert int(said) == len(body) - 4
+    assert step["means"]["kind"] in block + TEXT[: TEXT.index(block)].splitlines()[-3]
+
+
+def test_every_hex_block_is_an_example() -> None:
+    """No block of bytes escapes the comparison."""
+    assert TEXT.count("```text") == len(EXAMPLES) >= 12
+
+
+def test_every_kind_is_in_an_example() -> None:
+    """The examples show every kind of frame."""
+    shown = {CONVERSATIONS[name]["steps"][int(number) - 1]["means"]["kind"] for name, number, _ in EXAMPLES}
+    assert shown == {kind.name for kind in Kind}
+
+
+class Example(Message):
+    text: str
+    names: list[str]
+    scores: dict[str, int]
+    maybe: int | None = None
+
+
+def test_the_codec_examples_are_what_the_codecs_write() -> None:
+    """The example message has these bytes in each codec."""
+    message = Example(text="a|b", names=["", "x,y"], scores={"k": -1})
+    rows = re.findall(r"^\| (pipe|msgpack|protobuf) \| `([0-9a-f ]+)`(?: which is `(.*)`)? \|$", TEXT, re.MULTILINE)
+    assert len(rows) == 3
+    for name, listed, text in rows:
+        payload = codecs.get(name).plan(Example, 1, Limits()).encode(message)
+        assert payload == bytes.fromhex(listed)
+        if text:
+            assert text.replace("\\|", "|") == payload.decode()
+
+
+def test_metadata_examples_in_the_request_are_read() -> None:
+    """The metadata of the example REQUEST are what its comments say."""
+    step = CONVERSATIONS["a call with metadata"]["steps"][2]
+    frame = bytes.fromhex(step["hex"])
+    metadata = unpack_metadata(frame[16 : 16 + int.from_bytes(frame[10:12])])
+    assert (metadata.deadline_ms, metadata.entries) == (1500, {"region": "eu", "user.name": "Zoë"})
+
+
+def test_links_within_the_text_lead_somewhere() -> None:
+    """Every entry of the contents is a heading."""
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^## (.*)$", TEXT, re.M)
+    }
+    assert set(re.findall(r"\(#([^)]*)\)", TEXT)) == headings
