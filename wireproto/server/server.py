@@ -267,7 +267,10 @@ class Server:
                 continue
             try:
                 sock.setblocking(False)
-                Session(self, sock, host, port).open()
+                session = Session(self, sock, host, port)
+                session.open()
+                if self._shutting_down:
+                    session.close("")  # it came between the last look at the sessions and the end of the listener
             except OSError as error:
                 # The peer was gone already, or epoll is out of memory.
                 with self._counts_lock:
