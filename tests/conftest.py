@@ -11,3 +11,6 @@ settings.register_profile("dev", max_examples=50, deadline=None, suppress_health
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, suppress_health_check=_UNTIMED)
 settings.register_profile("nightly", max_examples=20_000, deadline=None, suppress_health_check=_UNTIMED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+# A server that a test starts as a program serves gRPC too, and must not want the port that another one has.
+os.environ["WIREPROTO_SERVE_GRPC_PORT"] = "0"

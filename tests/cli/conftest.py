@@ -35,7 +35,8 @@ Serve = Callable[..., Serving]
 def environment(**variables: str) -> dict[str, str]:
     """This process's environment without the settings of a developer's shell."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WIREPROTO_")}
-    return {**kept, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error", **variables}
+    fixed = {"PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error", "WIREPROTO_SERVE_GRPC_PORT": "0"}
+    return {**kept, **fixed, **variables}
 
 
 def wireproto(*words: str, stdin: str = "", **variables: str) -> "subprocess.CompletedProcess[str]":

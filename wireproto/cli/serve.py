@@ -6,9 +6,10 @@ import queue
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import click
 
@@ -18,6 +19,9 @@ from wireproto.cli.target import resolve
 from wireproto.dispatch import Authenticate, Handlers
 from wireproto.errors import ConfigError
 from wireproto.server import Server
+
+if TYPE_CHECKING:
+    from wireproto.server.gateway import GrpcGateway
 
 __all__ = ["command"]
 
@@ -48,6 +52,14 @@ class App(NamedTuple):
 @click.argument("handlers", nargs=-1, metavar="[MODULE:HANDLERS]...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7411, show_default=True, help="0 picks a free one.")
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(0, 65535),
+    default=50051,
+    show_default=True,
+    help="The same handlers over gRPC; 0 picks a free one.",
+)
+@click.option("--no-grpc", is_flag=True, help="No gRPC.")
 @click.option("--codec", multiple=True, metavar="NAME", help="Allow this codec; repeat for several.  [default: all]")
 @click.option("--store", metavar="URL", help="Where the chat keeps its data: a file, or a database URL.")
 @click.option(
@@ -64,6 +76,8 @@ def command(
     handlers: tuple[str, ...],
     host: str,
     port: int,
+    grpc_port: int,
+    no_grpc: bool,
     codec: tuple[str, ...],
     store: str | None,
     minimum_password: int,
@@ -76,7 +90,7 @@ def command(
     MODULE:HANDLERS is a Handlers object in an importable module; several are hosted together. When the server is ready,
     one line says so on stdout, and from then on it logs to stderr:
 
-        ready tcp=127.0.0.1:7411 codecs=pipe,msgpack,protobuf
+        ready tcp=127.0.0.1:7411 codecs=pipe,msgpack,protobuf grpc=127.0.0.1:50051
 
     SIGTERM or SIGINT lets calls in flight finish for at most 10 seconds and exits 0; a second one ends it at once.
     """
@@ -97,6 +111,7 @@ def command(
             app = App([resolve(target, Handlers) for target in handlers])
         else:
             app = stack.enter_context(_chat(store, minimum_password, stop))
+        name = f"wireproto/{__version__}"
         server = Server(
             app.handlers,
             host=host,
@@ -104,23 +119,65 @@ def command(
             codecs=codec or None,
             workers=workers,
             authenticate=app.authenticate,
-            name=f"wireproto/{__version__}",
+            name=name,
         )
-        try:
-            server.start()
-        except ConfigError as error:
-            raise Failure(str(error)) from error
-        _announce(["ready", f"tcp={server.address}", f"codecs={','.join(server.codecs)}", *app.words])
+        gateway = None if no_grpc else _gateway(app, host, grpc_port, workers, name)
+        _start(server, gateway)
+        grpc = () if gateway is None else (f"grpc={gateway.address}",)
+        _announce(["ready", f"tcp={server.address}", f"codecs={','.join(server.codecs)}", *grpc, *app.words])
         log.info("serving %s", " and ".join(each.service.full_name for each in app.handlers))
         reason = stop.get()
         _die_of_signals()
         log.info("%s: finishing the calls in flight, for at most %g s; a signal ends it now", _named(reason), DRAIN)
-        survivors = server.shutdown(timeout=DRAIN)
+        survivors = _drain(server, gateway)
         if survivors:
             log.warning("cut off inside a handler: %s", ", ".join(survivors))
     log.info("stopped")
     if isinstance(reason, BaseException):
         raise Failure(f"the server stopped by itself: {reason}")
+
+
+def _gateway(app: App, host: str, port: int, workers: int, name: str) -> "GrpcGateway | None":
+    """The second door; None, and a line that says how to have it, when its packages are not installed."""
+    try:
+        from wireproto.server.gateway import GrpcGateway
+    except ConfigError as error:
+        log.warning("no gRPC: %s; --no-grpc leaves this line out", error)
+        return None
+    return GrpcGateway(app.handlers, host=host, port=port, workers=workers, authenticate=app.authenticate, name=name)
+
+
+def _start(server: Server, gateway: "GrpcGateway | None") -> None:
+    """Open both doors or none.
+
+    Raises:
+        Failure: one of the addresses cannot be had.
+    """
+    try:
+        server.start()
+    except ConfigError as error:
+        raise Failure(str(error)) from error
+    if gateway is None:
+        return
+    try:
+        gateway.start()
+    except ConfigError as error:
+        server.shutdown(0.0)
+        raise Failure(f"{error}\n--grpc-port chooses it, --no-grpc serves without gRPC.") from error
+
+
+def _drain(server: Server, gateway: "GrpcGateway | None") -> list[str]:
+    """Shut both doors at the same time; the names of the threads that are still inside a handler."""
+    survivors: list[str] = []
+    if gateway is None:
+        return server.shutdown(timeout=DRAIN)
+    other = threading.Thread(
+        target=lambda: survivors.extend(gateway.shutdown(timeout=DRAIN)), name="wireproto-serve-drain", daemon=True
+    )
+    other.start()
+    own = server.shutdown(timeout=DRAIN)
+    other.join(DRAIN)
+    return own + survivors
 
 
 @contextlib.contextmanager
