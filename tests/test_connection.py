@@ -299,6 +299,12 @@ def test_byte_by_byte_they_are_the_same_event(case: Case) -> None:
     receiver.receive_data(wire[-1:])
     assert plain(receiver.next_event()) == plain(case.event)
     assert receiver.next_event() is NEED_DATA
+    if case.more:
+        # A frame that is shorter than the one before it comes out as soon as it is whole, too.
+        for at in range(len(PING)):
+            assert receiver.next_event() is NEED_DATA
+            receiver.receive_data(PING[at : at + 1])
+        assert receiver.next_event() == PingReceived(b"trailing")
 
 
 @cases

@@ -14,6 +14,8 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from wireproto.errors import CallError, LocalProtocolError, RemoteProtocolError
 from wireproto.events import (
     NEED_DATA,
@@ -149,6 +151,7 @@ class Connection(Link):
                         self.last_call_id = call_id
                         calls[call_id] = opcode
                         buffer.at = end
+                        self._wanted = 0
                         return RequestReceived(
                             call_id,
                             opcode,
@@ -164,6 +167,7 @@ class Connection(Link):
                     self.frames_received += 1
                     del calls[call_id]
                     buffer.at = end
+                    self._wanted = 0
                     return ResponseReceived(call_id, opcode, data[body:end])
         elif not waiting and self._hot_in >= 0 and not self._end_of_input:
             # Everything is read: how most turns end.
@@ -344,7 +348,7 @@ class Connection(Link):
         """
         body = hello.encode()
         if HEADER_AFTER_LENGTH + len(body) > HELLO_MAX_FRAME:
-            body = Hello(**{**{f: getattr(hello, f) for f in hello.__struct_fields__}, "digests": {}}).encode()
+            body = msgspec.structs.replace(hello, digests={}).encode()
         self._send(Kind.HELLO, 0, 0, body)
         self._hello = hello
 
