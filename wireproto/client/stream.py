@@ -45,8 +45,9 @@ class Stream(Generic[Item]):
         self._received = False
         self._untaken = False  # an item is out and not taken yet
         self._taken = 0  # and not returned as credit yet
-        self._over = False
+        self._over = True  # for the finalizer: nothing is to be given up as long as ``begin`` may fail
         self._link, self._binding, self._call = begin()
+        self._over = False
 
     def __iter__(self) -> Self:
         return self
@@ -89,8 +90,8 @@ class Stream(Generic[Item]):
         self.close()
 
     def __del__(self) -> None:
-        # Finalizers may run anywhere, so this one takes no lock. Without ``_call`` the stream never began.
-        if not getattr(self, "_over", True):
+        # Finalizers may run anywhere, so this one takes no lock.
+        if not self._over:
             self._link.abandon(self._call)
 
     def _next(self, patience: float | None) -> Item:
