@@ -180,6 +180,9 @@ class ReceiveMessagesRequest(Message):
     that says that so many more messages, in the order of the stream, were dealt with, and the server does not deliver
     them again. Messages that were sent but not acknowledged come again on the next stream. Several streams of one
     account may be open; each gets everything, and the furthest acknowledgement counts.
+
+    Over gRPC there is no credit to give, since a window of HTTP/2 acknowledges nothing: the stream pauses after 64
+    messages until PopUndelivered has acknowledged some of them.
     """
 
     after: int = 0

@@ -237,7 +237,10 @@ class ChatApp:
         return stream
 
     def _pop_undelivered(self, request: PopUndeliveredRequest, context: Context) -> "Future[PopUndeliveredResponse]":
-        return self._store.submit(Pop(self._caller(context), request.limit))
+        caller = self._caller(context)
+        answer = self._store.submit(Pop(caller, request.limit))
+        answer.add_done_callback(lambda _: self._streams.popped(caller.account_id))
+        return answer
 
     def _caller(self, context: Context) -> ChatIdentity:
         identity = context.identity

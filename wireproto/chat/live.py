@@ -38,7 +38,8 @@ sixteen, and at most 256 KiB of texts wait in memory for it."""
 class MailboxStream(Subscription[ReceiveMessagesResponse]):
     """One open ReceiveMessages.
 
-    The first credit is the window. Credit given once a message was taken acknowledges, in the order of the stream.
+    The first credit is the window. Credit given once a message was taken acknowledges, in the order of the stream. What
+    PopUndelivered takes is acknowledged, too, and makes room in a full window: over gRPC no credit ever comes.
 
     Args:
         store: where the messages are.
@@ -58,6 +59,8 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         self._head_told = 0
         self._page: deque[Sequence[Any]] = deque()
         self._unacknowledged: deque[tuple[int, int]] = deque()
+        self._popped = False  # PopUndelivered was called since the window was last looked through
+        self._dropped = 0  # acknowledged by it, and the credit for them has not come
         self._taken = 0
         self._window = 0
         self._acknowledged = 0
@@ -68,6 +71,11 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         self._head_told = head
         self.wake()
 
+    def popped(self) -> None:
+        """PopUndelivered has acknowledged something; called by the writer thread after the commit."""
+        self._popped = True
+        self.wake()
+
     def take(self, n: int) -> Sequence[ReceiveMessagesResponse]:
         """The next messages, as far as they exist and the window allows."""
         if self._refusal is not None:
@@ -76,6 +84,8 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
             raise CallError(Status.UNAUTHENTICATED, "SIGNED_OUT", "this session has ended; log in again")
         if self._cursor < 0:
             self._open()
+        if self._popped and len(self._unacknowledged) >= WINDOW:
+            self._drop_acknowledged()
         n = min(n, WINDOW - len(self._unacknowledged))
         if n <= 0:
             return ()
@@ -114,7 +124,7 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
                 )
             return
         new = total - self._window - self._acknowledged
-        if new > len(self._unacknowledged):
+        if new > self._dropped + len(self._unacknowledged):
             self._refusal = CallError(
                 Status.OUT_OF_RANGE,
                 "ACKNOWLEDGED_TOO_MUCH",
@@ -122,8 +132,11 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
                 "return one credit for each message received",
             )
             return
+        self._acknowledged += new
+        known = min(new, self._dropped)
+        self._dropped -= known
+        new -= known
         if new > 0:
-            self._acknowledged += new
             sequence, bytes_through = 0, 0
             for _ in range(new):
                 sequence, bytes_through = self._unacknowledged.popleft()
@@ -133,6 +146,15 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         """The stream has ended; what was not acknowledged comes again on the next one."""
         self._streams.remove(self)
         self._page.clear()
+
+    def _drop_acknowledged(self) -> None:
+        """Forget what PopUndelivered has acknowledged, so that the window has room again."""
+        self._popped = False  # before the look: one that comes meanwhile causes another one
+        row = self._store.one(self._store.sql.mailbox_by_id, self.owner.account_id)
+        acked = 0 if row is None else row[2]
+        while self._unacknowledged and self._unacknowledged[0][0] <= acked:
+            self._unacknowledged.popleft()
+            self._dropped += 1
 
     def _open(self) -> None:
         row = self._store.one(self._store.sql.mailbox_by_id, self.owner.account_id)
@@ -194,6 +216,11 @@ class Streams:
         for account_id, head in heads.items():
             for stream in streams.get(account_id, ()):
                 stream.told(head)
+
+    def popped(self, account_id: int) -> None:
+        """Tell the streams of an account that messages were acknowledged beside them."""
+        for stream in self._open.get(account_id, ()):
+            stream.popped()
 
     def wake(self, account_id: int) -> None:
         """Have the streams of an account look at their identity again."""

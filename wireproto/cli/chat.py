@@ -6,17 +6,18 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import click
 
 from wireproto.address import Address
-from wireproto.chat.client import ChatSession
+from wireproto.chat.client import ChatSession, Connection
 from wireproto.chat.commands import LogIn
 from wireproto.chat.contract import CHAT
 from wireproto.chat.display import visible
 from wireproto.cli.command import CALL_STATUS, Command, Failure
 from wireproto.cli.root import missing
-from wireproto.client import Client, connect
+from wireproto.client import connect
 from wireproto.errors import CallError, ConfigError, HandshakeError
 from wireproto.status import Status
 
@@ -34,6 +35,16 @@ NOT_SIGNED_IN = CALL_STATUS + Status.UNAUTHENTICATED
 SERVER_GONE = CALL_STATUS + Status.UNAVAILABLE
 
 
+class Line(Connection, Protocol):
+    """A connection that can say what it is, for the greeting."""
+
+    @property
+    def address(self) -> Address: ...
+
+    @property
+    def codec(self) -> str: ...
+
+
 class _Ending:
     """How the conversation ended, told from any thread."""
 
@@ -49,6 +60,7 @@ class _Ending:
 @click.command("chat", cls=Command)
 @click.argument("address", metavar="[HOST:PORT]", default=DEFAULT_ADDRESS)
 @click.option("--codec", metavar="NAME", default="msgpack", show_default=True, help="pipe, msgpack or protobuf.")
+@click.option("--grpc", metavar="HOST:PORT", default="", help="Go through a server's gRPC gateway instead.")
 @click.option("--user", metavar="NAME", default="", help="Sign in as NAME at once.")
 @click.option(
     "--password-file",
@@ -57,7 +69,7 @@ class _Ending:
     help="Take passwords from the first line of FILE instead of asking.",
 )
 @click.option("--allow-plaintext", is_flag=True, help="Talk to another machine although nothing is encrypted.")
-def command(address: str, codec: str, user: str, password_file: Path | None, allow_plaintext: bool) -> None:
+def command(address: str, codec: str, grpc: str, user: str, password_file: Path | None, allow_plaintext: bool) -> None:
     """Chat with the people on a server, 127.0.0.1:7411 if no other is given.
 
     Type /help for what can be typed, bye or quit to leave. With input or output that is not a terminal it is
@@ -72,7 +84,7 @@ def command(address: str, codec: str, user: str, password_file: Path | None, all
       10 + n  the server refused the connection with status n
       130 interrupted
     """
-    where = Address.parse(address)
+    where = Address.parse(grpc or address)
     if not (allow_plaintext or _is_loopback(where.host)):
         raise ConfigError(
             f"nothing is encrypted on the way to {where.host}, passwords included; connect through a tunnel, "
@@ -84,7 +96,7 @@ def command(address: str, codec: str, user: str, password_file: Path | None, all
     if user and secret is None and not sys.stdin.isatty():
         raise click.UsageError("--user needs --password-file FILE when the input is not a terminal")
     ending = _Ending()
-    client = _connect(where, codec)
+    client = _connect(where, codec, grpc=bool(grpc))
     try:
         run = _by_terminal if interactive else _by_pipe
         code = run(client, ending, user, _password_source(secret, user, ask=sys.stdin.isatty() and not interactive))
@@ -95,7 +107,7 @@ def command(address: str, codec: str, user: str, password_file: Path | None, all
     sys.exit(code)
 
 
-def _by_terminal(client: Client, ending: _Ending, user: str, password: Callable[[str], str | None]) -> int:
+def _by_terminal(client: Line, ending: _Ending, user: str, password: Callable[[str], str | None]) -> int:
     try:
         from wireproto.cli.chat_terminal import Terminal
     except ModuleNotFoundError as error:
@@ -107,7 +119,7 @@ def _by_terminal(client: Client, ending: _Ending, user: str, password: Callable[
     return terminal.run(session, greeting, user)
 
 
-def _by_pipe(client: Client, ending: _Ending, user: str, password: Callable[[str], str | None]) -> int:
+def _by_pipe(client: Line, ending: _Ending, user: str, password: Callable[[str], str | None]) -> int:
     from wireproto.cli.chat_piped import Piped
 
     if hasattr(sys.stdout, "reconfigure"):
@@ -141,9 +153,13 @@ def _is_loopback(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def _connect(where: Address, codec: str) -> Client:
+def _connect(where: Address, codec: str, *, grpc: bool) -> Line:
     try:
-        return connect(where, CHAT, codec=codec)
+        if not grpc:
+            return connect(where, CHAT, codec=codec)
+        from wireproto.chat.over_grpc import GrpcConnection
+
+        return GrpcConnection(where)
     except HandshakeError as error:
         # Before CallError: there is a server, so the advice would be wrong.
         raise Failure(

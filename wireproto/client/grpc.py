@@ -476,6 +476,13 @@ class GrpcStream(Generic[Item]):
             self.close()
             raise
 
+    def wait_until_open(self) -> None:
+        """Wait until the server has begun the stream, or refused it, which the first item asked for will tell."""
+        try:
+            self._rpc.initial_metadata()
+        except grpc.RpcError:
+            return
+
     def acknowledge(self) -> None:
         """Nothing: over gRPC no credit is returned. What acknowledges is the service's own affair."""
 

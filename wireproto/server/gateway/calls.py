@@ -273,6 +273,8 @@ class Stream(_Behavior):
             going = call.rpc.add_callback(woken.set)
             credit = call.metadata.credit
             source.credited(CREDIT if credit is None else credit)
+            if going:
+                _say_open(call)
             while going:
                 woken.clear()  # before take, so that no wake is lost
                 self._go_on(call)
@@ -334,6 +336,14 @@ def fail(rpc: grpc.ServicerContext, error: CallError) -> NoReturn:
     """End a call with an error that stock clients can read in full."""
     rpc.abort_with_status(rpc_status.to_status(to_rpc_status(error)))
     raise AssertionError("abort_with_status raises")
+
+
+def _say_open(call: Call) -> None:
+    """Send the headers now and not with the first item, so that the caller can know that the source is there."""
+    try:
+        call.rpc.send_initial_metadata(())
+    except grpc.RpcError:
+        raise _cancelled() from None
 
 
 def _close(entry: Entry, close: Callable[[], object]) -> None:
