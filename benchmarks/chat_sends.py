@@ -1,9 +1,9 @@
 """Durable sends a second through the whole chat server, against what bare sqlite3 does in the same run.
 
 A server process on a fresh store (synchronous=FULL) and, in this process, clients that each send one message after the
-other, with an idempotency key, to each other's mailboxes. Reported: sends a second and the 50th and 99th percentile of the
-answer time for one client and for many, the average batch, the server's CPU time a send, and sends a second of a plain
-``sqlite3`` loop that runs the same statements, item by item, in batches of that size.
+other, with an idempotency key, to each other's mailboxes. Reported: sends a second and the 50th and 99th percentile of
+the answer time for one client and for many, the average batch, the server's CPU time a send, and sends a second of a
+plain ``sqlite3`` loop that runs the same statements, item by item, in batches of that size.
 
     python benchmarks/chat_sends.py [--clients 64] [--seconds 5] [--codec msgpack] [--directory DIR]
 """
@@ -75,7 +75,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 class Sender:
-    """One signed-in connection that sends as fast as it is answered. As little Python as it takes: it shares two cores."""
+    """One signed-in connection that sends as fast as it is answered, in as little Python as it takes."""
 
     def __init__(self, address: str, codec: str, name: str, to: str) -> None:
         host, port = address.rsplit(":", 1)
@@ -85,9 +85,7 @@ class Sender:
         self._codec = plugin.id
         connection = Connection(Role.CLIENT, Limits())
         connection.send_hello(
-            Hello(
-                min_version=1, max_version=1, codecs=((plugin.id, codec),), max_frame=65_536, service=CHAT.full_name
-            )
+            Hello(min_version=1, max_version=1, codecs=((plugin.id, codec),), max_frame=65_536, service=CHAT.full_name)
         )
         self._exchange(connection, WelcomeReceived)
         log_in = plugin.plan(LOG_IN.request, 1, Limits()).encode(LogInRequest(username=name, password=PASSWORD))
@@ -158,7 +156,7 @@ def drive(senders: list[Sender], seconds: float) -> tuple[float, list[float]]:
 
 
 def bare(directory: Path, batch: int, accounts: int, seconds: float) -> float:
-    """Sends a second of sqlite3 alone: key look-up, counter, message, key; one statement for each, ``batch`` a commit."""
+    """Sends a second of sqlite3 alone, one statement for each step of each send, ``batch`` sends a commit."""
     path = directory / f"bare{batch}.db"
     with open_chat(str(path)) as app:
         for number in range(accounts):
