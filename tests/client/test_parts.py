@@ -162,10 +162,13 @@ def test_output_keeps_what_the_kernel_does_not_take(pair: tuple[socket.socket, s
     output = Output(ours)
     first, second, third = Call(), Call(), Call()
     small, large = b"a" * 1000, b"b" * 2_000_000
-    assert output.send(small, [(len(small), first)])
-    assert not output.send(large, [(10, second), (len(large), third)])
-    assert output.unsent() == {third}
-    assert not output.send(b"c" * 10, [(10, second)])
+    assert output.send(small) == len(small)
+    sent = output.send(large)
+    assert 10 < sent < len(large)
+    output.keep(large, sent, [(10, first), (len(large), second)])
+    assert output.unsent() == {second}
+    assert output.send(b"c" * 10) == 0
+    output.keep(b"c" * 10, 0, [(10, third)])
     assert output.unsent() == {second, third}
     received = b""
     while output.waiting:
@@ -183,8 +186,10 @@ def test_output_that_fails_keeps_everything(pair: tuple[socket.socket, socket.so
     theirs.close()
     output = Output(ours)
     call = Call()
-    assert not output.send(b"abc", [(3, call)])
+    assert output.send(b"abc") == 0
+    output.keep(b"abc", 0, [(3, call)])
     assert not output.writable
+    assert output.send(b"def") == 0
     assert "pipe" in output.problem.lower()
     output.flush()
     assert output.unsent() == {call}

@@ -150,4 +150,5 @@ def timed_out(timeout_text: str, retry: Retry) -> CallError:
 
 def milliseconds_until(deadline: float) -> int:
     """What ``deadline_ms`` says for a deadline: rounded up, at least 1, at most what the field holds."""
-    return min(max(1, math.ceil((deadline - time.monotonic()) * 1000)), _U32_MAX)
+    left = math.ceil((deadline - time.monotonic()) * 1000)
+    return 1 if left < 1 else left if left < _U32_MAX else _U32_MAX

@@ -225,10 +225,8 @@ class Client:
         """
         if method.is_stream:
             raise TypeError(f"{method.name} is a stream method; use client.stream")
-        deadline = None
         plain = timeout is None and metadata is None and method.timeout is None
-        if not plain:
-            deadline = _deadline(method, timeout, metadata)
+        deadline = None if plain else _deadline(method, timeout, metadata)
         repeated = 0
         while True:
             link = self._line.link(deadline)

@@ -83,6 +83,7 @@ class Link(Reception):
         self._ping_ids = count(1)
         self._places: deque[Waiter] = deque()  # callers that wait until fewer calls are in flight
         self._granted = 0  # places given to such callers and not used yet
+        self._free = 0  # no more than there are, counted down; ``_full`` counts anew
         self._cause = ""
         with self._lock:
             keeper.add(self)
@@ -189,6 +190,7 @@ class Link(Reception):
                     if sent:
                         break
                     raise _too_large(error) from None
+                self._free -= 1
                 self._calls[call.call_id] = calls.popleft()
                 sent.append(call)
                 ends.append((connection.bytes_pending, call))
@@ -281,8 +283,10 @@ class Link(Reception):
             call.error = self._lost(Retry.NOT_PROCESSED)
             call.done = True
             return True
-        if place is None and (self._places or self._full()):
-            return False
+        if place is None:
+            if (self._places or self._free <= 0 or self._output.waiting) and (self._places or self._full()):
+                return False
+            self._free -= 1
         connection = self._connection
         try:
             call.call_id = connection.send_request(opcode, payload, metadata, credit=credit)
@@ -298,8 +302,10 @@ class Link(Reception):
         output = self._output
         try:
             data = self._connection.data_to_send()
-            if output.send(data, requests if call is None else ((len(data), call),)):
+            sent = output.send(data)
+            if sent == len(data):
                 return
+            output.keep(data, sent, requests if call is None else ((len(data), call),))
         except BaseException:
             self._end("sending was interrupted")  # by a signal handler that raised: a frame may be cut
             raise
@@ -311,11 +317,10 @@ class Link(Reception):
         self._rewatch()
 
     def _full(self) -> bool:
+        """Whether there is no place for a call, nor room for its request."""
         connection = self._connection
-        return (
-            connection.calls_in_flight + self._granted >= connection.their_max_calls
-            or len(self._output.waiting) > self._limits.high_watermark
-        )
+        self._free = connection.their_max_calls - connection.calls_in_flight - self._granted
+        return self._free <= 0 or len(self._output.waiting) > self._limits.high_watermark
 
     def _queue(self) -> Waiter:
         place = Waiter()
@@ -326,6 +331,7 @@ class Link(Reception):
         """Give free places to those who wait for one: first come, first served."""
         while self._places and not self._full():
             self._granted += 1
+            self._free -= 1
             self._wake(self._places.popleft())
 
     def _wait_for_place(self, call: Call, place: Waiter, gate: LockType | None, deadline: float | None) -> bool:
@@ -357,6 +363,7 @@ class Link(Reception):
         elif data is not None:
             connection.receive_eof()
         calls = self._calls
+        reacted = data is None
         while (event := connection.next_event()) is not NEED_DATA:
             if type(event) is ResponseReceived:
                 call = calls.pop(event.call_id, None)
@@ -364,11 +371,13 @@ class Link(Reception):
                     call.payload = event.payload
                     self._finish(call)
             else:
+                reacted = True
                 self._react(event)
-        if self._ended:
-            return
-        if connection.bytes_pending:
-            self._transmit()
+        if reacted:
+            if self._ended:
+                return
+            if connection.bytes_pending:
+                self._transmit()
         output = self._output
         if output.waiting:
             output.flush()

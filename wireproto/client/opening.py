@@ -22,6 +22,16 @@ __all__ = ["open_link"]
 _CHUNK = 65_536
 _POLL_MAX = 0x7FFF_FFFF
 
+_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    # A peer whose host is gone is found out by the kernel within a minute, whatever heartbeat was agreed on.
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),
+)
+
 
 def open_link(
     address: Address, hello: Hello, limits: Limits, deadline: float, dialect: Callable[[int, int], Dialect]
@@ -42,7 +52,8 @@ def open_link(
     """
     sock = _connect(address, deadline)
     try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for level, option, value in _OPTIONS:
+            sock.setsockopt(level, option, value)
         sock.setblocking(False)
         connection = Connection(Role.CLIENT, limits)
         connection.send_hello(hello)

@@ -35,30 +35,33 @@ class Output:
         self._sock = sock
         self._unsent: deque[tuple[int, Call]] = deque()  # where the request ends, as a value of ``taken``
 
-    def send(self, data: bytes, requests: Iterable[tuple[int, Call]] = ()) -> bool:
-        """Hand over ``data``, which is whole frames.
-
-        Args:
-            data: the frames.
-            requests: where in ``data`` each call's request ends; looked at only if the kernel does not take it all.
+    def send(self, data: bytes) -> int:
+        """Send ``data``, which is whole frames, unless something waits already.
 
         Returns:
-            Whether all of it is at the kernel.
+            How many bytes the kernel took. The rest must be handed to ``keep``.
         """
-        sent = 0
-        if not self.waiting:
-            try:
-                sent = self._sock.send(data, _FLAGS)
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                self._fail(error)
-            if sent == len(data):
-                return True
+        if self.waiting or not self.writable:
+            return 0
+        try:
+            return self._sock.send(data, _FLAGS)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._fail(error)
+            return 0
+
+    def keep(self, data: bytes, sent: int, requests: Iterable[tuple[int, Call]]) -> None:
+        """Have the rest of ``data`` wait.
+
+        Args:
+            data: as it was given to ``send``.
+            sent: what that returned.
+            requests: where in ``data`` each call's request ends.
+        """
         begin = self.taken + len(self.waiting) - sent
         self.waiting += memoryview(data)[sent:]
         self._unsent += [(begin + end, call) for end, call in requests if end > sent]
-        return False
 
     def flush(self) -> None:
         """Send more of what waits."""

@@ -60,7 +60,8 @@ class Reception(abc.ABC):
         self._led = False
         self._blind = True  # the leader waits for input only
         self._parked: dict[Waiter, None] = {}
-        self._poll: select.poll | None = None  # the leader's
+        self._poll = select.poll()  # the leader's
+        self._poll_mask = 0
         self._interest = 0  # what the keeper watches for
         self._attended = False  # the keeper reads although no future waits
         self._futures = 0  # calls in flight whose answers go to futures
@@ -209,15 +210,17 @@ class Reception(abc.ABC):
 
     def _sleep(self, deadline: float | None) -> None:
         """Wait, as the leader and without the lock, for input, for room if output waits, or for the time to pass."""
-        if self._poll is None:
-            self._poll = select.poll()
         # By what ``_blind`` said when the lock was let go, and not by what waits now: a thread that left output behind
         # since then has told the keeper.
-        self._poll.register(self.descriptor, select.POLLIN if self._blind else select.POLLIN | select.POLLOUT)
+        mask = select.POLLIN if self._blind else select.POLLIN | select.POLLOUT
+        if mask != self._poll_mask:
+            self._poll.register(self.descriptor, mask)
+            self._poll_mask = mask
         if deadline is None or deadline == math.inf:
             self._poll.poll()
         else:
-            self._poll.poll(min(max(0, math.ceil((deadline - self._clock()) * 1000)), _POLL_MAX))
+            left = math.ceil((deadline - self._clock()) * 1000)
+            self._poll.poll(0 if left < 0 else left if left < _POLL_MAX else _POLL_MAX)
 
     def _receive(self, flags: int) -> bytes | None:
         """Bytes, b"" at the end of input, None when there is nothing. Without the lock, if by the leader."""
