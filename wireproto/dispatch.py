@@ -39,11 +39,13 @@ Resp = TypeVar("Resp", bound=Message)
 Item = TypeVar("Item", bound=Message)
 
 FRAMEWORK_REASONS: Mapping[str, Status] = {
+    "ALREADY_SIGNED_IN": Status.FAILED_PRECONDITION,
     "BAD_METADATA": Status.INVALID_ARGUMENT,
     "BAD_PAYLOAD": Status.INVALID_ARGUMENT,
     "CANCELLED": Status.CANCELLED,
     "DEADLINE": Status.DEADLINE_EXCEEDED,
     "INTERNAL": Status.INTERNAL,
+    "METADATA_TOO_LARGE": Status.RESOURCE_EXHAUSTED,
     "NOT_PERMITTED": Status.PERMISSION_DENIED,
     "NO_HANDLER": Status.UNIMPLEMENTED,
     "REQUEST_TOO_LARGE": Status.RESOURCE_EXHAUSTED,
@@ -156,7 +158,11 @@ class Context(abc.ABC):
 
     @abc.abstractmethod
     def sign_in(self, identity: Identity) -> None:
-        """Bind ``identity`` to the connection for its later calls. Does nothing over gRPC, where each call signs."""
+        """Bind ``identity`` to the connection for its later calls. Does nothing over gRPC, where each call signs.
+
+        Raises:
+            CallError: FAILED_PRECONDITION, ALREADY_SIGNED_IN: the connection has another identity; sign out first.
+        """
 
     @abc.abstractmethod
     def sign_out(self) -> None:
@@ -403,7 +409,9 @@ class Handlers:
         """A decorator that makes a function ``(request, context)`` the handler of ``method``.
 
         A unary handler returns the response, or a ``concurrent.futures.Future`` of it; a stream handler returns an
-        iterable of items or a ``Subscription``. It runs on any worker thread, and several at once.
+        iterable of items or a ``Subscription``. It runs on any worker thread, and
+        several at once. A future is cancelled when its caller gives up, so whoever completes it calls
+        ``set_running_or_notify_cancel`` first.
 
         Raises:
             DeclarationError: the service has no such method, or the method has a handler already.

@@ -269,6 +269,19 @@ def test_identity_matrix(peer: Peer) -> None:
     assert verdict(WHO, None) == "UNAUTHENTICATED"
 
 
+def test_a_signed_in_connection_keeps_its_identity(peer: Peer, stage: Stage) -> None:
+    """A second sign-in is refused while the first one lives, and accepted once it is revoked or signed out."""
+    ann, bob = SignInRequest(name="ann", capabilities=["user"]), SignInRequest(name="bob", capabilities=["user"])
+    peer.call(SIGN_IN, ann)
+    assert peer.fail(SIGN_IN, bob).reason == "ALREADY_SIGNED_IN"
+    assert peer.call(WHO, WhoRequest()).name == "ann"
+    stage.identities["ann"].revoke()
+    peer.call(SIGN_IN, bob)
+    peer.call(SIGN_OUT, SignOutRequest())
+    peer.call(SIGN_IN, ann)
+    assert peer.call(WHO, WhoRequest()).name == "ann"
+
+
 def test_a_revoked_identity_counts_as_none(stage: Stage, server: Server, connect: Callable[..., Peer]) -> None:
     """Revoking an identity signs out every connection that has it."""
     first, second = connect(server), connect(server)

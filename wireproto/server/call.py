@@ -62,7 +62,17 @@ class Call(Context):
         return self.entry.method
 
     def sign_in(self, identity: Identity) -> None:
-        self.identity = self.session.identity = identity
+        session = self.session
+        with session.lock:
+            signed_in = session.identity
+            if signed_in is not None and signed_in is not identity and not signed_in.revoked:
+                # Two log-ins in flight together: whichever comes second must not take the connection over.
+                raise CallError(
+                    Status.FAILED_PRECONDITION,
+                    "ALREADY_SIGNED_IN",
+                    f"this connection is signed in as {signed_in.subject}; sign out first, or open another one",
+                )
+            self.identity = session.identity = identity
 
     def sign_out(self) -> None:
         self.identity = self.session.identity = None
