@@ -142,7 +142,7 @@ class _Stranger(Message):
 def wrong_values(kind: FieldType) -> list[Any]:
     """Values that no codec may take for a field of this type: near misses of type, range, size and zone."""
     if kind.shape == "list":
-        size = [[element] * count for count in _wrong_counts(kind.size) for element in _some(kind.element)]
+        size = [_some(kind.element) * count for count in _wrong_counts(kind.size)]
         return [None, (), "", {}, *([wrong] for wrong in wrong_values(kind.element)), *size]
     if kind.key is not None:
         key = 0 if kind.key is Scalar.INT else "key"
@@ -195,10 +195,22 @@ def _wrong_counts(bounds: Bounds | None) -> list[int]:
 
 
 def _some(kind: FieldType) -> list[Any]:
-    """At most one value of the type; none where it takes a strategy to make one."""
-    simple: dict[Scalar, Any] = {Scalar.BOOL: False, Scalar.DATETIME: datetime(1970, 1, 1, tzinfo=UTC)}
-    if kind.bounds is None:
-        simple |= {Scalar.INT: 0, Scalar.UINT: 0, Scalar.FLOAT: 0.0, Scalar.STR: "", Scalar.BYTES: b""}
+    """One value of the type, in a list; none where it takes a strategy to make one."""
+    bounds = kind.bounds or Bounds()
+    at_least = 0 if bounds.ge is None else bounds.ge
+    number = at_least if bounds.le is None else min(at_least, bounds.le)
+    shortest = bounds.min_length or 0
+    simple: dict[Scalar, Any] = {
+        Scalar.BOOL: False,
+        Scalar.INT: number,
+        Scalar.UINT: number,
+        Scalar.FLOAT: float(number),
+        Scalar.STR: "x" * shortest,
+        Scalar.BYTES: b"x" * shortest,
+        Scalar.DATETIME: datetime(1970, 1, 1, tzinfo=UTC),
+    }
+    if kind.scalar is Scalar.ENUM:
+        return list(cast(type[enum.IntEnum], kind.cls))[:1]
     return [simple[kind.scalar]] if kind.scalar in simple else []
 
 
