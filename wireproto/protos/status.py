@@ -4,6 +4,7 @@ The reason and the retry advice travel in ``google.rpc.ErrorInfo``, how long to 
 well: some clients obey it by themselves. Needs the package googleapis-common-protos, which the extra ``grpc`` brings.
 """
 
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
@@ -50,8 +51,7 @@ def from_rpc_status(received: RpcStatus) -> CallError:
     reason, retry, after = "", Retry.NEVER, 0
     for detail in received.details:
         info, advice = ErrorInfo(), RetryInfo()
-        # A detail that cannot be unpacked, or is of a type that is not known here, says nothing; Unpack looks at the
-        # type first, and its bytes were written by the peer.
+        # A detail of a type that is not known here, or whose bytes are broken, says nothing.
         try:
             if detail.Unpack(info):
                 reason = info.reason
@@ -60,7 +60,7 @@ def from_rpc_status(received: RpcStatus) -> CallError:
                     after = _milliseconds(info.metadata.get("retry_after_ms", "")) or after
             elif detail.Unpack(advice):
                 after = after or max(0, min(advice.retry_delay.ToMilliseconds(), _U32_MAX))
-        except ValueError:
+        except (DecodeError, ValueError):
             continue
     return CallError(status, reason, received.message, retry=retry, retry_after_ms=after)
 
