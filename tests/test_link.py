@@ -37,7 +37,6 @@ from wireproto.events import (
     NEED_DATA,
     ConnectionEnded,
     Event,
-    NeedData,
     RequestReceived,
 )
 from wireproto.frame import (
@@ -245,10 +244,10 @@ def test_other_strangers_get_the_final_error() -> None:
 # Whatever a peer sends.
 
 
-def twins(role: Role) -> tuple[Connection, Connection]:
-    """Two connections in the same condition: streams, unary calls and cancelled ones in flight."""
+def triplets(role: Role, last: int) -> list[Connection]:
+    """Three connections in the same condition: streams, unary calls and cancelled ones in flight."""
     made = []
-    for _ in range(2):
+    for _ in range(3):
         pair = opened(Limits(max_calls=6, max_frame=4096, max_metadata=40))
         for credit in (None, None, 2, None):
             block = b"" if credit is None else STREAM
@@ -256,7 +255,8 @@ def twins(role: Role) -> tuple[Connection, Connection]:
         pair.client.send_cancel(4)
         pair.deliver(pair.client)
         made.append(pair.client if role is Role.CLIENT else pair.server)
-    return made[0], made[1]
+        made[-1].last_call_id = last
+    return made
 
 
 @st.composite
@@ -285,22 +285,33 @@ def nearly_frames(draw: st.DrawFn) -> bytes:
 
 @given(nearly_frames(), st.sampled_from(Role), st.integers(1, 50), st.sampled_from([4, 4, 0, 2**32 - 1]))
 def test_the_hurried_path_and_the_other_agree(wire: bytes, role: Role, piece: int, last: int) -> None:
-    """The short path for whole frames reports, answers and counts exactly what the full one does."""
-    hurried, unhurried = twins(role)
-    hurried.last_call_id = unhurried.last_call_id = last
+    """The short path for whole frames reports, answers and counts what the full one does, with any cut."""
+    hurried, in_pieces, unhurried = triplets(role, last)
     hurried.receive_data(wire)
-    got = drain(hurried)
-    expected: list[Event | NeedData] = []
+    reported: list[list[Event]] = [drain(hurried), [], []]
     for at in range(0, len(wire), piece):
+        in_pieces.receive_data(wire[at : at + piece])
+        reported[1] += drain(in_pieces)
         unhurried.receive_data(wire[at : at + piece])
         while (event := Link._next_event(unhurried)) is not NEED_DATA:
-            expected.append(event)
-    assert [plain(event) for event in got] == [plain(event) for event in expected]
-    assert hurried.data_to_send() == unhurried.data_to_send()
-    for name in ("state", "last_call_id", "frames_received", "calls_in_flight", "partial_length", "_stray"):
-        assert getattr(hurried, name) == getattr(unhurried, name), name
-    for call_id in range(12):
-        assert hurried.credit(call_id) == unhurried.credit(call_id)
+            reported[2].append(event)
+    first, *others = [
+        (
+            [plain(event) for event in events],
+            side.data_to_send(),
+            (
+                side.state,
+                side.last_call_id,
+                side.frames_received,
+                side.calls_in_flight,
+                side.partial_length,
+                side._stray,
+            ),
+            [side.credit(call_id) for call_id in range(12)],
+        )
+        for side, events in zip((hurried, in_pieces, unhurried), reported, strict=True)
+    ]
+    assert others == [first, first]
 
 
 @given(st.binary(max_size=200), st.sampled_from(Role), st.sampled_from(State), st.booleans())
