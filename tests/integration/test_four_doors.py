@@ -1,0 +1,336 @@
+"""One service behind four doors: TCP with each codec, and gRPC. Whatever is called, all four answer the same.
+
+The same calls, drawn at random, are made through each door against handlers and state of its own, made fresh for each
+example; what comes back is compared: responses, statuses, reasons, retry advice, and the order of streams.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.chat.fakes import QUICK
+from tests.server.service import (
+    ADMIN,
+    COUNT,
+    ECHO,
+    FAIL,
+    STALL,
+    WHO,
+    AdminRequest,
+    CountRequest,
+    EchoRequest,
+    FailRequest,
+    Stage,
+    StallRequest,
+    WhoRequest,
+)
+from wireproto.chat.contract import CHAT, CREATE_ACCOUNT, DELETE_ACCOUNT, LOG_IN, CreateAccountRequest, LogInRequest
+from wireproto.chat.handlers import ChatApp, open_chat
+from wireproto.chat.passwords import Passwords
+from wireproto.client import connect
+from wireproto.client.grpc import connect as connect_grpc
+from wireproto.codecs import get
+from wireproto.dispatch import Authenticate, Context, Handlers, Identity, Subscription
+from wireproto.errors import CallError
+from wireproto.limits import Limits
+from wireproto.metadata import Metadata
+from wireproto.schema import Message, Method, Service, StreamMethod
+from wireproto.server import Server
+from wireproto.server.gateway import GrpcGateway
+from wireproto.status import Retry, Status
+from wireproto.testing.strategies import messages
+
+DOORS = ["pipe", "msgpack", "protobuf", "grpc"]
+PASSWORD = "correct horse 1"
+PATIENCE = 30.0
+
+
+@contextlib.contextmanager
+def opened(door: str, handlers: Handlers, authenticate: Authenticate | None) -> Iterator[Any]:
+    """A client of fresh handlers through one door. Any: the two kinds of client have one face and no common class."""
+    if door == "grpc":
+        with (
+            GrpcGateway(handlers, port=0, workers=4, authenticate=authenticate) as gateway,
+            connect_grpc(gateway.address, handlers.service) as client,
+        ):
+            yield client
+    else:
+        with (
+            Server(handlers, codecs=[door], workers=4, authenticate=authenticate) as server,
+            connect(server.address, handlers.service, codec=door) as client,
+        ):
+            yield client
+
+
+def told(error: CallError) -> tuple[object, ...]:
+    """What of an error must be the same behind every door. An incident has a number of its own."""
+    message = "" if error.status is Status.INTERNAL else error.message
+    return error.status, error.reason, message, error.retry, error.retry_after_ms
+
+
+def outcome(call: Callable[[], object]) -> object:
+    try:
+        return call()
+    except CallError as error:
+        return told(error)
+
+
+def answer(client: Any, method: Any, request: Message, metadata: Metadata) -> object:
+    """A response as the bytes of one codec, for a NaN equals nothing; a stream's items and how it ended; an error."""
+    shown = get("msgpack").plan(method.response, client.version, Limits(), request=False).encode
+    if not method.is_stream:
+        return outcome(lambda: shown(client.call(method, request, metadata=metadata, timeout=PATIENCE)))
+    items: list[bytes] = []
+
+    def drain() -> object:
+        with client.stream(method, request, metadata=metadata, timeout=PATIENCE, credit=5, batch=2) as stream:
+            for item in stream:
+                items.append(shown(item))
+        return "end"
+
+    return items, outcome(drain)
+
+
+# A service with state, every way to answer, and values of every kind
+
+
+class Everything(Message):
+    flag: bool
+    number: int
+    real: float
+    text: str
+    blob: bytes
+    maybe: str | None = None
+    names: list[str] = []
+    counts: dict[str, int] = {}
+
+
+class PutRequest(Message):
+    key: str
+    value: Everything
+
+
+class PutResponse(Message):
+    size: int
+    caller: str
+    entries: dict[str, str]
+
+
+class TakeRequest(Message):
+    key: str
+
+
+class TakeResponse(Message):
+    value: Everything
+
+
+class ListRequest(Message):
+    step: int
+    how: int
+
+
+class ListResponse(Message):
+    key: str
+    value: Everything
+
+
+PUT = Method(opcode=1, name="Put", request=PutRequest, response=PutResponse, requires="write", reasons=["FULL"])
+TAKE = Method(opcode=2, name="Take", request=TakeRequest, response=TakeResponse, reasons=["GONE"])
+LIST = StreamMethod(opcode=3, name="List", request=ListRequest, response=ListResponse, reasons=["BROKEN"])
+SHELF = Service("test.shelf.v1.ShelfService", version=1, methods=[PUT, TAKE, LIST])
+
+
+class Shelf:
+    """The handlers over a dict. What they answer depends on all the calls before."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Everything] = {}
+        self.handlers = Handlers(SHELF)
+        self.handlers.register(PUT)(self.put)
+        self.handlers.register(TAKE)(self.take)
+        self.handlers.register(LIST)(self.list)
+
+    def put(self, request: PutRequest, context: Context) -> "PutResponse | Future[PutResponse]":
+        if len(self.values) >= 5:
+            context.abort(Status.RESOURCE_EXHAUSTED, "FULL", "no room", retry=Retry.NOT_PROCESSED, retry_after_ms=9)
+        self.values[request.key] = request.value
+        assert context.identity is not None
+        made = PutResponse(
+            size=len(self.values), caller=context.identity.subject, entries=dict(context.metadata.entries)
+        )
+        if request.value.flag:
+            deferred: Future[PutResponse] = Future()
+            deferred.set_result(made)
+            return deferred
+        return made
+
+    def take(self, request: TakeRequest, context: Context) -> TakeResponse:
+        if request.key not in self.values:
+            context.abort(Status.NOT_FOUND, "GONE", f"no {request.key!r} here \u2615")
+        if len(request.key) == 3:
+            raise ValueError("secret")
+        return TakeResponse(value=self.values.pop(request.key))
+
+    def list(self, request: ListRequest, context: Context) -> "Iterator[ListResponse] | Subscription[ListResponse]":
+        items = [ListResponse(key=key, value=value) for key, value in self.values.items()] * 3
+        if request.how == 0:
+            return iter(items)
+        return Listing(items, request)
+
+
+class Listing(Subscription[ListResponse]):
+    """The same by a subscription, which may fail at its end."""
+
+    def __init__(self, items: Sequence[ListResponse], request: ListRequest) -> None:
+        self.items = list(items)
+        self.request = request
+
+    def take(self, n: int) -> Sequence[ListResponse]:
+        if not self.items:
+            if self.request.how == 2:
+                raise CallError(Status.DATA_LOSS, "BROKEN", "the end is missing")
+            if self.request.how == 3:
+                raise ValueError("secret")
+            raise StopIteration
+        n = min(n, max(1, self.request.step))
+        taken, self.items = self.items[:n], self.items[n:]
+        if self.items:
+            self.wake()
+        return taken
+
+
+KEYS = st.sampled_from(["", "a", "b", "abc", "\u00e4\n|"])
+METADATA = st.builds(
+    Metadata,
+    authorization=st.sampled_from(["", "write:ann", "read:ann", "nonsense"]),
+    idempotency_key=st.binary(max_size=64),
+    entries=st.dictionaries(
+        st.from_regex(r"[a-z0-9._]{1,20}", fullmatch=True),
+        st.text(st.characters(exclude_categories=["Cs"])),
+        max_size=2,
+    ),
+)
+CALLS = st.lists(
+    st.tuples(
+        st.one_of(
+            st.builds(PutRequest, key=KEYS, value=messages(Everything, 1)).map(lambda request: (PUT, request)),
+            st.builds(TakeRequest, key=KEYS).map(lambda request: (TAKE, request)),
+            st.builds(ListRequest, step=st.integers(-1, 7), how=st.integers(0, 3)).map(lambda request: (LIST, request)),
+        ),
+        METADATA,
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def authenticate(metadata: Metadata, peer: str) -> Identity | None:
+    """Knows ``write:NAME`` and ``read:NAME``."""
+    kind, _, name = metadata.authorization.partition(":")
+    return Identity(name, {kind}) if kind in ("write", "read") else None
+
+
+@settings(max_examples=max(25, settings().max_examples // 8))  # each starts four servers
+@given(CALLS)
+def test_the_same_calls_have_the_same_answers(calls: Any) -> None:
+    """Random calls, one after another, are answered alike behind all four doors, streams item by item."""
+    answers = {}
+    for door in DOORS:
+        with opened(door, Shelf().handlers, authenticate) as client:
+            answers[door] = [answer(client, method, request, metadata) for (method, request), metadata in calls]
+    for door in DOORS[1:]:
+        assert answers[door] == answers["pipe"], door
+
+
+STAGED: list[tuple[Any, Message]] = [
+    (ECHO, EchoRequest(text="a", size=3)),
+    (ECHO, EchoRequest(size=2_000_000)),
+    (STALL, StallRequest(name="")),
+    (COUNT, CountRequest(upto=200)),
+    (COUNT, CountRequest(upto=3, fail=True)),
+    *((FAIL, FailRequest(how=how)) for how in ("declared", "undeclared", "exit", "type", "x", "x" * 1100)),
+    (WHO, WhoRequest()),
+    (ADMIN, AdminRequest()),
+]
+
+
+@pytest.mark.parametrize(("method", "request_"), STAGED, ids=[f"{m.name}-{i}" for i, (m, _) in enumerate(STAGED)])
+def test_each_way_to_end_is_the_same(method: Any, request_: Message) -> None:
+    """Every way a handler can end a call, and every refusal before it, is told alike."""
+    answers = {}
+    for door in DOORS:
+        with opened(door, Stage().handlers, Stage.authenticate) as client:
+            answers[door] = answer(client, method, request_, Metadata(authorization="user:ann"))
+    # A request or response that is too large has different sizes in different codecs.
+    shown = {door: repr(each) for door, each in answers.items()}
+    if "TOO_LARGE" in shown["pipe"]:
+        shown = {door: each.partition("_TOO_LARGE'")[0] for door, each in shown.items()}
+    assert len(set(shown.values())) == 1, shown
+
+
+# Who may call what
+
+
+def chat(path: Path) -> ChatApp:
+    return open_chat(str(path), passwords=Passwords(hasher=QUICK))
+
+
+def sample(request: type[Message]) -> Message:
+    """A request for Ann's own things, where it names any."""
+    values: dict[str, Any] = {"username": "ann", "password": PASSWORD, "recipient": "bob", "text": "x", "pattern": "*"}
+    return request(**{name: values[name] for name in request.__struct_fields__ if name in values})
+
+
+def test_who_may_call_what_is_the_same(tmp_path: Path) -> None:
+    """Every method of the chat with no, a bad, another's and a good identity is judged alike behind all four doors."""
+    found: dict[str, dict[str, object]] = {}
+    for door in DOORS:
+        found[door] = {}
+        with chat(tmp_path / f"{door}.db") as app, opened(door, app.handlers, app.authenticate) as client:
+            for name in ("ann", "eve"):
+                client.call(CREATE_ACCOUNT, CreateAccountRequest(username=name, password=PASSWORD))
+            # The account is deleted last.
+            for method in sorted(CHAT.methods, key=lambda method: method is DELETE_ACCOUNT):
+                for who in ("no", "bad", "other", "good"):
+                    credential = {"no": "", "bad": "Bearer nonsense"}.get(who, "")
+                    with opened(door, app.handlers, app.authenticate) as fresh:
+                        if who in ("other", "good"):
+                            # The token of a log-in elsewhere: this connection itself has signed nobody in.
+                            name = "eve" if who == "other" else "ann"
+                            login = client_login(door, app, name)
+                            credential = f"Bearer {login}"
+                        found[door][f"{method.name} {who}"] = judged(fresh, method, credential)
+    for door in DOORS[1:]:
+        assert found[door] == found["pipe"], door
+    assert found["grpc"]["SendMessage no"] == (Status.UNAUTHENTICATED, "SIGN_IN_REQUIRED")
+    assert found["grpc"]["DeleteAccount other"] == (Status.PERMISSION_DENIED, "NOT_YOUR_ACCOUNT")
+    assert found["grpc"]["DeleteAccount good"] == "answered"
+
+
+def client_login(door: str, app: ChatApp, name: str) -> str:
+    """A token for ``name``, by a connection that then ends."""
+    with opened(door, app.handlers, app.authenticate) as client:
+        token: str = client.call(LOG_IN, LogInRequest(username=name, password=PASSWORD)).token
+        return token
+
+
+def judged(client: Any, method: Any, credential: str) -> object:
+    """What came of one call: answered, or refused with what."""
+    metadata = Metadata(authorization=credential)
+    try:
+        if method.is_stream:
+            with client.stream(method, sample(method.request), metadata=metadata) as stream:
+                try:
+                    stream.next(0.2)
+                except TimeoutError:
+                    return "answered"
+        client.call(method, sample(method.request), metadata=metadata, timeout=PATIENCE)
+    except CallError as error:
+        return error.status, error.reason
+    return "answered"
