@@ -13,6 +13,7 @@ from tests.cli.conftest import PATIENCE, ROOT, Serve, environment, run, wireprot
 from tests.cli.services import PAINT, WAIT, PaintRequest, WaitRequest, WaitResponse
 from tests.cli.services import SHOP as SHOP_SERVICE
 from wireproto import CallError, connect
+from wireproto.client.grpc import connect as connect_grpc
 
 SHOP = "tests.cli.services:shop"
 
@@ -76,6 +77,42 @@ def test_nobody_need_read_the_ready_line() -> None:
     assert process.returncode == 0
     assert "Traceback" not in log
     assert "Exception" not in log
+
+
+def test_grpc_is_the_second_door(serve: Serve) -> None:
+    """The ready line names the gateway, which answers; --no-grpc leaves it out; SIGTERM drains both."""
+    serving = serve(SHOP)
+    with connect_grpc(serving.ready["grpc"], SHOP_SERVICE, timeout=PATIENCE) as client:
+        assert client.call(PAINT, PaintRequest(name="gate")).digest
+        serving.process.terminate()
+        assert serving.process.wait(PATIENCE) == 0
+    assert "grpc" not in serve(SHOP, "--no-grpc").ready
+
+
+def test_without_its_packages_grpc_is_left_out() -> None:
+    """One line on stderr says how to have gRPC, and the server serves without it."""
+    code = "import sys; sys.modules['grpc'] = None; from wireproto.cli import main; main('serve')"
+    command = [sys.executable, "-c", code, SHOP, "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        process.terminate()
+        _, log = process.communicate(timeout=PATIENCE)
+    assert ready.startswith("ready tcp=")
+    assert "grpc=" not in ready
+    assert log.count("pip install 'wireproto[grpc]'") == 1
+
+
+def test_a_grpc_port_in_use_is_said_so(taken_port: int) -> None:
+    """The error names both ways out, and the other door is not left open."""
+    done = wireproto("serve", SHOP, "--port", "0", "--grpc-port", str(taken_port))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    for words in (f"127.0.0.1:{taken_port}", "--grpc-port", "--no-grpc"):
+        assert words in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.fixture
