@@ -85,6 +85,10 @@ class ById(Message):
     value: dict[int, str]
 
 
+class RealsByName(Message):
+    value: dict[str, float]
+
+
 class LeavesById(Message):
     value: dict[int, Leaf]
 
@@ -259,6 +263,8 @@ REFUSED: list[tuple[type[Message], bytes, str]] = [
     (ById, b"\x91\x82\x01\xa0\xc3\xa0", "ById.value: the key is bool, not int"),
     (ById, b"\x91\x82\x01\xa0\xcc\x01\xa0", "ById.value: has the same key twice"),
     (ById, b"\x91\x81\x90\xa0", "ById.value: the key is array, not int"),
+    (RealsByName, packed({"a": 1.5, "b": 2**53 + 1}), "RealsByName.value[#1]: is an int that no float equals"),
+    (ById, b"\x91\x82\x01\x05\x01\xa0", "ById.value: has the same key twice, and one value is wrong"),
     (LeavesById, packed({1: ["x", 0, []]}), "LeavesById.value[#0]: has 3 fields, not 4"),
     (Pairs, packed(msgpack.ExtType(5, b"x")), "Pairs.value: is ext, not Pair"),
     (Pairs, b"\x91\xc7\x00\x05", "Pairs.value: is ext, not Pair"),

@@ -1,9 +1,11 @@
 """Pipe text: the grammar, to the letter."""
 
+import contextlib
 import math
 import sys
 import threading
 import time
+import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 
@@ -365,6 +367,22 @@ def test_bombs_end_in_decode_error(message_type: type[Message], bomb: bytes) -> 
     assert isinstance(found, DecodeError) or message_type is Text
     assert isinstance(taken, float)
     assert taken < 5
+
+
+@pytest.mark.parametrize("unit", ["a,", "ab,", "😀,", "é(,", "(),", "a:b,", "\\x2c,", "|", "\\\\"])
+@pytest.mark.parametrize(("message_type", "opening"), [(Texts, "["), (Counts, "{"), (Nothings, "["), (Text, "")])
+def test_amplification_is_bounded(message_type: type[Message], opening: str, unit: str) -> None:
+    """A frame of the smallest tokens takes at most 80 times its length in memory."""
+    payload = (opening + unit * 2**17).encode()
+    decode = plan(message_type).decode
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(DecodeError):
+            decode(payload)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 80 * len(payload)
 
 
 def test_cost_is_linear() -> None:

@@ -1,0 +1,103 @@
+"""The ground that codecs stand on: error translation, the limit on elements, generated source."""
+
+import traceback
+from typing import Any
+
+import pytest
+
+from tests.codecs.everything import Leaf, Maps, Nothing, Three
+from wireproto.codecs import PlainCodec
+from wireproto.codecs.base import Refused, compile_source, element_check, explain
+from wireproto.errors import DecodeError, EncodeError
+from wireproto.limits import Limits
+
+THREE = Three(sender="ann", text="hello", number=3)
+
+TRANSLATED: list[tuple[Exception, str]] = [
+    (ValueError("s3cret"), "is malformed (ValueError)"),
+    (KeyError("s3cret"), "is malformed (KeyError)"),
+    (RecursionError("s3cret"), "is nested too deeply"),
+    (MemoryError("s3cret"), "does not fit in memory"),
+    (UnicodeDecodeError("utf-8", b"s3cret", 0, 1, "s3cret"), "is not UTF-8"),
+    (UnicodeEncodeError("utf-8", "s3cret", 0, 1, "s3cret"), "has a surrogate, which UTF-8 cannot write"),
+    (EncodeError("Three.text", "is too long"), "is too long"),
+]
+
+
+@pytest.mark.parametrize(("error", "problem"), TRANSLATED, ids=lambda value: type(value).__name__)
+def test_whatever_a_format_raises_is_translated(error: Exception, problem: str) -> None:
+    """The functions of a codec may raise anything; what leaves its plan is one error without the other's text."""
+
+    class Broken(PlainCodec):
+        name, id = "broken", 200
+
+        def dumps(self, value: list[Any]) -> bytes:
+            raise error
+
+        def loads(self, payload: bytes) -> object:
+            raise error
+
+    plan = Broken().plan(Three, 1, Limits())
+    assert explain(error) == problem
+    with pytest.raises(EncodeError) as encoding:
+        plan.encode(THREE)
+    assert encoding.value.problem == problem
+    with pytest.raises(DecodeError) as decoding:
+        plan.decode(b"")
+    assert decoding.value.problem == problem
+    assert "s3cret" not in f"{encoding.value}{decoding.value}"
+
+
+def test_only_exceptions_are_translated() -> None:
+    """What is no failure of the codec, like a time-out of the test or Ctrl-C, passes through."""
+
+    class Interrupted(PlainCodec):
+        name, id = "interrupted", 200
+
+        def dumps(self, value: list[Any]) -> bytes:
+            raise KeyboardInterrupt
+
+        def loads(self, payload: bytes) -> object:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted().plan(Three, 1, Limits()).encode(THREE)
+
+
+def test_types_without_containers_need_no_element_check() -> None:
+    """Nothing is counted where there is nothing to count."""
+    assert element_check(Three, 1, 1) is None
+    assert element_check(Nothing, 1, 1) is None
+    assert element_check(Leaf, 1, 1) is not None
+
+
+def test_element_check_names_the_container() -> None:
+    """The first container that is too long is named, in messages in maps, too."""
+    check = element_check(Maps, 1, 1)
+    assert check is not None
+    empty: dict[str, Any] = {name: {} for name in Maps.__struct_fields__}
+    check(Maps(**empty), EncodeError)
+    cases: list[tuple[str, Any, str]] = [
+        ("truths", {"a": True, "b": True}, "Maps.truths"),
+        ("leaves", {1: Leaf(name="x", flags=[True, True])}, "Maps.leaves[#0].flags"),
+    ]
+    for name, value, path in cases:
+        with pytest.raises(DecodeError, match="has more than 1 elements") as caught:
+            check(Maps(**{**empty, name: value}), DecodeError)
+        assert caught.value.path == path
+
+
+def test_generated_source_is_seen_in_tracebacks() -> None:
+    """A traceback through generated code shows the line it stopped at."""
+    made = compile_source("example", "def run():\n    return 1 / zero\n", {"zero": 0})
+    with pytest.raises(ZeroDivisionError) as caught:
+        made["run"]()
+    text = "".join(traceback.format_exception(caught.value))
+    assert 'File "<wireproto example>", line 2, in run' in text
+    assert "return 1 / zero" in text
+
+
+def test_refused_carries_problem_and_path() -> None:
+    """The internal exception says what, and where as far as it knows."""
+    refused = Refused("is no bool", ".flags[1]")
+    assert (refused.problem, refused.path, str(refused)) == ("is no bool", ".flags[1]", "is no bool")
