@@ -3,15 +3,18 @@
     python benchmarks/peers.py --load client --rounds 5 --extra benchmarks/gateway_entry.py grpc-sync grpc-gateway
 
 Both are called by the same client, grpcio with generated messages, over a connection of its own each; so whatever
-differs in the server's CPU per call is what the gateway adds to grpcio: dispatch, limits, checks, context.
+differs in the server's CPU per call is what the gateway adds to grpcio: dispatch, limits, checks, context. Neither sets
+anything of the interpreter. ``grpc-gateway-serve`` has the switch interval that ``wireproto serve`` sets, which costs
+grpcio's threads some CPU, with or without the gateway; ``grpc-sync-serve`` is the bare server with it.
 """
 
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
-from peers import TEXT, Call, Entry, bench_service, grpc_stubs, ready
+from peers import TEXT, Call, Entry, bench_service, grpc_call, grpc_pipeline, grpc_stubs, grpc_sync_server, ready
 
 PATH = "/bench.v1.BenchService/Send"
 
@@ -20,7 +23,6 @@ def gateway_server() -> None:
     from wireproto import Context, Handlers
     from wireproto.server.gateway import GrpcGateway
 
-    sys.setswitchinterval(0.0005)  # as `wireproto serve` does
     service = bench_service()
     (method,) = service.methods
     handlers = Handlers(service)
@@ -33,6 +35,14 @@ def gateway_server() -> None:
     gateway.start()
     ready(gateway.address.port)
     threading.Event().wait()
+
+
+def as_served(serve: Callable[[], None]) -> Callable[[], None]:
+    def with_interval() -> None:
+        sys.setswitchinterval(0.0005)
+        serve()
+
+    return with_interval
 
 
 def _stub(port: int) -> Any:
@@ -66,6 +76,10 @@ def gateway_pipeline(port: int) -> Call:
     return batch
 
 
+NEEDS = ("grpc", "grpc_tools")
+
 ENTRIES = {
-    "grpc-gateway": Entry(gateway_server, gateway_call, gateway_pipeline, needs=("grpc", "grpc_tools", "wireproto"))
+    "grpc-gateway": Entry(gateway_server, gateway_call, gateway_pipeline, needs=NEEDS),
+    "grpc-gateway-serve": Entry(as_served(gateway_server), gateway_call, gateway_pipeline, needs=NEEDS),
+    "grpc-sync-serve": Entry(as_served(grpc_sync_server), grpc_call, grpc_pipeline, needs=NEEDS),
 }

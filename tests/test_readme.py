@@ -84,9 +84,15 @@ def test_an_opcode_is_added_in_the_steps_shown(tmp_path: Path) -> None:
             assert re.search(rf"::test_\w+\[{method}-request-v1-{codec}\] PASSED", report), report
 
 
+def test_the_gateway_opens_in_the_lines_shown(tmp_path: Path) -> None:
+    """The gateway's lines, below the program at the top, open it and print where it listens."""
+    (tmp_path / "gateway.py").write_text(_calculator() + PYTHON[5])
+    assert re.fullmatch(r"127\.0\.0\.1:\d+\n", _run(tmp_path, "gateway.py"))
+
+
 def test_every_python_block_is_run() -> None:
-    """The five blocks that the tests above run are all there are."""
-    assert len(PYTHON) == 5
+    """The six blocks that the tests above run are all there are."""
+    assert len(PYTHON) == 6
 
 
 @pytest.mark.parametrize("line", COMMANDS)
