@@ -322,6 +322,7 @@ def test_metadata_has_tcps_limit(client: GrpcClient) -> None:
         [("wireproto-credit", "many")],
         [("wireproto-credit", str(2**32))],
         [("n" * 65, "x")],
+        [("authorization-bin", "us\u00e9r:a".encode())],
     ],
 )
 def test_bad_metadata_is_refused(door: Callable[..., Open], headers: list[tuple[str, str | bytes]]) -> None:
