@@ -105,6 +105,30 @@ def test_without_its_packages_grpc_is_left_out() -> None:
     assert log.count("pip install 'wireproto[grpc]'") == 1
 
 
+def test_a_second_server_on_the_default_port_goes_without_grpc(taken_port: int) -> None:
+    """A port for gRPC that nobody asked for and that is in use is a line on stderr, and the server serves."""
+    code = (
+        "from wireproto.cli import serve; from wireproto.cli import main\n"
+        f"next(each for each in serve.command.params if each.name == 'grpc_port').default = {taken_port}\n"
+        "main('serve')"
+    )
+    variables = environment()
+    del variables["WIREPROTO_SERVE_GRPC_PORT"]
+    command = [sys.executable, "-c", code, SHOP, "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        process.terminate()
+        _, log = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert ready.startswith("ready tcp=")
+    assert "grpc=" not in ready
+    for words in (f"127.0.0.1:{taken_port}", "--grpc-port", "--no-grpc"):
+        assert log.count(words) == 1
+
+
 def test_a_grpc_port_in_use_is_said_so(taken_port: int) -> None:
     """The error names both ways out, and the other door is not left open."""
     done = wireproto("serve", SHOP, "--port", "0", "--grpc-port", str(taken_port))

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import click
+from click.core import ParameterSource
 
 from wireproto import __version__
 from wireproto.cli.command import Command, Failure, drop_output
@@ -122,7 +123,8 @@ def command(
             name=name,
         )
         gateway = None if no_grpc else _gateway(app, host, grpc_port, workers, name)
-        _start(server, gateway)
+        asked = click.get_current_context().get_parameter_source("grpc_port") is not ParameterSource.DEFAULT
+        gateway = _start(server, gateway, asked)
         grpc = () if gateway is None else (f"grpc={gateway.address}",)
         _announce(["ready", f"tcp={server.address}", f"codecs={','.join(server.codecs)}", *grpc, *app.words])
         log.info("serving %s", " and ".join(each.service.full_name for each in app.handlers))
@@ -147,8 +149,11 @@ def _gateway(app: App, host: str, port: int, workers: int, name: str) -> "GrpcGa
     return GrpcGateway(app.handlers, host=host, port=port, workers=workers, authenticate=app.authenticate, name=name)
 
 
-def _start(server: Server, gateway: "GrpcGateway | None") -> None:
-    """Open both doors or none.
+def _start(server: Server, gateway: "GrpcGateway | None", asked: bool) -> "GrpcGateway | None":
+    """Open the doors, and return the second one.
+
+    Nobody need have asked for that one: a second server on the default port then goes without, as it does without the
+    packages. What was asked for is there or nothing is.
 
     Raises:
         Failure: one of the addresses cannot be had.
@@ -158,12 +163,16 @@ def _start(server: Server, gateway: "GrpcGateway | None") -> None:
     except ConfigError as error:
         raise Failure(str(error)) from error
     if gateway is None:
-        return
+        return None
     try:
         gateway.start()
     except ConfigError as error:
+        if not asked:
+            log.warning("no gRPC: %s; --grpc-port chooses it, --no-grpc leaves this line out", error)
+            return None
         server.shutdown(0.0)
         raise Failure(f"{error}\n--grpc-port chooses it, --no-grpc serves without gRPC.") from error
+    return gateway
 
 
 def _drain(server: Server, gateway: "GrpcGateway | None") -> list[str]:
@@ -203,7 +212,7 @@ def _announce(words: list[str]) -> None:
     """The one line on stdout, for whoever waits for the server. Nobody need be there to read it."""
     try:
         click.echo(" ".join(words))
-    except BrokenPipeError:
+    except OSError:
         drop_output()
 
 
