@@ -18,6 +18,7 @@ from wireproto.client.link import Link
 from wireproto.client.many import Responses
 from wireproto.client.stream import Stream
 from wireproto.codecs import Codec
+from wireproto.errors import ConfigError
 from wireproto.limits import Limits
 from wireproto.metadata import Metadata, pack_metadata
 from wireproto.schema import Message, Method, Service, StreamMethod
@@ -121,6 +122,8 @@ class Client:
         backoff: Backoff | None = None,
     ) -> None:
         """Prepare a client that connects when it is first used. The arguments are those of ``connect``."""
+        if not isinstance(service, Service):
+            raise ConfigError(f"a client takes the Service it calls, not {type(service).__name__}")
         chosen = codecs.select([codec] if isinstance(codec, str | Codec) else codec)
         self._line = Line(
             Address.parse(address),
