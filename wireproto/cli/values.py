@@ -252,8 +252,9 @@ def _unknown(name: str, message_type: type[Message], declared: dict[str, Field])
 
 
 def _signature(message_type: type[Message]) -> str:
-    """All fields in one line, to be read at the end of an error."""
-    shown = [f"{field.name}: {field.type}{'' if field.required else ' ='}" for field in fields(message_type)]
+    """All fields in one line, to be read at the end of an error; those that may be left out in brackets."""
+    declared = [(f"{field.name}: {field.type}", field.required) for field in fields(message_type)]
+    shown = [text if required else f"[{text}]" for text, required in declared]
     return f"it has {', '.join(shown)}" if shown else f"{message_type.__name__} has no fields"
 
 
