@@ -51,7 +51,7 @@ HEAVY = {
     "grpc_reflection": ("server/gateway",),
     "grpc_status": ("server/gateway", "client/grpc"),
     "hypothesis": ("testing",),
-    "msgpack": ("codecs/msgpack",),
+    "msgpack": (),
     "prompt_toolkit": ("cli/chat",),
     "pytest": ("testing",),
     "rich": ("cli",),
