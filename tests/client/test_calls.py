@@ -35,6 +35,7 @@ from wireproto import (
     Status,
     connect,
 )
+from wireproto.client.calls import Waiter
 from wireproto.connection import Connection, Role
 from wireproto.control import ECHO as CONTROL_ECHO
 from wireproto.control import EchoRequest as ControlEchoRequest
@@ -299,6 +300,39 @@ def test_waiting_for_a_place_in_vain_says_that_nothing_was_sent() -> None:
         assert client.call(ECHO, echo("third")).text == "third"
 
 
+def test_a_place_granted_to_an_interrupted_caller_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that comes together with the place must not use it up."""
+    taken = threading.Event()
+    go = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.greet(max_calls=1)
+        request = peer.request()
+        taken.set()
+        assert go.wait(PATIENCE)
+        peer.answer(request)
+        peer.serve()
+
+    with serving(script) as server, connect(server.address, SERVICE) as client:
+        first = client.start(ECHO, echo("first"))
+        assert taken.wait(PATIENCE)
+        link = client._line.link(None)
+        really_await = link._await
+
+        def interrupted(waiter: Waiter, gate: Any, deadline: float | None) -> None:
+            go.set()
+            really_await(waiter, gate, deadline)
+            assert waiter.done
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(link, "_await", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.call(ECHO, echo("second"))
+        monkeypatch.undo()
+        assert first.result(PATIENCE).text == "first"
+        assert client.call(ECHO, echo("third"), timeout=PATIENCE).text == "third"
+
+
 def test_a_method_of_a_later_version_is_not_sent() -> None:
     """The client knows what the version spoken lacks, and says since when it is there."""
 
@@ -430,19 +464,22 @@ def test_metadata_travels() -> None:
         client.call(ECHO, echo(), metadata={"colour": "blue", "idempotency-key": "k1"})
         client.call(ECHO, echo(), metadata={"authorization": "Bearer other"}, timeout=9)
         client.call(ECHO, echo(), metadata=Metadata(idempotency_key=b"k2", traceparent="00-1-2-03"))
+        client.call(ECHO, echo(), timeout=9)
         client.authorization = ""
         client.call(ECHO, echo())
         with pytest.raises(EncodeError, match="authorization"):
             client.authorization = "line\nbreak"
         with pytest.raises(EncodeError, match="entries"):
             client.call(ECHO, echo(), metadata={"Not A Name": ""})
-    plain, entries, own, full, none = seen
+    plain, entries, own, full, timed, none = seen
     assert plain == Metadata(authorization="Bearer ours")
     assert entries == Metadata(authorization="Bearer ours", idempotency_key=b"k1", entries={"colour": "blue"})
     assert own.authorization == "Bearer other"
     assert own.deadline_ms is not None
     assert 8000 < own.deadline_ms <= 9000
     assert full == Metadata(authorization="Bearer ours", idempotency_key=b"k2", traceparent="00-1-2-03")
+    assert timed.authorization == "Bearer ours"
+    assert timed.deadline_ms
     assert none == Metadata()
 
 
