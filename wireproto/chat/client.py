@@ -73,7 +73,7 @@ class Connection(Protocol):
 
     def ping(self, timeout: float | None = None) -> float: ...
 
-    def close(self) -> None: ...
+    def close(self, *, drain: float = 0.0) -> None: ...
 
 
 class _Mailbox:
@@ -228,7 +228,7 @@ class ChatSession:
             receiver = self._receiver
         if receiver is not None and not receiver.ended:
             self._drain(min(timeout, PONG))
-        self._client.close()
+        self._client.close(drain=min(timeout, PONG))
         if receiver is not None and receiver.thread is not None:
             receiver.thread.join(timeout)
 

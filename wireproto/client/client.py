@@ -188,9 +188,15 @@ class Client:
         """
         self._line.link(None)
 
-    def close(self) -> None:
-        """Close the connection. Calls in flight fail; nothing can be called any more. From any thread."""
-        self._line.close()
+    def close(self, *, drain: float = 0.0) -> None:
+        """Close the connection. Calls in flight fail; nothing can be called any more. From any thread.
+
+        Args:
+            drain: seconds in which the answers in flight, and items that are on their way, may still come: the writing
+                side is shut first, and the rest follows when the server has ended its own. Streams end CANCELLED, for
+                nobody can grant them credit any more.
+        """
+        self._line.close(drain)
 
     def __enter__(self) -> Self:
         return self
