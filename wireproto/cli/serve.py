@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import FunctionType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import click
@@ -62,6 +63,11 @@ class App(NamedTuple):
 )
 @click.option("--no-grpc", is_flag=True, help="No gRPC.")
 @click.option("--codec", multiple=True, metavar="NAME", help="Allow this codec; repeat for several.  [default: all]")
+@click.option(
+    "--authenticate",
+    metavar="MODULE:FUNCTION",
+    help="Asked with (metadata, peer) about every call that brings authorization; gives an Identity or None.",
+)
 @click.option("--store", metavar="URL", help="Where the chat keeps its data: a file, or a database URL.")
 @click.option(
     "--minimum-password",
@@ -80,6 +86,7 @@ def command(
     grpc_port: int,
     no_grpc: bool,
     codec: tuple[str, ...],
+    authenticate: str | None,
     store: str | None,
     minimum_password: int,
     workers: int,
@@ -105,11 +112,14 @@ def command(
         raise ConfigError(
             "--store belongs to the chat, which is served when no MODULE:HANDLERS is given; leave one out"
         )
+    if authenticate is not None and not handlers:
+        raise ConfigError("the chat knows its own accounts; --authenticate belongs to handlers that are named")
     sys.setswitchinterval(SWITCH_INTERVAL)
     stop = _catch_signals()
     with contextlib.ExitStack() as stack:
         if handlers:
-            app = App([resolve(target, Handlers) for target in handlers])
+            asked_of = None if authenticate is None else resolve(authenticate, FunctionType)
+            app = App([resolve(target, Handlers) for target in handlers], asked_of)
         else:
             app = stack.enter_context(_chat(store, minimum_password, stop))
         name = f"wireproto/{__version__}"
