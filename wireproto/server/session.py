@@ -72,6 +72,7 @@ class Session:
         "_more",
         "_pinged",
         "_pings",
+        "_starved",
         "_table",
         "address",
         "codec",
@@ -103,6 +104,7 @@ class Session:
         self._batch: deque[Call] | None = None
         self._more = False  # a posted turn will take further frames
         self._draining = False
+        self._starved = False  # a stream found no room in the output
         self._linger_until: float | None = None
         self._heard = True
         self._last_heard = self._pinged = self.started
@@ -229,8 +231,10 @@ class Session:
         """Everything but a request; False when the connection reads no further."""
         if type(event) is CreditReceived:
             call = self._calls.get(event.call_id) if self._calls else None
-            if call is not None and call.stream is not None:
-                call.stream.grant_locked(event.amount)
+            if call is not None:
+                call.granted += event.amount
+                if call.stream is not None:
+                    call.stream.wake_locked()
         elif type(event) is CancelReceived:
             self._cancel_locked(event.call_id)
         elif type(event) is PingReceived:
@@ -443,7 +447,10 @@ class Session:
 
     def room_locked(self, call: Call) -> int:
         """How many items the stream of ``call`` may send now."""
-        if call.answered or self._pending_locked() > self.server.limits.high_watermark:
+        if call.answered:
+            return 0
+        if self._pending_locked() > self.server.limits.high_watermark:
+            self._starved = True
             return 0
         return self.connection.credit(call.call_id)
 
@@ -503,7 +510,11 @@ class Session:
         transport = self.transport
         if transport.closed:
             return
-        if transport.send(self.connection.data_to_send()):
+        transport.send(self.connection.data_to_send())
+        if self._starved and self._pending_locked() < self.server.limits.low_watermark:
+            # Whether the kernel took it all at once or in parts: a stream that found no room has nobody else to wake
+            # it.
+            self._starved = False
             for call in list((self._calls or {}).values()):
                 if call.stream is not None:
                     call.stream.wake_locked()
