@@ -29,7 +29,7 @@ from wireproto.events import (
     RequestReceived,
 )
 from wireproto.metadata import EMPTY
-from wireproto.server.buckets import Bucket
+from wireproto.server.buckets import Budget
 from wireproto.server.call import Call
 from wireproto.server.poller import CLOSED, READ, WRITE
 from wireproto.server.pool import PENALTY, PROVEN, SLOW, Worker
@@ -60,10 +60,9 @@ class Session:
 
     __slots__ = (
         "_batch",
+        "_budget",
         "_calls",
-        "_cancels",
         "_draining",
-        "_errors",
         "_frame_deadline",
         "_frames",
         "_heard",
@@ -71,7 +70,6 @@ class Session:
         "_linger_until",
         "_more",
         "_pinged",
-        "_pings",
         "_starved",
         "_table",
         "address",
@@ -110,9 +108,7 @@ class Session:
         self._last_heard = self._pinged = self.started
         self._frames = -1
         self._frame_deadline: float | None = None
-        self._cancels: Bucket | None = None
-        self._pings: Bucket | None = None
-        self._errors: Bucket | None = None
+        self._budget = Budget(server.limits)
 
     # ------------------------------------------------------------------ the poller's events
 
@@ -238,10 +234,7 @@ class Session:
         elif type(event) is CancelReceived:
             self._cancel_locked(event.call_id)
         elif type(event) is PingReceived:
-            limits = self.server.limits
-            if self._pings is None:
-                self._pings = Bucket(limits.pings_per_second, limits.ping_burst)
-            if not self._pings.take():
+            if not self._budget.take("pings"):
                 self._fail_connection_locked("TOO_MANY_PINGS", "PING frames come faster than the server allows")
         elif type(event) is HelloReceived:
             try:
@@ -421,10 +414,7 @@ class Session:
         call = self._calls.get(call_id) if self._calls else None
         if call is None:
             return  # it crossed the answer
-        limits = self.server.limits
-        if self._cancels is None:
-            self._cancels = Bucket(limits.cancels_per_second, limits.cancel_burst)
-        if not self._cancels.take():
+        if not self._budget.take("cancels"):
             self._fail_connection_locked("TOO_MANY_CANCELS", "calls are cancelled faster than the server allows")
             return
         self._expire_locked(
@@ -437,10 +427,7 @@ class Session:
         self._count_error_locked()
 
     def _count_error_locked(self) -> None:
-        limits = self.server.limits
-        if self._errors is None:
-            self._errors = Bucket(limits.errors_per_minute / 60, limits.errors_per_minute)
-        if not self._errors.take():
+        if not self._budget.take("errors"):
             self._fail_connection_locked("TOO_MANY_ERRORS", "too many requests that cannot be understood")
 
     # ------------------------------------------------------------------ streams
