@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from peers import TEXT, Call, Entry, bench_service, grpc_call, grpc_pipeline, grpc_stubs, grpc_sync_server, ready
+from load import Call, Entry, ready
+from peers import TEXT, bench_service, grpc_call, grpc_pipeline, grpc_stubs, grpc_sync_server
 
 PATH = "/bench.v1.BenchService/Send"
 

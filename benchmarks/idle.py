@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import load
 import peers
 
 SETTLED = 3
@@ -30,14 +31,14 @@ def settled_kib(pid: int) -> float:
     readings: list[float] = []
     while len(readings) < SETTLED or len(set(readings[-SETTLED:])) > 1:
         time.sleep(0.3)
-        readings.append(peers.resident_mb(pid) * 1024)
+        readings.append(load.resident_mb(pid) * 1024)
     return readings[-1]
 
 
 def latency_us(port: int, calls: int = 5000) -> tuple[float, float]:
     """p50 and p99 of one busy connection, one call at a time."""
     raw = peers.wireproto_raw("msgpack")
-    sock = peers.dial(port)
+    sock = load.dial(port)
     raw.greet(sock)
     waits = []
     for n in range(1, calls + 1):
@@ -76,7 +77,7 @@ def main() -> None:
         for n in range(options.connections + 50):
             if n == 50:
                 before, threads_before = settled_kib(server.pid), threads(server.pid)
-            sock = peers.dial(port)
+            sock = load.dial(port)
             raw.greet(sock)
             sock.sendall(raw.request(1))
             sock.recv(4096)
