@@ -24,13 +24,14 @@ class Call(Context):
         answered: the terminal frame is queued, or the connection is gone; whatever the handler still gives is dropped.
         held: answered while the handler still ran, so it goes on counting against the calls in flight.
         granted: credit the caller gave so far, the initial one included.
+        started: a worker has taken it up; before that it can be said to be not processed.
         future: the deferred answer, once the handler gave one.
         stream: the running stream, once the handler gave one.
 
     ``answered``, ``held`` and ``stream`` change under the session's lock only.
     """
 
-    __slots__ = ("answered", "call_id", "entry", "future", "granted", "held", "payload", "session", "stream")
+    __slots__ = ("answered", "call_id", "entry", "future", "granted", "held", "payload", "session", "started", "stream")
 
     def __init__(self, session: "Session", call_id: int, entry: Entry, metadata: Metadata, payload: bytes) -> None:
         self.session = session
@@ -43,6 +44,7 @@ class Call(Context):
         self.cancelled = False
         self.answered = False
         self.held = False
+        self.started = False
         self.granted = metadata.credit or 0
         self.future: Future[Any] | None = None
         self.stream: Stream | None = None

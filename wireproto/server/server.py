@@ -16,14 +16,13 @@ from wireproto import codecs
 from wireproto.address import Address
 from wireproto.codecs import Codec
 from wireproto.dispatch import Authenticate, Handlers, Table
-from wireproto.errors import CallError, ConfigError
+from wireproto.errors import ConfigError
 from wireproto.handshake import Hello, Offer, Welcome, find_offer, negotiate
 from wireproto.limits import Limits
 from wireproto.server.control import control_handlers
 from wireproto.server.poller import READ, Poller
 from wireproto.server.pool import Pool, Worker
 from wireproto.server.session import Session
-from wireproto.status import Retry, Status
 
 __all__ = ["Server"]
 
@@ -218,14 +217,8 @@ class Server:
         with self._counts_lock:
             self._listen_locked(False)
         self._listener.close()
-        error = CallError(
-            Status.UNAVAILABLE,
-            "SHUTTING_DOWN",
-            "the server is shutting down; connect again, to another one if there is one",
-            retry=Retry.NOT_PROCESSED,
-        )
         for session in list(self.sessions.values()):
-            session.drain(error)
+            session.drain()
         if self.sessions:
             self._drained.wait(max(0.0, deadline - time.monotonic()))
         for session in list(self.sessions.values()):

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,6 @@ from wireproto.events import (
     CancelReceived,
     ConnectionEnded,
     CreditReceived,
-    GoAwayReceived,
     HelloReceived,
     PingReceived,
     RequestReceived,
@@ -33,6 +33,7 @@ from wireproto.server.buckets import Budget
 from wireproto.server.call import Call
 from wireproto.server.poller import CLOSED, READ, WRITE
 from wireproto.server.pool import PENALTY, PROVEN, SLOW, Worker
+from wireproto.server.refusals import busy, cancelled, half_closed, late, shutting_down, too_large
 from wireproto.server.stream import Stream
 from wireproto.server.transport import Transport
 from wireproto.status import Retry, Status
@@ -63,7 +64,7 @@ class Session:
         "_budget",
         "_calls",
         "_draining",
-        "_frame_deadline",
+        "_frame_begun",
         "_frames",
         "_heard",
         "_last_heard",
@@ -100,14 +101,14 @@ class Session:
         self._table: Table | None = None
         self._calls: dict[int, Call] | None = None
         self._batch: deque[Call] | None = None
-        self._more = False  # a posted turn will take further frames
+        self._more = False  # a turn will go on: it is posted, or waits for room in the output
         self._draining = False
-        self._starved = False  # a stream found no room in the output
+        self._starved = False  # a stream or a turn found no room in the output
         self._linger_until: float | None = None
         self._heard = True
         self._last_heard = self._pinged = self.started
         self._frames = -1
-        self._frame_deadline: float | None = None
+        self._frame_begun: float | None = None
         self._budget = Budget(server.limits)
 
     # ------------------------------------------------------------------ the poller's events
@@ -116,7 +117,12 @@ class Session:
         """Publish and register in one step, so that no event finds half a session."""
         with self.lock:
             self.server.sessions[self.transport.fd] = self
-            self.transport.register()
+            try:
+                self.transport.register()
+            except OSError:
+                # Nobody may find it here later, when the descriptor is another connection's.
+                del self.server.sessions[self.transport.fd]
+                raise
 
     def on_event(self, worker: Worker, mask: int) -> None:
         """The descriptor may be readable or writable; called by the leader."""
@@ -126,22 +132,19 @@ class Session:
                 return
             if mask & WRITE:
                 self.flush_locked()
-            if mask & (READ | CLOSED) and not self._more:
-                if transport.reading:
-                    if not self._receive_locked():
-                        return
-                elif mask & CLOSED:
-                    self._close_locked("the peer reset the connection")
-                    return
-                self._take_locked()
+            if transport.reading:
+                if mask & (READ | CLOSED) and not self._more and self._receive_locked():
+                    self._take_locked()
+            elif mask & CLOSED:
+                self._close_locked("the peer reset the connection")
         if self._batch:
             self._run_batch(worker)
 
     def _continue(self, worker: Worker) -> None:
-        """Another turn for frames that were left over; posted."""
+        """Another turn for calls and frames that were left over; posted."""
         with self.lock:
             self._more = False
-            if self.transport.closed:
+            if self.transport.closed or self._full_locked():
                 return
             self._take_locked()
             self.flush_locked()
@@ -191,17 +194,12 @@ class Session:
                 break
             table = self._table
         if connection.partial_length is None:
-            self._frame_deadline = None
-        elif connection.frames_received != self._frames or self._frame_deadline is None:
-            limits = self.server.limits
+            self._frame_begun = None
+        elif connection.frames_received != self._frames or self._frame_begun is None:
             self._frames = connection.frames_received
-            self._frame_deadline = (
-                time.monotonic() + limits.frame_timeout + connection.partial_length / limits.frame_rate
-            )
-        if not self._batch and connection.bytes_pending:
+            self._frame_begun = time.monotonic()
+        if not self._batch and (connection.bytes_pending or self.transport.ended or self._draining):
             self.flush_locked()
-        if self.transport.ended or self._draining:
-            self._settle_down_locked()
 
     def _request_locked(self, table: Table, event: RequestReceived) -> None:
         entry = table.entries.get(event.opcode)
@@ -247,38 +245,29 @@ class Session:
         elif type(event) is ConnectionEnded:
             self._ended_locked(event.error)
             return False
-        elif type(event) is GoAwayReceived:
-            self._draining = True
         return True
 
     def _ended_locked(self, error: "RemoteProtocolError | CallError | None") -> None:
         if self.transport.ended and error is None:
             # A half-close: what is in flight is still answered. Streams have nobody who grants them credit.
-            for call in list((self._calls or {}).values()):
-                if call.stream is not None:
-                    self._end_call_locked(call, CallError(Status.CANCELLED, "CANCELLED", "the caller closed its side"))
-            self._settle_down_locked()
-            return
-        if error is not None:
-            self.server.note(self.address, "protocol", str(error))
-        self._abandon_locked("the connection failed")
+            self._expire_streams_locked()
+        else:
+            if error is not None:
+                self.server.note(self.address, "protocol", str(error))
+            self._abandon_locked("the connection failed")
+            if not self.transport.ended:
+                self._linger_locked()
         self.flush_locked()
-        if self.transport.closed:
-            return
-        if self.transport.ended:
-            self._settle_down_locked()
-            return
-        self._linger_locked()
 
     def _fail_connection_locked(self, reason: str, problem: str) -> None:
         self._end_connection_locked(RemoteProtocolError(reason, problem, Status.RESOURCE_EXHAUSTED))
 
     def _end_connection_locked(self, error: RemoteProtocolError) -> None:
         """Fail the connection and take the end at once: nothing may be sent in between."""
-        self.connection.fail(error)
-        event = self.connection.next_event()
-        if type(event) is ConnectionEnded:
-            self._ended_locked(event.error)
+        if self.connection.state is not State.CLOSED:
+            self.connection.fail(error)
+            self.connection.next_event()  # the end, which is no news to us; after a half-close there is none
+            self._ended_locked(error)
 
     # ------------------------------------------------------------------ calls
 
@@ -287,16 +276,16 @@ class Session:
         whoever leads next goes on with it when a handler blocks here."""
         batch = self._batch
         pool = self.pool
-        if batch is None:
-            return
-        while True:
+        high = self.server.limits.high_watermark
+        while batch:
             try:
                 call = batch.popleft()
             except IndexError:
-                break
+                break  # a deposed leader took the last one
             entry = call.entry
-            if entry.blocking or entry.slowness >= PENALTY or (pool.short and entry.runs < PROVEN):
-                self._hand_over(call)
+            if entry.blocking or entry.slowness >= PENALTY or (entry.runs < PROVEN and pool.short):
+                if not pool.submit(call):
+                    self.settle(call, busy())
                 continue
             worker.beat += 1
             worker.running = self
@@ -304,21 +293,25 @@ class Session:
             worker.running = None
             if pool.leader is not worker:
                 break
+            if batch and self.connection.bytes_pending > high and self._is_full():
+                return
         self.flush()
 
-    def _hand_over(self, call: Call) -> None:
-        if not self.pool.submit(call):
-            busy = CallError(
-                Status.RESOURCE_EXHAUSTED,
-                "SERVER_BUSY",
-                "every worker is busy and the run queue is full; try again later",
-                retry=Retry.NOT_PROCESSED,
-                retry_after_ms=100,
-            )
-            self.settle(call, busy)
+    def _is_full(self) -> bool:
+        """Write; whether the peer has yet to take so much that the rest of the turn waits for it."""
+        with self.lock:
+            self.flush_locked()
+            return self._full_locked()
+
+    def _full_locked(self) -> bool:
+        if self._pending_locked() <= self.server.limits.high_watermark:
+            return False
+        self._starved = self._more = True
+        return True
 
     def run_call(self, call: Call, batch: "deque[Call] | None") -> None:
         """Run one handler and settle what it gave; ``batch`` None on a follower."""
+        call.started = True
         if call.answered:
             # It expired or was cancelled in the queue; only its place among the calls in flight is left to give back.
             self.settle(call, b"")
@@ -347,8 +340,6 @@ class Session:
                 if call.held:
                     call.held = False
                     self.connection.release()
-                if self.transport.ended or self._draining:
-                    self._settle_down_locked()
                 return
             if type(outcome) is bytes:
                 call.answered = True
@@ -357,11 +348,9 @@ class Session:
                 try:
                     self.connection.send_response(call.call_id, outcome)
                 except PayloadTooLarge as error:
-                    self.connection.send_error(call.call_id, _too_large(error))
+                    self.connection.send_error(call.call_id, too_large(error))
             elif isinstance(outcome, CallError):
                 self._end_call_locked(call, outcome)
-            if self.transport.ended or self._draining:
-                self._settle_down_locked()
 
     def _go_on(self, call: Call, outcome: Outcome) -> None:
         """The handler gave a deferred answer or a stream."""
@@ -383,32 +372,46 @@ class Session:
             else:
                 call.stream = stream
                 stream.wake_locked()
+                if self.transport.ended or self._draining:
+                    self._expire_streams_locked()
 
     def _end_call_locked(self, call: Call, error: CallError) -> None:
-        """Answer with ERROR, now. A handler that still runs keeps its place among the calls in flight until it is
-        back.
-        """
-        if call.answered:
-            return
-        call.answered = True
+        """Answer with ERROR, unless the call was answered."""
+        if not call.answered:
+            call.answered = True
+            self._send_error_locked(call, error)
+
+    def _send_error_locked(self, call: Call, error: CallError) -> None:
         if self._calls is not None:
             self._calls.pop(call.call_id, None)
         self.connection.send_error(call.call_id, error)
-        if error.reason in ("BAD_PAYLOAD", "UNKNOWN_OPCODE"):
-            self._count_error_locked()
         if call.stream is not None:
             call.stream.end_locked(str(error))
+        if error.reason in ("BAD_PAYLOAD", "UNKNOWN_OPCODE"):
+            self._count_error_locked()
 
-    def _expire_locked(self, call: Call, error: CallError) -> None:
-        """End a call from outside its handler: cancelled, out of time, or shut down."""
+    def _expire_locked(self, call: Call, refusal: Callable[[Retry], CallError]) -> None:
+        """End a call from outside its handler: cancelled, out of time, or shut down. A handler that still runs keeps
+        its place among the calls in flight until it is back.
+        """
         call.cancelled = True
         if call.answered:
             return
+        # ``run_call`` writes ``started`` and then reads ``answered``; we do it the other way round. So one of the two
+        # sees the other: a call that is said to be not processed never runs, and no call needs the lock for that.
+        call.answered = True
+        error = refusal(Retry.MAYBE_PROCESSED if call.started else Retry.NOT_PROCESSED)
         if call.stream is None:
             call.held = True
             self.connection.hold()
-        self._end_call_locked(call, error)
+        self._send_error_locked(call, error)
         self._drop_future_locked(call)
+
+    def _expire_streams_locked(self) -> None:
+        refusal = shutting_down if self._draining else half_closed
+        for call in list((self._calls or {}).values()):
+            if call.stream is not None:
+                self._expire_locked(call, refusal)
 
     def _cancel_locked(self, call_id: int) -> None:
         call = self._calls.get(call_id) if self._calls else None
@@ -417,10 +420,7 @@ class Session:
         if not self._budget.take("cancels"):
             self._fail_connection_locked("TOO_MANY_CANCELS", "calls are cancelled faster than the server allows")
             return
-        self._expire_locked(
-            call,
-            CallError(Status.CANCELLED, "CANCELLED", "the caller cancelled the call", retry=Retry.MAYBE_PROCESSED),
-        )
+        self._expire_locked(call, cancelled)
 
     def _fail_locked(self, call_id: int, error: CallError) -> None:
         self.connection.send_error(call_id, error)
@@ -452,7 +452,7 @@ class Session:
         try:
             self.connection.send_item(call.call_id, payload)
         except PayloadTooLarge as error:
-            raise _too_large(error) from error
+            raise too_large(error) from error
         return True
 
     def end_stream_locked(self, call: Call, error: CallError | None) -> None:
@@ -467,8 +467,6 @@ class Session:
                 self._calls.pop(call.call_id, None)
             self.connection.send_end(call.call_id)
         self.flush_locked()
-        if self.transport.ended or self._draining:
-            self._settle_down_locked()
 
     # ------------------------------------------------------------------ output
 
@@ -493,21 +491,26 @@ class Session:
         self.flush()
 
     def flush_locked(self) -> None:
-        """Write what is queued, without blocking."""
+        """Write what is queued, without blocking. Whatever may end the connection passes here, so its end is here."""
         transport = self.transport
         if transport.closed:
             return
         transport.send(self.connection.data_to_send())
+        if not self._alive_locked():
+            return
         if self._starved and self._pending_locked() < self.server.limits.low_watermark:
-            # Whether the kernel took it all at once or in parts: a stream that found no room has nobody else to wake
-            # it.
+            # Whether the kernel took it all at once or in parts: what found no room has nobody else to wake it.
             self._starved = False
+            if self._more:
+                self.pool.post(self._continue)
             for call in list((self._calls or {}).values()):
                 if call.stream is not None:
                     call.stream.wake_locked()
-        if self._linger_until is not None and not transport.pending:
-            transport.shut_down_writing()
-        self._alive_locked()
+        if self._linger_until is not None:
+            if not transport.pending:
+                transport.shut_down_writing()
+        elif transport.ended or self._draining:
+            self._settle_down_locked()
 
     # ------------------------------------------------------------------ time, and the end
 
@@ -532,10 +535,16 @@ class Session:
                 problem = f"no HELLO within {limits.hello_timeout:g} s"
                 self._end_connection_locked(RemoteProtocolError("HELLO_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
                 return
-            if self._frame_deadline is not None and now > self._frame_deadline and not self.transport.paused:
-                problem = "a frame was begun and not finished in time"
-                self._end_connection_locked(RemoteProtocolError("FRAME_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
-                return
+            if self.transport.paused or self._more:
+                # We do not read, so what the peer sends meanwhile cannot be seen.
+                self._last_heard = now
+                self._frame_begun = None if self._frame_begun is None else now
+            if self._frame_begun is not None:
+                rate_time = (self.connection.partial_length or 0) / limits.frame_rate
+                if now - self._frame_begun > limits.frame_timeout + rate_time:
+                    problem = "a frame was begun and not finished in time"
+                    self._end_connection_locked(RemoteProtocolError("FRAME_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
+                    return
             if self._calls:
                 self._expire_calls_locked(now)
             silent = now - self._last_heard
@@ -553,19 +562,13 @@ class Session:
                 self.flush_locked()
 
     def _expire_calls_locked(self, now: float) -> None:
-        late = [call for call in (self._calls or {}).values() if call.deadline is not None and call.deadline <= now]
-        for call in late:
-            error = CallError(
-                Status.DEADLINE_EXCEEDED,
-                "DEADLINE",
-                "the deadline passed before the answer was there",
-                retry=Retry.MAYBE_PROCESSED,
-            )
-            self._expire_locked(call, error)
-        if late:
+        overdue = [call for call in (self._calls or {}).values() if call.deadline is not None and call.deadline <= now]
+        for call in overdue:
+            self._expire_locked(call, late)
+        if overdue:
             self.flush_locked()
 
-    def drain(self, error: CallError) -> None:
+    def drain(self) -> None:
         """Tell the peer to go; end streams; close once the calls in flight are answered. Idempotent."""
         with self.lock:
             if self.transport.closed or self._draining:
@@ -575,15 +578,9 @@ class Session:
                 self._close_locked("")
                 return
             if self.connection.state is State.OPEN:  # a peer that closed its side is not told
-                self.connection.send_goaway(error)
-            for call in list((self._calls or {}).values()):
-                if call.stream is not None:
-                    # It has run, whatever it sent: unlike a call that comes after GOAWAY it is not "not processed".
-                    self._expire_locked(
-                        call, CallError(error.status, error.reason, error.message, retry=Retry.MAYBE_PROCESSED)
-                    )
+                self.connection.send_goaway(shutting_down(Retry.NOT_PROCESSED))
+            self._expire_streams_locked()
             self.flush_locked()
-            self._settle_down_locked()
 
     def close(self, why: str) -> None:
         """Close now, whatever is in flight."""
@@ -592,10 +589,7 @@ class Session:
 
     def _settle_down_locked(self) -> None:
         """Close a connection that is ending, once nothing is in flight and everything is written."""
-        if self.transport.closed or self._calls or self._batch or self._more:
-            return
-        self.flush_locked()
-        if self._pending_locked():
+        if self._calls or self._batch or self._more or self._pending_locked():
             return
         if self.transport.ended:
             self._close_locked("")
@@ -635,12 +629,3 @@ class Session:
         self._abandon_locked(why or "the connection was closed")
         if why:
             self.server.note(self.address, "closed", why)
-
-
-def _too_large(error: PayloadTooLarge) -> CallError:
-    return CallError(
-        Status.RESOURCE_EXHAUSTED,
-        "RESPONSE_TOO_LARGE",
-        f"the answer cannot be sent: {error}",
-        retry=Retry.MAYBE_PROCESSED,
-    )

@@ -52,7 +52,6 @@ class Stream:
         self._iterator: Iterator[Any] | None = None
         if isinstance(source, Subscription):
             self._subscription = source
-            source.wake = self.wake
         else:
             self._iterator = source
 
@@ -134,6 +133,8 @@ class Stream:
 
     def _send_taken(self, source: Subscription[Any]) -> bool:
         """Send what the subscription has, up to a turn's worth; whether it may have more."""
+        if self._told < 0:
+            source.wake = self.wake
         if self._told != self._call.granted:
             self._told = self._call.granted
             source.credited(self._told)
