@@ -242,7 +242,7 @@ def test_a_server_of_something_else_is_quoted() -> None:
 
 def test_a_server_that_goes_away_ends_a_terminal(server: Server) -> None:
     """A server that shuts down ends the prompt with a sentence; what was half typed stays to be copied."""
-    with Screen(chat(server.address, "--user", "bob"), columns=200) as screen:
+    with Screen(chat(server.address, "--user", "bob", "--reconnect", "0"), columns=200) as screen:
         screen.shows("Password for bob:")
         screen.line(PASSWORD)
         screen.shows("Server: You are signed in as bob.")
@@ -258,7 +258,11 @@ def test_a_server_that_goes_away_ends_a_terminal(server: Server) -> None:
 def test_a_server_that_goes_away_ends_a_script(server: Server) -> None:
     """A script ends although its input stays open, with the sentence on standard error only."""
     with subprocess.Popen(
-        chat(server.address), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        chat(server.address, "--reconnect", "0"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as child:
         assert child.stdin is not None
         assert child.stdout is not None

@@ -24,7 +24,7 @@ class Person:
         self.lines: list[Line] = []
         self.farewells: list[str] = []
         self._grown = threading.Condition()
-        self.session = ChatSession(self.client, self._show, self._lost, server="The server")
+        self.session = ChatSession(self.client, self._show, self._lost, server="The server", patience=0)
         if name:
             self.session.execute(LogIn(name, PASSWORD))
             self.session.settle(PATIENCE)
@@ -107,9 +107,9 @@ def test_settle_gives_up_when_nothing_comes(server: FakeServer) -> None:
     bob = Person(server)
     bob.session.execute(LogIn("bob", PASSWORD))
     bob.wait_for(lambda: len(bob.lines) == 2)
-    receiver = bob.session._receiver
-    assert receiver is not None
-    receiver.backlog = 5
+    inbox = bob.session._inbox
+    assert inbox is not None
+    inbox.backlog = 5
     bob.session.settle(0.05)
     assert len(bob.lines) == 2
 
