@@ -124,8 +124,8 @@ class FakeClient:
         if key in self.server.sent:
             before, answer = self.server.sent[key]
             assert before == request
-            return cast(Resp, answer)
-        answer = getattr(self, f"_{method.opcode}")(request)
+        else:
+            answer = getattr(self, f"_{method.opcode}")(request)
         if key:
             self.server.sent[key] = (request, answer)
         if self.lost_answers:
