@@ -42,7 +42,7 @@ class FakeServer:
         self.absent: CallError | None = None
         """While this is not None nobody reaches the server."""
         self.opened = threading.Condition()
-        """Notified when a stream was opened."""
+        """Notified when a stream was opened, or messages were acknowledged by a call."""
 
     def post(self, sender: str, recipient: str, text: str) -> int:
         """Put a message into a mailbox, and onto the streams that are open; its sequence number."""
@@ -232,7 +232,9 @@ class FakeClient:
 
     def _8(self, request: contract.AcknowledgeRequest) -> contract.AcknowledgeResponse:
         before = self.server.acknowledged[self.user]
-        self.server.acknowledged[self.user] = now = max(before, request.sequence)
+        with self.server.opened:
+            self.server.acknowledged[self.user] = now = max(before, request.sequence)
+            self.server.opened.notify_all()
         return contract.AcknowledgeResponse(acknowledged=now, undelivered=len(self.server.mail[self.user]) - now)
 
     def _9(self, request: contract.ListConversationRequest) -> contract.ListConversationResponse:

@@ -248,7 +248,8 @@ def test_a_mailbox_that_was_set_back(server: FakeServer) -> None:
     for number in range(3):
         server.post("carol", "bob", str(number))
     bob.wait_for(lambda: bob.texts[-1] == "carol: 2")
-    bob.wait_for(lambda: server.acknowledged["bob"] == 3)
+    with server.opened:
+        assert server.opened.wait_for(lambda: server.acknowledged["bob"] == 3, 10)
     server.mail["bob"], server.acknowledged["bob"] = [("carol", "anew")], 0
     server.lose(CUT, bob.client)
     bob.wait_for(lambda: bob.texts[-1] == "carol: anew")

@@ -497,7 +497,7 @@ def test_the_rest_of_version_two(server: FakeServer) -> None:
         f"[carol#1 {(NOON + timedelta(minutes=1)).astimezone().strftime('%Y-%m-%d %H:%M')}] alice: lunch",
         "Server: 1 message between you and carol.",
         "Server: Your password is changed. 2 other sessions of yours were ended.",
-        f"Server: You are alice, since {when}, signed in 1 time. 0 messages of 0 wait to be shown.",
+        f"Server: You are alice. The account was made {when} and is signed in 1 time. 0 messages came; none waits.",
     ]
     assert "That is not your password" in "".join(alice.texts)
     assert server.deleted == {("bob", 1)}

@@ -384,11 +384,11 @@ class ChatSession:
         answer = self._call(contract.WHO_AM_I, contract.WhoAmIRequest(), repeat=True)
         if answer is None:
             return
+        waiting = f"{_count(answer.undelivered, 'message')} not shown yet" if answer.undelivered else "none waits"
         self._show(
             Kind.SERVER,
-            f"You are {answer.username}, since {_moment(answer.created_at)}, signed in "
-            f"{_count(answer.sessions, 'time')}. {_count(answer.undelivered, 'message')} of "
-            f"{answer.last_sequence} {'waits' if answer.undelivered == 1 else 'wait'} to be shown.",
+            f"You are {answer.username}. The account was made {_moment(answer.created_at)} and is signed in "
+            f"{_count(answer.sessions, 'time')}. {_count(answer.last_sequence, 'message')} came; {waiting}.",
         )
 
     def _log_out(self) -> None:
