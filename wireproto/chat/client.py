@@ -10,11 +10,11 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
-from wireproto.chat import contract
+from wireproto.chat import answers, contract
+from wireproto.chat.answers import count
 from wireproto.chat.commands import (
     HELP,
     Broadcast,
@@ -152,8 +152,8 @@ class ChatSession:
                 self._send(command)
             case Broadcast():
                 self._broadcast(command)
-            case History(name, count):
-                self._history(name, count, 0)
+            case History(name, most):
+                self._history(name, most, 0)
             case DeleteMessage():
                 self._delete_message(command)
             case LogOut():
@@ -256,7 +256,7 @@ class ChatSession:
         answer = self._call(contract.LOG_IN, request, name=command.name, repeat=True)
         if answer is None:
             return
-        waiting = f" {_count(answer.undelivered, 'message')} came while you were away." if answer.undelivered else ""
+        waiting = f" {count(answer.undelivered, 'message')} came while you were away." if answer.undelivered else ""
         self._show(Kind.SERVER, f"You are signed in as {command.name}.{waiting}")
         mailbox = self._mailboxes.setdefault(command.name, Mailbox())
         inbox = Inbox(self._client, command.name, mailbox, answer.undelivered)
@@ -292,12 +292,8 @@ class ChatSession:
             self._show(Kind.SERVER, f"No{further} account matches {pattern}.")
             return
         self._names.learn([account.username for account in page.accounts])
-        if times:
-            width = max(len(account.username) for account in page.accounts)
-            names = [f"{account.username:{width}}  {_presence(account)}" for account in page.accounts]
-        else:
-            names = [f"{account.username}{' (online)' if account.online else ''}" for account in page.accounts]
-        head = f"{_count(len(names), 'more account' if further else 'account')} matching {pattern}"
+        names = answers.accounts(page.accounts, times=times)
+        head = f"{count(len(names), 'more account' if further else 'account')} matching {pattern}"
         if after:
             self._further = partial(self._list, pattern, after, times=times)
         self._show(Kind.SERVER, "\n".join([f"{head}{'; /more shows the next' if after else ''}:", *names]))
@@ -325,17 +321,17 @@ class ChatSession:
         if not (answer.recipients or answer.full):
             self._show(Kind.SERVER, f"No account but yours matches {command.pattern}, so nothing was sent.")
             return
-        full = f" {_count(answer.full, 'mailbox', 'mailboxes')} had no room for it." if answer.full else ""
-        self._show(Kind.SERVER, f"Sent to {_count(answer.recipients, 'account')} matching {command.pattern}.{full}")
+        full = f" {count(answer.full, 'mailbox', 'mailboxes')} had no room for it." if answer.full else ""
+        self._show(Kind.SERVER, f"Sent to {count(answer.recipients, 'account')} matching {command.pattern}.{full}")
 
-    def _history(self, name: str, count: int, before: int) -> None:
-        """The ``count`` messages before a position (0: the last ones), the newest at the bottom."""
+    def _history(self, name: str, most: int, before: int) -> None:
+        """The ``most`` messages before a position (0: the last ones), the newest at the bottom."""
         found: list[contract.ConversationMessage] = []
         self._further = None
         more, start = True, before
-        while more and len(found) < count:
+        while more and len(found) < most:
             request = contract.ListConversationRequest(
-                username=name, before=before, limit=min(count - len(found), contract.PAGE_LIMIT)
+                username=name, before=before, limit=min(most - len(found), contract.PAGE_LIMIT)
             )
             page = self._call(contract.LIST_CONVERSATION, request, name=name, repeat=True)
             if page is None:
@@ -348,21 +344,12 @@ class ChatSession:
             self._show(Kind.SERVER, f"There are no {'more ' if start else ''}messages between you and {name}.")
             return
         for message in reversed(found):
-            place = f"{'' if message.recipient == self._user else message.recipient}#{message.sequence}"
-            self._show_line(
-                Line(
-                    Kind.HISTORY,
-                    "(deleted)" if message.deleted else message.text,
-                    sender=message.sender,
-                    place=place,
-                    when=_moment(message.sent_at),
-                )
-            )
+            self._print(answers.past(message, self._user))
         earlier = ""
         if more:
-            self._further = partial(self._history, name, count, before)
+            self._further = partial(self._history, name, most, before)
             earlier = "; /more shows earlier ones"
-        self._show(Kind.SERVER, f"{_count(len(found), 'message')} between you and {name}{earlier}.")
+        self._show(Kind.SERVER, f"{count(len(found), 'message')} between you and {name}{earlier}.")
 
     def _delete_message(self, command: DeleteMessage) -> None:
         request = contract.DeleteMessageRequest(recipient=command.recipient or self._user, sequence=command.sequence)
@@ -377,19 +364,14 @@ class ChatSession:
         if answer is None:
             return
         ended = answer.sessions_ended
-        others = f" {_count(ended, 'other session')} of yours {'was' if ended == 1 else 'were'} ended." if ended else ""
+        others = f" {count(ended, 'other session')} of yours {'was' if ended == 1 else 'were'} ended." if ended else ""
         self._show(Kind.SERVER, f"Your password is changed.{others}")
 
     def _who_am_i(self) -> None:
         answer = self._call(contract.WHO_AM_I, contract.WhoAmIRequest(), repeat=True)
         if answer is None:
             return
-        waiting = f"{_count(answer.undelivered, 'message')} not shown yet" if answer.undelivered else "none waits"
-        self._show(
-            Kind.SERVER,
-            f"You are {answer.username}. The account was made {_moment(answer.created_at)} and is signed in "
-            f"{_count(answer.sessions, 'time')}. {_count(answer.last_sequence, 'message')} came; {waiting}.",
-        )
+        self._show(Kind.SERVER, answers.who_you_are(answer))
 
     def _log_out(self) -> None:
         if self._call_ending(contract.LOG_OUT, contract.LogOutRequest()) is not None:
@@ -401,7 +383,7 @@ class ChatSession:
         if answer is None:
             return
         self._mailboxes.pop(command.name, None)  # an account made anew counts from 1 again
-        lost = f" {_count(answer.discarded, 'message')} that nobody read went with it." if answer.discarded else ""
+        lost = f" {count(answer.discarded, 'message')} that nobody read went with it." if answer.discarded else ""
         self._show(Kind.SERVER, f"The account {command.name} is deleted.{lost}")
 
     def _pop(self) -> None:
@@ -417,10 +399,8 @@ class ChatSession:
             if new:
                 shown += 1
                 self._show(Kind.MESSAGE, message.text, sender=message.sender)
-        rest = f" {_count(page.remaining, 'message')} more: type /pop again." if page.remaining else ""
-        self._show(
-            Kind.SERVER, f"{_count(shown, 'undelivered message') if shown else 'No undelivered messages'}.{rest}"
-        )
+        rest = f" {count(page.remaining, 'message')} more: type /pop again." if page.remaining else ""
+        self._show(Kind.SERVER, f"{count(shown, 'undelivered message') if shown else 'No undelivered messages'}.{rest}")
 
     # Calls
 
@@ -608,25 +588,13 @@ class ChatSession:
         self._lost(" ".join(filter(None, (f"{self._server} went away: {why}.", unsure))))
 
     def _show(self, kind: Kind, text: str, *, sender: str = "", reason: str = "") -> None:
+        self._print(Line(kind, text, sender, reason))
+
+    def _print(self, line: Line) -> None:
         with self._printing:
-            self._show_line(Line(kind, text, sender, reason))
+            self._show_line(line)
 
 
 def _key() -> Metadata:
     """With a key the server can tell a repetition from a second message."""
     return Metadata(idempotency_key=secrets.token_bytes(16))
-
-
-def _presence(account: contract.Account) -> str:
-    if account.online:
-        return "online"
-    return f"last seen {_moment(account.last_seen)}" if account.last_seen is not None else "offline"
-
-
-def _moment(time: datetime) -> str:
-    """To the minute, by the clock of whoever reads it."""
-    return time.astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def _count(number: int, noun: str, plural: str = "") -> str:
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
