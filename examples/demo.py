@@ -4,6 +4,7 @@ A server on a free port, its store in a temporary directory, and two scripted cl
 runs. The conversation is the same each time; only the bytes differ.
 """
 
+import os
 import sys
 import tempfile
 import textwrap
@@ -180,4 +181,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # whoever read it has had enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

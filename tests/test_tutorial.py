@@ -1,6 +1,7 @@
-"""Adding an opcode, in the steps of the README: it is tested in every codec, with no test written for it."""
+"""Adding an opcode, in the steps that README.md shows: it is tested in every codec, with no test written for it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,91 +10,41 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# What the reader has: the calculator.
-CALCULATOR = """
-from wireproto import Context, Handlers, Message, Method, Service
+
+def blocks(heading: str) -> list[str]:
+    """The Python of one section of README.md, block by block."""
+    text = (ROOT / "README.md").read_text()
+    section = text[text.index(f"{heading}\n") :].partition("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
-class AddRequest(Message):
-    left: int
-    right: int
+# The program that the README begins with, without its last lines, which run it.
+CALCULATOR = blocks("# wireproto")[0].partition("with Server(")[0]
+TABLE = next(line for line in CALCULATOR.splitlines() if line.startswith("CALCULATOR = "))
 
-
-class AddResponse(Message):
-    total: int
-
-
-{messages}
-
-ADD = Method(opcode=0x10, name="Add", request=AddRequest, response=AddResponse)
-{method}
-CALCULATOR = Service("example.v1.CalculatorService", methods=[ADD{listed}])
-
-handlers = Handlers(CALCULATOR)
-
-
-@handlers.register(ADD)
-def add(request: AddRequest, context: Context) -> AddResponse:
-    return AddResponse(total=request.left + request.right)
-
-
-{handler}
-"""
-
-# The steps: two message classes, one Method, one handler.
-MESSAGES = """
-class DivideRequest(Message):
-    dividend: float
-    divisor: float
-
-
-class DivideResponse(Message):
-    quotient: float
-    remainder: float | None = None
-"""
-
-METHOD = 'DIVIDE = Method(opcode=0x11, name="Divide", request=DivideRequest, response=DivideResponse)'
-
-HANDLER = """
-@handlers.register(DIVIDE)
-def divide(request: DivideRequest, context: Context) -> DivideResponse:
-    return DivideResponse(quotient=request.dividend // request.divisor, remainder=request.dividend % request.divisor)
-"""
-
-# The whole test file of the project; it knows nothing of the new method.
-TESTS = """
-from calculator.contract import CALCULATOR
-from wireproto.testing import RoundTripSuite
-
-
-class TestCalculator(RoundTripSuite):
-    service = CALCULATOR
-"""
+# The steps: two message classes and one Method, the entry in the table, one handler. Last, the test file.
+MESSAGES, ENTRY, HANDLER, TESTS = blocks("## Add an opcode")
 
 CALLS = """
-from calculator.contract import CALCULATOR, DIVIDE, DivideRequest, handlers
+from calculator import CALCULATOR, MULTIPLY, MultiplyRequest, handlers
 from wireproto import Server, connect
 
 for codec in ("pipe", "msgpack", "protobuf"):
     with Server(handlers, port=0) as server, connect(server.address, CALCULATOR, codec=codec) as client:
-        answer = client.call(DIVIDE, DivideRequest(dividend=7.0, divisor=2.0))
-        print(codec, answer.quotient, answer.remainder)
+        print(codec, client.call(MULTIPLY, MultiplyRequest(factors=[2.0, 3.5])).product)
 """
 
 
 class Project:
-    """A scratch package with a test file, outside of this repository."""
+    """A scratch project outside of this repository: the calculator, and the README's test file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        (path / "calculator").mkdir()
-        (path / "calculator" / "__init__.py").write_text("")
+        self.write(CALCULATOR)
         (path / "test_calculator.py").write_text(TESTS)
-        self.write()
 
-    def write(self, *, messages: str = "", method: str = "", listed: str = "", handler: str = "") -> None:
-        source = CALCULATOR.format(messages=messages, method=method, listed=listed, handler=handler)
-        (self.path / "calculator" / "contract.py").write_text(source)
+    def write(self, source: str) -> None:
+        (self.path / "calculator.py").write_text(source)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{self.path}", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -108,6 +59,11 @@ class Project:
         return {line.split("::")[-1] for line in ran.stdout.splitlines() if line.startswith("PASSED")}
 
 
+def added(messages: str = MESSAGES) -> str:
+    """The calculator after the steps."""
+    return CALCULATOR.replace(TABLE + "\n", f"{messages}\n{ENTRY}") + HANDLER
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
@@ -115,35 +71,35 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.mark.slow
 def test_an_added_opcode_is_tested_with_no_test_written_for_it(project: Project) -> None:
-    """Two messages, a Method and a handler later, the same three lines test the new method in every codec."""
+    """Two messages, a Method and a handler later, the same test file tests the new method in every codec."""
     before = project.tests()
-    assert not any("Divide" in name for name in before)
-    project.write(messages=MESSAGES, method=METHOD, listed=", DIVIDE", handler=HANDLER)
+    assert not any("Multiply" in name for name in before)
+    project.write(added())
     after = project.tests()
-    added = after - before
     assert before < after
-    for codec in ("pipe", "msgpack", "protobuf"):
-        for side in ("request", "response"):
+    new = after - before
+    for side in ("request", "response"):
+        assert f"test_codecs_agree[Multiply-{side}-v1]" in new
+        for codec in ("pipe", "msgpack", "protobuf"):
             for test in (
                 "test_decoding_gives_what_was_encoded",
                 "test_mutated_bytes_give_a_message_or_decode_error",
                 "test_undeclared_values_are_refused",
                 "test_an_older_peer_gets_what_its_version_has",
             ):
-                assert f"{test}[Divide-{side}-v1-{codec}]" in added
-    assert {f"test_codecs_agree[Divide-{side}-v1]" for side in ("request", "response")} <= added
+                assert f"{test}[Multiply-{side}-v1-{codec}]" in new
 
 
 def test_an_added_opcode_can_be_called_in_every_codec(project: Project) -> None:
     """The new method answers over the wire, whichever codec is chosen."""
-    project.write(messages=MESSAGES, method=METHOD, listed=", DIVIDE", handler=HANDLER)
+    project.write(added())
     ran = project.run("-c", CALLS)
-    assert ran.stdout == "pipe 3.0 1.0\nmsgpack 3.0 1.0\nprotobuf 3.0 1.0\n", ran.stderr
+    assert ran.stdout == "pipe 7.0\nmsgpack 7.0\nprotobuf 7.0\n", ran.stderr
 
 
 def test_a_wrong_step_says_what_to_write(project: Project) -> None:
     """A field of a type that no codec carries fails where it is declared, and names class and field."""
-    project.write(messages=MESSAGES.replace("divisor: float", "divisor: complex"), method=METHOD, listed=", DIVIDE")
-    ran = project.run("-c", "import calculator.contract")
+    project.write(added(MESSAGES.replace("product: float", "product: complex")))
+    ran = project.run("-c", "import calculator")
     assert ran.returncode == 1
-    assert "DeclarationError: DivideRequest.divisor: " in ran.stderr
+    assert "DeclarationError: MultiplyResponse.product: " in ran.stderr

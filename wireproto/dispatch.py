@@ -6,6 +6,7 @@ size, decoding, the handler's exceptions and its answer's type are all settled h
 """
 
 import abc
+import inspect
 import logging
 import secrets
 import time
@@ -335,10 +336,13 @@ class Entry:
         if needed is None:
             return
         if identity is None:
+            advice = (
+                "the authorization metadata sent with it are not accepted here"
+                if context.metadata.authorization
+                else "sign in first, or send authorization metadata"
+            )
             raise CallError(
-                Status.UNAUTHENTICATED,
-                "SIGN_IN_REQUIRED",
-                f"{self.method.name} needs a signed-in caller; sign in first, or send authorization metadata",
+                Status.UNAUTHENTICATED, "SIGN_IN_REQUIRED", f"{self.method.name} needs a signed-in caller; {advice}"
             )
         if needed not in identity.capabilities:
             raise CallError(
@@ -389,6 +393,8 @@ class Handlers:
     """
 
     def __init__(self, service: Service) -> None:
+        if not isinstance(service, Service):
+            raise DeclarationError(f"handlers are of a Service, not of {service!r}")
         self.service = service
         self._handlers: dict[int, Handler] = {}
 
@@ -414,8 +420,11 @@ class Handlers:
         ``set_running_or_notify_cancel`` first.
 
         Raises:
-            DeclarationError: the service has no such method, or the method has a handler already.
+            DeclarationError: the service has no such method, the method has a handler already, or the function is a
+                coroutine, which no worker would await.
         """
+        if not isinstance(method, Operation):
+            raise DeclarationError("write @handlers.register(METHOD), with a Method or StreamMethod of the service")
         if self.service.by_opcode.get(method.opcode) is not method:
             raise DeclarationError(
                 f"{method.name} is not a method of {self.service.full_name}; add it to the service's methods"
@@ -424,6 +433,11 @@ class Handlers:
             raise DeclarationError(f"{self.service.full_name}.{method.name} has a handler already; register one only")
 
         def keep(handler: Handler) -> Handler:
+            if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
+                raise DeclarationError(
+                    f"the handler of {method.name} is async; write a plain function, which may block, or return a "
+                    "concurrent.futures.Future for an answer that comes later"
+                )
             self._handlers[method.opcode] = handler
             return handler
 

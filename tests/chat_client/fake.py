@@ -157,7 +157,7 @@ class FakeClient:
             raise self.failures.pop(0)
         return 0.0
 
-    def close(self) -> None:
+    def close(self, *, drain: float = 0.0) -> None:
         """End the streams, as a server does when the writing side is shut."""
         self.closed = True
         if self.user:

@@ -236,7 +236,7 @@ def test_a_server_of_something_else_is_quoted() -> None:
     with Server(Handlers(Service("example.v1.NothingService", version=1, methods=[NOTHING]))) as server:
         done = subprocess.run(chat(server.address), input="", capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in (15, 19)
-    assert f"the server at {server.address} refused the connection: " in done.stderr
+    assert f"wireproto: {server.address} refused the connection: " in done.stderr
     assert "example.v1.NothingService" in done.stderr
 
 

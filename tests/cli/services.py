@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from wireproto import Context, Handlers, Message, Method, Retry, Service, Status, StreamMethod
+from wireproto import Context, Handlers, Identity, Message, Metadata, Method, Retry, Service, Status, StreamMethod
 
 
 class Colour(enum.IntEnum):
@@ -124,3 +124,27 @@ OTHER = Service(
     ],
 )
 other = Handlers(OTHER)
+
+
+class SecretRequest(Message):
+    pass
+
+
+class SecretResponse(Message):
+    caller: str
+
+
+SECRET = Method(opcode=1, name="Secret", request=SecretRequest, response=SecretResponse, requires="secrets")
+VAULT = Service("example.v1.VaultService", version=1, methods=[SECRET])
+vault = Handlers(VAULT)
+
+
+@vault.register(SECRET)
+def secret(request: SecretRequest, context: Context) -> SecretResponse:
+    assert context.identity is not None
+    return SecretResponse(caller=context.identity.subject)
+
+
+def doorman(metadata: Metadata, peer: str) -> Identity | None:
+    """Knows one credential."""
+    return Identity("ann", {"secrets"}) if metadata.authorization == "Bearer open" else None

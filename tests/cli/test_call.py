@@ -184,3 +184,18 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     done = run("call", "127.0.0.1:1", "Paint", "-d", f"@{tmp_path}/none.json", *SERVICE)
     assert done.exit_code == 1
     assert "none.json" in done.stderr
+
+
+def test_letters_that_the_output_lacks_are_escaped(shop: str) -> None:
+    """JSON stays JSON where stdout is not UTF-8."""
+    words = ("call", shop, "Paint", "name=Zo\u00eb \u2603 \U0001f600", *SERVICE)
+    command = [sys.executable, "-m", "wireproto", *words]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(PYTHONIOENCODING="latin-1"),
+        capture_output=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert json.loads(done.stdout.decode("ascii"))["text"].startswith("Zo\u00eb \u2603 \U0001f600")

@@ -4,9 +4,10 @@ import importlib
 import subprocess
 import sys
 
+import click
 import pytest
 
-from tests.cli.conftest import PATIENCE, environment, run, wireproto
+from tests.cli.conftest import PATIENCE, ROOT, environment, run, wireproto
 from wireproto import __version__
 from wireproto.cli import root
 
@@ -94,5 +95,37 @@ def test_modules_run_as_commands(module: str, name: str) -> None:
 
 
 def test_the_installed_script_is_the_command() -> None:
-    """The entry point runs the same thing as python -m wireproto.cli."""
+    """The entry point runs the same thing as python -m wireproto.cli, and as python -m wireproto."""
     assert wireproto("--version").stdout.startswith(f"wireproto {__version__} ")
+    command = [sys.executable, "-m", "wireproto", "--version"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stdout.startswith(f"wireproto {__version__} ")
+
+
+def test_an_interrupt_while_a_command_is_imported_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends a command with 130 before it runs, too."""
+
+    def interrupted(name: str) -> click.Command:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(root, "load", interrupted)
+    done = run("serve")
+    assert (done.exit_code, done.output) == (130, "")
+
+
+def test_output_that_cannot_be_written_is_said_so() -> None:
+    """A full disk is one sentence and status 1."""
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        command = [sys.executable, "-m", "wireproto", "ops", "tests.cli.services:SHOP"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE
+        )
+    assert done.returncode == 1
+    assert done.stderr == "wireproto: the output cannot be written: No space left on device\n"
+
+
+def test_a_closed_stdout_is_no_failure() -> None:
+    """A command whose stdout is closed does what it was asked and prints nowhere."""
+    command = ["sh", "-c", f'exec "{sys.executable}" -m wireproto ops --json tests.cli.services:SHOP <&- >&-']
+    done = subprocess.run(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -5,14 +5,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from tests.cli.conftest import PATIENCE, ROOT, Serve, environment, run, wireproto
-from tests.cli.services import PAINT, WAIT, PaintRequest, WaitRequest, WaitResponse
+from tests.cli.services import PAINT, SECRET, VAULT, WAIT, PaintRequest, SecretRequest, WaitRequest, WaitResponse
 from tests.cli.services import SHOP as SHOP_SERVICE
-from wireproto import CallError, connect
+from wireproto import CallError, Retry, Status, connect
 from wireproto.client.grpc import connect as connect_grpc
 
 SHOP = "tests.cli.services:shop"
@@ -105,6 +106,30 @@ def test_without_its_packages_grpc_is_left_out() -> None:
     assert log.count("pip install 'wireproto[grpc]'") == 1
 
 
+def test_a_second_server_on_the_default_port_goes_without_grpc(taken_port: int) -> None:
+    """A port for gRPC that nobody asked for and that is in use is a line on stderr, and the server serves."""
+    code = (
+        "from wireproto.cli import serve; from wireproto.cli import main\n"
+        f"next(each for each in serve.command.params if each.name == 'grpc_port').default = {taken_port}\n"
+        "main('serve')"
+    )
+    variables = environment()
+    del variables["WIREPROTO_SERVE_GRPC_PORT"]
+    command = [sys.executable, "-c", code, SHOP, "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        process.terminate()
+        _, log = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert ready.startswith("ready tcp=")
+    assert "grpc=" not in ready
+    for words in (f"127.0.0.1:{taken_port}", "--grpc-port", "--no-grpc"):
+        assert log.count(words) == 1
+
+
 def test_a_grpc_port_in_use_is_said_so(taken_port: int) -> None:
     """The error names both ways out, and the other door is not left open."""
     done = wireproto("serve", SHOP, "--port", "0", "--grpc-port", str(taken_port))
@@ -186,3 +211,51 @@ def test_calls_in_flight_are_finished(serve: Serve) -> None:
         serving.process.terminate()
         assert future.result(PATIENCE) == WaitResponse()
     assert serving.process.wait(PATIENCE) == 0
+
+
+def test_a_term_under_load_loses_no_answer(serve: Serve) -> None:
+    """SIGTERM amid busy clients: each call is answered or refused as not processed, and the server ends with status
+    0.
+    """
+    serving = serve(SHOP)
+    busy = threading.Barrier(9)
+    answered: list[int] = []
+    errors: list[CallError] = []
+
+    def work() -> None:
+        with connect(serving.address, SHOP_SERVICE, timeout=PATIENCE) as client:
+            made = 0
+            try:
+                while True:
+                    client.call(PAINT, PaintRequest(name="x"), timeout=PATIENCE)
+                    made += 1
+                    if made == 20:
+                        busy.wait(PATIENCE)
+            except CallError as error:
+                answered.append(made)
+                errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    busy.wait(PATIENCE)
+    serving.process.terminate()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert serving.process.wait(PATIENCE) == 0
+    assert all(made >= 20 for made in answered)
+    assert {error.status for error in errors} == {Status.UNAVAILABLE}
+    assert {error.retry for error in errors} == {Retry.NOT_PROCESSED}
+
+
+def test_a_function_of_yours_authenticates(serve: Serve) -> None:
+    """--authenticate names who is asked about a call's authorization, behind both doors."""
+    serving = serve("tests.cli.services:vault", "--authenticate", "tests.cli.services:doorman")
+    with connect(serving.address, VAULT, authorization="Bearer open", timeout=PATIENCE) as client:
+        assert client.call(SECRET, SecretRequest()).caller == "ann"
+        client.authorization = "Bearer shut"
+        with pytest.raises(CallError, match="UNAUTHENTICATED"):
+            client.call(SECRET, SecretRequest())
+    with connect_grpc(serving.ready["grpc"], VAULT, authorization="Bearer open", timeout=PATIENCE) as door:
+        assert door.call(SECRET, SecretRequest()).caller == "ann"

@@ -107,7 +107,7 @@ def test_a_word_is_read_as_its_fields_type(word: str, field: str, value: object)
         ("inner={}", "Inner.name must be given"),
         ('inner={"name": "a", "wait": 1}', "Inner has no field 'wait'"),
         ("nubmer=1", "did you mean number?"),
-        ("zzz=1", "it has text: str"),
+        ("zzz=1", "it has [text: str], "),
         ("number", "is not key=value"),
     ],
 )
@@ -128,6 +128,17 @@ def test_all_missing_fields_are_named_at_once() -> None:
     """One error names every field that must be given."""
     with pytest.raises(ConfigError, match=r"Two\.left, Two\.right must be given \(it has left: int, right: int\)"):
         from_json(Two, {})
+
+
+def test_fields_that_may_be_left_out_are_told_apart() -> None:
+    """The fields listed in an error are in brackets when they have a default."""
+
+    class Mixed(Message):
+        left: int
+        labels: list[str] = []
+
+    with pytest.raises(ConfigError, match=r"\(it has left: int, \[labels: list\[str\]\]\)"):
+        from_json(Mixed, {})
 
 
 @pytest.mark.parametrize("value", [[], "x", 1, None])

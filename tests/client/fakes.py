@@ -52,6 +52,8 @@ class Peer:
     ) -> "Peer":
         """Read HELLO and welcome the client."""
         event = self.event()
+        if isinstance(event, ConnectionEnded):
+            raise ConnectionAbortedError("the client left before its HELLO")
         assert isinstance(event, HelloReceived), event
         self.hello = event.hello
         offered = {name: number for number, name in event.hello.codecs}

@@ -1,5 +1,6 @@
 """Unary calls: one at a time, from many threads, in time and late."""
 
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,12 +28,15 @@ from wireproto import (
     ConfigError,
     DecodeError,
     EncodeError,
+    Limits,
     LocalProtocolError,
     Metadata,
     Retry,
     Status,
     connect,
 )
+from wireproto.client.calls import Waiter
+from wireproto.connection import Connection, Role
 from wireproto.control import ECHO as CONTROL_ECHO
 from wireproto.control import EchoRequest as ControlEchoRequest
 from wireproto.events import CancelReceived, RequestReceived
@@ -102,25 +106,52 @@ def test_many_threads_hammer_one_connection() -> None:
 
 
 def test_the_lead_is_handed_over() -> None:
-    """The caller that receives leaves with its answer; one that still waits receives on."""
-    order = threading.Semaphore(0)
+    """The caller that receives leaves with its answer; at once another one that waits receives on."""
+    waiting = threading.Semaphore(0)
+    go = threading.Event()
 
     def script(peer: Peer) -> None:
         peer.greet()
         first = peer.request()
-        order.release()
+        waiting.release()
         rest = [peer.request() for _ in range(3)]
         peer.answer(first)
+        assert go.wait(PATIENCE)
         for request in rest:
             peer.answer(request)
         peer.until_gone()
 
+    threads: set[int] = set()
+
+    def call(text: str) -> str:
+        threads.add(threading.get_ident())
+        return client.call(ECHO, echo(text)).text
+
     with serving(script) as server, connect(server.address, SERVICE) as client, ThreadPoolExecutor(4) as pool:
-        leader = pool.submit(client.call, ECHO, echo("first"))
-        assert order.acquire(timeout=PATIENCE)
-        others = [pool.submit(client.call, ECHO, echo(str(n))) for n in range(3)]
-        assert leader.result(PATIENCE).text == "first"
-        assert [each.result(PATIENCE).text for each in others] == ["0", "1", "2"]
+        leader = pool.submit(call, "first")
+        assert waiting.acquire(timeout=PATIENCE)
+        others = [pool.submit(call, str(n)) for n in range(3)]
+        assert leader.result(PATIENCE) == "first"
+        deadline = time.monotonic() + PATIENCE
+        while "_receive" not in {sys._current_frames()[thread].f_code.co_name for thread in threads}:
+            assert time.monotonic() < deadline, "nobody took the lead"
+        go.set()
+        assert [each.result(PATIENCE) for each in others] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+def test_a_request_larger_than_the_kernel_takes(timeout: float | None) -> None:
+    """A caller that has to wait for room to write goes on writing, though nothing comes in meanwhile."""
+    text = "x" * 12_000_000
+
+    def script(peer: Peer) -> None:
+        peer.connection = Connection(Role.SERVER, Limits(max_frame=16 * 1024 * 1024))
+        peer.greet(max_frame=16 * 1024 * 1024)
+        peer.answer(peer.request(), "got it")
+        peer.until_gone()
+
+    with serving(script) as server, connect(server.address, SERVICE) as client:
+        assert client.call(ECHO, echo(text), timeout=timeout).text == "got it"
 
 
 def test_a_late_answer_is_dropped_and_the_connection_lives() -> None:
@@ -269,6 +300,39 @@ def test_waiting_for_a_place_in_vain_says_that_nothing_was_sent() -> None:
         assert client.call(ECHO, echo("third")).text == "third"
 
 
+def test_a_place_granted_to_an_interrupted_caller_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that comes together with the place must not use it up."""
+    taken = threading.Event()
+    go = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.greet(max_calls=1)
+        request = peer.request()
+        taken.set()
+        assert go.wait(PATIENCE)
+        peer.answer(request)
+        peer.serve()
+
+    with serving(script) as server, connect(server.address, SERVICE) as client:
+        first = client.start(ECHO, echo("first"))
+        assert taken.wait(PATIENCE)
+        link = client._line.link(None)
+        really_await = link._await
+
+        def interrupted(waiter: Waiter, gate: Any, deadline: float | None) -> None:
+            go.set()
+            really_await(waiter, gate, deadline)
+            assert waiter.done
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(link, "_await", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.call(ECHO, echo("second"))
+        monkeypatch.undo()
+        assert first.result(PATIENCE).text == "first"
+        assert client.call(ECHO, echo("third"), timeout=PATIENCE).text == "third"
+
+
 def test_a_method_of_a_later_version_is_not_sent() -> None:
     """The client knows what the version spoken lacks, and says since when it is there."""
 
@@ -400,19 +464,22 @@ def test_metadata_travels() -> None:
         client.call(ECHO, echo(), metadata={"colour": "blue", "idempotency-key": "k1"})
         client.call(ECHO, echo(), metadata={"authorization": "Bearer other"}, timeout=9)
         client.call(ECHO, echo(), metadata=Metadata(idempotency_key=b"k2", traceparent="00-1-2-03"))
+        client.call(ECHO, echo(), timeout=9)
         client.authorization = ""
         client.call(ECHO, echo())
         with pytest.raises(EncodeError, match="authorization"):
             client.authorization = "line\nbreak"
         with pytest.raises(EncodeError, match="entries"):
             client.call(ECHO, echo(), metadata={"Not A Name": ""})
-    plain, entries, own, full, none = seen
+    plain, entries, own, full, timed, none = seen
     assert plain == Metadata(authorization="Bearer ours")
     assert entries == Metadata(authorization="Bearer ours", idempotency_key=b"k1", entries={"colour": "blue"})
     assert own.authorization == "Bearer other"
     assert own.deadline_ms is not None
     assert 8000 < own.deadline_ms <= 9000
     assert full == Metadata(authorization="Bearer ours", idempotency_key=b"k2", traceparent="00-1-2-03")
+    assert timed.authorization == "Bearer ours"
+    assert timed.deadline_ms
     assert none == Metadata()
 
 

@@ -1,13 +1,15 @@
 """Calls whose answers go to futures."""
 
 import threading
-from concurrent.futures import CancelledError, Future, wait
+import time
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 
 import pytest
 
 from tests.client.fakes import PATIENCE, Peer, echoing, serving
 from tests.client.service import ECHO, SERVICE, SMALL, EchoResponse, SmallRequest, echo
-from wireproto import CallError, ConnectionLost, DecodeError, EncodeError, Retry, connect
+from wireproto import CallError, ConnectionLost, DecodeError, EncodeError, Limits, Retry, connect
+from wireproto.client.reception import QUIET
 from wireproto.events import CancelReceived
 
 
@@ -51,6 +53,50 @@ def test_futures_and_calls_mix() -> None:
             futures = [client.start(ECHO, echo(f"{turn}.{n}")) for n in range(3)]
             assert client.call(ECHO, echo(f"{turn}")).text == f"{turn}"
             assert [future.result(PATIENCE).text for future in futures] == [f"{turn}.{n}" for n in range(3)]
+
+
+def test_futures_are_read_for_at_once() -> None:
+    """A future that begins after a call, with nobody waiting, does not wait for the link to fall quiet."""
+    with serving(echoing) as server, connect(server.address, SERVICE) as client:
+        began = time.monotonic()
+        for n in range(30):
+            client.call(ECHO, echo("x"))
+            assert client.start(ECHO, echo(str(n))).result(PATIENCE).text == str(n)
+        assert time.monotonic() - began < 30 * QUIET / 2
+
+
+@pytest.mark.parametrize("led", [False, True])
+def test_requests_of_futures_leave_though_nobody_waits_to_write(led: bool) -> None:
+    """What the kernel did not take is written on by the keeper, also while a caller that expects nothing receives."""
+    count = 12
+    go = threading.Event()
+    calling = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        held = peer.request() if led else None
+        calling.set()
+        assert go.wait(PATIENCE)
+        for request in [peer.request() for _ in range(count)]:
+            peer.answer(request, "got it")
+        if held is not None:
+            peer.answer(held)
+        peer.until_gone()
+
+    limits = Limits(high_watermark=64 * 1024 * 1024)
+    with (
+        serving(script) as server,
+        connect(server.address, SERVICE, limits=limits) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        call = pool.submit(client.call, ECHO, echo("held")) if led else None
+        if led:
+            assert calling.wait(PATIENCE)
+        futures = [client.start(ECHO, echo("x" * 900_000)) for _ in range(count)]
+        go.set()
+        assert [future.result(PATIENCE).text for future in futures] == ["got it"] * count
+        if call is not None:
+            assert call.result(PATIENCE).text == "held"
 
 
 def test_a_callback_may_call() -> None:

@@ -181,3 +181,5 @@ def test_arguments_are_checked_before_connecting() -> None:
         connect("127.0.0.1:1", SERVICE, codec="morse")
     with pytest.raises(ConfigError, match="versions 1 to 2"):
         connect("127.0.0.1:1", SERVICE, version=9)
+    with pytest.raises(ConfigError, match="the Service it calls, not str"):
+        connect("127.0.0.1:1", "example.v1.EchoService")  # type: ignore[arg-type]

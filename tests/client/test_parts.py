@@ -5,9 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from wireproto import Limits
+from tests.client.service import ECHO, SERVICE
+from wireproto import Limits, codecs
 from wireproto.client.backoff import Backoff
-from wireproto.client.calls import Call
+from wireproto.client.binding import Dialect
+from wireproto.client.calls import Call, FutureCall
 from wireproto.client.output import Output
 from wireproto.client.pulse import Budget, Pulse
 from wireproto.connection import Connection, Role
@@ -51,6 +53,15 @@ def test_a_budget_refills_with_time() -> None:
     assert [budget.take(0.0) for _ in range(4)] == [True, True, True, False]
     assert [budget.take(0.5), budget.take(0.5)] == [True, False]
     assert [budget.take(100.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_future_cancelled_just_before_its_answer_stays_cancelled() -> None:
+    """The answer that was on its way to it is dropped without a word."""
+    call = FutureCall(Dialect(SERVICE, codecs.get("pipe"), 1, Limits()).bind(ECHO), None)
+    call.payload = b"too late"
+    assert call.future.cancel()
+    call.complete()
+    assert call.future.cancelled()
 
 
 def opened(heartbeat_ms: int = 10_000) -> Connection:

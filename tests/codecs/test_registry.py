@@ -68,6 +68,8 @@ def test_an_unknown_name_is_answered_with_what_there_is() -> None:
     assert str(caught.value).startswith(
         "there is no codec 'msgpak'; did you mean 'msgpack'? Known are pipe, msgpack, proto"
     )
+    with pytest.raises(ConfigError, match=r"^there is no codec 'xml'; known are pipe, msgpack, "):
+        codecs.get("xml")
 
 
 @pytest.mark.parametrize("target", ["Echo", "echo"])

@@ -200,8 +200,7 @@ class Listing(Subscription[ListResponse]):
             raise StopIteration
         n = min(n, max(1, self.request.step))
         taken, self.items = self.items[:n], self.items[n:]
-        if self.items:
-            self.wake()
+        self.wake()  # there is more, if only the end
         return taken
 
 

@@ -3,7 +3,7 @@
 import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -23,9 +23,11 @@ from tests.server.service import (
     AdminRequest,
     BlockRequest,
     CountRequest,
+    CountResponse,
     DeferRequest,
     DeferResponse,
     EchoRequest,
+    EchoResponse,
     FailRequest,
     SignInRequest,
     SignOutRequest,
@@ -36,7 +38,8 @@ from tests.server.service import (
 from wireproto.control import CHECK, CONTROL, DESCRIBE, CheckRequest, DescribeRequest, Health
 from wireproto.control import ECHO as ECHO_BYTES
 from wireproto.control import EchoRequest as EchoBytesRequest
-from wireproto.dispatch import Handlers
+from wireproto.dispatch import Context, Handlers
+from wireproto.errors import DeclarationError
 from wireproto.events import ErrorReceived, PongReceived, ResponseReceived
 from wireproto.limits import Limits
 from wireproto.metadata import Metadata
@@ -267,6 +270,8 @@ def test_identity_matrix(peer: Peer) -> None:
     ]
     peer.call(SIGN_OUT, SignOutRequest())
     assert verdict(WHO, None) == "UNAUTHENTICATED"
+    assert "send authorization" in peer.fail(WHO, WhoRequest()).message
+    assert "not accepted here" in peer.fail(WHO, WhoRequest(), bad).message
 
 
 def test_a_signed_in_connection_keeps_its_identity(peer: Peer, stage: Stage) -> None:
@@ -290,6 +295,28 @@ def test_a_revoked_identity_counts_as_none(stage: Stage, server: Server, connect
     stage.identities["dan"].revoke()
     assert second.fail(WHO, WhoRequest()).status is Status.UNAUTHENTICATED
     assert first.call(WHO, WhoRequest()).name == "dan"
+
+
+def test_what_is_no_handler_of_a_method_is_refused() -> None:
+    """What nobody could call, or would never be awaited, is refused where it is declared, with what to write."""
+    handlers = Handlers(SERVICE)
+
+    async def later(request: EchoRequest, context: Context) -> EchoResponse:
+        raise AssertionError
+
+    async def items(request: CountRequest, context: Context) -> AsyncIterator[CountResponse]:
+        yield CountResponse(n=1)
+
+    with pytest.raises(DeclarationError, match="Echo is async; write a plain function"):
+        handlers.register(ECHO)(later)  # type: ignore[arg-type]
+    with pytest.raises(DeclarationError, match="Count is async"):
+        handlers.register(COUNT)(items)  # type: ignore[arg-type]
+    for wrong in ("Echo", later):
+        with pytest.raises(DeclarationError, match=r"write @handlers.register\(METHOD\)"):
+            handlers.register(wrong)  # type: ignore[call-overload]
+    with pytest.raises(DeclarationError, match="handlers are of a Service, not of <"):
+        Handlers(ECHO)  # type: ignore[arg-type]
+    assert handlers.handler(ECHO) is None
 
 
 def test_a_method_without_handler_is_unimplemented(

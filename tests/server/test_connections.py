@@ -395,8 +395,22 @@ def test_two_servers_on_one_port_are_told_apart(server: Server, stage: Stage) ->
     second.poller.close()
 
 
+def test_a_host_that_does_not_exist_is_said_so(stage: Stage) -> None:
+    """A name that leads nowhere is a ConfigError that names it."""
+    lost = Server(stage.handlers, codecs=["msgpack"], host="nowhere.invalid")
+    with pytest.raises(ConfigError, match=r"nowhere\.invalid is no address or name of this machine"):
+        lost.start()
+    lost.poller.close()
+
+
 def test_settings_that_make_no_sense_are_refused(stage: Stage) -> None:
-    """Too few workers, no codec, unknown codecs and doubled services are ConfigErrors."""
+    """Too few workers, no port, no codec, unknown codecs, no handlers and doubled services are ConfigErrors."""
+    with pytest.raises(ConfigError, match="port is 65536; give 0"):
+        Server(stage.handlers, port=65536)
+    with pytest.raises(ConfigError, match=r"codecs is 'pipe'; give a list: \['pipe'\]"):
+        Server(stage.handlers, codecs="pipe")
+    with pytest.raises(ConfigError, match=r"not Service; write Handlers\(service\)"):
+        Server(stage.handlers.service)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="workers"):
         Server(stage.handlers, workers=1)
     with pytest.raises(ConfigError, match="codec"):

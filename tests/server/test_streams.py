@@ -251,3 +251,25 @@ def test_blocking_iterators_leave_half_the_pool_free(connect: Callable[..., Peer
             seen.append(type(event))
         assert seen.count(ItemReceived) == 10
         assert seen.count(EndReceived) == 10
+
+
+def test_a_stream_that_filled_the_output_goes_on_when_it_is_written_at_once(
+    serve: Callable[..., Server], connect: Callable[..., Peer]
+) -> None:
+    """A stream that paused for output which the kernel then takes in one piece is not forgotten."""
+    peer = connect(serve(limits=Limits(high_watermark=200, low_watermark=100)))
+    for _ in range(20):
+        peer.start(COUNT, CountRequest(upto=500), Metadata(credit=1000))
+        assert items(peer, 500) == list(range(500))
+        peer.expect(EndReceived)
+
+
+def test_credit_that_comes_before_the_stream_began_is_told(stage: Stage, peer: Peer) -> None:
+    """CREDIT right behind its REQUEST, in one write, is part of what the subscription hears."""
+    call_id = peer.start(FEED, FeedRequest(name="early"), Metadata(credit=1))
+    peer.connection.send_credit(call_id, 2)
+    peer.flush()
+    feed = stage.feed("early")
+    until(lambda: bool(feed.credits) and feed.credits[-1] == 3, "all credit was told")
+    feed.put("a", "b", "c", "d")
+    assert texts(peer, 3) == ["a", "b", "c"]

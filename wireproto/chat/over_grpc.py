@@ -119,10 +119,10 @@ class GrpcConnection:
         """As ``Client.ping``."""
         return self._client.ping(timeout)
 
-    def close(self) -> None:
+    def close(self, *, drain: float = 0.0) -> None:
         """End the connection, once an acknowledgement that is under way has been answered."""
         with self._popping:
-            self._client.close()
+            self._client.close(drain=drain)
 
 
 class _Inbox:

@@ -198,7 +198,7 @@ def _by_pipe(client: Line, ending: _Ending, user: str, passwords: _Passwords, re
     finally:
         piped.close()
     if piped.broken:
-        raise BrokenPipeError  # `Command` knows how a program ends that nobody listens to
+        raise piped.broken  # `Command` knows how a program ends that nobody listens to
     return 0
 
 
@@ -221,7 +221,7 @@ def _connect(where: Address, codec: str, *, grpc: bool) -> Line:
     except HandshakeError as error:
         # Before CallError: there is a server, so the advice would be wrong.
         raise Failure(
-            f"the server at {where} refused the connection: {visible(error.message or error.status.name)}",
+            visible(error.message) if error.message else f"{where} refused the connection: {error.status.name}",
             CALL_STATUS + error.status,
         ) from error
     except CallError as error:

@@ -46,7 +46,7 @@ class Piped:
         self._password = password
         self._new_password = new_password
         self._typed = os.isatty(source)
-        self._broken = False
+        self._broken: OSError | None = None
         self._wake_out, self._wake = os.pipe()
         self._waking = threading.Lock()
 
@@ -57,8 +57,8 @@ class Piped:
         try:
             self._out.write(f"{text}{reason}\n")
             self._out.flush()
-        except BrokenPipeError:
-            self._broken = True
+        except OSError as error:
+            self._broken = error
             self.stop()
 
     def stop(self) -> None:
@@ -69,8 +69,8 @@ class Piped:
                 self._wake = -1
 
     @property
-    def broken(self) -> bool:
-        """Whether whoever read the output has gone."""
+    def broken(self) -> OSError | None:
+        """Why the output leads nowhere: whoever read it has gone, or the disk is full. None while it does not."""
         return self._broken
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """What all commands share: how they fail. One place turns exceptions into a sentence and an exit status."""
 
+import errno
 import os
 import sys
 from typing import IO, Any
@@ -58,6 +59,11 @@ class Command(click.Command):
         except BrokenPipeError:
             drop_output()  # whoever read it has had enough, as `head` does
             ctx.exit(0)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+                raise
+            drop_output()
+            raise Failure(f"the output cannot be written: {error.strerror}") from error
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
 

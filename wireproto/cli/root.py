@@ -1,13 +1,14 @@
 """The group of all subcommands. Each is imported when it is run, so that ``wireproto --help`` is quick."""
 
 import importlib
+import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from wireproto import __version__
-from wireproto.cli.command import CONTEXT, Failure
+from wireproto.cli.command import CONTEXT, INTERRUPTED, Failure
 
 __all__ = ["run", "wireproto"]
 
@@ -35,6 +36,12 @@ _EXTRAS = {
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # while the command was imported; `Command` has it while it runs
+            ctx.exit(INTERRUPTED)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return load(cmd_name) if cmd_name in _COMMANDS else None
@@ -84,8 +91,17 @@ def wireproto() -> None:
     """
 
 
+def _open_streams() -> None:
+    """Give a process that was started with a standard stream closed one that leads nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # Never closed: it is there for as long as the process lives, as the others are.
+            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode, closefd=False))  # noqa: SIM115
+
+
 def run(name: str | None) -> NoReturn:
     """Run the process's command line with click, and exit; see ``wireproto.cli``."""
+    _open_streams()
     if name is None:
         wireproto(prog_name="wireproto", auto_envvar_prefix="WIREPROTO")
     else:

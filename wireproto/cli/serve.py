@@ -9,9 +9,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import FunctionType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import click
+from click.core import ParameterSource
 
 from wireproto import __version__
 from wireproto.cli.command import Command, Failure, drop_output
@@ -61,6 +63,11 @@ class App(NamedTuple):
 )
 @click.option("--no-grpc", is_flag=True, help="No gRPC.")
 @click.option("--codec", multiple=True, metavar="NAME", help="Allow this codec; repeat for several.  [default: all]")
+@click.option(
+    "--authenticate",
+    metavar="MODULE:FUNCTION",
+    help="Asked with (metadata, peer) about every call that brings authorization; gives an Identity or None.",
+)
 @click.option("--store", metavar="URL", help="Where the chat keeps its data: a file, or a database URL.")
 @click.option(
     "--minimum-password",
@@ -79,6 +86,7 @@ def command(
     grpc_port: int,
     no_grpc: bool,
     codec: tuple[str, ...],
+    authenticate: str | None,
     store: str | None,
     minimum_password: int,
     workers: int,
@@ -104,11 +112,14 @@ def command(
         raise ConfigError(
             "--store belongs to the chat, which is served when no MODULE:HANDLERS is given; leave one out"
         )
+    if authenticate is not None and not handlers:
+        raise ConfigError("the chat knows its own accounts; --authenticate belongs to handlers that are named")
     sys.setswitchinterval(SWITCH_INTERVAL)
     stop = _catch_signals()
     with contextlib.ExitStack() as stack:
         if handlers:
-            app = App([resolve(target, Handlers) for target in handlers])
+            asked_of = None if authenticate is None else resolve(authenticate, FunctionType)
+            app = App([resolve(target, Handlers) for target in handlers], asked_of)
         else:
             app = stack.enter_context(_chat(store, minimum_password, stop))
         name = f"wireproto/{__version__}"
@@ -122,7 +133,8 @@ def command(
             name=name,
         )
         gateway = None if no_grpc else _gateway(app, host, grpc_port, workers, name)
-        _start(server, gateway)
+        asked = click.get_current_context().get_parameter_source("grpc_port") is not ParameterSource.DEFAULT
+        gateway = _start(server, gateway, asked)
         grpc = () if gateway is None else (f"grpc={gateway.address}",)
         _announce(["ready", f"tcp={server.address}", f"codecs={','.join(server.codecs)}", *grpc, *app.words])
         log.info("serving %s", " and ".join(each.service.full_name for each in app.handlers))
@@ -147,8 +159,11 @@ def _gateway(app: App, host: str, port: int, workers: int, name: str) -> "GrpcGa
     return GrpcGateway(app.handlers, host=host, port=port, workers=workers, authenticate=app.authenticate, name=name)
 
 
-def _start(server: Server, gateway: "GrpcGateway | None") -> None:
-    """Open both doors or none.
+def _start(server: Server, gateway: "GrpcGateway | None", asked: bool) -> "GrpcGateway | None":
+    """Open the doors, and return the second one.
+
+    Nobody need have asked for that one: a second server on the default port then goes without, as it does without the
+    packages. What was asked for is there or nothing is.
 
     Raises:
         Failure: one of the addresses cannot be had.
@@ -158,12 +173,16 @@ def _start(server: Server, gateway: "GrpcGateway | None") -> None:
     except ConfigError as error:
         raise Failure(str(error)) from error
     if gateway is None:
-        return
+        return None
     try:
         gateway.start()
     except ConfigError as error:
+        if not asked:
+            log.warning("no gRPC: %s; --grpc-port chooses it, --no-grpc leaves this line out", error)
+            return None
         server.shutdown(0.0)
         raise Failure(f"{error}\n--grpc-port chooses it, --no-grpc serves without gRPC.") from error
+    return gateway
 
 
 def _drain(server: Server, gateway: "GrpcGateway | None") -> list[str]:
@@ -203,7 +222,7 @@ def _announce(words: list[str]) -> None:
     """The one line on stdout, for whoever waits for the server. Nobody need be there to read it."""
     try:
         click.echo(" ".join(words))
-    except BrokenPipeError:
+    except OSError:
         drop_output()
 
 

@@ -8,6 +8,7 @@ absent has its default; ``null`` is the same, where a field may be None.
 import difflib
 import json
 import re
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -69,8 +70,15 @@ def _value_out(value: Any, kind: FieldType) -> Any:
 
 
 def dumps(value: object, *, indent: int | None = None) -> str:
-    """``value`` as JSON text that is safe to show: characters that steer a terminal or hide are escaped."""
+    """``value`` as JSON text that is safe to show: characters that steer a terminal or hide are escaped.
+
+    So are all that are not ASCII where stdout's encoding lacks one of them.
+    """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(value, allow_nan=False, indent=indent)
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -244,8 +252,9 @@ def _unknown(name: str, message_type: type[Message], declared: dict[str, Field])
 
 
 def _signature(message_type: type[Message]) -> str:
-    """All fields in one line, to be read at the end of an error."""
-    shown = [f"{field.name}: {field.type}{'' if field.required else ' ='}" for field in fields(message_type)]
+    """All fields in one line, to be read at the end of an error; those that may be left out in brackets."""
+    declared = [(f"{field.name}: {field.type}", field.required) for field in fields(message_type)]
+    shown = [text if required else f"[{text}]" for text, required in declared]
     return f"it has {', '.join(shown)}" if shown else f"{message_type.__name__} has no fields"
 
 

@@ -18,6 +18,7 @@ from wireproto.client.link import Link
 from wireproto.client.many import Responses
 from wireproto.client.stream import Stream
 from wireproto.codecs import Codec
+from wireproto.errors import ConfigError
 from wireproto.limits import Limits
 from wireproto.metadata import Metadata, pack_metadata
 from wireproto.schema import Message, Method, Service, StreamMethod
@@ -121,6 +122,8 @@ class Client:
         backoff: Backoff | None = None,
     ) -> None:
         """Prepare a client that connects when it is first used. The arguments are those of ``connect``."""
+        if not isinstance(service, Service):
+            raise ConfigError(f"a client takes the Service it calls, not {type(service).__name__}")
         chosen = codecs.select([codec] if isinstance(codec, str | Codec) else codec)
         self._line = Line(
             Address.parse(address),
@@ -185,9 +188,15 @@ class Client:
         """
         self._line.link(None)
 
-    def close(self) -> None:
-        """Close the connection. Calls in flight fail; nothing can be called any more. From any thread."""
-        self._line.close()
+    def close(self, *, drain: float = 0.0) -> None:
+        """Close the connection. Calls in flight fail; nothing can be called any more. From any thread.
+
+        Args:
+            drain: seconds in which the answers in flight, and items that are on their way, may still come: the writing
+                side is shut first, and the rest follows when the server has ended its own. Streams end CANCELLED, for
+                nobody can grant them credit any more.
+        """
+        self._line.close(drain)
 
     def __enter__(self) -> Self:
         return self

@@ -216,8 +216,12 @@ class GrpcClient:
         if theirs < wanted.version:
             self._dialect = Dialect(wanted.service, wanted.codec, theirs, self._limits)
 
-    def close(self) -> None:
-        """Close the connection. Calls in flight fail; nothing can be called any more. From any thread."""
+    def close(self, *, drain: float = 0.0) -> None:
+        """Close the connection. Calls in flight fail; nothing can be called any more. From any thread.
+
+        ``drain`` is for likeness with the other client: HTTP/2 has no half-close of a connection, and nothing to wait
+        for.
+        """
         self._closed = True
         self._channel.close()
 

@@ -153,9 +153,13 @@ class Line:
     def _dialect(self, codec_id: int, version: int) -> Dialect:
         return Dialect(self.service, self._codecs[codec_id], version, self._limits)
 
-    def close(self) -> None:
-        """Close the link; calls in flight fail. From any thread; a second time it does nothing."""
+    def close(self, drain: float = 0.0) -> None:
+        """Close the link; calls not answered ``drain`` seconds from now fail. From any thread; once."""
         self._closed.set()
+        if drain:
+            deadline = time.monotonic() + drain
+            for link in self._links:
+                link.finish(deadline)
         for link in self._links:
             link.end("the client was closed")
         the_keeper().settle()

@@ -7,6 +7,8 @@ somebody reading, and a call that times out leaves no half frame behind.
 
 import math
 import socket
+import threading
+import time
 from _thread import LockType
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -85,6 +87,7 @@ class Link(Reception):
         self._granted = 0  # places given to such callers and not used yet
         self._free = 0  # no more than there are, counted down; ``_full`` counts anew
         self._cause = ""
+        self._over: threading.Event | None = None  # set at the end, for ``finish``
         with self._lock:
             keeper.add(self)
             self._feed(None)  # what came together with WELCOME
@@ -354,6 +357,24 @@ class Link(Reception):
         call.done = True
         return False
 
+    def finish(self, deadline: float) -> None:
+        """Send nothing more, take what still comes, and end: when the server has, or at ``deadline``. Without the
+        lock.
+        """
+        over = threading.Event()
+        with self._lock:
+            if self._ended:
+                return
+            self.usable = False
+            self._cause = "the client is done"
+            self._over = over
+            self._refuse_places()
+            self._output.finish()
+            self._retire()
+        # Nobody need wait for an answer of this link, so the keeper reads it.
+        over.wait(max(0.0, deadline - time.monotonic()))
+        self.end("the client was closed")
+
     # Receiving.
 
     def _feed(self, data: bytes | None) -> None:
@@ -490,6 +511,8 @@ class Link(Reception):
             self._wake(pong)
         self._refuse_places()
         self._close()
+        if self._over is not None:
+            self._over.set()
 
     def _why(self, error: RemoteProtocolError | CallError | None) -> str:
         """What to tell of an end, as a clause."""

@@ -25,6 +25,7 @@ class Output:
         taken: bytes that passed through ``waiting``.
         writable: False once a send failed for good. Nothing is sent then, and whatever is handed over stays.
         problem: why it failed; "" if it did not.
+        finished: nothing more is to be sent; whatever is handed over from then on is dropped.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -32,6 +33,7 @@ class Output:
         self.taken = 0
         self.writable = True
         self.problem = ""
+        self.finished = False
         self._sock = sock
         self._unsent: deque[tuple[int, Call]] = deque()  # where the request ends, as a value of ``taken``
 
@@ -41,6 +43,8 @@ class Output:
         Returns:
             How many bytes the kernel took. The rest must be handed to ``keep``.
         """
+        if self.finished:
+            return len(data)
         if self.waiting or not self.writable:
             return 0
         try:
@@ -79,6 +83,19 @@ class Output:
         self.taken += sent
         while self._unsent and self._unsent[0][0] <= self.taken:
             self._unsent.popleft()
+        if self.finished and not self.waiting:
+            self._shut_down()
+
+    def finish(self) -> None:
+        """Shut the writing side down behind what waits. What the peer sends is still read."""
+        if not self.finished:
+            self.finished = True
+            if not self.waiting:
+                self._shut_down()
+
+    def _shut_down(self) -> None:
+        with contextlib.suppress(OSError):  # the peer is gone: reading says so
+            self._sock.shutdown(socket.SHUT_WR)
 
     def unsent(self) -> set[Call]:
         """The calls whose request is not whole at the kernel."""

@@ -153,5 +153,5 @@ def _where(codec: Codec) -> str:
 
 def _unknown(name: object, known: list[str]) -> str:
     close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"there is no codec {name!r}{hint} Known are {', '.join(known)}."
+    hint = f"; did you mean {close[0]!r}? Known" if close else "; known"
+    return f"there is no codec {name!r}{hint} are {', '.join(known)}."

@@ -277,27 +277,28 @@ def _class(kind: FieldType) -> type[Any]:
 # What the generated code calls ----------------------------------------------------------------------------------
 
 
-def _each(read: Callable[[Any], object], values: list[Any]) -> list[object]:
-    made: list[object] = []
+def _each(read: Callable[[Any], object], values: list[Any]) -> list[Any]:
+    # In place, so that what was read makes room for what is made of it.
+    index = 0
     try:
-        for value in values:
-            made.append(read(value))
+        for index, value in enumerate(values):
+            values[index] = read(value)
     except Refused as refused:
-        refused.path = f"[{len(made)}]{refused.path}"
+        refused.path = f"[{index}]{refused.path}"
         raise
-    return made
+    return values
 
 
-def _each_value(read: Callable[[Any], object], found: dict[Any, Any]) -> dict[Any, object]:
-    made: dict[Any, object] = {}
+def _each_value(read: Callable[[Any], object], found: dict[Any, Any]) -> dict[Any, Any]:
+    number = 0
     try:
-        for key, value in found.items():
-            made[key] = read(value)
+        for number, (key, value) in enumerate(found.items()):  # noqa: B007 - used when this fails
+            found[key] = read(value)
     except Refused as refused:
         # Keys are values, too: the path counts entries instead of naming them.
-        refused.path = f"[#{len(made)}]{refused.path}"
+        refused.path = f"[#{number}]{refused.path}"
         raise
-    return made
+    return found
 
 
 def _real(value: float) -> float:

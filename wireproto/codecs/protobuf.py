@@ -311,7 +311,7 @@ class _Source:
         absent = "refuse()"
         if field.presence == "explicit":
             absent = f"default_{self.labels[cls]}_{field.name}"
-            self.names[absent] = field.default
+            self.names[absent] = None if field.type.optional else field.default
         return f"{item} if has({source}, {field.name!r}) else {absent}"
 
     def _read_item(self, cls: type[Message], field: Field, value: str) -> str:

@@ -1,8 +1,11 @@
-"""A token bucket: a steady rate and a burst on top of it."""
+"""Token buckets: a steady rate and a burst on top of it, for what a peer must not do too often."""
 
 import time
+from typing import Literal
 
-__all__ = ["Bucket"]
+from wireproto.limits import Limits
+
+__all__ = ["Bucket", "Budget"]
 
 
 class Bucket:
@@ -25,3 +28,32 @@ class Bucket:
             return False
         self._tokens -= 1.0
         return True
+
+
+class Budget:
+    """What one connection may still do of each thing that is cheap for a peer and not for us; made when it is first
+    done.
+
+    Not thread-safe: its session holds a lock.
+    """
+
+    __slots__ = ("_buckets", "_limits")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._buckets: dict[str, Bucket] | None = None
+
+    def take(self, what: Literal["cancels", "errors", "pings"]) -> bool:
+        """Count one more; False when it is one too many, and the connection is to end."""
+        if self._buckets is None:
+            self._buckets = {}
+        bucket = self._buckets.get(what)
+        if bucket is None:
+            limits = self._limits
+            rate, burst = {
+                "cancels": (limits.cancels_per_second, limits.cancel_burst),
+                "errors": (limits.errors_per_minute / 60, limits.errors_per_minute),
+                "pings": (limits.pings_per_second, limits.ping_burst),
+            }[what]
+            bucket = self._buckets[what] = Bucket(rate, burst)
+        return bucket.take()

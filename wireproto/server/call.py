@@ -23,13 +23,14 @@ class Call(Context):
     Attributes:
         answered: the terminal frame is queued, or the connection is gone; whatever the handler still gives is dropped.
         held: answered while the handler still ran, so it goes on counting against the calls in flight.
+        granted: credit the caller gave so far, the initial one included.
         future: the deferred answer, once the handler gave one.
         stream: the running stream, once the handler gave one.
 
     ``answered``, ``held`` and ``stream`` change under the session's lock only.
     """
 
-    __slots__ = ("answered", "call_id", "entry", "future", "held", "payload", "session", "stream")
+    __slots__ = ("answered", "call_id", "entry", "future", "granted", "held", "payload", "session", "stream")
 
     def __init__(self, session: "Session", call_id: int, entry: Entry, metadata: Metadata, payload: bytes) -> None:
         self.session = session
@@ -42,6 +43,7 @@ class Call(Context):
         self.cancelled = False
         self.answered = False
         self.held = False
+        self.granted = metadata.credit or 0
         self.future: Future[Any] | None = None
         self.stream: Stream | None = None
 

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -71,6 +71,8 @@ class Server:
         authenticate: Authenticate | None = None,
         name: str = "wireproto",
     ) -> None:
+        if not 0 <= port <= 65535:
+            raise ConfigError(f"port is {port}; give 0 for a free one, or 1 to 65535")
         if workers < 2:
             raise ConfigError(f"workers is {workers}; a server needs at least 2, one to lead and one to follow")
         self.limits = Limits() if limits is None else limits
@@ -81,7 +83,7 @@ class Server:
         self._offers: dict[str, Offer] = {}
         self._control: dict[str, Offer] = {}
         self._tables: dict[tuple[str, int, int], Table] = {}
-        self._prepare([handlers] if isinstance(handlers, Handlers) else list(handlers), authenticate)
+        self._prepare(list(handlers) if isinstance(handlers, Iterable) else [handlers], authenticate)
         self._address: Address | None = None
         self._listener: socket.socket | None = None
         self._listening = False
@@ -112,6 +114,8 @@ class Server:
             raise ConfigError("a server needs the handlers of at least one service")
         names = {codec.id: codec.name for codec in self._codecs}
         for handlers in every:
+            if not isinstance(handlers, Handlers):
+                raise ConfigError(f"a server serves Handlers, not {type(handlers).__name__}; write Handlers(service)")
             service = handlers.service
             if service.full_name in self._offers:
                 raise ConfigError(f"{service.full_name} is given twice; register all its handlers in one Handlers")
@@ -163,6 +167,8 @@ class Server:
             where = Address(host, port)
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(f"{where} is in use; stop what listens there, or choose another port") from error
+            if error.errno is not None and error.errno < 0:  # of getaddrinfo; create_server hides its type
+                raise ConfigError(f"cannot listen on {where}: {host} is no address or name of this machine") from error
             # Not strerror: create_server puts the address into it a second time.
             raise ConfigError(f"cannot listen on {where}: {os.strerror(error.errno or 0)}") from error
         listener.setblocking(False)
@@ -396,6 +402,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _chosen(wanted: "Sequence[str | Codec] | None") -> list[Codec]:
+    if isinstance(wanted, str):
+        raise ConfigError(f"codecs is {wanted!r}; give a list: [{wanted!r}]")
     chosen = [codecs.get(codec) for codec in (codecs.names() if wanted is None else wanted)]
     if not chosen:
         raise ConfigError(f"a server needs at least one codec; available are {', '.join(codecs.names())}")

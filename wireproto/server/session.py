@@ -29,7 +29,7 @@ from wireproto.events import (
     RequestReceived,
 )
 from wireproto.metadata import EMPTY
-from wireproto.server.buckets import Bucket
+from wireproto.server.buckets import Budget
 from wireproto.server.call import Call
 from wireproto.server.poller import CLOSED, READ, WRITE
 from wireproto.server.pool import PENALTY, PROVEN, SLOW, Worker
@@ -60,10 +60,9 @@ class Session:
 
     __slots__ = (
         "_batch",
+        "_budget",
         "_calls",
-        "_cancels",
         "_draining",
-        "_errors",
         "_frame_deadline",
         "_frames",
         "_heard",
@@ -71,7 +70,7 @@ class Session:
         "_linger_until",
         "_more",
         "_pinged",
-        "_pings",
+        "_starved",
         "_table",
         "address",
         "codec",
@@ -103,14 +102,13 @@ class Session:
         self._batch: deque[Call] | None = None
         self._more = False  # a posted turn will take further frames
         self._draining = False
+        self._starved = False  # a stream found no room in the output
         self._linger_until: float | None = None
         self._heard = True
         self._last_heard = self._pinged = self.started
         self._frames = -1
         self._frame_deadline: float | None = None
-        self._cancels: Bucket | None = None
-        self._pings: Bucket | None = None
-        self._errors: Bucket | None = None
+        self._budget = Budget(server.limits)
 
     # ------------------------------------------------------------------ the poller's events
 
@@ -229,15 +227,14 @@ class Session:
         """Everything but a request; False when the connection reads no further."""
         if type(event) is CreditReceived:
             call = self._calls.get(event.call_id) if self._calls else None
-            if call is not None and call.stream is not None:
-                call.stream.grant_locked(event.amount)
+            if call is not None:
+                call.granted += event.amount
+                if call.stream is not None:
+                    call.stream.wake_locked()
         elif type(event) is CancelReceived:
             self._cancel_locked(event.call_id)
         elif type(event) is PingReceived:
-            limits = self.server.limits
-            if self._pings is None:
-                self._pings = Bucket(limits.pings_per_second, limits.ping_burst)
-            if not self._pings.take():
+            if not self._budget.take("pings"):
                 self._fail_connection_locked("TOO_MANY_PINGS", "PING frames come faster than the server allows")
         elif type(event) is HelloReceived:
             try:
@@ -417,10 +414,7 @@ class Session:
         call = self._calls.get(call_id) if self._calls else None
         if call is None:
             return  # it crossed the answer
-        limits = self.server.limits
-        if self._cancels is None:
-            self._cancels = Bucket(limits.cancels_per_second, limits.cancel_burst)
-        if not self._cancels.take():
+        if not self._budget.take("cancels"):
             self._fail_connection_locked("TOO_MANY_CANCELS", "calls are cancelled faster than the server allows")
             return
         self._expire_locked(
@@ -433,17 +427,17 @@ class Session:
         self._count_error_locked()
 
     def _count_error_locked(self) -> None:
-        limits = self.server.limits
-        if self._errors is None:
-            self._errors = Bucket(limits.errors_per_minute / 60, limits.errors_per_minute)
-        if not self._errors.take():
+        if not self._budget.take("errors"):
             self._fail_connection_locked("TOO_MANY_ERRORS", "too many requests that cannot be understood")
 
     # ------------------------------------------------------------------ streams
 
     def room_locked(self, call: Call) -> int:
         """How many items the stream of ``call`` may send now."""
-        if call.answered or self._pending_locked() > self.server.limits.high_watermark:
+        if call.answered:
+            return 0
+        if self._pending_locked() > self.server.limits.high_watermark:
+            self._starved = True
             return 0
         return self.connection.credit(call.call_id)
 
@@ -503,7 +497,11 @@ class Session:
         transport = self.transport
         if transport.closed:
             return
-        if transport.send(self.connection.data_to_send()):
+        transport.send(self.connection.data_to_send())
+        if self._starved and self._pending_locked() < self.server.limits.low_watermark:
+            # Whether the kernel took it all at once or in parts: a stream that found no room has nobody else to wake
+            # it.
+            self._starved = False
             for call in list((self._calls or {}).values()):
                 if call.stream is not None:
                     call.stream.wake_locked()

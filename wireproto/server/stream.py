@@ -40,13 +40,12 @@ class Stream:
             block.
     """
 
-    __slots__ = ("_call", "_granted", "_iterator", "_session", "_state", "_subscription", "_told", "_why")
+    __slots__ = ("_call", "_iterator", "_session", "_state", "_subscription", "_told", "_why")
 
     def __init__(self, call: "Call", source: "Subscription[Any] | Iterator[Any]") -> None:
         self._call = call
         self._session = call.session
         self._state = _State.IDLE
-        self._granted = call.metadata.credit or 0
         self._told = -1  # so that the initial credit is told even when it is 0
         self._why = "ended"
         self._subscription: Subscription[Any] | None = None
@@ -69,11 +68,6 @@ class Stream:
             self._schedule()
         elif self._state is _State.RUNNING:
             self._state = _State.AGAIN
-
-    def grant_locked(self, amount: int) -> None:
-        """CREDIT came in."""
-        self._granted += amount
-        self.wake_locked()
 
     def end_locked(self, why: str) -> None:
         """Nothing is sent any more; the source is closed as soon as nobody runs it."""
@@ -140,8 +134,8 @@ class Stream:
 
     def _send_taken(self, source: Subscription[Any]) -> bool:
         """Send what the subscription has, up to a turn's worth; whether it may have more."""
-        if self._told != self._granted:
-            self._told = self._granted
+        if self._told != self._call.granted:
+            self._told = self._call.granted
             source.credited(self._told)
         with self._session.lock:
             n = min(self._session.room_locked(self._call), TURN)

@@ -91,29 +91,25 @@ class Transport:
             self._interest()
         return data
 
-    def send(self, data: bytes) -> bool:
-        """Write ``data`` after what waits, without blocking; the rest waits for the descriptor to be writable.
-
-        Returns:
-            Whether output that had waited drained below the low watermark, so that streams may go on.
-        """
+    def send(self, data: bytes) -> None:
+        """Write ``data`` after what waits, without blocking; the rest waits for the descriptor to be writable."""
         if self.closed:
-            return False
+            return
         output = self._output
         if output is not None:
             output += data
         elif not data:
-            return False
+            return
         try:
             sent = self._socket.send(data if output is None else output)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
             self.failure = f"writing failed: {error.strerror}"
-            return False
+            return
         if output is None:
             if sent == len(data):
-                return False  # the path of nearly every answer
+                return  # the path of nearly every answer
             self._output = bytearray(data[sent:])
             self.stalled_since = time.monotonic()
         else:
@@ -125,11 +121,9 @@ class Transport:
         waiting = self.pending
         if waiting > self._limits.high_watermark:
             self.paused = True
-        drained = output is not None and waiting < self._limits.low_watermark
-        if drained:
+        elif waiting < self._limits.low_watermark:
             self.paused = False
         self._interest()
-        return drained
 
     def shut_down_writing(self) -> None:
         """Tell the peer that nothing more will come; only once nothing waits."""

@@ -9,7 +9,14 @@ That is a whole test file: pytest makes a test of it for every method, codec and
 pytest and hypothesis.
 """
 
-from wireproto.testing.strategies import messages, mutated, strategies, values, wrong_values
-from wireproto.testing.suites import RoundTripSuite
+from wireproto.errors import ConfigError
+
+try:
+    from wireproto.testing.strategies import messages, mutated, strategies, values, wrong_values
+    from wireproto.testing.suites import RoundTripSuite
+except ModuleNotFoundError as error:
+    if error.name not in ("hypothesis", "pytest"):
+        raise
+    raise ConfigError(f"{error.name} is not installed; run: pip install 'wireproto[testing]'") from error
 
 __all__ = ["RoundTripSuite", "messages", "mutated", "strategies", "values", "wrong_values"]

@@ -4,6 +4,7 @@ Both take and give bytes. grpcio's serializers are not used, because it answers 
 INTERNAL, where the dispatcher says INVALID_ARGUMENT and names the field.
 """
 
+import logging
 import threading
 import time
 import urllib.parse
@@ -25,6 +26,8 @@ from wireproto.server.gateway.pool import Pool
 from wireproto.status import Retry, Status
 
 __all__ = ["Door", "Stream", "Unary", "fail"]
+
+log = logging.getLogger("wireproto.gateway")
 
 CREDIT = 64
 """Items: what a stream's source is told as the initial credit when the caller does not say."""
@@ -196,8 +199,8 @@ class Unary(_Behavior):
                 # Over TCP this was answered when the deadline passed; here it is answered when the handler is back.
                 raise _late()
             return self._sized(outcome)
-        except CallError as error:
-            fail(rpc, error)
+        except Exception as error:  # noqa: BLE001 - grpcio would send its text to the caller
+            fail(rpc, _told(error))
 
     def _settled(self, entry: Entry, call: Call, outcome: object) -> bytes:
         """What the handler's outcome comes to, when it was not an answer yet."""
@@ -253,8 +256,8 @@ class Stream(_Behavior):
                 self._iterate(entry, call, outcome, send)
             else:
                 raise entry.incident(TypeError(f"{type(outcome).__name__} is no stream"))
-        except CallError as error:
-            fail(rpc, error)
+        except Exception as error:  # noqa: BLE001 - grpcio would send its text to the caller
+            fail(rpc, _told(error))
         send(None)
 
     def _subscribe(
@@ -336,6 +339,16 @@ def fail(rpc: grpc.ServicerContext, error: CallError) -> NoReturn:
     """End a call with an error that stock clients can read in full."""
     rpc.abort_with_status(rpc_status.to_status(to_rpc_status(error)))
     raise AssertionError("abort_with_status raises")
+
+
+def _told(error: Exception) -> CallError:
+    """``error`` if it was meant for the caller; else it is a fault of the gateway's own, and stays in the log."""
+    if isinstance(error, CallError):
+        return error
+    log.error("a call could not be served", exc_info=error)
+    return CallError(
+        Status.INTERNAL, "INTERNAL", "the server failed; its log has the cause", retry=Retry.MAYBE_PROCESSED
+    )
 
 
 def _say_open(call: Call) -> None:

@@ -1,6 +1,8 @@
 """The gateway itself: it listens, finds the handler of a call, counts, and shuts down."""
 
+import errno
 import logging
+import os
 import socket
 import threading
 import time
@@ -261,5 +263,8 @@ def _check_free(where: Address) -> None:
         socket.create_server((where.host, where.port), family=family).close()
     except OSError as error:
         raise ConfigError(
-            f"cannot listen on {where}: {error.strerror}; stop what listens there, or choose another port"
+            f"{where} is in use; stop what listens there, or choose another port"
+            if error.errno == errno.EADDRINUSE
+            # Not strerror: create_server puts the address into it a second time.
+            else f"cannot listen on {where}: {os.strerror(error.errno or 0)}"
         ) from error

@@ -87,8 +87,8 @@ def read_headers(
         entries[name] = _text(value)
     metadata = Metadata(
         deadline_ms=deadline_ms,
-        traceparent=_text(own["traceparent"]),
-        authorization=_text(own["authorization"]),
+        traceparent=_printable("traceparent", own["traceparent"]),
+        authorization=_printable("authorization", own["authorization"]),
         idempotency_key=key,
         credit=None if credit is None else _number(CREDIT_HEADER, credit),
         entries=entries,
@@ -98,6 +98,13 @@ def read_headers(
 
 def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "replace")
+
+
+def _printable(name: str, value: str | bytes) -> str:
+    text = _text(value)
+    if not (text.isascii() and text.isprintable()):  # only under its name with ``-bin``
+        raise _bad(f"{name} is not printable ASCII")
+    return text
 
 
 def _number(name: str, value: str | bytes) -> int:

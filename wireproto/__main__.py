@@ -1,0 +1,5 @@
+"""``python -m wireproto`` is the command ``wireproto``."""
+
+from wireproto.cli import main
+
+main()
