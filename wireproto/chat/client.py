@@ -226,7 +226,7 @@ class ChatSession:
             inbox = self._inbox
         if inbox is not None and not inbox.ended and not self._lasting.down:
             self._drain(inbox, min(timeout, PONG))
-        self._lasting.close()
+        self._lasting.close(drain=0.0 if self._lasting.down else min(timeout, PONG))
         if inbox is not None and inbox.thread is not None:
             inbox.thread.join(timeout)
 

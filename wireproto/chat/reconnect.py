@@ -66,7 +66,7 @@ class Connection(Protocol):
 
     def ping(self, timeout: float | None = None) -> float: ...
 
-    def close(self) -> None: ...
+    def close(self, *, drain: float = 0.0) -> None: ...
 
 
 class Gone(Exception):
@@ -157,10 +157,10 @@ class Lasting:
             self._limit = limit if self._limit is None else min(limit, self._limit)
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """End the connection for good. Nobody is told of a loss from here on."""
+    def close(self, *, drain: float = 0.0) -> None:
+        """End the connection for good, as ``Client.close``. Nothing is got back from here on."""
         self.hurry(0)
-        self.client.close()
+        self.client.close(drain=drain)
 
     def call(
         self, method: Method[Req, Resp], request: Req, *, metadata: Metadata | None = None, repeat: bool = False
