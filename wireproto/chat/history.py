@@ -43,7 +43,7 @@ def list_conversation(store: Store, caller: ChatIdentity, request: ListConversat
     parameters = (me, other, *bounds, other, 0 if other == me else me, *bounds)
     sql = store.sql
     rows = list(store.rows(sql.conversation_oldest if request.oldest_first else sql.conversation_newest, *parameters))
-    rows.sort(reverse=not request.oldest_first)  # by the first column, which is unique
+    rows.sort(key=lambda row: int(row[0]), reverse=not request.oldest_first)
     names = {me: caller.subject, other: request.username}
     page: list[ConversationMessage] = []
     room = PAGE_BYTES
