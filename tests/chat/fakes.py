@@ -56,17 +56,19 @@ class Clock:
 class FakeContext(Context):
     """One connection: it stays signed in from call to call, as a real one does."""
 
-    __slots__ = ()
+    __slots__ = ("_version", "from_")
 
-    def __init__(self, key: bytes = b"", identity: Identity | None = None) -> None:
+    def __init__(self, key: bytes = b"", identity: Identity | None = None, *, version: int = 1) -> None:
         self.metadata = Metadata(idempotency_key=key)
         self.identity = identity
         self.deadline = None
         self.cancelled = False
+        self.from_ = "127.0.0.1:1"
+        self._version = version
 
     @property
     def peer(self) -> str:
-        return "127.0.0.1:1"
+        return self.from_
 
     @property
     def codec(self) -> str:
@@ -74,7 +76,7 @@ class FakeContext(Context):
 
     @property
     def version(self) -> int:
-        return 1
+        return self._version
 
     @property
     def method(self) -> "Method[Any, Any] | StreamMethod[Any, Any]":
@@ -119,10 +121,10 @@ class Chat:
             return error
         raise AssertionError(f"{method.name} answered {answer!r} instead of failing")
 
-    def account(self, name: str) -> FakeContext:
+    def account(self, name: str, *, version: int = 1) -> FakeContext:
         """A new account, signed in on a connection of its own."""
         self.call(CREATE_ACCOUNT, CreateAccountRequest(username=name, password=PASSWORD), FakeContext())
-        context = FakeContext()
+        context = FakeContext(version=version)
         self.log_in(name, context)
         return context
 

@@ -3,8 +3,8 @@
 import pytest
 
 from wireproto.chat import contract
-from wireproto.chat.contract import CHAT, CreateAccountRequest, LogInRequest, LogInResponse
-from wireproto.schema import Message
+from wireproto.chat.contract import CHAT, ChangePasswordRequest, CreateAccountRequest, LogInRequest, LogInResponse
+from wireproto.schema import Message, fields
 
 
 def test_the_opcodes_are_those_of_version_1() -> None:
@@ -21,6 +21,45 @@ def test_the_opcodes_are_those_of_version_1() -> None:
     }
 
 
+def test_version_2_only_adds() -> None:
+    """Opcodes 8 to 13 came with version 2; what version 1 has is what it had, field by field."""
+    assert {opcode: method.name for opcode, method in CHAT.at(2).items() if opcode not in CHAT.at(1)} == {
+        8: "Acknowledge",
+        9: "ListConversation",
+        10: "DeleteMessage",
+        11: "Broadcast",
+        12: "ChangePassword",
+        13: "WhoAmI",
+    }
+    shapes = {
+        message.__name__: " ".join(field.name for field in fields(message, 1))
+        for method in CHAT.at(1).values()
+        for message in (method.request, method.response)
+    }
+    shapes["Account"] = " ".join(field.name for field in fields(contract.Account, 1))
+    shapes["ChatMessage"] = " ".join(field.name for field in fields(contract.ChatMessage, 1))
+    assert shapes == {
+        "LogInRequest": "username password token",
+        "LogInResponse": "token undelivered",
+        "CreateAccountRequest": "username password",
+        "CreateAccountResponse": "",
+        "WildCardRequest": "pattern after limit",
+        "WildCardResponse": "accounts next",
+        "Account": "username online",
+        "SendMessageRequest": "recipient text",
+        "SendMessageResponse": "message_id sequence",
+        "LogOutRequest": "",
+        "LogOutResponse": "",
+        "DeleteAccountRequest": "username force",
+        "DeleteAccountResponse": "discarded",
+        "ReceiveMessagesRequest": "after",
+        "ReceiveMessagesResponse": "sequence message_id sender text sent_at",
+        "PopUndeliveredRequest": "limit",
+        "PopUndeliveredResponse": "messages remaining",
+        "ChatMessage": "sequence message_id sender text sent_at",
+    }
+
+
 def test_all_but_two_methods_require_an_account() -> None:
     """Only LogIn and CreateAccount may be called by anybody."""
     assert {method.name for method in CHAT.methods if method.requires is None} == {"LogIn", "CreateAccount"}
@@ -33,6 +72,7 @@ def test_all_but_two_methods_require_an_account() -> None:
         LogInRequest(username="ann", password="s3cret-canary", token="s3cret-canary"),
         LogInResponse(token="s3cret-canary", undelivered=3),
         CreateAccountRequest(username="ann", password="s3cret-canary"),
+        ChangePasswordRequest(password="s3cret-canary", new_password="s3cret-canary"),
     ],
     ids=lambda message: type(message).__name__,
 )
@@ -44,8 +84,8 @@ def test_a_message_does_not_show_its_secrets(message: Message) -> None:
 
 
 def test_every_message_with_a_secret_hides_it() -> None:
-    """No message class with a field called password or token uses the plain repr."""
-    secret = {"password", "token"}
+    """No message class with a field called password, new_password or token uses the plain repr."""
+    secret = {"password", "new_password", "token"}
     seen = 0
     for name in contract.__all__:
         thing = getattr(contract, name)
@@ -53,4 +93,4 @@ def test_every_message_with_a_secret_hides_it() -> None:
             values = {field: "canary" if field in secret else "" for field in thing.__struct_fields__}
             assert "canary" not in repr(thing(**values))
             seen += 1
-    assert seen == 3
+    assert seen == 4

@@ -152,7 +152,7 @@ def test_a_newer_schema_is_refused(store_path: Path, clock: Clock) -> None:
     Chat(store_path, clock).close()
     edit(store_path, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     content = store_path.read_bytes()
-    with pytest.raises(ConfigError, match=r"written by a newer wireproto \(schema 2, this one knows 1\); install that"):
+    with pytest.raises(ConfigError, match=r"written by a newer wireproto \(schema 3, this one knows 2\); install that"):
         Chat(store_path, clock)
     assert store_path.read_bytes() == content
 
@@ -214,7 +214,7 @@ def test_accounts_and_messages_survive_a_restart(store_path: Path, clock: Clock)
     bob, ann = FakeContext(), FakeContext()
     assert chat.log_in("bob", bob).undelivered == 3
     chat.log_in("ann", ann)
-    assert chat.send(ann, "bob", "4", key=b"4") == sent[4]
+    assert chat.send(ann, "bob", "4", key=b"4").message_id == sent[4].message_id
     assert chat.send(ann, "bob", "5").sequence == 6
     messages = chat.call(POP_UNDELIVERED, PopUndeliveredRequest(), bob).messages
     assert [(m.sequence, m.text) for m in messages] == [(3, "2"), (4, "3"), (5, "4"), (6, "5")]
@@ -274,7 +274,8 @@ def test_every_statement_uses_an_index(database: sqlite3.Connection) -> None:
             continue
         plan = database.execute(f"EXPLAIN QUERY PLAN {statement}", [0] * statement.count("?")).fetchall()
         scans += [f"{name}: {row[3]}" for row in plan if row[3].startswith("SCAN ") and "CONSTANT ROW" not in row[3]]
-    assert scans == ["keys_find: SCAN wanted"]
+    # What is scanned is no table but the result of a look-up.
+    assert [scan for scan in scans if "SCAN anon_" not in scan] == ["keys_find: SCAN wanted"]
 
 
 def test_rows_are_cut_into_few_statements() -> None:

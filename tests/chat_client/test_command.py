@@ -242,7 +242,7 @@ def test_a_server_of_something_else_is_quoted() -> None:
 
 def test_a_server_that_goes_away_ends_a_terminal(server: Server) -> None:
     """A server that shuts down ends the prompt with a sentence; what was half typed stays to be copied."""
-    with Screen(chat(server.address, "--user", "bob"), columns=200) as screen:
+    with Screen(chat(server.address, "--user", "bob", "--reconnect", "0"), columns=200) as screen:
         screen.shows("Password for bob:")
         screen.line(PASSWORD)
         screen.shows("Server: You are signed in as bob.")
@@ -258,7 +258,11 @@ def test_a_server_that_goes_away_ends_a_terminal(server: Server) -> None:
 def test_a_server_that_goes_away_ends_a_script(server: Server) -> None:
     """A script ends although its input stays open, with the sentence on standard error only."""
     with subprocess.Popen(
-        chat(server.address), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        chat(server.address, "--reconnect", "0"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as child:
         assert child.stdin is not None
         assert child.stdout is not None
@@ -270,6 +274,43 @@ def test_a_server_that_goes_away_ends_a_script(server: Server) -> None:
         server.shutdown()
         assert child.wait(20) == 24
         assert child.stderr.read().startswith(f"wireproto: The server at {server.address} went away: ")
+
+
+def test_a_server_that_does_not_come_back_in_time(server: Server) -> None:
+    """A script is told that the connection was lost, and ends after the time it was given."""
+    with subprocess.Popen(
+        chat(server.address, "--reconnect", "1"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdin.write(f"0|bob|{PASSWORD}\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        server.shutdown()
+        lost = f"* The connection to the server at {server.address} was lost; trying to get it back.\n"
+        assert child.stdout.readline() == lost
+        assert child.wait(20) == 24
+        assert child.stderr.read().startswith(f"wireproto: The server at {server.address} went away: ")
+
+
+def test_a_password_is_changed_by_files(run: Run, tmp_path: Path) -> None:
+    """A script changes a password without any on the command line or in its input."""
+    secret, new = tmp_path / "secret", tmp_path / "new"
+    for file, text in ((secret, PASSWORD), (new, "another long password")):
+        file.write_text(text)
+        file.chmod(0o600)
+    files = ("--password-file", str(secret), "--new-password-file", str(new))
+    done = run("/password\n", "--user", "alice", *files)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("\n")[1] == "Server: Your password is changed."
+    done = run("/password\n/whoami\n", "--user", "alice", "--password-file", str(new))
+    assert done.stdout.split("\n")[1].endswith("[MISUNDERSTOOD]")
+    assert done.stdout.split("\n")[2].startswith("Server: You are alice.")
 
 
 def test_interrupted_by_the_keyboard(address: Address) -> None:

@@ -7,10 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wireproto.chat.commands import (
+    Broadcast,
+    ChangePassword,
     Command,
     Create,
     Delete,
+    DeleteMessage,
     Help,
+    History,
     Listen,
     LogIn,
     LogOut,
@@ -20,6 +24,8 @@ from wireproto.chat.commands import (
     Quit,
     Search,
     Send,
+    Who,
+    WhoAmI,
     hides_password,
     parse,
 )
@@ -43,6 +49,16 @@ from wireproto.chat.commands import (
         ("2", Search("*")),
         ("/list", Search("*")),
         ("/list a?b*", Search("a?b*")),
+        ("/who", Who("*")),
+        ("/who a*", Who("a*")),
+        ("/broadcast team-* lunch at | noon ", Broadcast("team-*", "lunch at | noon ")),
+        ("/history bob", History("bob", 20)),
+        ("/history bob 5", History("bob", 5)),
+        ("/delete-message bob#12", DeleteMessage("bob", 12)),
+        ("/delete-message #7 ", DeleteMessage("", 7)),
+        ("/password", ChangePassword()),
+        ("/passwd", ChangePassword()),
+        ("/whoami", WhoAmI()),
         ("/more", More()),
         ("3|bob|hi", Send("bob", "hi")),
         ("3| bob | hi | there ", Send("bob", " hi | there ")),
@@ -95,6 +111,18 @@ def test_a_line_becomes_a_command(line: str, command: Command | None) -> None:
         ("/login", "/login NAME"),
         ("2|a|b", "2|PATTERN"),
         ("/list a b", "/list [PATTERN]"),
+        ("/who a b", "/who [PATTERN]"),
+        ("/broadcast a*", "/broadcast PATTERN TEXT"),
+        ("/history", "/history NAME [N]"),
+        ("/history bob 0", "1 to 1,000"),
+        ("/history bob 1001", "1 to 1,000"),
+        ("/history bob \uff13", "1 to 1,000"),
+        ("/history bob some", "1 to 1,000"),
+        ("/delete-message", "Nothing was deleted"),
+        ("/delete-message 7", "#7 of yours"),
+        ("/delete-message bob#", "Nothing was deleted"),
+        ("/password old new", "Type only /password"),
+        ("/whoami now", "takes nothing"),
         ("3|bob", "3|NAME|TEXT"),
         ("3|bob|", "3|NAME|TEXT"),
         ("3||hi", "3|NAME|TEXT"),
@@ -140,6 +168,10 @@ def test_texts_survive_both_spellings(name: str, text: str) -> None:
         (" 0|alice|secret", True),
         ("/login alice secret", True),
         ("/create  alice  secret", True),
+        ("/password secret", True),
+        ("/PASSWD secret more", True),
+        ("/LOGIN alice secret", True),
+        ("/password ", False),
         ("0|alice", False),
         ("0|alice|", False),
         ("/login alice ", False),
@@ -155,4 +187,6 @@ def test_lines_with_passwords_are_recognised(line: str, secret: bool) -> None:
 
 def test_passwords_are_not_in_a_repr() -> None:
     """A command in a log or traceback shows no password."""
-    assert "secret" not in repr([LogIn("alice", "secret"), Create("alice", "secret")])
+    assert "secret" not in repr(
+        [LogIn("alice", "secret"), Create("alice", "secret"), ChangePassword("secret", "secret")]
+    )

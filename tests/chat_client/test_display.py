@@ -227,3 +227,18 @@ def test_an_emoji_selector_counts_as_a_column() -> None:
     assert columns_of("\u2764") == 1
     assert columns_of("\u2764\ufe0f") == 2
     assert columns_of("\u6f22\u0301") == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (None, ["[bob#7 2026-01-01 12:00] alice: one", "  | [#8] bob: two"]),
+        (60, ["[bob#7 2026-01-01 12:00] alice: one", "  | [#8] bob: two"]),
+        (59, ["[bob#7] alice: one", "  | [#8] bob: two"]),
+        (20, ["[bob#7] alice: one", "  | [#8] bob: two"]),
+    ],
+)
+def test_a_message_of_the_past_begins_with_its_place(columns: int | None, shown: list[str]) -> None:
+    """No message can look like another of the list; a narrow terminal leaves out the time."""
+    line = Line(Kind.HISTORY, "one\n[#8] bob: two", sender="alice", place="bob#7", when="2026-01-01 12:00")
+    assert [str(row) for row in rows(line, columns=columns)] == shown

@@ -45,11 +45,11 @@ def gateway(tmp_path: Path) -> Iterator[GrpcGateway]:
 
 @pytest.fixture
 def signed_in(gateway: GrpcGateway) -> Iterator[Connect]:
-    """Opens connections and signs them in."""
+    """Opens connections of version 1 and signs them in."""
     made: list[GrpcConnection] = []
 
     def connect(name: str) -> GrpcConnection:
-        connection = GrpcConnection(gateway.address)
+        connection = GrpcConnection(gateway.address, version=1)
         made.append(connection)
         connection.call(LOG_IN, LogInRequest(username=name, password=PASSWORD))
         return connection

@@ -39,7 +39,7 @@ class Script:
         self.piped = Piped(source, self.out, password)
         self.client = FakeClient(server)
         self.farewells: list[str] = []
-        self.session = ChatSession(self.client, self.piped.show, self._lost)
+        self.session = ChatSession(self.client, self.piped.show, self._lost, patience=0)
         self._source = source
 
     def _lost(self, sentence: str) -> None:

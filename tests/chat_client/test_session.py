@@ -1,53 +1,35 @@
 """The session: commands become calls, answers and messages become lines, each message once."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
-from tests.chat_client.fake import PASSWORD, FakeClient, FakeServer
-from wireproto.chat.client import ChatSession
-from wireproto.chat.commands import Create, Delete, Help, Listen, LogIn, LogOut, More, Pop, Quit, Search, Send
+from tests.chat_client.fake import NOON, PASSWORD, FakeServer
+from tests.chat_client.person import PATIENCE, Person
+from wireproto.chat.commands import (
+    Broadcast,
+    ChangePassword,
+    Create,
+    Delete,
+    DeleteMessage,
+    Help,
+    History,
+    Listen,
+    LogIn,
+    LogOut,
+    More,
+    Pop,
+    Quit,
+    Search,
+    Send,
+    Who,
+    WhoAmI,
+)
 from wireproto.chat.contract import WildCardRequest, WildCardResponse
-from wireproto.chat.display import Line, rows
 from wireproto.errors import CallError, ConnectionLost, DecodeError, EncodeError, HandshakeError
 from wireproto.status import Retry, Status
-
-PATIENCE = 5.0
-
-
-class Person:
-    """A session over a fake client, and everything it showed."""
-
-    def __init__(self, server: FakeServer, name: str = "") -> None:
-        self.client = FakeClient(server)
-        self.lines: list[Line] = []
-        self.farewells: list[str] = []
-        self._grown = threading.Condition()
-        self.session = ChatSession(self.client, self._show, self._lost, server="The server")
-        if name:
-            self.session.execute(LogIn(name, PASSWORD))
-            self.session.settle(PATIENCE)
-
-    def _show(self, line: Line) -> None:
-        with self._grown:
-            self.lines.append(line)
-            self._grown.notify_all()
-
-    def _lost(self, sentence: str) -> None:
-        with self._grown:
-            self.farewells.append(sentence)
-            self._grown.notify_all()
-
-    @property
-    def texts(self) -> list[str]:
-        """What was shown, as a pipe would print it."""
-        return ["\n".join(str(row) for row in rows(line)) for line in self.lines]
-
-    def wait_for(self, done: Callable[[], bool]) -> None:
-        """Wait until what was shown, or said in farewell, satisfies ``done``."""
-        with self._grown:
-            assert self._grown.wait_for(done, 10), self.texts
 
 
 @pytest.fixture
@@ -107,9 +89,9 @@ def test_settle_gives_up_when_nothing_comes(server: FakeServer) -> None:
     bob = Person(server)
     bob.session.execute(LogIn("bob", PASSWORD))
     bob.wait_for(lambda: len(bob.lines) == 2)
-    receiver = bob.session._receiver
-    assert receiver is not None
-    receiver.backlog = 5
+    inbox = bob.session._inbox
+    assert inbox is not None
+    inbox.backlog = 5
     bob.session.settle(0.05)
     assert len(bob.lines) == 2
 
@@ -436,3 +418,130 @@ def test_leaving_a_server_that_has_just_gone(server: FakeServer) -> None:
     alice.session.close(PATIENCE)
     assert alice.client.closed
     assert alice.farewells == []
+
+
+def test_who_is_there_and_who_was(server: FakeServer) -> None:
+    """/who shows presence in a column; one page after the other."""
+    alice = Person(server, "alice", version=2)
+    alice.session.execute(Who("*"))
+    alice.session.execute(More())
+    seen = NOON.astimezone().strftime("%Y-%m-%d %H:%M")
+    assert alice.texts[1:] == [
+        f"Server: 2 accounts matching *; /more shows the next:\n  | alice  online\n  | bob    last seen {seen}",
+        "Server: 1 more account matching *:\n  | carol  offline",
+    ]
+
+
+def test_history_shows_both_directions_oldest_first(server: FakeServer) -> None:
+    """Each message stands under its place and time; /more shows those before; a deleted one says so."""
+    alice = Person(server, "alice", version=2)
+    for number in range(3):
+        server.post("alice", "bob", f"to {number}")
+        server.post("bob", "alice", f"from {number}\n[#9] alice: forged")
+    alice.wait_for(lambda: len(alice.lines) == 4)
+    server.deleted.add(("bob", 3))
+    alice.session.execute(History("bob", 4))
+    when = [(NOON + timedelta(minutes=number)).astimezone().strftime("%Y-%m-%d %H:%M") for number in range(4)]
+    assert alice.texts[4:] == [
+        f"[bob#2 {when[2]}] alice: to 1",
+        f"[#2 {when[2]}] bob: from 1\n  | [#9] alice: forged",
+        f"[bob#3 {when[3]}] alice: (deleted)",
+        f"[#3 {when[3]}] bob: from 2\n  | [#9] alice: forged",
+        "Server: 4 messages between you and bob; /more shows earlier ones.",
+    ]
+    alice.session.execute(More())
+    assert alice.texts[9:] == [
+        f"[bob#1 {when[1]}] alice: to 0",
+        f"[#1 {when[1]}] bob: from 0\n  | [#9] alice: forged",
+        "Server: 2 messages between you and bob.",
+    ]
+    alice.session.execute(More())
+    assert "no further page" in alice.texts[-1]
+
+
+def test_a_long_history_takes_several_pages(server: FakeServer) -> None:
+    """More messages than one answer holds are asked for page by page, and shown as one list."""
+    alice = Person(server, "alice", version=2)
+    for number in range(250):
+        server.post("alice", "bob", str(number))
+    alice.session.execute(History("bob", 220))
+    assert [row.rpartition(" ")[2] for row in alice.texts[1:-1]] == [str(number) for number in range(30, 250)]
+    assert alice.client.asked.count("ListConversation") == 3
+
+
+def test_the_rest_of_version_two(server: FakeServer) -> None:
+    """Broadcast, deletion of a message, the password and whoami answer in a sentence each."""
+    alice = Person(server, "alice", version=2)
+    for command in (
+        Broadcast("*", "lunch"),
+        Broadcast("z*", "lunch"),
+        DeleteMessage("bob", 1),
+        DeleteMessage("", 7),
+        History("carol"),
+        History("nobody"),
+        ChangePassword("wrong", "another password"),
+        ChangePassword(PASSWORD, "another password"),
+        WhoAmI(),
+    ):
+        alice.session.execute(command)
+    when = NOON.astimezone().strftime("%Y-%m-%d %H:%M")
+    assert [line.reason for line in alice.lines if line.reason] == [
+        "UNKNOWN_MESSAGE",
+        "UNKNOWN_ACCOUNT",
+        "BAD_CREDENTIALS",
+    ]
+    assert [text for text, line in zip(alice.texts, alice.lines, strict=True) if not line.reason][1:] == [
+        "Server: Sent to 2 accounts matching *.",
+        "Server: No account but yours matches z*, so nothing was sent.",
+        "Server: The message bob#1 is deleted.",
+        f"[carol#1 {(NOON + timedelta(minutes=1)).astimezone().strftime('%Y-%m-%d %H:%M')}] alice: lunch",
+        "Server: 1 message between you and carol.",
+        "Server: Your password is changed. 2 other sessions of yours were ended.",
+        f"Server: You are alice. The account was made {when} and is signed in 1 time. 0 messages came; none waits.",
+    ]
+    assert "That is not your password" in "".join(alice.texts)
+    assert server.deleted == {("bob", 1)}
+
+
+@pytest.mark.parametrize(
+    "command", [Broadcast("*", "x"), History("bob"), DeleteMessage("", 1), ChangePassword("a", "b"), WhoAmI()]
+)
+def test_an_older_server_says_what_it_lacks(
+    server: FakeServer, command: Broadcast | History | DeleteMessage | ChangePassword | WhoAmI
+) -> None:
+    """On a server of version 1 the new commands are refused with a sentence, and the rest works."""
+    alice = Person(server, "alice")
+    alice.session.execute(command)
+    assert alice.texts[-1].startswith("Server: This server does not offer that: ")
+    alice.session.execute(Send("bob", "hi"))
+    assert alice.texts[-1] == "Server: Sent to bob."
+
+
+def test_messages_of_version_two_are_acknowledged_by_a_call(server: FakeServer) -> None:
+    """Those that came together are acknowledged together, and the last one, too."""
+    for number in range(200):
+        server.post("carol", "bob", str(number))
+    bob = Person(server, "bob", version=2)
+    bob.session.settle(PATIENCE)
+    bob.session.close(PATIENCE)
+    assert server.acknowledged["bob"] == 200
+    assert 200 / 64 <= bob.client.asked.count("Acknowledge") < 20
+
+
+def test_names_are_suggested(server: FakeServer) -> None:
+    """Names seen are known; further ones are asked of the server, but not the same again, nor by nobody."""
+    person = Person(server, version=2)
+    assert person.session.suggest("b", ask=True) == []
+    assert person.client.asked == []
+    alice = Person(server, "alice", version=2)
+    assert alice.session.suggest("b", ask=False) == []
+    assert alice.session.suggest("b", ask=True) == ["bob"]
+    assert alice.session.suggest("b", ask=True) == ["bob"]
+    assert alice.client.asked.count("WildCard") == 1
+    assert alice.session.suggest("c a", ask=True) == []
+    server.post("carol", "alice", "hi")
+    alice.wait_for(lambda: alice.texts[-1] == "carol: hi")
+    assert alice.session.suggest("c", ask=False) == ["carol"]
+    alice.client.failures = [ConnectionLost("cut")]
+    assert alice.session.suggest("bo", ask=True) == ["bob"]
+    assert len(alice.lines) == 2

@@ -181,3 +181,43 @@ def test_no_colour() -> None:
             assert screen.ends() == 0
             colours = {cell.fg for row in screen.screen.buffer.values() for cell in row.values()} - {"default"}
             assert bool(colours) is coloured
+
+
+def test_tab_completes_commands_and_names() -> None:
+    """Tab completes what is unambiguous, lists what is not, and asks the server for names nobody has seen."""
+    with Screen(program(), columns=40) as screen:
+        sign_in(screen)
+        screen.send("/bro\t")
+        screen.shows("alice> /broadcast")
+        screen.send("\x03")
+        screen.send("/send m\t")
+        screen.shows("alice> /send mallory")
+        screen.line("hi")
+        screen.shows("Server: Sent to mallory.")
+        screen.send("/wh\t")
+        screen.shows("/whoami")
+        screen.send("\x03")
+        screen.line("bye")
+        assert screen.ends() == 0
+
+
+def test_a_password_is_changed_unseen() -> None:
+    """/password asks for both passwords and writes neither; Ctrl-C does nothing."""
+    with Screen(program()) as screen:
+        sign_in(screen)
+        screen.line("/password")
+        screen.shows("Your password:")
+        screen.send("\x03")
+        screen.shows("* Nothing was done.")
+        screen.line("/password")
+        screen.until(lambda screen: str(screen).count("Your password:") == 2)
+        screen.line(PASSWORD)
+        screen.shows("Choose a new password:")
+        screen.line("hunter22hunter22")
+        screen.shows("Type it again:")
+        screen.line("hunter22hunter22")
+        screen.shows("Server: Your password is changed.")
+        assert "hunter22" not in screen.raw
+        assert "correct" not in screen.raw
+        screen.line("bye")
+        assert screen.ends() == 0

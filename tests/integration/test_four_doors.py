@@ -283,6 +283,7 @@ def chat(path: Path) -> ChatApp:
 def sample(request: type[Message]) -> Message:
     """A request for Ann's own things, where it names any."""
     values: dict[str, Any] = {"username": "ann", "password": PASSWORD, "recipient": "bob", "text": "x", "pattern": "*"}
+    values |= {"sequence": 1, "new_password": PASSWORD, "force": True}
     return request(**{name: values[name] for name in request.__struct_fields__ if name in values})
 
 

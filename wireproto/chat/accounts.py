@@ -1,19 +1,22 @@
 """Accounts: names, making one, deleting one, listing them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from wireproto.chat.contract import (
     PAGE_LIMIT,
     Account,
+    ChangePasswordResponse,
     CreateAccountResponse,
     DeleteAccountResponse,
+    WhoAmIResponse,
     WildCardResponse,
 )
 from wireproto.chat.expiry import NAME_HELD
-from wireproto.chat.mailboxes import signed_out
+from wireproto.chat.mailboxes import moment, signed_out
+from wireproto.chat.sessions import ChatIdentity, changed_meanwhile
 from wireproto.chat.store import Store
 from wireproto.chat.transaction import Transaction
 from wireproto.chat.wildcard import Pattern
@@ -21,7 +24,19 @@ from wireproto.chat.writer import Job
 from wireproto.errors import CallError
 from wireproto.status import Status
 
-__all__ = ["CreateAccount", "DeleteAccount", "check_name", "is_held", "list_accounts", "name_taken"]
+__all__ = [
+    "ROW_BUDGET",
+    "ChangePassword",
+    "CreateAccount",
+    "DeleteAccount",
+    "Matches",
+    "check_name",
+    "describe",
+    "is_held",
+    "list_accounts",
+    "matching",
+    "name_taken",
+]
 
 _NAME = re.compile(r"[a-z0-9._-]{1,32}")
 
@@ -125,6 +140,109 @@ class DeleteAccount(Job[DeleteAccountResponse]):
         self._ended()
 
 
+class ChangePassword(Job[ChangePasswordResponse]):
+    """Stores another password's hash and drops every session of the account but the caller's.
+
+    Args:
+        future: the call's answer.
+        caller: whose password, and the session that stays.
+        old_hash: the old password's hash, as it was verified.
+        new_hash: the new one's.
+        guess: what failed tries are stored under, if there are any; they are forgotten.
+        ended: called once the others are gone.
+    """
+
+    __slots__ = ("_caller", "_ended", "_guess", "_new_hash", "_old_hash")
+
+    def __init__(
+        self,
+        future: "Future[Any]",
+        caller: ChatIdentity,
+        *,
+        old_hash: str,
+        new_hash: str,
+        guess: tuple[str, str] | None,
+        ended: Callable[[], None],
+    ) -> None:
+        super().__init__(future)
+        self._caller = caller
+        self._old_hash = old_hash
+        self._new_hash = new_hash
+        self._guess = guess
+        self._ended = ended
+
+    def apply(self, tx: Transaction) -> ChangePasswordResponse:
+        sql, account_id = tx.sql, self._caller.account_id
+        row = tx.one(sql.account_by_id, account_id)
+        if row is None or self._caller.revoked:
+            raise signed_out()
+        if not tx.run(sql.account_rehash, self._new_hash, account_id, self._old_hash):
+            raise changed_meanwhile()
+        if self._guess is not None:
+            tx.run(sql.guesses_drop, *self._guess)
+        return ChangePasswordResponse(
+            sessions_ended=tx.run(sql.sessions_drop_others, account_id, self._caller.token_hash)
+        )
+
+    def committed(self, result: ChangePasswordResponse) -> None:
+        self._ended()
+
+
+def describe(store: Store, caller: ChatIdentity) -> WhoAmIResponse:
+    """The caller's account, and how its mailbox stands."""
+    account = store.one(store.sql.account_by_id, caller.account_id)
+    box = store.one(store.sql.mailbox_by_id, caller.account_id)
+    sessions = store.one(store.sql.sessions_count, caller.account_id)
+    if account is None or box is None or sessions is None:
+        raise signed_out()
+    _, head, acked, _, _, deleted, _ = box
+    return WhoAmIResponse(
+        username=caller.subject,
+        created_at=moment(account[1]),
+        sessions=sessions[0],
+        acknowledged=acked,
+        last_sequence=head,
+        undelivered=head - acked - deleted,
+    )
+
+
+class Matches(NamedTuple):
+    """The matches among the names that one read looked at.
+
+    Attributes:
+        found: (name, account id, last seen) of each.
+        reached: the last name looked at; empty when there was none.
+        looked_at: names looked at so far, by all reads.
+        last: whether no name lies behind them.
+    """
+
+    found: list[Sequence[Any]]
+    reached: str
+    looked_at: int
+    last: bool
+
+
+def matching(store: Store, pattern: Pattern, after: str) -> Iterator[Matches]:
+    """The live accounts behind ``after`` whose name matches, in the order of their names, read by read, until
+    ``ROW_BUDGET`` names were looked at."""
+    first = pattern.first
+    if after >= first:
+        # A space sorts before everything a name may hold, so this is the first name behind `after`.
+        first = after + " " if after else ""
+    looked_at = 0
+    most = _FIRST_READ
+    last = False
+    while not last and looked_at < ROW_BUDGET:
+        most = min(most, ROW_BUDGET - looked_at)
+        rows = store.rows(store.sql.names, first, pattern.end, most)
+        looked_at += len(rows)
+        last = len(rows) < most
+        reached = rows[-1][0] if rows else ""
+        yield Matches([row for row in rows if pattern.matches(row[0])], reached, looked_at, last)
+        first = reached + " "
+        most = min(most * 4, _LONGEST_READ)
+
+
 def list_accounts(
     store: Store, online: Callable[[int], bool], pattern: Pattern, after: str, limit: int
 ) -> WildCardResponse:
@@ -141,24 +259,14 @@ def list_accounts(
         limit: accounts at most; 0 for a full page.
     """
     limit = limit or PAGE_LIMIT
-    found: list[Account] = []
-    first = pattern.first
-    if after >= first:
-        # A space sorts before everything a name may hold, so this is the first name behind `after`.
-        first = after + " " if after else ""
-    budget = ROW_BUDGET
-    most = _FIRST_READ
-    while budget > 0:
-        most = min(most, budget)
-        rows = store.rows(store.sql.names, first, pattern.end, most)
-        for name, account_id in rows:
-            if pattern.matches(name):
-                if len(found) == limit:
-                    return WildCardResponse(accounts=found, next=found[-1].username)
-                found.append(Account(username=name, online=online(account_id)))
-        if len(rows) < most:
-            return WildCardResponse(accounts=found, next="")
-        first = rows[-1][0] + " "
-        budget -= most
-        most = min(most * 4, _LONGEST_READ)
-    return WildCardResponse(accounts=found, next=first[:-1])
+    accounts: list[Account] = []
+    reached = ""
+    for read in matching(store, pattern, after):
+        for name, account_id, last_seen in read.found:
+            if len(accounts) == limit:
+                return WildCardResponse(accounts=accounts, next=accounts[-1].username)
+            is_online = online(account_id)
+            seen = store.now if is_online else last_seen
+            accounts.append(Account(username=name, online=is_online, last_seen=moment(seen) if seen else None))
+        reached = "" if read.last else read.reached
+    return WildCardResponse(accounts=accounts, next=reached)

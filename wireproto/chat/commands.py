@@ -10,12 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 __all__ = [
+    "COMMANDS",
     "HELP",
     "PASSWORD_ON_LINE",
+    "TAKES_NAME",
+    "Broadcast",
+    "ChangePassword",
     "Command",
     "Create",
     "Delete",
+    "DeleteMessage",
     "Help",
+    "History",
     "Listen",
     "LogIn",
     "LogOut",
@@ -25,6 +31,8 @@ __all__ = [
     "Quit",
     "Search",
     "Send",
+    "Who",
+    "WhoAmI",
     "hides_password",
     "parse",
 ]
@@ -33,17 +41,25 @@ HELP = """\
 /login NAME            0|NAME            sign in; the password is asked for
 /create NAME           1|NAME            make an account
 /list [PATTERN]        2|PATTERN         accounts whose name matches; * any characters, ? one
-/more                                    the next page of that list
+/who [PATTERN]                           the same, with who is online and who was when
 /send NAME TEXT        3|NAME|TEXT       send a message; TEXT may contain |
+/broadcast PATTERN TEXT                  send a message to everybody whose name matches
+/history NAME [N]                        the last N messages between you and NAME; 20 if not said
+/more                                    the next page of the last list or history
+/delete-message [NAME]#N                 delete a message for both; /history shows the number
 /logout                4|                sign out
 /delete NAME [force]   5|NAME[|force]    delete your account; force: also with messages waiting
 /pop                   7|                take the undelivered messages
+/password                                change your password; both are asked for
+/whoami                                  who you are, and what waits
 /help                                    this list
 /quit                  bye, quit         leave
 When input is not a terminal, a password may be the third part: 0|NAME|PASSWORD."""
 
 PASSWORD_ON_LINE = "A password on the line stays on the screen. Type only the name, and you are asked for it."
 """What is said to a person, as opposed to a script, who writes the third part of ``0|NAME|PASSWORD``."""
+
+PASSWORD_ASKED = "Type only /password: both passwords are asked for, and nothing of them is shown."
 
 
 class Misunderstood(Exception):
@@ -83,6 +99,44 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class Who:
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    pattern: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    name: str
+    count: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMessage:
+    """``recipient`` is empty for a message that the person received."""
+
+    recipient: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePassword:
+    """Both are None when they have to be asked for; they never stand on a line."""
+
+    password: str | None = field(default=None, repr=False)
+    new_password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class WhoAmI:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class LogOut:
     pass
 
@@ -113,31 +167,74 @@ class Quit:
     pass
 
 
-Command = LogIn | Create | Search | More | Send | LogOut | Delete | Listen | Pop | Help | Quit
+Command = (
+    LogIn
+    | Create
+    | Search
+    | Who
+    | More
+    | Send
+    | Broadcast
+    | History
+    | DeleteMessage
+    | LogOut
+    | Delete
+    | Listen
+    | Pop
+    | ChangePassword
+    | WhoAmI
+    | Help
+    | Quit
+)
 
 # What each plain command takes, spelled as the refusal of a wrong one spells it.
 _USAGE = {
     "/login": "/login NAME",
     "/create": "/create NAME",
     "/list": "/list [PATTERN]",
-    "/more": "/more",
+    "/who": "/who [PATTERN]",
     "/send": "/send NAME TEXT",
+    "/broadcast": "/broadcast PATTERN TEXT",
+    "/history": "/history NAME [N]",
+    "/more": "/more",
+    "/delete-message": "/delete-message [NAME]#N",
     "/logout": "/logout",
     "/delete": "/delete NAME [force]",
     "/pop": "/pop",
+    "/password": "/password",
+    "/whoami": "/whoami",
     "/help": "/help",
     "/quit": "/quit",
 }
 _OPTIONS = ("0|NAME", "1|NAME", "2|PATTERN", "3|NAME|TEXT", "4|", "5|NAME", "6|", "7|")
-_SAME = {"/bye": "/quit", "/exit": "/quit", "/?": "/help", "/signin": "/login", "/msg": "/send", "/who": "/list"}
+_SAME = {"/bye": "/quit", "/exit": "/quit", "/?": "/help", "/signin": "/login", "/msg": "/send", "/passwd": "/password"}
 _KNOWN = [*_USAGE, *_SAME]
-_BARE: dict[str, Callable[[], Command]] = {"/logout": LogOut, "/pop": Pop, "/more": More, "/help": Help, "/quit": Quit}
+_BARE: dict[str, Callable[[], Command]] = {
+    "/logout": LogOut,
+    "/pop": Pop,
+    "/more": More,
+    "/whoami": WhoAmI,
+    "/help": Help,
+    "/quit": Quit,
+}
 _LEAVE = frozenset({"bye", "quit", "/quit", "/bye", "/exit"})
+
+COMMANDS = tuple(_USAGE)
+"""Every plain command, in the order of `HELP`."""
+
+TAKES_NAME = frozenset({"/send", "/msg", "/history", "/delete", "/login", "/list", "/who", "/broadcast"})
+"""Those whose first word is, or may be, the name of an account."""
+
+MOST_HISTORY = 1_000
 
 _BLANKS = " \t"
 _FIRST_WORD = re.compile(r"[ \t]*([^ \t\n]+)[ \t\n]?(.*)", re.DOTALL)
 _OPTION = re.compile(r"([0-9]{1,9})(?:\|(.*))?", re.ASCII | re.DOTALL)
-_WITH_PASSWORD = re.compile(r"\s*(?:[01]\|[^|]*\|.|/(?:login|create|signin)\s+\S+\s+\S)", re.ASCII | re.DOTALL)
+_WITH_PASSWORD = re.compile(
+    r"\s*(?:[01]\|[^|]*\|.|/(?:login|create|signin)\s+\S+\s+\S|/(?:password|passwd)\s+\S)",
+    re.ASCII | re.DOTALL | re.IGNORECASE,
+)
+_MESSAGE = re.compile(r"([^#|]*)#([0-9]{1,18})", re.ASCII)
 
 
 def hides_password(line: str) -> bool:
@@ -218,10 +315,28 @@ def _plain(line: str) -> Command:
             if not first:
                 raise Misunderstood(f"The name is missing: type {usage}, for example {name} alice.")
             return (LogIn if name == "/login" else Create)(first, more.strip(_BLANKS) or None)
-        case "/list":
+        case "/list" | "/who":
             if more.strip(_BLANKS):
-                raise Misunderstood(f"Names hold no blanks: type {usage}, for example /list a*.")
-            return Search(first or "*")
+                raise Misunderstood(f"Names hold no blanks: type {usage}, for example {name} a*.")
+            return (Search if name == "/list" else Who)(first or "*")
+        case "/broadcast":
+            if not first or not more:
+                raise Misunderstood(f"To send to many type {usage}, for example /broadcast team-* lunch!")
+            return Broadcast(first, more)
+        case "/history":
+            return _history(first, more.strip(_BLANKS), usage)
+        case "/delete-message":
+            found = _MESSAGE.fullmatch(rest.strip(_BLANKS))
+            if found is None:
+                raise Misunderstood(
+                    f"Which message? Type {usage} as /history shows it: #7 of yours, bob#7 of bob's. "
+                    "Nothing was deleted."
+                )
+            return DeleteMessage(found[1].strip(_BLANKS), int(found[2]))
+        case "/password":
+            if first:
+                raise Misunderstood(PASSWORD_ASKED)
+            return ChangePassword()
         case "/delete":
             if not first:
                 raise Misunderstood(f"The name is missing: type {usage}, with your own name, to delete your account.")
@@ -229,6 +344,16 @@ def _plain(line: str) -> Command:
     if first:
         raise Misunderstood(f"{name} takes nothing behind it.")
     return _BARE[name]()
+
+
+def _history(name: str, count: str, usage: str) -> History:
+    if not name:
+        raise Misunderstood(f"The name is missing: type {usage}, for example /history bob.")
+    if not count:
+        return History(name)
+    if not (count.isascii() and count.isdigit() and len(count) <= 4 and 1 <= int(count) <= MOST_HISTORY):
+        raise Misunderstood(f"How many messages? Type {usage}, with a number from 1 to {MOST_HISTORY:,}.")
+    return History(name, int(count))
 
 
 def _split(text: str) -> tuple[str, str]:

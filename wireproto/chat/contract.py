@@ -2,30 +2,51 @@
 
 Everything else (pipe text, MessagePack, protobuf, the ``.proto`` file, the gRPC service) follows from this page.
 Fields are numbered by their order: append, never insert; a field added later needs a default and ``Since(2)``.
+
+Version 2 adds the methods 8 to 13, and changes one meaning: a ReceiveMessages stream of version 1 acknowledges by the
+credit it returns, in version 2 only Acknowledge does (and PopUndelivered, in both).
 """
 
 from datetime import datetime
 from typing import Annotated, Any
 
-from wireproto.schema import Bounds, Message, Method, Service, StreamMethod
+from wireproto.schema import Bounds, Message, Method, Service, Since, StreamMethod
 
 __all__ = [
+    "ACKNOWLEDGE",
+    "BROADCAST",
+    "BROADCAST_LIMIT",
+    "CHANGE_PASSWORD",
     "CHAT",
     "CREATE_ACCOUNT",
     "DELETE_ACCOUNT",
+    "DELETE_MESSAGE",
+    "LIST_CONVERSATION",
     "LOG_IN",
     "LOG_OUT",
     "PAGE_LIMIT",
     "POP_UNDELIVERED",
     "RECEIVE_MESSAGES",
     "SEND_MESSAGE",
+    "WHO_AM_I",
     "WILD_CARD",
     "Account",
+    "AcknowledgeRequest",
+    "AcknowledgeResponse",
+    "BroadcastRequest",
+    "BroadcastResponse",
+    "ChangePasswordRequest",
+    "ChangePasswordResponse",
     "ChatMessage",
+    "ConversationMessage",
     "CreateAccountRequest",
     "CreateAccountResponse",
     "DeleteAccountRequest",
     "DeleteAccountResponse",
+    "DeleteMessageRequest",
+    "DeleteMessageResponse",
+    "ListConversationRequest",
+    "ListConversationResponse",
     "LogInRequest",
     "LogInResponse",
     "LogOutRequest",
@@ -36,6 +57,8 @@ __all__ = [
     "ReceiveMessagesResponse",
     "SendMessageRequest",
     "SendMessageResponse",
+    "WhoAmIRequest",
+    "WhoAmIResponse",
     "WildCardRequest",
     "WildCardResponse",
 ]
@@ -43,7 +66,10 @@ __all__ = [
 PAGE_LIMIT = 100
 """Most accounts or messages in one answer; a request's ``limit`` of 0 asks for this many."""
 
-_HIDDEN = frozenset({"password", "token"})
+BROADCAST_LIMIT = 1_000
+"""Most accounts one Broadcast may go to."""
+
+_HIDDEN = frozenset({"password", "new_password", "token"})
 
 
 def _shown(message: Any) -> list[tuple[str, Any]]:
@@ -116,6 +142,9 @@ class Account(Message):
     username: str
     online: bool
     """Whether a ReceiveMessages stream of this account is open: a message sent now would arrive now."""
+    last_seen: Annotated[datetime | None, Since(2)] = None
+    """When it last logged in, used a session (to the hour) or closed a stream; the time of the answer while it is
+    online, and nothing when it never logged in. For display."""
 
 
 class WildCardResponse(Message):
@@ -147,6 +176,8 @@ class SendMessageResponse(Message):
     """16 random bytes, never used again."""
     sequence: int
     """The message's place in the recipient's mailbox: 1, 2, 3, without gaps, in the order of acceptance."""
+    duplicate: Annotated[bool, Since(2)] = False
+    """The key was used before for the same message: nothing was sent now, and this is what was answered then."""
 
 
 class LogOutRequest(Message):
@@ -176,13 +207,17 @@ class DeleteAccountResponse(Message):
 class ReceiveMessagesRequest(Message):
     """Opens the stream of the caller's messages: first everything undelivered, then each as it is accepted.
 
+    Messages that were sent but not acknowledged come again on the next stream. Several streams of one account may be
+    open; each gets everything, and the furthest acknowledgement counts. A deleted message is left out, and with it its
+    sequence.
+
+    In version 2 credit only controls the flow. Acknowledge acknowledges, and the stream pauses while 64 of its messages
+    are not acknowledged, behind every door alike.
+
     Version 1 acknowledges by credit. The credit in the request (at most 64) is the window; every credit given after
     that says that so many more messages, in the order of the stream, were dealt with, and the server does not deliver
-    them again. Messages that were sent but not acknowledged come again on the next stream. Several streams of one
-    account may be open; each gets everything, and the furthest acknowledgement counts.
-
-    Over gRPC there is no credit to give, since a window of HTTP/2 acknowledges nothing: the stream pauses after 64
-    messages until PopUndelivered has acknowledged some of them.
+    them again. Over gRPC there is no credit to give, since a window of HTTP/2 acknowledges nothing: the stream pauses
+    after 64 messages until PopUndelivered has acknowledged some of them.
     """
 
     after: int = 0
@@ -232,6 +267,141 @@ class PopUndeliveredResponse(Message):
     """Messages that still wait."""
 
 
+class AcknowledgeRequest(Message):
+    """Says that everything up to a message was dealt with; the server does not deliver it again."""
+
+    sequence: int
+    """Of the last message dealt with. Lower than an earlier acknowledgement: changes nothing, and is no error."""
+
+
+class AcknowledgeResponse(Message):
+    """The acknowledgement is on durable storage."""
+
+    acknowledged: int
+    """The furthest sequence ever acknowledged, by any client of the account."""
+    undelivered: int
+    """Messages behind it, which wait."""
+
+
+class ListConversationRequest(Message):
+    """Asks for what the caller and another account sent each other, a page at a time, delivered or not.
+
+    To read on, give the ``position`` of the page's last message as ``before`` when the newest come first (the default),
+    as ``after`` when the oldest do.
+    """
+
+    username: str
+    """The other account; the caller's own name for notes to oneself."""
+    before: Annotated[int, Bounds(ge=0)] = 0
+    """Only messages with a lower ``position``; 0 for no bound."""
+    after: Annotated[int, Bounds(ge=0)] = 0
+    """Only messages with a higher ``position``."""
+    limit: Annotated[int, Bounds(ge=0, le=PAGE_LIMIT)] = 0
+    """Most messages in the answer; 0 for 100."""
+    oldest_first: bool = False
+    """The order, and with it which end a page is taken from."""
+
+
+class ConversationMessage(Message):
+    """One message of a conversation, in whichever direction."""
+
+    position: int
+    """Its place in the order in which the server accepted messages; rises, with gaps. Common to both directions."""
+    sequence: int
+    """Its place in the recipient's mailbox."""
+    message_id: bytes
+    sender: str
+    recipient: str
+    text: str
+    """Empty when the message was deleted."""
+    sent_at: datetime
+    deleted: bool = False
+    """Its text is gone for both; its place stays."""
+
+
+class ListConversationResponse(Message):
+    """One page of a conversation, in the order asked for."""
+
+    messages: list[ConversationMessage]
+    """Fewer than asked for when their texts are long: an answer must fit into a frame."""
+    more: bool
+    """Whether there are messages behind the last of these."""
+
+
+class DeleteMessageRequest(Message):
+    """Deletes a message that the caller has sent or received, for both. It may be repeated."""
+
+    recipient: str
+    """Whose mailbox it is in; the caller's own name for one that was received."""
+    sequence: int
+    """Its place there, as its sender was answered and its recipient was told."""
+
+
+class DeleteMessageResponse(Message):
+    """The text is gone from the store, and no stream or page begun after this has it."""
+
+
+class BroadcastRequest(Message):
+    """Sends a text to every account whose name matches a pattern, but the sender's.
+
+    All of them get it in one step, or none does. ``idempotency_key`` is honoured as by SendMessage.
+    """
+
+    pattern: str
+    """As for WildCard. At most 1,000 accounts may match."""
+    text: str
+    """As for SendMessage."""
+
+
+class BroadcastResponse(Message):
+    """The messages are on durable storage and will be delivered."""
+
+    recipients: int
+    """Accounts it was sent to."""
+    full: int
+    """Accounts that match too, but whose mailbox is full: they did not get it."""
+    duplicate: bool = False
+    """The key was used before for the same broadcast: nothing was sent now, and this is what was answered then."""
+
+
+class ChangePasswordRequest(Message):
+    """Gives the caller's account another password."""
+
+    password: str
+    """The one it has."""
+    new_password: str
+    """12 to 128 characters, at most 1,024 bytes of UTF-8."""
+
+    __repr__ = _repr
+    __rich_repr__ = _shown
+
+
+class ChangePasswordResponse(Message):
+    """The new password holds, and only the caller's session is left."""
+
+    sessions_ended: int
+    """Other sessions of the account, with their tokens, streams and connections' identities."""
+
+
+class WhoAmIRequest(Message):
+    """Asks whose session this is."""
+
+
+class WhoAmIResponse(Message):
+    """The caller's account."""
+
+    username: str
+    created_at: datetime
+    sessions: int
+    """Sessions the account has, this one included."""
+    acknowledged: int
+    """The furthest sequence ever acknowledged; what lies behind it is delivered by the next stream."""
+    last_sequence: int
+    """Of the newest message in the mailbox; 0 while there was none."""
+    undelivered: int
+    """Messages that wait."""
+
+
 # Any method that reaches the store may be refused with these, through no fault of the caller:
 #   STORE_FULL    RESOURCE_EXHAUSTED: no room on the server's disk; nothing was written
 #   STORE_FAILED  UNAVAILABLE: the store cannot be read or written; the result may be unknown
@@ -244,7 +414,7 @@ LOG_IN = Method(
     name="LogIn",
     request=LogInRequest,
     response=LogInResponse,
-    reasons=("BAD_USERNAME", "BAD_PASSWORD", "BAD_CREDENTIALS", "ALREADY_SIGNED_IN", *_WRITES),
+    reasons=("BAD_USERNAME", "BAD_PASSWORD", "BAD_CREDENTIALS", "ALREADY_SIGNED_IN", "THROTTLED", *_WRITES),
     timeout=15.0,
     max_request=8192,
     doc="Signs the connection in by password or token. An unknown name and a wrong password have the same answer.",
@@ -314,7 +484,8 @@ RECEIVE_MESSAGES = StreamMethod(
     response=ReceiveMessagesResponse,
     requires="account",
     reasons=("BAD_AFTER", "WINDOW_TOO_LARGE", "ACKNOWLEDGED_TOO_MUCH", "TOO_MANY_STREAMS", "SIGNED_OUT", *_READS),
-    doc="Streams the caller's messages: the undelivered ones first, then live. Returned credit acknowledges.",
+    doc="Streams the caller's messages: the undelivered ones first, then live. Acknowledge says which were dealt with; "
+    "in version 1 returned credit does.",
 )
 
 POP_UNDELIVERED = Method(
@@ -328,9 +499,89 @@ POP_UNDELIVERED = Method(
     doc="Takes the oldest undelivered messages and acknowledges them in the same step.",
 )
 
+ACKNOWLEDGE = Method(
+    opcode=8,
+    name="Acknowledge",
+    request=AcknowledgeRequest,
+    response=AcknowledgeResponse,
+    since=2,
+    requires="account",
+    reasons=("ACKNOWLEDGED_TOO_MUCH", *_WRITES),
+    idempotent=True,
+    timeout=10.0,
+    doc="Acknowledges the caller's messages up to a sequence. One that does not exist yet is refused.",
+)
+
+LIST_CONVERSATION = Method(
+    opcode=9,
+    name="ListConversation",
+    request=ListConversationRequest,
+    response=ListConversationResponse,
+    since=2,
+    requires="account",
+    reasons=("UNKNOWN_ACCOUNT", *_READS),
+    idempotent=True,
+    blocking=True,
+    timeout=10.0,
+    doc="Lists what the caller and another account sent each other.",
+)
+
+DELETE_MESSAGE = Method(
+    opcode=10,
+    name="DeleteMessage",
+    request=DeleteMessageRequest,
+    response=DeleteMessageResponse,
+    since=2,
+    requires="account",
+    reasons=("UNKNOWN_MESSAGE", *_WRITES),
+    idempotent=True,
+    timeout=10.0,
+    doc="Deletes a message for sender and recipient. Other people's messages are answered as ones that do not exist.",
+)
+
+BROADCAST = Method(
+    opcode=11,
+    name="Broadcast",
+    request=BroadcastRequest,
+    response=BroadcastResponse,
+    since=2,
+    requires="account",
+    reasons=("BAD_PATTERN", "BAD_TEXT", "TOO_MANY_RECIPIENTS", "KEY_CONFLICT", *_WRITES),
+    blocking=True,
+    timeout=10.0,
+    doc="Sends a message to every account whose name matches a pattern, in one step.",
+)
+
+CHANGE_PASSWORD = Method(
+    opcode=12,
+    name="ChangePassword",
+    request=ChangePasswordRequest,
+    response=ChangePasswordResponse,
+    since=2,
+    requires="account",
+    reasons=("BAD_PASSWORD", "BAD_CREDENTIALS", "THROTTLED", *_WRITES),
+    timeout=15.0,
+    max_request=8192,
+    doc="Changes the caller's password and ends the account's other sessions.",
+)
+
+WHO_AM_I = Method(
+    opcode=13,
+    name="WhoAmI",
+    request=WhoAmIRequest,
+    response=WhoAmIResponse,
+    since=2,
+    requires="account",
+    reasons=_READS,
+    idempotent=True,
+    blocking=True,
+    timeout=10.0,
+    doc="Says whose session this is, and how its mailbox stands.",
+)
+
 CHAT = Service(
     "wireproto.chat.v1.ChatService",
-    version=1,
+    version=2,
     methods=[
         LOG_IN,
         CREATE_ACCOUNT,
@@ -340,5 +591,11 @@ CHAT = Service(
         DELETE_ACCOUNT,
         RECEIVE_MESSAGES,
         POP_UNDELIVERED,
+        ACKNOWLEDGE,
+        LIST_CONVERSATION,
+        DELETE_MESSAGE,
+        BROADCAST,
+        CHANGE_PASSWORD,
+        WHO_AM_I,
     ],
 )

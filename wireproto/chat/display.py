@@ -12,6 +12,7 @@ keyboard pasted into a wrong command. Its rules:
 - On a terminal a row with right-to-left letters is wrapped in an isolate, so it cannot reorder what is around it.
 """
 
+import dataclasses
 import enum
 import re
 import unicodedata
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["MARKER", "MAX_MARKS", "NARROWEST", "Kind", "Line", "Row", "Unit", "rows", "units", "visible"]
+__all__ = ["MARKER", "MAX_MARKS", "NARROWEST", "ROOMY", "Kind", "Line", "Row", "Unit", "rows", "units", "visible"]
 
 MARKER = "  | "
 """Begins every row that continues the one above. No name may begin with a space, so no first row looks like it."""
@@ -29,6 +30,9 @@ MAX_MARKS = 8
 
 NARROWEST = 16
 """Columns that the marker and the longest escape need beside each other."""
+
+ROOMY = 60
+"""Columns below which a message of the past stands without its time."""
 
 _PLAIN = re.compile(r"[ -~]*", re.ASCII)
 _NAME = re.compile(r"[a-z0-9._-]{1,32}", re.ASCII)
@@ -48,6 +52,8 @@ class Kind(enum.Enum):
 
     MESSAGE = "message"
     """Another person; the prefix is the sender's name."""
+    HISTORY = "history"
+    """Another person, or this one, in the past; the prefix is in brackets where and when, then the sender's name."""
     SERVER = "server"
     """The server; ``Server: ``."""
     NOTICE = "notice"
@@ -63,7 +69,9 @@ class Line:
     Attributes:
         kind: who speaks.
         text: what they say, as received: not safe before it went through `rows`.
-        sender: the name in front of a MESSAGE, as received.
+        sender: the name in front of a MESSAGE or of HISTORY, as received.
+        place: what HISTORY calls the message, ``#7`` or ``bob#7``.
+        when: its time, in ours; left out where the terminal is narrow.
         reason: the UPPER_SNAKE reason of a refusal, for scripts; empty when there is none.
     """
 
@@ -71,6 +79,8 @@ class Line:
     text: str
     sender: str = ""
     reason: str = ""
+    place: str = ""
+    when: str = ""
 
     @property
     def prefix(self) -> str:
@@ -78,6 +88,9 @@ class Line:
         match self.kind:
             case Kind.MESSAGE:
                 return f"{_name(self.sender)}: "
+            case Kind.HISTORY:
+                # No name begins with a bracket, so nobody's message looks like this.
+                return f"[{' '.join(filter(None, (visible(self.place), self.when)))}] {_name(self.sender)}: "
             case Kind.SERVER:
                 return "Server: "
             case Kind.NOTICE:
@@ -207,6 +220,8 @@ def rows(line: Line, *, columns: int | None = None, measure: Callable[[str], int
         measure: columns that one unit's text takes.
     """
     found: list[Row] = []
+    if line.when and columns is not None and columns < ROOMY:
+        line = dataclasses.replace(line, when="")
     prefix = line.prefix
     for text in line.text.split("\n"):
         if columns is None:

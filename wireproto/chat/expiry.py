@@ -3,7 +3,7 @@
 from wireproto.chat.transaction import Transaction
 from wireproto.chat.writer import Job
 
-__all__ = ["KEY_KEPT", "NAME_HELD", "TOKEN_IDLE", "TOKEN_LIFETIME", "TOKEN_STEP", "Expire"]
+__all__ = ["GUESS_KEPT", "KEY_KEPT", "NAME_HELD", "TOKEN_IDLE", "TOKEN_LIFETIME", "TOKEN_STEP", "Expire"]
 
 _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
@@ -26,15 +26,19 @@ KEY_KEPT = 7 * _DAY
 KEY_STEP = _DAY
 """How exactly the last use of a key is known."""
 
+GUESS_KEPT = _DAY
+"""How long a log-in that failed counts, after the last one."""
+
 AT_ONCE = 1000
 """Keys deleted in one transaction, so that no send waits long behind it."""
 
 
 class Expire(Job[bool]):
-    """Deletes tokens and idempotency keys that are over; answers whether there may be more."""
+    """Deletes tokens, failed log-ins and idempotency keys that are over; answers whether there may be more."""
 
     __slots__ = ()
 
     def apply(self, tx: Transaction) -> bool:
         tx.run(tx.sql.sessions_expire, tx.now - TOKEN_IDLE, tx.now - TOKEN_LIFETIME)
+        tx.run(tx.sql.guesses_expire, tx.now - GUESS_KEPT)
         return tx.run(tx.sql.keys_expire, tx.now - KEY_KEPT, AT_ONCE) >= AT_ONCE

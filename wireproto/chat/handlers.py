@@ -13,27 +13,46 @@ from pathlib import Path
 from typing import Self
 
 from wireproto.chat.accounts import (
+    ChangePassword,
     CreateAccount,
     DeleteAccount,
     check_name,
+    describe,
     is_held,
     list_accounts,
     name_taken,
 )
+from wireproto.chat.broadcast import Broadcast, audience
 from wireproto.chat.contract import (
+    ACKNOWLEDGE,
+    BROADCAST,
+    CHANGE_PASSWORD,
     CHAT,
     CREATE_ACCOUNT,
     DELETE_ACCOUNT,
+    DELETE_MESSAGE,
+    LIST_CONVERSATION,
     LOG_IN,
     LOG_OUT,
     POP_UNDELIVERED,
     RECEIVE_MESSAGES,
     SEND_MESSAGE,
+    WHO_AM_I,
     WILD_CARD,
+    AcknowledgeRequest,
+    AcknowledgeResponse,
+    BroadcastRequest,
+    BroadcastResponse,
+    ChangePasswordRequest,
+    ChangePasswordResponse,
     CreateAccountRequest,
     CreateAccountResponse,
     DeleteAccountRequest,
     DeleteAccountResponse,
+    DeleteMessageRequest,
+    DeleteMessageResponse,
+    ListConversationRequest,
+    ListConversationResponse,
     LogInRequest,
     LogInResponse,
     LogOutRequest,
@@ -44,12 +63,16 @@ from wireproto.chat.contract import (
     ReceiveMessagesResponse,
     SendMessageRequest,
     SendMessageResponse,
+    WhoAmIRequest,
+    WhoAmIResponse,
     WildCardRequest,
     WildCardResponse,
 )
 from wireproto.chat.expiry import Expire
+from wireproto.chat.guesses import Guesses
+from wireproto.chat.history import DeleteMessage, list_conversation
 from wireproto.chat.live import MailboxStream, Streams
-from wireproto.chat.mailboxes import MAX_TEXT, Pop, Send, signed_out
+from wireproto.chat.mailboxes import MAX_TEXT, AcknowledgeThrough, Pop, Send, signed_out
 from wireproto.chat.passwords import HashPool, Passwords
 from wireproto.chat.sessions import (
     ChatIdentity,
@@ -57,11 +80,11 @@ from wireproto.chat.sessions import (
     OpenSession,
     ResumeSession,
     Sessions,
-    bad_credentials,
 )
 from wireproto.chat.store import Store
 from wireproto.chat.wildcard import Pattern
 from wireproto.dispatch import Context, Handlers, Identity, Subscription
+from wireproto.errors import CallError
 from wireproto.metadata import Metadata
 from wireproto.status import Status
 
@@ -85,6 +108,7 @@ class ChatApp:
         self._streams = streams
         self._passwords = passwords
         self._sessions = Sessions(store)
+        self._guesses = Guesses(store)
         self._hashing = HashPool()
         self.store_path: Path = store.path
         self.handlers = Handlers(CHAT)
@@ -97,6 +121,12 @@ class ChatApp:
         register(DELETE_ACCOUNT)(self._delete_account)
         register(RECEIVE_MESSAGES)(self._receive_messages)
         register(POP_UNDELIVERED)(self._pop_undelivered)
+        register(ACKNOWLEDGE)(self._acknowledge)
+        register(LIST_CONVERSATION)(self._list_conversation)
+        register(DELETE_MESSAGE)(self._delete_message)
+        register(BROADCAST)(self._broadcast)
+        register(CHANGE_PASSWORD)(self._change_password)
+        register(WHO_AM_I)(self._who_am_i)
 
     def authenticate(self, metadata: Metadata, peer: str) -> Identity | None:
         """Whose token a call carries in ``authorization: Bearer <token>``; what ``Server(authenticate=)`` takes."""
@@ -153,17 +183,28 @@ class ChatApp:
         answer: Future[LogInResponse] = Future()
 
         def verify() -> None:
+            guess, earlier = self._guesses.begin(name, context.peer, answer)
             row = self._store.one(self._store.sql.account_by_name, name)
             # Somebody unknown is verified too, against nobody's password: the answer and its time are the same.
             if not passwords.verify(None if row is None else row[1], password) or row is None:
-                raise bad_credentials()
+                self._guesses.failed(guess, answer)
+                return
             account_id, stored = row
             new_hash = passwords.hash(password) if passwords.is_old(stored) else None
 
             def opened(token_hash: bytes, created_at: int) -> None:
                 sign_in(sessions.hold(name, account_id, token_hash, created_at, created_at))
 
-            self._store.submit(OpenSession(answer, account_id, old_hash=stored, new_hash=new_hash, signed_in=opened))
+            self._store.submit(
+                OpenSession(
+                    answer,
+                    account_id,
+                    old_hash=stored,
+                    new_hash=new_hash,
+                    guess=guess if earlier else None,
+                    signed_in=opened,
+                )
+            )
 
         self._hashing.submit(answer, verify)
         return answer
@@ -186,21 +227,12 @@ class ChatApp:
 
     def _wild_card(self, request: WildCardRequest, context: Context) -> WildCardResponse:
         self._caller(context)
-        try:
-            pattern = Pattern(request.pattern)
-        except ValueError as error:
-            context.abort(Status.INVALID_ARGUMENT, "BAD_PATTERN", str(error))
+        pattern = self._pattern(request.pattern)
         return list_accounts(self._store, self._streams.online, pattern, request.after, request.limit)
 
     def _send_message(self, request: SendMessageRequest, context: Context) -> "Future[SendMessageResponse]":
         caller = self._caller(context)
-        body = request.text.encode()
-        if not 0 < len(body) <= MAX_TEXT:
-            context.abort(
-                Status.INVALID_ARGUMENT,
-                "BAD_TEXT",
-                f"a message is 1 to {MAX_TEXT} bytes of UTF-8; this one is {len(body)}",
-            )
+        body = self._body(request.text)
         return self._store.submit(Send(caller, request.recipient, body, context.metadata.idempotency_key))
 
     def _log_out(self, request: LogOutRequest, context: Context) -> "Future[LogOutResponse]":
@@ -232,15 +264,86 @@ class ChatApp:
     def _receive_messages(
         self, request: ReceiveMessagesRequest, context: Context
     ) -> Subscription[ReceiveMessagesResponse]:
-        stream = MailboxStream(self._store, self._streams, self._caller(context), request.after)
+        stream = MailboxStream(self._store, self._streams, self._caller(context), request.after, context.version)
         self._streams.add(stream)
         return stream
 
     def _pop_undelivered(self, request: PopUndeliveredRequest, context: Context) -> "Future[PopUndeliveredResponse]":
         caller = self._caller(context)
-        answer = self._store.submit(Pop(caller, request.limit))
-        answer.add_done_callback(lambda _: self._streams.popped(caller.account_id))
+        return self._store.submit(Pop(caller, request.limit, self._streams.acknowledged))
+
+    def _acknowledge(self, request: AcknowledgeRequest, context: Context) -> "Future[AcknowledgeResponse]":
+        caller = self._caller(context)
+        return self._store.submit(AcknowledgeThrough(caller, request.sequence, self._streams.acknowledged))
+
+    def _list_conversation(self, request: ListConversationRequest, context: Context) -> ListConversationResponse:
+        return list_conversation(self._store, self._caller(context), request)
+
+    def _delete_message(self, request: DeleteMessageRequest, context: Context) -> "Future[DeleteMessageResponse]":
+        caller = self._caller(context)
+        return self._store.submit(
+            DeleteMessage(caller, request.recipient, request.sequence, deleted=self._streams.deleted)
+        )
+
+    def _broadcast(self, request: BroadcastRequest, context: Context) -> "Future[BroadcastResponse]":
+        caller = self._caller(context)
+        body = self._body(request.text)
+        recipients = audience(self._store, self._pattern(request.pattern))
+        return self._store.submit(
+            Broadcast(caller, request.pattern, recipients, body, context.metadata.idempotency_key)
+        )
+
+    def _change_password(self, request: ChangePasswordRequest, context: Context) -> "Future[ChangePasswordResponse]":
+        caller = self._caller(context)
+        passwords = self._passwords
+        old = passwords.normalise(request.password)
+        new = passwords.checked(request.new_password)
+        answer: Future[ChangePasswordResponse] = Future()
+
+        def ended() -> None:
+            self._sessions.end_all(caller.account_id, kept=caller.token_hash)
+            self._streams.wake(caller.account_id)
+
+        def change() -> None:
+            guess, earlier = self._guesses.begin(caller.subject, context.peer, answer)
+            row = self._store.one(self._store.sql.account_by_id, caller.account_id)
+            if row is None or caller.revoked:
+                raise signed_out()
+            if not passwords.verify(row[0], old):
+                self._guesses.failed(guess, answer)
+                return
+            self._store.submit(
+                ChangePassword(
+                    answer,
+                    caller,
+                    old_hash=row[0],
+                    new_hash=passwords.hash(new),
+                    guess=guess if earlier else None,
+                    ended=ended,
+                )
+            )
+
+        self._hashing.submit(answer, change)
         return answer
+
+    def _who_am_i(self, request: WhoAmIRequest, context: Context) -> WhoAmIResponse:
+        return describe(self._store, self._caller(context))
+
+    def _body(self, text: str) -> bytes:
+        body = text.encode()
+        if not 0 < len(body) <= MAX_TEXT:
+            raise CallError(
+                Status.INVALID_ARGUMENT,
+                "BAD_TEXT",
+                f"a message is 1 to {MAX_TEXT} bytes of UTF-8; this one is {len(body)}",
+            )
+        return body
+
+    def _pattern(self, text: str) -> Pattern:
+        try:
+            return Pattern(text)
+        except ValueError as error:
+            raise CallError(Status.INVALID_ARGUMENT, "BAD_PATTERN", str(error)) from None
 
     def _caller(self, context: Context) -> ChatIdentity:
         identity = context.identity

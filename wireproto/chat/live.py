@@ -16,7 +16,7 @@ from typing import Any
 
 from wireproto.chat.contract import ReceiveMessagesResponse
 from wireproto.chat.mailboxes import moment
-from wireproto.chat.sessions import ChatIdentity
+from wireproto.chat.sessions import ChatIdentity, note_seen
 from wireproto.chat.store import Store
 from wireproto.dispatch import Subscription
 from wireproto.errors import CallError
@@ -38,29 +38,34 @@ sixteen, and at most 256 KiB of texts wait in memory for it."""
 class MailboxStream(Subscription[ReceiveMessagesResponse]):
     """One open ReceiveMessages.
 
-    The first credit is the window. Credit given once a message was taken acknowledges, in the order of the stream. What
-    PopUndelivered takes is acknowledged, too, and makes room in a full window: over gRPC no credit ever comes.
+    At most ``WINDOW`` of its messages are unacknowledged at any time. What Acknowledge and PopUndelivered acknowledge
+    makes room, on whichever connection they were called. For a client of version 1 credit given once a message was
+    taken acknowledges, too, in the order of the stream; in version 2 it is the server's business alone.
 
     Args:
         store: where the messages are.
         streams: where the stream is registered until it is closed.
         owner: whose mailbox it follows.
         after: the client has everything up to this sequence.
+        version: of the contract, as the client speaks it.
     """
 
-    def __init__(self, store: Store, streams: "Streams", owner: ChatIdentity, after: int) -> None:
+    def __init__(self, store: Store, streams: "Streams", owner: ChatIdentity, after: int, version: int) -> None:
         self.owner = owner
         self._store = store
         self._streams = streams
         self._after = after
+        self._by_credit = version < 2
         self._cursor = -1  # nothing was read yet
         # Two heads, so that neither of two threads overwrites what the other one saw.
         self._head_read = 0
         self._head_told = 0
         self._page: deque[Sequence[Any]] = deque()
         self._unacknowledged: deque[tuple[int, int]] = deque()
-        self._popped = False  # PopUndelivered was called since the window was last looked through
-        self._dropped = 0  # acknowledged by it, and the credit for them has not come
+        self._acked_told = 0  # by Acknowledge and PopUndelivered
+        self._dropped = 0  # acknowledged by these, and the credit for them has not come
+        self._deletions = 0
+        self._page_as_of = 0  # how many deletions there had been when it was read
         self._taken = 0
         self._window = 0
         self._acknowledged = 0
@@ -71,10 +76,14 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         self._head_told = head
         self.wake()
 
-    def popped(self) -> None:
-        """PopUndelivered has acknowledged something; called by the writer thread after the commit."""
-        self._popped = True
+    def acknowledged(self, sequence: int) -> None:
+        """Everything up to ``sequence`` was acknowledged; called by the writer thread after the commit."""
+        self._acked_told = max(self._acked_told, sequence)
         self.wake()
+
+    def deleted(self) -> None:
+        """A message of the mailbox was deleted; called by the writer thread after the commit."""
+        self._deletions += 1
 
     def take(self, n: int) -> Sequence[ReceiveMessagesResponse]:
         """The next messages, as far as they exist and the window allows."""
@@ -84,18 +93,23 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
             raise CallError(Status.UNAUTHENTICATED, "SIGNED_OUT", "this session has ended; log in again")
         if self._cursor < 0:
             self._open()
-        if self._popped and len(self._unacknowledged) >= WINDOW:
-            self._drop_acknowledged()
-        n = min(n, WINDOW - len(self._unacknowledged))
+        unacknowledged = self._unacknowledged
+        # Where credit acknowledges, most of them are dropped by it, and to drop them here would only confuse the count.
+        if len(unacknowledged) >= WINDOW or not self._by_credit:
+            while unacknowledged and unacknowledged[0][0] <= self._acked_told:
+                unacknowledged.popleft()
+                self._dropped += 1
+        n = min(n, WINDOW - len(unacknowledged))
         if n <= 0:
             return ()
         page = self._page
-        if not page and self._cursor < max(self._head_read, self._head_told):
-            page.extend(
-                self._store.rows(
-                    self._store.sql.messages_after, self.owner.account_id, self._cursor, max(n, READ_AHEAD)
-                )
-            )
+        if self._page_as_of != self._deletions:
+            page.clear()
+        head = max(self._head_read, self._head_told)
+        if not page and self._cursor < head:
+            self._read(max(n, READ_AHEAD))
+            if not page:
+                self._cursor = head  # everything up to there was deleted
         items: list[ReceiveMessagesResponse] = []
         while page and len(items) < n:
             sequence, message_id, sender, body, sent_at, bytes_through = page.popleft()
@@ -109,12 +123,14 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
                 )
             )
             self._cursor = sequence
-            self._unacknowledged.append((sequence, bytes_through))
+            unacknowledged.append((sequence, bytes_through))
         self._taken += len(items)
         return items
 
     def credited(self, total: int) -> None:
-        """Credit was granted: the window at first, acknowledgements once a message was taken."""
+        """Credit was granted: in version 1 the window at first, acknowledgements once a message was taken."""
+        if not self._by_credit:
+            return
         if not self._taken:
             self._window = total
             if total > WINDOW:
@@ -144,17 +160,19 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
 
     def close(self, reason: str) -> None:
         """The stream has ended; what was not acknowledged comes again on the next one."""
-        self._streams.remove(self)
         self._page.clear()
+        if self._streams.remove(self):
+            note_seen(self._store, self.owner.account_id)
 
-    def _drop_acknowledged(self) -> None:
-        """Forget what PopUndelivered has acknowledged, so that the window has room again."""
-        self._popped = False  # before the look: one that comes meanwhile causes another one
-        row = self._store.one(self._store.sql.mailbox_by_id, self.owner.account_id)
-        acked = 0 if row is None else row[2]
-        while self._unacknowledged and self._unacknowledged[0][0] <= acked:
-            self._unacknowledged.popleft()
-            self._dropped += 1
+    def _read(self, most: int) -> None:
+        """Read on behind the cursor, without what is deleted meanwhile: once that is answered, nothing gives it out."""
+        page = self._page
+        while True:
+            self._page_as_of = self._deletions
+            page.extend(self._store.rows(self._store.sql.messages_after, self.owner.account_id, self._cursor, most))
+            if self._page_as_of == self._deletions:
+                return
+            page.clear()
 
     def _open(self) -> None:
         row = self._store.one(self._store.sql.mailbox_by_id, self.owner.account_id)
@@ -196,15 +214,15 @@ class Streams:
                 )
             self._open[account_id] = (*others, stream)
 
-    def remove(self, stream: MailboxStream) -> None:
-        """Forget a stream."""
+    def remove(self, stream: MailboxStream) -> bool:
+        """Forget a stream; whether it was the account's last one."""
         account_id = stream.owner.account_id
         with self._lock:
             others = tuple(other for other in self._open.get(account_id, ()) if other is not stream)
             if others:
                 self._open[account_id] = others
-            else:
-                self._open.pop(account_id, None)
+                return False
+            return self._open.pop(account_id, None) is not None
 
     def online(self, account_id: int) -> bool:
         """Whether a message to this account would arrive now."""
@@ -217,10 +235,15 @@ class Streams:
             for stream in streams.get(account_id, ()):
                 stream.told(head)
 
-    def popped(self, account_id: int) -> None:
+    def acknowledged(self, account_id: int, sequence: int) -> None:
         """Tell the streams of an account that messages were acknowledged beside them."""
         for stream in self._open.get(account_id, ()):
-            stream.popped()
+            stream.acknowledged(sequence)
+
+    def deleted(self, account_id: int) -> None:
+        """Tell the streams of an account that what they have read may hold a deleted message."""
+        for stream in self._open.get(account_id, ()):
+            stream.deleted()
 
     def wake(self, account_id: int) -> None:
         """Have the streams of an account look at their identity again."""

@@ -1,19 +1,37 @@
 """Mailboxes: putting a message into one, and taking messages out of it a page at a time."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from wireproto.chat.contract import PAGE_LIMIT, ChatMessage, PopUndeliveredResponse, SendMessageResponse
+from wireproto.chat.contract import (
+    PAGE_LIMIT,
+    AcknowledgeResponse,
+    ChatMessage,
+    PopUndeliveredResponse,
+    SendMessageResponse,
+)
 from wireproto.chat.expiry import KEY_STEP
 from wireproto.chat.sessions import ChatIdentity
-from wireproto.chat.transaction import KnownKey, Transaction
+from wireproto.chat.transaction import KnownKey, Mailbox, Transaction
 from wireproto.chat.writer import Job
 from wireproto.errors import CallError
 from wireproto.status import Status
 
-__all__ = ["MAX_TEXT", "Pop", "Send", "moment", "signed_out"]
+__all__ = [
+    "MAX_TEXT",
+    "MESSAGE_BYTES",
+    "PAGE_BYTES",
+    "AcknowledgeThrough",
+    "Pop",
+    "Send",
+    "has_room",
+    "key_conflict",
+    "moment",
+    "signed_out",
+    "touch_key",
+]
 
 MAX_TEXT = 16_384
 """Bytes of UTF-8 in one message."""
@@ -42,6 +60,26 @@ def moment(microseconds: int) -> datetime:
 def signed_out() -> CallError:
     """What a call is told whose session ended while it waited."""
     return CallError(Status.UNAUTHENTICATED, "SIGN_IN_REQUIRED", "this session has ended; log in again")
+
+
+def key_conflict() -> CallError:
+    """What a call is told whose key was used for something else."""
+    return CallError(
+        Status.ALREADY_EXISTS,
+        "KEY_CONFLICT",
+        "this idempotency key was used for another message; use a fresh key for each message",
+    )
+
+
+def touch_key(tx: Transaction, lookup: "tuple[int, bytes]", known: KnownKey) -> None:
+    """A key was used again: keep it longer."""
+    if tx.now - known.used_at >= KEY_STEP:
+        tx.run(tx.sql.key_touch, tx.now, *lookup)
+
+
+def has_room(box: Mailbox, size: int) -> bool:
+    """Whether one more message of so many bytes is within the mailbox's quota."""
+    return box.undelivered < MAILBOX_MESSAGES and box.bytes_in - box.bytes_acked + size <= MAILBOX_BYTES
 
 
 class Send(Job[SendMessageResponse]):
@@ -76,7 +114,7 @@ class Send(Job[SendMessageResponse]):
                 "UNKNOWN_RECIPIENT",
                 f"there is no account {self._recipient[:32]!r}; list the accounts to see who there is",
             )
-        if box.undelivered >= MAILBOX_MESSAGES or box.bytes_in - box.bytes_acked + len(self._body) > MAILBOX_BYTES:
+        if not has_room(box, len(self._body)):
             raise CallError(
                 Status.RESOURCE_EXHAUSTED,
                 "MAILBOX_FULL",
@@ -91,14 +129,48 @@ class Send(Job[SendMessageResponse]):
 
     def _repeated(self, tx: Transaction, known: KnownKey) -> SendMessageResponse:
         if known.request_hash != self._hash:
+            raise key_conflict()
+        if self.lookup is not None:
+            touch_key(tx, self.lookup, known)
+        return SendMessageResponse(message_id=known.message_id, sequence=known.sequence, duplicate=True)
+
+
+class AcknowledgeThrough(Job[AcknowledgeResponse]):
+    """Acknowledges a mailbox up to a sequence; never moves it back.
+
+    Args:
+        owner: whose mailbox.
+        sequence: of the last message dealt with.
+        acknowledged: called with (account id, sequence) of how far it is, once that is durable.
+    """
+
+    __slots__ = ("_acknowledged", "_owner", "_sequence")
+
+    def __init__(self, owner: ChatIdentity, sequence: int, acknowledged: Callable[[int, int], None]) -> None:
+        super().__init__()
+        self._owner = owner
+        self._sequence = sequence
+        self._acknowledged = acknowledged
+
+    def apply(self, tx: Transaction) -> AcknowledgeResponse:
+        box = tx.mailbox(self._owner.account_id)
+        if box is None or self._owner.revoked:
+            raise signed_out()
+        if not 0 <= self._sequence <= box.head:
             raise CallError(
-                Status.ALREADY_EXISTS,
-                "KEY_CONFLICT",
-                "this idempotency key was used for another message; use a fresh key for each message",
+                Status.OUT_OF_RANGE,
+                "ACKNOWLEDGED_TOO_MUCH",
+                f"there is no message {self._sequence} in this mailbox, its newest is {box.head}; "
+                "acknowledge the sequence of a message that was received",
             )
-        if tx.now - known.used_at >= KEY_STEP and self.lookup is not None:
-            tx.run(tx.sql.key_touch, tx.now, *self.lookup)
-        return SendMessageResponse(message_id=known.message_id, sequence=known.sequence)
+        if self._sequence > box.acked:
+            tx.flush()
+            row = tx.one(tx.sql.message_at, box.account_id, self._sequence)
+            tx.acknowledge(box, self._sequence, box.bytes_acked if row is None else row[1])
+        return AcknowledgeResponse(acknowledged=box.acked, undelivered=box.undelivered)
+
+    def committed(self, result: AcknowledgeResponse) -> None:
+        self._acknowledged(self._owner.account_id, result.acknowledged)
 
 
 class Pop(Job[PopUndeliveredResponse]):
@@ -107,12 +179,14 @@ class Pop(Job[PopUndeliveredResponse]):
     Args:
         owner: whose mailbox.
         limit: messages at most; 0 for a full page.
+        acknowledged: called with (account id, sequence) of the last one taken, once that is durable.
     """
 
-    __slots__ = ("_limit", "_owner")
+    __slots__ = ("_acknowledged", "_limit", "_owner")
 
-    def __init__(self, owner: ChatIdentity, limit: int) -> None:
+    def __init__(self, owner: ChatIdentity, limit: int, acknowledged: Callable[[int, int], None]) -> None:
         super().__init__()
+        self._acknowledged = acknowledged
         self._owner = owner
         self._limit = limit or PAGE_LIMIT
 
@@ -130,8 +204,7 @@ class Pop(Job[PopUndeliveredResponse]):
                     break
                 page.append(row)
         if page:
-            box.acked, box.bytes_acked = page[-1][0], page[-1][5]
-            tx.changed(box)
+            tx.acknowledge(box, page[-1][0], page[-1][5])
         messages = [
             ChatMessage(
                 sequence=sequence,
@@ -143,3 +216,7 @@ class Pop(Job[PopUndeliveredResponse]):
             for sequence, message_id, sender, body, sent_at, _ in page
         ]
         return PopUndeliveredResponse(messages=messages, remaining=box.undelivered)
+
+    def committed(self, result: PopUndeliveredResponse) -> None:
+        if result.messages:
+            self._acknowledged(self._owner.account_id, result.messages[-1].sequence)

@@ -1,19 +1,21 @@
 """What the chat client needs when it talks over gRPC, where neither a sign-in nor a credit belongs to the connection.
 
-Each call carries the token of the log-in. Messages are acknowledged by PopUndelivered, with as many as were shown since
-the last time: these are the oldest ones that wait, unless another client of the same account has taken some, and then
-the answer holds messages that were not shown yet. They are shown, so nothing is lost.
+Each call carries the token of the log-in. A server of version 1 has no Acknowledge: there, messages are acknowledged by
+PopUndelivered, with as many as were shown since the last time. These are the oldest ones that wait, unless another
+client of the same account has taken some, and then the answer holds messages that were not shown yet. They are shown,
+so nothing is lost.
 """
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
 from wireproto.address import Address
 from wireproto.chat.contract import (
     CHAT,
     DELETE_ACCOUNT,
+    LOG_IN,
     LOG_OUT,
     PAGE_LIMIT,
     POP_UNDELIVERED,
@@ -23,10 +25,12 @@ from wireproto.chat.contract import (
     PopUndeliveredResponse,
     ReceiveMessagesResponse,
 )
+from wireproto.chat.reconnect import Messages
 from wireproto.client.grpc import GrpcClient, GrpcStream, connect
 from wireproto.errors import CallError, CodecError
 from wireproto.metadata import Metadata
 from wireproto.schema import Message, Method, StreamMethod
+from wireproto.status import Status
 
 __all__ = ["GrpcConnection"]
 
@@ -45,14 +49,15 @@ class GrpcConnection:
 
     Args:
         address: of the gateway.
+        version: the newest version of the chat to speak; None for all that there is.
 
     Raises:
         HandshakeError, ConnectionLost: as ``wireproto.client.grpc.connect``.
         ConfigError: the extra ``grpc`` is not installed.
     """
 
-    def __init__(self, address: str | Address) -> None:
-        self._client: GrpcClient = connect(address, CHAT)
+    def __init__(self, address: str | Address, *, version: int | None = None) -> None:
+        self._client: GrpcClient = connect(address, CHAT, version=version)
         # Held over each PopUndelivered and what is concluded from it: two that cross would each count wrong.
         self._popping = threading.Lock()
         self._inbox: _Inbox | None = None
@@ -67,17 +72,29 @@ class GrpcConnection:
         """What the messages travel by, for the greeting."""
         return self._client.codec
 
-    def call(self, method: Method[Req, Resp], request: Req, *, metadata: Metadata | None = None) -> Resp:
+    @property
+    def version(self) -> int:
+        """As ``Client.version``."""
+        return self._client.version
+
+    def call(
+        self, method: Method[Req, Resp], request: Req, *, timeout: float | None = None, metadata: Metadata | None = None
+    ) -> Resp:
         """As ``Client.call``; a log-in is remembered for the calls after it."""
         if cast(object, method) is POP_UNDELIVERED:
             with self._popping:
-                answer = self._client.call(method, request, metadata=metadata)
+                answer = self._client.call(method, request, timeout=timeout, metadata=metadata)
                 if self._inbox is not None:
                     self._inbox.note(cast(PopUndeliveredResponse, answer))
             return answer
         if cast(object, method) in (LOG_OUT, DELETE_ACCOUNT) and self._inbox is not None:
             self._inbox.acknowledge()  # what was shown does not wait any more
-        answer = self._client.call(method, request, metadata=metadata)
+        try:
+            answer = self._client.call(method, request, timeout=timeout, metadata=metadata)
+        except CallError as error:
+            if cast(object, method) is LOG_IN and error.status is Status.UNAUTHENTICATED:
+                self._client.authorization = ""  # its session has ended
+            raise
         if isinstance(answer, LogInResponse):
             self._client.authorization = f"Bearer {answer.token}"
         elif cast(object, method) in (LOG_OUT, DELETE_ACCOUNT):
@@ -86,14 +103,17 @@ class GrpcConnection:
 
     def stream(
         self, method: StreamMethod[Req, Resp], request: Req, *, credit: int = 64, batch: int = 32
-    ) -> Iterable[Resp]:
-        """As ``Client.stream``; an item of ReceiveMessages counts as shown when the next one is asked for."""
+    ) -> Messages[Resp]:
+        """As ``Client.stream``; in version 1 a message counts as shown when the next one is asked for."""
         stream = self._client.stream(method, request, credit=credit)
         if cast(object, method) is not RECEIVE_MESSAGES:
             return stream
         stream.wait_until_open()  # so that whoever looks after this finds the account online
+        if self._client.version >= 2:
+            self._inbox = None
+            return stream
         self._inbox = _Inbox(self._client, cast("GrpcStream[ReceiveMessagesResponse]", stream), self._popping)
-        return cast("Iterable[Resp]", iter(self._inbox))
+        return cast("Messages[Resp]", self._inbox)
 
     def ping(self, timeout: float | None = None) -> float:
         """As ``Client.ping``."""
@@ -119,8 +139,16 @@ class _Inbox:
         self._shown: deque[int] = deque()  # given out, and not acknowledged as far as is known
         self._ahead: deque[ReceiveMessagesResponse] = deque()  # acknowledged before the stream brought them
         self._failed = False  # the last acknowledgement did, and nothing was shown since
+        self._messages = self._each()
 
     def __iter__(self) -> Iterator[ReceiveMessagesResponse]:
+        return self._messages
+
+    def next(self, timeout: float | None = None) -> ReceiveMessagesResponse:
+        """The next message, however long it takes."""
+        return next(self._messages)
+
+    def _each(self) -> Iterator[ReceiveMessagesResponse]:
         end: CallError | CodecError | None = None
         over = False
         while True:

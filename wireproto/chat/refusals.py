@@ -29,6 +29,13 @@ _SENTENCES = {
     "Read them with /pop, or discard them with /delete {name} force.",
     "TOO_MANY_STREAMS": "Messages do not arrive here: this account receives in too many places already. "
     "End one of them, or read with /pop.",
+    "THROTTLED": "Too many wrong passwords. {again}.",
+    "BAD_CREDENTIALS:/password": "That is not your password, so nothing was changed.",
+    "UNKNOWN_ACCOUNT": "There is no account {name}. /list shows who is there.",
+    "UNKNOWN_MESSAGE": "There is no such message of yours, so nothing was deleted. /history NAME shows the numbers.",
+    "TOO_MANY_RECIPIENTS": "{says} Nothing was sent.",
+    "KEY_CONFLICT": "The server takes this for another message than it is, so nothing was sent. Type it again.",
+    "CONNECTION_LOST": "The connection was lost before the answer came{maybe}.",
     "SIGNED_OUT": "You were signed out: the session ended elsewhere. Type /login NAME.",
     "STORE_FULL": "The server's disk is full, so nothing was done. Tell whoever runs it.",
     "STORE_FAILED": "The server cannot reach its store{maybe}. {again}; if it stays so, tell whoever runs it.",
@@ -53,16 +60,19 @@ _BY_STATUS = {
 _COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
-def refusal(error: CallError, *, name: str = "", user: str = "", writes: bool = False) -> str:
+def refusal(error: CallError, *, name: str = "", user: str = "", writes: bool = False, command: str = "") -> str:
     """One sentence or two for ``error``; contains the server's words as they came, so not yet safe to print.
 
     Args:
         error: what the call raised.
         name: whom or what the command was about.
         user: who is signed in.
+        command: the plain command, where a reason means something of its own to it.
         writes: whether the command would have changed something, so that not knowing matters.
     """
-    template = _SENTENCES.get(error.reason) or _BY_STATUS.get(error.status)
+    template = (
+        _SENTENCES.get(f"{error.reason}:{command}") or _SENTENCES.get(error.reason) or _BY_STATUS.get(error.status)
+    )
     says = _sentence(error.message or f"the call ended with {error.status.name}")
     if template is None:
         return f"{says} {_again(error)}." if error.retry is Retry.NOT_PROCESSED else says

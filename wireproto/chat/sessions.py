@@ -22,9 +22,18 @@ from wireproto.chat.writer import Job
 from wireproto.dispatch import Identity
 from wireproto.errors import CallError
 from wireproto.metadata import Metadata
-from wireproto.status import Status
+from wireproto.status import Retry, Status
 
-__all__ = ["ChatIdentity", "CloseSession", "OpenSession", "ResumeSession", "Sessions", "bad_credentials"]
+__all__ = [
+    "ChatIdentity",
+    "CloseSession",
+    "OpenSession",
+    "ResumeSession",
+    "Sessions",
+    "bad_credentials",
+    "changed_meanwhile",
+    "note_seen",
+]
 
 CAPABILITY = "account"
 """What every method but LogIn and CreateAccount requires."""
@@ -39,6 +48,17 @@ def bad_credentials() -> CallError:
         Status.UNAUTHENTICATED,
         "BAD_CREDENTIALS",
         "the user name and the password or token do not belong together; check both, or create the account first",
+    )
+
+
+def changed_meanwhile() -> CallError:
+    """What a call is told whose password was right for a hash that was replaced while it waited."""
+    return CallError(
+        Status.RESOURCE_EXHAUSTED,
+        "SERVER_BUSY",
+        "the account changed meanwhile; try again",
+        retry=Retry.NOT_PROCESSED,
+        retry_after_ms=50,
     )
 
 
@@ -130,7 +150,7 @@ class Sessions:
         if now - identity.used_at >= TOKEN_STEP:
             identity.used_at = now
             try:
-                self._store.submit(_Touch(identity.token_hash, now))
+                self._store.submit(_Touch(identity.account_id, identity.token_hash, now))
             except CallError:
                 pass  # a store that is busy now is told at the next use
 
@@ -140,12 +160,13 @@ class Sessions:
             self._ended += 1
             self._revoke_locked(self._held.get(token_hash))
 
-    def end_all(self, account_id: int) -> None:
-        """Revoke the identities of all sessions of an account; called once the store has forgotten them."""
+    def end_all(self, account_id: int, *, kept: bytes = b"") -> None:
+        """Revoke the identities of all sessions of an account, but the one whose token has the hash ``kept``; called
+        once the store has forgotten them."""
         with self._lock:
             self._ended += 1
             for identity in list(self._held.values()):
-                if identity.account_id == account_id:
+                if identity.account_id == account_id and identity.token_hash != kept:
                     self._revoke_locked(identity)
 
     def _revoke_locked(self, identity: ChatIdentity | None) -> None:
@@ -173,15 +194,36 @@ class Sessions:
 
 
 class _Touch(Job[None]):
-    __slots__ = ("_now", "_token_hash")
+    __slots__ = ("_account_id", "_now", "_token_hash")
 
-    def __init__(self, token_hash: bytes, now: int) -> None:
+    def __init__(self, account_id: int, token_hash: bytes, now: int) -> None:
         super().__init__()
+        self._account_id = account_id
         self._token_hash = token_hash
         self._now = now
 
     def apply(self, tx: Transaction) -> None:
         tx.run(tx.sql.session_touch, self._now, self._token_hash, self._now)
+        tx.run(tx.sql.account_seen, self._now, self._account_id, self._now)
+
+
+class _Seen(Job[None]):
+    __slots__ = ("_account_id",)
+
+    def __init__(self, account_id: int) -> None:
+        super().__init__()
+        self._account_id = account_id
+
+    def apply(self, tx: Transaction) -> None:
+        tx.run(tx.sql.account_seen, tx.now, self._account_id, tx.now)
+
+
+def note_seen(store: Store, account_id: int) -> None:
+    """Have the store remember, some time soon, that the account is here now."""
+    try:
+        store.submit(_Seen(account_id))
+    except CallError:
+        pass  # it is for display, and whoever closes a stream has nobody to tell
 
 
 class OpenSession(Job[LogInResponse]):
@@ -192,10 +234,11 @@ class OpenSession(Job[LogInResponse]):
         account_id: the account.
         old_hash: its password's hash as it was verified.
         new_hash: a better one to store in its place, if any.
+        guess: what the failed log-ins before it are stored under, if there are any; they are forgotten.
         signed_in: called with (token's hash, created at) once the session is durable.
     """
 
-    __slots__ = ("_account_id", "_created_at", "_new_hash", "_old_hash", "_signed_in", "_token")
+    __slots__ = ("_account_id", "_created_at", "_guess", "_new_hash", "_old_hash", "_signed_in", "_token")
 
     def __init__(
         self,
@@ -204,12 +247,14 @@ class OpenSession(Job[LogInResponse]):
         *,
         old_hash: str,
         new_hash: str | None,
+        guess: tuple[str, str] | None,
         signed_in: Callable[[bytes, int], None],
     ) -> None:
         super().__init__(future)
         self._account_id = account_id
         self._old_hash = old_hash
         self._new_hash = new_hash
+        self._guess = guess
         self._signed_in = signed_in
         self._token = new_token()
         self._created_at = 0
@@ -218,10 +263,17 @@ class OpenSession(Job[LogInResponse]):
         box = tx.mailbox(self._account_id)
         if box is None:
             raise bad_credentials()  # deleted since its password was verified
+        row = tx.one(tx.sql.account_by_id, self._account_id)
+        if row is None or row[0] != self._old_hash:
+            # A password that was changed since has ended all other sessions; this would be one that it missed.
+            raise changed_meanwhile()
         token_hash = hash_of(self._token)
         tx.run(tx.sql.session_add, token_hash, self._account_id, tx.now, tx.now)
         if self._new_hash is not None:
             tx.run(tx.sql.account_rehash, self._new_hash, self._account_id, self._old_hash)
+        if self._guess is not None:
+            tx.run(tx.sql.guesses_drop, *self._guess)
+        tx.run(tx.sql.account_seen, tx.now, self._account_id, tx.now)
         self._created_at = tx.now
         return LogInResponse(token=self._token, undelivered=box.undelivered)
 
@@ -262,6 +314,7 @@ class ResumeSession(Job[LogInResponse]):
             raise bad_credentials()
         if tx.now - used_at >= TOKEN_STEP:
             tx.run(tx.sql.session_touch, tx.now, self._token_hash, tx.now)
+        tx.run(tx.sql.account_seen, tx.now, account_id, tx.now)
         self._row = (account_id, created_at)
         return LogInResponse(token=self._token, undelivered=box.undelivered)
 

@@ -7,6 +7,7 @@ each seeing the last commit (write-ahead logging), so no reader waits for the wr
 import fcntl
 import logging
 import os
+import shlex
 import sqlite3
 import stat
 import threading
@@ -16,18 +17,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from sqlalchemy import URL, create_engine
+from sqlalchemy import URL, create_engine, insert
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from wireproto.chat.tables import SCHEMA_VERSION, Statements, metadata
+from wireproto.chat.tables import SCHEMA_VERSION, Statements, alembic_version, metadata
 from wireproto.chat.transaction import Transaction
 from wireproto.chat.writer import Job, Writer, closed, store_error
 from wireproto.errors import CallError, ConfigError
 from wireproto.status import Retry, Status
 
-__all__ = ["Store", "default_path", "path_of"]
+__all__ = ["APPLICATION_ID", "Store", "claim", "default_path", "path_of"]
 
 log = logging.getLogger("wireproto.chat.store")
 
@@ -102,7 +103,7 @@ class Store:
         # Links resolved, so that one file has one lock, whatever it is called by.
         self.path = Path(os.path.realpath(path_of(url)))
         self.clock = clock
-        self._lock = _claim(self.path)
+        self._lock = claim(self.path)
         self._writing: Connection | None = None
         try:
             _make_private(self.path)
@@ -227,6 +228,11 @@ class Store:
                 f"{self.path} was written by a newer wireproto (schema {version}, this one knows {SCHEMA_VERSION}); "
                 "install that version or give another --store"
             )
+        if not empty and version < SCHEMA_VERSION:
+            raise ConfigError(
+                f"{self.path} was written by an older wireproto (schema {version}, this one needs {SCHEMA_VERSION}); "
+                f"run: wireproto db upgrade --store {shlex.quote(str(self.path))}"
+            )
         if pragma("journal_mode = WAL") != "wal":
             raise ConfigError(f"{self.path} is on a file system without shared memory; give a --store on a local disk")
         # FULL: the log is synced at every commit. The writer copies the log into the database by itself, see Writer.
@@ -237,6 +243,7 @@ class Store:
         if empty:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             metadata.create_all(connection, checkfirst=False)
+            connection.execute(insert(alembic_version).values(version_num=f"{SCHEMA_VERSION:04}"))
             pragma(f"application_id = {APPLICATION_ID}")
             pragma(f"user_version = {SCHEMA_VERSION}")
             connection.exec_driver_sql("COMMIT")
@@ -267,7 +274,7 @@ def _set_up_reader(connection: Connection) -> Connection:
     return connection
 
 
-def _claim(path: Path) -> int:
+def claim(path: Path) -> int:
     """Lock ``path`` for this process; the descriptor that holds the lock."""
     missing = [parent for parent in (path.parent, *path.parent.parents) if not parent.exists()]
     try:

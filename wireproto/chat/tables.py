@@ -27,10 +27,12 @@ from sqlalchemy import (
     bindparam,
     column,
     delete,
+    func,
     insert,
     literal_column,
     null,
     select,
+    union_all,
     update,
     values,
 )
@@ -38,10 +40,11 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
-__all__ = ["SCHEMA_VERSION", "Rows", "Statements", "metadata"]
+__all__ = ["SCHEMA_VERSION", "Rows", "Statements", "alembic_version", "metadata"]
 
-SCHEMA_VERSION = 1
-"""What the database says its tables are; a program refuses one that is newer than itself."""
+SCHEMA_VERSION = 2
+"""What the database says its tables are; a program refuses one that is newer than itself, and one that is older until
+``wireproto db upgrade`` has run ``migrations`` over it."""
 
 metadata = MetaData()
 
@@ -58,6 +61,8 @@ accounts = Table(
     # 0 while the account lives. Part of the unique key, so that a name is free again once its tombstone is old enough,
     # and the tombstone stays: messages name their sender by id, and an id is never given out twice.
     Column("deleted_at", BigInteger, nullable=False),
+    # 0 when it never logged in.
+    Column("last_seen", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("name", "deleted_at"),
     sqlite_autoincrement=True,
 )
@@ -72,7 +77,8 @@ sessions = Table(
     sqlite_with_rowid=False,
 )
 
-# What is undelivered is what lies between the two ends: head_seq - acked_seq messages, bytes_in - bytes_acked bytes.
+# What is undelivered is what lies between the two ends, but for what was deleted there: head_seq - acked_seq messages,
+# bytes_in - bytes_acked bytes.
 # The byte counters only grow, and each message carries the value at its place, so an acknowledgement needs no sum.
 mailboxes = Table(
     "mailboxes",
@@ -84,7 +90,8 @@ mailboxes = Table(
     Column("bytes_acked", BigInteger, nullable=False),
 )
 
-# `id` is the order of acceptance over all mailboxes; `seq` is dense within one.
+# `id` is the order of acceptance over all mailboxes; `seq` is dense within one. A deleted message loses its body and
+# keeps its row, and so its place.
 messages = Table(
     "messages",
     metadata,
@@ -97,6 +104,17 @@ messages = Table(
     Column("bytes_through", BigInteger, nullable=False),
     Column("body", LargeBinary),
     UniqueConstraint("mailbox_id", "seq"),
+    # One direction of a conversation; SQLite's indexes end in the row's id, which is its order.
+    Index("ix_messages_conversation", "mailbox_id", "sender_id"),
+)
+
+# Costs a send nothing, which a counter in the mailbox would.
+Index(
+    "ix_messages_deleted",
+    messages.c.mailbox_id,
+    messages.c.seq,
+    sqlite_where=messages.c.body.is_(None),
+    postgresql_where=messages.c.body.is_(None),
 )
 
 idempotency_keys = Table(
@@ -110,6 +128,23 @@ idempotency_keys = Table(
     Column("used_at", BigInteger, nullable=False),
     Index("ix_idempotency_keys_used_at", "used_at"),
     sqlite_with_rowid=False,
+)
+
+# Log-ins that failed, by the name that was tried, whether it exists or not, and where from.
+guesses = Table(
+    "guesses",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("prefix", String(64), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("failed_at", BigInteger, nullable=False),
+    Index("ix_guesses_failed_at", "failed_at"),
+    sqlite_with_rowid=False,
+)
+
+# Alembic's own, here so that a new database has it, and says that it needs no migration.
+alembic_version = Table(
+    "alembic_version", metadata, Column("version_num", String(32), primary_key=True, nullable=False)
 )
 
 # SQLite's compiler binds an OFFSET of its own to every LIMIT that has none.
@@ -161,12 +196,20 @@ class Statements:
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
-        a, s, m, b, k = accounts.c, sessions.c, messages.c, mailboxes.c, idempotency_keys.c
+        a, s, m, b, k, g = accounts.c, sessions.c, messages.c, mailboxes.c, idempotency_keys.c, guesses.c
         live = a.deleted_at == literal_column("0")
 
         self.account_add = self._insert(accounts, "name", "password_hash", "created_at", "deleted_at")
         self.account_by_name = self._sql(select(a.id, a.password_hash).where(a.name == bindparam("name"), live), "name")
-        self.account_is_live = self._sql(select(a.id).where(a.id == bindparam("id"), live), "id")
+        self.account_by_id = self._sql(select(a.password_hash, a.created_at).where(a.id == bindparam("id"), live), "id")
+        self.account_seen = self._sql(
+            update(accounts)
+            .where(a.id == bindparam("account"), a.last_seen < bindparam("now"))
+            .values(last_seen=bindparam("now")),
+            "now",
+            "account",
+            "now",
+        )
         self.name_uses = self._sql(select(a.deleted_at).where(a.name == bindparam("name")), "name")
         self.account_rehash = self._sql(
             update(accounts)
@@ -185,7 +228,7 @@ class Statements:
         )
         # `first` and `end` bound the names that can match at all; see wildcard.Pattern.
         self.names = self._sql(
-            select(a.name, a.id)
+            select(a.name, a.id, a.last_seen)
             .where(a.name >= bindparam("first"), a.name < bindparam("end"), live)
             .order_by(a.name)
             .limit(bindparam("most"))
@@ -212,13 +255,28 @@ class Statements:
         )
         self.session_drop = self._sql(delete(sessions).where(s.token_hash == bindparam("token_hash")), "token_hash")
         self.sessions_drop = self._sql(delete(sessions).where(s.account_id == bindparam("account")), "account")
+        self.sessions_drop_others = self._sql(
+            delete(sessions).where(s.account_id == bindparam("account"), s.token_hash != bindparam("kept")),
+            "account",
+            "kept",
+        )
+        self.sessions_count = self._sql(
+            select(func.count()).select_from(sessions).where(s.account_id == bindparam("account")), "account"
+        )
         self.sessions_expire = self._sql(
             delete(sessions).where((s.used_at <= bindparam("idle")) | (s.created_at <= bindparam("old"))),
             "idle",
             "old",
         )
 
-        box = (b.account_id, b.head_seq, b.acked_seq, b.bytes_in, b.bytes_acked)
+        deleted = (
+            select(func.count())
+            .select_from(messages)
+            .where(m.mailbox_id == b.account_id, m.seq > b.acked_seq, m.body.is_(None))
+            .correlate(mailboxes)
+            .scalar_subquery()
+        )
+        box = (b.account_id, b.head_seq, b.acked_seq, b.bytes_in, b.bytes_acked, deleted)
         self.mailbox_by_name = self._sql(
             select(*box, a.name).join(accounts, a.id == b.account_id).where(a.name == bindparam("name"), live), "name"
         )
@@ -245,7 +303,7 @@ class Statements:
         self.messages_after = self._sql(
             select(m.seq, m.message_id, a.name, m.body, m.sent_at, m.bytes_through)
             .join(accounts, a.id == m.sender_id)
-            .where(m.mailbox_id == bindparam("mailbox"), m.seq > bindparam("after"))
+            .where(m.mailbox_id == bindparam("mailbox"), m.seq > bindparam("after"), m.body.is_not(None))
             .order_by(m.seq)
             .limit(bindparam("most"))
             .offset(_NONE),
@@ -253,6 +311,37 @@ class Statements:
             "after",
             "most",
         )
+        self.message_at = self._sql(
+            select(m.sender_id, m.bytes_through, m.body.is_(None)).where(
+                m.mailbox_id == bindparam("mailbox"), m.seq == bindparam("seq")
+            ),
+            "mailbox",
+            "seq",
+        )
+        self.message_clear = self._sql(
+            update(messages)
+            .where(m.mailbox_id == bindparam("mailbox"), m.seq == bindparam("which"))
+            .values(body=null()),
+            "mailbox",
+            "which",
+        )
+        self.deleted_between = self._sql(
+            select(func.count())
+            .select_from(messages)
+            .where(
+                m.mailbox_id == bindparam("mailbox"),
+                m.seq > bindparam("after"),
+                m.seq <= bindparam("through"),
+                m.body.is_(None),
+            ),
+            "mailbox",
+            "after",
+            "through",
+        )
+        # Both directions in one statement, so that they are seen as of one commit: read one after the other, a message
+        # committed between would be missing from a page that already goes beyond it.
+        self.conversation_oldest = self._conversation(newest=False)
+        self.conversation_newest = self._conversation(newest=True)
         self.messages_drop = self._sql(delete(messages).where(m.mailbox_id == bindparam("mailbox")), "mailbox")
 
         wanted = (
@@ -295,6 +384,41 @@ class Statements:
             .offset(_NONE)
         )
         self.keys_expire = self._sql(delete(idempotency_keys).where(k.used_at.in_(stale)), "before", "most")
+
+        this = (g.name == bindparam("which"), g.prefix == bindparam("whence"))
+        self.guesses_find = self._sql(select(g.failures, g.failed_at).where(*this), "which", "whence")
+        noted = upsert(guesses).values({col.name: bindparam(col.name) for col in guesses.columns})
+        self.guesses_note = self._sql(
+            noted.on_conflict_do_update(
+                index_elements=[g.name, g.prefix],
+                set_={"failures": noted.excluded.failures, "failed_at": noted.excluded.failed_at},
+            ),
+            *guesses.columns.keys(),
+        )
+        self.guesses_drop = self._sql(delete(guesses).where(*this), "which", "whence")
+        self.guesses_expire = self._sql(delete(guesses).where(g.failed_at <= bindparam("before")), "before")
+
+    def _conversation(self, *, newest: bool) -> str:
+        """Messages of both directions behind each other; the caller sorts them. One direction's parameters, twice."""
+        m = messages.c
+
+        def direction(suffix: str) -> Any:
+            return (
+                select(m.id, m.seq, m.message_id, m.mailbox_id, m.sender_id, m.sent_at, m.body)
+                .where(
+                    m.mailbox_id == bindparam(f"mailbox{suffix}"),
+                    m.sender_id == bindparam(f"sender{suffix}"),
+                    m.id > bindparam(f"after{suffix}"),
+                    m.id < bindparam(f"before{suffix}"),
+                )
+                .order_by(m.id.desc() if newest else m.id)
+                .limit(bindparam(f"most{suffix}"))
+                .offset(_NONE)
+                .subquery()
+            )
+
+        names = [f"{name}{suffix}" for suffix in "12" for name in ("mailbox", "sender", "after", "before", "most")]
+        return self._sql(union_all(select(direction("1")), select(direction("2"))), *names)
 
     def _sql(self, statement: ClauseElement, *names: str) -> str:
         compiled = statement.compile(dialect=self._dialect)

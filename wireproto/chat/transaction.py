@@ -39,22 +39,27 @@ class Mailbox:
         acked: the sequence up to which everything is acknowledged.
         bytes_in: bytes of text ever accepted, counted up to ``head``.
         bytes_acked: ... up to ``acked``.
+        deleted: messages behind ``acked`` that were deleted, and so wait for nobody. Their bytes count until they are
+            acknowledged with the others.
     """
 
-    __slots__ = ("account_id", "acked", "bytes_acked", "bytes_in", "head", "name")
+    __slots__ = ("account_id", "acked", "bytes_acked", "bytes_in", "deleted", "head", "name")
 
-    def __init__(self, account_id: int, head: int, acked: int, bytes_in: int, bytes_acked: int, name: str) -> None:
+    def __init__(
+        self, account_id: int, head: int, acked: int, bytes_in: int, bytes_acked: int, deleted: int, name: str
+    ) -> None:
         self.account_id = account_id
         self.head = head
         self.acked = acked
         self.bytes_in = bytes_in
         self.bytes_acked = bytes_acked
+        self.deleted = deleted
         self.name = name
 
     @property
     def undelivered(self) -> int:
-        """Messages that are not acknowledged."""
-        return self.head - self.acked
+        """Messages that are neither acknowledged nor deleted."""
+        return self.head - self.acked - self.deleted
 
 
 class Transaction:
@@ -178,6 +183,15 @@ class Transaction:
 
     def changed(self, box: Mailbox) -> None:
         """Have the counters of ``box`` written before the commit."""
+        self._changed.add(box)
+
+    def acknowledge(self, box: Mailbox, sequence: int, bytes_through: int) -> None:
+        """Move the acknowledged end forward to a message that exists."""
+        if box.deleted:
+            row = self.one(self.sql.deleted_between, box.account_id, box.acked, sequence)
+            box.deleted -= 0 if row is None else int(row[0])
+        box.acked = sequence
+        box.bytes_acked = bytes_through
         self._changed.add(box)
 
     def append(self, box: Mailbox, sender_id: int, body: bytes) -> tuple[bytes, int]:

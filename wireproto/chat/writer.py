@@ -103,9 +103,7 @@ class Acknowledge(Job[None]):
     def apply(self, tx: Transaction) -> None:
         box = tx.mailbox(self.account_id)
         if box is not None and box.acked < self.sequence <= box.head:
-            box.acked = self.sequence
-            box.bytes_acked = self.bytes_through
-            tx.changed(box)
+            tx.acknowledge(box, self.sequence, self.bytes_through)
 
 
 class Writer:

@@ -15,6 +15,7 @@ from wireproto.chat.client import ChatSession, Connection
 from wireproto.chat.commands import LogIn
 from wireproto.chat.contract import CHAT
 from wireproto.chat.display import visible
+from wireproto.chat.reconnect import PATIENCE
 from wireproto.cli.command import CALL_STATUS, Command, Failure
 from wireproto.cli.root import missing
 from wireproto.client import connect
@@ -68,18 +69,43 @@ class _Ending:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Take passwords from the first line of FILE instead of asking.",
 )
+@click.option(
+    "--new-password-file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Take what /password changes to from the first line of FILE instead of asking.",
+)
+@click.option(
+    "--reconnect",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 86_400),
+    default=PATIENCE,
+    show_default=True,
+    help="How long to try to get a lost connection back; 0 to give up at once.",
+)
 @click.option("--allow-plaintext", is_flag=True, help="Talk to another machine although nothing is encrypted.")
-def command(address: str, codec: str, grpc: str, user: str, password_file: Path | None, allow_plaintext: bool) -> None:
+def command(
+    address: str,
+    codec: str,
+    grpc: str,
+    user: str,
+    password_file: Path | None,
+    new_password_file: Path | None,
+    reconnect: float,
+    allow_plaintext: bool,
+) -> None:
     """Chat with the people on a server, 127.0.0.1:7411 if no other is given.
 
     Type /help for what can be typed, bye or quit to leave. With input or output that is not a terminal it is
     scriptable: lines in, lines out, each command's answer in order.
 
+    A lost connection is made again by itself, signed in as before, and nothing is shown or sent twice.
+
     \b
     Exit status:
       0   you left: bye, quit, or the end of the input
       2   asked wrongly: an unknown option or codec, an address that is none
-      24  the server could not be reached, or went away
+      24  the server could not be reached, or went away and did not come back
       26  --user could not sign in, and there was nobody to ask again
       10 + n  the server refused the connection with status n
       130 interrupted
@@ -90,7 +116,8 @@ def command(address: str, codec: str, grpc: str, user: str, password_file: Path 
             f"nothing is encrypted on the way to {where.host}, passwords included; connect through a tunnel, "
             "or give --allow-plaintext on a network you trust"
         )
-    secret = _read_password(password_file) if password_file is not None else None
+    secret = _read_password(password_file, "--password-file") if password_file is not None else None
+    new = _read_password(new_password_file, "--new-password-file") if new_password_file is not None else None
     # A terminal that cannot move its cursor gets lines, like a pipe.
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     if user and secret is None and not sys.stdin.isatty():
@@ -99,7 +126,8 @@ def command(address: str, codec: str, grpc: str, user: str, password_file: Path 
     client = _connect(where, codec, grpc=bool(grpc))
     try:
         run = _by_terminal if interactive else _by_pipe
-        code = run(client, ending, user, _password_source(secret, user, ask=sys.stdin.isatty() and not interactive))
+        passwords = _Passwords(secret, new, user, ask=sys.stdin.isatty() and not interactive)
+        code = run(client, ending, user, passwords, reconnect)
     finally:
         client.close()
     if ending.sentence:
@@ -107,30 +135,60 @@ def command(address: str, codec: str, grpc: str, user: str, password_file: Path 
     sys.exit(code)
 
 
-def _by_terminal(client: Line, ending: _Ending, user: str, password: Callable[[str], str | None]) -> int:
+class _Passwords:
+    """Who knows passwords: the files (that of ``--user`` only, if given), or a person to ask."""
+
+    def __init__(self, secret: str | None, new: str | None, user: str, *, ask: bool) -> None:
+        self._secret = secret
+        self._new = new
+        self._user = user
+        self._ask = ask
+
+    def of(self, name: str) -> str | None:
+        """The password for a name."""
+        if self._secret is not None and name == (self._user or name):
+            return self._secret
+        return self._prompt(f"Password for {visible(name)}")
+
+    def new(self) -> str | None:
+        """What /password changes to."""
+        if self._new is not None:
+            return self._new
+        return self._prompt("New password", confirm=True)
+
+    def _prompt(self, text: str, *, confirm: bool = False) -> str | None:
+        if not self._ask:
+            return None
+        # It is asked for on the terminal itself, so the piped output stays clean.
+        return str(click.prompt(text, hide_input=True, err=True, confirmation_prompt=confirm))
+
+
+def _by_terminal(client: Line, ending: _Ending, user: str, passwords: _Passwords, reconnect: float) -> int:
     try:
         from wireproto.cli.chat_terminal import Terminal
     except ModuleNotFoundError as error:
         raise missing(error) from error
-    terminal = Terminal(password)
+    terminal = Terminal(passwords.of, passwords.new)
     ending.stop = terminal.stop
-    session = ChatSession(client, terminal.show, ending.lost, server=f"The server at {client.address}")
+    server = f"The server at {client.address}"
+    session = ChatSession(client, terminal.show, ending.lost, server=server, patience=reconnect)
     greeting = f"Connected to {client.address} by {client.codec}. Type /help to see what you can type."
     return terminal.run(session, greeting, user)
 
 
-def _by_pipe(client: Line, ending: _Ending, user: str, password: Callable[[str], str | None]) -> int:
+def _by_pipe(client: Line, ending: _Ending, user: str, passwords: _Passwords, reconnect: float) -> int:
     from wireproto.cli.chat_piped import Piped
 
     if hasattr(sys.stdout, "reconfigure"):
         # One message in letters the locale lacks must not end the program.
         sys.stdout.reconfigure(errors="backslashreplace")
-    piped = Piped(sys.stdin.fileno(), sys.stdout, password)
+    piped = Piped(sys.stdin.fileno(), sys.stdout, passwords.of, passwords.new)
     ending.stop = piped.stop
-    session = ChatSession(client, piped.show, ending.lost, server=f"The server at {client.address}")
+    server = f"The server at {client.address}"
+    session = ChatSession(client, piped.show, ending.lost, server=server, patience=reconnect)
     try:
         if user:
-            session.execute(LogIn(user, password(user)))
+            session.execute(LogIn(user, passwords.of(user)))
             if not session.user:
                 return NOT_SIGNED_IN
             session.settle(SETTLE)
@@ -174,30 +232,16 @@ def _connect(where: Address, codec: str, *, grpc: bool) -> Line:
         ) from error
 
 
-def _password_source(secret: str | None, user: str, *, ask: bool) -> Callable[[str], str | None]:
-    """Who knows the password for a name: the file (that of ``--user`` only, if given), or a person to ask."""
-
-    def password(name: str) -> str | None:
-        if secret is not None and name == (user or name):
-            return secret
-        if ask:
-            # It is asked for on the terminal itself, so the piped output stays clean.
-            return str(click.prompt(f"Password for {visible(name)}", hide_input=True, err=True))
-        return None
-
-    return password
-
-
-def _read_password(path: Path) -> str:
+def _read_password(path: Path, option: str) -> str:
     """The first line of ``path``; never from the command line, where every process could read it."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             text = file.readline(4096).rstrip(b"\r\n").decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"cannot be read: {error}", param_hint="--password-file") from None
+        raise click.BadParameter(f"cannot be read: {error}", param_hint=option) from None
     if not text:
-        raise click.BadParameter(f"{path} begins with an empty line", param_hint="--password-file")
+        raise click.BadParameter(f"{path} begins with an empty line", param_hint=option)
     if stat.S_ISREG(mode) and mode & 0o077:
         click.echo(f"Warning: others can read {path}; `chmod 600 {path}` ends that.", err=True)
     return text

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from wireproto.chat.client import ChatSession
-from wireproto.chat.commands import PASSWORD_ON_LINE, Create, LogIn, Misunderstood, Quit, parse
+from wireproto.chat.commands import PASSWORD_ON_LINE, ChangePassword, Create, LogIn, Misunderstood, Quit, parse
 from wireproto.chat.display import Kind, Line, rows
 
 __all__ = ["Piped"]
@@ -31,12 +31,20 @@ class Piped:
         source: descriptor of the input: a pipe, a file, or a terminal whose output is piped away.
         out: where lines are printed; made to escape what its encoding lacks.
         password: gives the password for a name when the line has none; None when there is none to be had.
+        new_password: gives the one that /password changes to, likewise.
     """
 
-    def __init__(self, source: int, out: TextIO, password: Callable[[str], str | None]) -> None:
+    def __init__(
+        self,
+        source: int,
+        out: TextIO,
+        password: Callable[[str], str | None],
+        new_password: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._source = source
         self._out = out
         self._password = password
+        self._new_password = new_password
         self._typed = os.isatty(source)
         self._broken: OSError | None = None
         self._wake_out, self._wake = os.pipe()
@@ -83,6 +91,8 @@ class Piped:
                 command = parse(raw.removesuffix(b"\r").decode("utf-8"))
                 if isinstance(command, LogIn | Create):
                     command = dataclasses.replace(command, password=self._password_for(command))
+                elif isinstance(command, ChangePassword) and session.user:
+                    command = self._passwords_for(session.user)
             except UnicodeDecodeError:
                 self.show(Line(Kind.PROBLEM, f"Line {number} is not UTF-8; nothing was done.", reason="NOT_UTF8"))
                 continue
@@ -109,6 +119,15 @@ class Piped:
                 f"The password is missing: write {option}|{command.name}|PASSWORD, or start with --password-file FILE."
             )
         return password
+
+    def _passwords_for(self, user: str) -> ChangePassword:
+        password = self._password(user)
+        new = self._new_password() if password is not None else None
+        if password is None or new is None:
+            raise Misunderstood(
+                "The passwords are missing: start with --password-file FILE and --new-password-file FILE."
+            )
+        return ChangePassword(password, new)
 
     def _lines(self, idle: Callable[[], None]) -> Iterator[bytes]:
         """The input's lines as they come; ends early when `stop` is called. ``idle`` is called while nothing comes."""

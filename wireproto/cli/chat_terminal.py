@@ -22,12 +22,24 @@ from prompt_toolkit.layout.processors import Processor, Transformation, Transfor
 from prompt_toolkit.output import Output
 from prompt_toolkit.patch_stdout import patch_stdout
 from prompt_toolkit.renderer import print_formatted_text
+from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import get_cwidth
 
 from wireproto.chat.client import ChatSession
-from wireproto.chat.commands import PASSWORD_ON_LINE, Command, Create, LogIn, Misunderstood, Quit, hides_password, parse
+from wireproto.chat.commands import (
+    PASSWORD_ON_LINE,
+    ChangePassword,
+    Command,
+    Create,
+    LogIn,
+    Misunderstood,
+    Quit,
+    hides_password,
+    parse,
+)
 from wireproto.chat.display import Kind, Line, Row, rows, visible
+from wireproto.cli.chat_completion import ChatCompleter
 
 __all__ = ["Terminal"]
 
@@ -39,12 +51,19 @@ SETTLE = 1.0
 CLOSE = 5.0
 """Seconds that leaving waits for the connection to end."""
 
+LEAVE = 5.0
+"""Seconds that leaving gives a lost connection to come back, if there are lines to be carried out."""
+
+MENU = 5
+"""Rows that the completions take at the most."""
+
 IDLE = 5.0
 """Seconds between two looks at whether the server is there."""
 
 STYLE = Style.from_dict(
     {
         "message": "bold ansicyan",
+        "history": "ansicyan",
         "server": "bold ansigreen",
         "notice": "ansiyellow",
         "problem": "bold ansired",
@@ -90,11 +109,21 @@ class Terminal:
 
     Args:
         password: gives the password for a name without asking, or None.
+        new_password: gives the one that /password changes to, likewise.
     """
 
-    def __init__(self, password: Callable[[str], str | None]) -> None:
+    def __init__(
+        self, password: Callable[[str], str | None], new_password: Callable[[], str | None] = lambda: None
+    ) -> None:
         self._password = password
-        self._prompt: PromptSession[str] = PromptSession(history=_History(), style=STYLE)
+        self._new_password = new_password
+        self._prompt: PromptSession[str] = PromptSession(
+            history=_History(),
+            style=STYLE,
+            complete_while_typing=False,  # each key would ask the server
+            complete_style=CompleteStyle.COLUMN,
+            reserve_space_for_menu=MENU,
+        )
         self._secret: PromptSession[str] = PromptSession(
             history=DummyHistory(), input_processors=[_Unseen()], style=STYLE
         )
@@ -150,6 +179,7 @@ class Terminal:
 
     async def _main(self, session: ChatSession, greeting: str, user: str) -> int:
         self._loop = asyncio.get_running_loop()
+        self._prompt.completer = ChatCompleter(session.suggest)
         for number in (signal.SIGTERM, signal.SIGHUP):  # unhandled they would leave the terminal raw
             self._loop.add_signal_handler(number, self._signalled, number)
         commands: asyncio.Queue[Command] = asyncio.Queue()
@@ -162,6 +192,7 @@ class Terminal:
                     await self._take(LogIn(user), session, commands)
                 await self._converse(session, commands)
         if not session.gone:
+            session.hurry(LEAVE)
             await commands.join()
             await _in_thread(session.settle, SETTLE)
             await _in_thread(session.close, CLOSE)
@@ -198,7 +229,15 @@ class Terminal:
 
     async def _take(self, command: Command, session: ChatSession, commands: "asyncio.Queue[Command]") -> None:
         """Queue one command, after its password was asked for."""
-        if isinstance(command, LogIn | Create):
+        if isinstance(command, ChangePassword):
+            await commands.join()
+            if session.user and session.version >= 2:  # else the answer is a refusal, whatever was typed
+                changed = await self._passwords_for(session.user)
+                if changed is None:
+                    self._print(Line(Kind.NOTICE, "Nothing was done."))
+                    return
+                command = changed
+        elif isinstance(command, LogIn | Create):
             if command.password is not None:
                 self._print(Line(Kind.PROBLEM, PASSWORD_ON_LINE))
                 return
@@ -216,18 +255,32 @@ class Terminal:
         if (known := self._password(command.name)) is not None:
             return known
         name = visible(command.name)
+        if isinstance(command, LogIn):
+            return await self._ask_password(f"Password for {name}: ")
+        return await self._choose_password(f"Choose a password for {name}: ")
+
+    async def _passwords_for(self, user: str) -> ChangePassword | None:
+        """The password there is and the one to be, or None when the person thought better."""
+        password = self._password(user) or await self._ask_password("Your password: ")
+        if password is None:
+            return None
+        new = self._new_password() or await self._choose_password("Choose a new password: ")
+        return None if new is None else ChangePassword(password, new)
+
+    async def _choose_password(self, message: str) -> str | None:
+        password = await self._ask_password(message)
+        if password is None:
+            return None
+        again = await self._ask_password("Type it again: ")
+        if again is not None and again != password:
+            self._print(Line(Kind.PROBLEM, "The two passwords differ."))
+        return password if again == password else None
+
+    async def _ask_password(self, message: str) -> str | None:
         try:
-            if isinstance(command, LogIn):
-                return await self._ask(self._secret, f"Password for {name}: ") or None
-            password = await self._ask(self._secret, f"Choose a password for {name}: ")
-            if not password:
-                return None
-            if await self._ask(self._secret, "Type it again: ") == password:
-                return password
+            return await self._ask(self._secret, message) or None
         except (EOFError, KeyboardInterrupt):
             return None
-        self._print(Line(Kind.PROBLEM, "The two passwords differ."))
-        return None
 
     async def _ask(self, prompt: "PromptSession[str]", message: AnyFormattedText) -> str:
         if self._over:

@@ -18,11 +18,13 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("wireproto.cli.chat", "Talk to other people on a chat server."),
     "call": ("wireproto.cli.call", "Call one method of a server and print the answer as JSON."),
     "ops": ("wireproto.cli.ops", "Print a service's opcode table."),
+    "db": ("wireproto.cli.db", "Upgrade, check or back up the chat's database."),
     "proto": ("wireproto.cli.proto", "Print a service as a .proto file."),
 }
 
 # What a command needs beyond the extra `cli`, by the name of the missing module.
 _EXTRAS = {
+    "alembic": "chat",
     "argon2": "chat",
     "google": "grpc",
     "grpc": "grpc",
