@@ -506,11 +506,10 @@ class Session:
             for call in list((self._calls or {}).values()):
                 if call.stream is not None:
                     call.stream.wake_locked()
-        if self._linger_until is not None:
-            if not transport.pending:
-                transport.shut_down_writing()
-        elif transport.ended or self._draining:
+        if transport.ended or (self._draining and self._linger_until is None):
             self._settle_down_locked()
+        elif self._linger_until is not None and not transport.pending:
+            transport.shut_down_writing()
 
     # ------------------------------------------------------------------ time, and the end
 
