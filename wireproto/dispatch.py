@@ -261,7 +261,7 @@ class Entry:
                     "the deadline passed before the call was started",
                     retry=Retry.NOT_PROCESSED,
                 )
-            if self._requires is not None or context.metadata.authorization:
+            if self._requires is not None or context.identity is not None or context.metadata.authorization:
                 self._judge(context)
             if len(payload) > self.max_request:
                 return CallError(

@@ -38,7 +38,7 @@ from tests.server.service import (
 from wireproto.control import CHECK, CONTROL, DESCRIBE, CheckRequest, DescribeRequest, Health
 from wireproto.control import ECHO as ECHO_BYTES
 from wireproto.control import EchoRequest as EchoBytesRequest
-from wireproto.dispatch import Context, Handlers
+from wireproto.dispatch import Context, Handlers, Identity
 from wireproto.errors import DeclarationError
 from wireproto.events import ErrorReceived, PongReceived, ResponseReceived
 from wireproto.limits import Limits
@@ -317,6 +317,28 @@ def test_what_is_no_handler_of_a_method_is_refused() -> None:
     with pytest.raises(DeclarationError, match="handlers are of a Service, not of <"):
         Handlers(ECHO)  # type: ignore[arg-type]
     assert handlers.handler(ECHO) is None
+
+
+def test_a_handler_that_needs_nobody_does_not_see_a_revoked_identity(connect: Callable[..., Peer]) -> None:
+    """A revoked identity counts as none for methods without ``requires``, too."""
+    seen: list[Identity | None] = []
+    identity = Identity("alice")
+    handlers = Handlers(SERVICE)
+
+    @handlers.register(ECHO)
+    def echo(request: EchoRequest, context: Context) -> EchoResponse:
+        seen.append(context.identity)
+        if request.text == "in":
+            context.sign_in(identity)
+        return EchoResponse(text="")
+
+    with Server(handlers, codecs=["msgpack"]) as server:
+        peer = connect(server)
+        peer.call(ECHO, EchoRequest(text="in"))
+        peer.call(ECHO, EchoRequest())
+        identity.revoke()
+        peer.call(ECHO, EchoRequest())
+    assert seen == [None, identity, None]
 
 
 def test_a_method_without_handler_is_unimplemented(
