@@ -1,5 +1,6 @@
 """Connections over real sockets: refusals, deadlines, half-closes, limits, churn, shutdown."""
 
+import errno
 import logging
 import os
 import re
@@ -35,6 +36,7 @@ from wireproto.frame import Kind
 from wireproto.limits import Limits
 from wireproto.metadata import Metadata
 from wireproto.server import Server
+from wireproto.server.poller import Poller
 from wireproto.status import Retry, Status
 
 
@@ -461,3 +463,72 @@ def test_a_stream_beside_many_calls(peer: Peer) -> None:
         event = peer.event()
         if isinstance(event, ResponseReceived):
             ids.discard(event.call_id)
+
+
+def test_the_connection_limit_holds_against_a_burst(
+    serve: Callable[..., Server], connect: Callable[..., Peer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Connections that wait together are not accepted beyond the limit in one turn."""
+    server = serve(limits=Limits(max_connections=3), workers=2)
+    with server._counts_lock:
+        server._listen_locked(False)
+    waiting = [connect(server, hello=False) for _ in range(12)]
+    with server._counts_lock:
+        server._listen_locked(True)
+    until(lambda: len(server.sessions) >= 3, "the first are accepted")
+    peer = waiting[0]
+    peer.connection.send_hello(peer.hello())
+    peer.event()
+    assert peer.call(ECHO, EchoRequest(text="in")).text == "in"
+    assert len(server.sessions) == 3
+
+
+class _FullPoller(Poller):
+    """A poller that has no memory left for one descriptor."""
+
+    __slots__ = ("full",)
+    full: bool
+
+    def add(self, fd: int, mask: int) -> None:
+        if self.full:
+            self.full = False
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().add(fd, mask)
+
+
+def test_a_connection_that_cannot_be_watched_leaves_nothing(
+    server: Server, connect: Callable[..., Peer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """When epoll takes no more, the new connection is closed and forgotten, and the next one is served."""
+    poller = _FullPoller.__new__(_FullPoller)
+    for name in Poller.__slots__:
+        setattr(poller, name, getattr(server.poller, name))
+    poller.full = True
+    server.poller = poller
+    refused = connect(server, hello=False)
+    assert refused.socket.recv(1) == b""
+    assert not server.sessions
+    assert connect(server).call(ECHO, EchoRequest(text="next")).text == "next"
+    assert server._connections == 1
+    until(lambda: "could not be opened" in caplog.text, "the log says so")
+
+
+def test_out_of_descriptors_without_a_reserve(
+    server: Server, connect: Callable[..., Peer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """When even the reserve is lost the server rests all the same, and closes cleanly."""
+    peer = connect(server)
+    os.close(server._reserve)
+    server._reserve = -1
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    waiting = socket.socket()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
+    try:
+        waiting.connect(server.address)
+        until(lambda: "cannot accept" in caplog.text, "the log says so")
+        assert peer.call(ECHO, EchoRequest(text="still")).text == "still"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        waiting.close()
+    assert connect(server).call(ECHO, EchoRequest(text="again")).text == "again"
+    assert "please report" not in caplog.text

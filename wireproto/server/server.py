@@ -180,7 +180,7 @@ class Server:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
         self._listener = listener
         self._address = Address(*listener.getsockname()[:2])
-        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._reserve = _spare_descriptor()
         with self._counts_lock:
             self._listen_locked(True)
         self.pool.start()
@@ -208,14 +208,16 @@ class Server:
         Returns:
             The names of threads that are still inside a handler; they are daemons and do not keep the process alive.
         """
-        if self._shutting_down or self._listener is None:
-            if self._listener is not None:
-                self._stopped.wait(timeout)
+        with self._counts_lock:
+            first = not self._shutting_down
+            self._shutting_down = self._listener is not None
+            self._listen_locked(False)
+        if self._listener is None:
+            return []
+        if not first:
+            self._stopped.wait(timeout)
             return []
         deadline = time.monotonic() + timeout
-        self._shutting_down = True
-        with self._counts_lock:
-            self._listen_locked(False)
         self._listener.close()
         for session in list(self.sessions.values()):
             session.drain()
@@ -225,7 +227,8 @@ class Server:
             session.close("it did not finish before the server's shutdown")
         # A second more for handlers to notice: their answers have nowhere to go, so it is only for a clean end.
         survivors = self.pool.stop(max(deadline, time.monotonic()) + 1.0)
-        os.close(self._reserve)
+        if self._reserve >= 0:
+            os.close(self._reserve)
         if not survivors:
             self.poller.close()
         self._stopped.set()
@@ -239,7 +242,13 @@ class Server:
         for fd, mask in events:
             session = sessions.get(fd)
             if session is not None:
-                session.on_event(worker, mask)
+                try:
+                    session.on_event(worker, mask)
+                except Exception:
+                    # Level-triggered, it would be repeated for ever.
+                    worker.running = None
+                    log.exception("a session failed outside a handler and is closed; please report this")
+                    session.close("the server failed")
                 if pool.leader is not worker:
                     return  # level-triggered: the next leader is told of the rest again
             elif self._listener is not None and fd == self._listener.fileno():
@@ -252,6 +261,8 @@ class Server:
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS):
+            if not self._listening:
+                return  # the last one was the last that may be
             try:
                 sock, address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -276,7 +287,6 @@ class Server:
                     self._leave_locked(host)
                 sock.close()
                 self.note(host, "accept", f"a connection could not be opened: {error}")
-        return
 
     def _admit(self, host: str) -> bool:
         with self._counts_lock:
@@ -294,7 +304,12 @@ class Server:
         self._per_address[host] -= 1
         if not self._per_address[host]:
             del self._per_address[host]
-        if self._accept_again is None and not self._shutting_down:
+        self._resume_locked()
+
+    def _resume_locked(self) -> None:
+        """Accept again, unless something is still against it."""
+        full = self._connections >= self.limits.max_connections
+        if self._accept_again is None and not self._shutting_down and not full:
             self._listen_locked(True)
 
     def _listen_locked(self, on: bool) -> None:
@@ -312,13 +327,11 @@ class Server:
         Without the rest the listener stays readable and the leader spins.
         """
         self.note("", "exhausted", f"cannot accept: {error.strerror}; raise the limit of open files")
-        os.close(self._reserve)
-        with contextlib.suppress(OSError):
-            listener.accept()[0].close()
-        try:
-            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self._reserve = -1
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            with contextlib.suppress(OSError):
+                listener.accept()[0].close()
+            self._reserve = _spare_descriptor()
         with self._counts_lock:
             self._listen_locked(False)
             self._accept_again = time.monotonic() + BACK_OFF
@@ -331,10 +344,8 @@ class Server:
             with self._counts_lock:
                 self._accept_again = None
                 if self._reserve < 0:
-                    with contextlib.suppress(OSError):
-                        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-                if not self._shutting_down:
-                    self._listen_locked(True)
+                    self._reserve = _spare_descriptor()
+                self._resume_locked()
         sessions = list(self.sessions.values())
         handshaking = []
         for session in sessions:
@@ -388,6 +399,14 @@ class Server:
         more = f" (and {unsaid} more like it)" if unsaid else ""
         # ascii: a peer's bytes may be quoted, and a log line must stay one line.
         log.warning("%s: %s%s", host or "server", ascii(text[:256])[1:-1], more)
+
+
+def _spare_descriptor() -> int:
+    """One to give up when there are no others; -1 when there are none now."""
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
 
 
 def _is_loopback(host: str) -> bool:
