@@ -2,6 +2,7 @@
 
 import os
 import select
+import threading
 
 __all__ = ["CLOSED", "READ", "WRITE", "Poller"]
 
@@ -17,11 +18,12 @@ class Poller:
     re-armed, and no event is ever owned. Every method may be called from any thread.
     """
 
-    __slots__ = ("_epoll", "_eventfd")
+    __slots__ = ("_epoll", "_eventfd", "_lock")
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._lock = threading.Lock()
         self._epoll.register(self._eventfd, READ)
 
     def poll(self, timeout: float) -> list[tuple[int, int]]:
@@ -37,8 +39,10 @@ class Poller:
         return events
 
     def wake(self) -> None:
-        """End the wait that is under way, or else the next one."""
-        os.eventfd_write(self._eventfd, 1)
+        """End the wait that is under way, or else the next one. After ``close`` it does nothing."""
+        with self._lock:  # a wake that comes late must not write into whatever has the number then
+            if self._eventfd >= 0:
+                os.eventfd_write(self._eventfd, 1)
 
     def add(self, fd: int, mask: int) -> None:
         self._epoll.register(fd, mask)
@@ -50,6 +54,9 @@ class Poller:
         self._epoll.unregister(fd)
 
     def close(self) -> None:
-        """Give the descriptors back. Only once no thread polls any more."""
-        self._epoll.close()
-        os.close(self._eventfd)
+        """Give the descriptors back. Only once no thread polls any more. Idempotent."""
+        with self._lock:
+            if self._eventfd >= 0:
+                self._epoll.close()
+                os.close(self._eventfd)
+                self._eventfd = -1

@@ -57,8 +57,9 @@ class Worker(threading.Thread):
     """A thread of the pool.
 
     Attributes:
-        running: the session whose handler the worker runs as the leader; None otherwise.
-        beat: counts the handlers it began as the leader, so that the watchdog can tell one from the next.
+        running: what the worker runs as the leader and may block in: the session whose handler it is, or a posted
+            action; None otherwise.
+        beat: counts those, so that the watchdog can tell one from the next.
     """
 
     def __init__(self, pool: "Pool", number: int) -> None:
@@ -83,7 +84,7 @@ class Pool:
         poller: what the leader waits on.
         on_events: called by the leader with (worker, events).
         on_tick: called by the watchdog thread every ``tick`` seconds.
-        on_stuck: called by the watchdog with the session in whose handler a deposed leader is stuck.
+        on_stuck: called by the watchdog with what a deposed leader is ``running``.
     """
 
     def __init__(
@@ -106,10 +107,11 @@ class Pool:
         self._queue: deque[Job] = deque()
         self._queue_limit = queue_limit
         self._pulling = 0
-        self._pull_limit = max(1, size // 2)
         self._pulls: deque[Job] = deque()
         self._parked: list[Worker] = []  # last in, first out: the worker whose caches are warm
         self._reserve = 1 if size >= 4 else 0
+        # Half the pool, but one follower for blocking calls where there is more than one.
+        self._pull_limit = max(1, min(size // 2, size - 2 - self._reserve))
         self._posted: deque[Callable[[Worker], None]] = deque()
         self._sleeping = False
         self._stopping = False
@@ -195,20 +197,21 @@ class Pool:
         # Nobody leads any more: what was posted last, closing sources above all, is run here.
         spare = Worker(self, len(self._workers))
         while self._posted:
-            self._posted.popleft()(spare)
+            self._run_posted(spare)
         return [thread.name for thread in threads if thread.is_alive()]
 
     # ------------------------------------------------------------------ the workers' own
 
     def work(self, me: Worker) -> None:
-        """The life of a worker: drain the run queue, else lead if nobody does, else follow."""
+        """The life of a worker: refill the reserve, else drain the run queue, else lead if nobody does, else follow."""
         while True:
             lead = False
             with self._lock:
                 job = me.job
                 me.job = None
                 if job is None and self.leader is not me:
-                    if self._queue:
+                    # The reserve goes first: a queue that is never empty must not keep the leader from being deposed.
+                    if self._queue and (len(self._parked) >= self._reserve or self._stopping):
                         job = self._queue.popleft()
                     elif self._stopping:
                         return
@@ -220,7 +223,7 @@ class Pool:
             if job is not None:
                 try:
                     job.run_blocking()
-                except Exception:
+                except BaseException:  # SystemExit too: a worker that left would be missed for ever
                     log.exception("a job failed outside its handler; please report this")
             elif lead:
                 self._lead(me)
@@ -236,25 +239,41 @@ class Pool:
                     if self.leader is me:
                         self.leader = None
                 return
+            # As many as there are now: what they post in turn waits for the descriptors that are ready.
+            for _ in range(len(posted)):
+                self._run_posted(me)
+                if self.leader is not me:
+                    return
             try:
-                # As many as there are now: what they post in turn waits for the descriptors that are ready.
-                for _ in range(len(posted)):
-                    posted.popleft()(me)
-                    if self.leader is not me:
-                        return
                 self._sleeping = True
                 events = poller.poll(0 if posted or self._stopping else -1)
                 self._sleeping = False
+                if self.leader is not me:
+                    # Deposed on the way here, by a watchdog that looked a moment earlier. Level-triggered, the events
+                    # are reported again; a wake is not, and may have been the new leader's.
+                    poller.wake()
+                    return
                 if not self._watching:
                     self._watching = True
                     if self._watch_gate.locked():
                         self._watch_gate.release()
                 if events:
                     self._on_events(me, events)
-            except IndexError:
-                continue  # a deposed leader took the last posted action
-            except Exception:
+            except BaseException:  # SystemExit too: without a leader nothing goes on
                 log.exception("the leader failed outside a handler; please report this")
+
+    def _run_posted(self, me: Worker) -> None:
+        try:
+            action = self._posted.popleft()
+        except IndexError:
+            return  # a deposed leader took the last one
+        me.beat += 1
+        me.running = action
+        try:
+            action(me)
+        except BaseException:  # it may be a callback of the user's, and the leader must lead on
+            log.exception("a posted action failed; please report this")
+        me.running = None
 
     def _watch(self) -> None:
         """Depose a leader that is stuck in one handler, and tick."""
@@ -270,14 +289,14 @@ class Pool:
                 self._watch_gate.acquire(timeout=STUCK)
             try:
                 leader = self.leader
-                if leader is None or (session := leader.running) is None:
+                if leader is None or (running := leader.running) is None:
                     idle += 1
                     last = (None, 0)
                 else:
                     idle = 0
                     now = (leader, leader.beat)
-                    if now == last and self._depose(leader):
-                        self._on_stuck(session)
+                    if now == last and self._depose(*now):
+                        self._on_stuck(running)
                     last = now
                 if time.monotonic() >= next_tick:
                     self._on_tick()
@@ -285,9 +304,9 @@ class Pool:
             except Exception:
                 log.exception("the watchdog failed and goes on; please report this")
 
-    def _depose(self, leader: Worker) -> bool:
+    def _depose(self, leader: Worker, beat: int) -> bool:
         with self._lock:
-            if self.leader is not leader or not self._parked:
+            if self.leader is not leader or not self._parked or leader.beat != beat or leader.running is None:
                 return False
             self.leader = self._parked.pop()
             self.leader.gate.release()

@@ -292,6 +292,8 @@ class Session:
             self.run_call(call, batch)
             worker.running = None
             if pool.leader is not worker:
+                if batch:
+                    self.take_over()  # the watchdog may have seen another session here
                 break
             if batch and self.connection.bytes_pending > high and self._is_full():
                 return
@@ -474,7 +476,7 @@ class Session:
         return self.connection.bytes_pending + self.transport.pending
 
     def take_over(self) -> None:
-        """The leader is stuck in one of this session's handlers: the new one sends what was answered and runs the
+        """The leader was deposed in one of this session's handlers: the new one sends what was answered and runs the
         rest.
         """
         self.pool.post(self._continue)

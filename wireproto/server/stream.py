@@ -96,10 +96,7 @@ class Stream:
             pool.submit_pull(self)
 
     def _pump_leading(self, worker: Worker) -> None:
-        worker.beat += 1
-        worker.running = self._session
         self._pump()
-        worker.running = None
 
     def _pump(self) -> None:
         with self._session.lock:

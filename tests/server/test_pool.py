@@ -1,0 +1,191 @@
+"""The workers: who leads, who is deposed, and what never gets lost or stops them."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.server.peer import Peer, until
+from tests.server.service import (
+    BLOCK,
+    COUNT,
+    ECHO,
+    SERVICE,
+    STALL,
+    BlockRequest,
+    BlockResponse,
+    CountRequest,
+    CountResponse,
+    EchoRequest,
+    Stage,
+    StallRequest,
+)
+from wireproto.dispatch import Context, Handlers
+from wireproto.events import ResponseReceived
+from wireproto.metadata import Metadata
+from wireproto.server import Server
+from wireproto.server.poller import Poller
+from wireproto.server.pool import Pool, Worker
+from wireproto.server.session import Session
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    poller = Poller()
+    made = Pool(
+        size=4,
+        queue_limit=10,
+        poller=poller,
+        on_events=lambda worker, events: None,
+        on_tick=lambda: None,
+        on_stuck=lambda session: None,
+    )
+    made.start()
+    yield made
+    assert made.stop(threading.TIMEOUT_MAX) == []
+    poller.close()
+
+
+def runs(pool: Pool) -> Worker:
+    """Post an action and wait for it: the worker that led."""
+    done = threading.Event()
+    led: list[Worker] = []
+
+    def action(worker: Worker) -> None:
+        led.append(worker)
+        done.set()
+
+    pool.post(action)
+    assert done.wait(10)
+    return led[0]
+
+
+def test_a_leader_deposed_in_its_poll_takes_no_wake_with_it(pool: Pool) -> None:
+    """A watchdog that looked a moment too early leaves two threads in the poll; what is posted is run all the same."""
+    for _ in range(50):
+        leader = runs(pool)
+        until(lambda: pool._sleeping, "the leader polls")
+        leader.running = object()  # what the watchdog saw before the handler returned
+        until(lambda leader=leader: pool.leader is not leader, "the leader is deposed")  # type: ignore[misc]
+        leader.running = None
+        for _ in range(5):
+            runs(pool)
+
+
+@pytest.mark.parametrize("error", [ValueError("posted"), IndexError("posted"), SystemExit("posted")])
+def test_an_action_that_raises_is_logged_and_stops_nobody(
+    error: BaseException, pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a posted action raises, the leader leads on and the log says so."""
+
+    def action(worker: Worker) -> None:
+        raise error
+
+    pool.post(action)
+    runs(pool)
+    assert any(record.exc_info and record.exc_info[1] is error for record in caplog.records)
+
+
+def test_a_job_that_raises_is_logged_and_stops_nobody(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker survives a job that asks the thread to exit."""
+
+    class Leave:
+        def run_blocking(self) -> None:
+            raise SystemExit
+
+    before = threading.active_count()
+    for _ in range(4):
+        assert pool.submit(Leave())
+    until(lambda: caplog.text.count("a job failed") == 4, "all have run")
+    assert threading.active_count() == before
+
+
+def test_a_wake_after_the_end_writes_nowhere() -> None:
+    """A wake that comes after the poller was closed does not reach a descriptor that took its number."""
+    poller = Poller()
+    poller.close()
+    ours = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)]
+    poller.wake()
+    poller.close()
+    for fd in ours:
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(fd)
+        os.close(fd)
+
+
+def test_somebody_can_depose_the_leader_though_the_queue_is_never_empty(
+    stage: Stage, serve: Callable[..., Server], connect: Callable[..., Peer]
+) -> None:
+    """The first worker that returns is kept back before queued calls are run, so that no stall stops the server."""
+    peer = connect(serve(workers=4))
+    for _ in range(20):
+        peer.call(STALL, StallRequest(name=""))
+        peer.call(ECHO, EchoRequest())
+    for name in ("a", "b"):
+        peer.start(BLOCK, BlockRequest(name=name))
+        peer.flush()
+        assert stage.inside(name).wait(10)
+    peer.start(STALL, StallRequest(name="x"))
+    peer.flush()
+    assert stage.inside("x").wait(10)
+    peer.start(BLOCK, BlockRequest(name="c"))
+    assert peer.call(ECHO, EchoRequest(text="led")).text == "led"
+    stage.gate("a").set()
+    assert peer.decode(BLOCK, peer.expect(ResponseReceived).payload).name == "a"
+    peer.start(STALL, StallRequest(name="y"))
+    peer.flush()
+    assert stage.inside("y").wait(10)
+    assert peer.call(ECHO, EchoRequest(text="still")).text == "still"
+
+
+def test_blocking_iterators_leave_a_worker_in_the_smallest_pool_with_a_reserve(connect: Callable[..., Peer]) -> None:
+    """With four workers a blocking call is run beside streams that block."""
+    gate = threading.Event()
+    entered = threading.Event()
+    handlers = Handlers(SERVICE)
+
+    @handlers.register(COUNT)
+    def count(request: CountRequest, context: Context) -> Iterator[CountResponse]:
+        entered.set()
+        assert gate.wait(30)
+        yield CountResponse(n=1)
+
+    @handlers.register(BLOCK)
+    def block(request: BlockRequest, context: Context) -> BlockResponse:
+        return BlockResponse(name=request.name, cancelled=False)
+
+    with Server(handlers, codecs=["msgpack"], workers=4) as server:
+        peer = connect(server)
+        peer.socket.settimeout(5)
+        for _ in range(3):
+            peer.start(COUNT, CountRequest(upto=1), Metadata(credit=9))
+        peer.flush()
+        assert entered.wait(10)
+        try:
+            assert peer.call(BLOCK, BlockRequest(name="through")).name == "through"
+        finally:
+            gate.set()
+
+
+def test_a_session_that_breaks_is_closed_and_spoils_nothing(
+    server: Server, connect: Callable[..., Peer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exception in our own code ends the connection it happened on, once, instead of being repeated for ever."""
+    peer = connect(server)
+    session = next(iter(server.sessions.values()))
+    other = connect(server)
+
+    class Broken(Session):
+        __slots__ = ()
+
+        def on_event(self, worker: Worker, mask: int) -> None:
+            raise RuntimeError("ours")
+
+    session.__class__ = Broken
+    peer.socket.sendall(b"x")
+    until(lambda: session.transport.closed, "the session is closed")
+    assert other.call(ECHO, EchoRequest(text="on")).text == "on"
+    failures = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(failures) == 1
