@@ -202,7 +202,7 @@ def test_grpc_js(gateway: GrpcGateway) -> None:
     found = json.loads(done.stdout)
     assert found["created"] == {}
     assert found["sent"]["sequence"] == found["again"]["sequence"] == 1
-    assert found["sent"] == found["again"]
+    assert found["again"] == {**found["sent"], "duplicate": True}
     assert found["refused"]["code"] == Status.UNAUTHENTICATED
     assert found["refused"]["rich"] == 1
     assert found["received"] == "from JavaScript \u2615"
