@@ -44,7 +44,7 @@ from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.server import Server
 from wireproto.server.gateway import GrpcGateway
 from wireproto.status import Retry, Status
-from wireproto.testing.strategies import messages
+from wireproto.testing.generators import messages
 
 DOORS = ["pipe", "msgpack", "protobuf", "grpc"]
 PASSWORD = "correct horse 1"

@@ -5,18 +5,46 @@
     class TestCalculator(RoundTripSuite):
         service = CALCULATOR
 
-That is a whole test file: pytest makes a test of it for every method, codec and version. It takes the packages
-pytest and hypothesis.
+That is a whole test file: pytest makes a test of it for every method, codec and version.
+
+Each name is loaded when it is first used, so that the parts that need neither pytest nor hypothesis work without them.
 """
+
+import importlib
+from typing import TYPE_CHECKING
 
 from wireproto.errors import ConfigError
 
-try:
-    from wireproto.testing.strategies import messages, mutated, strategies, values, wrong_values
+if TYPE_CHECKING:
+    from wireproto.testing.generators import messages, mutated, strategies, values, wrong_values
     from wireproto.testing.suites import RoundTripSuite
-except ModuleNotFoundError as error:
-    if error.name not in ("hypothesis", "pytest"):
-        raise
-    raise ConfigError(f"{error.name} is not installed; run: pip install 'wireproto[testing]'") from error
 
 __all__ = ["RoundTripSuite", "messages", "mutated", "strategies", "values", "wrong_values"]
+
+# No module here may be called like one of the names: importing it would put it in that name's place.
+_LAZY = {
+    "RoundTripSuite": "wireproto.testing.suites",
+    "messages": "wireproto.testing.generators",
+    "mutated": "wireproto.testing.generators",
+    "strategies": "wireproto.testing.generators",
+    "values": "wireproto.testing.generators",
+    "wrong_values": "wireproto.testing.generators",
+}
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("hypothesis", "pytest"):
+            raise
+        raise ConfigError(f"{error.name} is not installed; run: pip install 'wireproto[testing]'") from error
+    globals()[name] = value  # the next look-up does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

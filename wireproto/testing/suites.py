@@ -14,7 +14,7 @@ from wireproto.codecs import Codec, Plan
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
 from wireproto.schema import Message, Service
-from wireproto.testing.strategies import messages, mutated, wrong_values
+from wireproto.testing.generators import messages, mutated, wrong_values
 
 if TYPE_CHECKING:
     import pytest
