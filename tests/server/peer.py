@@ -1,6 +1,5 @@
 """A hand-driven client for server tests: one socket and one sans-IO connection, so that a test can also misbehave."""
 
-import socket
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -13,6 +12,7 @@ from wireproto.limits import Limits
 from wireproto.metadata import Metadata, pack_metadata
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.server import Server
+from wireproto.testing.raw import RawPeer
 
 E = TypeVar("E")
 Operation = Method[Any, Any] | StreamMethod[Any, Any]
@@ -26,8 +26,9 @@ class Peer:
         self.codec = codecs.get(codec)
         self.limits = Limits()
         self.connection = Connection(Role.CLIENT, self.limits)
-        self.socket = socket.create_connection(server.address, timeout=20)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.raw = RawPeer.connect(server.address)
+        self.socket = self.raw.socket
+        self.socket.settimeout(20)
         if hello:
             self.connection.send_hello(self.hello())
             self.expect(WelcomeReceived)

@@ -6,7 +6,6 @@ import os
 import re
 import resource
 import socket
-import struct
 import threading
 from collections.abc import Callable
 
@@ -32,19 +31,13 @@ from tests.server.service import (
 from wireproto.connection import State
 from wireproto.errors import CallError, ConfigError, HandshakeError
 from wireproto.events import ConnectionEnded, ErrorReceived, GoAwayReceived, PingReceived, ResponseReceived
-from wireproto.frame import Kind
+from wireproto.frame import Frame, Kind
 from wireproto.limits import Limits
 from wireproto.metadata import Metadata
 from wireproto.server import Server
 from wireproto.server.poller import Poller
 from wireproto.status import Retry, Status
-
-
-def read_all(sock: socket.socket) -> bytes:
-    data = b""
-    while chunk := sock.recv(65536):
-        data += chunk
-    return data
+from wireproto.testing.raw import Ending, RawPeer, frame
 
 
 @pytest.mark.parametrize(
@@ -62,18 +55,20 @@ def test_strangers_are_told_what_this_port_speaks(
     first: bytes, text: bytes, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """First bytes that are no client's get an answer, a log line, and the end."""
-    with socket.create_connection(server.address, timeout=10) as sock:
-        sock.sendall(first)
-        assert text in read_all(sock)
+    with RawPeer.connect(server.address) as stranger:
+        stranger.send(first)
+        answer, ending = stranger.drain()
+        assert text in answer
+        assert ending is Ending.EOF
     until(lambda: "127.0.0.1" in caplog.text, "the log has a line")
 
 
 def test_log_lines_about_one_peer_are_sampled(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """Many strangers from one address make one line, and stay one line each whatever they sent."""
     for _ in range(20):
-        with socket.create_connection(server.address, timeout=10) as sock:
-            sock.sendall(b"x\n\x1b[31mRED\n")
-            read_all(sock)
+        with RawPeer.connect(server.address) as stranger:
+            stranger.send(b"x\n\x1b[31mRED\n")
+            stranger.drain()
     until(lambda: not server.sessions, "the strangers are gone")
     lines = [record.getMessage() for record in caplog.records if record.name == "wireproto.server"]
     assert len(lines) == 1
@@ -106,7 +101,7 @@ def test_refused_handshakes_list_what_is_supported(
 
 def test_a_bad_header_ends_the_connection_with_a_reason(peer: Peer) -> None:
     """After a header that breaks a rule the peer reads a final ERROR, also while it goes on sending."""
-    peer.socket.sendall(struct.pack(">IBBBBHHI", 12, 3, 1, 2, 1, 1, 0, 1) + b"\0" * 100_000)
+    peer.socket.sendall(frame(Kind.REQUEST, flags=1, codec=2, version=1, opcode=1, call_id=1) + b"\0" * 100_000)
     error = peer.ended().error
     assert isinstance(error, CallError)
     assert error.reason == "RESERVED_FLAGS"
@@ -114,7 +109,7 @@ def test_a_bad_header_ends_the_connection_with_a_reason(peer: Peer) -> None:
 
 def test_a_frame_too_large_is_refused_from_its_header(peer: Peer) -> None:
     """A length above the limit ends the connection before the body is sent."""
-    peer.socket.sendall(struct.pack(">I", 0x7FFF_FFFF))
+    peer.socket.sendall(b"\x7f\xff\xff\xff")
     error = peer.ended().error
     assert isinstance(error, CallError)
     assert error.reason == "FRAME_TOO_LARGE"
@@ -148,9 +143,8 @@ def test_a_reset_in_the_middle_of_a_frame_is_no_news(
 ) -> None:
     """RST mid-frame closes the session without a traceback; others go on."""
     peer, other = connect(server), connect(server)
-    peer.socket.sendall(struct.pack(">IBBBBHHI", 500, 3, 0, 2, 1, 1, 0, 1))
-    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    peer.socket.close()
+    peer.socket.sendall(frame(Kind.REQUEST, length=500, codec=2, version=1, opcode=1, call_id=1))
+    peer.raw.reset()
     until(lambda: len(server.sessions) == 1, "the session is closed")
     assert other.call(ECHO, EchoRequest(text="on")).text == "on"
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
@@ -159,14 +153,16 @@ def test_a_reset_in_the_middle_of_a_frame_is_no_news(
 def test_hello_has_a_deadline(serve: Callable[..., Server]) -> None:
     """A connection that sends no HELLO in time is told so and closed."""
     server = serve(limits=Limits(hello_timeout=0.05))
-    with socket.create_connection(server.address, timeout=10) as sock:
-        assert b"HELLO_TIMEOUT" in read_all(sock)
+    with RawPeer.connect(server.address) as peer:
+        answer, ending = peer.drain()
+        assert b"HELLO_TIMEOUT" in answer
+        assert ending is Ending.EOF
 
 
 def test_a_dripped_frame_has_a_deadline(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
     """A frame begun and not finished in time ends the connection, however often a byte comes."""
     peer = connect(serve(limits=Limits(frame_timeout=0.2, frame_rate=1_000_000)))
-    peer.socket.sendall(struct.pack(">IBBBBHHI", 500, 3, 0, 2, 1, 1, 0, 1))
+    peer.socket.sendall(frame(Kind.REQUEST, length=500, codec=2, version=1, opcode=1, call_id=1))
     stop = threading.Event()
 
     def drip() -> None:
@@ -326,9 +322,9 @@ def test_churn_loses_no_innocent_connection(count: int, server: Server) -> None:
                         peer.start(ECHO, EchoRequest(text="unread", size=1000))
                         peer.flush()
                         continue
-                    if n % 3 == 2:
-                        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     assert peer.call(ECHO, EchoRequest(text=f"{number}.{n}")).text == f"{number}.{n}"
+                    if n % 3 == 2:
+                        peer.raw.reset()
         except BaseException as error:
             failures.append(error)
             raise
@@ -363,12 +359,15 @@ def test_shutdown_finishes_what_is_in_flight(
     assert stage.feed("s").was_closed.wait(10)
     assert peer.connection.state is State.DRAINING
     # A request that crosses GOAWAY; the core would not let us send one now.
-    peer.socket.sendall(struct.pack(">IBBBBHHI", 12, 3, 0, 2, 1, ECHO.opcode, 0, blocked + 1))
-    data = b""
-    while b"SHUTTING_DOWN" not in data:
-        data += peer.socket.recv(4096)
+    peer.raw.send(frame(Kind.REQUEST, codec=2, version=1, opcode=ECHO.opcode, call_id=blocked + 1))
+    refused = peer.raw.receive()
+    assert isinstance(refused, Frame)
+    assert b"SHUTTING_DOWN" in refused.payload
     stage.gate("s").set()
-    assert read_all(peer.socket)[4] == Kind.RESPONSE
+    answer = peer.raw.receive()
+    assert isinstance(answer, Frame)
+    assert answer.kind == Kind.RESPONSE
+    assert peer.raw.receive() is Ending.EOF
     stopper.join(20)
     assert result == [[]]
 
