@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, overload
 
 from wireproto.codecs import Codec
-from wireproto.errors import CallError, DeclarationError, DecodeError, EncodeError
+from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError
 from wireproto.limits import Limits
 from wireproto.metadata import Metadata
 from wireproto.schema import Message, Method, Operation, Service, StreamMethod
@@ -31,6 +31,7 @@ __all__ = [
     "Outcome",
     "Subscription",
     "Table",
+    "each_service",
 ]
 
 log = logging.getLogger("wireproto.dispatch")
@@ -463,3 +464,23 @@ class Handlers:
             if opcode in self._handlers
         }
         return Table(self.service, version, entries)
+
+
+def each_service(given: Handlers | Iterable[Handlers]) -> list[Handlers]:
+    """What a door serves, as a list.
+
+    Raises:
+        ConfigError: it is something else, there is none, or a service is given twice.
+    """
+    every = list(given) if isinstance(given, Iterable) else [given]
+    if not every:
+        raise ConfigError("a server needs the handlers of at least one service")
+    seen: set[str] = set()
+    for handlers in every:
+        if not isinstance(handlers, Handlers):
+            raise ConfigError(f"a server serves Handlers, not {type(handlers).__name__}; write Handlers(service)")
+        name = handlers.service.full_name
+        if name in seen:
+            raise ConfigError(f"{name} is given twice; register all its handlers in one Handlers")
+        seen.add(name)
+    return every

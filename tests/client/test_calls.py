@@ -393,6 +393,8 @@ def test_kinds_of_methods_are_not_mixed_up() -> None:
                 wrong(method, echo())  # type: ignore[arg-type]
         with pytest.raises(TypeError, match=r"client\.call"):
             client.stream(ECHO, echo())  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"'Echo' is no Method; give the object"):
+            client.call("Echo", echo())  # type: ignore[arg-type]
 
 
 def test_an_error_answer_is_raised_as_it_came() -> None:

@@ -63,6 +63,14 @@ def test_strangers_are_told_what_this_port_speaks(
     until(lambda: "127.0.0.1" in caplog.text, "the log has a line")
 
 
+def test_an_http_client_is_told_where_to_go(server: Server) -> None:
+    """The server's hint is in the answer to whoever speaks HTTP to it."""
+    server.hint = "gRPC is spoken on 127.0.0.1:50051."
+    with socket.create_connection(server.address, timeout=10) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert b"gRPC is spoken on 127.0.0.1:50051." in read_all(sock)
+
+
 def test_log_lines_about_one_peer_are_sampled(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """Many strangers from one address make one line, and stay one line each whatever they sent."""
     for _ in range(20):
@@ -408,8 +416,6 @@ def test_settings_that_make_no_sense_are_refused(stage: Stage) -> None:
     """Too few workers, no port, no codec, unknown codecs, no handlers and doubled services are ConfigErrors."""
     with pytest.raises(ConfigError, match="port is 65536; give 0"):
         Server(stage.handlers, port=65536)
-    with pytest.raises(ConfigError, match=r"codecs is 'pipe'; give a list: \['pipe'\]"):
-        Server(stage.handlers, codecs="pipe")
     with pytest.raises(ConfigError, match=r"not Service; write Handlers\(service\)"):
         Server(stage.handlers.service)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="workers"):

@@ -507,6 +507,8 @@ def test_arguments_are_checked(stage: Stage) -> None:
         GrpcGateway([])
     with pytest.raises(ConfigError, match="given twice"):
         GrpcGateway([stage.handlers, stage.handlers])
+    with pytest.raises(ConfigError, match=r"not Service; write Handlers\(service\)"):
+        GrpcGateway(stage.handlers.service)  # type: ignore[arg-type]
     gateway = GrpcGateway(stage.handlers)
     with pytest.raises(ConfigError, match="no address yet"):
         _ = gateway.address

@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -45,6 +46,57 @@ def pool() -> Iterator[Pool]:
     made.start()
     yield made
     assert made.stop(threading.TIMEOUT_MAX) == []
+    poller.close()
+
+
+def test_a_deposed_leader_on_its_way_to_poll_is_woken_by_the_stop() -> None:
+    """The wake that ends the pool is there for a second waiter, too, however late it comes."""
+
+    class Held(Poller):
+        """Holds the first thread that polls until it is let go."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first: list[threading.Thread] = []
+            self.there = threading.Event()
+            self.go = threading.Event()
+
+        def poll(self, timeout: float) -> list[tuple[int, int]]:
+            if not self.first:
+                self.first.append(threading.current_thread())
+                self.there.set()
+                assert self.go.wait(30)
+            return super().poll(timeout)
+
+    poller = Held()
+    pool = Pool(
+        size=4,
+        queue_limit=10,
+        poller=poller,
+        on_events=lambda worker, events: None,
+        on_tick=lambda: None,
+        on_stuck=lambda session: None,
+    )
+    pool.start()
+    assert poller.there.wait(10)
+    leader = pool.leader
+    assert leader is poller.first[0]
+    leader.running = pool  # as if the watchdog had looked a moment before the handler returned
+    until(lambda: pool.leader is not leader, "the watchdog deposes the leader")
+    leader.running = None
+    others = [worker for worker in threading.enumerate() if isinstance(worker, Worker) and worker.pool is pool]
+    others.remove(leader)
+    late: list[str] = []
+    stopping = threading.Thread(target=lambda: late.extend(pool.stop(time.monotonic() + 30)))
+    stopping.start()
+    for worker in others:
+        worker.join(10)
+        assert not worker.is_alive()
+    poller.go.set()
+    stopping.join(10)
+    poller.wake()  # only the one that was forgotten still needs it
+    assert not stopping.is_alive()
+    assert late == []
     poller.close()
 
 

@@ -182,6 +182,7 @@ def _start(server: Server, gateway: "GrpcGateway | None", asked: bool) -> "GrpcG
             return None
         server.shutdown(0.0)
         raise Failure(f"{error}\n--grpc-port chooses it, --no-grpc serves without gRPC.") from error
+    server.hint = f"gRPC is spoken on {gateway.address}."
     return gateway
 
 

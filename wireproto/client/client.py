@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 from wireproto import __version__, codecs
 from wireproto.address import Address
 from wireproto.client.backoff import Backoff
-from wireproto.client.binding import Binding
+from wireproto.client.binding import Binding, not_of_kind
 from wireproto.client.calls import Call, FutureCall, StreamCall, milliseconds_until, timed_out
 from wireproto.client.line import Line, repeatable
 from wireproto.client.link import Link
@@ -232,8 +232,8 @@ class Client:
         Raises:
             CallError, EncodeError, DecodeError, LocalProtocolError: see ``Client``.
         """
-        if method.is_stream:
-            raise TypeError(f"{method.name} is a stream method; use client.stream")
+        if type(method) is not Method:
+            raise not_of_kind(method, Method)
         plain = timeout is None and metadata is None and method.timeout is None
         deadline = None if plain else _deadline(method, timeout, metadata)
         repeated = 0
@@ -273,8 +273,8 @@ class Client:
         Raises:
             CallError, EncodeError, LocalProtocolError: see ``Client``.
         """
-        if method.is_stream:
-            raise TypeError(f"{method.name} is a stream method; use client.stream")
+        if type(method) is not Method:
+            raise not_of_kind(method, Method)
         deadline = _deadline(method, timeout, metadata)
         repeated = 0
         while True:
@@ -314,8 +314,8 @@ class Client:
         Raises:
             CallError, EncodeError, DecodeError, LocalProtocolError: see ``Client``; by the iterator.
         """
-        if method.is_stream:
-            raise TypeError(f"{method.name} is a stream method; use client.stream")
+        if type(method) is not Method:
+            raise not_of_kind(method, Method)
         seconds = _timeout(method, timeout, metadata)
 
         def block() -> bytes:
@@ -351,8 +351,8 @@ class Client:
             CallError, EncodeError, LocalProtocolError: see ``Client``. Errors of the stream itself are raised by the
                 iterator.
         """
-        if not method.is_stream:
-            raise TypeError(f"{method.name} is no stream method; use client.call")
+        if type(method) is not StreamMethod:
+            raise not_of_kind(method, StreamMethod)
         if not 1 <= credit <= _U32_MAX or batch < 1:
             raise ValueError(f"credit is {credit} and batch {batch}; give 1 to {_U32_MAX}, and at least 1")
         deadline = _deadline(method, timeout, metadata)

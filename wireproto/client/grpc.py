@@ -13,7 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from wireproto import __version__, codecs
 from wireproto.address import Address
-from wireproto.client.binding import Binding, Dialect
+from wireproto.client.binding import Binding, Dialect, not_of_kind
 from wireproto.control import CHECK, CONTROL, DESCRIBE, CheckRequest, DescribeRequest
 from wireproto.errors import (
     CallError,
@@ -244,8 +244,8 @@ class GrpcClient:
         metadata: Metadata | Mapping[str, str] | None = None,
     ) -> Resp:
         """Call a method and wait for its response; see ``Client.call``."""
-        if method.is_stream:
-            raise TypeError(f"{method.name} is a stream method; use client.stream")
+        if type(method) is not Method:
+            raise not_of_kind(method, Method)
         binding = self._bind(method)
         payload = binding.encode(request)
         headers = self._metadata(method, metadata)
@@ -266,8 +266,8 @@ class GrpcClient:
         metadata: Metadata | Mapping[str, str] | None = None,
     ) -> "Future[Resp]":
         """Call a method and return at once; see ``Client.start``. ``cancel`` of the future tells the server."""
-        if method.is_stream:
-            raise TypeError(f"{method.name} is a stream method; use client.stream")
+        if type(method) is not Method:
+            raise not_of_kind(method, Method)
         binding = self._bind(method)
         payload = binding.encode(request)
         headers = self._metadata(method, metadata)
@@ -331,8 +331,8 @@ class GrpcClient:
             credit: what the source is told as its initial credit. How far the server sends ahead is up to HTTP/2.
             batch: means nothing here: no credit is returned, for a window of HTTP/2 acknowledges nothing.
         """
-        if not method.is_stream:
-            raise TypeError(f"{method.name} is no stream method; use client.call")
+        if type(method) is not StreamMethod:
+            raise not_of_kind(method, StreamMethod)
         if not 1 <= credit <= 0xFFFF_FFFF or batch < 1:
             raise ValueError(f"credit is {credit} and batch {batch}; give 1 to {0xFFFF_FFFF}, and at least 1")
         binding = self._bind(method)

@@ -238,6 +238,8 @@ class Pool:
                 with self._lock:
                     if self.leader is me:
                         self.leader = None
+                # The wake of `stop` may have been taken just now, while a deposed leader still waits for it.
+                poller.wake()
                 return
             # As many as there are now: what they post in turn waits for the descriptors that are ready.
             for _ in range(len(posted)):

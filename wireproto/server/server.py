@@ -8,14 +8,13 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from wireproto import codecs
 from wireproto.address import Address
-from wireproto.codecs import Codec
-from wireproto.dispatch import Authenticate, Handlers, Table
+from wireproto.codecs import Codec, select
+from wireproto.dispatch import Authenticate, Handlers, Table, each_service
 from wireproto.errors import ConfigError
 from wireproto.handshake import Hello, Offer, Welcome, find_offer, negotiate
 from wireproto.limits import Limits
@@ -53,6 +52,9 @@ class Server:
         authenticate: ``f(metadata, peer) -> Identity | None`` for calls that carry ``authorization``.
         name: what the server calls itself in the handshake.
 
+    Attributes:
+        hint: a sentence for HTTP clients that meet this port, such as where gRPC is spoken; may be set at any time.
+
     Raises:
         ConfigError: an argument is wrong.
         DeclarationError: a codec cannot carry a message of a service.
@@ -78,11 +80,12 @@ class Server:
         self.name = name
         self.sessions: dict[int, Session] = {}
         self._wanted = (host, port)
-        self._codecs = _chosen(codecs)
+        self.hint = ""
+        self._codecs = select(codecs)
         self._offers: dict[str, Offer] = {}
         self._control: dict[str, Offer] = {}
         self._tables: dict[tuple[str, int, int], Table] = {}
-        self._prepare(list(handlers) if isinstance(handlers, Iterable) else [handlers], authenticate)
+        self._prepare(each_service(handlers), authenticate)
         self._address: Address | None = None
         self._listener: socket.socket | None = None
         self._listening = False
@@ -109,15 +112,9 @@ class Server:
         """Compile each service for each codec and version now, so that no connection waits for it and errors come
         early.
         """
-        if not every:
-            raise ConfigError("a server needs the handlers of at least one service")
         names = {codec.id: codec.name for codec in self._codecs}
         for handlers in every:
-            if not isinstance(handlers, Handlers):
-                raise ConfigError(f"a server serves Handlers, not {type(handlers).__name__}; write Handlers(service)")
             service = handlers.service
-            if service.full_name in self._offers:
-                raise ConfigError(f"{service.full_name} is given twice; register all its handlers in one Handlers")
             for method in handlers.missing():
                 log.warning("%s.%s has no handler and is answered UNIMPLEMENTED", service.full_name, method.name)
             self._offers[service.full_name] = Offer(service.full_name, service.version, names, service.digests)
@@ -411,16 +408,3 @@ def _spare_descriptor() -> int:
 
 def _is_loopback(host: str) -> bool:
     return host.startswith("127.") or host == "::1"
-
-
-def _chosen(wanted: "Sequence[str | Codec] | None") -> list[Codec]:
-    if isinstance(wanted, str):
-        raise ConfigError(f"codecs is {wanted!r}; give a list: [{wanted!r}]")
-    chosen = [codecs.get(codec) for codec in (codecs.names() if wanted is None else wanted)]
-    if not chosen:
-        raise ConfigError(f"a server needs at least one codec; available are {', '.join(codecs.names())}")
-    for codec in chosen:
-        twin = next(other for other in chosen if other.id == codec.id)
-        if twin is not codec:
-            raise ConfigError(f"the codecs {twin.name} and {codec.name} have the same id {codec.id}; give one of them")
-    return chosen

@@ -92,7 +92,7 @@ class Session:
         self.address = address
         self.peer = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         self.lock = threading.Lock()
-        self.connection = Connection(Role.SERVER, server.limits)
+        self.connection = Connection(Role.SERVER, server.limits, hint=server.hint)
         self.codec = ""
         self.identity: Identity | None = None
         self.handshaking = True

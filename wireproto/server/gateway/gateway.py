@@ -14,7 +14,7 @@ import grpc
 
 from wireproto import codecs
 from wireproto.address import Address
-from wireproto.dispatch import Authenticate, Handlers
+from wireproto.dispatch import Authenticate, Handlers, each_service
 from wireproto.errors import CallError, ConfigError
 from wireproto.limits import Limits
 from wireproto.server.control import control_handlers
@@ -78,9 +78,7 @@ class GrpcGateway:
     ) -> None:
         if workers < 1 or streams < 1:
             raise ConfigError(f"workers is {workers} and streams {streams}; give at least 1 of each")
-        every = [handlers] if isinstance(handlers, Handlers) else list(handlers)
-        if not every:
-            raise ConfigError("a gateway needs the handlers of at least one service")
+        every = each_service(handlers)
         self.limits = Limits() if limits is None else limits
         self.name = name
         self._wanted = Address(host, port)
@@ -95,8 +93,6 @@ class GrpcGateway:
         self._door = Door(self.limits, Pool("wireproto-grpc-stream", streams))
         control = control_handlers([each.service for each in every], name, lambda: self._serving)
         services = [each.service for each in (*every, control)]
-        if len(set(services)) < len(services) or len({each.full_name for each in services}) < len(services):
-            raise ConfigError("a service is given twice; register all its handlers in one Handlers")
         self._standard = Standard(services, self._door.streams)
         self._methods = dict(self._standard.methods)
         for each in (*every, control):
