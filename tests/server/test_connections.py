@@ -66,9 +66,10 @@ def test_strangers_are_told_what_this_port_speaks(
 def test_an_http_client_is_told_where_to_go(server: Server) -> None:
     """The server's hint is in the answer to whoever speaks HTTP to it."""
     server.hint = "gRPC is spoken on 127.0.0.1:50051."
-    with socket.create_connection(server.address, timeout=10) as sock:
-        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        assert b"gRPC is spoken on 127.0.0.1:50051." in read_all(sock)
+    with RawPeer.connect(server.address) as stranger:
+        stranger.send(b"GET / HTTP/1.1\r\n\r\n")
+        answer, _ = stranger.drain()
+        assert b"gRPC is spoken on 127.0.0.1:50051." in answer
 
 
 def test_log_lines_about_one_peer_are_sampled(server: Server, caplog: pytest.LogCaptureFixture) -> None:
