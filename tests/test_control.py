@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
+from tests.protos.versions import GROWING
 from wireproto.control import (
     CONTROL,
     EnumDescription,
@@ -111,6 +112,15 @@ def test_a_description_lists_methods_by_opcode_and_types_once() -> None:
     assert description.enums == [EnumDescription(name="Colour", members={"RED": 1, "GREEN": 7}, doc="A colour.")]
     (whole,) = [message for message in description.messages if message.name == "WholeRequest"]
     assert whole.doc == "One field of every kind that there is."
+
+
+def test_an_older_service_describes_what_it_had() -> None:
+    """As of an older version a service is described as it was then, and can be declared again."""
+    older = describe(GROWING.as_of(1))
+    assert [message.name for message in older.messages] == ["GrowRequest", "GrowResponse"]
+    assert [[field.name for field in message.fields] for message in older.messages] == [["size"], ["size"]]
+    assert declare(older).digests(1) == GROWING.digests(1)
+    assert [len(message.fields) for message in describe(GROWING).messages] == [3, 2, 2]
 
 
 def test_exact_bounds_survive() -> None:

@@ -24,7 +24,7 @@ from wireproto.schema import (
     StreamMethod,
     UInt64,
     fields,
-    message_types,
+    reachable,
 )
 
 __all__ = [
@@ -237,23 +237,27 @@ CONTROL = Service("wireproto.control.v1.ControlService", version=1, methods=[CHE
 
 def describe(service: Service) -> ServiceDescription:
     """What ``Describe`` answers for ``service``: its methods, in opcode order, and every type they reach."""
-    types = message_types(service)
+    # Of a service as of an older version, what came later is neither there nor said to be.
+    version = service.version
+    types = reachable([cls for method in service.methods for cls in (method.request, method.response)], version)
     return ServiceDescription(
         full_name=service.full_name,
-        version=service.version,
-        methods=[_describe_method(service.by_opcode[opcode]) for opcode in sorted(service.by_opcode)],
+        version=version,
+        methods=[_describe_method(service.by_opcode[opcode], version) for opcode in sorted(service.by_opcode)],
         messages=[
-            MessageDescription(name=each.__name__, doc=_doc(each), fields=[_describe_field(f) for f in fields(each)])
+            MessageDescription(
+                name=each.__name__, doc=_doc(each), fields=[_describe_field(field) for field in fields(each, version)]
+            )
             for each in types
         ],
         enums=[
             EnumDescription(name=each.__name__, doc=_doc(each), members={member.name: member.value for member in each})
-            for each in _enums(types)
+            for each in _enums(types, version)
         ],
     )
 
 
-def _describe_method(method: Operation[Any, Any]) -> MethodDescription:
+def _describe_method(method: Operation[Any, Any], version: int) -> MethodDescription:
     return MethodDescription(
         opcode=method.opcode,
         name=method.name,
@@ -261,7 +265,7 @@ def _describe_method(method: Operation[Any, Any]) -> MethodDescription:
         request=method.request.__name__,
         response=method.response.__name__,
         since=method.since,
-        until=method.until,
+        until=method.until if method.until is not None and method.until <= version else None,
         requires=method.requires,
         reasons=list(method.reasons),
         idempotent=method.idempotent,
@@ -299,13 +303,13 @@ def _doc(declared: type) -> str:
     return (declared.__doc__ or "").strip().partition("\n")[0]
 
 
-def _enums(types: tuple[type[Message], ...]) -> list[type[enum.IntEnum]]:
+def _enums(types: tuple[type[Message], ...], version: int) -> list[type[enum.IntEnum]]:
     """Every enumeration that the fields of ``types`` name, in order of first use."""
     return list(
         dict.fromkeys(
             field.type.cls
             for each in types
-            for field in fields(each)
+            for field in fields(each, version)
             if field.type.scalar is Scalar.ENUM and field.type.cls is not None
         )
     )

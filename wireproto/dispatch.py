@@ -452,6 +452,17 @@ class Handlers:
         """The function registered for ``method``, for tests that call it directly; None when there is none."""
         return self._handlers.get(method.opcode)
 
+    def as_of(self, version: int) -> "Handlers":
+        """The same functions for the service as it was in ``version``: an older server, for a test.
+
+        Raises:
+            ConfigError: the service has no such version.
+        """
+        older = Handlers(self.service.as_of(version))
+        known = older.service.by_opcode
+        older._handlers = {opcode: handler for opcode, handler in self._handlers.items() if opcode in known}
+        return older
+
     def table(self, codec: Codec, version: int, limits: Limits, authenticate: Authenticate | None = None) -> Table:
         """Compile the service for one codec and version.
 

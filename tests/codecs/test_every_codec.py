@@ -5,7 +5,7 @@ import math
 import struct
 import sys
 import threading
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
@@ -13,7 +13,7 @@ from tests.codecs.everything import ALL, Bounded, Branch, Defaults, Grown, Leaf,
 from wireproto.codecs import Codec
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
-from wireproto.schema import Message, UInt64
+from wireproto.schema import Message, Since, UInt64
 
 NAN = struct.unpack(">d", bytes.fromhex("fff0000000000123"))[0]
 
@@ -217,3 +217,22 @@ def test_threads_share_a_plan(codec: Codec) -> None:
         sys.setswitchinterval(interval)
     assert not failures
     assert not any(thread.is_alive() for thread in threads)
+
+
+class Late(Message):
+    """Came with version 2, so a field of that version needs no default."""
+
+    number: Annotated[int, Since(2)]
+
+
+class EarlyRequest(Message):
+    size: int
+    late: Annotated[Late | None, Since(2)] = None
+
+
+def test_a_message_may_have_parts_that_its_first_version_lacks(codec: Codec) -> None:
+    """In version 1 a message is carried without the types that came later, and in version 2 with them."""
+    first, second = (codec.plan(EarlyRequest, version, Limits()) for version in (1, 2))
+    assert first.decode(first.encode(EarlyRequest(size=3))) == EarlyRequest(size=3)
+    late = EarlyRequest(size=3, late=Late(number=4))
+    assert second.decode(second.encode(late)) == late

@@ -379,3 +379,20 @@ def test_digests_of_a_version_are_of_its_methods() -> None:
     """The digests of a version name the methods it has."""
     assert SERVICE.digests(1).keys() == {0x10, 0x12}
     assert SERVICE.digests(1)[0x10] == SERVICE.digest(ADD, 1)
+
+
+def test_an_older_service_is_made_of_the_same_table() -> None:
+    """As of a version the service has that version's methods, and those that have gone since; each time the same."""
+    older = SERVICE.as_of(1)
+    assert (older.version, older.methods) == (1, (ADD, OLD))
+    assert older.at(1) == SERVICE.at(1)
+    assert older.digests(1) == SERVICE.digests(1)
+    assert older.by_name("Add") is ADD
+    assert older is SERVICE.as_of(1)
+    assert SERVICE.as_of(SERVICE.version) is SERVICE
+    with pytest.raises(ConfigError, match="has versions 1 to 1, not 2"):
+        older.at(2)
+    with pytest.raises(ConfigError, match="no method 'Watch'"):
+        older.by_name("Watch")
+    with pytest.raises(ConfigError, match="has versions 1 to 3, not 9"):
+        SERVICE.as_of(9)

@@ -20,7 +20,7 @@ from typing import Any, Final, NoReturn, cast
 from wireproto.codecs.base import Codec, M, Plan, Refused, compile_source, element_check, explain
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
-from wireproto.schema import Field, FieldType, Message, Scalar, compile_check, fields, message_types
+from wireproto.schema import Field, FieldType, Message, Scalar, compile_check, fields, reachable
 
 __all__ = ["PipeCodec"]
 
@@ -175,7 +175,7 @@ class _Source:
     """
 
     def __init__(self, message_type: type[Message], version: int) -> None:
-        self.fields = {cls: fields(cls, version) for cls in message_types(message_type)}
+        self.fields = {cls: fields(cls, version) for cls in reachable([message_type], version)}
         # Numbered, since two classes of one name may meet where no service has looked at them.
         self.labels = {cls: f"{cls.__name__}_{index}" for index, cls in enumerate(self.fields)}
         self.classes: dict[str, object] = {label: cls for cls, label in self.labels.items()}

@@ -32,8 +32,8 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from wireproto.codecs.base import Codec, M, Plan, compile_source, element_check, explain
 from wireproto.errors import ConfigError, DecodeError, EncodeError
 from wireproto.limits import Limits
-from wireproto.protos.descriptor import TIMESTAMP, message_file, pool_for, reachable
-from wireproto.schema import Field, Message, Scalar, compile_check, fields
+from wireproto.protos.descriptor import TIMESTAMP, message_file, pool_for
+from wireproto.schema import Field, Message, Scalar, compile_check, fields, reachable
 
 __all__ = ["ProtobufCodec"]
 

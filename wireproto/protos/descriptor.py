@@ -18,9 +18,9 @@ from google.protobuf.descriptor_pb2 import (
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from wireproto.errors import DeclarationError
-from wireproto.schema import Field, Message, Scalar, Service, fields
+from wireproto.schema import Field, Message, Scalar, Service, fields, reachable
 
-__all__ = ["enum_prefix", "file_name", "message_file", "pool_for", "reachable", "service_file"]
+__all__ = ["enum_prefix", "file_name", "message_file", "pool_for", "service_file"]
 
 TIMESTAMP = ".google.protobuf.Timestamp"
 TIMESTAMP_FILE = "google/protobuf/timestamp.proto"
@@ -102,23 +102,6 @@ def service_file(service: Service, version: int | None = None) -> FileDescriptor
             rpc.options.idempotency_level = MethodOptions.IDEMPOTENT
     _check_names(file)
     return file
-
-
-def reachable(types: Iterable[type[Message]], version: int | None = None) -> list[type[Message]]:
-    """``types`` and the messages inside them as of one version, in order of first use."""
-    found: dict[type[Message], None] = {}
-
-    def visit(cls: type[Message]) -> None:
-        if cls not in found:
-            found[cls] = None
-            for field in fields(cls, version):
-                if field.type.scalar is Scalar.MESSAGE:
-                    assert field.type.cls is not None
-                    visit(field.type.cls)
-
-    for cls in types:
-        visit(cls)
-    return list(found)
 
 
 def pool_for(files: Iterable[FileDescriptorProto]) -> DescriptorPool:

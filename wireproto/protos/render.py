@@ -22,8 +22,8 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from wireproto.errors import ConfigError
-from wireproto.protos.descriptor import enum_prefix, reachable, service_file
-from wireproto.schema import MISSING, Bounds, Field, Operation, Scalar, Service, fields
+from wireproto.protos.descriptor import enum_prefix, service_file
+from wireproto.schema import MISSING, Bounds, Field, Operation, Scalar, Service, fields, reachable
 
 __all__ = ["generate", "render"]
 

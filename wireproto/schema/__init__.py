@@ -1,7 +1,7 @@
 """The opcode table: messages, methods and services, declared once in typed Python and checked when declared."""
 
 from wireproto.schema.checks import compile_check
-from wireproto.schema.declarations import fields, nested_types
+from wireproto.schema.declarations import fields, nested_types, reachable
 from wireproto.schema.messages import MISSING, Bounds, Field, FieldType, Message, Scalar, Since, UInt64
 from wireproto.schema.plain import from_plain, to_plain
 from wireproto.schema.services import Method, Operation, Service, StreamMethod, message_types
@@ -24,5 +24,6 @@ __all__ = [
     "from_plain",
     "message_types",
     "nested_types",
+    "reachable",
     "to_plain",
 ]

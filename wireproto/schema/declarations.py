@@ -8,6 +8,7 @@ import functools
 import sys
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Annotated, Any, Final, Literal
@@ -30,7 +31,7 @@ from wireproto.schema.messages import (
 from wireproto.schema.names import camel_case, is_camel, is_snake, is_upper_snake, snake_case, type_name, upper_snake
 from wireproto.schema.values import INT64, UINT64, problem_with
 
-__all__ = ["MAX_DEPTH", "fields", "nested_types"]
+__all__ = ["MAX_DEPTH", "fields", "nested_types", "reachable"]
 
 MAX_DEPTH: Final = 32
 """Messages inside messages. Parsers of protobuf stop at 100 levels, and a map of messages takes two."""
@@ -89,6 +90,30 @@ def nested_types(message_type: type[Message]) -> tuple[type[Message], ...]:
         DeclarationError: one of them is declared wrong, or refers to itself.
     """
     return _nested_types(message_type)
+
+
+def reachable(roots: Iterable[type[Message]], version: int | None = None) -> tuple[type[Message], ...]:
+    """``roots`` and the messages inside them as of one version, in order of first use.
+
+    Args:
+        roots: message classes.
+        version: 1 to 255: what is only in newer fields is left out, and need not exist in it. None is the newest.
+
+    Raises:
+        DeclarationError: one of them is declared wrong, or does not exist in that version.
+    """
+    found: dict[type[Message], None] = {}
+
+    def visit(cls: type[Message]) -> None:
+        if cls not in found:
+            found[cls] = None
+            for each in fields(cls, version):
+                if each.type.scalar is Scalar.MESSAGE:
+                    visit(typing.cast(type[Message], each.type.cls))
+
+    for cls in roots:
+        visit(cls)
+    return tuple(found)
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Methods and services: the opcode table, and the digest of what each method puts on the wire."""
 
+import copy
 import enum
 import functools
 import re
@@ -133,6 +134,7 @@ class Service:
         _check_names(self)
         _check_versions(self)
         self._at: dict[int, dict[int, Operation[Any, Any]]] = {}
+        self._as_of: dict[int, Service] = {version: self}
 
     def __repr__(self) -> str:
         return f"<Service {self.full_name} version {self.version}, {len(self.methods)} methods>"
@@ -150,6 +152,32 @@ class Service:
             table = {method.opcode: method for method in self.methods if method.in_version(version)}
             self._at[version] = table
         return table
+
+    def as_of(self, version: int) -> "Service":
+        """The service as it was when ``version`` was its newest: what an older peer declares.
+
+        It lacks the methods and the fields that came later, and shares the messages and methods that it has; so one
+        table makes the server or the client of any release, for a test.
+
+        Returns:
+            The same object each time.
+
+        Raises:
+            ConfigError: the service has no such version.
+        """
+        older = self._as_of.get(version)
+        if older is None:
+            self.at(version)
+            older = copy.copy(self)
+            older.version = version
+            older.methods = tuple(method for method in self.methods if method.since <= version)
+            older.by_opcode = {method.opcode: method for method in older.methods}
+            older._by_name = {method.name: method for method in older.methods}
+            older._at = {}
+            older._as_of = {version: older}
+            # setdefault: threads that ask at the same time must have the same object.
+            older = self._as_of.setdefault(version, older)
+        return older
 
     def by_name(self, name: str) -> Operation[Any, Any]:
         """The method of that name, whatever its version.

@@ -16,16 +16,36 @@ from typing import TYPE_CHECKING
 from wireproto.errors import ConfigError
 
 if TYPE_CHECKING:
+    from wireproto.testing.cuts import chunked
+    from wireproto.testing.doors import Running, running
     from wireproto.testing.generators import messages, mutated, strategies, values, wrong_values
     from wireproto.testing.suites import RoundTripSuite
+    from wireproto.testing.wire import Pair, pair
 
-__all__ = ["RoundTripSuite", "messages", "mutated", "strategies", "values", "wrong_values"]
+__all__ = [
+    "Pair",
+    "RoundTripSuite",
+    "Running",
+    "chunked",
+    "messages",
+    "mutated",
+    "pair",
+    "running",
+    "strategies",
+    "values",
+    "wrong_values",
+]
 
 # No module here may be called like one of the names: importing it would put it in that name's place.
 _LAZY = {
+    "Pair": "wireproto.testing.wire",
     "RoundTripSuite": "wireproto.testing.suites",
+    "Running": "wireproto.testing.doors",
+    "chunked": "wireproto.testing.cuts",
     "messages": "wireproto.testing.generators",
     "mutated": "wireproto.testing.generators",
+    "pair": "wireproto.testing.wire",
+    "running": "wireproto.testing.doors",
     "strategies": "wireproto.testing.generators",
     "values": "wireproto.testing.generators",
     "wrong_values": "wireproto.testing.generators",

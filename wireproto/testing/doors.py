@@ -1,0 +1,185 @@
+"""A service behind all its doors for the length of a test: a server, the gateway, and a client for each codec."""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from wireproto import codecs as registry
+from wireproto.address import Address
+from wireproto.client import Client
+from wireproto.codecs import Codec
+from wireproto.dispatch import Authenticate, Handlers
+from wireproto.errors import ConfigError
+from wireproto.limits import Limits
+from wireproto.schema import Service
+from wireproto.server import Server
+
+if TYPE_CHECKING:
+    from wireproto.server.gateway import GrpcGateway
+
+__all__ = ["GRPC", "Running", "has_grpc", "running"]
+
+GRPC = "grpc"
+"""The name of the door that is no codec."""
+
+
+class Running(Mapping[str, Client]):
+    """What ``running`` gives: the clients by the name of their door, in the order of the codecs and then ``grpc``.
+
+    Attributes:
+        handlers: what is served.
+        server: over TCP.
+        gateway: over gRPC; None without it.
+    """
+
+    def __init__(self, handlers: Handlers, server: Server, gateway: "GrpcGateway | None") -> None:
+        self.handlers = handlers
+        self.server = server
+        self.gateway = gateway
+        self._clients: dict[str, Client] = {}
+
+    @property
+    def address(self) -> Address:
+        """Of the server."""
+        return self.server.address
+
+    @property
+    def client(self) -> Client:
+        """The one of the first codec, for a test to which the codec does not matter."""
+        return next(iter(self._clients.values()))
+
+    def __getitem__(self, door: str) -> Client:
+        return self._clients[door]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._clients)
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def __repr__(self) -> str:
+        return f"<Running {self.handlers.service.full_name} behind {', '.join(self._clients)}>"
+
+
+@contextlib.contextmanager
+def running(
+    handlers: Handlers,
+    *,
+    codecs: Sequence[str | Codec] | None = None,
+    grpc: bool | None = None,
+    service: Service | None = None,
+    authenticate: Authenticate | None = None,
+    limits: Limits | None = None,
+    workers: int = 4,
+    within: float = 10.0,
+    leaks: bool = True,
+) -> Iterator[Running]:
+    """Serve ``handlers`` on free ports of the loopback, with a connected client for each codec and for gRPC.
+
+        with running(handlers) as doors:
+            for client in doors.values():
+                assert client.call(ADD, AddRequest(left=2, right=3)).total == 5
+
+    At the end clients and servers are closed, calls in flight get the chance to finish, and every thread that was
+    started in between must be gone.
+
+    Args:
+        handlers: of one service.
+        codecs: those to have a door for; None for all that are installed.
+        grpc: whether there is a door for gRPC; None if its packages are installed.
+        service: what the clients declare, such as ``Service.as_of`` an older version; None for what is served.
+        authenticate: as for ``Server``.
+        limits: of the servers and the clients.
+        workers: threads of each server that run handlers.
+        within: seconds that the end may take.
+        leaks: whether threads that are left fail the test. False for handlers that keep threads of their own, or when
+            the test opens clients that live longer.
+
+    Yields:
+        A mapping from the door's name to its client. The one of ``grpc`` is a ``GrpcClient``, which has the same face.
+
+    Raises:
+        AssertionError: threads are left at the end; the text says where they are. When the test itself failed, it
+            is added to that failure as a note.
+        ConfigError: ``grpc`` is True and not installed, or an argument is wrong.
+    """
+    before = set(threading.enumerate())
+    chosen = registry.select(codecs)
+    left = ""
+    try:
+        with contextlib.ExitStack() as stack:
+            server = Server(handlers, codecs=chosen, limits=limits, workers=workers, authenticate=authenticate)
+            server.start()
+            stack.callback(server.shutdown, within)
+            gateway = None
+            if has_grpc() if grpc is None else grpc:
+                gateway = _gateway(handlers, limits, workers, authenticate)
+                gateway.start()
+                stack.callback(gateway.shutdown, within)
+            doors = Running(handlers, server, gateway)
+            declared = handlers.service if service is None else service
+            for codec in chosen:
+                client = Client(server.address, declared, codec=codec, limits=limits)
+                stack.callback(client.close)
+                client.open()
+                doors._clients[codec.name] = client
+            if gateway is not None:
+                over_grpc = _grpc_client(gateway.address, declared, limits)
+                stack.callback(over_grpc.close)
+                over_grpc.open()
+                doors._clients[GRPC] = cast(Client, over_grpc)  # one face, and no common class
+            yield doors
+    except BaseException as error:
+        if leaks and (left := _left(before, within)):
+            error.add_note(left)
+        raise
+    if leaks and (left := _left(before, within)):
+        raise AssertionError(left)
+
+
+def has_grpc() -> bool:
+    """Whether the packages of the extra ``grpc`` are installed."""
+    try:
+        import wireproto.server.gateway  # noqa: F401
+    except ConfigError:
+        return False
+    return True
+
+
+def _gateway(
+    handlers: Handlers, limits: Limits | None, workers: int, authenticate: Authenticate | None
+) -> "GrpcGateway":
+    from wireproto.server.gateway import GrpcGateway
+
+    return GrpcGateway(handlers, port=0, limits=limits, workers=workers, authenticate=authenticate)
+
+
+def _grpc_client(address: Address, service: Service, limits: Limits | None) -> Any:
+    from wireproto.client.grpc import GrpcClient
+
+    return GrpcClient(address, service, limits=limits)
+
+
+def _left(before: set[threading.Thread], within: float) -> str:
+    """Wait for the threads that were started since; what to say of those that stay, "" when there are none."""
+    deadline = time.monotonic() + within
+    started = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in started:
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - time.monotonic()))
+    alive = [thread for thread in started if thread.is_alive() and thread is not threading.current_thread()]
+    if not alive:
+        return ""
+    frames = sys._current_frames()
+    where = [f"{thread.name} in {_place(frames.get(thread.ident or 0))}" for thread in alive]
+    return f"threads are left {within:g} s after the end: {'; '.join(where)}"
+
+
+def _place(frame: Any) -> str:
+    """The innermost line of a stack that is not the standard library's waiting."""
+    while frame is not None and frame.f_code.co_filename.endswith(("threading.py", "queue.py", "_base.py")):
+        frame = frame.f_back
+    return "nothing" if frame is None else f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"
