@@ -1,6 +1,7 @@
 """A chat without a network: contexts, a clock and passwords for tests that call the handlers themselves."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,11 +93,22 @@ class FakeContext(Context):
 class Chat:
     """A chat over a store of its own, with a hand on its clock."""
 
-    def __init__(self, path: Path, clock: Clock, *, passwords: Passwords | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        *,
+        passwords: Passwords | None = None,
+        free: Callable[[Path], int] = lambda _: 2**40,
+    ) -> None:
         self.clock = clock
         self.fatal: list[OSError] = []
         self.app: ChatApp = open_chat(
-            str(path), clock=clock, passwords=passwords or Passwords(hasher=QUICK), on_fatal=self.fatal.append
+            str(path),
+            clock=clock,
+            passwords=passwords or Passwords(hasher=QUICK),
+            on_fatal=self.fatal.append,
+            free=free,
         )
 
     def start(self, method: "Method[Req, Resp]", request: Req, context: Context) -> "Future[Resp]":

@@ -1,6 +1,9 @@
 """Upgrading, checking and backing up: a database of the first release serves again, and nothing is lost on the way."""
 
+import random
+import re
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -15,12 +18,14 @@ from wireproto.chat import maintenance
 from wireproto.chat.contract import (
     LIST_CONVERSATION,
     POP_UNDELIVERED,
+    WILD_CARD,
     ListConversationRequest,
     PopUndeliveredRequest,
+    WildCardRequest,
 )
 from wireproto.chat.tables import SCHEMA_VERSION, metadata
 from wireproto.cli.db import command
-from wireproto.errors import ConfigError
+from wireproto.errors import CallError, ConfigError
 
 TOKEN = "DoIVcWZP-OQm_cSqrko03gEu3p7BvIm5L0VBPyYgFG8"
 
@@ -132,6 +137,12 @@ def test_a_backup_is_taken_beside_a_running_server(store_path: Path, chat: Chat,
         ("DELETE FROM messages WHERE seq = 1", "messages are not 1, 2, 3"),
         ("UPDATE mailboxes SET acked_seq = 9", "acknowledged end"),
         ("DELETE FROM mailboxes", "without a mailbox"),
+        ("UPDATE messages SET body = x'ff' WHERE seq = 2", "message 2 of mailbox 1 has a text that is not the one"),
+        ("UPDATE messages SET body = 'b' WHERE seq = 2", "message 2 of mailbox 1 has a text that is not the one"),
+        ("UPDATE messages SET body = x'6262' WHERE seq = 2", "message 2 of mailbox 1 has a text that is not the one"),
+        ("UPDATE messages SET bytes_through = 0 WHERE seq = 2", "message 2 of mailbox 1 has a text that is not"),
+        ("UPDATE accounts SET name = 'Ann'", "account 1 has the name b'Ann', which is none"),
+        ("UPDATE accounts SET name = CAST(x'ff' AS TEXT)", r"account 1 has the name b'\xff', which is none"),
         ("UPDATE messages SET sender_id = 77", "refers to a row of accounts that is missing"),
     ],
 )
@@ -158,6 +169,80 @@ def test_check_finds_a_damaged_page(store_path: Path, clock: Clock) -> None:
     content[-4096:] = b"\xa5" * 4096
     store_path.write_bytes(content)
     assert maintenance.check(str(store_path)) != []
+
+
+def flipped(content: bytes, chance: random.Random) -> bytes:
+    """The same with one bit changed, where something is: not in what a page leaves empty."""
+    found = bytearray(content)
+    while True:
+        place = chance.randrange(len(found))
+        if found[place] or chance.random() < 0.02:
+            found[place] ^= 1 << chance.randrange(8)
+            return bytes(found)
+
+
+FLIPPED = [f"{i:02} " + "to bob " * 20 for i in range(20)]
+
+
+def served(path: Path, clock: Clock) -> tuple[str, list[str]]:
+    """Start on a database and read from it: the sentence of a refusal, or the reason of one, and bob's messages."""
+    try:
+        chat = Chat(path, clock)
+    except ConfigError as error:
+        return str(error), []
+    texts: list[str] = []
+    bob = FakeContext(version=2)
+    reason = ""
+    try:
+        chat.log_in("bob", bob)
+        chat.send(bob, "bob", "new")
+        while page := chat.call(POP_UNDELIVERED, PopUndeliveredRequest(), bob).messages:
+            texts += [message.text for message in page]
+        chat.call(LIST_CONVERSATION, ListConversationRequest(username="ann"), bob)
+        chat.call(WILD_CARD, WildCardRequest(pattern="*"), bob)
+    except CallError as error:
+        reason = error.reason
+        assert reason
+    finally:
+        chat.close()
+    return reason, texts
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_is_found_or_does_no_harm(tmp_path: Path, clock: Clock) -> None:
+    """Wherever one bit of the file is changed, check says what is wrong or that nothing is, and the server refuses to
+    start with a sentence that says what to do, or serves: each call is answered or fails with a reason of its own. What
+    is neither found nor refused has changed one letter of one text, or a password's hash, or what is for display."""
+    path = tmp_path / "chat.db"
+    chat = Chat(path, clock)
+    ann, bob = chat.account("ann", version=2), chat.account("bob", version=2)
+    for number, text in enumerate(FLIPPED):
+        chat.send(ann, "bob", text, key=b"key %d" % number)
+    chat.call(POP_UNDELIVERED, PopUndeliveredRequest(limit=2), bob)
+    chat.close()
+    content = path.read_bytes()
+    chance = random.Random(20261121)
+    outcomes: Counter[str] = Counter()
+    for _ in range(120):
+        path.write_bytes(flipped(content, chance))
+        try:
+            found = bool(maintenance.check(str(path)))
+        except ConfigError:
+            found = True
+        refusal, texts = served(path, clock)
+        odd = [text for text in texts if text not in (*FLIPPED[2:], "new")]
+        if " " in refusal:
+            assert re.search("restore a backup|give another --store|db upgrade|install that", refusal), refusal
+            outcome = "refused"
+        else:
+            outcome = "failed" if refusal else "changed" if odd else "served"
+        outcomes[outcome] += 1
+        if not found:
+            assert outcome in ("served", "changed") or refusal == "BAD_CREDENTIALS"
+            assert refusal or (len(texts) == 19 and len(odd) <= 1)
+    assert outcomes["refused"] > 20
+    assert outcomes["served"] > 20
+    assert outcomes["changed"] > 5
 
 
 @pytest.mark.parametrize("verb", ["upgrade", "check", "backup"])

@@ -87,7 +87,7 @@ def test_what_is_no_file_is_refused(url: str) -> None:
 def test_the_files_are_private(chat: Chat, store_path: Path) -> None:
     """The directories made for the store are 0700, all its files 0600, also under a lax umask."""
     files = {path.name for path in store_path.parent.iterdir()}
-    assert files == {"chat.db", "chat.db-wal", "chat.db-shm", "chat.db.lock"}
+    assert files == {"chat.db", "chat.db-wal", "chat.db-shm", "chat.db.lock", "chat.db.reserve"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in store_path.parent.iterdir()} == {0o600}
     assert stat.S_IMODE(store_path.parent.stat().st_mode) == 0o700
 
@@ -127,10 +127,10 @@ def test_a_second_server_in_another_process_is_refused(chat: Chat, store_path: P
 
 
 def test_a_closed_store_can_be_opened_again(store_path: Path, clock: Clock) -> None:
-    """close lets go of the lock, and leaves one file with everything in it."""
+    """close lets go of the lock, and leaves one file with everything in it, beside those that hold a place."""
     for _ in range(3):
         Chat(store_path, clock).close()
-    assert {path.name for path in store_path.parent.iterdir()} == {"chat.db", "chat.db.lock"}
+    assert {path.name for path in store_path.parent.iterdir()} == {"chat.db", "chat.db.lock", "chat.db.reserve"}
 
 
 def test_a_store_that_could_not_be_opened_is_not_kept_locked(store_path: Path, clock: Clock) -> None:

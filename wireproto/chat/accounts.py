@@ -25,6 +25,7 @@ from wireproto.errors import CallError
 from wireproto.status import Status
 
 __all__ = [
+    "NAME",
     "ROW_BUDGET",
     "ChangePassword",
     "CreateAccount",
@@ -38,7 +39,8 @@ __all__ = [
     "name_taken",
 ]
 
-_NAME = re.compile(r"[a-z0-9._-]{1,32}")
+NAME = re.compile(r"[a-z0-9._-]{1,32}")
+"""What a user name is."""
 
 ROW_BUDGET = 10_000
 """Names that one call for a list looks at; some 15 ms of work."""
@@ -53,7 +55,7 @@ def check_name(name: str) -> None:
     Raises:
         CallError: BAD_USERNAME; the text says what is accepted.
     """
-    if _NAME.fullmatch(name) is None:
+    if NAME.fullmatch(name) is None:
         raise CallError(
             Status.INVALID_ARGUMENT, "BAD_USERNAME", "a user name is 1 to 32 of a-z 0-9 . _ - (no capital letters)"
         )
@@ -92,6 +94,7 @@ class CreateAccount(Job[CreateAccountResponse]):
     def apply(self, tx: Transaction) -> CreateAccountResponse:
         if any(is_held(deleted_at, tx.now) for (deleted_at,) in tx.rows(tx.sql.name_uses, self._name)):
             raise name_taken(self._name)
+        tx.need_room()
         account_id = tx.insert(tx.sql.account_add, self._name, self._hash, tx.now, 0)
         for statement, parameters in tx.sql.mailboxes_write.chunks((account_id, 0, 0, 0, 0)):
             tx.run(statement, *parameters)

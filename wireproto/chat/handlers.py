@@ -81,6 +81,7 @@ from wireproto.chat.sessions import (
     ResumeSession,
     Sessions,
 )
+from wireproto.chat.space import KEEP_FREE, free_bytes
 from wireproto.chat.store import Store
 from wireproto.chat.wildcard import Pattern
 from wireproto.dispatch import Context, Handlers, Identity, Subscription
@@ -357,19 +358,25 @@ def open_chat(
     store_url: str | None = None,
     *,
     minimum_password: int = 12,
+    keep_free: int = KEEP_FREE,
     on_fatal: Callable[[OSError], None] | None = None,
     clock: Callable[[], float] = time.time,
     passwords: Passwords | None = None,
+    free: Callable[[Path], int] = free_bytes,
 ) -> ChatApp:
     """Open the chat's store and make its service.
 
     Args:
         store_url: ``sqlite:///PATH`` or a path; None for ``$XDG_STATE_HOME/wireproto/chat.db``. Made when missing.
         minimum_password: characters a new password must have; 1 to 128.
-        on_fatal: called once, on a thread of the store, when the store cannot be trusted any more (a failed fsync, a
-            corrupt page): from then on every call that needs it is refused, and the process should end with an error.
+        keep_free: bytes of the store's disk that messages and accounts may not use up: with less, what would make the
+            store larger is refused, STORE_FULL, while all else goes on. A quarter as much is held in reserve, for when
+            somebody else has used up the rest.
+        on_fatal: called once, on a thread that uses the store, when it cannot be trusted any more (a failed fsync, a
+            corrupt page): from then on every write is refused, and the process should end with an error.
         clock: seconds since 1970, UTC, for what is stored; tests give their own.
         passwords: tests give one that hashes faster.
+        free: bytes free in a directory; tests give their own.
 
     Returns:
         The service. Close it when the server has shut down.
@@ -387,5 +394,13 @@ def open_chat(
 
     streams = Streams()
     passwords = passwords or Passwords(minimum=minimum_password)
-    store = Store(store_url, clock=clock, housekeeping=Expire, on_arrival=streams.tell, on_fatal=fatal)
+    store = Store(
+        store_url,
+        clock=clock,
+        housekeeping=Expire,
+        on_arrival=streams.tell,
+        on_fatal=fatal,
+        keep_free=keep_free,
+        free=free,
+    )
     return ChatApp(store, streams, passwords)

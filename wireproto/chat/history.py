@@ -9,7 +9,7 @@ from wireproto.chat.contract import (
     ListConversationRequest,
     ListConversationResponse,
 )
-from wireproto.chat.mailboxes import MESSAGE_BYTES, PAGE_BYTES, moment, signed_out
+from wireproto.chat.mailboxes import MESSAGE_BYTES, PAGE_BYTES, moment, signed_out, text_of
 from wireproto.chat.sessions import ChatIdentity
 from wireproto.chat.store import Store
 from wireproto.chat.transaction import Transaction
@@ -48,6 +48,12 @@ def list_conversation(store: Store, caller: ChatIdentity, request: ListConversat
     page: list[ConversationMessage] = []
     room = PAGE_BYTES
     for position, sequence, message_id, recipient_id, sender_id, sent_at, body in rows[:limit]:
+        try:
+            text = "" if body is None else text_of(sequence, body)
+        except CallError:
+            if not page:
+                raise
+            break
         room -= MESSAGE_BYTES + 4 * len(body or b"")
         if page and room < 0:
             break
@@ -58,7 +64,7 @@ def list_conversation(store: Store, caller: ChatIdentity, request: ListConversat
                 message_id=message_id,
                 sender=names[sender_id],
                 recipient=names[recipient_id],
-                text="" if body is None else body.decode(),
+                text=text,
                 sent_at=moment(sent_at),
                 deleted=body is None,
             )

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wireproto.chat.contract import ReceiveMessagesResponse
-from wireproto.chat.mailboxes import moment
+from wireproto.chat.mailboxes import moment, text_of
 from wireproto.chat.sessions import ChatIdentity, note_seen
 from wireproto.chat.store import Store
 from wireproto.dispatch import Subscription
@@ -112,14 +112,17 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
                 self._cursor = head  # everything up to there was deleted
         items: list[ReceiveMessagesResponse] = []
         while page and len(items) < n:
-            sequence, message_id, sender, body, sent_at, bytes_through = page.popleft()
+            sequence, message_id, sender, body, sent_at, bytes_through = page[0]
+            try:
+                text = text_of(sequence, body)
+            except CallError:
+                if not items:
+                    raise
+                break  # those before it are given out first
+            page.popleft()
             items.append(
                 ReceiveMessagesResponse(
-                    sequence=sequence,
-                    message_id=message_id,
-                    sender=sender,
-                    text=body.decode(),
-                    sent_at=moment(sent_at),
+                    sequence=sequence, message_id=message_id, sender=sender, text=text, sent_at=moment(sent_at)
                 )
             )
             self._cursor = sequence

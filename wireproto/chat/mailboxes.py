@@ -13,6 +13,7 @@ from wireproto.chat.contract import (
     SendMessageResponse,
 )
 from wireproto.chat.expiry import KEY_STEP
+from wireproto.chat.failures import damaged
 from wireproto.chat.sessions import ChatIdentity
 from wireproto.chat.transaction import KnownKey, Mailbox, Transaction
 from wireproto.chat.writer import Job
@@ -30,6 +31,7 @@ __all__ = [
     "key_conflict",
     "moment",
     "signed_out",
+    "text_of",
     "touch_key",
 ]
 
@@ -55,6 +57,20 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def moment(microseconds: int) -> datetime:
     """A stored time as a datetime, exactly."""
     return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def text_of(sequence: int, body: object) -> str:
+    """The text of a stored message.
+
+    Raises:
+        CallError: STORE_FAILED, DATA_LOSS: it is none.
+    """
+    try:
+        if isinstance(body, bytes):
+            return body.decode()
+    except UnicodeDecodeError:
+        pass  # it went in as UTF-8
+    raise damaged(f"the text of message {sequence} cannot be read; delete that message to read on")
 
 
 def signed_out() -> CallError:
@@ -194,28 +210,33 @@ class Pop(Job[PopUndeliveredResponse]):
         box = tx.mailbox(self._owner.account_id)
         if box is None or self._owner.revoked:
             raise signed_out()
-        page: list[Sequence[Any]] = []
+        messages: list[ChatMessage] = []
         if box.undelivered:
             tx.flush()
-            room = PAGE_BYTES
-            for row in tx.rows(tx.sql.messages_after, box.account_id, box.acked, self._limit):
-                room -= MESSAGE_BYTES + 4 * len(row[3])
-                if page and room < 0:
-                    break
-                page.append(row)
-        if page:
-            tx.acknowledge(box, page[-1][0], page[-1][5])
-        messages = [
-            ChatMessage(
-                sequence=sequence,
-                message_id=message_id,
-                sender=sender,
-                text=body.decode(),
-                sent_at=moment(sent_at),
-            )
-            for sequence, message_id, sender, body, sent_at, _ in page
-        ]
+            messages, bytes_through = self._page(tx.rows(tx.sql.messages_after, box.account_id, box.acked, self._limit))
+            if messages:
+                tx.acknowledge(box, messages[-1].sequence, bytes_through)
         return PopUndeliveredResponse(messages=messages, remaining=box.undelivered)
+
+    def _page(self, rows: Sequence[Sequence[Any]]) -> tuple[list[ChatMessage], int]:
+        """As many messages as fit, up to one that is damaged; and ``bytes_through`` of the last of them."""
+        messages: list[ChatMessage] = []
+        room, acknowledged = PAGE_BYTES, 0
+        for sequence, message_id, sender, body, sent_at, bytes_through in rows:
+            try:
+                text = text_of(sequence, body)
+            except CallError:
+                if not messages:
+                    raise
+                break
+            room -= MESSAGE_BYTES + 4 * len(body)
+            if messages and room < 0:
+                break
+            messages.append(
+                ChatMessage(sequence=sequence, message_id=message_id, sender=sender, text=text, sent_at=moment(sent_at))
+            )
+            acknowledged = bytes_through
+        return messages, acknowledged
 
     def committed(self, result: PopUndeliveredResponse) -> None:
         if result.messages:

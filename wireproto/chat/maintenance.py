@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from wireproto.chat.accounts import NAME
 from wireproto.chat.store import APPLICATION_ID, claim, path_of
 from wireproto.chat.tables import SCHEMA_VERSION
 from wireproto.errors import ConfigError
@@ -117,6 +118,7 @@ def check(url: str | None) -> list[str]:
                 ]
                 counts = {name: database.execute(rule).fetchone()[0] for name, rule in _RULES.items()}
                 wrong += [f"{count} {name}" for name, count in counts.items() if count]
+                wrong += _unreadable(database)
             return wrong
     except sqlite3.DatabaseError as error:
         return [str(error)]
@@ -162,6 +164,27 @@ def backup(url: str | None, target: str | Path) -> Path:
         made.unlink()
         raise
     return made
+
+
+def _unreadable(database: sqlite3.Connection) -> Iterator[str]:
+    """What SQLite does not look at: whether names and texts are what may be stored as such, and as long as was noted.
+
+    A text that was changed into another one of its length is not found: nothing says what it was.
+    """
+    for account_id, name in database.execute("SELECT id, CAST(name AS BLOB) FROM accounts"):
+        if NAME.fullmatch(name.decode("ascii", "replace")) is None:
+            yield f"account {account_id} has the name {name!r}, which is none"
+    messages = "SELECT mailbox_id, seq, bytes_through, body FROM messages ORDER BY mailbox_id, seq"
+    mailbox, through = -1, 0
+    for mailbox_id, sequence, bytes_through, body in database.execute(messages):
+        before = through if mailbox_id == mailbox else 0
+        mailbox, through = mailbox_id, bytes_through
+        try:
+            fits = body is None or len(body.decode().encode()) == bytes_through - before
+        except (AttributeError, UnicodeDecodeError):
+            fits = False
+        if not fits or bytes_through < before:
+            yield f"message {sequence} of mailbox {mailbox_id} has a text that is not the one stored"
 
 
 def _steps(script: Any) -> Any:

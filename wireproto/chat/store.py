@@ -22,9 +22,11 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from wireproto.chat.failures import Complaints, closed, is_fatal, is_full, store_error
+from wireproto.chat.space import KEEP_FREE, Space, free_bytes
 from wireproto.chat.tables import SCHEMA_VERSION, Statements, alembic_version, metadata
 from wireproto.chat.transaction import Transaction
-from wireproto.chat.writer import Job, Writer, closed, store_error
+from wireproto.chat.writer import Job, Writer
 from wireproto.errors import CallError, ConfigError
 from wireproto.status import Retry, Status
 
@@ -86,6 +88,8 @@ class Store:
         housekeeping: makes the writer's job that deletes what has expired.
         on_arrival: see ``Writer``.
         on_fatal: see ``Writer``.
+        keep_free: bytes of the disk to leave free, see ``Space``.
+        free: a function of a directory to the bytes free there.
 
     Raises:
         ConfigError: the file cannot be used; the text says why and what to do.
@@ -99,14 +103,19 @@ class Store:
         housekeeping: Callable[[], Job[bool]],
         on_arrival: Callable[[dict[int, int]], None],
         on_fatal: Callable[[BaseException], None],
+        keep_free: int = KEEP_FREE,
+        free: Callable[[Path], int] = free_bytes,
     ) -> None:
         # Links resolved, so that one file has one lock, whatever it is called by.
         self.path = Path(os.path.realpath(path_of(url)))
         self.clock = clock
         self._lock = claim(self.path)
         self._writing: Connection | None = None
+        self._complaints = Complaints(log)
+        space = Space(self.path, keep_free=keep_free, free=free)
         try:
             _make_private(self.path)
+            space.open()
             self._engine = _engine(self.path)
             # Readers are connected when first needed and stay so. SQLAlchemy's pool would do, but
             # borrowing from it costs twice what a look-up does.
@@ -114,13 +123,21 @@ class Store:
             self._free = threading.BoundedSemaphore(READERS)
             try:
                 self._writing = self._engine.connect()
-                self._prepare(self._writing)
+                try:
+                    self._prepare(self._writing)
+                except DBAPIError as error:
+                    if not (is_full(error) and space.give_up_reserve()):
+                        raise
+                    self._writing.close()
+                    self._writing = self._engine.connect()
+                    self._prepare(self._writing)
             except DBAPIError as error:
                 raise _refusal(self.path, error) from error
             self.sql = Statements(self._engine.dialect)
             self._writer = Writer(
                 self._writing,
-                Transaction(self._writing, self.sql, clock),
+                Transaction(self._writing, self.sql, clock, space),
+                space,
                 on_arrival=on_arrival,
                 on_fatal=on_fatal,
                 housekeeping=housekeeping,
@@ -163,8 +180,10 @@ class Store:
             finally:
                 self._readers.append(reader)
         except DBAPIError as error:
-            log.error("a read of the store failed: %s", error.orig)
-            raise store_error(error) from error
+            self._complaints.note("a read of the store", error)
+            if is_fatal(error):
+                self._writer.fail(error)
+            raise store_error(error, reading=True) from error
         finally:
             self._free.release()
 
@@ -250,7 +269,7 @@ class Store:
         elif os.path.getsize(self.path) <= CHECKED_BYTES:
             found = pragma("quick_check(1)")
             if found != "ok":
-                raise ConfigError(f"{self.path} is damaged ({found}); restore a backup or give another --store")
+                raise _damaged(self.path, found)
         if sqlite3.sqlite_version_info < (3, 51, 3):
             log.info("SQLite %s: one thread writes and checkpoints, as its log needs", sqlite3.sqlite_version)
 
@@ -294,8 +313,11 @@ def claim(path: Path) -> int:
         raise ConfigError(
             f"the store {path} is in use by process {owner}; stop that server or give another --store"
         ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    try:
+        # In one write, and padded over a longer number: a full disk must not keep anybody from reading.
+        os.pwrite(descriptor, f"{os.getpid():<19}\n".encode(), 0)
+    except OSError as error:
+        log.warning("%s.lock does not say who has it: %s", path, error.strerror)
     return descriptor
 
 
@@ -320,8 +342,17 @@ def _make_private(path: Path) -> None:
         ) from error
 
 
+def _damaged(path: Path, found: str) -> ConfigError:
+    return ConfigError(
+        f"{path} is damaged ({found}); restore a backup or give another --store. "
+        f"All that is wrong with it: wireproto db check --store {shlex.quote(str(path))}"
+    )
+
+
 def _refusal(path: Path, error: DBAPIError) -> ConfigError:
     name = getattr(error.orig, "sqlite_errorname", "") or ""
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return ConfigError(f"{path} is damaged or no database ({error.orig}); restore a backup or give another --store")
+    if is_full(error):
+        return ConfigError(f"the disk of {path} is full ({error.orig}); make room there, then start again")
     return ConfigError(f"the store {path} cannot be opened ({error.orig}); see that this user may write to it")

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection
 
+from wireproto.chat.failures import store_full
+from wireproto.chat.space import Space
 from wireproto.chat.tables import Rows, Statements
 
 __all__ = ["Key", "KnownKey", "Mailbox", "Transaction"]
@@ -72,8 +74,9 @@ class Transaction:
         arrived: accounts whose mailbox got messages in this transaction, with the new head.
     """
 
-    def __init__(self, connection: Connection, sql: Statements, clock: Callable[[], float]) -> None:
+    def __init__(self, connection: Connection, sql: Statements, clock: Callable[[], float], space: Space) -> None:
         self._connection = connection
+        self._space = space
         self._clock = clock
         self.sql = sql
         self.now = 0
@@ -181,6 +184,15 @@ class Transaction:
         self._changed.discard(box)
         self.arrived.pop(box.account_id, None)
 
+    def need_room(self) -> None:
+        """The job is about to make the store larger for good.
+
+        Raises:
+            CallError: STORE_FULL: there is too little room on the disk for that.
+        """
+        if self._space.low:
+            raise store_full()
+
     def changed(self, box: Mailbox) -> None:
         """Have the counters of ``box`` written before the commit."""
         self._changed.add(box)
@@ -195,7 +207,12 @@ class Transaction:
         self._changed.add(box)
 
     def append(self, box: Mailbox, sender_id: int, body: bytes) -> tuple[bytes, int]:
-        """Put a message at the end of a mailbox; its message id and its sequence."""
+        """Put a message at the end of a mailbox; its message id and its sequence.
+
+        Raises:
+            CallError: STORE_FULL; nothing was done.
+        """
+        self.need_room()
         message_id = self._random16()
         box.head = sequence = box.head + 1
         box.bytes_in += len(body)

@@ -19,11 +19,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
+from wireproto.chat.failures import Complaints, closed, is_fatal, is_full, store_error
+from wireproto.chat.space import Space
 from wireproto.chat.transaction import Key, Transaction
 from wireproto.errors import CallError
 from wireproto.status import Retry, Status
 
-__all__ = ["Job", "Writer", "closed", "is_fatal", "store_error"]
+__all__ = ["Job", "Writer"]
 
 log = logging.getLogger("wireproto.chat.store")
 
@@ -112,9 +114,10 @@ class Writer:
     Args:
         connection: in autocommit mode; used by the writer thread alone until ``close`` returns.
         tx: the transaction over it.
+        space: the room on its disk.
         on_arrival: called after a commit with {account id: new head} of the mailboxes that got messages.
-        on_fatal: called once, on the writer thread, when the store can not be trusted any more (a failed fsync, a
-            corrupt page). Nothing is written from then on; the process should end.
+        on_fatal: called once, on whichever thread finds out, when the store cannot be trusted any more (a failed fsync,
+            a corrupt page). Nothing is written from then on; the process should end.
         housekeeping: makes the job that deletes what has expired; it answers whether there is more.
     """
 
@@ -124,6 +127,7 @@ class Writer:
         self,
         connection: Connection,
         tx: Transaction,
+        space: Space,
         *,
         on_arrival: Callable[[dict[int, int]], None],
         on_fatal: Callable[[BaseException], None],
@@ -131,12 +135,15 @@ class Writer:
     ) -> None:
         self._connection = connection
         self._tx = tx
+        self._space = space
+        self._complaints = Complaints(log)
         self._on_arrival = on_arrival
         self._on_fatal = on_fatal
         self._housekeeping = housekeeping
         self._queue: queue.SimpleQueue[Job[Any]] = queue.SimpleQueue()
         self._acks: dict[int, tuple[int, int]] = {}
         self._acks_lock = threading.Lock()
+        self._failing = threading.Lock()
         self._failed: CallError | None = None
         self._closed = False
         self._company = False
@@ -187,6 +194,21 @@ class Writer:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def fail(self, error: BaseException) -> None:
+        """The store is not to be trusted any more: refuse every write, and have the process end."""
+        with self._failing:
+            if self._failed is not None:
+                return
+            self._failed = CallError(
+                Status.UNAVAILABLE,
+                "STORE_FAILED",
+                "the server's store failed; its log says why",
+                retry=Retry.MAYBE_PROCESSED,
+                retry_after_ms=1000,
+            )
+        log.critical("the store has failed, nothing more is written; restart the server", exc_info=error)
+        self._on_fatal(error)
+
     # ------------------------------------------------------------------ the writer thread
 
     def _run(self) -> None:
@@ -209,11 +231,13 @@ class Writer:
             self._company = len(jobs) > 2
             taken = self._taken(jobs)
             try:
+                if self._space.look():
+                    self._checkpoint("TRUNCATE")  # what the log takes up is room, too
                 self._do(taken)
                 if self._since_checkpoint >= CHECKPOINT_WRITES:
                     self._checkpoint()
             except Exception as error:  # noqa: BLE001 - a writer that dies would leave every later call without an answer
-                self._fail(error)
+                self.fail(error)
                 self._refuse([job for job in taken if not job.future.done()], self._failed)
         # A job that was queued behind the end is refused rather than left hanging.
         while not self._queue.empty():
@@ -247,10 +271,15 @@ class Writer:
             results = self._attempt(jobs)
         except Exception as error:  # noqa: BLE001 - it is sorted by what it is below
             self._undo(error)
-            if len(jobs) > 1 and self._failed is None:
+            if is_full(error) and self._space.give_up_reserve():
+                self._checkpoint("TRUNCATE")
+                self._do(jobs)
+            elif len(jobs) > 1 and self._failed is None:
                 for job in jobs:
                     self._do([job])
             else:
+                if isinstance(error, DBAPIError):
+                    self._complaints.note("a write of the store", error)
                 self._refuse(jobs, store_error(error))
             return
         self.batches += 1
@@ -288,18 +317,11 @@ class Writer:
 
     def _undo(self, error: Exception) -> None:
         if is_fatal(error):
-            self._fail(error)
+            self.fail(error)
         try:
             self._tx.rollback()
         except DBAPIError as second:
-            self._fail(second)
-
-    def _fail(self, error: BaseException) -> None:
-        """The store is not to be trusted any more: refuse everything, and have the process end."""
-        if self._failed is None:
-            self._failed = _unavailable("the server's store failed; its log says why", Retry.MAYBE_PROCESSED)
-            log.critical("the store has failed, nothing more is written; restart the server", exc_info=error)
-            self._on_fatal(error)
+            self.fail(second)
 
     def _refuse(self, jobs: list[Job[Any]], error: BaseException | None) -> None:
         for job in jobs:
@@ -311,64 +333,19 @@ class Writer:
         self._do([job])
         return job.future.exception() is None and job.future.result()
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, mode: str = "PASSIVE") -> None:
         self._since_checkpoint = 0
         try:
-            pages = self._copy_log("PASSIVE")
+            pages = self._copy_log(mode)
             if pages > LOG_PAGES:
                 self._copy_log("RESTART")
         except DBAPIError as error:
             if is_fatal(error):
                 # After a failed fsync the kernel may have dropped what it could not write, and would not say so again.
-                self._fail(error)
+                self.fail(error)
             else:
-                log.warning("the store's log was not copied into the database, it is tried again later: %s", error.orig)
+                self._complaints.note("copying the store's log into the database, which is tried again later,", error)
 
     def _copy_log(self, mode: str) -> int:
         row = self._connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})").first()
         return 0 if row is None else int(row[1])
-
-
-_FULL = 13
-_SHM_SIZE = 4874
-_CORRUPT = 11
-_NOT_A_DATABASE = 26
-_IO_ERROR = 10
-
-
-def _code(error: BaseException) -> int:
-    origin = error.orig if isinstance(error, DBAPIError) else error
-    return int(getattr(origin, "sqlite_errorcode", 0) or 0)
-
-
-def is_fatal(error: BaseException) -> bool:
-    """Whether the file must not be written any more: an I/O error, a failed fsync above all, or a corrupt page."""
-    code = _code(error)
-    return code != _SHM_SIZE and code & 0xFF in (_IO_ERROR, _CORRUPT, _NOT_A_DATABASE)
-
-
-def store_error(error: BaseException) -> BaseException:
-    """What a caller is told about a failure of the store; an error that is not the store's is handed back."""
-    if not isinstance(error, DBAPIError):
-        return error
-    code = _code(error)
-    if code == _SHM_SIZE or code & 0xFF == _FULL:
-        return CallError(
-            Status.RESOURCE_EXHAUSTED,
-            "STORE_FULL",
-            "the server's disk is full, nothing was written; try again later",
-            retry=Retry.NOT_PROCESSED,
-            retry_after_ms=5000,
-        )
-    if code == 0:
-        return error
-    return _unavailable("the server's store failed; its log says why", Retry.MAYBE_PROCESSED)
-
-
-def closed() -> CallError:
-    """What a call is told that comes after the store was closed."""
-    return _unavailable("the store is closed; the server is shutting down", Retry.NOT_PROCESSED)
-
-
-def _unavailable(text: str, retry: Retry) -> CallError:
-    return CallError(Status.UNAVAILABLE, "STORE_FAILED", text, retry=retry, retry_after_ms=1000)

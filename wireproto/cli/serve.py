@@ -76,6 +76,14 @@ class App(NamedTuple):
     show_default=True,
     help="Characters that a new password of the chat must have.",
 )
+@click.option(
+    "--keep-free",
+    type=click.IntRange(0, 1024 * 1024),
+    metavar="MIB",
+    default=64,
+    show_default=True,
+    help="With less than this left on its disk the chat accepts no more messages and accounts; 0 to use all of it.",
+)
 @click.option("--workers", type=click.IntRange(2, 1024), default=32, show_default=True, help="Threads for handlers.")
 @click.option("--allow-plaintext", is_flag=True, help="Serve other machines although nothing is encrypted.")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens to each connection, too.")
@@ -89,6 +97,7 @@ def command(
     authenticate: str | None,
     store: str | None,
     minimum_password: int,
+    keep_free: int,
     workers: int,
     allow_plaintext: bool,
     verbose: bool,
@@ -121,7 +130,7 @@ def command(
             asked_of = None if authenticate is None else resolve(authenticate, FunctionType)
             app = App([resolve(target, Handlers) for target in handlers], asked_of)
         else:
-            app = stack.enter_context(_chat(store, minimum_password, stop))
+            app = stack.enter_context(_chat(store, minimum_password, keep_free * 2**20, stop))
         name = f"wireproto/{__version__}"
         server = Server(
             app.handlers,
@@ -201,7 +210,7 @@ def _drain(server: Server, gateway: "GrpcGateway | None") -> list[str]:
 
 
 @contextlib.contextmanager
-def _chat(store: str | None, minimum_password: int, stop: "queue.SimpleQueue[Reason]") -> Iterator[App]:
+def _chat(store: str | None, minimum_password: int, keep_free: int, stop: "queue.SimpleQueue[Reason]") -> Iterator[App]:
     """The chat service, open for as long as it is served."""
     from wireproto.cli.root import missing
 
@@ -210,7 +219,7 @@ def _chat(store: str | None, minimum_password: int, stop: "queue.SimpleQueue[Rea
     except ModuleNotFoundError as error:
         raise missing(error) from error
     try:
-        app = open_chat(store, minimum_password=minimum_password, on_fatal=stop.put)
+        app = open_chat(store, minimum_password=minimum_password, keep_free=keep_free, on_fatal=stop.put)
     except ConfigError as error:
         raise Failure(str(error)) from error
     try:
