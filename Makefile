@@ -76,13 +76,16 @@ test-quick: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run the tests that take no seconds
 test-long: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run every test, with many more examples; takes long
 	@HYPOTHESIS_PROFILE=nightly $(PY) -m pytest -m "" --timeout=7200 -o faulthandler_timeout=7100 $(ARGS)
 
+SERVICES := wireproto.chat.contract:CHAT wireproto.control:CONTROL examples.calculator:CALCULATOR
+
 # One recipe, in this order whatever -j says: the cheap judges first, the tests and their summary last.
 .PHONY: check
-check: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## all that CI checks: format, lint, types, generated files, tests
+check: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## all that CI checks: format, lint, types, generated files, contract, tests
 	@echo "== format" && $(PY) -m ruff format --check --quiet .
 	@echo "== lint" && $(PY) -m ruff check --quiet .
 	@echo "== types" && $(PY) -m mypy
 	@echo "== generated files" && $(PY) tools/generate.py --check
+	@echo "== contract" && $(PY) -m wireproto check $(SERVICES)
 	@echo "== tests" && $(PY) -m pytest $(ARGS)
 
 .PHONY: format

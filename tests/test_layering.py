@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "control": {"errors", "schema"},
     "protos": {"errors", "schema", "status"},
     "codecs": {"errors", "limits", "protos", "schema"},
+    "contract": {"codecs", "control", "errors", "limits", "schema"},
     "dispatch": {"codecs", "errors", "limits", "metadata", "schema", "status"},
     "server": CORE | {"address", "codecs", "connection", "control", "dispatch", "protos", "schema"},
     "client": CORE | {"address", "codecs", "connection", "control", "protos", "schema"},  # protos: client/grpc.py only
@@ -58,7 +59,7 @@ HEAVY = {
     "sqlalchemy": ("chat",),
 }
 CORE_ONLY = CORE | {"connection", "link"}
-SANS_IO = CORE_ONLY | {"codecs", "control", "dispatch", "protos", "schema"}
+SANS_IO = CORE_ONLY | {"codecs", "contract", "control", "dispatch", "protos", "schema"}
 IO_MODULES = {"asyncio", "select", "selectors", "socket", "socketserver", "ssl", "subprocess"}
 CLOCKS_AND_LOGS = {"logging", "threading", "time", "_thread"}
 

@@ -4,7 +4,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from examples.calculator import CALCULATOR
 from wireproto.chat.contract import CHAT
+from wireproto.contract import Lock
 from wireproto.control import CONTROL
 from wireproto.protos import generate
 
@@ -16,7 +18,24 @@ def protos(*, check: bool) -> list[Path]:
     return generate(ROOT / "protos", [CHAT, CONTROL], check=check)
 
 
-GENERATORS: list[Callable[..., list[Path]]] = [protos]
+def contracts(*, check: bool) -> list[Path]:
+    """``contract/``: the lock of each service, but for the versions in it that are released."""
+    wrong = []
+    for service in (CHAT, CONTROL, CALCULATOR):
+        path = ROOT / "contract" / f"{service.full_name}.lock.json"
+        there = path.read_text("utf-8") if path.exists() else ""
+        before = Lock.parse(there) if there else None
+        if before is not None and (problems := before.problems(service, released_only=True)):
+            sys.exit("\n".join([f"{path.relative_to(ROOT)} is not written:", *problems]))
+        text = Lock.of(service, before=before).text()
+        if text != there:
+            wrong.append(path)
+            if not check:
+                path.write_text(text, "utf-8")
+    return wrong
+
+
+GENERATORS: list[Callable[..., list[Path]]] = [protos, contracts]
 """Each writes what it makes unless ``check``, and gives back the files that are not, or were not, as they should be."""
 
 

@@ -1,0 +1,345 @@
+"""What became of a contract: two opcode tables, walked side by side in every version that both have."""
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from wireproto.contract.changes import OLD_CLIENTS, OLD_SERVERS, Change
+from wireproto.contract.values import Effect, reads, reads_absent, reads_unknown
+from wireproto.schema import MISSING, Bounds, Field, Message, Operation, Scalar, Service, fields
+
+__all__ = ["CODECS", "compare"]
+
+CODECS: Final = ("pipe", "msgpack", "protobuf")
+
+AnyMethod = Operation[Any, Any]
+
+
+def compare(old: Service, new: Service, codecs: Sequence[str] = CODECS) -> list[Change]:
+    """Every difference that a peer, a tool or a program may notice, the worst first.
+
+    What breaks is judged by values: those that the old table allowed must be read as what they are by the new one, and
+    values that both have the other way round. An answer must not surprise an old client at all. Of a codec that is none
+    of the built-in three it is assumed that it takes a change for a break wherever one of its type is possible.
+
+    Args:
+        old: the table as it was, in all its versions.
+        new: the table as it is.
+        codecs: the names of those that count.
+    """
+    comparison = _Comparison(old, new, codecs)
+    comparison.run()
+    ranks = {"wire": 0, "text": 1, "source": 2, None: 3}
+    return sorted(comparison.changes.values(), key=lambda change: ranks[change.level])
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a message is met: in one version, under an opcode, on its way to the server or back."""
+
+    version: int
+    opcode: int
+    request: bool
+
+
+class _Comparison:
+    def __init__(self, old: Service, new: Service, codecs: Sequence[str]) -> None:
+        self.old, self.new = old, new
+        self.codecs = tuple(codecs)
+        self.changes: dict[tuple[str, str], Change] = {}
+        self._walked: set[tuple[type[Message], type[Message], _Place]] = set()
+        self._named: set[tuple[type[Any], type[Any]]] = set()
+
+    def run(self) -> None:
+        old, new = self.old, self.new
+        if old.full_name != new.full_name:
+            self.broken(self.change(old.full_name, f"renamed {new.full_name}", text=True), grpc=True)
+        for version in range(1, min(old.version, new.version) + 1):
+            self.version(version)
+        for version in range(new.version + 1, old.version + 1):
+            note = "a peer of it is served in an older version, or refused where it insists"
+            gone = self.change(old.full_name, f"version {version} is gone", note=note)
+            self.broken(gone, version, {OLD_CLIENTS, OLD_SERVERS}, opcodes=old.at(version))
+        for version in range(old.version + 1, new.version + 1):
+            self.change(new.full_name, f"version {version} is new")
+        for method in new.methods:
+            if all(method.name != each.name for each in old.methods) and method.opcode not in old.by_opcode:
+                note = "old servers of that version refuse it, UNKNOWN_OPCODE" if method.since <= old.version else ""
+                self.change(method.name, f"added at version {method.since}", note=note)
+        by_name = {method.name: method for method in new.methods}
+        for method in old.methods:
+            other = by_name.get(method.name) or new.by_opcode.get(method.opcode)
+            if other is not None:
+                self.policy(method, other)
+        self.grpc()
+
+    def version(self, version: int) -> None:
+        was, now = self.old.at(version), self.new.at(version)
+        for opcode, method in was.items():
+            other = now.get(opcode)
+            if other is None or self.moved(method, other):
+                self.gone(method, version)
+                continue
+            if method.name != other.name:
+                self.change(method.name, f"renamed {other.name}", text=True, source=True)
+            if method.is_stream != other.is_stream:
+                shapes = [("unary", "stream")[each.is_stream] for each in (method, other)]
+                shape = self.change(method.name, " -> ".join(shapes), source=True)
+                self.broken(shape, version, {OLD_CLIENTS, OLD_SERVERS}, opcodes=[opcode])
+            self.messages(method.request, other.request, _Place(version, opcode, True))
+            self.messages(method.response, other.response, _Place(version, opcode, False))
+            if self.old.digest(method, version) != self.new.digest(other, version):
+                self.digest(method, version)
+
+    def moved(self, method: AnyMethod, other: AnyMethod) -> bool:
+        """Whether an opcode means another method now, and not the same under another name."""
+        return method.name != other.name and (
+            any(each.name == method.name for each in self.new.methods)
+            or any(each.name == other.name for each in self.old.methods)
+        )
+
+    def gone(self, method: AnyMethod, version: int) -> None:
+        elsewhere = next((each for each in self.new.methods if each.name == method.name), None)
+        if elsewhere is None:
+            what, note = "removed", ""
+        elif elsewhere.opcode != method.opcode:
+            what, note = f"opcode {method.opcode:#06x} -> {elsewhere.opcode:#06x}", "an opcode is for ever"
+        else:
+            what, note = _span(method) + " -> " + _span(elsewhere), ""
+        change = self.change(method.name, what, text=elsewhere is None, source=elsewhere is None, note=note)
+        self.broken(change, version, {OLD_CLIENTS, OLD_SERVERS}, opcodes=[method.opcode], grpc=elsewhere is None)
+
+    def digest(self, method: AnyMethod, version: int) -> None:
+        """Clients that list digests, as those of this package do, are told apart before the first call."""
+        note = (
+            "refused at the handshake, CONTRACT_MISMATCH: whoever lists digests and has no newer version, in any codec"
+        )
+        change = self.change(f"{method.name} ({method.opcode:#06x})", "another digest", note=note)
+        self.broken(change, version, {OLD_CLIENTS, OLD_SERVERS}, opcodes=[method.opcode], grpc=False, codecs=("TCP",))
+
+    # Messages
+
+    def messages(self, was: type[Message], now: type[Message], place: _Place) -> None:
+        if (was, now, place) in self._walked:
+            return
+        self._walked.add((was, now, place))
+        if was.__name__ != now.__name__:
+            self.change(was.__name__, f"renamed {now.__name__}", text=True, source=True)
+        old = {field.name: field for field in fields(was, place.version)}
+        new = {field.name: field for field in fields(now, place.version)}
+        old_numbers = {field.number: field for field in old.values()}
+        new_numbers = {field.number: field for field in new.values()}
+        for field in old.values():
+            same = new.get(field.name)
+            there = new_numbers.get(field.number)
+            if same is not None and same.number == field.number:
+                self.field(field, same, place)
+            elif same is not None:
+                moved = self.change(field.path, f"number {field.number} -> {same.number}")
+                self.effects(moved, place, lambda codec: (Effect.ALL, Effect.ALL))
+            elif there is not None and there.name not in old:
+                self.change(field.path, f"renamed {there.name}", text=True, source=True)
+                self.field(field, there, place)
+            else:
+                self.removed(field, now, place)
+        for field in new.values():
+            if field.name not in old and (field.number not in old_numbers or old_numbers[field.number].name in new):
+                self.added(field, was, place)
+
+    def removed(self, field: Field, now: type[Message], place: _Place) -> None:
+        later = next((each for each in fields(now) if each.name == field.name), None)
+        what = "removed" if later is None else f"since {field.since} -> {later.since}"
+        change = self.change(field.path, what, text=later is None, source=later is None)
+        self.effects(change, place, lambda codec: (reads_unknown(field, codec), reads_absent(field, codec)))
+
+    def added(self, field: Field, was: type[Message], place: _Place) -> None:
+        before = next((each for each in fields(was) if each.name == field.name), None)
+        if before is None:
+            what = f"added at version {field.since}"
+        else:
+            what = f"since {before.since} -> {field.since}"
+        change = self.change(field.path, what, source=field.required and before is None)
+        self.effects(change, place, lambda codec: (reads_absent(field, codec), reads_unknown(field, codec)))
+
+    def field(self, was: Field, now: Field, place: _Place) -> None:
+        if was.type.scalar is now.type.scalar is Scalar.MESSAGE and was.type.shape == now.type.shape:
+            self.messages(_class(was), _class(now), place)
+        if was.type.scalar is now.type.scalar is Scalar.ENUM and was.type.shape == now.type.shape:
+            self.enum(_class(was), _class(now), place)
+        if (difference := _difference(was, now)) is not None:
+            change = self.change(was.path, difference[0], source=difference[1])
+            # Only servers are all of this package; what a stock client leaves out, it never writes.
+            stock = place.request
+            self.effects(change, place, lambda codec: (reads(was, now, codec, stock), reads(now, was, codec, stock)))
+
+    def enum(self, was: type[enum.IntEnum], now: type[enum.IntEnum], place: _Place) -> None:
+        if was.__name__ != now.__name__:
+            self.change(was.__name__, f"renamed {now.__name__}", text=True, source=True)
+        old, new = ({member.name: int(member) for member in each} for each in (was, now))
+        old_names, new_names = ({number: name for name, number in each.items()} for each in (old, new))
+        for name, number in old.items():
+            subject = f"{was.__name__}.{name}"
+            there = new_names.get(number)
+            if there == name:
+                continue
+            if name in new:
+                moved = self.change(subject, f"number {number} -> {new[name]}")
+                effect = Effect.SOME if there is None else Effect.ALL
+                self.effects(moved, place, lambda codec, effect=effect: (effect, effect))
+            elif there is not None and there not in old:
+                self.change(subject, f"renamed {there}", text=True, source=True)
+            else:
+                removed = self.change(subject, "removed", text=True, source=True)
+                self.effects(removed, place, lambda codec: (Effect.SOME, Effect.NONE))
+        for name, number in new.items():
+            if name not in old and number not in old_names:
+                added = self.change(f"{was.__name__}.{name}", "added")
+                self.effects(added, place, lambda codec: (Effect.NONE, Effect.SOME))
+
+    # Methods
+
+    def policy(self, was: AnyMethod, now: AnyMethod) -> None:
+        """What a method declares beside its messages; it holds in every version that has it."""
+        versions = [
+            each
+            for each in range(1, min(self.old.version, self.new.version) + 1)
+            if was.in_version(each) and now.in_version(each)
+        ]
+
+        def hurt(what: str, peer: str, note: str) -> None:
+            change = self.change(was.name, what, note=note)
+            for version in versions:
+                self.broken(change, version, {peer}, opcodes=[was.opcode])
+
+        if was.requires != now.requires:
+            what = f"requires {was.requires} -> {now.requires}"
+            if now.requires is None:
+                self.change(was.name, what)
+            else:
+                hurt(what, OLD_CLIENTS, "callers without it are refused, NOT_PERMITTED or SIGN_IN_REQUIRED")
+        if was.max_request != now.max_request:
+            what = f"max_request {was.max_request} -> {now.max_request}"
+            if now.max_request is not None and (was.max_request is None or now.max_request < was.max_request):
+                hurt(what, OLD_CLIENTS, "longer requests are refused, REQUEST_TOO_LARGE")
+            else:
+                self.change(was.name, what, note="old servers refuse what is longer than they allow")
+        if was.idempotent and not now.idempotent:
+            hurt("not idempotent any more", OLD_CLIENTS, "old clients may repeat a call that ran")
+        elif now.idempotent and not was.idempotent:
+            hurt("idempotent", OLD_SERVERS, "new clients may repeat a call that ran at an old server")
+        if was.timeout != now.timeout:
+            what = f"timeout {_seconds(was.timeout)} -> {_seconds(now.timeout)}"
+            self.change(was.name, what, note="of calls that bring no deadline")
+        if gone := set(was.reasons) - set(now.reasons):
+            self.change(was.name, f"reasons without {', '.join(sorted(gone))}", source=True)
+        if came := set(now.reasons) - set(was.reasons):
+            note = "old clients do not know what it means; the status says what kind it is of"
+            self.change(was.name, f"reasons with {', '.join(sorted(came))}", note=note)
+
+    def grpc(self) -> None:
+        """Stock clients of the .proto call by name, and speak the newest version."""
+        old, new = self.old, self.new
+        now = {method.name: method for method in new.at(new.version).values()}
+        renamed = {opcode: method.name for opcode, method in new.by_opcode.items()}
+        for opcode, method in old.at(old.version).items():
+            other = now.get(method.name)
+            if other is None:
+                name = renamed.get(opcode)
+                if name is not None and name != method.name and not self.moved(method, new.by_opcode[opcode]):
+                    change = self.change(method.name, f"renamed {name}", text=True, source=True)
+                elif name is None:
+                    change = self.change(method.name, "removed", text=True, source=True)
+                else:
+                    change = self.change(method.name, f"not in version {new.version}")
+                change.grpc = True
+                change.peers.add(OLD_CLIENTS)
+
+    # Gathering
+
+    def change(self, subject: str, what: str, *, text: bool = False, source: bool = False, note: str = "") -> Change:
+        """The one change of that subject and kind, wherever it is met."""
+        change = self.changes.setdefault((subject, what), Change(subject, what))
+        change.text |= text
+        change.source |= source
+        change.note = change.note or note
+        return change
+
+    def broken(
+        self,
+        change: Change,
+        version: int | None = None,
+        peers: Iterable[str] = (OLD_CLIENTS, OLD_SERVERS),
+        *,
+        opcodes: Iterable[int] = (),
+        grpc: bool | None = None,
+        codecs: Sequence[str] | None = None,
+    ) -> None:
+        change.breaks.update(self.codecs if codecs is None else codecs)
+        change.versions.update(() if version is None else (version,))
+        change.peers.update(peers)
+        change.opcodes.update(opcodes)
+        change.grpc = grpc
+
+    def effects(self, change: Change, place: _Place, effect: Any) -> None:
+        """Take up what a difference does in each codec: ``effect`` gives it for what is old, and for what is new."""
+        change.keeps.update(self.codecs)
+        client, server = (OLD_CLIENTS, OLD_SERVERS) if place.request else (OLD_SERVERS, OLD_CLIENTS)
+        for codec in self.codecs:
+            forward, backward = effect(codec)
+            peers = {client} if forward else set()
+            # A new client sends new values when it is told to; a new server answers with them unasked.
+            if backward is Effect.ALL or (backward and not place.request):
+                peers.add(server)
+            elif backward:
+                change.note = change.note or "old servers do not take the values that are new"
+            if peers:
+                self.broken(change, place.version, peers, opcodes=[place.opcode], codecs=[codec])
+
+
+def _difference(was: Field, now: Field) -> tuple[str, bool] | None:
+    """How a field differs from what it was, but for its name, and whether a Python program notices."""
+    old, new = was.type, now.type
+    found: list[str] = []
+    source = was.ignorable and not now.ignorable
+    # Classes are compared by what is in them.
+    if (old.scalar, old.shape, old.key, old.optional) != (new.scalar, new.shape, new.key, new.optional):
+        found.append(f"{old} -> {new}")
+        source |= _python(was) != _python(now) or (now.required and not was.required)
+    elif was.required != now.required or (not was.required and was.default != now.default):
+        found.append(f"default {_shown(was)} -> {_shown(now)}")
+        source |= not was.required
+    for before, after in ((old.bounds, new.bounds), (old.size, new.size)):
+        if before != after:
+            found.append(f"{_bounds(before)} -> {_bounds(after)}")
+    if was.ignorable and not now.ignorable:
+        found.append("not ignorable any more")
+    return (", ".join(found), source) if found else None
+
+
+def _python(field: Field) -> object:
+    """The type that a program gives, without its classes."""
+    kind = field.type
+    return Scalar.INT if kind.scalar is Scalar.UINT else kind.scalar, kind.shape, kind.key, kind.optional
+
+
+def _bounds(bounds: Bounds | None) -> str:
+    return "no bounds" if bounds is None else repr(bounds)
+
+
+def _shown(field: Field) -> str:
+    if field.default is MISSING:
+        return "none"
+    return field.default.name if isinstance(field.default, enum.IntEnum) else repr(field.default)
+
+
+def _span(method: AnyMethod) -> str:
+    return f"since {method.since}" + (f" until {method.until}" if method.until is not None else "")
+
+
+def _seconds(timeout: float | None) -> str:
+    return "none" if timeout is None else f"{timeout:g} s"
+
+
+def _class(field: Field) -> type[Any]:
+    return cast(type[Any], field.type.cls)
