@@ -13,6 +13,10 @@ from wireproto.protos import generate
 ROOT = Path(__file__).parent.parent
 
 
+LOCKED = (CHAT, CONTROL, CALCULATOR)
+"""The services in the box; `make check` runs `wireproto check` on them."""
+
+
 def protos(*, check: bool) -> list[Path]:
     """``protos/``: the opcode tables as ``.proto`` files, a module of buf's."""
     return generate(ROOT / "protos", [CHAT, CONTROL], check=check)
@@ -21,7 +25,7 @@ def protos(*, check: bool) -> list[Path]:
 def contracts(*, check: bool) -> list[Path]:
     """``contract/``: the lock of each service, but for the versions in it that are released."""
     wrong = []
-    for service in (CHAT, CONTROL, CALCULATOR):
+    for service in LOCKED:
         path = ROOT / "contract" / f"{service.full_name}.lock.json"
         there = path.read_text("utf-8") if path.exists() else ""
         before = Lock.parse(there) if there else None

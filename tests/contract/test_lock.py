@@ -77,7 +77,9 @@ def test_samples_exercise_every_field(message_type: type[Message]) -> None:
         assert None in values or not field.type.optional
         assert [] in values or {} in values or field.type.shape == "single" or field.type.size is not None
         if field.type.scalar is Scalar.ENUM and field.type.shape == "single":
-            assert {int(value) for value in values if value is not None} == {int(member) for member in cast(Iterable[int], field.type.cls)}
+            assert {int(value) for value in values if value is not None} == {
+                int(member) for member in cast(Iterable[int], field.type.cls)
+            }
 
 
 def test_two_fields_of_a_type_are_told_apart() -> None:
