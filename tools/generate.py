@@ -1,17 +1,21 @@
 """Write the files that follow from the code: ``python tools/generate.py``, or compare them with ``--check``."""
 
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from examples.calculator import CALCULATOR
 from wireproto.chat.contract import CHAT
 from wireproto.contract import Lock
 from wireproto.control import CONTROL
 from wireproto.protos import generate
+from wireproto.schema import Service
 
 ROOT = Path(__file__).parent.parent
 
+
+# A program, and no module of a package.
+CALCULATOR: Service = runpy.run_path(str(ROOT / "examples" / "calculator.py"))["CALCULATOR"]
 
 LOCKED = (CHAT, CONTROL, CALCULATOR)
 """The services in the box; `make check` runs `wireproto check` on them."""
