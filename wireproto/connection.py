@@ -27,7 +27,6 @@ from wireproto.events import (
     GoAwayReceived,
     HelloReceived,
     ItemReceived,
-    NeedData,
     RequestReceived,
     ResponseReceived,
     WelcomeReceived,
@@ -124,56 +123,83 @@ class Connection(Link):
 
     # Receiving.
 
-    def next_event(self) -> Event | NeedData:
-        """Parse one event out of what was received; ``NEED_DATA`` when there is none.
+    def next_events(self, limit: int) -> list[Event]:
+        """Up to ``limit`` events, in order: what as many calls of ``next_event`` give, for less; [] when there is none.
 
-        Never raises for what a peer sent. After ``ConnectionEnded`` there is only ``NEED_DATA``.
+        The list ends behind an event that is neither a REQUEST nor a RESPONSE, for what it is answered with may decide
+        how the next bytes are read. So a list that is shorter than ``limit`` and has none such is all there is.
         """
-        # The path of a whole REQUEST (server) or RESPONSE (client) that nothing is unusual about. It may only succeed
-        # where ``_next_event`` would return an equal event; whatever it does not like, it leaves to that.
+        events: list[Event] = []
         buffer = self._buffer
-        data = buffer.data
-        start = buffer.at
-        waiting = len(data) - start
-        if waiting >= 16 and type(data) is bytes:
-            length, word, opcode, metadata_length, call_id = _HEADER.unpack_from(data, start)
-            body = start + 16 + metadata_length
-            end = start + 4 + length
-            if word == self._hot_in and body <= end <= len(data) and length <= self._max_frame:
-                calls = self._calls
+        while True:
+            data = buffer.data
+            if self._hot_in >= 0 and type(data) is bytes:
                 if self._serves:
-                    if (
-                        0 < call_id - self.last_call_id < _HALF
-                        and call_id not in calls
-                        and len(calls) + self._held < self._limits.max_calls
-                    ):
-                        self.frames_received += 1
-                        self.last_call_id = call_id
-                        calls[call_id] = opcode
-                        buffer.at = end
-                        self._wanted = 0
-                        return RequestReceived(
-                            call_id,
-                            opcode,
-                            self._read_metadata(call_id, data[start + 16 : body]) if metadata_length else EMPTY,
-                            data[body:end],
-                        )
-                elif (
-                    calls.get(call_id) == opcode
-                    and not metadata_length
-                    and (self._credits is None or call_id not in self._credits)
-                    and (self._cancelled is None or call_id not in self._cancelled)
-                ):
-                    self.frames_received += 1
-                    del calls[call_id]
-                    buffer.at = end
-                    self._wanted = 0
-                    return ResponseReceived(call_id, opcode, data[body:end])
-        elif not waiting and self._hot_in >= 0 and not self._end_of_input:
-            # Everything is read: how most turns end.
-            buffer.data, buffer.at = b"", 0
-            return NEED_DATA
-        return self._next_event()
+                    self._take_requests(data, limit, events)
+                else:
+                    self._take_responses(data, limit, events)
+                if buffer.at == len(data) and not self._end_of_input:
+                    buffer.data, buffer.at = b"", 0  # everything is read: how most turns end
+                    break
+                if len(events) == limit:
+                    break
+            event = self.next_event()
+            if event is NEED_DATA:
+                break
+            events.append(event)
+            if len(events) == limit or (type(event) is not RequestReceived and type(event) is not ResponseReceived):
+                break
+        return events
+
+    # The paths of whole REQUESTs and RESPONSEs that nothing is unusual about. They may only take what ``next_event``
+    # would report with an equal event; whatever they do not like, they leave to that.
+
+    def _take_requests(self, data: bytes, limit: int, events: list[Event]) -> None:
+        buffer, calls = self._buffer, self._calls
+        at, size = buffer.at, len(data)
+        while size - at >= 16 and len(events) < limit:
+            length, word, opcode, metadata_length, call_id = _HEADER.unpack_from(data, at)
+            body = at + 16 + metadata_length
+            end = at + 4 + length
+            if (
+                word != self._hot_in
+                or not body <= end <= size
+                or length > self._max_frame
+                or not 0 < call_id - self.last_call_id < _HALF
+                or call_id in calls
+                or len(calls) + self._held >= self._limits.max_calls
+            ):
+                break
+            buffer.at = at = end
+            self._wanted = 0
+            self.frames_received += 1
+            self.last_call_id = call_id
+            calls[call_id] = opcode
+            metadata = self._read_metadata(call_id, data[body - metadata_length : body]) if metadata_length else EMPTY
+            events.append(RequestReceived(call_id, opcode, metadata, data[body:end]))
+
+    def _take_responses(self, data: bytes, limit: int, events: list[Event]) -> None:
+        buffer, calls = self._buffer, self._calls
+        at, size = buffer.at, len(data)
+        while size - at >= 16 and len(events) < limit:
+            length, word, opcode, metadata_length, call_id = _HEADER.unpack_from(data, at)
+            body = at + 16
+            end = at + 4 + length
+            if (
+                word != self._hot_in
+                or not body <= end <= size
+                or length > self._max_frame
+                or metadata_length
+                or calls.get(call_id) != opcode
+                or (self._credits is not None and call_id in self._credits)
+                or (self._cancelled is not None and call_id in self._cancelled)
+            ):
+                break
+            buffer.at = at = end
+            self._wanted = 0
+            self.frames_received += 1
+            del calls[call_id]
+            events.append(ResponseReceived(call_id, opcode, data[body:end]))
 
     def _enter(self, state: State) -> None:
         super()._enter(state)

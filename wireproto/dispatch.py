@@ -219,6 +219,7 @@ class Entry:
         "runs",
         "slowness",
         "timeout",
+        "wary",
     )
 
     def __init__(
@@ -238,6 +239,7 @@ class Entry:
         # How slow the handler was lately, kept by whoever times it; see server/pool.py.
         self.slowness = 0
         self.runs = 0
+        self.wary = True  # not known to be quick: look at these, and at ``blocking``
         self._handler = handler
         self._requires = method.requires
         self._reasons = frozenset(method.reasons)

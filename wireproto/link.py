@@ -128,6 +128,11 @@ class Link:
     # Receiving.
 
     @property
+    def bytes_waiting(self) -> int:
+        """Bytes received and not parsed yet."""
+        return len(self._buffer)
+
+    @property
     def partial_length(self) -> int | None:
         """Bytes of the frame of which a part waits, or of its header while the length is unknown; None if none waits.
 
@@ -143,7 +148,11 @@ class Link:
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Buffer what was received. Nothing is parsed yet, so nothing can go wrong here."""
         if self._end is None:
-            self._buffer.append(data)
+            buffer = self._buffer
+            if not buffer.data and type(data) is bytes:
+                buffer.data = data
+            else:
+                buffer.append(data)
         else:
             self.discarded += len(data)
 
@@ -151,7 +160,11 @@ class Link:
         """Note that the peer will send nothing more. What is buffered is still read first."""
         self._end_of_input = True
 
-    def _next_event(self) -> Event | NeedData:
+    def next_event(self) -> Event | NeedData:
+        """Parse one event out of what was received; ``NEED_DATA`` when there is none.
+
+        Never raises for what a peer sent. After ``ConnectionEnded`` there is only ``NEED_DATA``.
+        """
         if self._end is None:
             if len(self._buffer) < self._wanted and not self._end_of_input:
                 # Looked at before: a frame that comes in a million pieces is parsed once.

@@ -23,7 +23,6 @@ from wireproto.client.reception import LOOK, QUIET, Reception
 from wireproto.connection import Connection, PayloadTooLarge
 from wireproto.errors import CallError, ConnectionLost, RemoteProtocolError
 from wireproto.events import (
-    NEED_DATA,
     ConnectionEnded,
     EndReceived,
     ErrorReceived,
@@ -40,6 +39,8 @@ __all__ = ["Link"]
 
 Prepared = TypeVar("Prepared", bound=PreparedCall)
 
+_EVENTS = 256
+"""Events taken at once out of what was received."""
 _HEARTBEAT = bytes(8)
 _HALF = 0x8000_0000
 _U32_MAX = 0xFFFF_FFFF
@@ -385,15 +386,18 @@ class Link(Reception):
             connection.receive_eof()
         calls = self._calls
         reacted = data is None
-        while (event := connection.next_event()) is not NEED_DATA:
-            if type(event) is ResponseReceived:
-                call = calls.pop(event.call_id, None)
-                if call is not None:
-                    call.payload = event.payload
-                    self._finish(call)
-            else:
-                reacted = True
-                self._react(event)
+        while events := connection.next_events(_EVENTS):
+            for event in events:
+                if type(event) is ResponseReceived:
+                    call = calls.pop(event.call_id, None)
+                    if call is not None:
+                        call.payload = event.payload
+                        self._finish(call)
+                else:
+                    reacted = True
+                    self._react(event)
+            if type(event) is ResponseReceived and len(events) < _EVENTS:
+                break  # there are no others
         if reacted:
             if self._ended:
                 return

@@ -45,7 +45,7 @@ class Call(Context):
         self.answered = False
         self.held = False
         self.started = False
-        self.granted = metadata.credit or 0
+        self.granted = 0
         self.future: Future[Any] | None = None
         self.stream: Stream | None = None
 
@@ -83,7 +83,7 @@ class Call(Context):
 
     def run_blocking(self) -> None:
         """Run the handler on a follower; called by the pool."""
-        self.session.run_call(self, None)
+        self.session.run_call(self, True)
 
     def on_done(self, future: "Future[Any]") -> None:
         """A deferred answer is there: have the leader encode and send it, whichever thread completed it.

@@ -17,10 +17,9 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from wireproto.connection import Connection, PayloadTooLarge, Role, State
-from wireproto.dispatch import Identity, Outcome, Table
+from wireproto.dispatch import Entry, Identity, Outcome, Table
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
 from wireproto.events import (
-    NEED_DATA,
     CancelReceived,
     ConnectionEnded,
     CreditReceived,
@@ -64,6 +63,7 @@ class Session:
         "_budget",
         "_calls",
         "_draining",
+        "_flushing",
         "_frame_begun",
         "_frames",
         "_heard",
@@ -104,6 +104,7 @@ class Session:
         self._more = False  # a turn will go on: it is posted, or waits for room in the output
         self._draining = False
         self._starved = False  # a stream or a turn found no room in the output
+        self._flushing = False  # a flush is posted
         self._linger_until: float | None = None
         self._heard = True
         self._last_heard = self._pinged = self.started
@@ -126,10 +127,10 @@ class Session:
 
     def on_event(self, worker: Worker, mask: int) -> None:
         """The descriptor may be readable or writable; called by the leader."""
-        with self.lock:
+        # Not ``with``, here and in ``settle``: it costs as much again as the lock, and every call passes here.
+        self.lock.acquire()
+        try:
             transport = self.transport
-            if transport.closed:
-                return
             if mask & WRITE:
                 self.flush_locked()
             if transport.reading:
@@ -137,6 +138,8 @@ class Session:
                     self._take_locked()
             elif mask & CLOSED:
                 self._close_locked("the peer reset the connection")
+        finally:
+            self.lock.release()
         if self._batch:
             self._run_batch(worker)
 
@@ -155,7 +158,9 @@ class Session:
         """Read once; False when that closed the session."""
         data = self.transport.receive()
         if data is None:
-            return self._alive_locked()
+            if self.transport.failure:
+                self._close_locked(self.transport.failure)
+            return not self.transport.closed
         self._heard = True
         if data:
             self.connection.receive_data(data)
@@ -166,59 +171,49 @@ class Session:
             self.connection.receive_eof()
         return True
 
-    def _alive_locked(self) -> bool:
-        """Close what the system gave up on; whether there was nothing to close."""
-        if self.transport.failure:
-            self._close_locked(self.transport.failure)
-        return not self.transport.closed
-
     def _take_locked(self) -> None:
         """Take up to a turn's worth of events out of the connection."""
         connection = self.connection
-        next_event = connection.next_event
-        table = self._table
-        taken = 0
-        while True:
-            event = next_event()
-            if event is NEED_DATA:
-                break
-            if type(event) is RequestReceived and table is not None:
-                self._request_locked(table, event)
-                taken += 1
-                if taken >= self.server.limits.turn_calls:
+        room = self.server.limits.turn_calls
+        while events := connection.next_events(room):
+            table = self._table
+            for event in events:
+                if type(event) is RequestReceived and table is not None:
+                    self._request_locked(table, event)
+                    room -= 1
+                elif not self._event_locked(event):
+                    return
+            if not room:
+                if connection.bytes_waiting or self.transport.ended:
                     self._more = True
                     self.pool.post(self._continue)
-                    break
-                continue
-            if not self._event_locked(event):
                 break
-            table = self._table
-        if connection.partial_length is None:
-            self._frame_begun = None
-        elif connection.frames_received != self._frames or self._frame_begun is None:
-            self._frames = connection.frames_received
-            self._frame_begun = time.monotonic()
+            if type(event) is RequestReceived:
+                break  # there are no others
         if not self._batch and (connection.bytes_pending or self.transport.ended or self._draining):
             self.flush_locked()
 
     def _request_locked(self, table: Table, event: RequestReceived) -> None:
-        entry = table.entries.get(event.opcode)
+        call_id = event.call_id
         metadata = event.metadata
+        entry = table.entries.get(event.opcode)
         if entry is None:
-            self._fail_locked(event.call_id, table.missing(event.opcode))
+            self._fail_locked(call_id, table.missing(event.opcode))
             return
-        if isinstance(metadata, CallError):
-            self._fail_locked(event.call_id, metadata)
+        if metadata is not EMPTY and isinstance(metadata, CallError):
+            self._fail_locked(call_id, metadata)
             return
-        call = Call(self, event.call_id, entry, metadata, event.payload)
-        if metadata is not EMPTY and metadata.deadline_ms is not None:
-            call.deadline = time.monotonic() + metadata.deadline_ms / 1000
+        call = Call(self, call_id, entry, metadata, event.payload)
+        if metadata is not EMPTY:
+            call.granted = metadata.credit or 0
+            if metadata.deadline_ms is not None:
+                call.deadline = time.monotonic() + metadata.deadline_ms / 1000
         if entry.timeout is not None and not entry.is_stream:
             latest = time.monotonic() + entry.timeout
             call.deadline = latest if call.deadline is None else min(call.deadline, latest)
         if self._calls is None or self._batch is None:
             self._calls, self._batch = {}, deque()
-        self._calls[event.call_id] = call
+        self._calls[call_id] = call
         self._batch.append(call)
 
     def _event_locked(self, event: object) -> bool:
@@ -283,19 +278,20 @@ class Session:
             except IndexError:
                 break  # a deposed leader took the last one
             entry = call.entry
-            if entry.blocking or entry.slowness >= PENALTY or (entry.runs < PROVEN and pool.short):
+            if entry.wary and (entry.blocking or entry.slowness >= PENALTY or (entry.runs < PROVEN and pool.short)):
                 if not pool.submit(call):
                     self.settle(call, busy())
                 continue
+            last = not batch
             worker.beat += 1
             worker.running = self
-            self.run_call(call, batch)
+            self.run_call(call, last)
             worker.running = None
             if pool.leader is not worker:
                 if batch:
                     self.take_over()  # the watchdog may have seen another session here
                 break
-            if batch and self.connection.bytes_pending > high and self._is_full():
+            if last or (self.connection.bytes_pending > high and self._is_full()):
                 return
         self.flush()
 
@@ -311,39 +307,40 @@ class Session:
         self._starved = self._more = True
         return True
 
-    def run_call(self, call: Call, batch: "deque[Call] | None") -> None:
-        """Run one handler and settle what it gave; ``batch`` None on a follower."""
+    def run_call(self, call: Call, last: bool) -> None:
+        """Run one handler and settle what it gave; the ``last`` of a batch, and every one on a follower, flushes."""
         call.started = True
         if call.answered:
             # It expired or was cancelled in the queue; only its place among the calls in flight is left to give back.
-            self.settle(call, b"")
+            self.settle(call, b"", last)
             return
         call.identity = self.identity
         entry = call.entry
         start = time.perf_counter()
         outcome = entry.run(call.payload, call)
         if time.perf_counter() - start > SLOW:
+            entry.runs += 1
             entry.slowness = min(entry.slowness + PENALTY, 4 * PENALTY)
-        elif entry.slowness:
-            entry.slowness -= 1
-        entry.runs += 1
+            entry.wary = True
+        elif entry.wary:
+            _was_quick(entry)
         kind = type(outcome)
         if kind is bytes or isinstance(outcome, CallError):
-            self.settle(call, outcome)  # type: ignore[arg-type]
+            self.settle(call, outcome, last)  # type: ignore[arg-type]
         else:
             self._go_on(call, outcome)
-        if batch is None:
-            self.flush()
+            if last:
+                self.flush()
 
-    def settle(self, call: Call, outcome: "bytes | CallError") -> None:
-        """Queue a call's terminal frame, unless it has had one."""
-        with self.lock:
+    def settle(self, call: Call, outcome: "bytes | CallError", last: bool = False) -> None:
+        """Queue a call's terminal frame, unless it has had one; the ``last`` one is written, with what else waits."""
+        self.lock.acquire()
+        try:
             if call.answered:
                 if call.held:
                     call.held = False
                     self.connection.release()
-                return
-            if type(outcome) is bytes:
+            elif type(outcome) is bytes:
                 call.answered = True
                 if self._calls is not None:
                     self._calls.pop(call.call_id, None)
@@ -353,6 +350,10 @@ class Session:
                     self.connection.send_error(call.call_id, too_large(error))
             elif isinstance(outcome, CallError):
                 self._end_call_locked(call, outcome)
+            if last:
+                self.flush_locked()
+        finally:
+            self.lock.release()
 
     def _go_on(self, call: Call, outcome: Outcome) -> None:
         """The handler gave a deferred answer or a stream."""
@@ -487,9 +488,12 @@ class Session:
 
     def flush_soon(self) -> None:
         """Have the leader write what is queued, so that this thread does no system call."""
-        self.pool.post(self._flush_posted)
+        if not self._flushing:
+            self._flushing = True
+            self.pool.post(self._flush_posted)
 
     def _flush_posted(self, worker: Worker) -> None:
+        self._flushing = False  # first: whoever queues from now on posts again
         self.flush()
 
     def flush_locked(self) -> None:
@@ -498,7 +502,8 @@ class Session:
         if transport.closed:
             return
         transport.send(self.connection.data_to_send())
-        if not self._alive_locked():
+        if transport.failure:
+            self._close_locked(transport.failure)
             return
         if self._starved and self._pending_locked() < self.server.limits.low_watermark:
             # Whether the kernel took it all at once or in parts: what found no room has nobody else to wake it.
@@ -524,6 +529,12 @@ class Session:
             if self._heard:
                 self._heard = False
                 self._last_heard = now
+                # Noted here and not when it comes, so that no call pays for it.
+                if self.connection.partial_length is None:
+                    self._frame_begun = None
+                elif self.connection.frames_received != self._frames or self._frame_begun is None:
+                    self._frames = self.connection.frames_received
+                    self._frame_begun = now
             if self._linger_until is not None:
                 if now >= self._linger_until or self.connection.discarded > limits.linger_bytes:
                     self._close_locked("lingered long enough")
@@ -630,3 +641,10 @@ class Session:
         self._abandon_locked(why or "the connection was closed")
         if why:
             self.server.note(self.address, "closed", why)
+
+
+def _was_quick(entry: Entry) -> None:
+    entry.runs += 1
+    if entry.slowness:
+        entry.slowness -= 1
+    entry.wary = entry.blocking or entry.slowness > 0 or entry.runs < PROVEN

@@ -144,6 +144,7 @@ class Stream:
         entry = self._call.entry
         slow = time.perf_counter() - start > SLOW
         entry.slowness = PENALTY if slow else max(0, entry.slowness - 1)
+        entry.wary |= slow
         if len(items) > n:
             raise ValueError(f"{type(source).__name__}.take({n}) gave {len(items)} items; give at most {n}")
         payloads = [self._encoded(item) for item in items]

@@ -23,6 +23,7 @@ class Transport:
         fd: the descriptor, the poller's name for the connection.
         closed: the descriptor was given back; every method does nothing then.
         ended: the peer will send nothing more; reading interest is dropped for good.
+        reading: the poller is asked for input.
         paused: output is above the high watermark, so reading rests until it is below the low one.
         failure: what the system said when it refused to read or write; "" while it has not.
         stalled_since: since when (monotonic) the peer took nothing of the output; None while nothing waits.
@@ -41,6 +42,7 @@ class Transport:
         "failure",
         "fd",
         "paused",
+        "reading",
         "stalled_since",
     )
 
@@ -48,6 +50,7 @@ class Transport:
         self.fd = sock.fileno()
         self.closed = False
         self.ended = False
+        self.reading = False
         self.paused = False
         self.failure = ""
         self.stalled_since: float | None = None
@@ -62,11 +65,7 @@ class Transport:
     def register(self) -> None:
         self._registered = READ
         self._poller.add(self.fd, READ)
-
-    @property
-    def reading(self) -> bool:
-        """Whether the poller is asked for input."""
-        return self._registered & READ != 0
+        self.reading = True
 
     @property
     def pending(self) -> int:
@@ -140,6 +139,7 @@ class Transport:
         if self.closed:
             return
         self.closed = True
+        self.reading = False
         self._poller.remove(self.fd)
         self._socket.close()
         self._output = None
@@ -149,6 +149,7 @@ class Transport:
         mask = WRITE if self._output else 0
         if not self.ended and not self.paused:
             mask |= READ
+        self.reading = mask & READ != 0
         if mask != self._registered:
             self._registered = mask
             self._poller.modify(self.fd, mask)
