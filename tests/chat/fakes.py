@@ -1,9 +1,10 @@
 """A chat without a network: contexts, a clock and passwords for tests that call the handlers themselves."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from argon2 import PasswordHasher
@@ -26,6 +27,7 @@ from wireproto.chat.contract import (
 from wireproto.chat.handlers import ChatApp, open_chat
 from wireproto.chat.live import MailboxStream
 from wireproto.chat.passwords import Passwords
+from wireproto.chat.rates import Rate
 from wireproto.dispatch import Context, Identity
 from wireproto.errors import CallError
 from wireproto.metadata import Metadata
@@ -100,6 +102,7 @@ class Chat:
         *,
         passwords: Passwords | None = None,
         free: Callable[[Path], int] = lambda _: 2**40,
+        rates: Mapping[str, Rate] = MappingProxyType({}),
     ) -> None:
         self.clock = clock
         self.fatal: list[OSError] = []
@@ -109,6 +112,7 @@ class Chat:
             passwords=passwords or Passwords(hasher=QUICK),
             on_fatal=self.fatal.append,
             free=free,
+            rates=rates,
         )
 
     def start(self, method: "Method[Req, Resp]", request: Req, context: Context) -> "Future[Resp]":

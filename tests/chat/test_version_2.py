@@ -1,6 +1,7 @@
 """What version 2 brought: acknowledging by name, conversations, deleting, broadcasts, passwords, guesses, presence."""
 
 import threading
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -400,6 +401,74 @@ def test_nobody_is_locked_out_by_a_stranger(chat: Chat, clock: Clock) -> None:
     enter(chat, "ann", "198.51.100.7:4000")
     assert guess(chat, "ann", "wrong").reason == "BAD_CREDENTIALS"
     enter(chat, "ann", "198.51.100.7:4000")
+
+
+def names(count: int) -> list[str]:
+    return [f"user{number}" for number in range(count)]
+
+
+def test_one_network_may_try_so_many_names(chat: Chat, clock: Clock) -> None:
+    """From one network 50 log-ins may fail at once whatever the names, and at most 100 in any hour; other networks, a
+    token, and the machine itself are not held up."""
+    chat.account("ann")
+    token = chat.log_in("ann", FakeContext()).token
+    assert {guess(chat, name, "wrong").reason for name in names(50)} == {"BAD_CREDENTIALS"}
+    error = guess(chat, "ann", PASSWORD)
+    assert (error.reason, error.retry, error.retry_after_ms) == ("THROTTLED", Retry.NOT_PROCESSED, 72_000)
+    enter(chat, "ann", "198.51.100.7:4000", token)
+    enter(chat, "ann", "198.51.101.7:4000")
+    assert {guess(chat, name, "wrong", "127.0.0.1:4").reason for name in names(120)} == {"BAD_CREDENTIALS"}
+    evaluated = 50
+    for number in range(2000):
+        clock.move(seconds=1.8)
+        evaluated += guess(chat, f"other{number}", "wrong").reason == "BAD_CREDENTIALS"
+    assert 98 <= evaluated <= 100
+    clock.move(days=1)
+    assert {guess(chat, name, "wrong").reason for name in names(50)} == {"BAD_CREDENTIALS"}
+
+
+def test_one_name_may_be_tried_so_often_from_everywhere(chat: Chat, clock: Clock) -> None:
+    """From however many networks, 50 log-ins of one name may fail at once, and at most 100 in any hour; its owner's
+    token and other names are not held up."""
+    chat.account("ann")
+    chat.account("bob")
+    token = chat.log_in("ann", FakeContext()).token
+    peers = [f"10.{number // 256}.{number % 256}.1:5" for number in range(2000)]
+    assert {guess(chat, "ann", "wrong", peer).reason for peer in peers[:50]} == {"BAD_CREDENTIALS"}
+    assert guess(chat, "ann", PASSWORD, peers[50]).reason == "THROTTLED"
+    enter(chat, "ann", peers[50], token)
+    enter(chat, "bob", peers[50])
+    evaluated = 50
+    for peer in peers:
+        clock.move(seconds=1.8)
+        evaluated += guess(chat, "ann", "wrong", peer).reason == "BAD_CREDENTIALS"
+    assert 98 <= evaluated <= 100
+
+
+def test_tries_at_once_count_together(chat: Chat) -> None:
+    """Log-ins of many names under way at once count for their network until they are answered."""
+    contexts = []
+    for _ in range(120):
+        context = FakeContext()
+        context.from_ = "198.51.100.7:4000"
+        contexts.append(context)
+    reasons: Counter[str] = Counter()
+    waiting: list[Any] = []
+    for name, context in zip(names(120), contexts, strict=True):
+        if len(waiting) == 20:
+            reasons[waiting.pop(0).exception(WAIT).reason] += 1
+        waiting.append(chat.start(LOG_IN, LogInRequest(username=name, password="wrong"), context))
+    reasons.update(each.exception(WAIT).reason for each in waiting)
+    assert reasons["BAD_CREDENTIALS"] <= 50
+    assert set(reasons) == {"BAD_CREDENTIALS", "THROTTLED"}
+
+
+def test_a_clock_set_back_does_not_hold_a_network_up_for_long(chat: Chat, clock: Clock) -> None:
+    """After the clock went back by a year, whoever was throttled waits an hour and a bit, not a year."""
+    for name in names(50):
+        guess(chat, name, "wrong")
+    clock.move(days=-365)
+    assert guess(chat, "ann", "wrong").retry_after_ms <= 52 * 72_000
 
 
 def test_a_restart_does_not_forget_guesses(store_path: Any, clock: Clock) -> None:

@@ -73,8 +73,8 @@ def test_a_store_that_cannot_be_trusted_ends_the_server(tmp_path: Path) -> None:
 def test_it_can_be_called_from_the_shell(serve: Serve, tmp_path: Path) -> None:
     """An account is made by `wireproto call`, with no schema at hand."""
     serving = serve("--store", str(tmp_path / "a.db"), "--minimum-password", "4")
-    done = wireproto("call", serving.address, "CreateAccount", "username=ann", "password=pass")
+    done = wireproto("call", serving.address, "CreateAccount", "username=ann", "password=zq7x")
     assert done.returncode == 0, done.stderr
-    again = wireproto("call", serving.address, "CreateAccount", "username=ann", "password=pass")
+    again = wireproto("call", serving.address, "CreateAccount", "username=ann", "password=zq7x")
     assert again.returncode == 16
     assert "NAME_TAKEN" in again.stderr

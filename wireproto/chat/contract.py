@@ -115,7 +115,8 @@ class CreateAccountRequest(Message):
     username: str
     """1 to 32 of ``a-z 0-9 . _ -``; free, and not of an account deleted in the last 30 days."""
     password: str
-    """12 to 128 characters, at most 1,024 bytes of UTF-8. Compared after Unicode normalisation (NFC)."""
+    """12 to 128 characters, at most 1,024 bytes of UTF-8, none of those that are tried first. Compared after Unicode
+    normalisation (NFC)."""
 
     __repr__ = _repr
     __rich_repr__ = _shown
@@ -370,7 +371,7 @@ class ChangePasswordRequest(Message):
     password: str
     """The one it has."""
     new_password: str
-    """12 to 128 characters, at most 1,024 bytes of UTF-8."""
+    """As for CreateAccount."""
 
     __repr__ = _repr
     __rich_repr__ = _shown
@@ -414,7 +415,15 @@ LOG_IN = Method(
     name="LogIn",
     request=LogInRequest,
     response=LogInResponse,
-    reasons=("BAD_USERNAME", "BAD_PASSWORD", "BAD_CREDENTIALS", "ALREADY_SIGNED_IN", "THROTTLED", *_WRITES),
+    reasons=(
+        "BAD_USERNAME",
+        "BAD_PASSWORD",
+        "BAD_CREDENTIALS",
+        "ALREADY_SIGNED_IN",
+        "THROTTLED",
+        "TOO_OFTEN",
+        *_WRITES,
+    ),
     timeout=15.0,
     max_request=8192,
     doc="Signs the connection in by password or token. An unknown name and a wrong password have the same answer.",
@@ -425,7 +434,7 @@ CREATE_ACCOUNT = Method(
     name="CreateAccount",
     request=CreateAccountRequest,
     response=CreateAccountResponse,
-    reasons=("BAD_USERNAME", "BAD_PASSWORD", "NAME_TAKEN", *_WRITES),
+    reasons=("BAD_USERNAME", "BAD_PASSWORD", "NAME_TAKEN", "TOO_OFTEN", *_WRITES),
     timeout=15.0,
     max_request=8192,
     doc="Makes an account with a user name and a password.",
@@ -437,7 +446,7 @@ WILD_CARD = Method(
     request=WildCardRequest,
     response=WildCardResponse,
     requires="account",
-    reasons=("BAD_PATTERN", *_READS),
+    reasons=("BAD_PATTERN", "TOO_OFTEN", *_READS),
     idempotent=True,
     blocking=True,
     timeout=10.0,
@@ -546,7 +555,7 @@ BROADCAST = Method(
     response=BroadcastResponse,
     since=2,
     requires="account",
-    reasons=("BAD_PATTERN", "BAD_TEXT", "TOO_MANY_RECIPIENTS", "KEY_CONFLICT", *_WRITES),
+    reasons=("BAD_PATTERN", "BAD_TEXT", "TOO_MANY_RECIPIENTS", "KEY_CONFLICT", "TOO_OFTEN", *_WRITES),
     blocking=True,
     timeout=10.0,
     doc="Sends a message to every account whose name matches a pattern, in one step.",

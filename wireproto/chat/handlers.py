@@ -7,7 +7,7 @@ contract.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Self
@@ -69,11 +69,12 @@ from wireproto.chat.contract import (
     WildCardResponse,
 )
 from wireproto.chat.expiry import Expire
-from wireproto.chat.guesses import Guesses
+from wireproto.chat.guesses import Guesses, is_own, network_of
 from wireproto.chat.history import DeleteMessage, list_conversation
 from wireproto.chat.live import MailboxStream, Streams
 from wireproto.chat.mailboxes import MAX_TEXT, AcknowledgeThrough, Pop, Send, signed_out
 from wireproto.chat.passwords import HashPool, Passwords
+from wireproto.chat.rates import RATES, Rate, Rates
 from wireproto.chat.sessions import (
     ChatIdentity,
     CloseSession,
@@ -104,10 +105,11 @@ class ChatApp:
         store_path: the database file.
     """
 
-    def __init__(self, store: Store, streams: Streams, passwords: Passwords) -> None:
+    def __init__(self, store: Store, streams: Streams, passwords: Passwords, rates: Rates) -> None:
         self._store = store
         self._streams = streams
         self._passwords = passwords
+        self._rates = rates
         self._sessions = Sessions(store)
         self._guesses = Guesses(store)
         self._hashing = HashPool()
@@ -181,6 +183,7 @@ class ChatApp:
 
         passwords = self._passwords
         password = passwords.normalise(request.password)
+        self._count_from(LOG_IN.name, context)
         answer: Future[LogInResponse] = Future()
 
         def verify() -> None:
@@ -214,6 +217,7 @@ class ChatApp:
         name = request.username
         check_name(name)
         password = self._passwords.checked(request.password)
+        self._count_from(CREATE_ACCOUNT.name, context)
         answer: Future[CreateAccountResponse] = Future()
 
         def create() -> None:
@@ -227,8 +231,9 @@ class ChatApp:
         return answer
 
     def _wild_card(self, request: WildCardRequest, context: Context) -> WildCardResponse:
-        self._caller(context)
+        caller = self._caller(context)
         pattern = self._pattern(request.pattern)
+        self._rates.count(WILD_CARD.name, caller.account_id)
         return list_accounts(self._store, self._streams.online, pattern, request.after, request.limit)
 
     def _send_message(self, request: SendMessageRequest, context: Context) -> "Future[SendMessageResponse]":
@@ -289,6 +294,7 @@ class ChatApp:
     def _broadcast(self, request: BroadcastRequest, context: Context) -> "Future[BroadcastResponse]":
         caller = self._caller(context)
         body = self._body(request.text)
+        self._rates.count(BROADCAST.name, caller.account_id)
         recipients = audience(self._store, self._pattern(request.pattern))
         return self._store.submit(
             Broadcast(caller, request.pattern, recipients, body, context.metadata.idempotency_key)
@@ -330,6 +336,11 @@ class ChatApp:
     def _who_am_i(self, request: WhoAmIRequest, context: Context) -> WhoAmIResponse:
         return describe(self._store, self._caller(context))
 
+    def _count_from(self, method: str, context: Context) -> None:
+        network = network_of(context.peer)
+        if not is_own(network):
+            self._rates.count(method, network)
+
     def _body(self, text: str) -> bytes:
         body = text.encode()
         if not 0 < len(body) <= MAX_TEXT:
@@ -359,6 +370,7 @@ def open_chat(
     *,
     minimum_password: int = 12,
     keep_free: int = KEEP_FREE,
+    rates: Mapping[str, Rate] = RATES,
     on_fatal: Callable[[OSError], None] | None = None,
     clock: Callable[[], float] = time.time,
     passwords: Passwords | None = None,
@@ -372,6 +384,7 @@ def open_chat(
         keep_free: bytes of the store's disk that messages and accounts may not use up: with less, what would make the
             store larger is refused, STORE_FULL, while all else goes on. A quarter as much is held in reserve, for when
             somebody else has used up the rest.
+        rates: how often the calls that cost much may be made, by the method's name; empty for as often as they come.
         on_fatal: called once, on a thread that uses the store, when it cannot be trusted any more (a failed fsync, a
             corrupt page): from then on every write is refused, and the process should end with an error.
         clock: seconds since 1970, UTC, for what is stored; tests give their own.
@@ -403,4 +416,4 @@ def open_chat(
         keep_free=keep_free,
         free=free,
     )
-    return ChatApp(store, streams, passwords)
+    return ChatApp(store, streams, passwords, Rates(rates))

@@ -15,6 +15,7 @@ from typing import Any
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 
+from wireproto.chat.common import is_common
 from wireproto.errors import CallError
 from wireproto.status import Retry, Status
 
@@ -68,11 +69,17 @@ class Passwords:
         """The normal form of a password somebody wants to have.
 
         Raises:
-            CallError: BAD_PASSWORD: too short, too long, or with control characters.
+            CallError: BAD_PASSWORD: too short, too long, with control characters, or one that is tried first.
         """
         normal = self.normalise(password)
         if len(normal) < self.minimum or any(unicodedata.category(char) == "Cc" for char in normal):
             raise self._refusal()
+        if is_common(normal):
+            raise CallError(
+                Status.INVALID_ARGUMENT,
+                "BAD_PASSWORD",
+                "this password is among the first that are tried; take one of several words",
+            )
         return normal
 
     def hash(self, normal: str) -> str:

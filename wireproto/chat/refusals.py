@@ -30,6 +30,7 @@ _SENTENCES = {
     "TOO_MANY_STREAMS": "Messages do not arrive here: this account receives in too many places already. "
     "End one of them, or read with /pop.",
     "THROTTLED": "Too many wrong passwords. {again}.",
+    "TOO_OFTEN": "That was asked too often, so nothing was done. {again}.",
     "BAD_CREDENTIALS:/password": "That is not your password, so nothing was changed.",
     "UNKNOWN_ACCOUNT": "There is no account {name}. /list shows who is there.",
     "UNKNOWN_MESSAGE": "There is no such message of yours, so nothing was deleted. /history NAME shows the numbers.",
