@@ -10,6 +10,7 @@ from wireproto.contract import Lock
 from wireproto.control import CONTROL
 from wireproto.protos import generate
 from wireproto.schema import Service
+from wireproto.testing.conformance.service import CONFORMANCE
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,7 +24,7 @@ LOCKED = (CHAT, CONTROL, CALCULATOR)
 
 def protos(*, check: bool) -> list[Path]:
     """``protos/``: the opcode tables as ``.proto`` files, a module of buf's."""
-    return generate(ROOT / "protos", [CHAT, CONTROL], check=check)
+    return generate(ROOT / "protos", [CHAT, CONTROL, CONFORMANCE], check=check)
 
 
 def contracts(*, check: bool) -> list[Path]:

@@ -12,6 +12,7 @@ from wireproto.chat.contract import CHAT
 from wireproto.control import CONTROL, declare, describe
 from wireproto.errors import ConfigError
 from wireproto.protos import generate, render, service_file
+from wireproto.testing.conformance.service import CONFORMANCE
 
 ROOT = Path(__file__).parents[2]
 SERVICES = [CHAT, CONTROL, EVERY, GROWING]
@@ -19,7 +20,7 @@ SERVICES = [CHAT, CONTROL, EVERY, GROWING]
 
 def test_the_committed_files_are_those_of_the_table() -> None:
     """`protos/` holds what the opcode tables say now; `make generate` writes it anew."""
-    assert generate(ROOT / "protos", [CHAT, CONTROL], check=True) == []
+    assert generate(ROOT / "protos", [CHAT, CONTROL, CONFORMANCE], check=True) == []
 
 
 def test_docs_and_policy_become_comments() -> None:

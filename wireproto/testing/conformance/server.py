@@ -6,7 +6,7 @@ from wireproto import codecs as registry
 from wireproto.errors import ConfigError
 from wireproto.frame import PREAMBLE, Kind
 from wireproto.testing.conformance import wire
-from wireproto.testing.conformance.caller import PATIENCE, Bench, Caller, Subject, wire_frame
+from wireproto.testing.conformance.caller import Bench, Caller, Subject, wire_frame
 from wireproto.testing.conformance.case import Case, Deviation, Needs, NotJudged, Run
 from wireproto.testing.conformance.runner import JOBS, Selection, judge
 from wireproto.testing.conformance.servers import SERVER_CASES
@@ -95,7 +95,7 @@ def _greet(
         caller = Caller(peer, bench)
         caller.send(PREAMBLE + wire_frame(Kind.HELLO, bench.hello(codecs=codecs, versions=(1, 255))))
         try:
-            found = caller.first(PATIENCE)
+            found = caller.first()
         except Deviation as deviation:
             raise ConfigError(f"{address[0]}:{address[1]} does not speak this protocol: {deviation}") from None
     if isinstance(found, Ending):

@@ -3,7 +3,7 @@
 from wireproto.control import CHECK, ECHO, CheckRequest, EchoRequest
 from wireproto.frame import Kind
 from wireproto.testing.conformance import wire
-from wireproto.testing.conformance.caller import PATIENCE, SERVER_CASES, SLOW_PATIENCE, Bench, Caller
+from wireproto.testing.conformance.caller import SERVER_CASES, Bench, Caller
 from wireproto.testing.conformance.case import Deviation, Needs, NotJudged, Over
 from wireproto.testing.conformance.service import SLEEP, SleepRequest
 
@@ -292,7 +292,7 @@ def heartbeat(bench: Bench) -> None:
     with bench.open(heartbeat_ms=200) as caller:
         for _ in range(2):
             # Past the kit's own reading, which answers PINGs and does not show them.
-            found = caller.peer.receive(SLOW_PATIENCE)
+            found = caller.peer.receive(bench.slow_patience)
             if getattr(found, "kind", None) != Kind.PING:
                 raise Deviation(f"a PING was due, and there was {found}")
             if len(found.payload) != 8:  # type: ignore[union-attr]
@@ -304,5 +304,5 @@ def short_sleep(bench: Bench) -> None:
     """An answer that comes late comes once, with the id and opcode of its call."""
     with bench.open() as caller:
         call_id = caller.request(SLEEP, SleepRequest(milliseconds=30))
-        caller.response(SLEEP, call_id, PATIENCE)
+        caller.response(SLEEP, call_id)
         caller.alive()

@@ -3,7 +3,7 @@
 from wireproto.control import ECHO, EchoRequest
 from wireproto.frame import PREAMBLE, Kind
 from wireproto.testing.conformance import wire
-from wireproto.testing.conformance.caller import PATIENCE, SERVER_CASES, SLOW_PATIENCE, Bench, Caller, wire_frame
+from wireproto.testing.conformance.caller import SERVER_CASES, Bench, Caller, wire_frame
 from wireproto.testing.conformance.case import Deviation, Needs, Over
 from wireproto.testing.conformance.service import COUNT, SLEEP, CountRequest, SleepRequest
 
@@ -178,7 +178,7 @@ def frame_timeout(bench: Bench) -> None:
     """A frame that was begun and is not whole in time is FRAME_TIMEOUT, however often a byte of it comes."""
     with bench.open() as caller:
         caller.send(caller.frame(Kind.REQUEST, length=2000))
-        caller.ends("FRAME_TIMEOUT", SLOW_PATIENCE, meanwhile=lambda: caller.send(b"x"))
+        caller.ends("FRAME_TIMEOUT", bench.slow_patience, meanwhile=lambda: caller.send(b"x"))
 
 
 @case("10.02", over=Over.ONCE, slow=True)
@@ -189,7 +189,7 @@ def dripped_hello(bench: Bench) -> None:
         caller = Caller(peer, bench)
         caller.send(data[:10])
         rest = iter(data[10:])
-        caller.ends("HELLO_TIMEOUT", SLOW_PATIENCE, meanwhile=lambda: caller.send(bytes([next(rest)])))
+        caller.ends("HELLO_TIMEOUT", bench.slow_patience, meanwhile=lambda: caller.send(bytes([next(rest)])))
 
 
 @case("10.03", over=Over.CODECS)
@@ -204,5 +204,5 @@ def ping_flood(bench: Bench) -> None:
                 error = wire.read_error(found.payload)
                 if found.call_id or (error.reason, error.status) != ("TOO_MANY_PINGS", wire.RESOURCE_EXHAUSTED):
                     raise Deviation(f"a flood of PINGs was answered {wire.shown(found)}")
-                caller.closes("TOO_MANY_PINGS", PATIENCE)
+                caller.closes("TOO_MANY_PINGS")
                 return

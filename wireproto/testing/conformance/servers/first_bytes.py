@@ -1,7 +1,7 @@
 """Section 1: what a server answers to the first bytes of a connection."""
 
 from wireproto.frame import PREAMBLE, Kind
-from wireproto.testing.conformance.caller import PATIENCE, SERVER_CASES, Bench, Caller, wire_frame
+from wireproto.testing.conformance.caller import SERVER_CASES, Bench, Caller, wire_frame
 from wireproto.testing.conformance.case import Deviation, Over
 from wireproto.testing.raw import Ending
 
@@ -63,7 +63,7 @@ def _http(number: str, who: str, *requests: bytes) -> None:
         for request in requests:
             with bench.raw() as peer:
                 peer.send(request)
-                answer, ending = peer.drain(PATIENCE)
+                answer, ending = peer.drain(bench.patience)
                 shown = f"{request[:20]!r} was answered {answer[:60]!r}"
                 if not answer.startswith(b"HTTP/1.1 400 Bad Request\r\n"):
                     raise Deviation(f"{shown}, which is no HTTP/1.1 400 Bad Request")
@@ -110,7 +110,7 @@ def nothing(bench: Bench) -> None:
     """A connection that ends before its first byte is closed."""
     with bench.raw() as peer:
         peer.end_output()
-        if peer.drain(PATIENCE)[1] is Ending.SILENCE:
+        if peer.drain(bench.patience)[1] is Ending.SILENCE:
             raise Deviation("it was not closed")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from wireproto.control import ECHO, EchoRequest
 from wireproto.frame import PREAMBLE, Kind
 from wireproto.testing.conformance import wire
-from wireproto.testing.conformance.caller import PATIENCE, SERVER_CASES, SLOW_PATIENCE, Bench, Caller, wire_frame
+from wireproto.testing.conformance.caller import SERVER_CASES, Bench, Caller, wire_frame
 from wireproto.testing.conformance.case import Deviation, Needs, Over
 from wireproto.testing.conformance.service import CONFORMANCE
 from wireproto.testing.raw import pack_hello
@@ -331,7 +331,7 @@ def hello_timeout(bench: Bench) -> None:
     with bench.raw() as peer:
         caller = Caller(peer, bench)
         caller.send(PREAMBLE)
-        caller.ends("HELLO_TIMEOUT", SLOW_PATIENCE)
+        caller.ends("HELLO_TIMEOUT", bench.slow_patience)
 
 
 @case("3.58", over=Over.ONCE)
@@ -341,6 +341,6 @@ def end_after_hello(bench: Bench) -> None:
         caller = Caller(peer, bench)
         caller.send(PREAMBLE + wire_frame(Kind.HELLO, bench.hello()))
         peer.end_output()
-        first = caller.first(PATIENCE)
+        first = caller.first()
         if getattr(first, "kind", Kind.WELCOME) not in (Kind.WELCOME, Kind.ERROR):
             raise Deviation(f"{first} came")

@@ -1,0 +1,128 @@
+"""Broken implementations: a right one, and a proxy in front of it that breaks one rule for it, frame by frame."""
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+from wireproto.frame import HEADER, PREAMBLE, Frame
+from wireproto.testing.raw import Ending, RawListener, RawPeer, frame
+
+__all__ = ["Change", "Mutant", "changed"]
+
+Change = Callable[[Frame], Iterable[bytes] | None]
+"""What is passed on instead of a frame; None for the frame as it is."""
+
+LONGEST = 1 << 21
+"""A length above it, or below a header's, is no frame's: from there on bytes are passed on as they come."""
+
+PATIENCE = 20.0
+
+
+def changed(each: Frame, **fields: Any) -> bytes:
+    """A frame with some of its fields changed."""
+    kind, flags, codec, version, opcode, call_id, metadata, payload = each._replace(**fields)
+    return frame(kind, payload, metadata, codec=codec, version=version, opcode=opcode, call_id=call_id, flags=flags)
+
+
+def _nothing(each: Frame) -> None:
+    return None
+
+
+class Mutant:
+    """A server at ``address`` that is the one behind it but for what is changed.
+
+    Args:
+        behind: the right server.
+        up: made for each connection: changes what the client sends, as if the server did not look at it.
+        down: ... and what the server sends.
+        preamble: what the server's first four bytes are.
+        reset: the connection is reset where the server ends it.
+    """
+
+    def __init__(
+        self,
+        behind: tuple[str, int],
+        *,
+        up: Callable[[], Change] = lambda: _nothing,
+        down: Callable[[], Change] = lambda: _nothing,
+        preamble: bytes = PREAMBLE,
+        reset: bool = False,
+    ) -> None:
+        self._behind = behind
+        self._up, self._down = up, down
+        self._preamble = preamble
+        self._reset = reset
+        self._listener = RawListener()
+        self._stopping = False
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self.address = self._listener.address
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stopping = True
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._stopping:
+            if (client := self._listener.accept(0.05)) is not None:
+                thread = threading.Thread(target=self._serve, args=(client,), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, client: RawPeer) -> None:
+        with client, RawPeer.connect(self._behind) as server:
+            gone = threading.Event()
+            upwards = threading.Thread(
+                target=self._pump, args=(client, server, self._up(), PREAMBLE, gone), daemon=True
+            )
+            upwards.start()
+            self._pump(server, client, self._down(), self._preamble, gone)
+            if self._reset:
+                gone.set()
+                upwards.join(PATIENCE)
+                client.reset()
+            else:
+                client.end_output()
+                upwards.join(PATIENCE)
+
+    def _pump(self, source: RawPeer, sink: RawPeer, change: Change, preamble: bytes, gone: threading.Event) -> None:
+        def wait(size: int) -> bool:
+            """Until so many bytes wait; False when they do not come."""
+            while not self._stopping and not gone.is_set():
+                found = source.take(size, 0.05)
+                if isinstance(found, bytes):
+                    source.received[:0] = found
+                    return True
+                if found is not Ending.SILENCE:
+                    break
+            return False
+
+        if wait(len(PREAMBLE)) and source.received.startswith(PREAMBLE):
+            del source.received[: len(PREAMBLE)]
+            sink.send(preamble)
+            while wait(4):
+                length = int.from_bytes(source.received[:4], "big")
+                if not 12 <= length <= LONGEST or not wait(4 + length):
+                    break
+                data = bytes(source.received[: 4 + length])
+                del source.received[: 4 + length]
+                instead = change(_taken_apart(data))
+                sink.send(data) if instead is None else sink.send(*instead)
+        ending = Ending.SILENCE
+        while ending is Ending.SILENCE and not self._stopping and not gone.is_set():
+            data, ending = source.drain(0.05)
+            if data:
+                sink.send(data)
+        if sink.socket.fileno() >= 0 and not self._reset:
+            sink.end_output()
+
+
+def _taken_apart(data: bytes) -> Frame:
+    _, kind, flags, codec, version, opcode, metadata_length, call_id = HEADER.unpack_from(data)
+    body = data[HEADER.size :]
+    return Frame(kind, flags, codec, version, opcode, call_id, body[:metadata_length], body[metadata_length:])
