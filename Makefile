@@ -2,7 +2,7 @@
 #
 # PYTHON  the Python (3.11 or newer) that makes the environment     make test PYTHON=python3.13 VENV=.venv-3.13
 # VENV    where the environment is                                  (the same)
-# ARGS    more arguments for serve, chat and test                   make test ARGS="tests/codecs -x"
+# ARGS    more arguments for serve, chat, test, fuzz and mutants    make test ARGS="tests/codecs -x"
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,6 +11,7 @@ ARGS ?=
 PY := $(VENV)/bin/python
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
+FUZZ_STAMP := $(VENV)/.installed-fuzz
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -27,6 +28,10 @@ $(RUN_STAMP): pyproject.toml tools/venv.py
 
 $(DEV_STAMP): pyproject.toml tools/venv.py
 	@$(call install,dev)
+
+# atheris is 131 MiB and only `make fuzz` wants it.
+$(FUZZ_STAMP): pyproject.toml tools/venv.py
+	@$(call install,dev$(,)fuzz)
 
 , := ,
 define install
@@ -75,6 +80,18 @@ test-quick: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run the tests that take no seconds
 .PHONY: test-long
 test-long: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run every test, with many more examples; takes long
 	@HYPOTHESIS_PROFILE=nightly $(PY) -m pytest -m "" --timeout=7200 -o faulthandler_timeout=7100 $(ARGS)
+
+SECONDS ?= 30
+N ?= 500
+SEED ?= 1
+
+.PHONY: fuzz
+fuzz: $(FUZZ_STAMP)  ## fuzz the readers, SECONDS each (SECONDS=600 TARGET=frames, INPUT=FILE to see a finding again)
+	@$(PY) -m fuzz.run --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET)) $(if $(INPUT),--input $(INPUT)) $(ARGS)
+
+.PHONY: mutants
+mutants: $(DEV_STAMP)  ## change the code in N places, one at a time, and see whether the tests notice (N=500 SEED=1)
+	@$(PY) -m tools.mutants -n $(N) --seed $(SEED) $(ARGS)
 
 SERVICES := wireproto.chat.contract:CHAT wireproto.control:CONTROL examples.calculator:CALCULATOR
 
