@@ -190,7 +190,8 @@ class Subscription(Generic[Item]):
         raise NotImplementedError(f"{type(self).__name__} must define take(self, n)")
 
     def credited(self, total: int) -> None:
-        """Told before ``take`` whenever the caller granted credit: the sum of all grants, the initial one included."""
+        """Told before ``take``, and before ``close``, whenever the caller granted credit: the sum of all grants, the
+        initial one included."""
 
     def close(self, reason: str) -> None:
         """Called exactly once, when the stream has ended for whatever cause; ``reason`` is for logs."""

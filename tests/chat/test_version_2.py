@@ -1,4 +1,4 @@
-"""What version 2 brought: acknowledging by name, conversations, deleting, broadcasts, passwords, guesses, presence."""
+"""What version 2 brought, from inside: deletions that meet reads, changes that meet log-ins, guesses, presence."""
 
 import threading
 from collections import Counter
@@ -7,36 +7,26 @@ from typing import Any
 import pytest
 
 from tests.chat.fakes import PASSWORD, WAIT, Chat, Clock, FakeContext
-from wireproto.chat import broadcast as broadcast_module
-from wireproto.chat import mailboxes
 from wireproto.chat.contract import (
     ACKNOWLEDGE,
-    BROADCAST,
     CHANGE_PASSWORD,
     DELETE_MESSAGE,
-    LIST_CONVERSATION,
     LOG_IN,
     POP_UNDELIVERED,
     WHO_AM_I,
     WILD_CARD,
     AcknowledgeRequest,
     AcknowledgeResponse,
-    BroadcastRequest,
-    BroadcastResponse,
     ChangePasswordRequest,
-    ConversationMessage,
     DeleteMessageRequest,
-    ListConversationRequest,
     LogInRequest,
     PopUndeliveredRequest,
     WhoAmIRequest,
     WildCardRequest,
 )
 from wireproto.chat.guesses import network_of, wait_after
-from wireproto.chat.live import WINDOW
 from wireproto.chat.mailboxes import moment
 from wireproto.errors import CallError
-from wireproto.metadata import Metadata
 from wireproto.status import Retry, Status
 
 
@@ -46,10 +36,6 @@ def acknowledge(chat: Chat, context: FakeContext, sequence: int) -> AcknowledgeR
 
 def pop(chat: Chat, context: FakeContext) -> list[str]:
     return [m.text for m in chat.call(POP_UNDELIVERED, PopUndeliveredRequest(), context).messages]
-
-
-def history(chat: Chat, context: FakeContext, name: str, **how: Any) -> list[ConversationMessage]:
-    return chat.call(LIST_CONVERSATION, ListConversationRequest(username=name, **how), context).messages
 
 
 def delete(chat: Chat, context: FakeContext, recipient: str, sequence: int) -> None:
@@ -63,138 +49,7 @@ def filled(chat: Chat, count: int) -> tuple[FakeContext, FakeContext]:
     return ann, bob
 
 
-# ---------------------------------------------------------------------- acknowledging
-
-
-def test_an_acknowledgement_is_cumulative_and_never_goes_back(chat: Chat) -> None:
-    """Acknowledge takes everything up to its sequence, answers the furthest, and survives being sent late."""
-    _, bob = filled(chat, 5)
-    assert acknowledge(chat, bob, 3) == AcknowledgeResponse(acknowledged=3, undelivered=2)
-    assert acknowledge(chat, bob, 1) == AcknowledgeResponse(acknowledged=3, undelivered=2)
-    assert acknowledge(chat, bob, 0) == AcknowledgeResponse(acknowledged=3, undelivered=2)
-    assert chat.receive(bob).texts() == ["4", "5"]
-    assert acknowledge(chat, bob, 5) == AcknowledgeResponse(acknowledged=5, undelivered=0)
-
-
-@pytest.mark.parametrize("sequence", [-1, 4, 2**63 - 1])
-def test_what_does_not_exist_cannot_be_acknowledged(chat: Chat, sequence: int) -> None:
-    """A sequence that no message has is refused and changes nothing."""
-    _, bob = filled(chat, 3)
-    error = chat.refused(ACKNOWLEDGE, AcknowledgeRequest(sequence=sequence), bob)
-    assert (error.status, error.reason) == (Status.OUT_OF_RANGE, "ACKNOWLEDGED_TOO_MUCH")
-    assert acknowledge(chat, bob, 0) == AcknowledgeResponse(acknowledged=0, undelivered=3)
-
-
-def test_credit_does_not_acknowledge_in_version_2(chat: Chat) -> None:
-    """However much credit comes, nothing is acknowledged by it."""
-    _, bob = filled(chat, 10)
-    reader = chat.receive(bob)
-    assert len(reader.take()) == 10
-    reader.acknowledge(500)
-    assert acknowledge(chat, bob, 0).undelivered == 10
-    assert chat.receive(bob).texts() == [str(i) for i in range(1, 11)]
-
-
-def test_an_acknowledgement_makes_room_in_the_window(chat: Chat) -> None:
-    """A stream stops at 64 unacknowledged messages, and Acknowledge, from any connection, lets it go on."""
-    _, bob = filled(chat, WINDOW + 10)
-    reader, phone = chat.receive(bob, credit=1000), FakeContext(version=2)
-    chat.log_in("bob", phone)
-    assert reader.texts(1000) == [str(i) for i in range(1, WINDOW + 1)]
-    assert reader.take(1000) == []
-    reader.woken.clear()
-    acknowledge(chat, phone, 4)
-    assert reader.woken.wait(WAIT)
-    assert reader.texts(1000) == [str(i) for i in range(WINDOW + 1, WINDOW + 5)]
-    acknowledge(chat, phone, WINDOW + 4)
-    assert reader.texts(1000) == [str(i) for i in range(WINDOW + 5, WINDOW + 11)]
-
-
-# ---------------------------------------------------------------------- conversations
-
-
-def test_a_conversation_has_both_directions_in_order(chat: Chat, clock: Clock) -> None:
-    """Both sides see the same messages in the order of acceptance, and nothing of a third."""
-    ann, bob, eve = (chat.account(name) for name in ("ann", "bob", "eve"))
-    for i in range(3):
-        chat.send(ann, "bob", f"a{i}")
-        chat.send(eve, "bob", "aside")
-        chat.send(eve, "ann", "aside")
-        chat.send(bob, "ann", f"b{i}")
-    sent = chat.send(bob, "ann", "last")
-    theirs = history(chat, ann, "bob")
-    assert [m.text for m in theirs] == ["last", "b2", "a2", "b1", "a1", "b0", "a0"]
-    assert history(chat, bob, "ann") == theirs
-    assert history(chat, bob, "ann", oldest_first=True) == theirs[::-1]
-    newest = theirs[0]
-    assert (newest.sender, newest.recipient, newest.deleted) == ("bob", "ann", False)
-    assert (newest.message_id, newest.sequence) == (sent.message_id, sent.sequence)
-    assert newest.sent_at == moment(int(clock() * 1_000_000))
-    assert history(chat, eve, "eve") == []
-
-
-@pytest.mark.parametrize("oldest_first", [False, True])
-@pytest.mark.parametrize("limit", [1, 7, 100])
-def test_a_conversation_is_read_page_by_page(chat: Chat, limit: int, oldest_first: bool) -> None:
-    """Pages, each begun where the last one ended, have every message once."""
-    ann, bob = chat.account("ann"), chat.account("bob")
-    for i in range(23):
-        chat.send(*((ann, "bob") if i % 3 else (bob, "ann")), str(i))
-    texts: list[str] = []
-    position = 0
-    more = True
-    while more:
-        where = {"after" if oldest_first else "before": position}
-        request = ListConversationRequest(username="bob", limit=limit, oldest_first=oldest_first, **where)
-        page = chat.call(LIST_CONVERSATION, request, ann)
-        assert len(page.messages) == min(limit, 23 - len(texts))
-        texts += [m.text for m in page.messages]
-        position, more = page.messages[-1].position, page.more
-    expected = [str(i) for i in range(23)]
-    assert texts == (expected if oldest_first else expected[::-1])
-
-
-def test_a_page_of_long_texts_fits_a_frame(chat: Chat) -> None:
-    """Texts that would not fit together come on the next page, and `more` says so."""
-    ann = chat.account("ann")
-    for i in range(9):
-        chat.send(ann, "ann", str(i) * 5000)
-    page = chat.call(LIST_CONVERSATION, ListConversationRequest(username="ann"), ann)
-    assert [m.text[0] for m in page.messages] == ["8", "7"]
-    assert page.more
-
-
-def test_notes_to_oneself_are_a_conversation(chat: Chat) -> None:
-    """Each message to oneself is there once."""
-    ann = chat.account("ann")
-    chat.send(ann, "ann", "note")
-    assert [m.text for m in history(chat, ann, "ann")] == ["note"]
-
-
-def test_a_conversation_with_nobody_is_refused(chat: Chat) -> None:
-    """A name that is no account answers UNKNOWN_ACCOUNT."""
-    error = chat.refused(LIST_CONVERSATION, ListConversationRequest(username="nobody"), chat.account("ann"))
-    assert (error.status, error.reason) == (Status.NOT_FOUND, "UNKNOWN_ACCOUNT")
-
-
 # ---------------------------------------------------------------------- deleting
-
-
-def test_a_deleted_message_is_gone_for_both(chat: Chat) -> None:
-    """Sender or recipient deletes it, as often as they like; its place stays, its text does not."""
-    ann, bob = filled(chat, 4)
-    delete(chat, ann, "bob", 2)
-    delete(chat, bob, "bob", 3)
-    delete(chat, bob, "bob", 2)
-    for context, name in ((ann, "bob"), (bob, "ann")):
-        assert [(m.text, m.deleted) for m in history(chat, context, name, oldest_first=True)] == [
-            ("1", False),
-            ("", True),
-            ("", True),
-            ("4", False),
-        ]
-    assert acknowledge(chat, bob, 0).undelivered == 2
-    assert pop(chat, bob) == ["1", "4"]
 
 
 def test_what_is_deleted_does_not_wait(chat: Chat) -> None:
@@ -245,99 +100,11 @@ def test_a_deletion_during_a_read_counts(chat: Chat, monkeypatch: pytest.MonkeyP
     assert reader.texts() == ["1", "3"]
 
 
-@pytest.mark.parametrize(
-    ("who", "recipient", "sequence"),
-    [("eve", "bob", 1), ("bob", "ann", 1), ("ann", "bob", 2), ("ann", "bob", 0), ("ann", "bob", -5), ("ann", "zoe", 1)],
-)
-def test_other_peoples_messages_do_not_exist(chat: Chat, who: str, recipient: str, sequence: int) -> None:
-    """A message of others is answered exactly as one that does not exist."""
-    people = dict(zip(("ann", "bob"), filled(chat, 1), strict=True)) | {"eve": chat.account("eve")}
-    request = DeleteMessageRequest(recipient=recipient, sequence=sequence)
-    error = chat.refused(DELETE_MESSAGE, request, people[who])
-    nothing = chat.refused(DELETE_MESSAGE, DeleteMessageRequest(recipient="bob", sequence=99), people["eve"])
-    assert (error.status, error.reason, str(error)) == (Status.NOT_FOUND, "UNKNOWN_MESSAGE", str(nothing))
-    assert pop(chat, people["bob"]) == ["1"]
-
-
-# ---------------------------------------------------------------------- broadcasts
-
-
-def broadcast(chat: Chat, context: FakeContext, pattern: str, text: str, key: bytes = b"") -> BroadcastResponse:
-    return chat.call(BROADCAST, BroadcastRequest(pattern=pattern, text=text), FakeContext(key, context.identity))
-
-
-def test_a_broadcast_goes_to_all_that_match_but_the_sender(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its answer counts who got it and whose mailbox is full; others get nothing."""
-    people = {name: chat.account(name) for name in ("team-a", "team-b", "team-c", "zoe")}
-    assert broadcast(chat, people["team-a"], "team-*", "one") == BroadcastResponse(recipients=2, full=0)
-    pop(chat, people["team-c"])
-    monkeypatch.setattr(mailboxes, "MAILBOX_MESSAGES", 1)
-    assert broadcast(chat, people["team-a"], "*-?", "two") == BroadcastResponse(recipients=1, full=1)
-    assert broadcast(chat, people["team-a"], "x*", "none") == BroadcastResponse(recipients=0, full=0)
-    assert [pop(chat, context) for context in people.values()] == [[], ["one"], ["two"], []]
-
-
-def test_a_broadcast_with_a_key_happens_once(chat: Chat) -> None:
-    """Repeated with its key it answers the same counts and sends nothing; for something else the key is refused."""
-    ann, bob = chat.account("ann"), chat.account("bob")
-    assert broadcast(chat, ann, "*", "x", b"k") == BroadcastResponse(recipients=1, full=0)
-    chat.account("carl")
-    assert broadcast(chat, ann, "*", "x", b"k") == BroadcastResponse(recipients=1, full=0, duplicate=True)
-    for request in (BroadcastRequest(pattern="*", text="y"), BroadcastRequest(pattern="b*", text="x")):
-        error = chat.refused(BROADCAST, request, FakeContext(b"k", ann.identity))
-        assert error.reason == "KEY_CONFLICT"
-    with pytest.raises(CallError, match="KEY_CONFLICT"):
-        chat.send(ann, "bob", "x", key=b"k")
-    assert pop(chat, bob) == ["x"]
-
-
-def test_a_broadcast_to_too_many_sends_nothing(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More matches than the limit, and more names to look at than the budget, are refused whole."""
-    people = [chat.account(f"p{i}") for i in range(4)]
-    monkeypatch.setattr(broadcast_module, "BROADCAST_LIMIT", 3)
-    error = chat.refused(BROADCAST, BroadcastRequest(pattern="p*", text="x"), people[0])
-    assert (error.status, error.reason) == (Status.RESOURCE_EXHAUSTED, "TOO_MANY_RECIPIENTS")
-    assert [pop(chat, context) for context in people] == [[]] * 4
-    for request, reason in (
-        (BroadcastRequest(pattern="p%", text="x"), "BAD_PATTERN"),
-        (BroadcastRequest(pattern="p1", text=""), "BAD_TEXT"),
-    ):
-        assert chat.refused(BROADCAST, request, people[0]).reason == reason
-
-
 # ---------------------------------------------------------------------- passwords and guesses
 
 
 def change(chat: Chat, context: FakeContext, old: str, new: str) -> int:
     return chat.call(CHANGE_PASSWORD, ChangePasswordRequest(password=old, new_password=new), context).sessions_ended
-
-
-def test_a_changed_password_ends_the_other_sessions(chat: Chat) -> None:
-    """The caller stays signed in; others, their streams and tokens end; only the new password works."""
-    ann, phone = chat.account("ann"), FakeContext()
-    token = chat.log_in("ann", phone).token
-    mine, theirs = chat.receive(ann), chat.receive(phone)
-    assert mine.take() == theirs.take() == []
-    theirs.woken.clear()
-    assert change(chat, ann, PASSWORD, "another password") == 1
-    assert theirs.woken.wait(WAIT)
-    with pytest.raises(CallError, match="SIGNED_OUT"):
-        theirs.take()
-    assert chat.app.authenticate(Metadata(authorization=f"Bearer {token}"), "127.0.0.1:1") is None
-    chat.send(ann, "ann", "still here")
-    assert mine.texts() == ["still here"]
-    for request in (LogInRequest(username="ann", password=PASSWORD), LogInRequest(username="ann", token=token)):
-        assert chat.refused(LOG_IN, request, FakeContext()).reason == "BAD_CREDENTIALS"
-    chat.call(LOG_IN, LogInRequest(username="ann", password="another password"), FakeContext())
-
-
-def test_a_password_is_changed_by_who_knows_it(chat: Chat) -> None:
-    """A wrong old password, and a new one against the rule, change nothing."""
-    ann = chat.account("ann")
-    for old, new, reason in (("wrong", "another password", "BAD_CREDENTIALS"), (PASSWORD, "short", "BAD_PASSWORD")):
-        error = chat.refused(CHANGE_PASSWORD, ChangePasswordRequest(password=old, new_password=new), ann)
-        assert error.reason == reason
-    chat.log_in("ann", FakeContext())
 
 
 def test_a_log_in_that_overlaps_a_change_opens_no_session(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -524,19 +291,6 @@ def test_no_wait_is_longer_than_a_quarter_of_an_hour() -> None:
 
 
 # ---------------------------------------------------------------------- who, and when
-
-
-def test_who_am_i_says_how_the_mailbox_stands(chat: Chat, clock: Clock) -> None:
-    """Name, age, sessions, the acknowledged and the newest sequence, and what waits."""
-    ann, bob = filled(chat, 4)
-    created = moment(int(clock() * 1_000_000))
-    clock.move(days=1)
-    chat.log_in("bob", FakeContext())
-    acknowledge(chat, bob, 1)
-    delete(chat, ann, "bob", 3)
-    answer = chat.call(WHO_AM_I, WhoAmIRequest(), bob)
-    assert (answer.username, answer.created_at, answer.sessions) == ("bob", created, 2)
-    assert (answer.acknowledged, answer.last_sequence, answer.undelivered) == (1, 4, 2)
 
 
 def test_a_list_says_when_somebody_was_last_seen(chat: Chat, clock: Clock) -> None:

@@ -7,14 +7,12 @@ example; what comes back is compared: responses, statuses, reasons, retry advice
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.chat.fakes import QUICK
 from tests.server.service import (
     ADMIN,
     COUNT,
@@ -30,9 +28,6 @@ from tests.server.service import (
     StallRequest,
     WhoRequest,
 )
-from wireproto.chat.contract import CHAT, CREATE_ACCOUNT, DELETE_ACCOUNT, LOG_IN, CreateAccountRequest, LogInRequest
-from wireproto.chat.handlers import ChatApp, open_chat
-from wireproto.chat.passwords import Passwords
 from wireproto.client import connect
 from wireproto.client.grpc import connect as connect_grpc
 from wireproto.codecs import get
@@ -47,7 +42,6 @@ from wireproto.status import Retry, Status
 from wireproto.testing.generators import messages
 
 DOORS = ["pipe", "msgpack", "protobuf", "grpc"]
-PASSWORD = "correct horse 1"
 PATIENCE = 30.0
 
 
@@ -271,66 +265,3 @@ def test_each_way_to_end_is_the_same(method: Any, request_: Message) -> None:
     if "TOO_LARGE" in shown["pipe"]:
         shown = {door: each.partition("_TOO_LARGE'")[0] for door, each in shown.items()}
     assert len(set(shown.values())) == 1, shown
-
-
-# Who may call what
-
-
-def chat(path: Path) -> ChatApp:
-    return open_chat(str(path), passwords=Passwords(hasher=QUICK))
-
-
-def sample(request: type[Message]) -> Message:
-    """A request for Ann's own things, where it names any."""
-    values: dict[str, Any] = {"username": "ann", "password": PASSWORD, "recipient": "bob", "text": "x", "pattern": "*"}
-    values |= {"sequence": 1, "new_password": PASSWORD, "force": True}
-    return request(**{name: values[name] for name in request.__struct_fields__ if name in values})
-
-
-def test_who_may_call_what_is_the_same(tmp_path: Path) -> None:
-    """Every method of the chat with no, a bad, another's and a good identity is judged alike behind all four doors."""
-    found: dict[str, dict[str, object]] = {}
-    for door in DOORS:
-        found[door] = {}
-        with chat(tmp_path / f"{door}.db") as app, opened(door, app.handlers, app.authenticate) as client:
-            for name in ("ann", "eve"):
-                client.call(CREATE_ACCOUNT, CreateAccountRequest(username=name, password=PASSWORD))
-            # The account is deleted last.
-            for method in sorted(CHAT.methods, key=lambda method: method is DELETE_ACCOUNT):
-                for who in ("no", "bad", "other", "good"):
-                    credential = {"no": "", "bad": "Bearer nonsense"}.get(who, "")
-                    with opened(door, app.handlers, app.authenticate) as fresh:
-                        if who in ("other", "good"):
-                            # The token of a log-in elsewhere: this connection itself has signed nobody in.
-                            name = "eve" if who == "other" else "ann"
-                            login = client_login(door, app, name)
-                            credential = f"Bearer {login}"
-                        found[door][f"{method.name} {who}"] = judged(fresh, method, credential)
-    for door in DOORS[1:]:
-        assert found[door] == found["pipe"], door
-    assert found["grpc"]["SendMessage no"] == (Status.UNAUTHENTICATED, "SIGN_IN_REQUIRED")
-    assert found["grpc"]["DeleteAccount other"] == (Status.PERMISSION_DENIED, "NOT_YOUR_ACCOUNT")
-    assert found["grpc"]["DeleteAccount good"] == "answered"
-
-
-def client_login(door: str, app: ChatApp, name: str) -> str:
-    """A token for ``name``, by a connection that then ends."""
-    with opened(door, app.handlers, app.authenticate) as client:
-        token: str = client.call(LOG_IN, LogInRequest(username=name, password=PASSWORD)).token
-        return token
-
-
-def judged(client: Any, method: Any, credential: str) -> object:
-    """What came of one call: answered, or refused with what."""
-    metadata = Metadata(authorization=credential)
-    try:
-        if method.is_stream:
-            with client.stream(method, sample(method.request), metadata=metadata) as stream:
-                try:
-                    stream.next(0.2)
-                except TimeoutError:
-                    return "answered"
-        client.call(method, sample(method.request), metadata=metadata, timeout=PATIENCE)
-    except CallError as error:
-        return error.status, error.reason
-    return "answered"

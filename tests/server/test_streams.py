@@ -118,6 +118,19 @@ def test_returned_credit_is_told_to_the_subscription(stage: Stage, peer: Peer) -
     until(lambda: feed.credits[-1] == 12, "the sum was told")
 
 
+def test_credit_just_before_the_end_is_told(stage: Stage, peer: Peer) -> None:
+    """A grant that a CANCEL follows at once is told before the source is closed."""
+    call_id = peer.start(FEED, FeedRequest(name="g"), Metadata(credit=2))
+    peer.flush()
+    feed = stage.feed("g")
+    until(lambda: feed.credits == [2], "the initial credit was told")
+    peer.connection.send_credit(call_id, 1)
+    peer.connection.send_cancel(call_id)
+    peer.flush()
+    assert feed.was_closed.wait(10)
+    assert feed.credits == [2, 3]
+
+
 def test_cancelling_closes_the_source(stage: Stage, peer: Peer) -> None:
     """CANCEL of a stream closes its subscription or generator, and the connection goes on."""
     feeding = peer.start(FEED, FeedRequest(name="x"), Metadata(credit=5))

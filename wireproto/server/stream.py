@@ -132,9 +132,7 @@ class Stream:
         """Send what the subscription has, up to a turn's worth; whether it may have more."""
         if self._told < 0:
             source.wake = self.wake
-        if self._told != self._call.granted:
-            self._told = self._call.granted
-            source.credited(self._told)
+        self._tell(source)
         with self._session.lock:
             n = min(self._session.room_locked(self._call), TURN)
         if n == 0:
@@ -155,6 +153,11 @@ class Stream:
             if payloads:
                 self._session.flush_locked()
         return len(payloads) == n
+
+    def _tell(self, source: Subscription[Any]) -> None:
+        if self._told != self._call.granted:
+            self._told = self._call.granted
+            source.credited(self._told)
 
     def _send_iterated(self) -> bool:
         """Pull up to a turn's worth of the iterator; whether it may have more."""
@@ -188,9 +191,15 @@ class Stream:
             self._session.end_stream_locked(self._call, error)
 
     def _close(self) -> None:
+        source = self._subscription
         try:
-            if self._subscription is not None:
-                self._subscription.close(self._why)
+            if source is not None:
+                try:
+                    # What was granted just before a cancel or a loss may mean something, such as "received".
+                    if self._told >= 0:
+                        self._tell(source)
+                finally:
+                    source.close(self._why)
             elif isinstance(self._iterator, Generator):
                 self._iterator.close()
         except BaseException as error:  # noqa: BLE001 - the stream is over: only the log is left

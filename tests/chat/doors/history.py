@@ -197,7 +197,6 @@ class _Mailbox:
         known += [(each.ended, each.messages[-1].sequence) for each in self.takings if each.messages]
         known += [(each.at, each.acknowledged) for each in self.standings]
         self.surely_acknowledged = _Highest(known)
-        self._possible = self._possibly_acknowledged()
         self.deletable: dict[int, int] = {}  # sequence -> from when on it may be deleted
         self.deleted: dict[int, int] = {}  # ... and is
         for each in history.deletings:
@@ -207,6 +206,7 @@ class _Mailbox:
                 if each.outcome is done:
                     self.deleted[sequence] = min(each.ended, self.deleted.get(sequence, NEVER))
         self._deletable_order = sorted(self.deletable)
+        self._possible = self._possibly_acknowledged()
 
     def _possibly_acknowledged(self) -> tuple[list[int], list[int]]:
         changes: list[tuple[int, str, int]] = []
@@ -224,7 +224,7 @@ class _Mailbox:
         values: list[int] = []
         highest = 0
         for time, how, value in sorted(changes):
-            highest = value if how == "is" else highest + value if how == "by" else max(highest, value)
+            highest = value if how == "is" else self.behind(highest, value) if how == "by" else max(highest, value)
             times.append(time)
             values.append(highest)
         return times, values
@@ -233,6 +233,13 @@ class _Mailbox:
         times, values = self._possible
         place = bisect_left(times, time)
         return values[place - 1] if place else 0
+
+    def behind(self, sequence: int, count: int) -> int:
+        """How far a page of so many messages may reach that begins behind a sequence; it leaves out the deleted."""
+        while count:
+            sequence += 1
+            count -= sequence not in self.deletable
+        return sequence
 
     def deleted_between(self, low: int, high: int, time: int) -> tuple[int, int]:
         """How many of the sequences above ``low``, up to ``high``, are deleted at a time: surely, and at most."""
@@ -442,7 +449,7 @@ class _Judge:
             yield f"I10 {last.undelivered} still wait for {box.owner}, whose newest is {last.last} of {len(box.kept)}"
         # The answer to such a page was lost, and its messages with it.
         lost = [
-            (box.surely_acknowledged.before(each.begun), box.possibly_acknowledged(each.begun) + each.limit)
+            (box.surely_acknowledged.before(each.begun), box.behind(box.possibly_acknowledged(each.begun), each.limit))
             for each in box.takings
             if each.outcome is Outcome.UNKNOWN
         ]

@@ -325,12 +325,12 @@ class Crowd:
             return person.start(SEND_MESSAGE, SendMessageRequest(recipient=to, text=sending.text), key=sending.key)
 
     def finish(self, sending: Sending, future: "Future[Any]") -> None:
-        """Wait for the answer. A refused key is an answer like another."""
+        """Wait for the answer. To be refused, for its key or since broadcasts come too often, is one like another."""
         try:
             with noted(self.history, sending):
                 answer = future.result(PATIENCE)
         except CallError as error:
-            if error.reason != "KEY_CONFLICT":
+            if error.reason not in ("KEY_CONFLICT", "TOO_OFTEN"):
                 raise
             with self._lock:
                 self._unknown.remove(sending)

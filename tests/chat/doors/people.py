@@ -60,7 +60,7 @@ from wireproto.schema import Message, Method
 from wireproto.server import Server
 from wireproto.server.gateway import GrpcGateway
 
-__all__ = ["CODECS", "DOORS", "PATIENCE", "Addresses", "Door", "House", "Inbox", "Person", "eventually"]
+__all__ = ["CODECS", "DOORS", "PATIENCE", "SECOND", "Addresses", "Door", "House", "Inbox", "Person", "eventually"]
 
 CODECS = ("pipe", "msgpack", "protobuf")
 
@@ -86,6 +86,9 @@ class Door(NamedTuple):
 
 
 DOORS = tuple(Door(codec, version) for codec in (*CODECS, "grpc") for version in (1, 2))
+
+
+SECOND = tuple(door for door in DOORS if door.version == 2)
 
 
 class Addresses(NamedTuple):
@@ -114,7 +117,7 @@ class House:
         self.start()
 
     def start(self) -> None:
-        self.app: ChatApp = open_chat(str(self.path), passwords=Passwords(hasher=QUICK), clock=self._clock)
+        self.app: ChatApp = open_chat(str(self.path), passwords=Passwords(hasher=QUICK), clock=self._clock, rates={})
         self._server = Server(self.app.handlers, authenticate=self.app.authenticate, workers=8)
         self._gateway = GrpcGateway(self.app.handlers, port=0, workers=8, authenticate=self.app.authenticate)
         self._server.start()

@@ -396,6 +396,16 @@ def test_a_lost_page_may_be_lost() -> None:
     assert end(story, 3) != []
 
 
+def test_a_lost_page_may_reach_over_what_was_deleted() -> None:
+    """Two messages behind the first may be the third and the fourth."""
+    story = three()
+    story.send(4)
+    story.take(1, limit=1, remaining=3)
+    story.delete(2)
+    story.take(outcome=UNKNOWN, limit=2)
+    assert end(story, 4, deleted=(2,), last=4) == []
+
+
 def test_an_unknown_acknowledgement_may_have_happened() -> None:
     """What was returned as credit before a crash comes again, or does not."""
     for first in (1, 2, 3):
