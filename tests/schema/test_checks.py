@@ -5,15 +5,16 @@ import math
 import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.schema.declaring import Color, Point, message
 from wireproto.errors import CodecError, DeclarationError, DecodeError, EncodeError
-from wireproto.schema import Bounds, Message, Since, UInt64, compile_check
+from wireproto.schema import Bounds, Message, Scalar, Since, UInt64, compile_check, inline_check
 
 
 class Number(int):
@@ -385,3 +386,37 @@ def peak_memory(check: Callable[[Message, type[CodecError]], None], subject: Mes
         return tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("proven", [None, frozenset[Scalar](), frozenset(Scalar) - {Scalar.INT, Scalar.MESSAGE}])
+def test_inline_lines_accept_and_refuse_like_the_check(proven: frozenset[Scalar] | None) -> None:
+    """A codec's copy of the check calls it for what it refuses, and only for that; what is proven is not looked at."""
+
+    class Inner(Message):
+        number: int
+
+    class Outer(Message):
+        text: str
+        short: Annotated[str, Bounds(max_length=3)]
+        numbers: list[int]
+        inner: Inner
+
+    lines, names = inline_check(Outer, 1, request=True, error="EncodeError", proven=proven)
+    called: list[object] = []
+    source = "\n    ".join(["def look(message):", *lines])
+    scope = {**names, "check": lambda message, error: called.append(error), "EncodeError": EncodeError}
+    exec(source, scope)
+    look = cast(Callable[[object], None], scope["look"])
+    fine = Outer(text="x", short="abc", numbers=[1, 2], inner=Inner(number=1))
+    look(fine)
+    assert called == []
+    for wrong in (
+        msgspec.structs.replace(fine, short="abcd"),
+        msgspec.structs.replace(fine, numbers=[1, 2**63]),
+        msgspec.structs.replace(fine, inner=Inner(number=2**63)),
+    ):
+        look(wrong)
+        assert called == [EncodeError]
+        called.clear()
+    look(msgspec.structs.replace(fine, text=b"x"))
+    assert called == ([] if proven else [EncodeError])

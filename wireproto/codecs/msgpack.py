@@ -19,11 +19,14 @@ import msgspec
 from wireproto.codecs.base import Codec, M, Plan, Refused, compile_source, element_check, explain
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
-from wireproto.schema import Field, FieldType, Message, Scalar, compile_check, fields, reachable
+from wireproto.schema import Field, FieldType, Message, Scalar, compile_check, fields, inline_check, reachable
 
 __all__ = ["MsgpackCodec"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+_PROVEN: Final = frozenset(Scalar) - {Scalar.INT, Scalar.UINT, Scalar.MESSAGE}
+"""What msgspec, or a function of ours behind it, gives as declared or refuses. Of an int it knows no range."""
 
 _Described = dict[type[Message], tuple[Field, ...]]
 
@@ -38,6 +41,8 @@ class MsgpackCodec(Codec):
         """Generate the two functions. ``limits.max_elements`` holds for every list and map."""
         source = _Source(message_type, version)
         count = element_check(message_type, version, limits.max_elements)
+        before, names = inline_check(message_type, version, request=request, error="EncodeError")
+        after, more = inline_check(message_type, version, request=request, error="DecodeError", proven=_PROVEN)
         namespace: dict[str, object] = {
             "DecodeError": DecodeError,
             "EncodeError": EncodeError,
@@ -54,11 +59,15 @@ class MsgpackCodec(Codec):
             "pack": msgspec.msgpack.Encoder().encode,
             "real": _real,
             "unpack": msgspec.msgpack.Decoder(source.wire_type(message_type)).decode,
+            **names,
+            **more,
             **source.names,
         }
         text = source.nested() + _PLAN.format(
             name=message_type.__name__,
             written=source.written(message_type),
+            check_encode="\n        ".join(before),
+            check_decode="\n        ".join(after),
             **source.read(message_type),
             count_encode="count(message, EncodeError)" if count else "",
             count_decode="count(message, DecodeError)" if count else "",
@@ -72,7 +81,7 @@ class MsgpackCodec(Codec):
 _PLAN = """
 def encode(message):
     try:
-        check(message, EncodeError)
+        {check_encode}
         {count_encode}
         return pack({written})
     except EncodeError:
@@ -88,7 +97,7 @@ def decode(payload):
         {unpacked}
         {values}
         message = {made}
-        check(message, DecodeError)
+        {check_decode}
         {count_decode}
         return message
     except DecodeError:
@@ -160,19 +169,23 @@ class _Source:
             return value
         if field.type.shape == "list":
             return f"[{item} for x in {value}]"
-        return f"None if (x := {value}) is None else {item}"
+        if field.type.optional:
+            return f"None if (x := {value}) is None else {item}"
+        if field.type.scalar is Scalar.FLOAT:
+            return f"x if (x := {value}) == x else NAN"
+        return self._written_item(field.type, value)
 
-    def _written_item(self, kind: FieldType) -> str:
-        """How one ``x`` is handed to msgspec, which turns an IntEnum into its number by itself."""
+    def _written_item(self, kind: FieldType, x: str = "x") -> str:
+        """How a value is handed to msgspec, which turns an IntEnum into its number by itself."""
         match kind.scalar:
             case Scalar.FLOAT:
-                return "x if x == x else NAN"
+                return f"{x} if {x} == {x} else NAN"
             case Scalar.DATETIME:
-                return "microseconds(x)"
+                return f"microseconds({x})"
             case Scalar.MESSAGE if not self._written_as_is(_class(kind)):
-                return f"write_{self.labels[_class(kind)]}(x)"
+                return f"write_{self.labels[_class(kind)]}({x})"
             case _:
-                return "x"
+                return x
 
     # Reading
 

@@ -20,9 +20,13 @@ from typing import Any, Final, NoReturn, cast
 from wireproto.codecs.base import Codec, M, Plan, Refused, compile_source, element_check, explain
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
-from wireproto.schema import Field, FieldType, Message, Scalar, compile_check, fields, reachable
+from wireproto.schema import Field, FieldType, Message, Scalar, compile_check, fields, inline_check, reachable
 
 __all__ = ["PipeCodec"]
+
+
+_PROVEN: Final = frozenset(Scalar) - {Scalar.INT, Scalar.UINT, Scalar.MESSAGE}
+"""What the functions below make as declared or refuse. Of an integer they know its grammar and no range."""
 
 
 class PipeCodec(Codec):
@@ -35,15 +39,21 @@ class PipeCodec(Codec):
         """Generate the two functions. A list or map is refused at the first element beyond ``limits.max_elements``."""
         source = _Source(message_type, version)
         count = element_check(message_type, version, limits.max_elements)
+        before, names = inline_check(message_type, version, request=request, error="EncodeError")
+        after, more = inline_check(message_type, version, request=request, error="DecodeError", proven=_PROVEN)
+        if count:
+            before.append("count(message, EncodeError)")
         namespace: dict[str, object] = {
             **_CALLED,
+            **names,
+            **more,
             **source.classes,
             "check": compile_check(message_type, version, request=request),
             "count": count,
             "failed": _failure(message_type.__name__, len(source.fields[message_type])),
             "most": limits.max_elements,
         }
-        text = source.text(message_type, "count(message, EncodeError)" if count else "")
+        text = source.text(message_type, before, after)
         made = compile_source(f"pipe {message_type.__qualname__} v{version}", text, namespace)
         return Plan(made["encode"], made["decode"])
 
@@ -53,8 +63,7 @@ class PipeCodec(Codec):
 _ENCODE = """
 def encode(message):
     try:
-        check(message, EncodeError)
-        {count}
+        {check}
         {values}
         return f"{joined}".encode()
     except EncodeError:
@@ -77,7 +86,7 @@ def decode(payload):
         {split}
         {values}
         message = {label}({arguments})
-        check(message, DecodeError)
+        {check}
         return message
     except DecodeError:
         raise
@@ -186,8 +195,8 @@ class _Source:
                     label = self.enums.setdefault(_class(field.type), f"enum_{len(self.enums)}")
                     self.classes[label] = _enum_reader(_class(field.type))
 
-    def text(self, message_type: type[Message], count: str) -> str:
-        """All of it; ``count`` is the statement that limits elements before encoding."""
+    def text(self, message_type: type[Message], before: list[str], after: list[str]) -> str:
+        """All of it; with the lines that check a message before it is encoded and after it was decoded."""
         nested = [cls for cls in self.fields if cls is not message_type]
         return "".join(
             [
@@ -199,14 +208,14 @@ class _Source:
                     for field in each
                     if field.type.shape != "single"
                 ),
-                self._encode(message_type, count),
-                self._decode(message_type),
+                self._encode(message_type, before),
+                self._decode(message_type, after),
             ]
         )
 
     # Writing
 
-    def _encode(self, cls: type[Message], count: str) -> str:
+    def _encode(self, cls: type[Message], check: list[str]) -> str:
         own = self.fields[cls]
         lines = [f"f{field.number} = {self._written_field(field, inside=False)}" for field in own]
         strings = [f"f{field.number}" for field in own if _is_plain_string(field.type)]
@@ -216,7 +225,10 @@ class _Source:
             escaped = "\n            ".join(f"{name} = escape({name})" for name in strings)
             values += _ESCAPE.format(strings=joined, escaped=escaped)
         return _ENCODE.format(
-            name=cls.__name__, count=count, values=values, joined="|".join(f"{{f{field.number}}}" for field in own)
+            name=cls.__name__,
+            check="\n        ".join(check),
+            values=values,
+            joined="|".join(f"{{f{field.number}}}" for field in own),
         )
 
     def _write_nested(self, cls: type[Message]) -> str:
@@ -269,7 +281,7 @@ class _Source:
 
     # Reading
 
-    def _decode(self, cls: type[Message]) -> str:
+    def _decode(self, cls: type[Message], check: list[str]) -> str:
         own = self.fields[cls]
         names = "".join(f"f{field.number}, " for field in own)
         split = f'{names}= text.split("|", {len(own)})' if own else "() = text"
@@ -286,7 +298,11 @@ class _Source:
             if field.type.shape != "single" or field.type.scalar is not Scalar.STR
         ]
         return _DECODE.format(
-            split=split, values="\n        ".join(lines), label=self.labels[cls], arguments=_arguments(own)
+            split=split,
+            values="\n        ".join(lines),
+            label=self.labels[cls],
+            arguments=_arguments(own),
+            check="\n        ".join(check),
         )
 
     def _unescaped(self, field: Field) -> str:

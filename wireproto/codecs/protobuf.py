@@ -33,7 +33,7 @@ from wireproto.codecs.base import Codec, M, Plan, compile_source, element_check,
 from wireproto.errors import ConfigError, DecodeError, EncodeError
 from wireproto.limits import Limits
 from wireproto.protos.descriptor import TIMESTAMP, message_file, pool_for
-from wireproto.schema import Field, Message, Scalar, compile_check, fields, reachable
+from wireproto.schema import Field, Message, Scalar, compile_check, fields, inline_check, reachable
 
 __all__ = ["ProtobufCodec"]
 
@@ -75,9 +75,11 @@ class ProtobufCodec(Codec):
         source = _Source(message_type, version)
         written = _runtime_class(message_type, version, writing=True)
         read = _runtime_class(message_type, version, writing=False)
-        text = source.text()
+        check, names = inline_check(message_type, version, request=request, error="EncodeError")
+        text = source.text(check)
         namespace: dict[str, object] = {
             **_CALLED,
+            **names,
             **source.names,
             "check": compile_check(message_type, version, request=request),
             "diagnose": _diagnosis(message_type, version, limits.max_elements, read),
@@ -137,7 +139,7 @@ def _widen(field: FieldDescriptorProto) -> None:
 _PLAN = """
 def encode(message):
     try:
-        check(message, EncodeError)
+        {check}
         m = new()
         {write}
         return serialize(m)
@@ -151,7 +153,7 @@ def decode(payload):
     try:
         m = parse(payload)
         {read}
-        {check}
+        {bounds}
         return message
     except Exception as error:
         raise diagnose(payload, error) from None
@@ -194,7 +196,7 @@ class _Source:
         # The runtime gives exact types, integers of 64 bits and sound text, so only bounds are left to be checked.
         self.bounded = any(field.type.bounds or field.type.size for field in every)
 
-    def text(self) -> str:
+    def text(self, check: list[str]) -> str:
         functions = (
             _NESTED.format(
                 label=label,
@@ -207,7 +209,8 @@ class _Source:
         plan = _PLAN.format(
             write="\n        ".join(self._write(self.root, "message", "m")) or "pass",
             read="\n        ".join(self._read(self.root)),
-            check="check(message, DecodeError)" if self.bounded else "",
+            check="\n        ".join(check),
+            bounds="check(message, DecodeError)" if self.bounded else "",
         )
         return "".join(functions) + plan
 

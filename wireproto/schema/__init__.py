@@ -1,6 +1,6 @@
 """The opcode table: messages, methods and services, declared once in typed Python and checked when declared."""
 
-from wireproto.schema.checks import compile_check
+from wireproto.schema.checks import compile_check, inline_check
 from wireproto.schema.declarations import fields, nested_types, reachable
 from wireproto.schema.messages import MISSING, Bounds, Field, FieldType, Message, Scalar, Since, UInt64
 from wireproto.schema.plain import from_plain, to_plain
@@ -22,6 +22,7 @@ __all__ = [
     "compile_check",
     "fields",
     "from_plain",
+    "inline_check",
     "message_types",
     "nested_types",
     "reachable",

@@ -6,6 +6,7 @@ fields. Whatever that function does not like is walked again, slowly, by `_expla
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, cast
 
@@ -15,7 +16,7 @@ from wireproto.schema.messages import Bounds, Field, FieldType, Message, Scalar
 from wireproto.schema.names import type_name
 from wireproto.schema.values import INT64, has_surrogate, problem_with, size_problem
 
-__all__ = ["compile_check"]
+__all__ = ["compile_check", "inline_check"]
 
 Check = Callable[[Message, type[CodecError]], None]
 Accepts = Callable[[Message], bool]
@@ -38,6 +39,45 @@ def compile_check(message_type: type[Message], version: int | None, *, request: 
         DeclarationError: the class is declared wrong, or does not exist in that version.
     """
     return _compile_check(message_type, version, request)
+
+
+def inline_check(
+    message_type: type[Message],
+    version: int,
+    *,
+    request: bool,
+    error: str,
+    proven: AbstractSet[Scalar] | None = None,
+) -> tuple[list[str], dict[str, object]]:
+    """The same check as lines for the function of a codec, where they cost no call, and the names they use.
+
+    They look at ``message`` and call ``check(message, error)``, which is to be what `compile_check` gives, for whatever
+    they do not like. They assign to ``v`` and ``k``.
+
+    Args:
+        message_type, version, request: as for `compile_check`.
+        error: the name of the error's class in that function.
+        proven: for a message that the codec made itself: scalars that can only be what they are declared, so that of
+            fields of these only the bounds are looked at. None for a message that came from elsewhere.
+    """
+    names: dict[str, object] = {"datetime": datetime, "UTC": UTC, "has_surrogate": has_surrogate}
+    bad = f"check(message, {error})"
+    if proven is None:
+        names["Checked"] = message_type
+        lines = ["if type(message) is not Checked:", f"    {bad}"]
+        return [*lines, *_body(message_type, version, request, names, bad, "message")], names
+    open_fields = [each for each in fields(message_type, version) if not _is_proven(each.type, version, proven)]
+    return list(_fields_body(open_fields, version, request, names, bad, "message")), names
+
+
+def _is_proven(kind: FieldType, version: int | None, proven: AbstractSet[Scalar]) -> bool:
+    """Whether a value that a codec made for a field needs no look, those inside it included."""
+    if kind.bounds is not None or kind.size is not None or (kind.key is not None and kind.key not in proven):
+        return False
+    if kind.scalar is Scalar.MESSAGE:
+        nested = fields(cast(type[Message], kind.cls), version)
+        return all(_is_proven(each.type, version, proven) for each in nested)
+    return kind.scalar in proven
 
 
 @functools.cache
@@ -73,18 +113,29 @@ def _run(source: str, names: dict[str, object], title: str) -> dict[str, object]
 
 
 def _body(
-    message_type: type[Message], version: int | None, request: bool, names: dict[str, object], bad: str
+    message_type: type[Message],
+    version: int | None,
+    request: bool,
+    names: dict[str, object],
+    bad: str,
+    message: str = "m",
 ) -> Iterator[str]:
-    """Lines that leave by ``bad`` when the message `m` is not fine."""
+    """Lines that leave by ``bad`` when the message is not fine."""
     present = fields(message_type, version)
-    for each in present:
-        yield f"v = m.{each.name}"
-        yield from _field_code(each.type, _nested(each, version, request, names), bad)
+    yield from _fields_body(present, version, request, names, bad, message)
     if request:
         for each in _unsendable(message_type, present):
             names[f"default{each.number}"] = each.default
-            yield f"if m.{each.name} != default{each.number}:"
+            yield f"if {message}.{each.name} != default{each.number}:"
             yield f"    {bad}"
+
+
+def _fields_body(
+    every: Iterable[Field], version: int | None, request: bool, names: dict[str, object], bad: str, message: str
+) -> Iterator[str]:
+    for each in every:
+        yield f"v = {message}.{each.name}"
+        yield from _field_code(each.type, _nested(each, version, request, names), bad)
 
 
 def _unsendable(message_type: type[Message], present: tuple[Field, ...]) -> tuple[Field, ...]:
