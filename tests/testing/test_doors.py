@@ -7,7 +7,7 @@ import pytest
 from calculator import ADD, CALCULATOR, AddRequest, handlers
 
 from tests.server.service import BLOCK, SERVICE, WHO, BlockRequest, Stage, WhoRequest
-from wireproto import CallError, ConnectionLost, Limits, LocalProtocolError, Status
+from wireproto import CallError, ConfigError, ConnectionLost, Limits, LocalProtocolError, Status
 from wireproto.schema import Service
 from wireproto.testing import doors, running
 
@@ -56,6 +56,17 @@ def test_authentication_and_limits_reach_every_door(stage: Stage) -> None:
                 client.call(WHO, WhoRequest())
             assert caught.value.status is Status.UNAUTHENTICATED
             assert client.call(WHO, WhoRequest(), metadata={"authorization": "user:ann"}).name == "ann"
+
+
+def test_further_clients_come_through_the_same_doors() -> None:
+    """A door lets another client in, which may be older, and names the doors when there is no such one."""
+    with running(handlers) as made:
+        for door, first in made.items():
+            second = made.connect(door)
+            assert second is not first
+            assert second.call(ADD, AddRequest(left=2, right=3)).total == 5
+        with pytest.raises(ConfigError, match=r"no door 'gate'; there are pipe, msgpack, protobuf.*grpc"):
+            made.connect("gate")
 
 
 def test_nothing_is_left() -> None:

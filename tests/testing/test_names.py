@@ -8,7 +8,7 @@ import pytest
 
 import wireproto.testing
 
-NEEDS_PACKAGES = {"RoundTripSuite", "messages", "mutated", "strategies", "values", "wrong_values"}
+NEEDS_PACKAGES = {"RoundTripSuite", "ServerSuite", "messages", "mutated", "strategies", "values", "wrong_values"}
 
 
 def _run(code: str) -> subprocess.CompletedProcess[str]:
@@ -23,7 +23,7 @@ def test_without_its_packages_a_name_says_what_to_install(name: str) -> None:
     """What takes hypothesis or pytest is refused, where they are missing, with a sentence that names the extra."""
     done = _run(f"from wireproto.testing import {name}")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith("hypothesis is not installed; run: pip install 'wireproto[testing]'")
+    assert done.stderr.splitlines()[-1].endswith(" is not installed; run: pip install 'wireproto[testing]'")
 
 
 def test_the_others_need_no_packages() -> None:

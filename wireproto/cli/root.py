@@ -18,6 +18,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("wireproto.cli.chat", "Talk to other people on a chat server."),
     "call": ("wireproto.cli.call", "Call one method of a server and print the answer as JSON."),
     "ops": ("wireproto.cli.ops", "Print a service's opcode table."),
+    "bench": ("wireproto.cli.bench", "Measure a server: calls a second, latency, CPU, bytes."),
     "check": ("wireproto.cli.check", "Say what a change of a service breaks, and for whom."),
     "db": ("wireproto.cli.db", "Upgrade, check or back up the chat's database."),
     "proto": ("wireproto.cli.proto", "Print a service as a .proto file."),

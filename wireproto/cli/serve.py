@@ -84,7 +84,7 @@ class App(NamedTuple):
     show_default=True,
     help="With less than this left on its disk the chat accepts no more messages and accounts; 0 to use all of it.",
 )
-@click.option("--workers", type=click.IntRange(2, 1024), default=32, show_default=True, help="Threads for handlers.")
+@click.option("--workers", type=click.IntRange(2, 1024), default=30, show_default=True, help="Threads for handlers.")
 @click.option("--allow-plaintext", is_flag=True, help="Serve other machines although nothing is encrypted.")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens to each connection, too.")
 def command(

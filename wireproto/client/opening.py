@@ -17,7 +17,7 @@ from wireproto.handshake import Hello
 from wireproto.limits import Limits
 from wireproto.status import Retry
 
-__all__ = ["open_link"]
+__all__ = ["open_connection", "open_link"]
 
 _CHUNK = 65_536
 _POLL_MAX = 0x7FFF_FFFF
@@ -36,7 +36,29 @@ _OPTIONS = (
 def open_link(
     address: Address, hello: Hello, limits: Limits, deadline: float, dialect: Callable[[int, int], Dialect]
 ) -> Link:
-    """Connect, greet and be welcomed.
+    """Connect, greet and be welcomed; the keeper looks after the link from then on.
+
+    Args:
+        address, hello, limits, deadline: as for ``open_connection``.
+        dialect: makes what is spoken out of the codec's id and the version that were agreed on.
+
+    Raises:
+        HandshakeError, ConnectionLost: as ``open_connection``.
+    """
+    sock, connection = open_connection(address, hello, limits, deadline)
+    try:
+        sock.setblocking(True)
+        spoken = dialect(connection.codec, connection.version)
+        return Link(sock, connection, spoken, str(address), limits, the_keeper())
+    except BaseException:
+        sock.close()
+        raise
+
+
+def open_connection(
+    address: Address, hello: Hello, limits: Limits, deadline: float
+) -> tuple[socket.socket, Connection]:
+    """Connect, greet and be welcomed. The socket is non-blocking, and the caller's to close.
 
     Args:
         address: of the server; each of the host's addresses is tried in turn.
@@ -44,7 +66,6 @@ def open_link(
         limits: of this side.
         deadline: point in time by ``time.monotonic``. Looking up the host's name is not bound by it: the C library's
             resolver has time limits of its own.
-        dialect: makes what is spoken out of the codec's id and the version that were agreed on.
 
     Raises:
         HandshakeError: the peer refused, or is no wireproto server.
@@ -58,12 +79,10 @@ def open_link(
         connection = Connection(Role.CLIENT, limits)
         connection.send_hello(hello)
         _shake_hands(sock, connection, address, min(deadline, time.monotonic() + limits.hello_timeout))
-        sock.setblocking(True)
-        spoken = dialect(connection.codec, connection.version)
-        return Link(sock, connection, spoken, str(address), limits, the_keeper())
     except BaseException:
         sock.close()
         raise
+    return sock, connection
 
 
 def _connect(address: Address, deadline: float) -> socket.socket:

@@ -48,7 +48,7 @@ class Server:
         port: 0 for a free one.
         codecs: names or ``Codec`` objects that clients may choose from; None for all that are installed.
         limits: what the server accepts.
-        workers: threads that run handlers, at least 2.
+        workers: threads that run handlers, at least 2. With the watchdog and the main thread, 30 make a process of 32.
         authenticate: ``f(metadata, peer) -> Identity | None`` for calls that carry ``authorization``.
         name: what the server calls itself in the handshake.
 
@@ -68,7 +68,7 @@ class Server:
         port: int = 0,
         codecs: "Sequence[str | Codec] | None" = None,
         limits: Limits | None = None,
-        workers: int = 32,
+        workers: int = 30,
         authenticate: Authenticate | None = None,
         name: str = "wireproto",
     ) -> None:

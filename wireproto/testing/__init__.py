@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wireproto.testing.cuts import chunked
     from wireproto.testing.doors import Running, running
     from wireproto.testing.generators import messages, mutated, strategies, values, wrong_values
+    from wireproto.testing.serving import ServerSuite
     from wireproto.testing.suites import RoundTripSuite
     from wireproto.testing.wire import Pair, pair
 
@@ -26,6 +27,7 @@ __all__ = [
     "Pair",
     "RoundTripSuite",
     "Running",
+    "ServerSuite",
     "chunked",
     "messages",
     "mutated",
@@ -41,6 +43,7 @@ _LAZY = {
     "Pair": "wireproto.testing.wire",
     "RoundTripSuite": "wireproto.testing.suites",
     "Running": "wireproto.testing.doors",
+    "ServerSuite": "wireproto.testing.serving",
     "chunked": "wireproto.testing.cuts",
     "messages": "wireproto.testing.generators",
     "mutated": "wireproto.testing.generators",

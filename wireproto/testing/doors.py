@@ -20,7 +20,7 @@ from wireproto.server import Server
 if TYPE_CHECKING:
     from wireproto.server.gateway import GrpcGateway
 
-__all__ = ["GRPC", "Running", "has_grpc", "running"]
+__all__ = ["GRPC", "Running", "has_grpc", "running", "threads_end"]
 
 GRPC = "grpc"
 """The name of the door that is no codec."""
@@ -35,10 +35,22 @@ class Running(Mapping[str, Client]):
         gateway: over gRPC; None without it.
     """
 
-    def __init__(self, handlers: Handlers, server: Server, gateway: "GrpcGateway | None") -> None:
+    def __init__(
+        self,
+        handlers: Handlers,
+        server: Server,
+        gateway: "GrpcGateway | None",
+        codecs: Sequence[Codec],
+        limits: Limits | None,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        """For ``running`` only."""
         self.handlers = handlers
         self.server = server
         self.gateway = gateway
+        self._codecs = {codec.name: codec for codec in codecs}
+        self._limits = limits
+        self._stack = stack
         self._clients: dict[str, Client] = {}
 
     @property
@@ -50,6 +62,29 @@ class Running(Mapping[str, Client]):
     def client(self) -> Client:
         """The one of the first codec, for a test to which the codec does not matter."""
         return next(iter(self._clients.values()))
+
+    def connect(self, door: str, service: Service | None = None) -> Client:
+        """Another client, through one of the doors; it is closed with the others.
+
+        Args:
+            door: the name of a codec, or ``grpc``.
+            service: what it declares; None for what is served.
+
+        Raises:
+            ConfigError: there is no such door.
+            HandshakeError, ConnectionLost: as ``wireproto.connect``.
+        """
+        declared = self.handlers.service if service is None else service
+        if door == GRPC and self.gateway is not None:
+            client = _grpc_client(self.gateway.address, declared, self._limits)
+        elif door in self._codecs:
+            client = Client(self.server.address, declared, codec=self._codecs[door], limits=self._limits)
+        else:
+            doors = [*self._codecs, *([GRPC] if self.gateway is not None else [])]
+            raise ConfigError(f"there is no door {door!r}; there are {', '.join(doors)}")
+        self._stack.callback(client.close)
+        client.open()
+        return client
 
     def __getitem__(self, door: str) -> Client:
         return self._clients[door]
@@ -106,37 +141,37 @@ def running(
             is added to that failure as a note.
         ConfigError: ``grpc`` is True and not installed, or an argument is wrong.
     """
-    before = set(threading.enumerate())
     chosen = registry.select(codecs)
-    left = ""
+    with threads_end(within) if leaks else contextlib.nullcontext(), contextlib.ExitStack() as stack:
+        server = Server(handlers, codecs=chosen, limits=limits, workers=workers, authenticate=authenticate)
+        server.start()
+        stack.callback(server.shutdown, within)
+        gateway = None
+        if has_grpc() if grpc is None else grpc:
+            gateway = _gateway(handlers, limits, workers, authenticate)
+            gateway.start()
+            stack.callback(gateway.shutdown, within)
+        doors = Running(handlers, server, gateway, chosen, limits, stack)
+        for door in [*(codec.name for codec in chosen), *([GRPC] if gateway is not None else [])]:
+            doors._clients[door] = doors.connect(door, service)
+        yield doors
+
+
+@contextlib.contextmanager
+def threads_end(within: float) -> Iterator[None]:
+    """Fail when threads that were started in the body are there ``within`` seconds after it.
+
+    Raises:
+        AssertionError: the text says where they are. When the body failed, it is a note on that failure.
+    """
+    before = set(threading.enumerate())
     try:
-        with contextlib.ExitStack() as stack:
-            server = Server(handlers, codecs=chosen, limits=limits, workers=workers, authenticate=authenticate)
-            server.start()
-            stack.callback(server.shutdown, within)
-            gateway = None
-            if has_grpc() if grpc is None else grpc:
-                gateway = _gateway(handlers, limits, workers, authenticate)
-                gateway.start()
-                stack.callback(gateway.shutdown, within)
-            doors = Running(handlers, server, gateway)
-            declared = handlers.service if service is None else service
-            for codec in chosen:
-                client = Client(server.address, declared, codec=codec, limits=limits)
-                stack.callback(client.close)
-                client.open()
-                doors._clients[codec.name] = client
-            if gateway is not None:
-                over_grpc = _grpc_client(gateway.address, declared, limits)
-                stack.callback(over_grpc.close)
-                over_grpc.open()
-                doors._clients[GRPC] = cast(Client, over_grpc)  # one face, and no common class
-            yield doors
+        yield
     except BaseException as error:
-        if leaks and (left := _left(before, within)):
+        if left := _left(before, within):
             error.add_note(left)
         raise
-    if leaks and (left := _left(before, within)):
+    if left := _left(before, within):
         raise AssertionError(left)
 
 
@@ -157,10 +192,10 @@ def _gateway(
     return GrpcGateway(handlers, port=0, limits=limits, workers=workers, authenticate=authenticate)
 
 
-def _grpc_client(address: Address, service: Service, limits: Limits | None) -> Any:
+def _grpc_client(address: Address, service: Service, limits: Limits | None) -> Client:
     from wireproto.client.grpc import GrpcClient
 
-    return GrpcClient(address, service, limits=limits)
+    return cast(Client, GrpcClient(address, service, limits=limits))  # one face, and no common class
 
 
 def _left(before: set[threading.Thread], within: float) -> str:

@@ -1,12 +1,10 @@
 """Suites: test classes that make themselves from a service's opcode table."""
 
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wireproto import codecs, schema
@@ -14,6 +12,7 @@ from wireproto.codecs import Codec, Plan
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
 from wireproto.schema import Message, Service
+from wireproto.testing.examples import for_all, meaning, widened
 from wireproto.testing.generators import messages, mutated, wrong_values
 
 if TYPE_CHECKING:
@@ -87,11 +86,11 @@ class RoundTripSuite:
             payload = plan.encode(message)
             assert type(payload) is bytes, f"encode gave {type(payload).__name__}, not bytes"
             found = plan.decode(payload)
-            assert _meaning(found, sample.version) == _meaning(message, sample.version)
+            assert meaning(found, sample.version) == meaning(message, sample.version)
             assert plan.encode(found) == payload, "decoded and encoded again, the bytes are others"
             assert plan.encode(_turned(message, sample.version)) == payload, "the order of a map is to be seen"
 
-        _for_all(messages(sample.message_type, sample.version), holds)
+        for_all(messages(sample.message_type, sample.version), holds)
 
     def test_codecs_agree(self, sample: Sample) -> None:
         """A message that went through one codec has the same bytes in every other as before."""
@@ -104,7 +103,7 @@ class RoundTripSuite:
                 for other, other_plan in plans.items():
                     assert other_plan.encode(found) == canonical[other], f"{name} and {other} do not agree"
 
-        _for_all(messages(sample.message_type, sample.version), holds)
+        for_all(messages(sample.message_type, sample.version), holds)
 
     def test_mutated_bytes_give_a_message_or_decode_error(self, sample: Sample, codec: Codec) -> None:
         """Bytes that nobody encoded are refused with DecodeError, or mean a message that can be encoded."""
@@ -120,7 +119,7 @@ class RoundTripSuite:
             canonical = plan.encode(message)
             assert plan.encode(plan.decode(canonical)) == canonical
 
-        _for_all(mutated(payloads) | st.binary(max_size=64), holds)
+        for_all(mutated(payloads) | st.binary(max_size=64), holds)
 
     def test_undeclared_values_are_refused(self, sample: Sample, codec: Codec) -> None:
         """A value that is nearly of a field's type is refused with EncodeError, whose path names the field."""
@@ -134,7 +133,7 @@ class RoundTripSuite:
             message, (name, value) = case
             _expect_refusal(plan, msgspec.structs.replace(message, **{name: value}), sample, name)
 
-        _for_all(st.tuples(messages(sample.message_type, sample.version), st.sampled_from(wrong)), holds)
+        for_all(st.tuples(messages(sample.message_type, sample.version), st.sampled_from(wrong)), holds)
 
     def test_an_older_peer_gets_what_its_version_has(self, sample: Sample, codec: Codec) -> None:
         """Fields newer than the version are left out of responses; a request refuses to lose a value."""
@@ -150,36 +149,10 @@ class RoundTripSuite:
                 _expect_refusal(plan, message, sample, *(each.name for each in changed))
                 return
             found = plan.decode(plan.encode(message))
-            assert _meaning(found, sample.version) == _meaning(message, sample.version)
+            assert meaning(found, sample.version) == meaning(message, sample.version)
             assert all(getattr(found, field.name) == field.default for field in newer)
 
-        _for_all(_encodable(sample), holds)
-
-
-def _encodable(sample: Sample) -> st.SearchStrategy[Message]:
-    """Messages whose newer fields have any value, while those nested in older ones fit the version."""
-    older = {field.name: field for field in schema.fields(sample.message_type, sample.version)}
-    newest = messages(sample.message_type)
-    fitting = messages(sample.message_type, sample.version)
-
-    def merge(pair: tuple[Message, Message]) -> Message:
-        return msgspec.structs.replace(pair[0], **{name: getattr(pair[1], name) for name in older})
-
-    return st.tuples(newest, fitting).map(merge)
-
-
-def _for_all(strategy: st.SearchStrategy[Any], holds: Callable[[Any], None]) -> None:
-    """Run ``holds`` over examples, as many as the profile says.
-
-    Hypothesis decorates functions and is not happy about one method shared by many parameters and classes.
-    """
-
-    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-    @given(strategy)
-    def run(example: Any) -> None:
-        holds(example)
-
-    run()
+        for_all(widened(sample.message_type, sample.version), holds)
 
 
 def _expect_refusal(plan: Plan[Message], message: Message, sample: Sample, *names: str) -> None:
@@ -197,11 +170,6 @@ def _assert_path(error: EncodeError | DecodeError, message_type: type[Message]) 
     assert error.path.partition(".")[0] == message_type.__name__, f"{error.path} is not in {message_type.__name__}"
 
 
-def _meaning(message: Message, version: int) -> object:
-    """What two messages have in common if and only if they are the same, NaN and -0.0 included."""
-    return _comparable(schema.to_plain(message, version))
-
-
 def _turned(message: Message, version: int) -> Message:
     """The same message, made again, with its maps filled the other way round."""
     return schema.from_plain(type(message), _reversed(schema.to_plain(message, version)), version)
@@ -212,14 +180,4 @@ def _reversed(value: Any) -> Any:
         return [_reversed(each) for each in value]
     if isinstance(value, dict):
         return {key: _reversed(value[key]) for key in reversed(value)}
-    return value
-
-
-def _comparable(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_comparable(each) for each in value]
-    if isinstance(value, dict):
-        return [(key, _comparable(value[key])) for key in sorted(value)]
-    if isinstance(value, float):
-        return "nan" if value != value else struct.pack(">d", value)
     return value

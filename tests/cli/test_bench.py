@@ -1,0 +1,142 @@
+"""`wireproto bench`: figures of a server, its own or another."""
+
+import csv
+import json
+import socket
+import threading
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Serve, run, wireproto
+from wireproto import ConnectionLost, Limits, Server
+from wireproto.cli.bench import HANDLERS
+from wireproto.cli.load import Load, Sample
+from wireproto.codecs import get
+
+CODECS = ["pipe", "msgpack", "protobuf"]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server inside this process."""
+    with Server(HANDLERS, limits=Limits(max_calls=8)) as running:
+        yield running
+
+
+@pytest.mark.slow
+def test_a_server_of_its_own_is_measured_in_every_codec() -> None:
+    """Without an address it starts one, prints a line per codec, shows the server's CPU time, and ends it."""
+    done = wireproto("bench", "-c", "2", "-n", "40", "--json")
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [result["codec"] for result in results] == CODECS
+    for result in results:
+        assert result["calls"] == 40
+        assert result["server_cpu_us"] > 0
+        assert 0 < result["p50_us"] <= result["p95_us"] <= result["p99_us"] <= result["max_us"]
+        assert result["average_us"] <= result["max_us"]
+
+
+def test_an_address_is_measured_from_outside(server: Server) -> None:
+    """Of a server that is not its own it shows no CPU time; every call asked for is made, and its bytes counted."""
+    done = run(
+        "bench", str(server.address), "-c", "3", "-n", "50", "-P", "4", "--codec", "msgpack", "--size", "100", "--csv"
+    )
+    assert done.exit_code == 0, done.stderr
+    (row,) = csv.DictReader(done.stdout.splitlines())
+    assert (row["codec"], row["calls"], row["server_cpu_us"]) == ("msgpack", "50", "")
+    # Two headers, two arrays of one, two byte strings with heads of two bytes.
+    assert float(row["bytes_per_call"]) == 2 * (16 + 1 + 2 + 100)
+
+
+def test_for_people_it_is_a_table(server: Server) -> None:
+    """A heading and a line per codec, in columns, with a dash for what cannot be seen."""
+    head, *rows = run("bench", str(server.address), "-c", "1", "-n", "5").stdout.splitlines()
+    assert head.split()[:2] == ["codec", "calls/s"]
+    assert [row.split()[0] for row in rows] == CODECS
+    assert {row.split()[-2] for row in rows} == {"-"}
+    assert len({len(line) for line in (head, *rows)}) == 1
+
+
+def test_seconds_end_it(server: Server) -> None:
+    """With -z it goes on for that long."""
+    done = run("bench", str(server.address), "-c", "1", "-z", "0.2", "--codec", "pipe", "--json")
+    assert json.loads(done.stdout)["seconds"] >= 0.2
+
+
+def test_a_codec_the_server_lacks_is_left_out() -> None:
+    """With all codecs, those that the server does not speak are named on stderr; asked for by name, it fails."""
+    with Server(HANDLERS, codecs=["pipe"]) as server:
+        done = run("bench", str(server.address), "-c", "1", "-n", "5", "--json")
+        assert [json.loads(line)["codec"] for line in done.stdout.splitlines()] == ["pipe"]
+        assert "msgpack: left out" in done.stderr
+        assert run("bench", str(server.address), "-n", "5", "--codec", "msgpack").exit_code != 0
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["-n", "1", "-z", "1"], "give one of them"),
+        (["--csv", "--json"], "give one of them"),
+        (["-P", "9", "-n", "9"], "give a smaller -P"),
+        (["--size", "2000000", "-n", "9"], "give a smaller --size"),
+        (["--codec", "msgpak", "-n", "9"], "msgpack"),
+    ],
+)
+def test_wrong_words_are_explained(server: Server, words: list[str], advice: str) -> None:
+    """What cannot be measured is refused with status 2 and says what to write instead."""
+    done = run("bench", str(server.address), *words)
+    assert done.exit_code == 2
+    assert advice in done.stderr
+
+
+def test_nobody_there_is_told() -> None:
+    """An address without a server fails with the status of UNAVAILABLE."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    done = run("bench", address, "-n", "5")
+    assert done.exit_code == 24
+    assert address in done.stderr
+
+
+def test_a_server_that_goes_away_ends_it(server: Server) -> None:
+    """A shutdown under way is reported as a lost connection and does not hang."""
+    load = Load(server.address, get("msgpack"), connections=2, pipeline=1, size=10)
+    begun = threading.Event()
+    stopping = threading.Thread(target=lambda: begun.wait(60) and server.shutdown())
+    stopping.start()
+    try:
+        with pytest.raises(ConnectionLost, match=str(server.address)):
+            load.run(None, 60, lambda share: begun.set())
+    finally:
+        load.close()
+        stopping.join(60)
+
+
+def test_large_messages_do_not_block_each_other(server: Server) -> None:
+    """More than the kernel takes at once is written as it takes it, while answers are read."""
+    load = Load(server.address, get("msgpack"), connections=2, pipeline=4, size=900_000)
+    try:
+        sample = load.run(24, None)
+    finally:
+        load.close()
+    assert sample.calls == 24
+    assert sample.bytes_sent == sample.bytes_received > 24 * 900_000
+
+
+def test_percentiles_are_of_the_nearest_rank() -> None:
+    """The smallest time that at least so many calls did not exceed."""
+    sample = Sample(4, 1.0, array("d", [1, 2, 3, 4]), 0, 0, 0.0)
+    assert [sample.percentile(share) for share in (0.25, 0.5, 0.51, 0.99, 1.0)] == [1, 2, 3, 4, 4]
+
+
+@pytest.mark.slow
+def test_a_served_chat_is_measured(serve: Serve, tmp_path: Path) -> None:
+    """Any server answers the framework's Echo."""
+    pytest.importorskip("wireproto.chat.contract", reason="the chat can be deleted")
+    server = serve("--no-grpc", "--store", str(tmp_path / "chat.db"))
+    done = run("bench", server.address, "-c", "1", "-n", "5", "--codec", "pipe", "--json")
+    assert json.loads(done.stdout)["calls"] == 5

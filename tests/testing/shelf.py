@@ -1,0 +1,113 @@
+"""A service of three versions with everything a table can declare: methods and fields that came and went."""
+
+from collections.abc import Iterator
+from typing import Annotated, Self
+
+from wireproto.dispatch import Context, Handlers
+from wireproto.schema import Bounds, Message, Method, Service, Since, StreamMethod
+from wireproto.status import Retry, Status
+
+
+class Label(Message):
+    """New in version 2, and larger since version 3."""
+
+    text: Annotated[str, Bounds(max_length=20)]
+    weight: Annotated[float, Since(3)] = 1.0
+
+
+class PutRequest(Message):
+    key: Annotated[str, Bounds(min_length=1, max_length=8)]
+    value: bytes
+    label: Annotated[Label | None, Since(2)] = None
+    hint: Annotated[int, Since(3, ignorable=True)] = 0
+
+
+class PutResponse(Message):
+    size: int
+    label: Annotated[Label | None, Since(2)] = None
+    by: Annotated[str, Since(3)] = ""
+
+
+class CountRequest(Message):
+    pass
+
+
+class CountResponse(Message):
+    count: int
+
+
+class ListRequest(Message):
+    prefix: str = ""
+
+
+class ListResponse(Message):
+    key: str
+    value: bytes
+    labels: Annotated[list[Label], Since(3)] = []
+
+
+class TakeRequest(Message):
+    key: str
+
+
+class TakeResponse(Message):
+    value: bytes
+
+
+class MergeRequest(Message):
+    numbers: dict[str, int]
+
+
+class MergeResponse(Message):
+    total: float
+
+
+PUT = Method(opcode=1, name="Put", request=PutRequest, response=PutResponse, requires="write", max_request=100)
+COUNT = Method(opcode=2, name="Count", request=CountRequest, response=CountResponse, until=1)
+LIST = StreamMethod(opcode=3, name="List", request=ListRequest, response=ListResponse, timeout=60.0)
+TAKE = Method(
+    opcode=4, name="Take", request=TakeRequest, response=TakeResponse, since=2, until=2, reasons=["GONE"], timeout=60.0
+)
+MERGE = Method(opcode=5, name="Merge", request=MergeRequest, response=MergeResponse, since=3, requires="read")
+SHELF = Service("test.shelf.v1.ShelfService", version=3, methods=[PUT, COUNT, LIST, TAKE, MERGE])
+
+
+class Shelf:
+    """The handlers over a dict, which is the state."""
+
+    def __init__(self) -> None:
+        self.handlers = Handlers(SHELF)
+        self._values: dict[str, PutRequest] = {}
+        self.handlers.register(PUT)(self.put)
+        self.handlers.register(COUNT)(self.count)
+        self.handlers.register(LIST)(self.list)
+        self.handlers.register(TAKE)(self.take)
+        self.handlers.register(MERGE)(self.merge)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._values.clear()
+
+    def put(self, request: PutRequest, context: Context) -> PutResponse:
+        self._values[request.key] = request
+        assert context.identity is not None
+        return PutResponse(size=len(self._values), label=request.label, by=context.identity.subject)
+
+    def count(self, request: CountRequest, context: Context) -> CountResponse:
+        return CountResponse(count=len(self._values))
+
+    def list(self, request: ListRequest, context: Context) -> Iterator[ListResponse]:
+        for key, put in list(self._values.items()):
+            if key.startswith(request.prefix):
+                yield ListResponse(key=key, value=put.value, labels=[] if put.label is None else [put.label])
+
+    def take(self, request: TakeRequest, context: Context) -> TakeResponse:
+        put = self._values.pop(request.key, None)
+        if put is None:
+            context.abort(Status.NOT_FOUND, "GONE", f"there is no {request.key!r}", retry=Retry.NEVER)
+        return TakeResponse(value=put.value)
+
+    def merge(self, request: MergeRequest, context: Context) -> MergeResponse:
+        return MergeResponse(total=float(sum(request.numbers.values())))

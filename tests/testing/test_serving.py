@@ -1,0 +1,289 @@
+"""ServerSuite fails where it should: a handler with a fault, or a framework with one, and the test that finds it."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from calculator import ADD, CALCULATOR, AddRequest, AddResponse
+from calculator import handlers as calculator
+from hypothesis import Phase, settings
+
+from tests.server.service import COUNT, ECHO, SERVICE, CountRequest, EchoRequest, EchoResponse
+from tests.testing.shelf import LIST, MERGE, PUT, SHELF, TAKE, Shelf
+from wireproto.dispatch import Context, Entry, Handlers, Table
+from wireproto.errors import CallError, DecodeError
+from wireproto.server.call import Call
+from wireproto.server.session import Session
+from wireproto.status import Retry, Status
+from wireproto.testing import ServerSuite
+from wireproto.testing.serving import Case, Peers, Stage
+
+
+@pytest.fixture(autouse=True)
+def _first_failure_only() -> Iterator[None]:
+    """Failures are wanted here, not the smallest ones, and the same in each run."""
+    before = settings.get_current_profile_name()
+    quick = settings(phases=[Phase.generate], report_multiple_bugs=False, database=None, derandomize=True)
+    settings.register_profile("faults", quick)
+    settings.load_profile("faults")
+    yield
+    settings.load_profile(before)
+
+
+def suite(**attributes: Any) -> ServerSuite:
+    made = type("Suite", (ServerSuite,), attributes)()
+    assert isinstance(made, ServerSuite)
+    return made
+
+
+SHELVES = suite(service=SHELF, application=lambda self: Shelf())
+
+
+@contextlib.contextmanager
+def staged(made: ServerSuite) -> Iterator[Stage]:
+    with contextlib.ExitStack() as stack:
+        yield Stage(made._service(), made._doors(), made.limits, stack)
+
+
+# Faults of handlers
+
+
+def adding(add: Callable[[AddRequest, Context], Any]) -> ServerSuite:
+    """A suite of a calculator whose only handler is ``add``."""
+    handlers = Handlers(CALCULATOR)
+    handlers.register(ADD)(add)
+    return suite(handlers=handlers)
+
+
+def test_a_handler_that_raises_is_found() -> None:
+    """The README's calculator adds any two numbers, and their sum may be too large to be one: the suite tells."""
+    with pytest.raises(AssertionError, match="the handler of Add raised an exception for AddRequest") as caught:
+        suite(handlers=calculator, max_examples=200).test_generated_requests_are_answered(Case(ADD, 1), "pipe")
+    assert any("AddRequest" in note for note in caught.value.__notes__)
+
+
+def test_an_undeclared_reason_is_found() -> None:
+    """A handler that aborts with a reason that its method does not declare fails the test."""
+
+    def add(request: AddRequest, context: Context) -> AddResponse:
+        context.abort(Status.ABORTED, "SURPRISE")
+
+    with pytest.raises(AssertionError, match="the handler of Add raised"):
+        adding(add).test_generated_requests_are_answered(Case(ADD, 1), "msgpack")
+
+
+def test_a_failure_that_state_hides_afterwards_is_found() -> None:
+    """What fails once and never again is reported as what it was."""
+    calls = iter(range(1_000_000))
+
+    def add(request: AddRequest, context: Context) -> AddResponse:
+        if next(calls) == 3:
+            raise ValueError
+        return AddResponse(total=0)
+
+    with pytest.raises(AssertionError, match="the handler of Add raised") as caught:
+        adding(add).test_generated_requests_are_answered(Case(ADD, 1), "msgpack")
+    assert any("it did not fail when it was tried again" in note for note in caught.value.__notes__)
+
+
+def test_answers_that_differ_are_found() -> None:
+    """A handler that looks at the codec answers differently through two doors."""
+
+    def add(request: AddRequest, context: Context) -> AddResponse:
+        return AddResponse(total=len(context.codec))
+
+    with pytest.raises(AssertionError, match=r"Add\(AddRequest.*\) gave: answers .*\n through pipe"):
+        adding(add).test_every_peer_is_answered_alike(Peers(1, 1))
+
+
+@pytest.mark.parametrize("varying", ["total", "Add"])
+def test_what_varies_is_not_compared(varying: str) -> None:
+    """Fields and methods that are said to vary may differ from door to door."""
+    calls = iter(range(1_000_000))
+
+    def add(request: AddRequest, context: Context) -> AddResponse:
+        return AddResponse(total=next(calls))
+
+    made = adding(add)
+    type(made).varying = (varying,)
+    made.test_every_peer_is_answered_alike(Peers(1, 1))
+
+
+def test_streams_that_differ_are_found() -> None:
+    """A stream that has more items through one door than through another is a difference."""
+    handlers = Handlers(SERVICE)
+
+    @handlers.register(COUNT)
+    def count(request: CountRequest, context: Context) -> Iterator[Any]:
+        for n in range(2 if context.codec == "pipe" else 3):
+            yield COUNT.response(n=n)
+
+    made = suite(handlers=handlers, quiet=10.0)
+    with pytest.raises(AssertionError, match=r"Count\(CountRequest"):
+        made.test_every_peer_is_answered_alike(Peers(1, 1))
+
+
+def test_a_thread_that_an_application_leaves_is_found() -> None:
+    """What an application does not end is reported, with where it is."""
+    stop = threading.Event()
+    made = adding(lambda request, context: AddResponse(total=1))
+
+    @contextlib.contextmanager
+    def application(self: Any) -> Iterator[Any]:
+        threading.Thread(target=stop.wait, name="forgotten", daemon=True).start()
+        yield type(self)
+
+    type(made).application = application  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wireproto.testing.serving.PATIENCE", 0.1)
+        with pytest.raises(AssertionError, match=r"threads are left .* forgotten"):
+            made.test_generated_requests_are_answered(Case(ADD, 1), "pipe")
+    stop.set()
+
+
+def test_a_method_without_a_handler_is_expected_to_say_so() -> None:
+    """A method that is declared and not served passes, being UNIMPLEMENTED."""
+    handlers = Handlers(SERVICE)
+
+    @handlers.register(ECHO)
+    def echo(request: EchoRequest, context: Context) -> EchoResponse:
+        return EchoResponse(text="")
+
+    made = suite(handlers=handlers, max_examples=3)
+    made.test_generated_requests_are_answered(Case(ECHO, 1), "pipe")
+    made.test_generated_requests_are_answered(Case(COUNT, 1), "pipe")
+
+
+# Faults of a framework, or of what is put between it and the handlers
+
+
+ENTRY, TABLE = Entry.__init__, Table.__init__
+
+
+def leaking(self: Entry, error: BaseException) -> CallError:
+    """Tell the caller what went wrong."""
+    return CallError(Status.INTERNAL, "INTERNAL", f"incident 1: {error}", retry=Retry.MAYBE_PROCESSED)
+
+
+def trusting(self: Entry, error: CallError) -> CallError:
+    """Let any reason out."""
+    return error
+
+
+def forgetful(self: Entry, error: CallError) -> CallError:
+    """Lose the reason."""
+    return CallError(error.status, "", error.message)
+
+
+def generous(self: Entry, context: Context) -> None:
+    """Let everybody in."""
+
+
+def boundless(self: Any, *arguments: Any) -> None:
+    """Forget timeout and size."""
+    ENTRY(self, *arguments)
+    self.timeout, self.max_request = None, 1 << 30
+
+
+def credulous(self: Any, *arguments: Any) -> None:
+    """Take any bytes for a request."""
+    ENTRY(self, *arguments)
+    self._decode = lambda payload: None
+
+
+def timeless(self: Table, service: Any, version: int, entries: Any) -> None:
+    """Have every method in every version."""
+    TABLE(self, service, version, dict.fromkeys(range(16), next(iter(entries.values()))))
+
+
+def clinging(self: Session, call: Call) -> None:
+    """Hold on to a call that nobody waits for."""
+
+
+def endless(self: Session, call: Call) -> int:
+    """Send whatever there is, whatever the credit."""
+    self.connection._grant(call.call_id, 1)
+    return 1
+
+
+def newest(self: Handlers, codec: Any, version: int, limits: Any, authenticate: Any = None) -> Table:
+    """Speak the newest version to everybody."""
+    return TABLES(self, codec, self.service.version, limits, authenticate)
+
+
+TABLES = Handlers.table
+FAULTS: list[tuple[Any, str, Any, str, Case | Peers, str]] = [
+    (Entry, "incident", leaking, "test_exceptions_become_incidents", Case(PUT, 3), "pipe"),
+    (Entry, "incident", leaking, "test_exceptions_become_incidents", Case(LIST, 3), "grpc"),
+    (Entry, "_checked", trusting, "test_exceptions_become_incidents", Case(MERGE, 3), "msgpack"),
+    (Entry, "_checked", forgetful, "test_declared_reasons_arrive", Case(TAKE, 2), "msgpack"),
+    (Entry, "_judge", generous, "test_callers_without_the_capability_are_refused", Case(PUT, 1), "pipe"),
+    (Entry, "__init__", boundless, "test_the_timeout_is_the_methods", Case(TAKE, 2), "pipe"),
+    (Entry, "__init__", boundless, "test_larger_requests_are_refused", Case(PUT, 1), "protobuf"),
+    (Entry, "__init__", credulous, "test_mutated_payloads_are_refused", Case(PUT, 1), "pipe"),
+    (Table, "__init__", timeless, "test_methods_of_other_versions_are_unimplemented", Peers(3, 1), "pipe"),
+    (Session, "_drop_future_locked", clinging, "test_deadlines_are_kept", Case(PUT, 3), "pipe"),
+    (Session, "_drop_future_locked", clinging, "test_cancelled_calls_are_let_go", Case(PUT, 3), "pipe"),
+    (Session, "room_locked", endless, "test_streams_send_within_their_credit", Case(LIST, 3), "pipe"),
+    (Handlers, "table", newest, "test_newer_fields_stay_with_newer_peers", Peers(1, 3), "msgpack"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "fault", "test", "about", "door"), FAULTS)
+def test_faults_of_the_framework_are_found(
+    owner: Any, name: str, fault: Any, test: str, about: Any, door: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the framework does not do what the table says, the test that is about it fails."""
+    run = getattr(SHELVES, test)
+    monkeypatch.setattr("wireproto.testing.serving.PATIENCE", 2.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fault)
+        with staged(SHELVES) as stage, pytest.raises((AssertionError, CallError, DecodeError)):
+            run(about, door, stage)
+    with staged(SHELVES) as stage:
+        run(about, door, stage)
+
+
+# Which tests there are
+
+
+def names(made: type[ServerSuite]) -> set[str]:
+    return {name for name in dir(made) if name.startswith("test_") and getattr(made, name) is not None}
+
+
+def test_a_service_has_the_tests_that_can_be_about_it() -> None:
+    """What no method declares has no test, so that none is skipped."""
+    plain, full = names(type(suite(handlers=calculator))), names(type(SHELVES))
+    assert plain < full == names(ServerSuite)
+    assert full - plain == {
+        "test_callers_without_the_capability_are_refused",
+        "test_declared_reasons_arrive",
+        "test_larger_requests_are_refused",
+        "test_methods_of_other_versions_are_unimplemented",
+        "test_newer_fields_stay_with_newer_peers",
+        "test_streams_send_within_their_credit",
+        "test_the_timeout_is_the_methods",
+    }
+
+
+def test_every_method_version_and_pair_has_its_tests() -> None:
+    """Parameters are every method in every version, or in its newest one, and every pair of versions."""
+    every = [str(each) for each in SHELVES._parameters("test_generated_requests_are_answered")]
+    assert every == [
+        "Put-v1", "Count-v1", "List-v1", "Put-v2", "List-v2", "Take-v2", "Put-v3", "List-v3", "Merge-v3"
+    ]  # fmt: skip
+    newest = [str(each) for each in SHELVES._parameters("test_deadlines_are_kept")]
+    assert newest == ["Put-v3", "Count-v1", "List-v3", "Take-v2", "Merge-v3"]
+    pairs = [str(each) for each in SHELVES._parameters("test_every_peer_is_answered_alike")]
+    assert len(pairs) == 9
+    assert "client-v3-server-v1" in pairs
+    some = suite(service=SHELF, versions=[1, 3])
+    assert len(some._parameters("test_every_peer_is_answered_alike")) == 4
+
+
+def test_a_suite_without_a_service_says_so() -> None:
+    """A class that names neither handlers nor a service is told what to give."""
+    with pytest.raises(pytest.UsageError, match="says neither handlers= nor service="):
+        suite()._service()

@@ -1,0 +1,234 @@
+"""The load behind ``wireproto bench``: many connections, some calls in flight on each, in one thread on one epoll.
+
+It speaks through the sans-IO connection and skips the client, whose threads would be measured along with the server.
+"""
+
+import math
+import select
+import socket
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from wireproto.address import Address
+from wireproto.client.opening import open_connection
+from wireproto.codecs import Codec
+from wireproto.connection import Connection
+from wireproto.control import CONTROL, ECHO, EchoRequest
+from wireproto.errors import ConfigError, ConnectionLost
+from wireproto.events import ConnectionEnded, ErrorReceived, Event, GoAwayReceived, ResponseReceived
+from wireproto.handshake import Hello
+from wireproto.limits import MAX_FRAME_CEILING, Limits
+from wireproto.status import Retry
+
+__all__ = ["Load", "Sample"]
+
+PATIENCE = 10.0
+"""Seconds without any answer after which the server is given up."""
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for each connection and its handshake."""
+
+_EVENTS = 256
+_CHUNK = 262_144
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one run measured. Times are in seconds.
+
+    Attributes:
+        calls: answered.
+        elapsed: from the first request to the last answer.
+        waits: the time of each answer, in ascending order.
+        bytes_sent, bytes_received: of whole frames, headers included.
+        own_cpu: CPU time of this process.
+    """
+
+    calls: int
+    elapsed: float
+    waits: "array[float]"
+    bytes_sent: int
+    bytes_received: int
+    own_cpu: float
+
+    def percentile(self, share: float) -> float:
+        """The time within which ``share`` (0 to 1) of the calls were answered."""
+        return self.waits[min(len(self.waits) - 1, math.ceil(share * len(self.waits)) - 1)]
+
+
+class _Peer:
+    """One connection and when each of its calls in flight was sent."""
+
+    def __init__(self, sock: socket.socket, connection: Connection) -> None:
+        self.sock = sock
+        self.connection = connection
+        self.sent: dict[int, float] = {}
+        self.output = bytearray()
+
+
+class Load:
+    """Connections to one server in one codec, calling the framework's ``Echo``.
+
+    Args:
+        address: of the server.
+        codec: to call in.
+        connections: how many, at least 1.
+        pipeline: calls in flight on each, at least 1.
+        size: bytes of each call's message.
+
+    Raises:
+        HandshakeError: the server does not take the codec.
+        ConnectionLost: it cannot be reached.
+        ConfigError: it does not take so many calls in flight, or messages so large.
+    """
+
+    def __init__(self, address: Address, codec: Codec, *, connections: int, pipeline: int, size: int) -> None:
+        limits = Limits(max_frame=MAX_FRAME_CEILING)
+        self._request = codec.plan(ECHO.request, CONTROL.version, limits).encode(EchoRequest(payload=bytes(size)))
+        self._pipeline = pipeline
+        self._address = address
+        self._epoll = select.epoll()
+        self._peers: dict[int, _Peer] = {}
+        hello = Hello(
+            min_version=1,
+            max_version=CONTROL.version,
+            codecs=((codec.id, codec.name),),
+            max_frame=limits.max_frame,
+            client_name="wireproto bench",
+            service=CONTROL.full_name,
+        )
+        try:
+            for _ in range(connections):
+                sock, connection = open_connection(address, hello, limits, time.monotonic() + CONNECT_TIMEOUT)
+                self._peers[sock.fileno()] = _Peer(sock, connection)
+                self._epoll.register(sock.fileno(), select.EPOLLIN)
+                self._judge(connection, codec)
+        except BaseException:
+            self.close()
+            raise
+
+    def _judge(self, connection: Connection, codec: Codec) -> None:
+        if self._pipeline > connection.their_max_calls:
+            raise ConfigError(
+                f"{self._pipeline} calls in flight are more than the server takes on one connection, "
+                f"{connection.their_max_calls}; give a smaller -P, and more connections with -c"
+            )
+        if len(self._request) + 12 > connection.their_max_frame:
+            raise ConfigError(
+                f"the request takes {len(self._request) + 12} bytes in {codec.name}; the server accepts frames of "
+                f"{connection.their_max_frame}; give a smaller --size"
+            )
+
+    def close(self) -> None:
+        """Close every connection."""
+        for peer in self._peers.values():
+            peer.sock.close()
+        self._peers.clear()
+        self._epoll.close()
+
+    def run(
+        self, calls: int | None, seconds: float | None, progress: Callable[[float], None] = lambda share: None
+    ) -> Sample:
+        """Call until ``calls`` are answered or, without a number, until ``seconds`` have passed.
+
+        Args:
+            calls: in all, over all connections.
+            seconds: counts when there is no number.
+            progress: told now and then which share of the run is done, 0 to 1.
+
+        Raises:
+            CallError: a call failed; the first one ends the run.
+            ConnectionLost: the server ended a connection or answers nothing.
+        """
+        clock = time.perf_counter
+        own, began = time.process_time(), clock()
+        until = began + seconds if calls is None and seconds is not None else math.inf
+        left = math.inf if calls is None else calls
+        waits = array("d")
+        sent = received = 0
+        told = began
+        waiting = 0  # calls in flight
+        for peer in self._peers.values():
+            for _ in range(min(self._pipeline, int(min(left, self._pipeline)))):
+                self._call(peer, clock())
+                left -= 1
+                waiting += 1
+            sent += self._send(peer)
+        while waiting:
+            ready = self._epoll.poll(PATIENCE)
+            if not ready:
+                raise self._lost(f"answered nothing for {PATIENCE:g} s")
+            for fd, mask in ready:
+                peer = self._peers[fd]
+                if mask & ~select.EPOLLOUT:
+                    received += self._receive(peer)
+                    now = clock()
+                    for event in self._answers(peer):
+                        waits.append(now - peer.sent.pop(event.call_id))
+                        waiting -= 1
+                        if left > 0 and now < until:
+                            self._call(peer, now)
+                            left -= 1
+                            waiting += 1
+                sent += self._send(peer)
+            now = clock()
+            if now - told > 0.1:
+                told = now
+                progress((now - began) / seconds if calls is None and seconds else len(waits) / (calls or 1))
+        elapsed, own = clock() - began, time.process_time() - own
+        progress(1.0)
+        return Sample(len(waits), elapsed, array("d", sorted(waits)), sent, received, own)
+
+    def _call(self, peer: _Peer, now: float) -> None:
+        peer.sent[peer.connection.send_request(ECHO.opcode, self._request)] = now
+
+    def _send(self, peer: _Peer) -> int:
+        """Write what waits, as far as the kernel takes it; how many bytes were queued since the last time."""
+        data = peer.connection.data_to_send()
+        waited = len(peer.output)
+        peer.output += data
+        if peer.output:
+            try:
+                taken = peer.sock.send(peer.output)
+            except BlockingIOError:
+                taken = 0
+            except OSError as error:
+                raise self._lost(f"broke the connection: {error.strerror}") from None
+            del peer.output[:taken]
+        if bool(waited) != bool(peer.output):
+            self._epoll.modify(peer.sock.fileno(), select.EPOLLIN | (select.EPOLLOUT if peer.output else 0))
+        return len(data)
+
+    def _receive(self, peer: _Peer) -> int:
+        try:
+            data = peer.sock.recv(_CHUNK)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._lost(f"broke the connection: {error.strerror}") from None
+        if data:
+            peer.connection.receive_data(data)
+        else:
+            peer.connection.receive_eof()
+        return len(data)
+
+    def _answers(self, peer: _Peer) -> Iterator[ResponseReceived]:
+        while events := peer.connection.next_events(_EVENTS):
+            for event in events:
+                if isinstance(event, ResponseReceived):
+                    yield event
+                else:
+                    self._react(event)
+
+    def _react(self, event: Event) -> None:
+        if isinstance(event, ErrorReceived):
+            raise event.error
+        if isinstance(event, ConnectionEnded):
+            raise self._lost(f"ended the connection: {event.error or 'no reason given'}")
+        if isinstance(event, GoAwayReceived):
+            raise self._lost(f"takes no more calls: {event.error}")
+
+    def _lost(self, problem: str) -> ConnectionLost:
+        return ConnectionLost(f"{self._address} {problem}", retry=Retry.MAYBE_PROCESSED)

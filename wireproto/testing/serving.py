@@ -1,0 +1,677 @@
+"""ServerSuite: a service's own handlers, and what its table promises, tested through every door."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from wireproto import codecs, schema
+from wireproto.client import Client
+from wireproto.codecs import Codec
+from wireproto.dispatch import FRAMEWORK_REASONS, Authenticate, Context, Handlers
+from wireproto.errors import CallError, ConnectionLost, DecodeError
+from wireproto.limits import Limits
+from wireproto.schema import Message, Operation, Service
+from wireproto.status import Retry, Status
+from wireproto.testing.doors import GRPC, Running, has_grpc, running, threads_end
+from wireproto.testing.examples import for_all, meaning, simplest, widened
+from wireproto.testing.generators import messages, mutated
+from wireproto.testing.payloads import as_bytes
+from wireproto.testing.standin import EVERYBODY, NOBODY, PATIENCE, Feed, Hang, StandIn
+
+__all__ = ["Application", "ServerSuite"]
+
+SECRET = "4f1d-the-text-of-an-exception"
+FRAME_HEADER = 12
+ROUNDING = 1.0
+"""Seconds: gRPC rounds deadlines up, coarser the longer they are."""
+ENOUGH = 5
+"""Items taken of a stream of the service's own, which may have no end."""
+
+
+class Application(Protocol):
+    """What ``ServerSuite.application`` gives; an ``authenticate`` that it has is used, too."""
+
+    @property
+    def handlers(self) -> Handlers:
+        """To serve."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method in one version."""
+
+    method: Operation[Any, Any]
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.method.name}-v{self.version}"
+
+
+@dataclass(frozen=True)
+class Peers:
+    """A client of one version and a server of another."""
+
+    client: int
+    server: int
+
+    @property
+    def spoken(self) -> int:
+        """What they agree on."""
+        return min(self.client, self.server)
+
+    def __str__(self) -> str:
+        return f"client-v{self.client}-server-v{self.server}"
+
+
+@dataclass
+class Outcome:
+    """How a call ended.
+
+    Attributes:
+        answers: the response, or items.
+        error: what ended it; None for an answer, for the end of a stream, and for one that was left.
+        ended: whether it ended by itself.
+    """
+
+    answers: list[Any]
+    error: CallError | None
+    ended: bool
+
+    def __str__(self) -> str:
+        return str(self.error) if self.error is not None else f"answers {self.answers!r}"
+
+
+class ServerSuite:
+    """What a service's handlers answer and what its table declares, for every method, codec and version, and over gRPC.
+
+        class TestCalculatorServer(ServerSuite):
+            handlers = handlers
+
+    Shown of the handlers: generated requests are answered, or refused with a reason that is declared, and never fail
+    with an exception; and the same calls have the same answers through every door, and between a client and a server of
+    any two versions. Shown of the table, with stand-ins for the handlers: payloads that were tampered with are refused
+    and the connection goes on; an exception or an undeclared reason becomes an incident without its text; declared
+    reasons arrive; deadlines and cancelling are honoured; ``requires``, ``timeout`` and ``max_request`` hold; streams
+    send within their credit; and a peer of another version has the methods and fields of that version.
+
+    Handlers with state, or that want callers they know, get it by overriding ``application``, ``credential`` and
+    ``requests``. Each test begins with an application of its own.
+
+    Attributes:
+        handlers: what is tested.
+        service: its table; needed only where ``application`` makes the handlers.
+        authenticate: as for ``Server``; None for one that lets the suite's own caller do everything.
+        codecs: names or objects; None is every codec there is.
+        grpc: whether to go through the gateway; None if its packages are installed.
+        limits: of servers and clients.
+        versions: those of clients and servers that are tried; None is every one.
+        max_examples: of each test; None for a fifth of what the Hypothesis profile in force says.
+        varying: names of fields whose values are others each time, such as a time or a token, and names of methods
+            whose answers are.
+        quiet: seconds without an item after which a stream is left.
+    """
+
+    handlers: ClassVar[Handlers]
+    service: ClassVar[Service]
+    authenticate: ClassVar[Authenticate | None] = None
+    codecs: ClassVar[Sequence[str | Codec] | None] = None
+    grpc: ClassVar[bool | None] = None
+    limits: ClassVar[Limits] = Limits()
+    versions: ClassVar[Sequence[int] | None] = None
+    max_examples: ClassVar[int | None] = None
+    varying: ClassVar[Collection[str]] = ()
+    quiet: ClassVar[float] = 0.02
+
+    # What a service may need.
+
+    def application(self) -> AbstractContextManager[Application]:
+        """A context manager that gives handlers with a state of their own. By default it gives ``handlers`` each time.
+
+        The object it gives has ``handlers``, and may have ``authenticate``.
+        """
+        return contextlib.nullcontext(type(self))
+
+    def credential(self, client: Client) -> str:
+        """The ``authorization`` of a caller who may call every method.
+
+        Called once for each application, with a client of it that has none yet: sign up or sign in with it. By default
+        a credential that the suite's own ``authenticate`` knows.
+        """
+        return EVERYBODY
+
+    def requests(self, method: Operation[Any, Any], version: int) -> st.SearchStrategy[Any]:
+        """A Hypothesis strategy of requests to the handlers; by default of every message that is declared.
+
+        Override it where few of those mean something: ``st.sampled_from([...]) | super().requests(method, version)``.
+        """
+        return messages(method.request, version)
+
+    # Which tests there are.
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls._known() is None:
+            return
+        for name in [name for name in dir(cls) if name.startswith("test_")]:
+            if not cls._parameters(name):
+                setattr(cls, name, None)  # pytest would count it as skipped
+
+    @classmethod
+    def _known(cls) -> Service | None:
+        handlers = getattr(cls, "handlers", None)
+        service: Service | None = getattr(cls, "service", handlers.service if handlers is not None else None)
+        return service
+
+    @classmethod
+    def _service(cls) -> Service:
+        service = cls._known()
+        if service is None:
+            raise pytest.UsageError(f"{cls.__name__} says neither handlers= nor service=; give one")
+        return service
+
+    @classmethod
+    def _doors(cls) -> dict[str, Codec]:
+        doors = {codec.name: codec for codec in codecs.select(cls.codecs)}
+        if has_grpc() if cls.grpc is None else cls.grpc:
+            doors[GRPC] = codecs.get("protobuf")
+        return doors
+
+    @classmethod
+    def _parameters(cls, test: str) -> list[Any]:
+        """What a test is about: methods in every version, methods in their newest one, or pairs of versions."""
+        service = cls._service()
+        versions = range(1, service.version + 1) if cls.versions is None else cls.versions
+        found: list[Any]
+        if test in _OF_PEERS:
+            found = [Peers(client, server) for client in versions for server in versions]
+        else:
+            found = [Case(method, version) for version in versions for method in service.at(version).values()]
+            if test in _OF_METHODS:
+                found = list({case.method.opcode: case for case in found}.values())
+        wanted = _WANTED.get(test)
+        return found if wanted is None else [each for each in found if wanted(cls, each)]
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Called by pytest for each test of the class."""
+        name = metafunc.definition.originalname
+        for fixture in ("case", "peers"):
+            if fixture in metafunc.fixturenames:
+                metafunc.parametrize(fixture, self._parameters(name), ids=str)
+        if "door" in metafunc.fixturenames:
+            doors = [door for door in self._doors() if door != GRPC or name not in _NOT_OVER_GRPC]
+            metafunc.parametrize("door", doors)
+
+    # The service's own handlers.
+
+    def test_generated_requests_are_answered(self, case: Case, door: str) -> None:
+        """Any request is answered or refused with a declared reason; no handler fails with an exception."""
+        method = case.method
+        with self._world(Peers(case.version, self._service().version), door) as (client, handlers):
+            served = method not in handlers.missing()
+
+            def holds(request: Message) -> None:
+                outcome = self._call(client, method, request, quiet=self.quiet)
+                error = outcome.error
+                if error is None:
+                    assert all(type(each) is method.response for each in outcome.answers)
+                    return
+                assert not isinstance(error, ConnectionLost), f"{method.name}({request}) cost the connection: {error}"
+                assert error.status is not Status.INTERNAL, (
+                    f"the handler of {method.name} raised an exception for {request}; the log has it as {error.message}"
+                )
+                known = not error.reason or error.reason in method.reasons or error.reason in FRAMEWORK_REASONS
+                assert known, f"{method.name} does not declare the reason of {error}"
+                assert served == (error.reason != "NO_HANDLER"), error
+
+            for_all(self.requests(method, case.version), holds, max_examples=self._examples(), remembers=True)
+
+    def test_every_peer_is_answered_alike(self, peers: Peers) -> None:
+        """The same calls have the same answers through every door, as a client and a server of today would give."""
+        version = peers.spoken
+        every = [method for method in self._service().at(version).values() for _ in range(2)]
+        requests = st.tuples(*(self.requests(method, version) for method in every))
+        calls = st.tuples(requests, st.permutations(range(len(every))))
+        doors = list(self._doors())
+        worlds = [(door, peers) for door in doors]
+        today = Peers(version, self._service().version)
+        if today != peers:
+            worlds.append((doors[0], today))
+
+        def holds(example: tuple[Sequence[Message], Sequence[int]]) -> None:
+            requests, order = example
+            found = []
+            for door, among in worlds:
+                with self._world(among, door) as (client, _):
+                    found.append(
+                        [self._call(client, every[index], requests[index], quiet=self.quiet) for index in order]
+                    )
+            for (door, among), theirs in zip(worlds[1:], found[1:], strict=True):
+                for index, one, other in zip(order, found[0], theirs, strict=True):
+                    method = every[index]
+                    same = method.name in self.varying or self._same(one, other, version)
+                    assert same, (
+                        f"{method.name}({requests[index]}) gave: {one}\n through {doors[0]}, {peers}, "
+                        f"and: {other}\n through {door}, {among}"
+                    )
+
+        for_all(calls, holds, max_examples=max(2, self._examples() // 4), remembers=True)
+
+    def _same(self, one: Outcome, other: Outcome, version: int) -> bool:
+        """Whether two calls had the same outcome. Of streams that were left, only what both gave can be compared."""
+        if one.ended and other.ended and len(one.answers) != len(other.answers):
+            return False
+        if any(
+            meaning(ours, version, self.varying) != meaning(theirs, version, self.varying)
+            for ours, theirs in zip(one.answers, other.answers, strict=False)
+        ):
+            return False
+        return not (one.ended and other.ended) or _told(one.error) == _told(other.error)
+
+    # What the table promises.
+
+    def test_mutated_payloads_are_refused(self, case: Case, door: str, stage: "Stage") -> None:
+        """Bytes that are no request are INVALID_ARGUMENT and reach no handler, and the connection goes on."""
+        method = case.method
+        client = stage.client(door, case.version)
+        plan = self._doors()[door].plan(method.request, case.version, self.limits, request=True)
+        stage.answer(method)
+        raw = as_bytes(client, method)
+        right = plan.encode(simplest(method.request, case.version))
+        self._call(client, raw, right)
+        (first,) = stage.contexts
+
+        def holds(payload: bytes) -> None:
+            expected = ""
+            if method.max_request is not None and len(payload) > method.max_request:
+                expected = "REQUEST_TOO_LARGE"
+            else:
+                try:
+                    plan.decode(payload)
+                except DecodeError:
+                    expected = "BAD_PAYLOAD"
+            calls = len(stage.contexts)
+            error = self._call(client, raw, payload).error
+            assert (error.reason if error is not None else "") == expected, f"{payload!r} gave {error}"
+            if expected:
+                assert len(stage.contexts) == calls, f"a handler has seen {payload!r}, which is {expected}"
+            if error is not None and expected == "BAD_PAYLOAD":
+                assert error.status is Status.INVALID_ARGUMENT
+                assert error.message.startswith(method.request.__name__), error
+
+        payloads = messages(method.request, case.version).map(plan.encode)
+        for_all(mutated(payloads) | st.binary(max_size=64), holds, max_examples=self._examples())
+        self._call(client, raw, right)
+        assert stage.contexts[-1].peer == first.peer, "the connection did not live"
+
+    def test_exceptions_become_incidents(self, case: Case, door: str, stage: "Stage") -> None:
+        """Whatever a handler raises or answers wrong, the caller learns an incident's number and no text."""
+        method = case.method
+        client = stage.client(door, case.version)
+        right = simplest(method.response, case.version)
+        for way in _failures(method, right):
+            stage.behave = way
+            outcome = self._call(client, method, simplest(method.request, case.version))
+            error = outcome.error
+            assert error is not None, f"{way.__name__} was answered"
+            assert (error.status, error.reason) == (Status.INTERNAL, "INTERNAL"), f"{way.__name__}: {error}"
+            assert "incident" in error.message
+            assert SECRET not in f"{error!r} {error}", f"{way.__name__}: the exception's text got out"
+
+    def test_declared_reasons_arrive(self, case: Case, door: str, stage: "Stage") -> None:
+        """A reason that the method declares reaches the caller, with status, text and advice."""
+        client = stage.client(door, case.version)
+        for reason in case.method.reasons:
+            refusal = CallError(Status.ABORTED, reason, "as told", retry=Retry.NOT_PROCESSED, retry_after_ms=7)
+            stage.behave = _raising(refusal)
+            error = self._call(client, case.method, simplest(case.method.request, case.version)).error
+            assert error is not None
+            assert (*_told(error), error.message, error.retry_after_ms) == (*_told(refusal), "as told", 7)
+
+    def test_deadlines_are_kept(self, case: Case, door: str, stage: "Stage") -> None:
+        """A call that takes too long is DEADLINE_EXCEEDED; its handler knew, and what it waits for is let go."""
+        client = stage.client(door, case.version)
+        stage.behave = hang = Hang()
+        request = simplest(case.method.request, case.version)
+        error = self._call(client, case.method, request, timeout=0.05).error
+        assert error is not None, "a call was answered that nobody answered"
+        assert error.status is Status.DEADLINE_EXCEEDED, error
+        if hang.begun.is_set():  # a machine that is very busy may take longer to begin it
+            assert hang.let_go.wait(PATIENCE), "the server holds on to a call whose deadline passed"
+            deadline = stage.contexts[0].deadline
+            assert deadline is not None, "the handler was not told the deadline"
+
+    def test_cancelled_calls_are_let_go(self, case: Case, door: str, stage: "Stage") -> None:
+        """When the caller cancels, what the call waits for is let go, and the connection takes further calls."""
+        method: Any = case.method
+        client = stage.client(door, case.version)
+        stage.behave = hang = Hang()
+        request = simplest(method.request, case.version)
+        if method.is_stream:
+            with client.stream(method, request):
+                assert hang.begun.wait(PATIENCE)
+        else:
+            future = client.start(method, request)
+            assert hang.begun.wait(PATIENCE)
+            future.cancel()
+        assert hang.let_go.wait(PATIENCE), "the server holds on to a call that was cancelled"
+        before = stage.contexts[0].peer
+        stage.answer(method)
+        assert self._call(client, method, request).error is None
+        assert stage.contexts[0].peer == before, "the connection did not live"
+
+    def test_callers_without_the_capability_are_refused(self, case: Case, door: str, stage: "Stage") -> None:
+        """Without an identity a method that requires one is UNAUTHENTICATED, with another one PERMISSION_DENIED."""
+        method = case.method
+        request = simplest(method.request, case.version)
+        client = stage.client(door, case.version)
+        stage.answer(method)
+        for credential, status, reason in (
+            ("", Status.UNAUTHENTICATED, "SIGN_IN_REQUIRED"),
+            (NOBODY, Status.PERMISSION_DENIED, "NOT_PERMITTED"),
+        ):
+            client.authorization = credential
+            error = self._call(client, method, request).error
+            client.authorization = EVERYBODY
+            assert error is not None, f"{method.name} was answered to somebody without {method.requires}"
+            assert (error.status, error.reason) == (status, reason), error
+        assert stage.contexts == []
+        assert self._call(client, method, request).error is None
+
+    def test_the_timeout_is_the_methods(self, case: Case, door: str, stage: "Stage") -> None:
+        """A caller that sets no deadline has the one that the method declares."""
+        method = case.method
+        timeout = method.timeout
+        assert timeout is not None
+        client = stage.client(door, case.version)
+        stage.answer(method)
+        self._call(client, method, simplest(method.request, case.version), timeout=None)
+        if not method.is_stream:
+            # The server's own: this one sends no deadline.
+            plan = self._doors()[door].plan(method.request, case.version, self.limits, request=True)
+            payload = plan.encode(simplest(method.request, case.version))
+            self._call(client, as_bytes(client, method), payload, timeout=None)
+        for remaining in stage.remaining:
+            assert remaining is not None, f"{method.name} has no deadline; it declares {timeout} s"
+            assert 0 <= remaining <= timeout + ROUNDING, f"{remaining} s are left of the {timeout} s of {method.name}"
+
+    def test_larger_requests_are_refused(self, case: Case, door: str, stage: "Stage") -> None:
+        """A request of ``max_request`` bytes is looked at; one byte more is RESOURCE_EXHAUSTED, REQUEST_TOO_LARGE."""
+        method, most = case.method, case.method.max_request
+        assert most is not None
+        client = stage.client(door, case.version)
+        stage.answer(method)
+        raw = as_bytes(client, method)
+        error = self._call(client, raw, bytes(most)).error
+        assert error is None or error.reason == "BAD_PAYLOAD", error
+        seen = len(stage.contexts)
+        error = self._call(client, raw, bytes(most + 1)).error
+        assert error is not None, f"{most + 1} bytes were taken"
+        assert (error.status, error.reason) == (Status.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE"), error
+        assert len(stage.contexts) == seen
+
+    def test_streams_send_within_their_credit(self, case: Case, door: str, stage: "Stage") -> None:
+        """Nothing is pulled that the caller has not granted credit for, and everything comes in the end."""
+        method: Any = case.method
+        client = stage.client(door, case.version)
+        item = simplest(method.response, case.version)
+        stage.behave = feed = Feed(item, 10)
+        taken = 0
+        with client.stream(method, simplest(method.request, case.version), credit=2, batch=1) as stream:
+            for found in stream:
+                taken += 1
+                client.ping(PATIENCE)  # the server has seen all that was sent before
+                assert feed.given <= taken + 1, f"{feed.given} items were pulled with credit for {taken + 1}"
+                assert meaning(found, case.version) == meaning(item, case.version)
+        assert taken == 10
+
+    def test_methods_of_other_versions_are_unimplemented(self, peers: Peers, door: str, stage: "Stage") -> None:
+        """A method outside ``since`` and ``until`` is UNIMPLEMENTED, by the client and by the server."""
+        service = self._service()
+        client = stage.client(door, peers.client, peers.server)
+        assert client.version == peers.spoken
+        stage.behave = _raising(AssertionError("a handler ran"))
+        present = service.at(peers.spoken)
+        for method in service.methods:
+            if method.opcode in present:
+                continue
+            if method in client.service.methods:
+                error = self._call(client, method, simplest(method.request, method.since)).error
+                assert error is not None
+                assert (error.status, error.retry) == (Status.UNIMPLEMENTED, Retry.NOT_PROCESSED), error
+            error = self._call(client, as_bytes(client, method), b"").error
+            assert error is not None, f"{method.name} was answered"
+            assert error.status is Status.UNIMPLEMENTED, error
+            assert not stage.contexts, f"{method.name} reached a handler"
+        for method in present.values():
+            stage.answer(method)
+            request = simplest(method.request, peers.spoken)
+            assert self._call(client, method, request).error is None, f"{method.name} is in version {peers.spoken}"
+
+    def test_newer_fields_stay_with_newer_peers(self, peers: Peers, door: str, stage: "Stage") -> None:
+        """What a handler sets in newer fields is not there for an older peer, and does not harm the rest."""
+        service, version = self._service(), peers.spoken
+        client = stage.client(door, peers.client, peers.server)
+        for method in service.at(version).values():
+            newer = schema.fields(method.response)[len(schema.fields(method.response, version)) :]
+            if not newer:
+                continue
+
+            def holds(answer: Message, method: Operation[Any, Any] = method) -> None:
+                stage.answer(method, answer)
+                outcome = self._call(client, method, simplest(method.request, version))
+                assert outcome.error is None, outcome
+                (found,) = outcome.answers
+                assert meaning(found, version) == meaning(answer, version)
+                for field in newer:  # noqa: B023 - it is called before the next turn
+                    assert getattr(found, field.name) == field.default, f"{field.path} is newer than {version}"
+
+            for_all(widened(method.response, version), holds, max_examples=self._examples())
+
+    # How.
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stage(cls) -> "Iterator[Stage]":
+        """Stand-ins for the handlers, behind all doors."""
+        with contextlib.ExitStack() as stack:
+            yield Stage(cls._service(), cls._doors(), cls.limits, stack)
+
+    @classmethod
+    def _examples(cls) -> int:
+        return cls.max_examples or max(1, settings().max_examples // 5)
+
+    @contextlib.contextmanager
+    def _world(self, peers: Peers, door: str) -> "Iterator[tuple[Client, Handlers]]":
+        """A client of fresh handlers, and those."""
+        with threads_end(PATIENCE), self.application() as application:
+            authenticate = getattr(application, "authenticate", None)
+            own = StandIn(self._service()).authenticate
+            with running(
+                application.handlers.as_of(peers.server),
+                codecs=[self._doors()[door]],
+                grpc=door == GRPC,
+                service=self._service().as_of(peers.client),
+                authenticate=authenticate or own,
+                limits=self.limits,
+                leaks=False,  # the application may end some of its own threads after that
+            ) as doors:
+                client = doors[door]
+                client.authorization = self.credential(client)
+                yield client, doors.handlers
+
+    def _call(
+        self,
+        client: Client,
+        method: Any,
+        request: Any,
+        *,
+        timeout: float | None = PATIENCE,
+        quiet: float | None = None,
+    ) -> Outcome:
+        """One call, with all that may come of it. A stream is left after a few items, or ``quiet`` seconds without."""
+        answers: list[Any] = []
+        try:
+            if not method.is_stream:
+                answers.append(client.call(method, request, timeout=timeout))
+                return Outcome(answers, None, True)
+            with client.stream(method, request, timeout=timeout) as stream:
+                while len(answers) < ENOUGH:
+                    answers.append(stream.next(quiet))
+        except CallError as error:
+            return Outcome(answers, error, True)
+        except StopIteration:
+            return Outcome(answers, None, True)
+        except TimeoutError:
+            pass
+        return Outcome(answers, None, False)
+
+
+class Stage:
+    """Servers of stand-ins, one for each version, and clients of them."""
+
+    def __init__(self, service: Service, doors: dict[str, Codec], limits: Limits, stack: contextlib.ExitStack) -> None:
+        self._standin = StandIn(service)
+        self._service = service
+        self._doors = doors
+        # Bad payloads are what is tested here: so many of them are no attack.
+        self._limits = dataclasses.replace(limits, errors_per_minute=1_000_000)
+        self._stack = stack
+        self._running: dict[int, Running] = {}
+        self._clients: dict[tuple[str, int, int], Client] = {}
+        self.remaining: list[float | None] = []
+
+    @property
+    def contexts(self) -> list[Context]:
+        """Of the calls that reached a stand-in since it was told what to do."""
+        return self._standin.contexts
+
+    @property
+    def behave(self) -> Callable[[Message, Context], Any]:
+        """What the stand-ins do."""
+        return self._standin.behave
+
+    @behave.setter
+    def behave(self, behaviour: Callable[[Message, Context], Any]) -> None:
+        self._standin.behave = behaviour
+
+    def answer(self, method: Operation[Any, Any], answer: Message | None = None) -> None:
+        """Have calls answered, streams with one item, and note the time they have left."""
+        right = simplest(method.response, self._service.version) if answer is None else answer
+        self.remaining = remaining = []
+
+        def behave(request: Message, context: Context) -> Any:
+            remaining.append(context.remaining())
+            return [right] if context.method.is_stream else right
+
+        self.behave = behave
+
+    def client(self, door: str, version: int, server: int = 0) -> Client:
+        """A client that declares one version, of a server of another; the newest unless told otherwise."""
+        served = server or self._service.version
+        doors = self._running.get(served)
+        if doors is None:
+            doors = self._running[served] = self._stack.enter_context(
+                running(
+                    self._standin.handlers.as_of(served),
+                    codecs=[codec for name, codec in self._doors.items() if name != GRPC] or None,
+                    grpc=GRPC in self._doors,
+                    authenticate=self._standin.authenticate,
+                    limits=self._limits,
+                )
+            )
+        client = self._clients.get((door, version, served))
+        if client is None:
+            client = self._clients[door, version, served] = doors.connect(door, self._service.as_of(version))
+            client.authorization = EVERYBODY
+        return client
+
+
+def _told(error: CallError | None) -> tuple[object, ...]:
+    """What of an error must be the same through every door. Texts may name a size or a time."""
+    return () if error is None else (error.status, error.reason, error.retry)
+
+
+def _raising(error: Exception) -> Callable[[Message, Context], Any]:
+    def raising(request: Message, context: Context) -> Any:
+        raise error.with_traceback(None)
+
+    return raising
+
+
+def _failures(method: Operation[Any, Any], right: Message) -> list[Callable[[Message, Context], Any]]:
+    """Every way in which a handler can go wrong."""
+
+    def an_exception(request: Message, context: Context) -> Any:
+        raise ValueError(SECRET)
+
+    def an_exit(request: Message, context: Context) -> Any:
+        raise SystemExit(SECRET)
+
+    def an_undeclared_reason(request: Message, context: Context) -> Any:
+        context.abort(Status.ABORTED, "SURPRISE_OF_THE_SUITE", SECRET)
+
+    def an_answer_of_another_type(request: Message, context: Context) -> Any:
+        return SECRET if not method.is_stream else [SECRET]
+
+    def a_failed_future(request: Message, context: Context) -> Any:
+        future: Future[Any] = Future()
+        future.set_exception(ValueError(SECRET))
+        return future
+
+    def an_exception_behind_an_item(request: Message, context: Context) -> Any:
+        yield right
+        raise ValueError(SECRET)
+
+    own = an_exception_behind_an_item if method.is_stream else a_failed_future
+    return [an_exception, an_exit, an_undeclared_reason, an_answer_of_another_type, own]
+
+
+def _fits_a_frame(suite: type[ServerSuite], case: Case) -> bool:
+    most = case.method.max_request
+    return most is not None and most + 1 + FRAME_HEADER <= suite.limits.max_frame
+
+
+def _lacks_methods(suite: type[ServerSuite], peers: Peers) -> bool:
+    return any(not method.in_version(peers.spoken) for method in suite._service().methods)
+
+
+def _lacks_fields(suite: type[ServerSuite], peers: Peers) -> bool:
+    return any(
+        len(schema.fields(method.response)) > len(schema.fields(method.response, peers.spoken))
+        for method in suite._service().at(peers.spoken).values()
+    )
+
+
+# What a test can be about. One that nothing in a service is about is not there.
+_WANTED: dict[str, Callable[[type[ServerSuite], Any], bool]] = {
+    "test_callers_without_the_capability_are_refused": lambda suite, case: case.method.requires is not None,
+    "test_declared_reasons_arrive": lambda suite, case: bool(case.method.reasons),
+    "test_larger_requests_are_refused": _fits_a_frame,
+    "test_methods_of_other_versions_are_unimplemented": _lacks_methods,
+    "test_newer_fields_stay_with_newer_peers": _lacks_fields,
+    "test_streams_send_within_their_credit": lambda suite, case: case.method.is_stream,
+    "test_the_timeout_is_the_methods": lambda suite, case: case.method.timeout is not None,
+}
+
+# Tests whose parameter is a pair of versions; those for which one version of a method does for all.
+_OF_PEERS = {
+    "test_every_peer_is_answered_alike",
+    "test_methods_of_other_versions_are_unimplemented",
+    "test_newer_fields_stay_with_newer_peers",
+}
+_OF_METHODS = {
+    "test_cancelled_calls_are_let_go",
+    "test_deadlines_are_kept",
+    "test_declared_reasons_arrive",
+    "test_exceptions_become_incidents",
+    "test_the_timeout_is_the_methods",
+}
+_NOT_OVER_GRPC = {"test_streams_send_within_their_credit"}  # there HTTP/2 says how far a server may send ahead
