@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, overload
 
 from wireproto.codecs import Codec
@@ -179,6 +180,10 @@ class Subscription(Generic[Item]):
     """
 
     wake: Callable[[], None] = staticmethod(lambda: None)
+
+    giving: AbstractContextManager[object] = nullcontext()
+    """Entered before ``take``, and left when what that gave is encoded and, over TCP, in the connection's output. One
+    that can take back what it would give has a lock of its own here: who holds it knows that nothing is in between."""
 
     def take(self, n: int) -> Sequence[Item]:
         """Up to ``n`` items, at once; empty when there is nothing yet.

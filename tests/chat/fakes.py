@@ -176,7 +176,8 @@ class Reader:
         stream.credited(credit)
 
     def take(self, most: int = 64) -> list[ReceiveMessagesResponse]:
-        items = list(self.stream.take(min(most, self.credit - self.taken)))
+        with self.stream.giving:
+            items = list(self.stream.take(min(most, self.credit - self.taken)))
         self.taken += len(items)
         return items
 

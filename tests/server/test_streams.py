@@ -213,6 +213,39 @@ class _Odd(Subscription[CountResponse]):
             raise ValueError("secret")
 
 
+class _Giving(Subscription[CountResponse]):
+    """One item, which cannot be encoded; notes what it is asked, in order."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.giving = self
+
+    def __enter__(self) -> None:
+        self.notes.append("enter")
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.notes.append(f"exit after {type(error).__name__}")
+
+    def take(self, n: int) -> list[CountResponse]:
+        self.notes.append("take")
+        return [CountRequest(upto=1)]  # type: ignore[list-item]
+
+
+def test_a_subscription_is_told_when_what_it_gave_is_encoded(connect: Callable[..., Peer]) -> None:
+    """Its own context is entered before take, and left only when encoding has done, or failed."""
+    handlers = Handlers(SERVICE)
+    source = _Giving()
+
+    @handlers.register(COUNT)
+    def count(request: CountRequest, context: Context) -> Subscription[CountResponse]:
+        return source
+
+    with Server(handlers, codecs=["msgpack"]) as server:
+        error = connect(server).fail(COUNT, CountRequest(upto=1), Metadata(credit=4))
+        assert error.status is Status.INTERNAL
+    assert source.notes == ["enter", "take", "exit after CallError"]
+
+
 @pytest.mark.parametrize("how", ["many", "type", "raise", "close", "none"])
 def test_sources_that_misbehave_end_their_stream_only(
     how: str, connect: Callable[..., Peer], caplog: pytest.LogCaptureFixture

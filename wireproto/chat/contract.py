@@ -339,7 +339,7 @@ class DeleteMessageRequest(Message):
 
 
 class DeleteMessageResponse(Message):
-    """The text is gone from the store, and no stream or page begun after this has it."""
+    """The text is gone from the store. No stream encodes it after this answer, and no page asked for later has it."""
 
 
 class BroadcastRequest(Message):
@@ -518,7 +518,7 @@ ACKNOWLEDGE = Method(
     reasons=("ACKNOWLEDGED_TOO_MUCH", *_WRITES),
     idempotent=True,
     timeout=10.0,
-    doc="Acknowledges the caller's messages up to a sequence. One that does not exist yet is refused.",
+    doc="Acknowledges the caller's messages up to a sequence. One that was not delivered is refused.",
 )
 
 LIST_CONVERSATION = Method(

@@ -280,7 +280,11 @@ class ChatApp:
 
     def _acknowledge(self, request: AcknowledgeRequest, context: Context) -> "Future[AcknowledgeResponse]":
         caller = self._caller(context)
-        return self._store.submit(AcknowledgeThrough(caller, request.sequence, self._streams.acknowledged))
+        return self._store.submit(
+            AcknowledgeThrough(
+                caller, request.sequence, given=self._streams.given, acknowledged=self._streams.acknowledged
+            )
+        )
 
     def _list_conversation(self, request: ListConversationRequest, context: Context) -> ListConversationResponse:
         return list_conversation(self._store, self._caller(context), request)

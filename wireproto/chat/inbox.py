@@ -123,9 +123,8 @@ class Inbox:
                 return
             try:
                 self._client.call(ACKNOWLEDGE, AcknowledgeRequest(sequence=shown))
-            except (CallError, CodecError, LocalProtocolError) as error:
-                if not (isinstance(error, CallError) and error.reason == "ACKNOWLEDGED_TOO_MUCH"):
-                    # Nothing is lost: it is said again. If the connection is gone the stream will tell.
-                    self._failed = True
-                    return
+            except (CallError, CodecError, LocalProtocolError):
+                # Nothing is lost: it is said again. If the connection is gone the stream will tell.
+                self._failed = True
+                return
             self._acknowledged = shown

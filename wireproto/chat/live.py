@@ -52,6 +52,7 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
 
     def __init__(self, store: Store, streams: "Streams", owner: ChatIdentity, after: int, version: int) -> None:
         self.owner = owner
+        self.giving = threading.Lock()
         self._store = store
         self._streams = streams
         self._after = after
@@ -64,8 +65,6 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         self._unacknowledged: deque[tuple[int, int]] = deque()
         self._acked_told = 0  # by Acknowledge and PopUndelivered
         self._dropped = 0  # acknowledged by these, and the credit for them has not come
-        self._deletions = 0
-        self._page_as_of = 0  # how many deletions there had been when it was read
         self._taken = 0
         self._window = 0
         self._acknowledged = 0
@@ -82,8 +81,17 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         self.wake()
 
     def deleted(self) -> None:
-        """A message of the mailbox was deleted; called by the writer thread after the commit."""
-        self._deletions += 1
+        """A message of the mailbox was deleted; called by the writer thread after the commit, before the answer.
+
+        When it returns, what was taken before is encoded, and what is taken from now on was read after the commit.
+        """
+        with self.giving:
+            self._page.clear()
+
+    @property
+    def given(self) -> int:
+        """The sequence up to which the client has everything, or was given it here."""
+        return max(self._cursor, self._after)
 
     def take(self, n: int) -> Sequence[ReceiveMessagesResponse]:
         """The next messages, as far as they exist and the window allows."""
@@ -103,11 +111,10 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         if n <= 0:
             return ()
         page = self._page
-        if self._page_as_of != self._deletions:
-            page.clear()
         head = max(self._head_read, self._head_told)
         if not page and self._cursor < head:
-            self._read(max(n, READ_AHEAD))
+            most = max(n, READ_AHEAD)
+            page.extend(self._store.rows(self._store.sql.messages_after, self.owner.account_id, self._cursor, most))
             if not page:
                 self._cursor = head  # everything up to there was deleted
         items: list[ReceiveMessagesResponse] = []
@@ -167,16 +174,6 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         if self._streams.remove(self):
             note_seen(self._store, self.owner.account_id)
 
-    def _read(self, most: int) -> None:
-        """Read on behind the cursor, without what is deleted meanwhile: once that is answered, nothing gives it out."""
-        page = self._page
-        while True:
-            self._page_as_of = self._deletions
-            page.extend(self._store.rows(self._store.sql.messages_after, self.owner.account_id, self._cursor, most))
-            if self._page_as_of == self._deletions:
-                return
-            page.clear()
-
     def _open(self) -> None:
         row = self._store.one(self._store.sql.mailbox_by_id, self.owner.account_id)
         if row is None:
@@ -199,6 +196,8 @@ class Streams:
         self._lock = threading.Lock()
         # Replaced, never changed, so that the writer reads without the lock.
         self._open: dict[int, tuple[MailboxStream, ...]] = {}
+        # What closed streams have given and nobody has acknowledged yet, by account.
+        self._given: dict[int, int] = {}
 
     def add(self, stream: MailboxStream) -> None:
         """Register a stream, before anything is asked of it.
@@ -221,6 +220,7 @@ class Streams:
         """Forget a stream; whether it was the account's last one."""
         account_id = stream.owner.account_id
         with self._lock:
+            self._given[account_id] = max(self._given.get(account_id, 0), stream.given)
             others = tuple(other for other in self._open.get(account_id, ()) if other is not stream)
             if others:
                 self._open[account_id] = others
@@ -238,8 +238,17 @@ class Streams:
             for stream in streams.get(account_id, ()):
                 stream.told(head)
 
+    def given(self, account_id: int) -> int:
+        """The sequence up to which a mailbox was given out since the server started, or somebody said to have it."""
+        with self._lock:
+            streams = self._open.get(account_id, ())
+            return max(self._given.get(account_id, 0), *(stream.given for stream in streams), 0)
+
     def acknowledged(self, account_id: int, sequence: int) -> None:
         """Tell the streams of an account that messages were acknowledged beside them."""
+        if self._given.get(account_id, sequence + 1) <= sequence:
+            with self._lock:
+                self._given.pop(account_id, None)
         for stream in self._open.get(account_id, ()):
             stream.acknowledged(sequence)
 

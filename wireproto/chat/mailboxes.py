@@ -157,15 +157,24 @@ class AcknowledgeThrough(Job[AcknowledgeResponse]):
     Args:
         owner: whose mailbox.
         sequence: of the last message dealt with.
+        given: the sequence up to which an account's mailbox was given out, as far as this process knows.
         acknowledged: called with (account id, sequence) of how far it is, once that is durable.
     """
 
-    __slots__ = ("_acknowledged", "_owner", "_sequence")
+    __slots__ = ("_acknowledged", "_given", "_owner", "_sequence")
 
-    def __init__(self, owner: ChatIdentity, sequence: int, acknowledged: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        owner: ChatIdentity,
+        sequence: int,
+        *,
+        given: Callable[[int], int],
+        acknowledged: Callable[[int, int], None],
+    ) -> None:
         super().__init__()
         self._owner = owner
         self._sequence = sequence
+        self._given = given
         self._acknowledged = acknowledged
 
     def apply(self, tx: Transaction) -> AcknowledgeResponse:
@@ -173,17 +182,22 @@ class AcknowledgeThrough(Job[AcknowledgeResponse]):
         if box is None or self._owner.revoked:
             raise signed_out()
         if not 0 <= self._sequence <= box.head:
-            raise CallError(
-                Status.OUT_OF_RANGE,
-                "ACKNOWLEDGED_TOO_MUCH",
-                f"there is no message {self._sequence} in this mailbox, its newest is {box.head}; "
-                "acknowledge the sequence of a message that was received",
-            )
+            raise self._refusal(f"there is no message {self._sequence} in this mailbox, its newest is {box.head}")
         if self._sequence > box.acked:
             tx.flush()
             row = tx.one(tx.sql.message_at, box.account_id, self._sequence)
+            # What is older than this process may have been delivered by the one before it; nobody remembers.
+            if self._sequence > self._given(box.account_id) and (row is None or row[3] > tx.inherited):
+                raise self._refusal(f"message {self._sequence} was not delivered to anybody yet")
             tx.acknowledge(box, self._sequence, box.bytes_acked if row is None else row[1])
         return AcknowledgeResponse(acknowledged=box.acked, undelivered=box.undelivered)
+
+    def _refusal(self, why: str) -> CallError:
+        return CallError(
+            Status.OUT_OF_RANGE,
+            "ACKNOWLEDGED_TOO_MUCH",
+            f"{why}; acknowledge the sequence of a message that ReceiveMessages gave",
+        )
 
     def committed(self, result: AcknowledgeResponse) -> None:
         self._acknowledged(self._owner.account_id, result.acknowledged)

@@ -312,12 +312,13 @@ class Statements:
             "most",
         )
         self.message_at = self._sql(
-            select(m.sender_id, m.bytes_through, m.body.is_(None)).where(
+            select(m.sender_id, m.bytes_through, m.body.is_(None), m.id).where(
                 m.mailbox_id == bindparam("mailbox"), m.seq == bindparam("seq")
             ),
             "mailbox",
             "seq",
         )
+        self.message_newest = self._sql(select(func.max(m.id)))
         self.message_clear = self._sql(
             update(messages)
             .where(m.mailbox_id == bindparam("mailbox"), m.seq == bindparam("which"))

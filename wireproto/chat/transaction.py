@@ -72,6 +72,7 @@ class Transaction:
         sql: the statements.
         known: the idempotency keys asked for by the jobs of this transaction, as far as they exist.
         arrived: accounts whose mailbox got messages in this transaction, with the new head.
+        inherited: the id of the newest message that was there when the store was opened.
     """
 
     def __init__(self, connection: Connection, sql: Statements, clock: Callable[[], float], space: Space) -> None:
@@ -82,6 +83,8 @@ class Transaction:
         self.now = 0
         self.known: dict[Key, KnownKey] = {}
         self.arrived: dict[int, int] = {}
+        row = self.one(sql.message_newest)
+        self.inherited: int = 0 if row is None or row[0] is None else row[0]
         self._by_name: dict[str, Mailbox] = {}
         self._by_id: dict[int, Mailbox] = {}
         self._changed: set[Mailbox] = set()

@@ -137,21 +137,22 @@ class Stream:
             n = min(self._session.room_locked(self._call), TURN)
         if n == 0:
             return False
-        start = time.perf_counter()
-        items = source.take(n)
         entry = self._call.entry
-        slow = time.perf_counter() - start > SLOW
-        entry.slowness = PENALTY if slow else max(0, entry.slowness - 1)
-        entry.wary |= slow
-        if len(items) > n:
-            raise ValueError(f"{type(source).__name__}.take({n}) gave {len(items)} items; give at most {n}")
-        payloads = [self._encoded(item) for item in items]
-        with self._session.lock:
-            for payload in payloads:
-                if not self._session.send_item_locked(self._call, payload):
-                    return False
-            if payloads:
-                self._session.flush_locked()
+        with source.giving:
+            start = time.perf_counter()
+            items = source.take(n)
+            slow = time.perf_counter() - start > SLOW
+            entry.slowness = PENALTY if slow else max(0, entry.slowness - 1)
+            entry.wary |= slow
+            if len(items) > n:
+                raise ValueError(f"{type(source).__name__}.take({n}) gave {len(items)} items; give at most {n}")
+            payloads = [self._encoded(item) for item in items]
+            with self._session.lock:
+                for payload in payloads:
+                    if not self._session.send_item_locked(self._call, payload):
+                        return False
+                if payloads:
+                    self._session.flush_locked()
         return len(payloads) == n
 
     def _tell(self, source: Subscription[Any]) -> None:

@@ -39,6 +39,8 @@ def popped(person: Person) -> list[str]:
 def test_an_acknowledgement_is_cumulative_and_never_goes_back(scene: Scene) -> None:
     """Acknowledge takes everything up to its sequence, answers the furthest, and survives being sent late."""
     _, bob = filled(scene, 5)
+    with bob.receive(by_itself=False) as inbox:
+        assert texts(inbox, 5) == ["1", "2", "3", "4", "5"]
     assert bob.acknowledge(3) == AcknowledgeResponse(acknowledged=3, undelivered=2)
     assert bob.acknowledge(1) == AcknowledgeResponse(acknowledged=3, undelivered=2)
     assert bob.acknowledge(0) == AcknowledgeResponse(acknowledged=3, undelivered=2)
@@ -230,6 +232,8 @@ def test_who_am_i_says_how_the_mailbox_stands(scene: Scene) -> None:
     """Name, age, sessions, the acknowledged and the newest sequence, and what waits."""
     ann, bob = filled(scene, 4)
     scene.again("bob")
+    with bob.receive(by_itself=False) as inbox:
+        assert texts(inbox, 1) == ["1"]
     bob.acknowledge(1)
     ann.delete_message(bob.name, 3)
     answer = bob.who_am_i()

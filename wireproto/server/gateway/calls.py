@@ -281,11 +281,15 @@ class Stream(_Behavior):
             while going:
                 woken.clear()  # before take, so that no wake is lost
                 self._go_on(call)
-                items = source.take(TURN)
-                if len(items) > TURN:
-                    raise ValueError(f"{type(source).__name__}.take({TURN}) gave {len(items)} items; give at most that")
-                for item in items:
-                    self._send(entry, call, item, send)
+                with source.giving:
+                    items = source.take(TURN)
+                    if len(items) > TURN:
+                        raise ValueError(
+                            f"{type(source).__name__}.take({TURN}) gave {len(items)} items; give at most that"
+                        )
+                    payloads = [self._encoded(entry, item) for item in items]
+                for payload in payloads:
+                    self._send(call, payload, send)
                 if not items:
                     woken.wait(call.remaining())
             raise _cancelled()
@@ -303,7 +307,7 @@ class Stream(_Behavior):
         try:
             while True:
                 self._go_on(call)
-                self._send(entry, call, next(source), send)
+                self._send(call, self._encoded(entry, next(source)), send)
         except StopIteration:
             return
         except BaseException as error:  # noqa: BLE001 - whatever an iterator raises ends its stream only
@@ -326,11 +330,14 @@ class Stream(_Behavior):
                 retry=Retry.NOT_PROCESSED,
             )
 
-    def _send(self, entry: Entry, call: Call, item: object, send: Callable[[bytes | None], None]) -> None:
+    def _encoded(self, entry: Entry, item: object) -> bytes:
         payload = entry.encode(item)
         if isinstance(payload, CallError):
             raise payload
-        send(self._sized(payload))
+        return self._sized(payload)
+
+    def _send(self, call: Call, payload: bytes, send: Callable[[bytes | None], None]) -> None:
+        send(payload)
         if not call.rpc.is_active():
             raise _cancelled()
 
