@@ -116,3 +116,39 @@ def test_a_server_is_started_and_ended() -> None:
     done = wireproto("conformance", "--case", "1.01", "--case", "4.72", "--case", "4.73", "--server", "--", *own)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 cases, 3 runs: 3 passed" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_client_is_judged() -> None:
+    """--client starts the command, tells it what to do, and reports as for a server."""
+    own = (sys.executable, "-m", "wireproto.testing.conformance.adapter")
+    done = wireproto("conformance", "--section", "1", "--codec", "pipe", "--client", "--", *own)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "7 cases, 7 runs: 7 passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("program", "text"),
+    [
+        ('print(\'{"unsupported": "streams"}\')', "does not implement it: streams"),
+        ("print('hello')", "no JSON object"),
+        ("print('{}')", "did not connect"),
+        ("raise SystemExit(1)", "has ended"),
+    ],
+)
+def test_what_a_client_says_instead_is_reported(program: str, text: str) -> None:
+    """A program that implements less, and one that is none, are told apart, in the report and by the status."""
+    done = run(
+        "conformance",
+        "--case",
+        "4.40",
+        "--codec",
+        "pipe",
+        "--client",
+        "--",
+        sys.executable,
+        "-c",
+        f"input(); {program}",
+    )
+    assert text in done.stdout
+    assert done.exit_code == (2 if "unsupported" in program else 1)

@@ -4,10 +4,11 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
-from wireproto.frame import HEADER, PREAMBLE, Frame
+from wireproto.frame import HEADER, PREAMBLE, Frame, Kind
+from wireproto.testing.conformance.wire import error_body, read_error
 from wireproto.testing.raw import Ending, RawListener, RawPeer, frame
 
-__all__ = ["Change", "Mutant", "changed"]
+__all__ = ["Change", "Mutant", "call_error", "changed", "drop", "every", "final_error", "instead", "on", "twice"]
 
 Change = Callable[[Frame], Iterable[bytes] | None]
 """What is passed on instead of a frame; None for the frame as it is."""
@@ -75,7 +76,12 @@ class Mutant:
                 thread.start()
 
     def _serve(self, client: RawPeer) -> None:
-        with client, RawPeer.connect(self._behind) as server:
+        try:
+            server = RawPeer.connect(self._behind)
+        except OSError:
+            client.reset()  # nobody is there, and so nobody is here
+            return
+        with client, server:
             gone = threading.Event()
             upwards = threading.Thread(
                 target=self._pump, args=(client, server, self._up(), PREAMBLE, gone), daemon=True
@@ -126,3 +132,43 @@ def _taken_apart(data: bytes) -> Frame:
     _, kind, flags, codec, version, opcode, metadata_length, call_id = HEADER.unpack_from(data)
     body = data[HEADER.size :]
     return Frame(kind, flags, codec, version, opcode, call_id, body[:metadata_length], body[metadata_length:])
+
+
+# What is changed.
+
+
+def on(number: int, **fields: Any) -> Callable[[], Change]:
+    """Frames of one kind with these fields."""
+    return lambda: lambda each: [changed(each, **fields)] if each.kind == number else None
+
+
+def drop(*kinds: int) -> Callable[[], Change]:
+    return lambda: lambda each: [] if each.kind in kinds else None
+
+
+def instead(kind: int, *frames: bytes) -> Callable[[], Change]:
+    return lambda: lambda each: frames if each.kind == kind else None
+
+
+def every(function: Callable[[Frame], list[bytes] | None]) -> Callable[[], Change]:
+    return lambda: function
+
+
+def twice(kind: int) -> Callable[[], Change]:
+    return every(lambda each: [changed(each), changed(each)] if each.kind == kind else None)
+
+
+def call_error(each: Frame, **fields: Any) -> list[bytes] | None:
+    """An ERROR of a call with its body changed."""
+    return _error(each, **fields) if each.kind == Kind.ERROR and each.call_id else None
+
+
+def final_error(each: Frame, **fields: Any) -> list[bytes] | None:
+    """A final ERROR with its body changed."""
+    return _error(each, **fields) if each.kind == Kind.ERROR and not each.call_id else None
+
+
+def _error(each: Frame, **fields: Any) -> list[bytes]:
+    read = read_error(each.payload)._replace(**fields)
+    body = error_body(read.status, read.reason.encode(), read.message.encode(), read.retry, read.retry_after_ms)
+    return [changed(each, payload=body)]

@@ -1,18 +1,16 @@
 """The server cases: ours passes them, and a server that breaks a rule fails the case of that rule."""
 
 import struct
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.conformance.conftest import QUICK
-from tests.conformance.mutants import Change, Mutant, changed
+from tests.conformance.mutants import Change, Mutant, call_error, changed, drop, every, final_error, on, twice
 from tests.server.service import Stage
 from wireproto.frame import Frame, Kind
 from wireproto.server import Server
-from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.caller import Bench
 from wireproto.testing.conformance.case import SECTIONS, Deviation, Needs, Run, Verdict
 from wireproto.testing.conformance.runner import Selection
@@ -60,41 +58,6 @@ def test_there_are_enough_cases() -> None:
 
 
 # What a careless server does --------------------------------------------------------------------------------------
-
-
-def on(number: int, **fields: Any) -> Callable[[], Change]:
-    """Frames of one kind with these fields."""
-    return lambda: lambda each: [changed(each, **fields)] if each.kind == number else None
-
-
-def drop(*kinds: int) -> Callable[[], Change]:
-    return lambda: lambda each: [] if each.kind in kinds else None
-
-
-def instead(kind: int, *frames: bytes) -> Callable[[], Change]:
-    return lambda: lambda each: frames if each.kind == kind else None
-
-
-def every(function: Callable[[Frame], list[bytes] | None]) -> Callable[[], Change]:
-    return lambda: function
-
-
-def twice(kind: int) -> Callable[[], Change]:
-    return every(lambda each: [changed(each), changed(each)] if each.kind == kind else None)
-
-
-def mended(kind: int, right: Callable[[Frame], dict[str, Any]]) -> Callable[[], Change]:
-    """What clients send wrong in a kind is put right before the server sees it."""
-    return every(lambda each: [changed(each, **right(each))] if each.kind == kind else None)
-
-
-def error(each: Frame, final: bool, **fields: Any) -> list[bytes] | None:
-    """An ERROR, of a call or final, with its body changed."""
-    if each.kind != Kind.ERROR or final == bool(each.call_id):
-        return None
-    read = wire.read_error(each.payload)._replace(**fields)
-    body = wire.error_body(read.status, read.reason.encode(), read.message.encode(), read.retry, read.retry_after_ms)
-    return [changed(each, payload=body)]
 
 
 def generous() -> Change:
@@ -146,8 +109,8 @@ SERVER_MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "no preamble": ("1.01", {"preamble": b""}),
     "another preamble": ("1.01", {"preamble": b"\xf5WP\x02"}),
     "flags unseen": ("2.18", {"up": on(Kind.REQUEST, flags=0)}),
-    "codec unseen": ("2.20", {"up": mended(Kind.REQUEST, lambda each: {"codec": 2})}),
-    "version unseen": ("2.26", {"up": mended(Kind.REQUEST, lambda each: {"version": 2})}),
+    "codec unseen": ("2.20", {"up": on(Kind.REQUEST, codec=2)}),
+    "version unseen": ("2.26", {"up": on(Kind.REQUEST, version=2)}),
     "codec of CANCEL unseen": ("2.22", {"up": on(Kind.CANCEL, codec=0)}),
     "ids of PING unseen": ("2.33", {"up": on(Kind.PING, call_id=0)}),
     "opcode of PING unseen": ("2.35", {"up": on(Kind.PING, opcode=0)}),
@@ -171,10 +134,10 @@ SERVER_MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "early frames read": ("3.45", {"up": drop(Kind.PING)}),
     "ids unseen": ("4.06", {"up": renumbered}),
     "CANCEL unheard": ("4.12", {"up": drop(Kind.CANCEL)}),
-    "CANCEL wrongly answered": ("4.12", {"down": every(lambda each: error(each, False, reason="ABORTED"))}),
-    "DEADLINE with another status": ("4.18", {"down": every(lambda each: error(each, False, status=1))}),
-    "DEADLINE without advice": ("4.19", {"down": every(lambda each: error(each, False, retry=0))}),
-    "TOO_MANY_CALLS without advice": ("4.21", {"down": every(lambda each: error(each, False, retry=2))}),
+    "CANCEL wrongly answered": ("4.12", {"down": every(lambda each: call_error(each, reason="ABORTED"))}),
+    "DEADLINE with another status": ("4.18", {"down": every(lambda each: call_error(each, status=1))}),
+    "DEADLINE without advice": ("4.19", {"down": every(lambda each: call_error(each, retry=0))}),
+    "TOO_MANY_CALLS without advice": ("4.21", {"down": every(lambda each: call_error(each, retry=2))}),
     "no PONG": ("4.23", {"down": drop(Kind.PONG)}),
     "another PONG": ("4.23", {"down": on(Kind.PONG, payload=b"my bytes")}),
     "items out of order": ("4.40", {"down": swapped}),
@@ -192,8 +155,8 @@ SERVER_MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "a call's ERROR read": ("7.06", {"up": drop(Kind.ERROR)}),
     "resets": ("8.06", {"reset": True}),
     "final ERROR lost": ("8.07", {"down": every(lambda each: [] if each.kind == Kind.ERROR else None)}),
-    "another reason": ("2.18", {"down": every(lambda each: error(each, True, reason="BAD_BODY"))}),
-    "another status": ("2.18", {"down": every(lambda each: error(each, True, status=13))}),
+    "another reason": ("2.18", {"down": every(lambda each: final_error(each, reason="BAD_BODY"))}),
+    "another status": ("2.18", {"down": every(lambda each: final_error(each, status=13))}),
     "an ERROR without its message": ("2.18", {"down": on(Kind.ERROR, payload=b"\x03\0\0\0\0\0\0")}),
     "goes on behind a final ERROR": (
         "8.07",

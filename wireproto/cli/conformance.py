@@ -22,6 +22,9 @@ __all__ = ["command"]
 
 SERVICE_MODULE = "wireproto.testing.conformance.service"
 
+CLIENTS = 4
+"""Processes of a client under test at once, at most."""
+
 _STYLES: dict[str, dict[str, Any]] = {
     "head": {"bold": True},
     "good": {"fg": "green"},
@@ -106,14 +109,20 @@ def _serve(ctx: click.Context, port: int) -> None:
     )
 
 
-def _all_cases() -> dict[str, Case[Any]]:
+def _cases_of_servers() -> Mapping[str, Case[Any]]:
     from wireproto.testing.conformance.servers import SERVER_CASES
 
-    return {**SERVER_CASES.cases}
+    return SERVER_CASES.cases
+
+
+def _cases_of_clients() -> Mapping[str, Case[Any]]:
+    from wireproto.testing.conformance.clients import CLIENT_CASES
+
+    return CLIENT_CASES.cases
 
 
 def _list(selection: runner.Selection) -> None:
-    rows = listing(selection.of(_all_cases()))
+    rows = listing(selection.of({**_cases_of_servers(), **_cases_of_clients()}))
     if sys.stdout.isatty():
         for case_id, over, needs, text in rows:
             click.echo(f"{click.style(case_id, bold=True)}  {text}\n        over {over}; needs {needs}")
@@ -125,6 +134,7 @@ def _list(selection: runner.Selection) -> None:
 def _judge(
     words: tuple[str, ...], mode: str | None, selection: runner.Selection, known: Path | None, jobs: int
 ) -> Report:
+    from wireproto.testing.conformance.client import judge_client
     from wireproto.testing.conformance.processes import ServerProcess
     from wireproto.testing.conformance.server import judge_server
 
@@ -133,6 +143,8 @@ def _judge(
     if mode is None and len(words) != 1:
         raise ConfigError("name the server to judge, as HOST:PORT; or give --server, --client, --serve or --list")
     began = time.monotonic()
+    cases = _cases_of_clients() if mode == "client" else _cases_of_servers()
+    expected = _known(known, cases)
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(_Progress())
         if mode == "server":
@@ -140,10 +152,12 @@ def _judge(
             runs = judge_server(
                 server.address, selection, start=lambda: ServerProcess(words), jobs=jobs, progress=progress
             )
+        elif mode == "client":
+            runs = judge_client(words, selection, jobs=min(jobs, CLIENTS), progress=progress)
         else:
             address = Address.parse(words[0])
             runs = judge_server((address.host, address.port), selection, jobs=jobs, progress=progress)
-    return Report(" ".join(words), runs, _known(known, _all_cases()), time.monotonic() - began)
+    return Report(" ".join(words), runs, expected, time.monotonic() - began)
 
 
 def _known(path: Path | None, cases: Mapping[str, Case[Any]]) -> Known:

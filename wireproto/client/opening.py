@@ -137,6 +137,8 @@ def _shake_hands(sock: socket.socket, connection: Connection, address: Address, 
         if isinstance(event, WelcomeReceived):
             return
         if isinstance(event, ConnectionEnded):
+            if not output:
+                _leave(sock, connection.data_to_send())
             raise _refused(address, event)
         assert event is NEED_DATA, event  # the connection lets nothing else pass before WELCOME
 
@@ -146,6 +148,20 @@ def _send(sock: socket.socket, data: bytes) -> int:
         return sock.send(data, socket.MSG_NOSIGNAL)
     except BlockingIOError:
         return 0
+
+
+def _leave(sock: socket.socket, last_words: bytes) -> None:
+    """Tell a server what was wrong with its answer. Nobody waits for it: what it has sent by now is dropped, because
+    closing with unread input would be a reset, which our words need not survive.
+    """
+    try:
+        if last_words:
+            sock.send(last_words, socket.MSG_NOSIGNAL)
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(_CHUNK):
+                pass
+    except OSError:
+        pass  # it has nothing more for us, or is gone
 
 
 def _refused(address: Address, event: ConnectionEnded) -> HandshakeError | ConnectionLost:

@@ -4,13 +4,37 @@ The bytes are written out here for each codec, so that no encoder stands between
 not be canonical: it is read, and written again in the canonical form, before it is compared.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from wireproto.testing.conformance.caller import SERVER_CASES, Bench
 from wireproto.testing.conformance.case import Deviation, Needs, NotJudged, Over
 from wireproto.testing.conformance.service import ECHO
 
-__all__ = ["echo_payload"]
+__all__ = ["ACCEPTED", "REFUSED", "Row", "column", "echo_payload", "in_bytes", "shown"]
+
+
+class Row(NamedTuple):
+    """A rule about one field, and the bytes that show it in each codec."""
+
+    text: str
+    field: str
+    columns: dict[str, Any]
+
+    @property
+    def only(self) -> tuple[str, ...]:
+        """The codecs it is about; none when it is about all."""
+        return () if len(self.columns) == len(_CODECS) else tuple(self.columns)
+
+    @property
+    def over(self) -> Over:
+        """In version 1 there is no `recent`, which a row names for being the last."""
+        return Over.CODECS if self.field == "recent" else Over.ALL
+
+
+ACCEPTED: dict[str, Row] = {}
+"""Values that are read, by number; clients are judged by them, too."""
+REFUSED: dict[str, Row] = {}
+"""Values that are refused."""
 
 # Every field of EchoRequest with its default: how pipe and msgpack write it, and protobuf what it does not leave out.
 _FIELDS: dict[str, tuple[bytes, bytes, bytes]] = {
@@ -47,72 +71,73 @@ def echo_payload(codec: str, version: int, **changes: bytes) -> bytes:
     return head + b"".join(parts)
 
 
-def _bytes(codec: str, written: str | bytes) -> bytes:
+def in_bytes(codec: str, written: str | bytes) -> bytes:
     """A row's column: text for pipe, hexadecimal for the others, or the bytes themselves."""
     if isinstance(written, bytes):
         return written
     return written.encode() if codec == "pipe" else bytes.fromhex(written)
 
 
-def _column(bench: Bench, columns: dict[str, Any]) -> tuple[str, Any]:
-    codec = bench.codec[1]
+def column(codec: str, columns: dict[str, Any]) -> Any:
+    """The bytes of one codec.
+
+    Raises:
+        NotJudged: there are none.
+    """
     if codec not in columns:
         known = codec in _CODECS
         raise NotJudged(f"{codec} cannot say it" if known else f"the kit has no bytes of the codec {codec}")
-    return codec, columns[codec]
-
-
-def _only(columns: dict[str, Any]) -> tuple[str, ...]:
-    """The codecs a case is for; none when it is for all."""
-    return () if len(columns) == len(_CODECS) else tuple(columns)
+    return columns[codec]
 
 
 def _accepted(number: str, text: str, field: str, **columns: "str | bytes | tuple[str, str]") -> None:
     """A value that must come back. A pair is what is sent and its canonical form."""
+    row = ACCEPTED[number] = Row(text, field, columns)
 
     def run(bench: Bench) -> None:
-        codec, written = _column(bench, columns)
+        codec = bench.codec[1]
+        written = column(codec, columns)
         sent, canonical = written if isinstance(written, tuple) else (written, written)
-        payload = echo_payload(codec, bench.version, **{field: _bytes(codec, sent)})
-        due = echo_payload(codec, bench.version, **{field: _bytes(codec, canonical)})
+        payload = echo_payload(codec, bench.version, **{field: in_bytes(codec, sent)})
+        due = echo_payload(codec, bench.version, **{field: in_bytes(codec, canonical)})
         with bench.open() as caller:
             found = caller.written(ECHO, caller.call(ECHO, payload))
             if found != due:
-                raise Deviation(f"{field} was sent as {_shown(codec, due)}; the answer means {_shown(codec, found)}")
+                raise Deviation(f"{field} was sent as {shown(codec, due)}; the answer means {shown(codec, found)}")
 
-    SERVER_CASES.add(number, text, run, needs=Needs.SERVICE, only=_only(columns))
+    SERVER_CASES.add(number, text, run, over=row.over, needs=Needs.SERVICE, only=row.only)
 
 
 def _refused(number: str, text: str, field: str, **columns: "str | bytes | list[str]") -> None:
     """Bytes that must be BAD_PAYLOAD; a list of them one by one."""
+    row = REFUSED[number] = Row(text, field, columns)
 
     def run(bench: Bench) -> None:
-        codec, written = _column(bench, columns)
+        codec = bench.codec[1]
+        written = column(codec, columns)
         with bench.open() as caller:
             for each in written if isinstance(written, list) else [written]:
-                payload = echo_payload(codec, bench.version, **{field: _bytes(codec, each)})
+                payload = echo_payload(codec, bench.version, **{field: in_bytes(codec, each)})
                 try:
                     caller.fail(ECHO, payload, "BAD_PAYLOAD")
                 except Deviation as deviation:
-                    raise Deviation(f"{field} as {_shown(codec, _bytes(codec, each))}: {deviation}") from None
+                    raise Deviation(f"{field} as {shown(codec, in_bytes(codec, each))}: {deviation}") from None
 
-    # In version 1 there is no `recent`, which a row names for being the last.
-    over = Over.CODECS if field == "recent" else Over.ALL
-    SERVER_CASES.add(number, text, run, over=over, needs=Needs.SERVICE, only=_only(columns))
+    SERVER_CASES.add(number, text, run, over=row.over, needs=Needs.SERVICE, only=row.only)
 
 
 def _whole(number: str, text: str, **columns: bytes) -> None:
     """A payload that must be BAD_PAYLOAD as a whole."""
 
     def run(bench: Bench) -> None:
-        _, payload = _column(bench, columns)
+        payload = column(bench.codec[1], columns)
         with bench.open() as caller:
             caller.fail(ECHO, payload, "BAD_PAYLOAD")
 
-    SERVER_CASES.add(number, text, run, needs=Needs.SERVICE, only=_only(columns))
+    SERVER_CASES.add(number, text, run, needs=Needs.SERVICE, only=tuple(columns))
 
 
-def _shown(codec: str, payload: bytes) -> str:
+def shown(codec: str, payload: bytes) -> str:
     return repr(payload.decode("utf-8", "backslashreplace")) if codec == "pipe" else payload.hex(" ")
 
 
@@ -382,13 +407,14 @@ _version("11.71", "A payload has exactly the fields of the version: one less is 
 
 def _recent(bench: Bench) -> None:
     columns = {"pipe": "new", "msgpack": "a36e6577", "protobuf": "9201036e6577"}
-    codec, written = _column(bench, columns)
+    codec = bench.codec[1]
+    written = column(codec, columns)
     with bench.open() as caller:
         if bench.version == 1:
             if codec == "protobuf":
                 caller.fail(ECHO, bytes.fromhex(str(written)), "BAD_PAYLOAD")
             return
-        payload = echo_payload(codec, 2, recent=_bytes(codec, written))
+        payload = echo_payload(codec, 2, recent=in_bytes(codec, written))
         if caller.call(ECHO, payload).recent != "new":
             raise Deviation("a field of version 2 is lost in version 2")
 
