@@ -1,6 +1,6 @@
 """Section 4, going away: for servers whose process the kit may end, which is asked to by SIGTERM."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from wireproto.control import ECHO, EchoRequest
@@ -47,11 +47,22 @@ def without_calls(bench: Bench) -> None:
         caller.closes("GOAWAY")
 
 
+def _with_patience(bench: Bench, judged: Callable[[Subject, Caller, int], None]) -> None:
+    """Judge with a call in flight that takes some milliseconds; a slow machine gets a second try with more of them."""
+    try:
+        with _leaving(bench) as (subject, caller):
+            judged(subject, caller, 500)
+    except Deviation:
+        with _leaving(bench) as (subject, caller):
+            judged(subject, caller, 6000)
+
+
 @case("4.72", over=Over.ONCE, needs=Needs.PROCESS)
 def in_flight(bench: Bench) -> None:
     """Calls in flight go on behind GOAWAY: they are answered, PING is too, and then the connection ends."""
-    with _leaving(bench) as (subject, caller):
-        call_id = caller.request(SLEEP, SleepRequest(milliseconds=600))
+
+    def judged(subject: Subject, caller: Caller, milliseconds: int) -> None:
+        call_id = caller.request(SLEEP, SleepRequest(milliseconds=milliseconds))
         caller.ping()
         subject.terminate()
         _goaway(caller, call_id)
@@ -59,12 +70,15 @@ def in_flight(bench: Bench) -> None:
         caller.response(SLEEP, call_id)
         caller.closes("the last answer")
 
+    _with_patience(bench, judged)
+
 
 @case("4.73", over=Over.ONCE, needs=Needs.PROCESS)
 def crossed(bench: Bench) -> None:
     """A REQUEST behind GOAWAY is answered SHUTTING_DOWN, not processed."""
-    with _leaving(bench) as (subject, caller):
-        slow = caller.request(SLEEP, SleepRequest(milliseconds=600))
+
+    def judged(subject: Subject, caller: Caller, milliseconds: int) -> None:
+        slow = caller.request(SLEEP, SleepRequest(milliseconds=milliseconds))
         caller.ping()
         subject.terminate()
         _goaway(caller, slow)
@@ -72,6 +86,8 @@ def crossed(bench: Bench) -> None:
         caller.error(late, "SHUTTING_DOWN", retry=wire.NOT_PROCESSED)
         caller.response(SLEEP, slow)
         caller.closes("the last answer")
+
+    _with_patience(bench, judged)
 
 
 @case("4.74", over=Over.ONCE, needs=Needs.PROCESS)
