@@ -99,14 +99,14 @@ class Mutant:
     def _pump(self, source: RawPeer, sink: RawPeer, change: Change, preamble: bytes, gone: threading.Event) -> None:
         def wait(size: int) -> bool:
             """Until so many bytes wait; False when they do not come."""
-            while not self._stopping and not gone.is_set():
-                found = source.take(size, 0.05)
-                if isinstance(found, bytes):
-                    source.received[:0] = found
-                    return True
-                if found is not Ending.SILENCE:
-                    break
-            return False
+            # Whoever stops has still what was sent before passed on.
+            while (found := source.take(size, 0.05)) is Ending.SILENCE:
+                if self._stopping or gone.is_set():
+                    return False
+            if isinstance(found, Ending):
+                return False
+            source.received[:0] = found
+            return True
 
         if wait(len(PREAMBLE)) and source.received.startswith(PREAMBLE):
             del source.received[: len(PREAMBLE)]
@@ -119,11 +119,12 @@ class Mutant:
                 del source.received[: 4 + length]
                 instead = change(_taken_apart(data))
                 sink.send(data) if instead is None else sink.send(*instead)
-        ending = Ending.SILENCE
-        while ending is Ending.SILENCE and not self._stopping and not gone.is_set():
+        while True:
             data, ending = source.drain(0.05)
             if data:
                 sink.send(data)
+            if ending is not Ending.SILENCE or (not data and (self._stopping or gone.is_set())):
+                break
         if sink.socket.fileno() >= 0 and not self._reset:
             sink.end_output()
 
