@@ -18,16 +18,29 @@ from wireproto.errors import ConfigError
 if TYPE_CHECKING:
     from wireproto.testing.cuts import chunked
     from wireproto.testing.doors import Running, running
+    from wireproto.testing.faults import Bandwidth, Cut, Fault, Flip, Latency, Reset, Slicer, Stall
     from wireproto.testing.generators import messages, mutated, strategies, values, wrong_values
+    from wireproto.testing.proxy import FaultProxy, ProxyEvent, ProxyStats
     from wireproto.testing.serving import ServerSuite
     from wireproto.testing.suites import RoundTripSuite
     from wireproto.testing.wire import Pair, pair
 
 __all__ = [
+    "Bandwidth",
+    "Cut",
+    "Fault",
+    "FaultProxy",
+    "Flip",
+    "Latency",
     "Pair",
+    "ProxyEvent",
+    "ProxyStats",
+    "Reset",
     "RoundTripSuite",
     "Running",
     "ServerSuite",
+    "Slicer",
+    "Stall",
     "chunked",
     "messages",
     "mutated",
@@ -40,10 +53,21 @@ __all__ = [
 
 # No module here may be called like one of the names: importing it would put it in that name's place.
 _LAZY = {
+    "Bandwidth": "wireproto.testing.faults",
+    "Cut": "wireproto.testing.faults",
+    "Fault": "wireproto.testing.faults",
+    "FaultProxy": "wireproto.testing.proxy",
+    "Flip": "wireproto.testing.faults",
+    "Latency": "wireproto.testing.faults",
     "Pair": "wireproto.testing.wire",
+    "ProxyEvent": "wireproto.testing.proxy",
+    "ProxyStats": "wireproto.testing.proxy",
+    "Reset": "wireproto.testing.faults",
     "RoundTripSuite": "wireproto.testing.suites",
     "Running": "wireproto.testing.doors",
     "ServerSuite": "wireproto.testing.serving",
+    "Slicer": "wireproto.testing.faults",
+    "Stall": "wireproto.testing.faults",
     "chunked": "wireproto.testing.cuts",
     "messages": "wireproto.testing.generators",
     "mutated": "wireproto.testing.generators",
