@@ -31,13 +31,15 @@ ALLOWED: dict[str, set[str]] = {
     "state": {"errors", "frame"},
     "link": CORE,
     "connection": CORE | {"link"},
+    "grease": CORE | {"connection"},
     "control": {"errors", "schema"},
     "protos": {"errors", "schema", "status"},
     "codecs": {"errors", "limits", "protos", "schema"},
     "contract": {"codecs", "control", "errors", "limits", "schema"},
     "dispatch": {"codecs", "errors", "limits", "metadata", "schema", "status"},
-    "server": CORE | {"address", "codecs", "connection", "control", "dispatch", "protos", "schema"},
-    "client": CORE | {"address", "codecs", "connection", "control", "protos", "schema"},  # protos: client/grpc.py only
+    "server": CORE | {"address", "codecs", "connection", "control", "dispatch", "grease", "protos", "schema"},
+    "client": CORE
+    | {"address", "codecs", "connection", "control", "grease", "protos", "schema"},  # protos: client/grpc.py only
 }
 PUBLIC_FACE = {"address", "client", "dispatch", "errors", "limits", "metadata", "schema", "server", "status"}
 FRAMEWORK = {*ALLOWED, "testing"}
@@ -58,7 +60,7 @@ HEAVY = {
     "rich": ("cli",),
     "sqlalchemy": ("chat",),
 }
-CORE_ONLY = CORE | {"connection", "link"}
+CORE_ONLY = CORE | {"connection", "grease", "link"}
 SANS_IO = CORE_ONLY | {"codecs", "contract", "control", "dispatch", "protos", "schema"}
 IO_MODULES = {"asyncio", "select", "selectors", "socket", "socketserver", "ssl", "subprocess"}
 CLOCKS_AND_LOGS = {"logging", "threading", "time", "_thread"}

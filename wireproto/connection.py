@@ -80,6 +80,7 @@ class Connection(Link):
         heartbeat_ms: the agreed one; 0 for none.
         last_call_id: of the latest REQUEST sent or received; 0 before the first.
         frames_received: whole frames read, ignored ones included.
+        frames_ignored: those of unknown kinds among them.
         discarded: bytes received after the connection was over.
         error: why it ended; None while it has not, and after an orderly end.
     """

@@ -72,6 +72,7 @@ class Link:
         "codec",
         "discarded",
         "error",
+        "frames_ignored",
         "frames_received",
         "role",
         "state",
@@ -85,6 +86,7 @@ class Link:
         self.codec = 0
         self.their_max_frame = HELLO_MAX_FRAME
         self.frames_received = 0
+        self.frames_ignored = 0
         self.discarded = 0
         self.error: RemoteProtocolError | CallError | None = None
 
@@ -237,6 +239,7 @@ class Link:
             if not kind & IGNORABLE:
                 raise RemoteProtocolError("UNKNOWN_KIND", f"there is no frame of kind {kind}")
             self._receiving(IGNORABLE)
+            self.frames_ignored += 1
             return None
         move = FINAL if kind == Kind.ERROR and not frame.call_id else kind
         state = self._receiving(move)

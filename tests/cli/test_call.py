@@ -1,6 +1,7 @@
 """`wireproto call`: requests from words and JSON, answers as JSON, errors as exit statuses."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -199,3 +200,24 @@ def test_letters_that_the_output_lacks_are_escaped(shop: str) -> None:
         check=True,
     )
     assert json.loads(done.stdout.decode("ascii"))["text"].startswith("Zo\u00eb \u2603 \U0001f600")
+
+
+@pytest.mark.parametrize("codec", ["pipe", "msgpack", "protobuf"])
+@pytest.mark.parametrize("words", [("Paint", "name=wall"), ("Count", "to=5"), ("Check",), ("Count", "then=fail")])
+def test_grease_changes_nothing(shop: str, words: tuple[str, ...], codec: str) -> None:
+    """--grease says what nobody knows on each connection, and the answers are those without it."""
+    for service in (SERVICE, ()):
+        plain = run("call", shop, *words, *service, "--codec", codec)
+        for seed in ("1", "2"):
+            greased = run("call", shop, *words, *service, "--codec", codec, "--grease", "--seed", seed)
+            assert (greased.stdout, greased.exit_code) == (plain.stdout, plain.exit_code)
+        assert run("call", shop, *words, *service, "--codec", codec, "--grease").stdout == plain.stdout
+
+
+def test_a_greased_call_can_be_had_again(shop: str) -> None:
+    """-v shows the seed, which says the same things again; without --grease it means nothing."""
+    done = run("call", shop, "Paint", "name=wall", *SERVICE, "--grease", "-v")
+    assert re.search(r"greased with --seed \d+$", done.stderr, re.MULTILINE), done.stderr
+    done = run("call", shop, "Check", "--seed", "1")
+    assert done.exit_code == 2
+    assert "--grease" in done.stderr

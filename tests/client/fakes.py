@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, TypeVar
 
 from tests.client.service import ECHO, SERVICE, EchoRequest, EchoResponse
@@ -20,12 +21,16 @@ from wireproto.events import (
     RequestReceived,
 )
 from wireproto.frame import Kind, pack, pack_error
+from wireproto.grease import GreasingConnection
 from wireproto.handshake import Hello, Welcome
 
 E = TypeVar("E")
 
 PATIENCE = 20.0
 """Seconds that a test waits for what must happen."""
+
+CODECS = codecs.names()
+_SEEDS = count(1)
 
 Script = Callable[["Peer"], None]
 
@@ -37,7 +42,7 @@ class Peer:
         sock.settimeout(PATIENCE)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = sock
-        self.connection = Connection(Role.SERVER)
+        self.connection: Connection = GreasingConnection(Role.SERVER, seed=next(_SEEDS))
         self.hello: Hello | None = None
         self.answered_pings = True
 
@@ -59,8 +64,8 @@ class Peer:
         offered = {name: number for number, name in event.hello.codecs}
         self.connection.send_welcome(
             Welcome(
-                version=version or event.hello.max_version,
-                codec=offered[codec] if codec else event.hello.codecs[0][0],
+                version=version or min(event.hello.max_version, SERVICE.version),
+                codec=offered[codec] if codec else next(offered[name] for name in offered if name in CODECS),
                 max_frame=max_frame,
                 max_calls=max_calls,
                 heartbeat_ms=heartbeat_ms,

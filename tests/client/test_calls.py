@@ -50,6 +50,7 @@ def test_a_call_is_answered_in_every_codec(codec: str) -> None:
         assert (client.codec, client.version) == (codec, 2)
 
 
+@pytest.mark.plain
 def test_codecs_are_offered_in_order_of_preference() -> None:
     """Several codecs may be given; the server chooses."""
     seen = []

@@ -26,6 +26,7 @@ from wireproto.frame import PREAMBLE
 from wireproto.handshake import Welcome
 
 
+@pytest.mark.plain
 def test_what_the_client_offers() -> None:
     """HELLO names the service, its versions with the digests, the codecs and this side's limits."""
     offers = []

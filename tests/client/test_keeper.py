@@ -52,6 +52,7 @@ def test_silence_is_broken_by_pings() -> None:
         assert server.connections == 1
 
 
+@pytest.mark.plain
 def test_the_servers_pings_are_answered_while_nobody_calls() -> None:
     """The keeper reads PING and answers it."""
     answered = threading.Event()

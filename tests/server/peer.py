@@ -1,12 +1,14 @@
 """A hand-driven client for server tests: one socket and one sans-IO connection, so that a test can also misbehave."""
 
 from collections.abc import Callable
+from itertools import count
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from wireproto import codecs
 from wireproto.connection import Connection, Role
 from wireproto.events import NEED_DATA, ConnectionEnded, ErrorReceived, Event, ResponseReceived, WelcomeReceived
+from wireproto.grease import GreasingConnection
 from wireproto.handshake import Hello
 from wireproto.limits import Limits
 from wireproto.metadata import Metadata, pack_metadata
@@ -16,6 +18,7 @@ from wireproto.testing.raw import RawPeer
 
 E = TypeVar("E")
 Operation = Method[Any, Any] | StreamMethod[Any, Any]
+_SEEDS = count(1)
 
 
 class Peer:
@@ -25,7 +28,7 @@ class Peer:
         self.service = service
         self.codec = codecs.get(codec)
         self.limits = Limits()
-        self.connection = Connection(Role.CLIENT, self.limits)
+        self.connection: Connection = GreasingConnection(Role.CLIENT, self.limits, seed=next(_SEEDS), versions=False)
         self.raw = RawPeer.connect(server.address)
         self.socket = self.raw.socket
         self.socket.settimeout(20)

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import secrets
 import sys
 import time
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ class _Call(NamedTuple):
     metadata: dict[str, str]
     most: int | None
     verbose: bool
+    grease: int | None
 
 
 @click.command("call", cls=Command)
@@ -56,6 +58,10 @@ class _Call(NamedTuple):
     help="For connecting and for the whole call.  [default: 10, a stream as long as it likes]",
 )
 @click.option("-n", "--items", type=click.IntRange(min=1), metavar="N", help="Leave a stream after N items.")
+@click.option("--grease", is_flag=True, help="Say what nobody knows beside it, which the server must read over.")
+@click.option(
+    "--seed", type=int, metavar="N", help="What to say of that; with -v the one taken is shown.  [default: random]"
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say on stderr what is sent, and how long it takes.")
 def command(
     address: str,
@@ -67,6 +73,8 @@ def command(
     header: tuple[str, ...],
     timeout: float | None,
     items: int | None,
+    grease: bool,
+    seed: int | None,
     verbose: bool,
 ) -> None:
     """Call METHOD of the server at HOST:PORT and print the answer as JSON; of a stream, one line for each item.
@@ -83,7 +91,11 @@ def command(
     The framework's own methods are there on every server: Check, Describe, Echo. An error answer goes to stderr, and
     the exit status is then 10 plus its number.
     """
-    call = _Call(Address.parse(address), codec, timeout, _metadata(header), items, verbose)
+    if seed is not None and not grease:
+        raise ConfigError("--seed belongs to --grease")
+    if grease and seed is None:
+        seed = secrets.randbits(32)
+    call = _Call(Address.parse(address), codec, timeout, _metadata(header), items, verbose, seed)
     codecs.get(codec)
     declared, operation = _ask(call, method) if service is None else _find([resolve(service, Service)], method)
     request = _request(operation.request, data, words)
@@ -154,11 +166,12 @@ def _ask(call: _Call, method: str) -> tuple[Service, Operation[Any, Any]]:
 def _connected(call: _Call, service: Service) -> Iterator[Client]:
     began = time.monotonic()
     timeout = call.timeout or CONNECT_TIMEOUT
-    with connect(call.address, service, codec=call.codec, timeout=timeout) as client:
+    with connect(call.address, service, codec=call.codec, timeout=timeout, grease=call.grease) as client:
         if call.verbose:
+            greased = "" if call.grease is None else f", greased with --seed {call.grease}"
             click.echo(
                 f"* {client.address} {service.full_name} version {client.version} codec {client.codec}, "
-                f"connected in {_milliseconds(began)}",
+                f"connected in {_milliseconds(began)}{greased}",
                 err=True,
             )
         yield client

@@ -44,6 +44,7 @@ def connect(
     name: str = "",
     authorization: str = "",
     backoff: Backoff | None = None,
+    grease: int | None = None,
 ) -> "Client":
     """Connect to a server and agree with it on a version and a codec.
 
@@ -61,6 +62,8 @@ def connect(
         name: of this client, for the server's log; "" for ``wireproto/`` and the version of the package.
         authorization: credential to send with every call; it can be changed later.
         backoff: when to try again after a loss; None for 0.5 to 30 s with full jitter.
+        grease: for tests, a seed: every connection says things without a meaning beside what it means, which a server
+            must read over (``wireproto.grease``). The server must have no version newer than ``service``.
 
     Raises:
         HandshakeError: the server refuses; its text says what it supports.
@@ -77,6 +80,7 @@ def connect(
         name=name,
         authorization=authorization,
         backoff=backoff,
+        grease=grease,
     )
     try:
         client.open()
@@ -120,6 +124,7 @@ class Client:
         name: str = "",
         authorization: str = "",
         backoff: Backoff | None = None,
+        grease: int | None = None,
     ) -> None:
         """Prepare a client that connects when it is first used. The arguments are those of ``connect``."""
         if not isinstance(service, Service):
@@ -134,6 +139,7 @@ class Client:
             name=name or f"wireproto/{__version__}",
             timeout=_positive(timeout),
             backoff=backoff or Backoff(),
+            grease=grease,
         )
         self._offered = chosen[0].name
         self._authorization = ""

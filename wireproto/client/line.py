@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from itertools import count, repeat
 
 from wireproto.address import Address
 from wireproto.client.backoff import Backoff
@@ -35,6 +36,7 @@ class Line:
         name: of this client, for the server's log.
         timeout: seconds that connecting and the handshake may take together.
         backoff: when to try again after a loss.
+        grease: seed of what its connections say beside what they mean; None for nothing.
 
     Raises:
         ConfigError: the service has no such version.
@@ -51,6 +53,7 @@ class Line:
         name: str,
         timeout: float,
         backoff: Backoff,
+        grease: int | None = None,
     ) -> None:
         newest = service.version if version is None else version
         self.address = address
@@ -59,6 +62,7 @@ class Line:
         self._limits = limits
         self._timeout = timeout
         self._backoff = backoff
+        self._grease = None if grease is None else map("{}/{}".format, repeat(grease), count(1))
         self._hello = Hello(
             min_version=1,
             max_version=newest,
@@ -134,6 +138,7 @@ class Line:
                 self._limits,
                 limit if deadline is None else min(deadline, limit),
                 self._dialect,
+                None if self._grease is None else next(self._grease),
             )
         except CallError as error:
             self._backoff.failed()

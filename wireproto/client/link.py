@@ -95,8 +95,8 @@ class Link(Reception):
 
     @property
     def useful(self) -> bool:
-        """Whether the server sent anything after the handshake."""
-        return self._connection.frames_received > 1
+        """Whether the server sent anything after the handshake that means something."""
+        return self._connection.frames_received - self._connection.frames_ignored > 1
 
     @property
     def busy(self) -> bool:

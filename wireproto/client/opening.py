@@ -34,18 +34,23 @@ _OPTIONS = (
 
 
 def open_link(
-    address: Address, hello: Hello, limits: Limits, deadline: float, dialect: Callable[[int, int], Dialect]
+    address: Address,
+    hello: Hello,
+    limits: Limits,
+    deadline: float,
+    dialect: Callable[[int, int], Dialect],
+    grease: str | None = None,
 ) -> Link:
     """Connect, greet and be welcomed; the keeper looks after the link from then on.
 
     Args:
-        address, hello, limits, deadline: as for ``open_connection``.
+        address, hello, limits, deadline, grease: as for ``open_connection``.
         dialect: makes what is spoken out of the codec's id and the version that were agreed on.
 
     Raises:
         HandshakeError, ConnectionLost: as ``open_connection``.
     """
-    sock, connection = open_connection(address, hello, limits, deadline)
+    sock, connection = open_connection(address, hello, limits, deadline, grease)
     try:
         sock.setblocking(True)
         spoken = dialect(connection.codec, connection.version)
@@ -56,7 +61,7 @@ def open_link(
 
 
 def open_connection(
-    address: Address, hello: Hello, limits: Limits, deadline: float
+    address: Address, hello: Hello, limits: Limits, deadline: float, grease: str | None = None
 ) -> tuple[socket.socket, Connection]:
     """Connect, greet and be welcomed. The socket is non-blocking, and the caller's to close.
 
@@ -66,6 +71,7 @@ def open_connection(
         limits: of this side.
         deadline: point in time by ``time.monotonic``. Looking up the host's name is not bound by it: the C library's
             resolver has time limits of its own.
+        grease: seed of a ``GreasingConnection``; None for a plain one.
 
     Raises:
         HandshakeError: the peer refused, or is no wireproto server.
@@ -76,13 +82,19 @@ def open_connection(
         for level, option, value in _OPTIONS:
             sock.setsockopt(level, option, value)
         sock.setblocking(False)
-        connection = Connection(Role.CLIENT, limits)
+        connection = Connection(Role.CLIENT, limits) if grease is None else _greasing(limits, grease)
         connection.send_hello(hello)
         _shake_hands(sock, connection, address, min(deadline, time.monotonic() + limits.hello_timeout))
     except BaseException:
         sock.close()
         raise
     return sock, connection
+
+
+def _greasing(limits: Limits, seed: str) -> Connection:
+    from wireproto.grease import GreasingConnection  # for tests only
+
+    return GreasingConnection(Role.CLIENT, limits, seed=seed)
 
 
 def _connect(address: Address, deadline: float) -> socket.socket:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from wireproto.connection import Connection, PayloadTooLarge, Role, State
+from wireproto.connection import PayloadTooLarge, State
 from wireproto.dispatch import Entry, Identity, Outcome, Table
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
 from wireproto.events import (
@@ -92,7 +92,7 @@ class Session:
         self.address = address
         self.peer = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         self.lock = threading.Lock()
-        self.connection = Connection(Role.SERVER, server.limits, hint=server.hint)
+        self.connection = server.connection()
         self.codec = ""
         self.identity: Identity | None = None
         self.handshaking = True

@@ -1,0 +1,192 @@
+"""A connection that says what nobody knows, wherever a peer must read over it: so that peers do.
+
+What may be extended and never is grows stiff: somebody's peer refuses the first extension there ever is. A connection
+that greases offers versions, codecs and features that do not exist, adds fields and metadata of no meaning, and puts
+frames of unknown kinds in between, on every connection. Nothing of that may change an answer. The values are those that
+``docs/protocol.md``, section 14, keeps for it.
+
+For tests: of peers that somebody wrote, and of ours. ``connect(grease=seed)`` and ``Server(grease=seed)`` turn it on.
+"""
+
+import struct
+from random import Random
+from typing import Final
+
+import msgspec
+
+from wireproto.connection import Connection, Role, State
+from wireproto.events import Event, HelloReceived, WelcomeReceived
+from wireproto.frame import HEADER, HEADER_AFTER_LENGTH, Frame, Kind, bad_body
+from wireproto.handshake import Hello, Welcome
+from wireproto.limits import HELLO_MAX_FRAME, Limits
+
+__all__ = ["CODEC_NAME", "ERROR_FIELDS", "FEATURES", "FIELDS", "KINDS", "METADATA_KEYS", "GreasingConnection"]
+
+FEATURES: Final = range(56, 64)
+"""Bits of HELLO and WELCOME."""
+
+KINDS: Final = range(0xF0, 0x100)
+"""Of frames; ignorable, as their top bit is set."""
+
+METADATA_KEYS: Final = range(0x78, 0x80)
+"""Without the bit that says they must be understood."""
+
+FIELDS: Final = range(0xFF00, 0x10000)
+"""Types of the fields at the end of HELLO and WELCOME."""
+
+ERROR_FIELDS: Final = range(0xF0, 0x100)
+"""... and at the end of ERROR and GOAWAY."""
+
+CODEC_NAME: Final = "grease"
+"""Names of codecs that begin like this are nobody's."""
+
+_MOST_METADATA: Final = 1024
+"""Bytes of a block beyond which it is left alone: a server's limit is not told to clients."""
+
+_SELDOM: Final = 0.25
+"""How likely a frame gets company, after the first."""
+
+_LARGEST: Final = 64
+
+_SHORT_FIELD = struct.Struct(">BH")
+_FIELD = struct.Struct(">HH")
+
+
+class _GreasedHello(Hello, frozen=True, kw_only=True):
+    """HELLO with fields that nobody knows behind those that are known."""
+
+    more: bytes = b""
+
+    def encode(self) -> bytes:
+        return super().encode() + self.more
+
+
+class _GreasedWelcome(Welcome, frozen=True, kw_only=True):
+    more: bytes = b""
+
+    def encode(self) -> bytes:
+        return super().encode() + self.more
+
+
+class GreasingConnection(Connection):
+    """A ``Connection`` that greases; see there.
+
+    Args:
+        role, limits, hint: as of ``Connection``.
+        seed: the same one says the same things, in the same order of calls.
+        versions: as a client, offer versions above the newest. Only for a server that is known to have none of them: it
+            would choose one that the client does not speak, and the connection would end. Digests are not compared.
+    """
+
+    __slots__ = ("_greased", "_newest", "_offered", "_random", "_versions")
+
+    def __init__(
+        self,
+        role: Role,
+        limits: Limits | None = None,
+        *,
+        hint: str = "",
+        seed: int | str,
+        versions: bool = True,
+    ) -> None:
+        self._random = Random(seed)
+        self._versions = versions
+        self._newest = 0
+        self._offered = 0
+        self._greased = False
+        super().__init__(role, limits, hint=hint)
+
+    def send_hello(self, hello: Hello) -> None:
+        """Greet with more than there is, as long as HELLO has room for it; see ``Connection``."""
+        random = self._random
+        self._newest = hello.max_version
+        known = {number for number, _ in hello.codecs}
+        codecs = list(hello.codecs)
+        for number in random.sample([each for each in range(128, 256) if each not in known], random.randint(1, 3)):
+            codecs.insert(random.randint(0, len(codecs)), (number, f"{CODEC_NAME}-{number}"))
+        newest = hello.max_version
+        if self._versions:
+            newest = random.randint(min(newest + 1, 255), 255)
+        given = msgspec.structs.asdict(hello)
+        given |= {
+            "max_version": newest,
+            "codecs": tuple(codecs),
+            "features": hello.features | self._bits(),
+            "more": self._fields(),
+        }
+        greased = _GreasedHello(**given)
+        fits = HEADER_AFTER_LENGTH + len(greased.encode()) <= HELLO_MAX_FRAME
+        super().send_hello(greased if fits else hello)
+
+    def send_welcome(self, welcome: Welcome) -> None:
+        """Welcome, and grant features without a meaning that were offered; see ``Connection``."""
+        given = msgspec.structs.asdict(welcome)
+        given |= {"features": welcome.features | (self._bits() & self._offered), "more": self._fields()}
+        super().send_welcome(_GreasedWelcome(**given))
+
+    def send_request(self, opcode: int, payload: bytes, metadata: bytes = b"", *, credit: int | None = None) -> int:
+        """Begin a call, with metadata that nobody knows beside its own; see ``Connection``."""
+        # Before the request: what is behind it would count as part of it where its end is remembered.
+        self._interject()
+        more = self._metadata()
+        length = HEADER_AFTER_LENGTH + len(metadata) + len(more) + len(payload)
+        if length <= self.their_max_frame and len(metadata) + len(more) <= _MOST_METADATA:
+            metadata = metadata + more if self._random.random() < 0.5 else more + metadata
+        return super().send_request(opcode, payload, metadata, credit=credit)
+
+    def send_response(self, call_id: int, payload: bytes) -> None:
+        """Answer a call; see ``Connection``."""
+        self._interject()
+        super().send_response(call_id, payload)
+
+    def _send(self, kind: int, opcode: int, call_id: int, body: bytes) -> None:
+        if kind in (Kind.ERROR, Kind.GOAWAY):
+            more = self._field(_SHORT_FIELD, ERROR_FIELDS)
+            if HEADER_AFTER_LENGTH + len(body) + len(more) <= self.their_max_frame:
+                body += more
+        super()._send(kind, opcode, call_id, body)
+        self._interject()
+
+    def _read(self, frame: Frame) -> Event | None:
+        event = super()._read(frame)
+        if isinstance(event, HelloReceived):
+            self._offered = event.hello.features
+        elif isinstance(event, WelcomeReceived) and event.welcome.version > self._newest:
+            raise bad_body(
+                Kind.WELCOME,
+                f"it chose version {event.welcome.version}, which was offered as grease: the server is newer than the "
+                "client; grease without versions",
+            )
+        return event
+
+    def _interject(self) -> None:
+        """Queue a frame of an unknown kind, where it is allowed: once for certain, and now and then."""
+        if self.state not in (State.OPEN, State.DRAINING) or (self._greased and self._random.random() >= _SELDOM):
+            return
+        self._greased = True
+        random = self._random
+        rest = random.randbytes(random.randint(0, _LARGEST))
+        header = HEADER.pack(
+            HEADER_AFTER_LENGTH + len(rest),
+            random.choice(KINDS),
+            random.randrange(256),
+            random.randrange(256),
+            random.randrange(256),
+            random.randrange(65_536),
+            random.randint(0, len(rest)),
+            random.randrange(2**32),
+        )
+        self._queue(header + rest)
+
+    def _bits(self) -> int:
+        return sum(1 << bit for bit in self._random.sample(FEATURES, self._random.randint(1, len(FEATURES))))
+
+    def _fields(self) -> bytes:
+        return b"".join(self._field(_FIELD, FIELDS) for _ in range(self._random.randint(1, 3)))
+
+    def _field(self, head: struct.Struct, types: range) -> bytes:
+        value = self._random.randbytes(self._random.randint(0, _LARGEST))
+        return head.pack(self._random.choice(types), len(value)) + value
+
+    def _metadata(self) -> bytes:
+        return b"".join(self._field(_SHORT_FIELD, METADATA_KEYS) for _ in range(self._random.randint(1, 2)))
