@@ -29,10 +29,10 @@ def test_each_mutant_differs_in_one_place() -> None:
     """A mutant is the module with one change, and says what it is."""
     plain = ast.dump(ast.parse(SOURCE))
     mutants = mutants_of("m", SOURCE)
-    assert len({ast.dump(mutant.tree) for mutant in mutants}) == len(mutants)
-    assert all(ast.dump(mutant.tree) != plain for mutant in mutants)
+    assert len({ast.dump(mutant.make()) for mutant in mutants}) == len(mutants)
+    assert all(ast.dump(mutant.make()) != plain for mutant in mutants)
     for mutant in mutants:
-        compile(mutant.tree, "m.py", "exec")
+        compile(mutant.make(), "m.py", "exec")
 
 
 def test_all_kinds_of_places_are_changed() -> None:

@@ -14,6 +14,8 @@ import argparse
 import ast
 import contextlib
 import copy
+import functools
+import gc
 import importlib.abc
 import importlib.machinery
 import os
@@ -37,10 +39,10 @@ EXPLAINED: Final = ROOT / "docs" / "mutants.md"
 WANTED: Final = 0.85
 
 _QUICK: Final = [
-    "tests/test_fuzz_targets.py",
     "tests/test_connection.py",
-    "tests/test_connection_events.py",
     "tests/test_vectors.py",
+    "tests/test_connection_events.py",
+    "tests/test_fuzz_targets.py",
 ]
 _LONGER: Final = ["tests/test_state.py", "tests/test_link.py", "tests/properties/test_connection_machine.py"]
 
@@ -51,9 +53,9 @@ MODULES: Final[dict[str, list[str]]] = {
     "wireproto.link": [*_QUICK, *_LONGER],
     "wireproto.state": [*_QUICK, *_LONGER],
     "wireproto.codecs.pipe": [
-        "tests/test_fuzz_targets.py",
         "tests/test_vectors.py",
         "tests/codecs/test_every_codec.py",
+        "tests/test_fuzz_targets.py",
         "tests/codecs/test_pipe.py",
         "tests/properties/test_codecs.py",
     ],
@@ -70,13 +72,14 @@ class Mutant:
         module: its dotted name.
         line: where.
         label: function, what was there and what is there now; the name of the mutant in ``docs/mutants.md``.
-        tree: the whole module, changed.
+        make: the whole module, changed. Made where it is used: a thousand trees would slow down every collection of
+            garbage in every child.
     """
 
     module: str
     line: int
     label: str
-    tree: ast.Module = field(repr=False)
+    make: Callable[[], ast.Module] = field(repr=False)
 
     def __str__(self) -> str:
         return f"{self.module}:{self.line} {self.label}"
@@ -111,18 +114,21 @@ def mutants_of(module: str, source: str) -> list[Mutant]:
     tree = ast.parse(source)
     made: list[Mutant] = []
     for path, change in _sites(tree):
-        changed = copy.deepcopy(tree)
-        node = _at(changed, path)
-        before = _text(node)
-        line: int = getattr(node, "lineno", 0)
-        after = change(changed, path)
-        if after is not None:
-            made.append(Mutant(module, line, f"{_owner(tree, path)}: {before} -> {after}", changed))
+        before, line = _text(_at(tree, path)), getattr(_at(tree, path), "lineno", 0)
+        after = change(copy.deepcopy(tree), path)
+        label = f"{_owner(tree, path)}: {before} -> {after}"
+        made.append(Mutant(module, line, label, functools.partial(_changed, source, path, change)))
     return made
 
 
+def _changed(source: str, path: "_Path", change: "_Change") -> ast.Module:
+    tree = ast.parse(source)
+    change(tree, path)
+    return tree
+
+
 _Path = tuple[tuple[str, int | None], ...]
-_Change = Callable[[ast.Module, _Path], str | None]
+_Change = Callable[[ast.Module, _Path], str]
 
 
 def _sites(tree: ast.Module) -> Iterator[tuple[_Path, _Change]]:
@@ -314,7 +320,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         module.__file__ = str(_file_of(self._mutant.module))
-        exec(compile(self._mutant.tree, module.__file__, "exec"), module.__dict__)  # noqa: S102 - this is the mutant
+        exec(compile(self._mutant.make(), module.__file__, "exec"), module.__dict__)  # noqa: S102 - this is the mutant
 
 
 def _file_of(module: str) -> Path:
@@ -391,6 +397,7 @@ def main(arguments: list[str] | None = None) -> int:
     sample = [each for each in sample if asked.match in str(each)]
     sample.sort(key=lambda each: (modules.index(each.module), each.line))
     sys.stdout.write(f"{len(sample)} of {len(every)} mutants, seed {asked.seed}\n")
+    gc.freeze()
     limits = {module: _baseline(module) for module in dict.fromkeys(each.module for each in sample)}
     outcomes = _run(sample, limits)
     return _report(outcomes, asked.survivors)
