@@ -21,10 +21,12 @@ from tests.server.service import (
 )
 from wireproto.dispatch import Context, Handlers
 from wireproto.events import ConnectionEnded, ErrorReceived, GoAwayReceived, ResponseReceived
+from wireproto.frame import Kind
 from wireproto.limits import Limits
 from wireproto.metadata import Metadata
 from wireproto.server import Server
 from wireproto.status import Retry, Status
+from wireproto.testing.raw import frame
 
 SMALL_OUTPUT = Limits(high_watermark=200_000, low_watermark=50_000)
 
@@ -238,3 +240,38 @@ def test_a_subscription_that_takes_no_wake_ends_its_stream_only(
         assert peer.fail(ECHO, EchoRequest()).reason == "NO_HANDLER"
     assert len(closed) == 1
     assert "please report" not in caplog.text
+
+
+@pytest.mark.parametrize("before", ["no such method", "bad metadata", "a call"])
+def test_requests_before_a_broken_frame_do_not_hide_the_reason(
+    before: str, server: Server, connect: Callable[..., Peer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of REQUESTs and a broken frame that are read at once, the client hears why the connection ended."""
+    peer = connect(server)
+    opcode = 0x7777 if before == "no such method" else ECHO.opcode
+    metadata = b"\1" if before == "bad metadata" else b""
+    first = frame(Kind.REQUEST, b"\x92\xa0\0", metadata, codec=2, version=1, opcode=opcode, call_id=1)
+    peer.socket.sendall(first + frame(0x7F))
+    end = peer.ended()
+    assert end.error is not None
+    assert end.error.reason == "UNKNOWN_KIND"
+    until(lambda: not server.sessions, "the session is closed")
+    no_errors(caplog)
+
+
+def test_the_last_of_too_many_errors_ends_what_was_read_with_it(
+    serve: Callable[..., Server], connect: Callable[..., Peer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of many bad REQUESTs that are read at once, one too many ends the connection, and those behind it are dropped."""
+    server = serve(limits=Limits(errors_per_minute=3))
+    peer = connect(server)
+    bad = [frame(Kind.REQUEST, codec=2, version=1, opcode=0x7777, call_id=number) for number in range(1, 9)]
+    good = frame(Kind.REQUEST, b"\x92\xa0\0", codec=2, version=1, opcode=ECHO.opcode, call_id=9)
+    peer.connection._calls.update(dict.fromkeys(range(1, 9), 0x7777))
+    peer.socket.sendall(b"".join(bad) + good)
+    assert [peer.expect(ErrorReceived).error.reason for _ in range(4)] == ["UNKNOWN_OPCODE"] * 4
+    end = peer.ended()
+    assert end.error is not None
+    assert end.error.reason == "TOO_MANY_ERRORS"
+    until(lambda: not server.sessions, "the session is closed")
+    no_errors(caplog)

@@ -177,9 +177,12 @@ class Session:
         room = self.server.limits.turn_calls
         while events := connection.next_events(room):
             table = self._table
+            if connection.state is State.CLOSED:
+                del events[:-1]  # the end came behind these REQUESTs in the same bytes: nobody waits for answers
             for event in events:
                 if type(event) is RequestReceived and table is not None:
-                    self._request_locked(table, event)
+                    if not self._request_locked(table, event):
+                        return
                     room -= 1
                 elif not self._event_locked(event):
                     return
@@ -193,16 +196,15 @@ class Session:
         if not self._batch and (connection.bytes_pending or self.transport.ended or self._draining):
             self.flush_locked()
 
-    def _request_locked(self, table: Table, event: RequestReceived) -> None:
+    def _request_locked(self, table: Table, event: RequestReceived) -> bool:
+        """A call begins, or is refused; False when that was one refusal too many for the connection."""
         call_id = event.call_id
         metadata = event.metadata
         entry = table.entries.get(event.opcode)
         if entry is None:
-            self._fail_locked(call_id, table.missing(event.opcode))
-            return
+            return self._fail_locked(call_id, table.missing(event.opcode))
         if metadata is not EMPTY and isinstance(metadata, CallError):
-            self._fail_locked(call_id, metadata)
-            return
+            return self._fail_locked(call_id, metadata)
         call = Call(self, call_id, entry, metadata, event.payload)
         if metadata is not EMPTY:
             call.granted = metadata.credit or 0
@@ -215,6 +217,7 @@ class Session:
             self._calls, self._batch = {}, deque()
         self._calls[call_id] = call
         self._batch.append(call)
+        return True
 
     def _event_locked(self, event: object) -> bool:
         """Everything but a request; False when the connection reads no further."""
@@ -425,9 +428,11 @@ class Session:
             return
         self._expire_locked(call, cancelled)
 
-    def _fail_locked(self, call_id: int, error: CallError) -> None:
+    def _fail_locked(self, call_id: int, error: CallError) -> bool:
+        """Refuse a call; False when that ended the connection."""
         self.connection.send_error(call_id, error)
         self._count_error_locked()
+        return self.connection.state is not State.CLOSED
 
     def _count_error_locked(self) -> None:
         if not self._budget.take("errors"):
