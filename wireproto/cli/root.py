@@ -22,6 +22,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("wireproto.cli.check", "Say what a change of a service breaks, and for whom."),
     "db": ("wireproto.cli.db", "Upgrade, check or back up the chat's database."),
     "proto": ("wireproto.cli.proto", "Print a service as a .proto file."),
+    "proxy": ("wireproto.cli.proxy", "Put a network with faults between a client and a server."),
     "conformance": ("wireproto.cli.conformance", "Judge a server or a client by the protocol's rules."),
 }
 
