@@ -8,7 +8,16 @@ import pytest
 
 import wireproto.testing
 
-NEEDS_PACKAGES = {"RoundTripSuite", "ServerSuite", "messages", "mutated", "strategies", "values", "wrong_values"}
+NEEDS_PACKAGES = {
+    "DifferentialSuite",
+    "RoundTripSuite",
+    "ServerSuite",
+    "messages",
+    "mutated",
+    "strategies",
+    "values",
+    "wrong_values",
+}
 
 
 def _run(code: str) -> subprocess.CompletedProcess[str]:

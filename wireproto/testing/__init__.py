@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from wireproto.errors import ConfigError
 
 if TYPE_CHECKING:
+    from wireproto.testing.agreement import DifferentialSuite
     from wireproto.testing.cuts import chunked
     from wireproto.testing.doors import Running, running
     from wireproto.testing.faults import Bandwidth, Cut, Fault, Flip, Latency, Reset, Slicer, Stall
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Bandwidth",
     "Cut",
+    "DifferentialSuite",
     "Fault",
     "FaultProxy",
     "Flip",
@@ -55,6 +57,7 @@ __all__ = [
 _LAZY = {
     "Bandwidth": "wireproto.testing.faults",
     "Cut": "wireproto.testing.faults",
+    "DifferentialSuite": "wireproto.testing.agreement",
     "Fault": "wireproto.testing.faults",
     "FaultProxy": "wireproto.testing.proxy",
     "Flip": "wireproto.testing.faults",

@@ -18,7 +18,7 @@ from wireproto.testing.generators import messages, mutated, wrong_values
 if TYPE_CHECKING:
     import pytest
 
-__all__ = ["RoundTripSuite"]
+__all__ = ["MethodSuite", "RoundTripSuite", "Sample"]
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,8 @@ class Sample:
         return f"{self.method}-{'request' if self.request else 'response'}-v{self.version}"
 
 
-class RoundTripSuite:
-    """Every method of a service, in every codec and version, without a test written for it.
-
-        class TestCalculator(RoundTripSuite):
-            service = CALCULATOR
-
-    Shown for each: decoding what was encoded gives the same value; equal values have equal bytes; all codecs agree on
-    what a message is; bytes that were tampered with give a message or `DecodeError`; values that are not declared give
-    `EncodeError` with the field's path; and a peer of an older version gets what its version has. There are as many
-    examples as the Hypothesis profile in force says.
-
-    Attributes:
-        service: the opcode table.
-        codecs: names or objects; None is every codec there is.
-        limits: what codecs are made with.
-    """
+class MethodSuite:
+    """Tests that pytest makes for every method, version and codec of a service."""
 
     service: ClassVar[Service]
     codecs: ClassVar[Sequence[str | Codec] | None] = None
@@ -77,6 +63,24 @@ class RoundTripSuite:
 
     def _plan(self, codec: Codec, sample: Sample) -> Plan[Message]:
         return codec.plan(sample.message_type, sample.version, self.limits, request=sample.request)
+
+
+class RoundTripSuite(MethodSuite):
+    """Every method of a service, in every codec and version, without a test written for it.
+
+        class TestCalculator(RoundTripSuite):
+            service = CALCULATOR
+
+    Shown for each: decoding what was encoded gives the same value; equal values have equal bytes; all codecs agree on
+    what a message is; bytes that were tampered with give a message or `DecodeError`; values that are not declared give
+    `EncodeError` with the field's path; and a peer of an older version gets what its version has. There are as many
+    examples as the Hypothesis profile in force says.
+
+    Attributes:
+        service: the opcode table.
+        codecs: names or objects; None is every codec there is.
+        limits: what codecs are made with.
+    """
 
     def test_decoding_gives_what_was_encoded(self, sample: Sample, codec: Codec) -> None:
         """decode(encode(x)) is x, and encoding it again gives the same bytes."""
