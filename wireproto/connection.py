@@ -82,6 +82,7 @@ class Connection(Link):
         frames_received: whole frames read, ignored ones included.
         frames_ignored: those of unknown kinds among them.
         discarded: bytes received after the connection was over.
+        bytes_pending: queued and not yet taken with ``data_to_send``.
         error: why it ended; None while it has not, and after an orderly end.
     """
 
@@ -92,6 +93,7 @@ class Connection(Link):
         "_held",
         "_hello",
         "_hot_in",
+        "_hot_item",
         "_hot_out",
         "_stray",
         "heartbeat_ms",
@@ -112,6 +114,7 @@ class Connection(Link):
         # The word in the header of nearly every frame that comes and goes; -1 while the state forbids it.
         self._hot_in = -1
         self._hot_out = -1
+        self._hot_item = -1
         super().__init__(role, limits, hint)
 
     def __repr__(self) -> str:
@@ -209,6 +212,7 @@ class Connection(Link):
         hurried = theirs in self._may_receive and not (self._serves and state is State.DRAINING)
         self._hot_in = self._word(theirs) if hurried else -1
         self._hot_out = self._word(ours) if ours in self._may_send else -1
+        self._hot_item = self._word(Kind.ITEM) if Kind.ITEM in self._may_send else -1
 
     def _word(self, kind: int) -> int:
         """The four bytes kind, flags, codec and version of a frame with a message, as one number."""
@@ -356,12 +360,12 @@ class Connection(Link):
 
     def data_to_send(self) -> bytes:
         """Take everything queued; ``b""`` when nothing is."""
-        if not self._pending:
+        if not self.bytes_pending:
             return b""
         out = self._out
         data = b"".join(out)
         out.clear()
-        self._pending = 0
+        self.bytes_pending = 0
         if not self._calls:
             # An emptied dict keeps its table, a cleared one does not: thousands of idle connections notice.
             self._calls.clear()
@@ -432,7 +436,7 @@ class Connection(Link):
         if credit is not None:
             self._grant(call_id, credit)
         self._out += (header, metadata, payload) if metadata else (header, payload)
-        self._pending += length + 4
+        self.bytes_pending += length + 4
         return call_id
 
     def send_cancel(self, call_id: int) -> bool:
@@ -488,7 +492,7 @@ class Connection(Link):
         if self._credits:
             self._credits.pop(call_id, None)
         self._out += (_HEADER.pack(length, self._hot_out, opcode, 0, call_id), payload)
-        self._pending += length + 4
+        self.bytes_pending += length + 4
 
     def send_item(self, call_id: int, payload: bytes) -> None:
         """Server: send one item of a stream, which takes one of its credit.
@@ -500,10 +504,17 @@ class Connection(Link):
         opcode = self._calls.get(call_id)
         if opcode is None:
             raise _not_in_flight(call_id)
-        if self._credits is None or not self._credits.get(call_id):
+        credit = 0 if self._credits is None else self._credits.get(call_id, 0)
+        if self._credits is None or not credit:
             raise LocalProtocolError(f"call {call_id} has no credit left")
-        self._send(Kind.ITEM, opcode, call_id, payload)
-        self._credits[call_id] -= 1
+        length = HEADER_AFTER_LENGTH + len(payload)
+        if self._hot_item < 0:
+            self._sending(Kind.ITEM)
+        if length > self.their_max_frame:
+            raise PayloadTooLarge(length, self.their_max_frame)
+        self._out += (_HEADER.pack(length, self._hot_item, opcode, 0, call_id), payload)
+        self.bytes_pending += length + 4
+        self._credits[call_id] = credit - 1
 
     def send_end(self, call_id: int) -> None:
         """Server: a stream is complete; the call is over.

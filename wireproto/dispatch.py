@@ -63,6 +63,13 @@ FRAMEWORK_REASONS: Mapping[str, Status] = {
 """What any call may be answered with, whatever its method declares. ``docs/protocol.md`` lists them for the peer."""
 
 
+SHARED_ITEMS = 64
+"""Items of one method, codec and version whose bytes are kept for further subscriptions: as many as one turn takes."""
+
+SHARED_BYTES = 16_384
+"""Bytes up to which they are kept, so that all of them together stay within 1 MiB."""
+
+
 class Identity:
     """Who is calling: made by ``authenticate`` or handed to ``Context.sign_in``.
 
@@ -188,6 +195,9 @@ class Subscription(Generic[Item]):
     def take(self, n: int) -> Sequence[Item]:
         """Up to ``n`` items, at once; empty when there is nothing yet.
 
+        One item may be given to any number of subscriptions: it is encoded once per codec and version. So an item must
+        not be changed any more, which only those with a list or a dict in them can be.
+
         Raises:
             StopIteration: the stream is over.
             CallError: the stream fails with that status.
@@ -218,6 +228,7 @@ class Entry:
         "_reasons",
         "_requires",
         "_response",
+        "_shared",
         "blocking",
         "is_stream",
         "max_request",
@@ -250,6 +261,7 @@ class Entry:
         self._requires = method.requires
         self._reasons = frozenset(method.reasons)
         self._response = method.response
+        self._shared: dict[int, tuple[object, bytes]] = {}
         self._authenticate = authenticate
         self._decode = codec.plan(method.request, version, limits, request=True).decode
         self._encode = codec.plan(method.response, version, limits, request=False).encode
@@ -308,6 +320,18 @@ class Entry:
             return self._encode(answer)
         except EncodeError as error:
             return self.incident(error)
+
+    def encode_shared(self, item: object) -> "bytes | CallError":
+        """Encode an item that other streams of the method may be given as well: once for all of them. Never raises."""
+        known = self._shared.get(id(item))
+        if known is not None:  # held together with its item, so nothing else can have the number
+            return known[1]
+        payload = self.encode(item)
+        if type(payload) is bytes and len(payload) <= SHARED_BYTES:
+            if len(self._shared) >= SHARED_ITEMS:
+                self._shared.clear()
+            self._shared[id(item)] = (item, payload)
+        return payload
 
     def failure(self, error: BaseException) -> CallError:
         """What the caller is told when a deferred answer or a stream ended in ``error``."""

@@ -64,11 +64,11 @@ class Link:
         "_may_receive",
         "_may_send",
         "_out",
-        "_pending",
         "_preamble_read",
         "_reported",
         "_serves",
         "_wanted",
+        "bytes_pending",
         "codec",
         "discarded",
         "error",
@@ -99,7 +99,7 @@ class Link:
         self._preamble_read = False
         self._end_of_input = False
         self._out: list[bytes] = []
-        self._pending = 0
+        self.bytes_pending = 0
         self._end: ConnectionEnded | None = None
         self._reported = False
         self._enter(State.START)
@@ -265,11 +265,6 @@ class Link:
 
     # Sending.
 
-    @property
-    def bytes_pending(self) -> int:
-        """Bytes queued and not yet taken with ``data_to_send``."""
-        return self._pending
-
     def send_ping(self, data: bytes) -> None:
         """Ask for a sign of life.
 
@@ -328,4 +323,4 @@ class Link:
 
     def _queue(self, data: bytes) -> None:
         self._out.append(data)
-        self._pending += len(data)
+        self.bytes_pending += len(data)

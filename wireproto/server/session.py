@@ -444,7 +444,7 @@ class Session:
         """How many items the stream of ``call`` may send now."""
         if call.answered:
             return 0
-        if self._pending_locked() > self.server.limits.high_watermark:
+        if self.connection.bytes_pending + self.transport.pending > self.server.limits.high_watermark:
             self._starved = True
             return 0
         return self.connection.credit(call.call_id)

@@ -26,6 +26,7 @@ class Transport:
         reading: the poller is asked for input.
         paused: output is above the high watermark, so reading rests until it is below the low one.
         failure: what the system said when it refused to read or write; "" while it has not.
+        pending: bytes that the kernel did not take yet.
         stalled_since: since when (monotonic) the peer took nothing of the output; None while nothing waits.
     """
 
@@ -42,6 +43,7 @@ class Transport:
         "failure",
         "fd",
         "paused",
+        "pending",
         "reading",
         "stalled_since",
     )
@@ -52,6 +54,7 @@ class Transport:
         self.ended = False
         self.reading = False
         self.paused = False
+        self.pending = 0
         self.failure = ""
         self.stalled_since: float | None = None
         self._socket = sock
@@ -66,11 +69,6 @@ class Transport:
         self._registered = READ
         self._poller.add(self.fd, READ)
         self.reading = True
-
-    @property
-    def pending(self) -> int:
-        """Bytes that the kernel did not take yet."""
-        return len(self._output) if self._output else 0
 
     def receive(self) -> bytes | None:
         """Read once: the bytes, ``b""`` at the end of the input, None when there is nothing or ``failure`` was set."""
@@ -117,7 +115,7 @@ class Transport:
             del output[:sent]
             if not output:
                 self._output = self.stalled_since = None
-        waiting = self.pending
+        waiting = self.pending = len(self._output) if self._output else 0
         if waiting > self._limits.high_watermark:
             self.paused = True
         elif waiting < self._limits.low_watermark:
@@ -143,6 +141,7 @@ class Transport:
         self._poller.remove(self.fd)
         self._socket.close()
         self._output = None
+        self.pending = 0
 
     def _interest(self) -> None:
         """Compute the mask from the state, always, so that no path can leave a stale one."""
