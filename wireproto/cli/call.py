@@ -13,12 +13,13 @@ import click
 
 from wireproto import codecs
 from wireproto.address import Address
-from wireproto.cli.command import CALL_STATUS, Command, Failure
+from wireproto.cli.command import Command, Failure
+from wireproto.cli.reflect import hosted
 from wireproto.cli.target import resolve
 from wireproto.cli.values import dumps, from_json, loads, pairs, to_json
 from wireproto.client import Client, connect
-from wireproto.control import CONTROL, DESCRIBE, DescribeRequest, declare
-from wireproto.errors import ConfigError, HandshakeError
+from wireproto.control import CONTROL
+from wireproto.errors import ConfigError
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Operation, Service, StreamMethod
 
@@ -150,16 +151,7 @@ def _ask(call: _Call, method: str) -> tuple[Service, Operation[Any, Any]]:
     """The same by reflection: what the server says of the services it hosts is enough to call them."""
     if any(operation.name == method for operation in CONTROL.methods):
         return _find([CONTROL], method)
-    try:
-        with _connected(call, CONTROL) as client:
-            described = client.call(DESCRIBE, DescribeRequest(), timeout=call.timeout or CONNECT_TIMEOUT)
-    except HandshakeError as error:
-        if error.reason != "UNKNOWN_SERVICE":
-            raise
-        # A server that somebody else wrote, maybe.
-        sentence = f"{call.address} does not describe itself; say with --service MODULE:SERVICE what it serves"
-        raise Failure(f"{sentence}\n{error}", CALL_STATUS + error.status) from error
-    return _find([declare(each) for each in described.services], method)
+    return _find(hosted(call.address, _connected(call, CONTROL), call.timeout or CONNECT_TIMEOUT), method)
 
 
 @contextlib.contextmanager

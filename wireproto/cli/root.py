@@ -23,6 +23,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "db": ("wireproto.cli.db", "Upgrade, check or back up the chat's database."),
     "proto": ("wireproto.cli.proto", "Print a service as a .proto file."),
     "proxy": ("wireproto.cli.proxy", "Put a network with faults between a client and a server."),
+    "fuzz": ("wireproto.cli.fuzz", "Send a server what nobody should, and judge its answers."),
     "conformance": ("wireproto.cli.conformance", "Judge a server or a client by the protocol's rules."),
 }
 
