@@ -1,0 +1,207 @@
+"""Every kind, flag, codec, version and opcode that a header can say is answered as ``docs/protocol.md`` says.
+
+The tables here are copied from the document by hand and share nothing with the code.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.peers import CODEC, attempt, drain, in_state, opened, raw, reasons
+from tests.server.service import SERVICE, Stage
+from wireproto.connection import Connection, Role, State
+from wireproto.errors import RemoteProtocolError
+from wireproto.events import RequestReceived
+from wireproto.frame import PREAMBLE, Frame, check_header, unpack_error
+from wireproto.limits import Limits
+from wireproto.server import Server
+from wireproto.testing.raw import RawPeer, frame, pack_hello
+
+KINDS = (
+    *("", "HELLO", "WELCOME", "REQUEST", "RESPONSE", "ITEM", "END"),
+    *("ERROR", "CANCEL", "CREDIT", "PING", "PONG", "GOAWAY"),
+)
+"""Section 2, by their numbers."""
+
+RECEIVES = {
+    (Role.CLIENT, State.START): "",
+    (Role.CLIENT, State.GREETING): "WELCOME",
+    (Role.CLIENT, State.OPEN): "RESPONSE ITEM END ERROR PING PONG GOAWAY",
+    (Role.CLIENT, State.DRAINING): "RESPONSE ITEM END ERROR PING PONG",
+    (Role.SERVER, State.START): "HELLO",
+    (Role.SERVER, State.OPEN): "REQUEST CANCEL CREDIT PING PONG",
+    (Role.SERVER, State.DRAINING): "REQUEST CANCEL CREDIT PING PONG",
+}
+"""Section 7; of ERROR the one with a call id."""
+
+OF_MESSAGES = ("REQUEST", "RESPONSE", "ITEM")
+"""Section 2: those that are in the connection's codec and version."""
+
+
+def judged(role: Role, state: State, wire: bytes) -> str:
+    """The reason for which bytes end a connection; "" when they do not."""
+    side = in_state(role, state)
+    side.receive_data(PREAMBLE + wire if state is State.START or state is State.GREETING else wire)
+    drain(side)
+    if side.error is None:
+        assert side.state is not State.CLOSED
+        return ""
+    return side.error.reason
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("state", [State.START, State.GREETING, State.OPEN, State.DRAINING])
+def test_every_kind_in_every_state(role: Role, state: State) -> None:
+    """A kind is taken, skipped, unknown or unexpected, as its number and the table of states say."""
+    for kind in range(256):
+        found = judged(role, state, raw(kind))
+        if (role, state) == (Role.SERVER, State.GREETING):
+            expected = "EARLY_FRAME"
+        elif kind >= 128:
+            expected = "" if state in (State.OPEN, State.DRAINING) else "UNEXPECTED_KIND"
+        elif not 1 <= kind <= 12:
+            expected = "UNKNOWN_KIND"
+        elif KINDS[kind] not in RECEIVES[role, state].split():
+            expected = "UNEXPECTED_KIND"
+        else:
+            assert found not in ("UNKNOWN_KIND", "UNEXPECTED_KIND"), kind
+            continue
+        assert found == expected, kind
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"), [("flags", "RESERVED_FLAGS"), ("codec", "WRONG_CODEC"), ("version", "WRONG_VERSION")]
+)
+def test_every_value_of_the_header(field: str, reason: str) -> None:
+    """Of each of the three bytes one value is right for a kind, and all 255 others end the connection."""
+    for (role, state), names in RECEIVES.items():
+        for name in names.split():
+            right = {"codec": CODEC, "version": 1}.get(field, 0) if name in OF_MESSAGES else 0
+            for value in range(256):
+                changed: dict[str, Any] = {field: value}
+                found = judged(role, state, raw(KINDS.index(name), **changed))
+                assert (found == reason) is (value != right), (name, value, found)
+
+
+def test_every_opcode_begins_a_call() -> None:
+    """A REQUEST may have any opcode: what it names is not the connection's business."""
+    server = opened(Limits(max_calls=2**17)).server
+    for opcode in range(2**16):
+        server.receive_data(raw(3, call_id=opcode + 1, opcode=opcode))
+        (event,) = drain(server)
+        assert isinstance(event, RequestReceived)
+        assert (event.call_id, event.opcode) == (opcode + 1, opcode)
+
+
+def check(header: Frame) -> None:
+    check_header(header, CODEC, 1)
+
+
+@pytest.mark.parametrize("kind", [1, 2, 10, 11, 12])
+def test_no_opcode_is_the_connections(kind: int) -> None:
+    """A kind of the connection has opcode 0, and none of the others."""
+    for opcode in range(2**16):
+        found = attempt(check, Frame(kind, 0, 0, 0, opcode, 0, b"", b""))
+        assert (found.reason if isinstance(found, RemoteProtocolError) else "") == ("WRONG_OPCODE" if opcode else "")
+
+
+@pytest.mark.parametrize(("role", "kind"), [(Role.SERVER, 8), (Role.SERVER, 9), (Role.CLIENT, 5), (Role.CLIENT, 7)])
+def test_a_call_keeps_its_opcode(role: Role, kind: int) -> None:
+    """Whatever belongs to a call in flight carries the opcode of its REQUEST; every bit counts."""
+    for opcode in {0x10, *(0x10 ^ 1 << bit for bit in range(16)), 0, 0xFFFF, *range(0, 2**16, 1021)}:
+        found = judged(role, State.OPEN, raw(kind, b"\0\0\0\1" if kind == 9 else b"", opcode=opcode))
+        assert (found == "WRONG_OPCODE") is (opcode != 0x10), opcode
+
+
+# The same over a socket, against the server.
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    stage = Stage()
+    limits = Limits(errors_per_minute=10**6)
+    with Server(stage.handlers, codecs=["msgpack"], workers=4, limits=limits) as running:
+        yield running
+
+
+@pytest.fixture
+def connect(server: Server) -> Iterator[Callable[[], RawPeer]]:
+    peers: list[RawPeer] = []
+
+    def make() -> RawPeer:
+        peer = RawPeer.connect((server.address.host, server.address.port))
+        peers.append(peer)
+        peer.send(PREAMBLE + frame(1, pack_hello(service=SERVICE.full_name)))
+        assert peer.take(4) == PREAMBLE
+        assert isinstance(peer.receive(), Frame)
+        return peer
+
+    yield make
+    for peer in peers:
+        peer.close()
+
+
+ANSWERS = {
+    **dict.fromkeys([*range(1, 9), 11, 0xF000, 0xF001, 0xF002], "BAD_PAYLOAD"),
+    9: "SIGN_IN_REQUIRED",
+    10: "SIGN_IN_REQUIRED",
+}
+"""What bytes that are no MessagePack are answered by opcode, in the service of these tests; others do not exist."""
+
+
+def test_a_server_answers_every_opcode(connect: Callable[[], RawPeer]) -> None:
+    """On one connection each of the 65,536 opcodes is answered once: by its method, or as unknown."""
+    peer = connect()
+    at_once = 128
+    for first in range(0, 2**16, at_once):
+        opcodes = range(first, first + at_once)
+        requests = (frame(3, b"\xc1", codec=2, version=1, opcode=each, call_id=each + 1) for each in opcodes)
+        assert peer.send(b"".join(requests)) is None
+        answered: dict[int, str] = {}
+        for _ in opcodes:
+            answer = peer.receive()
+            assert isinstance(answer, Frame)
+            assert (answer.kind, answer.codec, answer.version, answer.call_id) == (7, 0, 0, answer.opcode + 1)
+            answered[answer.opcode] = unpack_error(answer.payload).reason
+        assert answered == {each: ANSWERS.get(each, "UNKNOWN_OPCODE") for each in opcodes}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("field", ["kind", "flags", "codec", "version"])
+def test_a_server_answers_every_byte(connect: Callable[[], RawPeer], field: str) -> None:
+    """A PING with any other value in one byte of its header ends the connection with the reason of the document."""
+    right = {"kind": 10, "flags": 0, "codec": 0, "version": 0}
+    reason = {"flags": "RESERVED_FLAGS", "codec": "WRONG_CODEC", "version": "WRONG_VERSION"}
+    for value in range(256):
+        kind, flags, codec, version = {**right, field: value}.values()
+        peer = connect()
+        peer.send(frame(kind, b"12345678", flags=flags, codec=codec, version=version), frame(10, b"afterall"))
+        answer = peer.receive()
+        assert isinstance(answer, Frame), value
+        if value == right[field] or (field == "kind" and (kind == 11 or kind >= 128)):
+            assert answer.kind == 11
+            if kind == 10:
+                assert answer.payload == b"12345678"
+            else:
+                assert answer.payload == b"afterall"  # what is skipped, or a PONG, is not answered
+            peer.close()
+            continue
+        if field == "kind":
+            # With call id 0 what is of a call has none, and an ERROR is the client's last word.
+            if kind == 7:
+                continue
+            of_calls = {3: "WRONG_CODEC", 8: "CALL_ID", 9: "CALL_ID"}
+            expected = of_calls.get(kind, "UNEXPECTED_KIND" if 1 <= kind <= 12 else "UNKNOWN_KIND")
+        else:
+            expected = reason[field]
+        assert (answer.kind, answer.call_id) == (7, 0)
+        assert unpack_error(answer.payload).reason == expected, value
+        peer.close()
+
+
+def test_a_connection_that_ended_hears_nothing() -> None:
+    """After a bad header nothing that follows is reported."""
+    connection: Connection = opened().server
+    connection.receive_data(raw(10, b"12345678", flags=1) + raw(10, b"12345678"))
+    assert reasons(connection) == ["RESERVED_FLAGS"]
