@@ -275,7 +275,7 @@ def test_every_statement_uses_an_index(database: sqlite3.Connection) -> None:
         plan = database.execute(f"EXPLAIN QUERY PLAN {statement}", [0] * statement.count("?")).fetchall()
         scans += [f"{name}: {row[3]}" for row in plan if row[3].startswith("SCAN ") and "CONSTANT ROW" not in row[3]]
     # What is scanned is no table but the result of a look-up.
-    assert [scan for scan in scans if "SCAN anon_" not in scan] == ["keys_find: SCAN wanted"]
+    assert [scan for scan in scans if "SCAN anon_" not in scan] == ["last_seen: SCAN listed", "keys_find: SCAN wanted"]
 
 
 def test_rows_are_cut_into_few_statements() -> None:

@@ -213,7 +213,7 @@ class Matches(NamedTuple):
     """The matches among the names that one read looked at.
 
     Attributes:
-        found: (name, account id, last seen) of each.
+        found: (name, account id) of each.
         reached: the last name looked at; empty when there was none.
         looked_at: names looked at so far, by all reads.
         last: whether no name lies behind them.
@@ -262,14 +262,21 @@ def list_accounts(
         limit: accounts at most; 0 for a full page.
     """
     limit = limit or PAGE_LIMIT
-    accounts: list[Account] = []
+    found: list[Sequence[Any]] = []
     reached = ""
     for read in matching(store, pattern, after):
-        for name, account_id, last_seen in read.found:
-            if len(accounts) == limit:
-                return WildCardResponse(accounts=accounts, next=accounts[-1].username)
-            is_online = online(account_id)
-            seen = store.now if is_online else last_seen
-            accounts.append(Account(username=name, online=is_online, last_seen=moment(seen) if seen else None))
+        found += read.found
         reached = "" if read.last else read.reached
+        if len(found) > limit:
+            del found[limit:]
+            reached = found[-1][0]
+            break
+    last_seen: dict[int, int] = {}
+    for statement, parameters in store.sql.last_seen.chunks([account_id for _, account_id in found]):
+        last_seen.update((account_id, seen) for account_id, seen in store.rows(statement, *parameters))
+    accounts: list[Account] = []
+    for name, account_id in found:
+        is_online = online(account_id)
+        seen = store.now if is_online else last_seen[account_id]
+        accounts.append(Account(username=name, online=is_online, last_seen=moment(seen) if seen else None))
     return WildCardResponse(accounts=accounts, next=reached)

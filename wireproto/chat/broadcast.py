@@ -29,7 +29,7 @@ def audience(store: Store, pattern: Pattern) -> list[int]:
     found: list[int] = []
     after = ""
     for rows in matching(store, pattern, ""):
-        for name, account_id, _ in rows.found:
+        for name, account_id in rows.found:
             found.append(account_id)
             if len(found) > BROADCAST_LIMIT:
                 raise _too_many(f"more than {BROADCAST_LIMIT} accounts match")
