@@ -90,6 +90,19 @@ def test_a_stranger_is_recognised(first: bytes, reason: str) -> None:
     assert (caught.value.reason, caught.value.retry) == (reason, Retry.NOT_PROCESSED)
 
 
+@pytest.mark.parametrize("first", [PREAMBLE[:1], PREAMBLE, PREAMBLE + bytes(3) + b"\x29\x02"])
+def test_a_welcome_that_is_cut_is_a_lost_connection(first: bytes) -> None:
+    """A server that goes in the middle of its WELCOME speaks the protocol: it went, and nothing was processed."""
+
+    def script(peer: Peer) -> None:
+        peer.sock.recv(65_536)
+        peer.sock.sendall(first)
+
+    with serving(script) as server, pytest.raises(ConnectionLost, match="without WELCOME") as caught:
+        connect(server.address, SERVICE)
+    assert caught.value.retry is Retry.NOT_PROCESSED
+
+
 def test_a_server_that_hangs_up_or_says_nothing() -> None:
     """Both are lost connections in which nothing was processed; silence ends with the time limit."""
     done = threading.Event()

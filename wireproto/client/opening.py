@@ -186,7 +186,7 @@ def _refused(address: Address, event: ConnectionEnded) -> HandshakeError | Conne
             retry=error.retry,
             retry_after_ms=error.retry_after_ms,
         )
-    if isinstance(error, RemoteProtocolError):
+    if isinstance(error, RemoteProtocolError) and error.reason != "TRUNCATED_FRAME":
         return HandshakeError(
             error.status,
             error.reason,
