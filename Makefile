@@ -93,17 +93,29 @@ fuzz: $(FUZZ_STAMP)  ## fuzz the readers, SECONDS each (SECONDS=600 TARGET=frame
 mutants: $(DEV_STAMP)  ## change the code in N places, one at a time, and see whether the tests notice (N=500 SEED=1)
 	@$(PY) -m tools.mutants -n $(N) --seed $(SEED) $(ARGS)
 
+CORE_TESTS := tests/schema tests/codecs tests/properties tests/test_buffer.py tests/test_connection.py \
+	tests/test_connection_batches.py tests/test_connection_events.py tests/test_dispatch.py tests/test_frame.py tests/test_handshake.py \
+	tests/test_link.py tests/test_metadata.py tests/test_state.py tests/test_vectors.py
+# They measure memory and time, which are the tracer's then.
+NOT_TRACED := not amplification and not gathering and not cost
+
+.PHONY: coverage
+coverage: $(DEV_STAMP)  ## measure the branches of the core that its tests take, which must be all
+	@HYPOTHESIS_PROFILE=coverage $(PY) -m coverage run -m pytest -q -m "not slow and not long" -k "$(NOT_TRACED)" $(CORE_TESTS)
+	@$(PY) -m coverage report
+
 SERVICES := wireproto.chat.contract:CHAT wireproto.control:CONTROL examples.calculator:CALCULATOR
 
 # One recipe, in this order whatever -j says: the cheap judges first, the tests and their summary last.
 .PHONY: check
-check: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## all that CI checks: format, lint, types, generated files, contract, tests
+check: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## all that CI checks: format, lint, types, generated files, contract, tests, coverage
 	@echo "== format" && $(PY) -m ruff format --check --quiet .
 	@echo "== lint" && $(PY) -m ruff check --quiet .
 	@echo "== types" && $(PY) -m mypy
 	@echo "== generated files" && $(PY) tools/generate.py --check
 	@echo "== contract" && $(PY) -m wireproto check $(SERVICES)
 	@echo "== tests" && $(PY) -m pytest $(ARGS)
+	@echo "== coverage of the core" && $(MAKE) --no-print-directory coverage
 
 .PHONY: format
 format: $(DEV_STAMP)  ## write the code the way the check wants it

@@ -99,3 +99,16 @@ def test_gathering_needs_no_more_than_two_copies(size: int, piece: int) -> None:
         assert tracemalloc.get_traced_memory()[1] < 2.2 * size
     finally:
         tracemalloc.stop()
+
+
+def test_what_gathered_is_cut_in_place() -> None:
+    """Of pieces that gathered, what was taken is let go of, and the rest stays where it is."""
+    buffer = Buffer()
+    for _ in range(4):
+        buffer.append(b"x" * SMALL)
+    gathered = buffer.data
+    assert type(gathered) is bytearray
+    buffer.take(SMALL + 1)
+    buffer.compact()
+    assert buffer.data is gathered
+    assert len(gathered) == 3 * SMALL - 1

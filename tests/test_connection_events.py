@@ -266,6 +266,7 @@ def test_these_bytes_are_this_event(case: Case) -> None:
     receiver.receive_data(bytes.fromhex(case.wire))
     assert plain(receiver.next_event()) == plain(case.event)
     assert receiver.next_event() is NEED_DATA
+    assert repr(NEED_DATA) == "NEED_DATA"
     assert receiver.partial_length is None
     assert receiver.frames_received == before + 1
 

@@ -439,3 +439,4 @@ def test_the_http_refusal_is_an_http_answer() -> None:
     assert fields["Content-Type"].startswith("text/plain")
     assert b"wireproto" in body
     assert body.endswith(b"\ngRPC is spoken on port 50051.\n")
+    assert http_refusal().endswith(b", and not HTTP.\n")

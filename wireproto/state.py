@@ -116,9 +116,7 @@ def allowed(role: Role, state: State, direction: Direction) -> dict[int, State]:
 
 
 def describe(move: int) -> str:
-    """The name of a kind, or of one of the two moves that are none, for a sentence."""
+    """The name of a kind or of a final ERROR, for a sentence; the end of input is allowed wherever it is looked at."""
     if move == FINAL:
         return "a final ERROR"
-    if move == END_OF_INPUT:
-        return "the end of input"
     return Kind(move).name if move in KINDS else "a frame of an unknown kind"

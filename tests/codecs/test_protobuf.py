@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
 import pytest
+from google.protobuf.internal import api_implementation
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,7 +43,8 @@ from tests.protos.contract import (
 )
 from tests.protos.values import messages, stock_class, to_stock
 from tests.protos.versions import GrowRequest, GrowResponse, Leaf
-from wireproto.errors import EncodeError
+from wireproto.codecs.protobuf import ProtobufCodec
+from wireproto.errors import ConfigError, EncodeError
 from wireproto.schema import Message
 
 # The same as in any stock client ----------------------------------------------------------------------------------
@@ -357,7 +360,7 @@ def test_fields_of_a_newer_version_are_unknown() -> None:
     assert refusal(GrowResponse, newer, version=1) == "GrowResponse: has an unknown field, number 2"
 
 
-def test_it_needs_the_runtime_in_c() -> None:
+def test_it_needs_the_runtime_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the pure-Python runtime the codec refuses to be made, and says what to do."""
     code = (
         "from wireproto import codecs\ntry:\n codecs.get('protobuf')\nexcept Exception as e: print(type(e).__name__, e)"
@@ -371,6 +374,22 @@ def test_it_needs_the_runtime_in_c() -> None:
         check=True,
     )
     assert done.stdout.startswith("ConfigError the protobuf codec needs the protobuf runtime 'upb'"), done
+    monkeypatch.setattr(api_implementation, "Type", lambda: "python")
+    with pytest.raises(ConfigError, match="install protobuf from a binary wheel"):
+        ProtobufCodec()
+
+
+def test_what_the_runtime_cannot_do_is_an_encode_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the runtime raises for a sound message comes out as EncodeError, without its text."""
+    made = plan(Plain)
+    function = cast(FunctionType, made.encode)
+
+    def fail(message: object) -> bytes:
+        raise MemoryError("secret")
+
+    monkeypatch.setitem(function.__globals__, "serialize", fail)
+    with pytest.raises(EncodeError, match=r"^Plain: does not fit in memory$"):
+        made.encode(Plain(number=1, text="a", flag=True))
 
 
 def test_flat_messages_and_nested_ones_look_for_unknown_fields_differently() -> None:

@@ -76,6 +76,7 @@ def test_an_unknown_name_is_answered_with_what_there_is() -> None:
 def test_an_installed_package_brings_a_codec(install: Install, target: str) -> None:
     """An entry point that is a class or an instance is found by name, listed, and works."""
     install("echo_package", "echo", 250, target=target)
+    codecs.get("pipe")  # its id is another
     assert codecs.names() == ["pipe", "msgpack", "protobuf", "echo"]
     codec = codecs.get("echo")
     assert codec.id == 250

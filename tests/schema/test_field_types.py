@@ -149,6 +149,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     (collections.abc.Sequence[int], "Sequence[int] is no field type", "write list[T]"),
     (collections.abc.Callable[[int], int], "is no field type", "write list[T], dict"),
     (T, "T is no field type", "docs of Message"),
+    (typing.IO, "IO is no field type", "docs of Message"),
     (type[int], "type[int] is no field type", "docs of Message"),
     (int | str, "int | str is no field type", "one `T | None = None` field per case"),
     (int | str | None, "int | str | None is no field type", "one `T | None = None` field per case"),

@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import pytest
@@ -296,6 +297,8 @@ Recolored = enum.IntEnum("Recolored", {"BLUE": 7, "DARK_RED": 1})
 LongPoint: Any = message("Point", x=int, y=(int, 0), z=(int, 0))
 RenamedPoint: Any = message("Location", longitude=int, latitude=(int, 0))
 
+MOMENT = datetime(2024, 2, 29, 12, 34, 56, 789_000, tzinfo=UTC)
+
 CHANGED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("type", {"a": int}, {"a": str}),
     ("signedness", {"a": int}, {"a": UInt64}),
@@ -314,6 +317,7 @@ CHANGED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("float default", {"a": (float, 0.1)}, {"a": (float, 0.2)}),
     ("bytes default", {"a": (bytes, b"x")}, {"a": (bytes, b"y")}),
     ("bool default", {"a": (bool, True)}, {"a": bool}),
+    ("datetime default", {"a": (datetime, MOMENT)}, {"a": (datetime, MOMENT + timedelta(microseconds=1))}),
     ("enum default", {"a": (Color, Color.RED)}, {"a": (Color, Color.DARK_GREEN)}),
     ("enum numbers", {"a": Color}, {"a": Renumbered}),
     ("new enum number", {"a": Color}, {"a": Grown}),

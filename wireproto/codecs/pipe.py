@@ -276,7 +276,7 @@ class _Source:
                 return f"stamp({x})"
             case Scalar.MESSAGE:
                 return f"write_{self.labels[_class(kind)]}({x})"
-            case Scalar.INT | Scalar.UINT | Scalar.FLOAT:
+            case _:
                 return f"repr({x})"
 
     # Reading
@@ -364,7 +364,7 @@ class _Source:
                 return f"{self.enums[_class(kind)]}({token})"
             case Scalar.DATETIME:
                 return f"instant({token})"
-            case Scalar.MESSAGE:
+            case _:
                 return f"read_{self.labels[_class(kind)]}({token}, take)"
 
 

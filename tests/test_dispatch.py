@@ -1,0 +1,407 @@
+"""The dispatcher alone: calls judged, decoded, run and answered, with no door before it."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from wireproto import codecs
+from wireproto.dispatch import (
+    FRAMEWORK_REASONS,
+    SHARED_BYTES,
+    SHARED_ITEMS,
+    Context,
+    Entry,
+    Handlers,
+    Identity,
+    Subscription,
+    Table,
+    each_service,
+)
+from wireproto.errors import CallError, ConfigError, DeclarationError
+from wireproto.limits import Limits
+from wireproto.metadata import EMPTY, Metadata
+from wireproto.schema import Message, Method, Operation, Service, StreamMethod
+from wireproto.status import Retry, Status
+
+CODEC = codecs.get("msgpack")
+LIMITS = Limits(max_frame=4096)
+
+
+class AskRequest(Message):
+    text: str = ""
+
+
+class AskResponse(Message):
+    text: str
+
+
+ASK = Method(opcode=0, name="Ask", request=AskRequest, response=AskResponse, reasons=("GONE",), max_request=20)
+OWN = Method(opcode=1, name="Own", request=AskRequest, response=AskResponse, requires="owner", timeout=2.0)
+WATCH = StreamMethod(opcode=2, name="Watch", request=AskRequest, response=AskResponse, since=2, blocking=True)
+OLD = Method(opcode=3, name="Old", request=AskRequest, response=AskResponse, until=1)
+LATER = Method(opcode=4, name="Later", request=AskRequest, response=AskResponse, since=2)
+SERVICE = Service("example.v1.AskService", version=2, methods=[ASK, OWN, WATCH, OLD, LATER])
+
+OWNER = Identity("ann", ["owner"])
+HELLO = CODEC.plan(AskResponse, 2, LIMITS, request=False).encode(AskResponse(text="hello"))
+
+
+class Call(Context):
+    """What a door would make of a call."""
+
+    def __init__(
+        self, metadata: Metadata = EMPTY, identity: Identity | None = None, deadline: float | None = None
+    ) -> None:
+        self.metadata = metadata
+        self.identity = identity
+        self.deadline = deadline
+        self.cancelled = False
+
+    @property
+    def peer(self) -> str:
+        return "peer:1"
+
+    @property
+    def codec(self) -> str:
+        return CODEC.name
+
+    @property
+    def version(self) -> int:
+        return 2
+
+    @property
+    def method(self) -> Operation[Any, Any]:
+        return ASK
+
+    def sign_in(self, identity: Identity) -> None:
+        self.identity = identity
+
+    def sign_out(self) -> None:
+        self.identity = None
+
+
+def entry(
+    method: Operation[Any, Any],
+    handler: Callable[[Any, Context], Any],
+    authenticate: Callable[[Metadata, str], Identity | None] | None = None,
+) -> Entry:
+    return Entry(method, handler, CODEC, 2, LIMITS, authenticate)
+
+
+def hello(request: AskRequest, context: Context) -> AskResponse:
+    return AskResponse(text="hello")
+
+
+def payload(text: str = "x") -> bytes:
+    return CODEC.plan(AskRequest, 2, LIMITS).encode(AskRequest(text=text))
+
+
+def refused(outcome: object) -> tuple[Status, str, Retry]:
+    assert isinstance(outcome, CallError), outcome
+    return outcome.status, outcome.reason, outcome.retry
+
+
+# A call from its payload to its answer --------------------------------------------------------------------------
+
+
+def test_a_call_is_decoded_handled_and_encoded() -> None:
+    """The handler gets the message and the context, and what it answers is encoded."""
+    seen: list[object] = []
+
+    def handler(request: AskRequest, context: Context) -> AskResponse:
+        seen.extend([request, context])
+        return AskResponse(text="hello")
+
+    context = Call()
+    assert entry(ASK, handler).run(payload(), context) == HELLO
+    assert seen == [AskRequest(text="x"), context]
+
+
+def test_a_call_whose_time_is_up_is_not_begun() -> None:
+    """A deadline that has passed is DEADLINE, not processed; one that has not is no obstacle."""
+    outcome = entry(ASK, hello).run(payload(), Call(deadline=time.monotonic()))
+    assert refused(outcome) == (Status.DEADLINE_EXCEEDED, "DEADLINE", Retry.NOT_PROCESSED)
+    assert entry(ASK, hello).run(payload(), Call(deadline=time.monotonic() + 60)) == HELLO
+
+
+def test_a_request_too_long_is_refused() -> None:
+    """The method's own limit holds to the byte; without one it is the frame's."""
+    assert entry(ASK, hello).run(payload("x" * 18), Call()) == HELLO  # an array of one, a text of 18: 20 bytes
+    outcome = entry(ASK, hello).run(payload("x" * 19), Call())
+    assert refused(outcome) == (Status.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE", Retry.NEVER)
+    assert entry(LATER, hello).max_request == 4096
+
+
+def test_a_bad_payload_fails_its_call() -> None:
+    """What cannot be decoded is BAD_PAYLOAD, with the field."""
+    outcome = entry(ASK, hello).run(b"\x91\x01", Call())
+    assert refused(outcome) == (Status.INVALID_ARGUMENT, "BAD_PAYLOAD", Retry.NEVER)
+    assert "AskRequest.text" in str(outcome)
+
+
+def test_a_deferred_answer_is_passed_on() -> None:
+    """A future goes out as it is, and its result is encoded by whoever waits for it."""
+    future: Future[AskResponse] = Future()
+    made = entry(ASK, lambda request, context: future)
+    assert made.run(payload(), Call()) is future
+    assert made.encode(AskResponse(text="hello")) == HELLO
+
+
+def test_a_stream_gives_its_source() -> None:
+    """Iterables become iterators, subscriptions stay what they are, anything else is an incident."""
+
+    class Ticks(Subscription[AskResponse]):
+        pass
+
+    ticks = Ticks()
+    assert entry(WATCH, lambda request, context: ticks).run(payload(), Call()) is ticks
+    source = entry(WATCH, lambda request, context: [AskResponse(text="a")]).run(payload(), Call())
+    assert isinstance(source, Iterator)
+    assert [*source] == [AskResponse(text="a")]
+    assert refused(entry(WATCH, lambda request, context: 5).run(payload(), Call()))[1] == "INTERNAL"
+
+
+def test_an_item_of_many_streams_is_encoded_once() -> None:
+    """The same object gives the same bytes again, while it is small and among the last; a bad one stays an incident."""
+    made = entry(WATCH, hello)
+    item = AskResponse(text="hello")
+    payload = made.encode_shared(item)
+    assert payload == HELLO
+    assert made.encode_shared(item) is payload
+    assert made.encode_shared(AskResponse(text="hello")) is not payload
+    others = [AskResponse(text=str(number)) for number in range(SHARED_ITEMS)]
+    for other in others:
+        made.encode_shared(other)
+    again = made.encode_shared(item)
+    assert again == payload
+    assert again is not payload
+    large = AskResponse(text="x" * SHARED_BYTES)
+    assert made.encode_shared(large) is not made.encode_shared(large)
+    assert refused(made.encode_shared(AskRequest()))[1] == "INTERNAL"
+
+
+def test_a_subscription_defines_take() -> None:
+    """The base class gives nothing, wakes nobody, and says what to define."""
+    bare: Subscription[AskResponse] = Subscription()
+    bare.wake()
+    bare.credited(5)
+    bare.close("over")
+    with pytest.raises(NotImplementedError, match="Subscription must define take"):
+        bare.take(1)
+
+
+# What handlers do wrong -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (AskRequest(), "answered AskRequest; it must answer AskResponse"),
+        (None, "answered NoneType"),
+        (AskResponse(text=5), "AskResponse.text"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_wrong_answer_is_an_incident(answer: object, cause: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An answer of another type, or that cannot be written, is INTERNAL; the log has its cause under the number."""
+    made = entry(LATER, lambda request, context: answer)
+    for outcome in (made.run(payload(), Call()), made.encode(answer)):
+        assert refused(outcome) == (Status.INTERNAL, "INTERNAL", Retry.MAYBE_PROCESSED)
+        assert isinstance(outcome, CallError)
+        assert cause not in str(outcome)
+        assert outcome.message.split()[1].rstrip(":") in caplog.text
+    assert cause in caplog.text
+
+
+@pytest.mark.parametrize("error", [ValueError("secret"), SystemExit(3), KeyboardInterrupt()])
+def test_whatever_a_handler_raises_ends_its_call_only(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    """An exception is INTERNAL with a number; its text stays in the log."""
+
+    def handler(request: AskRequest, context: Context) -> AskResponse:
+        raise error
+
+    outcome = entry(ASK, handler).run(payload(), Call())
+    assert refused(outcome) == (Status.INTERNAL, "INTERNAL", Retry.MAYBE_PROCESSED)
+    assert "secret" not in str(outcome)
+    assert type(error).__name__ in caplog.text
+
+
+def test_an_abort_says_what_its_method_declares(caplog: pytest.LogCaptureFixture) -> None:
+    """A declared reason, the framework's, and none go out as they are; one that is undeclared is an incident."""
+
+    def aborting(reason: str) -> object:
+        def handler(request: AskRequest, context: Context) -> AskResponse:
+            context.abort(Status.NOT_FOUND, reason, "no such thing", retry=Retry.NOT_PROCESSED, retry_after_ms=7)
+
+        return entry(ASK, handler).run(payload(), Call())
+
+    for reason in ("GONE", "", "SERVER_BUSY"):
+        outcome = aborting(reason)
+        assert refused(outcome) == (Status.NOT_FOUND, reason, Retry.NOT_PROCESSED)
+        assert isinstance(outcome, CallError)
+        assert (outcome.message, outcome.retry_after_ms) == ("no such thing", 7)
+    assert caplog.text == ""
+    assert refused(aborting("SHY"))[1] == "INTERNAL"
+    assert "does not declare; add it to reasons=" in caplog.text
+
+
+def test_a_failure_of_something_deferred_is_told_alike(caplog: pytest.LogCaptureFixture) -> None:
+    """What a future or a stream ended in is judged as if the handler had raised it."""
+    made = entry(ASK, hello)
+    assert refused(made.failure(CallError(Status.NOT_FOUND, "GONE", "")))[1] == "GONE"
+    assert refused(made.failure(CallError(Status.NOT_FOUND, "SHY", "")))[1] == "INTERNAL"
+    assert refused(made.failure(ValueError()))[1] == "INTERNAL"
+
+
+# Who may call ---------------------------------------------------------------------------------------------------
+
+
+def test_a_capability_is_asked_for() -> None:
+    """None is SIGN_IN_REQUIRED, another one NOT_PERMITTED; the right one is let through, and a revoked one is none."""
+    made = entry(OWN, hello)
+    needed = (Status.UNAUTHENTICATED, "SIGN_IN_REQUIRED", Retry.NEVER)
+    outcome = made.run(payload(), Call())
+    assert refused(outcome) == needed
+    assert "sign in first" in str(outcome)
+    outcome = made.run(payload(), Call(identity=Identity("bob", ["reader"])))
+    assert refused(outcome) == (Status.PERMISSION_DENIED, "NOT_PERMITTED", Retry.NEVER)
+    assert made.run(payload(), Call(identity=OWNER)) == HELLO
+    gone = Identity("eve", ["owner"])
+    gone.revoke()
+    context = Call(identity=gone)
+    assert refused(made.run(payload(), context)) == needed
+    assert context.identity is None
+
+
+def test_the_calls_own_credential_wins() -> None:
+    """authorization is asked about, whatever the connection's identity is, also where nothing is required."""
+    asked: list[tuple[str, str]] = []
+
+    def authenticate(metadata: Metadata, peer: str) -> Identity | None:
+        asked.append((metadata.authorization, peer))
+        return OWNER if metadata.authorization == "good" else None
+
+    made = entry(OWN, hello, authenticate)
+    assert made.run(payload(), Call(Metadata(authorization="good"))) == HELLO
+    outcome = made.run(payload(), Call(Metadata(authorization="bad"), OWNER))
+    assert refused(outcome)[1] == "SIGN_IN_REQUIRED"
+    assert "not accepted here" in str(outcome)
+    context = Call(Metadata(authorization="good"))
+    assert entry(LATER, hello, authenticate).run(payload(), context) == HELLO
+    assert context.identity is OWNER
+    assert asked == [("good", "peer:1"), ("bad", "peer:1"), ("good", "peer:1")]
+    context = Call(Metadata(authorization="good"), OWNER)
+    assert entry(LATER, hello).run(payload(), context) == HELLO
+    assert context.identity is None, "nobody is there to ask"
+
+
+def test_an_identity_shows_what_it_is() -> None:
+    """Its repr has the subject, the capabilities and whether it still counts."""
+    identity = Identity("ann", ["b", "a"])
+    assert (repr(identity), identity.revoked) == ("Identity('ann', ['a', 'b'])", False)
+    identity.revoke()
+    assert (repr(identity), identity.revoked) == ("Identity('ann', ['a', 'b'], revoked)", True)
+
+
+def test_a_context_counts_down() -> None:
+    """remaining is None without a deadline, and never below nothing."""
+    assert Call().remaining() is None
+    assert Call(deadline=time.monotonic() - 5).remaining() == 0.0
+    left = Call(deadline=time.monotonic() + 60).remaining()
+    assert left is not None
+    assert 0 < left <= 60
+
+
+# Handlers and tables --------------------------------------------------------------------------------------------
+
+
+def registered(*methods: Operation[Any, Any]) -> Handlers:
+    handlers = Handlers(SERVICE)
+    for method in methods:
+        handlers.register(method)(hello)  # type: ignore[call-overload]
+    return handlers
+
+
+def test_a_table_has_what_its_version_has() -> None:
+    """Each version's table has the handlers of its methods; what it lacks is explained."""
+    handlers = registered(ASK, OLD, LATER)
+    table = handlers.table(CODEC, 1, LIMITS)
+    assert sorted(table.entries) == [ASK.opcode, OLD.opcode]
+    assert sorted(handlers.table(CODEC, 2, LIMITS).entries) == [ASK.opcode, LATER.opcode]
+    explained = {
+        9: ("UNKNOWN_OPCODE", "opcode 0x0009 is not in example.v1.AskService"),
+        OWN.opcode: ("NO_HANDLER", "no handler for Own"),
+        WATCH.opcode: ("UNKNOWN_OPCODE", "Watch exists since version 2; this connection speaks version 1"),
+    }
+    for opcode, (reason, text) in explained.items():
+        error = table.missing(opcode)
+        assert refused(error) == (Status.UNIMPLEMENTED, reason, Retry.NEVER)
+        assert text in str(error)
+    assert "until version 1" in str(handlers.table(CODEC, 2, LIMITS).missing(OLD.opcode))
+    assert isinstance(table, Table)
+
+
+def test_an_entry_knows_its_method() -> None:
+    """What a door needs of the method is at hand."""
+    made = entry(WATCH, hello)
+    assert (made.is_stream, made.blocking, made.timeout, made.method) == (True, True, None, WATCH)
+    assert entry(OWN, hello).timeout == 2.0
+
+
+def test_handlers_are_looked_up_and_missed() -> None:
+    """The methods without a handler are told in order; one that has one gives the function."""
+    handlers = registered(OWN)
+    assert handlers.missing() == [ASK, WATCH, OLD, LATER]
+    assert handlers.handler(OWN) is hello
+    assert handlers.handler(ASK) is None
+
+
+def test_an_older_server_has_the_older_functions() -> None:
+    """as_of keeps the functions of the methods that the version has."""
+    older = registered(ASK, WATCH, OLD, LATER).as_of(1)
+    assert older.service.version == 1
+    assert [method.name for method in older.missing()] == ["Own"]
+
+
+async def _coroutine(request: AskRequest, context: Context) -> AskResponse:
+    return AskResponse(text="never awaited")
+
+
+async def _generator(request: AskRequest, context: Context) -> Any:
+    yield AskResponse(text="never awaited")
+
+
+def test_a_wrong_registration_is_refused() -> None:
+    """What is no service, method of it, or plain function is refused with what to write."""
+    handlers = registered(ASK)
+    stranger = Method(opcode=0, name="Ask", request=AskRequest, response=AskResponse)
+    with pytest.raises(DeclarationError, match="handlers are of a Service"):
+        Handlers("example.v1.AskService")  # type: ignore[arg-type]
+    with pytest.raises(DeclarationError, match=r"@handlers.register\(METHOD\)"):
+        handlers.register(hello)  # type: ignore[call-overload]
+    with pytest.raises(DeclarationError, match="is not a method of"):
+        handlers.register(stranger)
+    with pytest.raises(DeclarationError, match="has a handler already"):
+        handlers.register(ASK)
+    for function in (_coroutine, _generator):
+        with pytest.raises(DeclarationError, match="is async"):
+            handlers.register(OWN)(function)  # type: ignore[arg-type]
+
+
+def test_each_service_is_served_once() -> None:
+    """One or several handlers are taken, but neither none nor two of a service nor anything else."""
+    handlers = registered(ASK)
+    assert each_service(handlers) == each_service([handlers]) == [handlers]
+    with pytest.raises(ConfigError, match="at least one"):
+        each_service([])
+    with pytest.raises(ConfigError, match="given twice"):
+        each_service([handlers, registered(OWN)])
+    with pytest.raises(ConfigError, match=r"write Handlers\(service\)"):
+        each_service([SERVICE])  # type: ignore[list-item]
+
+
+def test_the_frameworks_reasons_have_their_status() -> None:
+    """Each is UPPER_SNAKE and none is OK."""
+    assert all(reason.isupper() and status is not Status.OK for reason, status in FRAMEWORK_REASONS.items())
