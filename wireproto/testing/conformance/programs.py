@@ -3,6 +3,7 @@
 import json
 import queue
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -32,11 +33,13 @@ class Program:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by ``close``
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
             )
         except OSError as error:
+            self._log.close()
             raise ConfigError(f"{command[0]} cannot be started: {error.strerror}") from error
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._owed = False  # an instruction was given, and its answer not read
@@ -71,7 +74,9 @@ class Program:
             return None
         if not line:
             self._lines.put("")
-            raise Deviation("the client's process has ended")
+            self._log.seek(0)
+            lines = [line for line in self._log.read().decode("utf-8", "replace").splitlines() if "rror" in line]
+            raise Deviation(f"the client's process has ended{': ' + lines[0].strip() if lines else ''}")
         self._owed = False
         try:
             found = json.loads(line)
@@ -103,6 +108,7 @@ class Program:
             self._process.wait()
         self._reader.join(STOP_TIMEOUT)
         self._process.stdout.close()
+        self._log.close()
 
 
 class Talker(Protocol):
