@@ -110,7 +110,7 @@ export class Connection {
     const [opcode, metadataLength, id] = [data.readUInt16BE(8), data.readUInt16BE(10), data.readUInt32BE(12)];
     if (HEADER + metadataLength > data.length) throw new Broken("METADATA_OVERRUN");
     if (kind >= 128 && this.#state !== "greeting") return true; // to be ignored
-    if (kind < HELLO || kind > GOAWAY) throw new Broken("UNKNOWN_KIND", `kind ${kind}`);
+    if (kind < HELLO || (kind > GOAWAY && kind < 128)) throw new Broken("UNKNOWN_KIND", `kind ${kind}`);
     const final = kind === ERROR && !id, ofMessage = OF_MESSAGES.includes(kind);
     if (!final && !RECEIVED[this.#state].includes(kind)) throw new Broken("UNEXPECTED_KIND", `kind ${kind} while ${this.#state}`);
     if (flags) throw new Broken("RESERVED_FLAGS");

@@ -146,4 +146,4 @@ def test_a_broken_client_fails(name: str) -> None:
     case = CLIENT_CASES.cases["c" + number]
     case.run(Trial((2, "msgpack"), 2, Broken()))
     with pytest.raises(Deviation):
-        case.run(Trial((2, "msgpack"), 2, Broken(**changes), patience=0.5, slow_patience=2.0))
+        case.run(Trial((2, "msgpack"), 2, Broken(**changes), patience=0.3, slow_patience=1.0))

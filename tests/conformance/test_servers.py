@@ -175,4 +175,4 @@ def test_a_broken_server_fails(name: str, address: tuple[str, int]) -> None:
     right = Bench(address, (2, "msgpack"), 2, CONFORMANCE.full_name, 2)
     case.run(right)
     with Mutant(address, **changes) as mutant, pytest.raises(Deviation):
-        case.run(replace(right, address=mutant.address, patience=0.5))
+        case.run(replace(right, address=mutant.address, patience=0.3))

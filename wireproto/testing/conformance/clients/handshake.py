@@ -209,6 +209,16 @@ def not_welcome(trial: Trial) -> None:
         host.refused()
 
 
+@case("3.37", over=Over.ONCE)
+def ignorable_first(trial: Trial) -> None:
+    """A frame of a kind from 128 on, skipped once the connection is open, is UNEXPECTED_KIND before WELCOME."""
+    with trial.client(SHORT_CALL, greet=False) as host:
+        host.read_hello()
+        host.send(PREAMBLE + frame(200))
+        host.ends("UNEXPECTED_KIND")
+        host.refused()
+
+
 @case("3.35", over=Over.CODECS)
 def welcome_again(trial: Trial) -> None:
     """A second WELCOME is UNEXPECTED_KIND."""

@@ -154,6 +154,19 @@ def end_with_payload(trial: Trial) -> None:
         host.failed()
 
 
+@case("4.52")
+def unreadable_item(trial: Trial) -> None:
+    """A stream of which an item cannot be read fails for its caller and is sent CANCEL; the connection goes on."""
+    with trial.client(stream("Count", 4, items=3), SHORT_CALL) as host:
+        request = host.request(COUNT)
+        host.send(host.frame(Kind.ITEM, b"\xff\xff\xff", to=request))
+        host.expect(Kind.CANCEL, request.call_id)
+        host.error(request, 1, b"CANCELLED")
+        host.respond(host.request(SHORT), ShortResponse(length=5))
+        host.failed(0)
+        host.answered(1, length=5)
+
+
 @case("4.49")
 def ping_while_waiting(trial: Trial) -> None:
     """PING is answered while a stream waits for items."""

@@ -256,6 +256,15 @@ _first("3.47", Kind.REQUEST, b"")
 _first("3.48", Kind.WELCOME, bytes(23))
 
 
+@case("3.59", over=Over.ONCE)
+def ignorable_first(bench: Bench) -> None:
+    """A frame of a kind from 128 on is skipped only once the connection is open: before HELLO it is UNEXPECTED_KIND."""
+    with bench.raw() as peer:
+        caller = Caller(peer, bench)
+        caller.send(PREAMBLE + wire_frame(200))
+        caller.ends("UNEXPECTED_KIND")
+
+
 @case("3.49")
 def hello_again(bench: Bench) -> None:
     """A second HELLO is UNEXPECTED_KIND."""

@@ -1,0 +1,80 @@
+"""The client in JavaScript: somebody else's, as far as this project goes, and judged as such."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from wireproto.chat.handlers import open_chat
+from wireproto.server import Server
+from wireproto.testing.conformance.case import Verdict
+from wireproto.testing.conformance.client import judge_client
+from wireproto.testing.conformance.runner import Selection
+
+CLIENT = Path(__file__).parent.parent.parent / "examples" / "node-client"
+PATIENCE = 30
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    found = shutil.which("node")
+    if found is None:
+        pytest.skip("node is not installed")
+    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
+    if int(version.removeprefix("v").partition(".")[0]) < 20:
+        pytest.skip(f"the client wants Node 20 or newer; here is {version.strip()}")
+    return found
+
+
+def test_it_conforms(node: str) -> None:
+    """It passes every case of the codec it has, in both versions."""
+    runs = judge_client([node, str(CLIENT / "conformance.mjs")], Selection(codecs=["pipe"]), jobs=2)
+    assert [f"{run.name}: {run.detail}" for run in runs if run.verdict is not Verdict.PASSED] == []
+    assert len({run.case.id for run in runs}) >= 150
+
+
+def test_what_it_lacks_is_not_judged(node: str) -> None:
+    """Cases of other codecs are said to be not implemented, and are no failures."""
+    runs = judge_client([node, str(CLIENT / "conformance.mjs")], Selection(codecs=["msgpack"], cases=["4.01"]), jobs=1)
+    assert {run.verdict for run in runs} == {Verdict.SKIPPED}
+    assert "does not implement it: the codec msgpack" in runs[0].detail
+
+
+def test_it_chats(node: str, tmp_path: Path) -> None:
+    """It makes accounts, lists them, sends, receives, and says why it was refused."""
+    with open_chat(str(tmp_path / "chat.db")) as app:
+        server = Server(app.handlers, port=0, authenticate=app.authenticate)
+        with server:
+
+            def chat(*words: str) -> "subprocess.CompletedProcess[str]":
+                return subprocess.run(
+                    [node, str(CLIENT / "chat.mjs"), str(server.address), *words],
+                    env={"CHAT_PASSWORD": "correct horse 1"},
+                    capture_output=True,
+                    text=True,
+                    timeout=PATIENCE,
+                    check=False,
+                )
+
+            for name in ("ann", "bob"):
+                assert chat(name, "create").returncode == 0
+            assert chat("ann", "list", "?o*").stdout == "bob\n"
+            assert chat("ann", "send", "bob", "a|b\\ ☕").stdout == "sent, number 1 in the mailbox of bob\n"
+            assert chat("bob", "receive", "1").stdout == "ann: a|b\\ ☕\n"
+            refused = chat("ann", "send", "nobody", "x")
+            assert refused.returncode == 1
+            assert refused.stderr.startswith("UNKNOWN_RECIPIENT: ")
+
+
+def test_it_is_small_and_needs_nothing() -> None:
+    """The client and its codec have under 300 lines of code, and all that is imported is Node's own."""
+    lines = [
+        line.strip() for name in ("wireproto", "pipe") for line in (CLIENT / f"{name}.mjs").read_text().splitlines()
+    ]
+    assert sum(bool(line) and not line.startswith(("//", "/**")) for line in lines) < 300
+    for path in CLIENT.glob("*.mjs"):
+        imported = re.findall(r'^import .* from "(.*)";$', path.read_text(), re.MULTILINE)
+        assert all(each.startswith(("node:", "./")) for each in imported), json.dumps(imported)
