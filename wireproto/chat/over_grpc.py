@@ -83,14 +83,17 @@ class GrpcConnection:
         """As ``Client.call``; a log-in is remembered for the calls after it."""
         if cast(object, method) is POP_UNDELIVERED:
             with self._popping:
-                answer = self._client.call(method, request, timeout=timeout, metadata=metadata)
+                answer = self._call(method, request, timeout, metadata)
                 if self._inbox is not None:
                     self._inbox.note(cast(PopUndeliveredResponse, answer))
             return answer
         if cast(object, method) in (LOG_OUT, DELETE_ACCOUNT) and self._inbox is not None:
             self._inbox.acknowledge()  # what was shown does not wait any more
+        if cast(object, method) is LOG_IN:
+            # What serves there may be older or newer than what did before the connection was lost.
+            self._client.open()
         try:
-            answer = self._client.call(method, request, timeout=timeout, metadata=metadata)
+            answer = self._call(method, request, timeout, metadata)
         except CallError as error:
             if cast(object, method) is LOG_IN and error.status is Status.UNAUTHENTICATED:
                 self._client.authorization = ""  # its session has ended
@@ -100,6 +103,16 @@ class GrpcConnection:
         elif cast(object, method) in (LOG_OUT, DELETE_ACCOUNT):
             self._client.authorization = ""
         return answer
+
+    def _call(self, method: Method[Req, Resp], request: Req, timeout: float | None, metadata: Metadata | None) -> Resp:
+        try:
+            return self._client.call(method, request, timeout=timeout, metadata=metadata)
+        except CallError as error:
+            if error.reason != "UNSUPPORTED_VERSION":
+                raise
+        # gRPC connects again by itself, so this may be the first that is seen of another server. It did nothing.
+        self._client.open()
+        return self._client.call(method, request, timeout=timeout, metadata=metadata)
 
     def stream(
         self, method: StreamMethod[Req, Resp], request: Req, *, credit: int = 64, batch: int = 32

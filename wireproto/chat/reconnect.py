@@ -89,7 +89,7 @@ def is_lost(error: BaseException | None) -> bool:
     """Whether ``error`` means that there is no connection any more, or will not be in a moment."""
     if isinstance(error, ConnectionLost | HandshakeError):
         return True
-    return isinstance(error, CallError) and error.status is Status.UNAVAILABLE and error.reason != "STORE_FAILED"
+    return isinstance(error, CallError) and error.reason == "SHUTTING_DOWN"
 
 
 class Lasting:

@@ -124,7 +124,8 @@ class GrpcClient:
         self._address = Address.parse(address)
         self._limits = limits or Limits()
         self._timeout = _positive(timeout)
-        self._dialect = Dialect(service, codecs.get("protobuf"), newest, self._limits)
+        self._newest = Dialect(service, codecs.get("protobuf"), newest, self._limits)
+        self._dialect = self._newest
         self._headers: Headers = []
         self._authorization = ""
         self._closed = False
@@ -185,12 +186,12 @@ class GrpcClient:
         self._authorization = credential
 
     def open(self) -> None:
-        """Connect now instead of with the first call, and agree on a version.
+        """Connect now instead of with the first call, and agree on a version. Again: with whatever serves there now.
 
         Raises:
             HandshakeError, ConnectionLost: as ``connect``.
         """
-        wanted = self._dialect
+        wanted = self._newest
         try:
             answer = self.call(
                 DESCRIBE, DescribeRequest(service=wanted.service.full_name), timeout=self._timeout, metadata=None
@@ -212,9 +213,11 @@ class GrpcClient:
                 f"{self._address} refused the connection: {error.message}",
                 retry=error.retry,
             ) from error
-        theirs = min(described.version for described in answer.services)
-        if theirs < wanted.version:
-            self._dialect = Dialect(wanted.service, wanted.codec, theirs, self._limits)
+        version = min(wanted.version, *(described.version for described in answer.services))
+        if version == wanted.version:
+            self._dialect = wanted
+        elif version != self._dialect.version:
+            self._dialect = Dialect(wanted.service, wanted.codec, version, self._limits)
 
     def close(self, *, drain: float = 0.0) -> None:
         """Close the connection. Calls in flight fail; nothing can be called any more. From any thread.
