@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any, cast
 
 import msgspec
@@ -19,7 +20,7 @@ from tests.outside import buf
 from wireproto import codecs
 from wireproto.contract import compare, samples
 from wireproto.control import describe
-from wireproto.errors import DecodeError, EncodeError
+from wireproto.errors import DeclarationError, DecodeError, EncodeError
 from wireproto.limits import Limits
 from wireproto.protos.descriptor import pool_for, service_file
 from wireproto.schema import Field, Message, Method, Operation, Scalar, Service, compile_check, fields
@@ -28,11 +29,12 @@ AnyMethod = Operation[Any, Any]
 
 OLD = build(BASE)
 LIMITS = Limits()
+CODECS = ("pipe", "msgpack", "protobuf")
 RULES = ["WIRE", "PACKAGE_NO_DELETE", "PACKAGE_SERVICE_NO_DELETE", "RPC_NO_DELETE"]
 """gRPC calls by name, of which buf's WIRE knows nothing."""
 
 
-@pytest.mark.parametrize("codec", ["pipe", "msgpack", "protobuf"])
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("edit", [pytest.param(edit, id=edit.name) for edit in EDITS if edit.bytes_only])
 def test_the_codecs_agree(edit: Edit, codec: str) -> None:
     """A codec that is said to break loses a sample between the old and the new declaration, and no other codec does."""
@@ -40,6 +42,45 @@ def test_the_codecs_agree(edit: Edit, codec: str) -> None:
     said = {each for change in compare(OLD, new) for each in change.breaks}
     lost = next(losses(OLD, new, codec), None)
     assert (codec in said) == (lost is not None), lost
+
+
+def together(random: Random) -> Service:
+    """The base with two or three edits made at once, of those that can be."""
+    while True:
+        text = BASE
+        for edit in random.sample([edit for edit in EDITS if edit.bytes_only], random.choice([2, 2, 3])):
+            for before, after in edit.changes.items():
+                text = text.replace(before, after)
+        try:
+            return build(text)
+        except (DeclarationError, TypeError, NameError):
+            continue  # one took away what the other needs
+
+
+def agree_both_ways(new: Service) -> None:
+    for old, changed in ((OLD, new), (new, OLD)):
+        # What is said of a version that is gone, no payload shows.
+        if changed.version < old.version:
+            continue
+        said = {each for change in compare(old, changed) for each in change.breaks}
+        for codec in CODECS:
+            lost = next(losses(old, changed, codec), None)
+            assert (codec in said) == (lost is not None), (codec, lost)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_the_codecs_agree_about_edits_together(seed: int) -> None:
+    """Several edits at once, and the way back, break the codecs that they are said to."""
+    agree_both_ways(together(Random(seed)))
+
+
+@pytest.mark.long
+def test_the_codecs_agree_about_many_edits_together() -> None:
+    """The same, many times."""
+    random = Random(0)
+    for _ in range(1000):
+        agree_both_ways(together(random))
 
 
 def losses(old: Service, new: Service, codec: str) -> Iterator[str]:
