@@ -103,6 +103,27 @@ def test_a_released_version_is_not_written_over(folder: Path) -> None:
     assert '"released": 2' in Path("contract", NAME).read_text("utf-8")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"[ASK, WATCH, DROP]": "[ASK, DROP]"},
+        {
+            "version=2, methods=[ASK, WATCH, DROP]": "version=1, methods=[ASK, WATCH]",
+            "    extra: Annotated[bool, Since(2, ignorable=True)] = False\n": "",
+            '    more: Annotated[str, Since(2)] = ""\n': "",
+        },
+    ],
+)
+def test_what_was_released_must_not_go(folder: Path, changes: dict[str, str]) -> None:
+    """A method or a version that was released and is gone is told, not written, and no level lets it pass."""
+    run("check", declared(), "--write", "--release", "2")
+    service = declared(changes)
+    for words in ([], ["--write"], ["--against", "contract"]):
+        done = run("check", service, *words)
+        assert done.exit_code == 1
+        assert "is released and must not change" in done.output
+
+
 def test_against_a_folder_or_a_file(folder: Path) -> None:
     """--against takes the folder of the locks, too."""
     run("check", declared(), "--write", "--lock", "old")

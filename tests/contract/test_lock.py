@@ -213,7 +213,18 @@ def test_what_is_no_lock_is_refused(text: str, problem: str) -> None:
 def test_a_damaged_lock_is_refused(part: str) -> None:
     """A lock without one of its parts, or with rows that are none, is a ConfigError and nothing else."""
     document = json.loads(Lock.of(SERVICE).text())
-    wrong = [None, 1, "x", [1], {"x": 1}, [{"x": 1}], {"x": [{"x": 1}]}, {"1 2": [{"pipe": "x"}]}]
+    wrong: list[object] = [
+        None,
+        1,
+        "x",
+        [1],
+        {"x": 1},
+        [{"x": 1}],
+        {"x": [{"x": 1}]},
+        {"1 2": [{"pipe": "x"}]},
+        {"9 0x0000 Ask request": []},
+    ]
+    wrong += [{"1 0x0009 Nobody request": []}, {"1 0x0000 Ask item": []}, {"1 0x0000 Ask request": [{"msgpack": "x"}]}]
     for value in wrong:
         if part == "version" and value == 1:
             continue

@@ -98,7 +98,7 @@ def command(
         if write:
             _write(service, file, release, codecs)
         elif against is None:
-            reports.append(_compared(service, _read(file), file))
+            reports.append(_compared(service, _read(file)))
         else:
             lock = _earlier(against, file, service)
             reports.append(_Report(service, compare(lock.service, service, lock.codecs), lock.problems(service)))
@@ -132,10 +132,11 @@ def _parsed(text: str, name: str) -> Lock:
         raise ConfigError(f"{name}: {error}") from error
 
 
-def _compared(service: Service, lock: Lock, file: Path) -> _Report:
+def _compared(service: Service, lock: Lock) -> _Report:
     problems = lock.problems(service)
-    current = Lock.of(service, before=lock)
-    return _Report(service, compare(lock.service, service, lock.codecs), problems, current.text() != lock.text())
+    # With problems there is no lock of it that could be written.
+    stale = not problems and Lock.of(service, before=lock).text() != lock.text()
+    return _Report(service, compare(lock.service, service, lock.codecs), problems, stale)
 
 
 def _write(service: Service, file: Path, release: int | None, codecs: Sequence[str]) -> None:
@@ -193,10 +194,10 @@ def _show(reports: list[_Report], level: Level) -> None:
         for problem in report.problems:
             click.echo(problem)
         name = report.service.full_name
-        if report.failed(level):
-            advice = "; if that is meant, write it with --write" if report.stale and not report.problems else ""
-            said = "is not what its lock says" if report.stale else f"breaks at level {level}"
-            click.echo(f"{name} {said}{advice}", err=True)
+        if report.stale:
+            click.echo(f"{name} is not what its lock says; if that is meant, write it with --write", err=True)
+        elif report.failed(level):
+            click.echo(f"{name} breaks what must hold", err=True)
 
 
 def _show_change(change: Change, *, err: bool = False) -> None:

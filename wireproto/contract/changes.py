@@ -22,7 +22,7 @@ class Change:
     Attributes:
         subject: ``Message.field``, ``Enum.MEMBER``, or the name of a method, message, enum or service.
         what: what became of it, such as ``int -> str``.
-        breaks: the codecs in which a peer that worked before does not any more.
+        breaks: the codecs in which a peer that worked before does not any more; TCP where the handshake refuses.
         keeps: the codecs compared that it leaves alone.
         versions: the service versions in which ``breaks`` holds.
         opcodes: of the methods that are hurt.

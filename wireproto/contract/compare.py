@@ -49,7 +49,6 @@ class _Comparison:
         self.codecs = tuple(codecs)
         self.changes: dict[tuple[str, str], Change] = {}
         self._walked: set[tuple[type[Message], type[Message], _Place]] = set()
-        self._named: set[tuple[type[Any], type[Any]]] = set()
 
     def run(self) -> None:
         old, new = self.old, self.new
@@ -70,7 +69,7 @@ class _Comparison:
         by_name = {method.name: method for method in new.methods}
         for method in old.methods:
             other = by_name.get(method.name) or new.by_opcode.get(method.opcode)
-            if other is not None:
+            if other is not None and not self.moved(method, other):
                 self.policy(method, other)
         self.grpc()
 

@@ -124,12 +124,13 @@ class Lock:
             if found != FORMAT:
                 raise ConfigError(f"the lock has format {found}, and this release reads {FORMAT}; use the other one")
             document = msgspec.json.decode(text, type=Document)
+            service = declare(description(document))
             return cls(
-                declare(description(document)),
+                service,
                 document.released,
                 document.fingerprints,
                 tuple(document.codecs),
-                tuple(_golden_in(document.golden)),
+                tuple(_golden_in(document.golden, service)),
             )
         except (ValueError, KeyError, TypeError, DeclarationError) as error:
             raise ConfigError(f"this is no lock that can be read: {error}") from error
@@ -242,9 +243,11 @@ def _unlike(golden: Golden, method: Operation[Any, Any]) -> Iterator[str]:
             yield f"{name} {_shown(name, golden.payloads[name])!r} is not the message that {was} is"
 
 
-def _golden_in(document: dict[str, list[dict[str, str]]]) -> Iterator[Golden]:
+def _golden_in(document: dict[str, list[dict[str, str]]], service: Service) -> Iterator[Golden]:
     for key, rows in document.items():
         version, opcode, _, role = key.split()
+        if role not in _roles(service.at(int(version))[int(opcode, 16)]):
+            raise ValueError(f"{key!r} is not of the table")
         for row in rows:
             payloads = {codec: _payload(codec, shown) for codec, shown in row.items()}
             yield Golden(int(version), int(opcode, 16), role, payloads)
