@@ -18,7 +18,8 @@ from wireproto.server.call import Call
 from wireproto.server.session import Session
 from wireproto.status import Retry, Status
 from wireproto.testing import ServerSuite
-from wireproto.testing.serving import Case, Peers, Stage
+from wireproto.testing.serving import Case, Peers
+from wireproto.testing.standin import Stage
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ SHELVES = suite(service=SHELF, application=lambda self: Shelf())
 @contextlib.contextmanager
 def staged(made: ServerSuite) -> Iterator[Stage]:
     with contextlib.ExitStack() as stack:
-        yield Stage(made._service(), made._doors(), made.limits, stack)
+        yield Stage(made._service(), made._doors(), made._patient_limits(), stack)
 
 
 # Faults of handlers
@@ -141,6 +142,15 @@ def test_a_thread_that_an_application_leaves_is_found() -> None:
         with pytest.raises(AssertionError, match=r"threads are left .* forgotten"):
             made.test_generated_requests_are_answered(Case(ADD, 1), "pipe")
     stop.set()
+
+
+def test_a_caller_who_may_not_is_found() -> None:
+    """With an ``authenticate`` of its own a service needs a credential of its own, or nothing would be shown of it."""
+    handlers = Shelf().handlers
+    made = suite(handlers=handlers, authenticate=lambda metadata, peer: None, max_examples=3)
+    with pytest.raises(AssertionError, match=r"Put was answered SIGN_IN_REQUIRED: override credential\(\)"):
+        made.test_generated_requests_are_answered(Case(PUT, 1), "pipe")
+    made.test_generated_requests_are_answered(Case(LIST, 1), "pipe")
 
 
 def test_a_method_without_a_handler_is_expected_to_say_so() -> None:

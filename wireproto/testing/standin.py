@@ -1,15 +1,22 @@
 """Handlers of every method of a service that do what a test tells them, in the place of the service's own."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
+from wireproto.client import Client
+from wireproto.codecs import Codec
 from wireproto.dispatch import Context, Handlers, Identity, Subscription
+from wireproto.limits import Limits
 from wireproto.metadata import Metadata
-from wireproto.schema import Message, Service
+from wireproto.schema import Message, Operation, Service
+from wireproto.status import Status
+from wireproto.testing.doors import GRPC, Running, running
+from wireproto.testing.examples import simplest
 
-__all__ = ["EVERYBODY", "NOBODY", "Feed", "Hang", "StandIn"]
+__all__ = ["EVERYBODY", "NOBODY", "PATIENCE", "SECRET", "Feed", "Hang", "Stage", "StandIn", "failures", "raising"]
 
 Behaviour: TypeAlias = Callable[[Message, Context], Any]
 
@@ -18,6 +25,9 @@ EVERYBODY = "Bearer everybody"
 
 NOBODY = "Bearer nobody"
 """A credential for none of them."""
+
+SECRET = "4f1d-the-text-of-an-exception"
+"""What nobody but a log may ever see."""
 
 PATIENCE = 30.0
 """Seconds that what must happen may take on a machine that does other things, too."""
@@ -108,3 +118,97 @@ class Feed:
         for _ in range(self._count):
             self.given += 1
             yield self._item
+
+
+def raising(error: Exception) -> Behaviour:
+    def raising(request: Message, context: Context) -> Any:
+        raise error.with_traceback(None)
+
+    return raising
+
+
+def failures(method: Operation[Any, Any], right: Message) -> list[Behaviour]:
+    """Every way in which a handler can go wrong."""
+
+    def an_exception(request: Message, context: Context) -> Any:
+        raise ValueError(SECRET)
+
+    def an_exit(request: Message, context: Context) -> Any:
+        raise SystemExit(SECRET)
+
+    def an_undeclared_reason(request: Message, context: Context) -> Any:
+        context.abort(Status.ABORTED, "SURPRISE_OF_THE_SUITE", SECRET)
+
+    def an_answer_of_another_type(request: Message, context: Context) -> Any:
+        return SECRET if not method.is_stream else [SECRET]
+
+    def a_failed_future(request: Message, context: Context) -> Any:
+        future: Future[Any] = Future()
+        future.set_exception(ValueError(SECRET))
+        return future
+
+    def an_exception_behind_an_item(request: Message, context: Context) -> Any:
+        yield right
+        raise ValueError(SECRET)
+
+    own = an_exception_behind_an_item if method.is_stream else a_failed_future
+    return [an_exception, an_exit, an_undeclared_reason, an_answer_of_another_type, own]
+
+
+class Stage:
+    """Servers of stand-ins, one for each version, and clients of them."""
+
+    def __init__(self, service: Service, doors: dict[str, Codec], limits: Limits, stack: contextlib.ExitStack) -> None:
+        self._standin = StandIn(service)
+        self._service = service
+        self._doors = doors
+        self._limits = limits
+        self._stack = stack
+        self._running: dict[int, Running] = {}
+        self._clients: dict[tuple[str, int, int], Client] = {}
+        self.remaining: list[float | None] = []
+
+    @property
+    def contexts(self) -> list[Context]:
+        """Of the calls that reached a stand-in since it was told what to do."""
+        return self._standin.contexts
+
+    @property
+    def behave(self) -> Behaviour:
+        """What the stand-ins do."""
+        return self._standin.behave
+
+    @behave.setter
+    def behave(self, behaviour: Behaviour) -> None:
+        self._standin.behave = behaviour
+
+    def answer(self, method: Operation[Any, Any], answer: Message | None = None) -> None:
+        """Have calls answered, streams with one item, and note the time they have left."""
+        right = simplest(method.response, self._service.version) if answer is None else answer
+        self.remaining = remaining = []
+
+        def behave(request: Message, context: Context) -> Any:
+            remaining.append(context.remaining())
+            return [right] if context.method.is_stream else right
+
+        self.behave = behave
+
+    def client(self, door: str, version: int, server: int = 0) -> Client:
+        """A client that declares one version, of a server of another; the newest unless told otherwise."""
+        served = server or self._service.version
+        doors = self._running.get(served)
+        if doors is None:
+            doors = self._running[served] = self._stack.enter_context(
+                running(
+                    self._standin.handlers.as_of(served),
+                    codecs=[codec for name, codec in self._doors.items() if name != GRPC] or None,
+                    grpc=GRPC in self._doors,
+                    authenticate=self._standin.authenticate,
+                    limits=self._limits,
+                )
+            )
+        client = self._clients.get((door, version, served))
+        if client is None:
+            client = self._clients[door, version, served] = doors.connect(door, self._service.as_of(version))
+            client.authorization = EVERYBODY
+        return client
