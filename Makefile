@@ -104,7 +104,8 @@ coverage: $(DEV_STAMP)  ## measure the branches of the core that its tests take,
 	@HYPOTHESIS_PROFILE=coverage $(PY) -m coverage run -m pytest -q -m "not slow and not long" -k "$(NOT_TRACED)" $(CORE_TESTS)
 	@$(PY) -m coverage report
 
-SERVICES := wireproto.chat.contract:CHAT wireproto.control:CONTROL examples.calculator:CALCULATOR
+SERVICES := wireproto.chat.contract:CHAT wireproto.control:CONTROL examples.calculator:CALCULATOR \
+	wireproto.testing.conformance.service:CONFORMANCE
 
 # One recipe, in this order whatever -j says: the cheap judges first, the tests and their summary last.
 .PHONY: check

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 # A program, and no module of a package.
 CALCULATOR: Service = runpy.run_path(str(ROOT / "examples" / "calculator.py"))["CALCULATOR"]
 
-LOCKED = (CHAT, CONTROL, CALCULATOR)
+LOCKED = (CHAT, CONTROL, CALCULATOR, CONFORMANCE)
 """The services in the box; `make check` runs `wireproto check` on them."""
 
 

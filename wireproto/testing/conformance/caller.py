@@ -13,21 +13,14 @@ from wireproto.control import ECHO as CONTROL_ECHO
 from wireproto.control import EchoRequest as ControlEchoRequest
 from wireproto.errors import DecodeError
 from wireproto.frame import PREAMBLE, Frame, Kind
-from wireproto.limits import Limits
 from wireproto.schema import Message, Operation
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.case import Deviation, Registry
+from wireproto.testing.conformance.side import LIMITS, OF_CALLS, OF_MESSAGES, PATIENCE, Side
 from wireproto.testing.raw import Ending, RawPeer, frame, pack_hello
 
 __all__ = ["PATIENCE", "SERVER_CASES", "Bench", "Caller", "Subject", "wire_frame"]
 
-PATIENCE = 10.0
-"""Seconds in which what must happen at once has to happen: on a machine that others use, too."""
-
-LIMITS = Limits(max_frame=16 * 1024 * 1024)
-"""For reading what the server sends; the server's own are its affair."""
-
-_MESSAGES = (Kind.REQUEST, Kind.RESPONSE, Kind.ITEM)
 _FROM_SERVER = {Kind.RESPONSE, Kind.ITEM, Kind.END, Kind.ERROR, Kind.PING, Kind.PONG, Kind.GOAWAY}
 _TERMINAL = {Kind.RESPONSE, Kind.END, Kind.ERROR}
 
@@ -115,7 +108,7 @@ def wire_frame(kind: int, payload: bytes = b"", **fields: Any) -> bytes:
     return frame(kind, payload, **fields)
 
 
-class Caller:
+class Caller(Side):
     """One connection of the judge.
 
     Attributes:
@@ -124,14 +117,13 @@ class Caller:
     """
 
     def __init__(self, peer: RawPeer, bench: Bench) -> None:
-        self.peer = peer
+        super().__init__(peer, "server", bench.patience)
         self.bench = bench
         self.welcome: wire.WelcomeBody | None = None
         self._codec = codecs.get(bench.codec[1])
         self._opcodes: dict[int, int] = {}  # of the calls in flight
         self._streams: dict[int, int] = {}  # credit left
         self._last_id = 0
-        self._preamble_read = False
 
     def __enter__(self) -> Self:
         return self
@@ -151,24 +143,15 @@ class Caller:
 
     def expect_welcome(self) -> wire.WelcomeBody:
         """The server's preamble and WELCOME."""
-        found = self.read()
-        if found.kind != Kind.WELCOME:
-            raise Deviation(f"WELCOME was due, and {wire.shown(found)} came")
-        _zero(found, "WELCOME")
-        self.welcome = wire.read_welcome(found.payload)
+        self.welcome = wire.read_welcome(self.greeting(Kind.WELCOME))
         return self.welcome
 
     # Sending.
 
-    def send(self, *pieces: bytes) -> None:
-        """Send as it is. A peer that is gone is found out by reading."""
-        if self.peer.send(*pieces, timeout=self.bench.patience) is Ending.SILENCE:
-            raise Deviation("the server reads no further")
-
     def frame(self, kind: int, payload: bytes = b"", **changes: Any) -> bytes:
         """A frame as it must be on this connection, but for what is changed."""
-        of_message = kind in _MESSAGES
-        of_call = of_message or kind in (Kind.END, Kind.ERROR, Kind.CANCEL, Kind.CREDIT)
+        of_message = kind in OF_MESSAGES
+        of_call = kind in OF_CALLS
         fields: dict[str, Any] = {
             "codec": self.bench.codec[0] if of_message else 0,
             "version": self.bench.version if of_message else 0,
@@ -227,42 +210,16 @@ class Caller:
 
     # Receiving.
 
-    def read(self, timeout: float | None = None) -> Frame:
-        """The next frame, held to the rules of section 2. PINGs are answered, and not returned."""
-        found = self.first(timeout)
-        if isinstance(found, Ending):
-            raise Deviation(f"a frame was due, and there was {_ending(found)}")
-        return found
-
-    def first(self, timeout: float | None = None) -> Frame | Ending:
-        """The next frame, or why there is none; see ``read``."""
-        timeout = self.bench.patience if timeout is None else timeout
-        deadline = time.monotonic() + timeout
-        if not self._preamble_read:
-            first = self.peer.take(len(PREAMBLE), timeout)
-            if isinstance(first, Ending):
-                return first
-            if first != PREAMBLE:
-                raise Deviation(f"the server's first bytes are {first.hex(' ')}, not its preamble")
-            self._preamble_read = True
-        while True:
-            found = self.peer.receive(max(deadline - time.monotonic(), 0.001))
-            if isinstance(found, Ending):
-                return found
-            if self.welcome is not None:
-                self._check(found)
-            if found.kind != Kind.PING:
-                return found
-            self.send(self.frame(Kind.PONG, found.payload))
-
-    def _check(self, found: Frame) -> None:
-        """What holds for every frame of an open connection."""
+    def check(self, found: Frame) -> None:
+        """See ``Side``; before WELCOME the cases themselves look."""
+        if self.welcome is None:
+            return
         shown = wire.shown(found)
         if found.kind not in _FROM_SERVER:
             raise Deviation(f"a server sends no such frame here: {shown}")
         if found.flags or found.metadata:
             raise Deviation(f"{shown} has flags {found.flags:#04x} and {len(found.metadata)} bytes of metadata")
-        of_message = found.kind in _MESSAGES
+        of_message = found.kind in OF_MESSAGES
         wanted = (self.bench.codec[0], self.bench.version) if of_message else (0, 0)
         if (found.codec, found.version) != wanted:
             raise Deviation(f"{shown} has codec {found.codec} and version {found.version}; they must be {wanted}")
@@ -291,14 +248,6 @@ class Caller:
         if found.kind in _TERMINAL:
             del self._opcodes[found.call_id]
             self._streams.pop(found.call_id, None)
-
-    def expect(self, kind: int, call_id: int, timeout: float | None = None) -> Frame:
-        """The next frame, which must be that one."""
-        found = self.read(timeout)
-        if (found.kind, found.call_id) != (kind, call_id):
-            due = f"{Kind(kind).name} of call {call_id}" if call_id else Kind(kind).name
-            raise Deviation(f"{due} was due, and {wire.shown(found)} came")
-        return found
 
     def decode(self, method: Operation[Any, Any], payload: bytes) -> Any:
         """An answer's message."""
@@ -362,13 +311,6 @@ class Caller:
         if answer.payload != b"alive":
             raise Deviation(f"Echo of b'alive' answered {answer.payload!r}")
 
-    def ping(self, data: bytes = b"conforms") -> None:
-        """PING must be answered by PONG, next."""
-        self.send(self.frame(Kind.PING, data))
-        found = self.expect(Kind.PONG, 0)
-        if found.payload != data:
-            raise Deviation(f"PONG has {found.payload.hex(' ')}; PING had {data.hex(' ')}")
-
     # The end.
 
     def ends(
@@ -387,41 +329,12 @@ class Caller:
                 meanwhile()
                 continue
             if isinstance(found, Ending):
-                raise Deviation(f"a final ERROR with {reason} was due, and there was {_ending(found)}")
+                raise Deviation(f"a final ERROR with {reason} was due, and there was {found.value}")
             if found.kind == Kind.ERROR and not found.call_id:
                 break
             if self.welcome is None:
                 raise Deviation(f"a final ERROR with {reason} was due, and {wire.shown(found)} came")
-        _zero(found, "a final ERROR")
-        error = wire.read_error(found.payload)
-        if error.reason != reason:
-            raise Deviation(
-                f"the connection ended with {error.reason or 'no reason'} and not {reason}: {error.message}"
-            )
-        status = wire.END_REASONS.get(reason, wire.INVALID_ARGUMENT)
-        if error.status != status:
-            raise Deviation(f"{reason} has status {error.status}; it must be {status}")
-        self.closes(f"the final ERROR with {reason}")
-        return error
-
-    def closes(self, after: str, timeout: float | None = None) -> None:
-        """Nothing more may come, and the server must close in order."""
-        found = self.first(timeout)
-        if isinstance(found, Frame):
-            raise Deviation(f"after {after} came {wire.shown(found)}")
-        if self.peer.received:
-            raise Deviation(f"after {after} came a part of a frame: {bytes(self.peer.received[:16]).hex(' ')}")
-        if found is not Ending.EOF:
-            raise Deviation(f"after {after} there was {_ending(found)} and not an end of input")
-
-
-def _zero(found: Frame, what: str) -> None:
-    if (found.flags, found.codec, found.version, found.opcode, found.call_id, found.metadata) != (0, 0, 0, 0, 0, b""):
-        raise Deviation(f"the header of {what} has more than its length and kind: {found[:6]}")
-
-
-def _ending(ending: Ending) -> str:
-    return {Ending.EOF: "an end of input", Ending.RESET: "a reset", Ending.SILENCE: "silence"}[ending]
+        return self.judge_end(found, reason)
 
 
 SERVER_CASES: Registry[Bench] = Registry("s")

@@ -11,24 +11,17 @@ from typing import Any, NamedTuple
 from wireproto import codecs
 from wireproto.errors import DecodeError
 from wireproto.frame import PREAMBLE, Frame, Kind
-from wireproto.limits import Limits
 from wireproto.schema import Message, Operation
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.case import Deviation, NotJudged, Registry
 from wireproto.testing.conformance.programs import Pool, Talker
 from wireproto.testing.conformance.service import CONFORMANCE
+from wireproto.testing.conformance.side import LIMITS, OF_CALLS, OF_MESSAGES, PATIENCE, Side
 from wireproto.testing.raw import Ending, RawListener, RawPeer, frame, pack_welcome
 
 __all__ = ["CLIENT_CASES", "Host", "Request", "Trial", "call", "cancel", "close", "start", "stream", "wait"]
 
-PATIENCE = 10.0
-"""Seconds in which what must happen at once has to happen: on a machine that others use, too."""
-
-LIMITS = Limits(max_frame=16 * 1024 * 1024)
-
 _FROM_CLIENT = {Kind.REQUEST, Kind.CANCEL, Kind.CREDIT, Kind.PING, Kind.PONG, Kind.ERROR}
-_MESSAGES = (Kind.REQUEST, Kind.RESPONSE, Kind.ITEM)
-_OF_CALLS = (*_MESSAGES, Kind.END, Kind.ERROR, Kind.CANCEL, Kind.CREDIT)
 
 
 # What the client is told: docs/conformance.md.
@@ -142,7 +135,7 @@ def _explained(said: dict[str, Any], problem: str) -> Exception:
     return Deviation(f"{problem}, and said {said}")
 
 
-class Host:
+class Host(Side):
     """One connection of the judge.
 
     Attributes:
@@ -152,7 +145,7 @@ class Host:
     """
 
     def __init__(self, peer: RawPeer, trial: Trial, program: Talker) -> None:
-        self.peer = peer
+        super().__init__(peer, "client", trial.patience)
         self.trial = trial
         self.hello: wire.HelloBody | None = None
         self.version = 0
@@ -163,18 +156,13 @@ class Host:
         self._known: dict[int, int] = {}  # every call there was
         self._cancelled: set[int] = set()
         self._last_id = 0
-        self._preamble_read = False
         self._leaving = False
 
     # The handshake.
 
     def read_hello(self) -> wire.HelloBody:
         """The client's preamble and HELLO, which it sends at once."""
-        found = self.read()
-        if found.kind != Kind.HELLO:
-            raise Deviation(f"HELLO was due, and {wire.shown(found)} came")
-        _zero(found, "HELLO")
-        self.hello = wire.read_hello(found.payload)
+        self.hello = wire.read_hello(self.greeting(Kind.HELLO))
         return self.hello
 
     def welcome(self, **changes: Any) -> bytes:
@@ -190,36 +178,10 @@ class Host:
 
     # Receiving.
 
-    def read(self, timeout: float | None = None) -> Frame:
-        """The next frame, held to the rules. PINGs are answered, and not returned."""
-        found = self.first(timeout)
-        if isinstance(found, Ending):
-            raise Deviation(f"a frame was due, and there was {found.value}")
-        return found
-
-    def first(self, timeout: float | None = None) -> Frame | Ending:
-        """The next frame, or why there is none."""
-        timeout = self.trial.patience if timeout is None else timeout
-        deadline = time.monotonic() + timeout
-        if not self._preamble_read:
-            first = self.peer.take(len(PREAMBLE), timeout)
-            if isinstance(first, Ending):
-                return first
-            if first != PREAMBLE:
-                raise Deviation(f"the client's first bytes are {first.hex(' ')}, not its preamble")
-            self._preamble_read = True
-        while True:
-            found = self.peer.receive(max(deadline - time.monotonic(), 0.001))
-            if isinstance(found, Ending):
-                return found
-            if self.version:
-                self._check(found)
-            if found.kind != Kind.PING:
-                return found
-            self.send(frame(Kind.PONG, found.payload))
-
-    def _check(self, found: Frame) -> None:
-        """What holds for every frame of an open connection."""
+    def check(self, found: Frame) -> None:
+        """See ``Side``; before WELCOME the cases themselves look."""
+        if not self.version:
+            return
         shown = wire.shown(found)
         if found.kind not in _FROM_CLIENT or (found.kind == Kind.ERROR and found.call_id):
             raise Deviation(f"a client sends no such frame here: {shown}")
@@ -265,24 +227,12 @@ class Host:
         """The canonical form of a request's payload."""
         return self._codec.plan(method.request, self.version, LIMITS, request=True).encode(request.message)
 
-    def expect(self, kind: int, call_id: int = 0) -> Frame:
-        """The next frame, which must be that one."""
-        found = self.read()
-        if (found.kind, found.call_id) != (kind, call_id):
-            raise Deviation(f"{Kind(kind).name} of call {call_id} was due, and {wire.shown(found)} came")
-        return found
-
     # Sending.
-
-    def send(self, *pieces: bytes) -> None:
-        """Send as it is. A client that is gone is found out by reading."""
-        if self.peer.send(*pieces, timeout=self.trial.patience) is Ending.SILENCE:
-            raise Deviation("the client reads no further")
 
     def frame(self, kind: int, payload: bytes = b"", *, to: Request | None = None, **changes: Any) -> bytes:
         """A frame as it must be on this connection, but for what is changed."""
-        of_message = kind in _MESSAGES
-        of_call = kind in _OF_CALLS and to is not None
+        of_message = kind in OF_MESSAGES
+        of_call = kind in OF_CALLS and to is not None
         fields: dict[str, Any] = {
             "codec": self.trial.codec[0] if of_message else 0,
             "version": self.version if of_message else 0,
@@ -331,13 +281,6 @@ class Host:
         """From here on a REQUEST has not crossed GOAWAY."""
         self._leaving = True
 
-    def ping(self, data: bytes = b"conforms") -> None:
-        """PING must be answered by PONG, next."""
-        self.send(frame(Kind.PING, data))
-        found = self.expect(Kind.PONG)
-        if found.payload != data:
-            raise Deviation(f"PONG has {found.payload.hex(' ')}; PING had {data.hex(' ')}")
-
     # The end.
 
     def ends(self, reason: str) -> wire.ErrorBody:
@@ -348,27 +291,7 @@ class Host:
                 raise Deviation(f"a final ERROR with {reason} was due, and there was {found.value}")
             if found.kind == Kind.ERROR:
                 break
-        _zero(found, "a final ERROR")
-        error = wire.read_error(found.payload)
-        if error.reason != reason:
-            raise Deviation(
-                f"the client's final ERROR has {error.reason or 'no reason'} and not {reason}: {error.message}"
-            )
-        status = wire.END_REASONS.get(reason, wire.INVALID_ARGUMENT)
-        if error.status != status:
-            raise Deviation(f"{reason} has status {error.status}; it must be {status}")
-        self.closes()
-        return error
-
-    def closes(self) -> None:
-        """Nothing more may come but the end."""
-        found = self.first()
-        if isinstance(found, Frame):
-            raise Deviation(f"the end was due, and {wire.shown(found)} came")
-        if self.peer.received:
-            raise Deviation(f"the client ended within a frame: {bytes(self.peer.received[:16]).hex(' ')}")
-        if found is Ending.SILENCE:
-            raise Deviation("the client did not close")
+        return self.judge_end(found, reason)
 
     # What the client says of it.
 
@@ -428,11 +351,6 @@ class Host:
         for name, value in due.items():
             if error.get(name) != value:
                 raise Deviation(f"{name} of the refusal was {value!r}, and the client said {error}")
-
-
-def _zero(found: Frame, what: str) -> None:
-    if (found.flags, found.codec, found.version, found.opcode, found.call_id, found.metadata) != (0, 0, 0, 0, 0, b""):
-        raise Deviation(f"the header of {what} has more than its length and kind: {found[:6]}")
 
 
 CLIENT_CASES: Registry[Trial] = Registry("c")

@@ -155,7 +155,7 @@ def goaway(trial: Trial) -> None:
         host.ping()
         host.gone()
         host.respond(request, ShortResponse(length=5))
-        host.closes()
+        host.closes("the last answer")
         host.answered(0, length=5)
         host.failed(1)
 
@@ -200,7 +200,7 @@ def ended(trial: Trial) -> None:
     with trial.client(SHORT_CALL) as host:
         _first(host)
         host.peer.end_output()
-        host.closes()
+        host.closes("an end of input")
         host.failed(retry=wire.MAYBE_PROCESSED)
 
 
@@ -210,7 +210,7 @@ def final_error(trial: Trial) -> None:
     with trial.client(SHORT_CALL) as host:
         _first(host)
         host.final(14, b"SHUTTING_DOWN", b"the time to drain is over")
-        host.closes()
+        host.closes("the final ERROR")
         if "SHUTTING_DOWN" not in str(host.failed()) and "time to drain" not in str(host.failed()):
             raise Deviation(f"neither reason nor text of the final ERROR is in {host.failed()}")
 

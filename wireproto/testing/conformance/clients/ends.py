@@ -47,7 +47,7 @@ def orderly_end(trial: Trial) -> None:
     """A client that closes ends its output between two frames, without an ERROR."""
     with trial.client(SHORT_CALL, close()) as host:
         host.respond(host.request(SHORT), ShortResponse(length=5))
-        host.closes()
+        host.closes("the last answer")
         host.answered(length=5)
 
 

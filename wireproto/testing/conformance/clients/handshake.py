@@ -193,7 +193,7 @@ for _number, _status, _reason in (
             host.read_hello()
             host.send(PREAMBLE)
             host.final(status, reason.encode(), b"what there is instead")
-            host.closes()
+            host.closes("the refusal")
             host.refused(status=status, reason=reason)
 
     CLIENT_CASES.add(_number, f"A handshake refused as {_reason} is told to the caller.", _refusal, over=Over.ONCE)

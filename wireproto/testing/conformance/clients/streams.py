@@ -131,7 +131,7 @@ def without_credit(trial: Trial) -> None:
         error = wire.read_error(found.payload)
         if error.reason != "CREDIT_EXCEEDED":
             raise Deviation(f"a final ERROR with CREDIT_EXCEEDED was due, and {wire.shown(found)} came")
-        host.closes()
+        host.closes("the final ERROR")
         host.failed()
 
 
