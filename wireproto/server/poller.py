@@ -3,12 +3,22 @@
 import os
 import select
 import threading
+import time
 
 __all__ = ["CLOSED", "READ", "WRITE", "Poller"]
 
 READ: int = select.EPOLLIN
 WRITE: int = select.EPOLLOUT
 CLOSED: int = select.EPOLLHUP | select.EPOLLERR
+
+
+LOOK = 50e-6
+"""Seconds for which a wait looks again and again before it sleeps: the answer to an answer often comes within that, and
+to fall asleep and be woken costs both sides more."""
+
+MOST_SKIPPED = 64
+"""Waits that sleep at once after looking was in vain: from 1 it doubles up to this, and a look that pays sets it back.
+So where it never pays it costs less than a microsecond a wait."""
 
 
 class Poller:
@@ -18,17 +28,22 @@ class Poller:
     re-armed, and no event is ever owned. Every method may be called from any thread.
     """
 
-    __slots__ = ("_epoll", "_eventfd", "_lock")
+    __slots__ = ("_epoll", "_eventfd", "_lock", "_skip", "_skipped")
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()
+        self._skip = 0  # waits that are not to look, after the last look in vain
+        self._skipped = 0
         self._epoll.register(self._eventfd, READ)
 
     def poll(self, timeout: float) -> list[tuple[int, int]]:
         """Wait at most ``timeout`` seconds (-1: for ever) for (descriptor, mask) pairs; a wake gives an empty list."""
-        events = self._epoll.poll(timeout)
+        if timeout:
+            events = self._look() or self._epoll.poll(timeout)
+        else:
+            events = self._epoll.poll(0)
         for fd, _ in events:
             if fd == self._eventfd:
                 try:
@@ -36,6 +51,22 @@ class Poller:
                 except BlockingIOError:
                     pass  # another waiter read it first
                 return [event for event in events if event[0] != fd]
+        return events
+
+    def _look(self) -> list[tuple[int, int]]:
+        """What is ready within ``LOOK`` seconds, when it is worth the while."""
+        if self._skipped < self._skip:
+            self._skipped += 1
+            return []
+        self._skipped = 0
+        poll, clock = self._epoll.poll, time.perf_counter
+        until = clock() + LOOK
+        while not (events := poll(0)):
+            # Each poll lets other threads have the interpreter. One that keeps it ends the look in the first round.
+            if clock() > until:
+                self._skip = min(2 * self._skip or 1, MOST_SKIPPED)
+                return []
+        self._skip = 0
         return events
 
     def wake(self) -> None:
