@@ -11,6 +11,7 @@ ARGS ?=
 PY := $(VENV)/bin/python
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
+BENCH_STAMP := $(VENV)/.installed-bench
 FUZZ_STAMP := $(VENV)/.installed-fuzz
 
 .DEFAULT_GOAL := help
@@ -28,6 +29,9 @@ $(RUN_STAMP): pyproject.toml tools/venv.py
 
 $(DEV_STAMP): pyproject.toml tools/venv.py
 	@$(call install,dev)
+
+$(BENCH_STAMP): pyproject.toml tools/venv.py
+	@$(call install,bench)
 
 # atheris is 131 MiB and only `make fuzz` wants it.
 $(FUZZ_STAMP): pyproject.toml tools/venv.py
@@ -131,11 +135,16 @@ types: $(DEV_STAMP)  ## check the types alone, and the examples as pyright sees 
 generate: $(DEV_STAMP)  ## write the generated files anew
 	@$(PY) tools/generate.py
 
+# Wants a machine at rest. Parts that are named are measured anew, the others taken from .bench/.
+.PHONY: bench
+bench: $(BENCH_STAMP)  ## measure everything and write docs/performance.md (QUICK=1 ARGS="idle fanout")
+	@$(PY) benchmarks/report.py $(if $(QUICK),--quick) $(ARGS)
+
 .PHONY: wheel
 wheel: $(DEV_STAMP)  ## build the wheel into dist/
 	@$(PY) -m build --wheel --outdir dist .
 
 .PHONY: clean
 clean:  ## remove the environment, caches and what was built
-	@rm -rf "$(VENV)" tests/node/node_modules dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	@rm -rf "$(VENV)" tests/node/node_modules dist build .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,14 +1,16 @@
 """What an idle connection costs a server: memory, threads, and a busy neighbour's latency.
 
-The server and the client run in processes of their own. Each connection has done its handshake and one call.
+The servers and the client run in processes of their own. Each connection has done its handshake and one call. The
+neighbour's latency is measured in turns, on the server with the connections and on one without any.
 
-    python benchmarks/idle.py [--connections 1000] [--json FILE]
+    python benchmarks/idle.py [--connections 1000] [--rounds 5] [--json FILE]
 """
 
 import argparse
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -55,6 +57,7 @@ def latency_us(port: int, calls: int = 5000) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--connections", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -62,14 +65,13 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(need, hard), hard))
     if options.serve:
-        peers.ENTRIES["wireproto-msgpack"].serve()
+        peers.wireproto_server("msgpack", connections=need)()
         return
     command = [sys.executable, __file__, "--serve", "--connections", str(options.connections)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    servers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in "ab"]
     try:
-        assert server.stdout is not None
-        port = int(server.stdout.readline().split()[1])
-        alone = latency_us(port)
+        ports = [int(server.stdout.readline().split()[1]) for server in servers if server.stdout is not None]
+        server, port = servers[0], ports[0]
         raw = peers.wireproto_raw("msgpack")
         # The first connections pay for what all share.
         socks = []
@@ -83,19 +85,27 @@ def main() -> None:
             sock.recv(4096)
             socks.append(sock)
         after, threads_after = settled_kib(server.pid), threads(server.pid)
-        beside = latency_us(port)
+        beside, alone = [], []
+        for _ in range(options.rounds):
+            beside.append(latency_us(ports[0]))
+            alone.append(latency_us(ports[1]))
     finally:
-        server.kill()
-        server.wait()
+        for server in servers:
+            server.kill()
+            server.wait()
+    ratios = sorted(b[1] / a[1] for b, a in zip(beside, alone, strict=True))
     result = {
         "connections": options.connections,
         "kib_per_connection": (after - before) / options.connections,
         "server_threads_before": threads_before,
         "server_threads_after": threads_after,
-        "p50_us_alone": alone[0],
-        "p99_us_alone": alone[1],
-        "p50_us_beside_idle": beside[0],
-        "p99_us_beside_idle": beside[1],
+        "p50_us_alone": statistics.median(each[0] for each in alone),
+        "p99_us_alone": statistics.median(each[1] for each in alone),
+        "p50_us_beside_idle": statistics.median(each[0] for each in beside),
+        "p99_us_beside_idle": statistics.median(each[1] for each in beside),
+        "p99_ratio": statistics.median(ratios),
+        "p99_ratio_low": ratios[0],
+        "p99_ratio_high": ratios[-1],
     }
     for key, value in result.items():
         print(f"{key:24} {value:12.2f}")

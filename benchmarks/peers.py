@@ -161,9 +161,9 @@ def bench_service() -> Any:
     return Service("bench.v1.BenchService", version=1, methods=[send])
 
 
-def wireproto_server(codec: str) -> Callable[[], None]:
+def wireproto_server(codec: str, connections: int = 10_000) -> Callable[[], None]:
     def serve() -> None:
-        from wireproto import Context, Handlers, Server
+        from wireproto import Context, Handlers, Limits, Server
 
         sys.setswitchinterval(0.0005)  # as `wireproto serve` does
         service = bench_service()
@@ -174,7 +174,7 @@ def wireproto_server(codec: str) -> Callable[[], None]:
             return method.response(id=request.nonce, stamp=time.time())
 
         handlers.register(method)(send)
-        server = Server(handlers, codecs=[codec])
+        server = Server(handlers, codecs=[codec], limits=Limits(max_connections=connections))
         server.start()
         ready(server.address.port)
         server.wait()
@@ -595,7 +595,7 @@ def main() -> None:
                 ratio = f"{one['median'] / results['floor'][key]['median']:6.2f} x floor" if "floor" in results else ""
                 print(f"  {name:20} {one['median']:12.1f}  ({one['low']:.1f} to {one['high']:.1f}) {ratio}")
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1))
+        options.json.write_text(json.dumps({**results, "rounds": rounds}, indent=1))
 
 
 if __name__ == "__main__":
