@@ -40,6 +40,7 @@ WANTED: Final = 0.85
 
 _QUICK: Final = [
     "tests/test_connection.py",
+    "tests/test_next_events.py",
     "tests/test_vectors.py",
     "tests/test_connection_events.py",
     "tests/test_fuzz_targets.py",
