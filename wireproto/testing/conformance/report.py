@@ -110,17 +110,24 @@ class Report:
             words.append(f"{verdicts[Verdict.SKIPPED]} not judged")
         kind = "bad" if len(failed) > len(known) else "good" if verdicts[Verdict.PASSED] else ""
         yield kind, f"{section:3}  {SECTIONS[section]:<34} {cases:4} cases  {', '.join(words)}"
-        # What several runs of a case have in common is said once.
-        for verdict, label in ((Verdict.FAILED, "failed"), (Verdict.SKIPPED, "not judged")):
-            seen: dict[tuple[str, str, bool], list[Run]] = {}
-            for run in runs:
-                if run.verdict is verdict:
-                    seen.setdefault((run.case.id, run.detail, self.known.entry(run) is not None), []).append(run)
-            for (_, detail, is_known), same in seen.items():
-                names = same[0].name if len(same) == 1 else f"{same[0].name} and {len(same) - 1} more"
-                kind = "known" if is_known or verdict is Verdict.SKIPPED else "bad"
-                yield kind, f"       {names} {'is known to fail' if is_known else label}: {same[0].case.text}"
-                yield "", f"           {detail}"
+        # What several runs have in common is said once: a deviation for its case, a lack for the section.
+        seen: dict[tuple[str, str], list[Run]] = {}
+        for run in failed:
+            seen.setdefault((run.case.id, run.detail), []).append(run)
+        for (_, detail), same in seen.items():
+            expected = [run for run in same if run in known]
+            names = same[0].name if len(same) == 1 else f"{same[0].name} and {len(same) - 1} more"
+            verdict = "is known to fail" if expected == same else "failed"
+            yield ("known" if expected == same else "bad"), f"       {names} {verdict}: {same[0].case.text}"
+            yield "", f"           {detail}"
+        lacks: dict[str, dict[str, None]] = {}
+        for run in runs:
+            if run.verdict is Verdict.SKIPPED:
+                lacks.setdefault(run.detail, {})[run.case.id] = None
+        for detail, ids in lacks.items():
+            first, *others = ids
+            names = first if not others else f"{first} and {len(others)} more"
+            yield "known", f"       {names} not judged: {detail}"
 
     def summary(self) -> str:
         """One line."""
