@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.chat_client.screen import strip_formats
+from wireproto.chat.commands import HELP
 from wireproto.chat.display import MARKER, MAX_MARKS, NARROWEST, Kind, Line, rows, units, visible
 from wireproto.cli.chat_terminal import columns_of
 
@@ -242,3 +243,58 @@ def test_a_message_of_the_past_begins_with_its_place(columns: int | None, shown:
     """No message can look like another of the list; a narrow terminal leaves out the time."""
     line = Line(Kind.HISTORY, "one\n[#8] bob: two", sender="alice", place="bob#7", when="2026-01-01 12:00")
     assert [str(row) for row in rows(line, columns=columns)] == shown
+
+
+TABLE = """\
+/list [PATTERN]        2|PATTERN         accounts whose name matches; * any characters, ? one
+/more                                    the next page of the last list or history
+/help                                    this list
+A sentence that is no table, and too long for a narrow terminal."""
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (None, TABLE.split("\n")),
+        (120, TABLE.split("\n")),
+        (
+            80,
+            [
+                "/list [PATTERN]        2|PATTERN         accounts whose name matches; * any",
+                "                                         characters, ? one",
+                "/more                                    the next page of the last list or",
+                "                                         history",
+                "/help                                    this list",
+                "A sentence that is no table, and too long for a narrow terminal.",
+            ],
+        ),
+        (
+            40,
+            [
+                "/list [PATTERN]  2|PATTERN",
+                "    accounts whose name matches; *",
+                "    any characters, ? one",
+                "/more",
+                "    the next page of the last list",
+                "    or history",
+                "/help",
+                "    this list",
+                "A sentence that is no table, and",
+                "too long for a narrow terminal.",
+            ],
+        ),
+    ],
+)
+def test_a_table_is_laid_out_for_the_terminal(columns: int | None, shown: list[str]) -> None:
+    """The last column is wrapped below itself, or below the row where there is no room beside it."""
+    found = rows(Line(Kind.NOTICE, "A table:\n" + TABLE, tabular=True), columns=columns)
+    assert [str(row).rstrip(" ") for row in found] == ["* A table:", *(MARKER + row for row in shown)]
+
+
+@given(st.integers(1, 130), st.lists(st.text("ab |[]  ", min_size=1, max_size=90), max_size=4))
+@example(41, [HELP])
+def test_a_table_loses_nothing_but_blanks(columns: int, texts: list[str]) -> None:
+    """At any width all words of a table are there, in order, and no row is wider than the terminal."""
+    found = rows(Line(Kind.NOTICE, "\n".join(texts), tabular=True), columns=columns)
+    assert all(len(str(row)) <= max(columns, NARROWEST) for row in found)
+    assert "".join("".join(row.body for row in found).split()) == "".join("".join(texts).split())

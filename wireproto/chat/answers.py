@@ -31,9 +31,10 @@ def past(message: ConversationMessage, reader: str) -> Line:
 def who_you_are(answer: WhoAmIResponse) -> str:
     """The account, and what waits for it."""
     waiting = f"{count(answer.undelivered, 'message')} not shown yet" if answer.undelivered else "none waits"
+    where = "nowhere else" if answer.sessions == 1 else f"in {count(answer.sessions, 'place')}"
     return (
         f"You are {answer.username}. The account was made {_moment(answer.created_at)} and is signed in "
-        f"{count(answer.sessions, 'time')}. {count(answer.last_sequence, 'message')} came; {waiting}."
+        f"{where}. {count(answer.last_sequence, 'message')} came; {waiting}."
     )
 
 

@@ -174,7 +174,7 @@ class ChatSession:
                     else "Messages arrive by themselves once you are signed in: type /login NAME.",
                 )
             case Help():
-                self._show(Kind.NOTICE, "What you can type:\n" + HELP)
+                self._print(Line(Kind.NOTICE, "What you can type:\n" + HELP, tabular=True))
             case Quit():
                 pass  # the front's to do: it has lines to finish first
 
@@ -296,7 +296,8 @@ class ChatSession:
         head = f"{count(len(names), 'more account' if further else 'account')} matching {pattern}"
         if after:
             self._further = partial(self._list, pattern, after, times=times)
-        self._show(Kind.SERVER, "\n".join([f"{head}{'; /more shows the next' if after else ''}:", *names]))
+        text = "\n".join([f"{head}{'; /more shows the next' if after else ''}:", *names])
+        self._print(Line(Kind.SERVER, text, tabular=times))
 
     def _send(self, command: Send) -> None:
         request = contract.SendMessageRequest(recipient=command.recipient, text=command.text)

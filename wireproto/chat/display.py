@@ -15,6 +15,7 @@ keyboard pasted into a wrong command. Its rules:
 import dataclasses
 import enum
 import re
+import textwrap
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ NARROWEST = 16
 ROOMY = 60
 """Columns below which a message of the past stands without its time."""
 
+LAST_COLUMN = 24
+"""Columns that the last one of a table needs, to be wrapped beside the others and not below them."""
+
+_LAST_COLUMN = re.compile(r"(.*\S {2,})(\S.*)", re.DOTALL)
+_GAP = re.compile(" {2,}")
 _PLAIN = re.compile(r"[ -~]*", re.ASCII)
 _NAME = re.compile(r"[a-z0-9._-]{1,32}", re.ASCII)
 
@@ -73,6 +79,8 @@ class Line:
         place: what HISTORY calls the message, ``#7`` or ``bob#7``.
         when: its time, in ours; left out where the terminal is narrow.
         reason: the UPPER_SNAKE reason of a refusal, for scripts; empty when there is none.
+        tabular: whether the rows of the text have columns, two spaces or more apart; where they do not fit a terminal
+            the last one is wrapped below itself. For texts of our own: one that is foreign is not laid out by itself.
     """
 
     kind: Kind
@@ -81,6 +89,7 @@ class Line:
     reason: str = ""
     place: str = ""
     when: str = ""
+    tabular: bool = False
 
     @property
     def prefix(self) -> str:
@@ -223,13 +232,35 @@ def rows(line: Line, *, columns: int | None = None, measure: Callable[[str], int
     if line.when and columns is not None and columns < ROOMY:
         line = dataclasses.replace(line, when="")
     prefix = line.prefix
-    for text in line.text.split("\n"):
+    texts = line.text.split("\n")
+    if line.tabular and columns is not None:
+        # The last column is for the cursor, see `_wrapped`.
+        room = max(columns, NARROWEST) - len(MARKER) - 1
+        texts = [part for text in texts for part in _laid_out(text, room)]
+    for text in texts:
         if columns is None:
             found.append(Row(prefix, tuple(units(text))))
         else:
             found.extend(_wrapped(prefix, text, max(columns, NARROWEST), measure))
         prefix = MARKER
     return found
+
+
+def _laid_out(text: str, room: int) -> list[str]:
+    """One row of columns as rows that are no longer than ``room``."""
+    split = _LAST_COLUMN.fullmatch(text)
+    if len(text) <= room or split is None:
+        return [text]
+    before, last = split[1], split[2]
+    if room - len(before) >= LAST_COLUMN:
+        parts = _fill(last, room - len(before))
+        return [before + parts[0], *(" " * len(before) + part for part in parts[1:])]
+    indent = "    "
+    return [_GAP.sub("  ", before.rstrip(" ")), *(indent + part for part in _fill(last, room - len(indent)))]
+
+
+def _fill(text: str, room: int) -> list[str]:
+    return textwrap.wrap(text, max(room, 1), expand_tabs=False, replace_whitespace=False, break_on_hyphens=False)
 
 
 def _wrapped(prefix: str, text: str, columns: int, measure: Callable[[str], int]) -> Iterator[Row]:
