@@ -113,14 +113,14 @@ SERVICES := wireproto.chat.contract:CHAT wireproto.control:CONTROL examples.calc
 
 # One recipe, in this order whatever -j says: the cheap judges first, the tests and their summary last.
 .PHONY: check
-check: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## all that CI checks: format, lint, types, generated files, contract, tests, coverage
+check: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## all that CI checks: format, lint, types, generated files, contract, coverage, tests
 	@echo "== format" && $(PY) -m ruff format --check --quiet .
 	@echo "== lint" && $(PY) -m ruff check --quiet .
 	@echo "== types" && $(PY) -m mypy
 	@echo "== generated files" && $(PY) tools/generate.py --check
 	@echo "== contract" && $(PY) -m wireproto check $(SERVICES)
-	@echo "== tests" && $(PY) -m pytest $(ARGS)
 	@echo "== coverage of the core" && $(MAKE) --no-print-directory coverage
+	@echo "== tests" && $(PY) -m pytest $(ARGS)
 
 .PHONY: format
 format: $(DEV_STAMP)  ## write the code the way the check wants it
