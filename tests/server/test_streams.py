@@ -85,6 +85,19 @@ def test_a_subscription_sends_what_comes_later(stage: Stage, peer: Peer) -> None
     assert len(feed.closed) == 1
 
 
+def test_the_last_items_and_the_end_take_one_wake(stage: Stage, peer: Peer) -> None:
+    """A subscription that is over once its items are taken is asked again, though it gave fewer than it could."""
+    peer.start(FEED, FeedRequest(name="last"), Metadata(credit=10))
+    peer.flush()
+    feed = stage.feed("last")
+    feed.items.extend("ab")
+    feed.over = True
+    feed.wake()
+    for text in "ab":
+        assert peer.decode(FEED, peer.expect(ItemReceived).payload).text == text
+    peer.expect(EndReceived)
+
+
 def test_no_wake_is_lost(stage: Stage, peer: Peer) -> None:
     """A feeder that races with the pump never leaves an item lying."""
     peer.start(FEED, FeedRequest(name="r"), Metadata(credit=1_000_000))

@@ -153,7 +153,8 @@ class Stream:
                         break
                 if payloads:
                     session.flush_locked()
-                return self._rest_locked(len(payloads) == room)
+                # Only an empty answer means that there is nothing yet: behind the last items may be the end.
+                return self._rest_locked(bool(payloads))
 
     def _taken(self, source: Subscription[Any], most: int) -> list[bytes]:
         entry = self._call.entry
