@@ -186,7 +186,9 @@ class Link(Reception):
         ends: list[tuple[int, Call]] = []
         with self._lock:
             connection = self._connection
-            while calls and self.usable and not self._places and not self._full():
+            while calls and self.usable and not self._places:
+                if (self._free <= 0 or self._output.waiting) and self._full():
+                    break
                 call = calls[0]
                 try:
                     call.call_id = connection.send_request(call.opcode, call.request, call.metadata)
@@ -392,7 +394,12 @@ class Link(Reception):
                     call = calls.pop(event.call_id, None)
                     if call is not None:
                         call.payload = event.payload
-                        self._finish(call)
+                        if type(call) is FutureCall:
+                            self._finish(call)
+                        elif call.gate is None:
+                            call.done = True  # nobody sleeps on it: `_wake` without a call
+                        else:
+                            self._wake(call)
                 else:
                     reacted = True
                     self._react(event)

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from wireproto.client.calls import PreparedCall
 from wireproto.client.line import Line, repeatable
@@ -26,11 +26,13 @@ class _Entry(PreparedCall, Generic[Req]):
     Attributes:
         message: kept because it may have to be sent again, on a connection that speaks another version.
         link: where it was sent; None while it was not.
+        decode: what reads its response, as that link speaks.
         deadline: of its own, counted from when it was sent.
         failure: what is raised in its place, because it never became a call.
     """
 
     link: Link | None = None
+    decode: Callable[[bytes], Any] | None = None
     deadline: float | None = None
     failure: Exception | None = None
 
@@ -113,8 +115,9 @@ class Responses(Generic[Req, Resp]):
         if entry.failure is not None:
             raise entry.failure
         if entry.error is None:
-            assert entry.link is not None
-            return entry.link.dialect.bind(self._method).decode(entry.payload)
+            assert entry.decode is not None
+            response: Resp = entry.decode(entry.payload)
+            return response
         if entry.message is not None and repeatable(entry.error, 0):
             return self._repeat(entry.message)
         raise entry.error
@@ -184,8 +187,10 @@ class Responses(Generic[Req, Resp]):
 
     def _sent(self, entries: list[_Entry[Req]], link: Link) -> None:
         deadline = self._deadline()
+        decode = link.dialect.bind(self._method).decode if entries else None
         for entry in entries:
             entry.link = link
+            entry.decode = decode
             entry.deadline = deadline
 
     def _deadline(self) -> float | None:
