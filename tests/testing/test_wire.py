@@ -30,7 +30,16 @@ from tests.server.service import (
     Stage,
     WhoRequest,
 )
-from wireproto import CallError, EncodeError, HandshakeError, Limits, LocalProtocolError, Metadata, Retry, Status
+from wireproto import (
+    CallError,
+    EncodeError,
+    HandshakeError,
+    Limits,
+    LocalProtocolError,
+    Metadata,
+    Retry,
+    Status,
+)
 from wireproto.connection import Role, State
 from wireproto.events import CancelReceived, ErrorReceived, HelloReceived, RequestReceived
 from wireproto.frame import PREAMBLE
@@ -234,9 +243,19 @@ def test_the_end_of_the_connection_ends_its_calls(stage: Stage, link: Pair) -> N
     link.start(FEED, FeedRequest(name="news"))
     link.exchange()
     link.server.receive_data(b"\0\0\0\0")
-    with pytest.raises(Exception, match="FRAME_TOO_SHORT"):
+    with pytest.raises(CallError, match="FRAME_TOO_SHORT"):
         link.call(ECHO, EchoRequest())
     assert stage.feed("news").closed == ["the connection ended"]
+
+
+def test_a_stream_ends_with_its_connection(stage: Stage, link: Pair) -> None:
+    """When the connection ends in the middle of a stream, that is what its caller is told."""
+    stream = link.stream(COUNT, CountRequest(upto=5), credit=1)
+    assert next(stream).n == 0
+    link.server.receive_data(b"\0\0\0\0")
+    with pytest.raises(CallError, match="FRAME_TOO_SHORT"):
+        next(stream)
+    assert stage.generators_closed.is_set()
 
 
 def test_a_blocked_handler_runs_on_the_test_s_thread(stage: Stage, link: Pair) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from wireproto import codecs
 from wireproto.codecs import Codec
-from wireproto.connection import Connection, Role
+from wireproto.connection import Connection, Role, State
 from wireproto.dispatch import Authenticate, Context, Entry, Handlers, Identity, Subscription, Table
 from wireproto.errors import CallError, HandshakeError, LocalProtocolError
 from wireproto.events import (
@@ -225,8 +225,9 @@ class Pair:
         """One unary call, from its request to its answer.
 
         Raises:
-            CallError: it was refused.
+            CallError: it was refused, or the server has ended the connection and said why.
             EncodeError, DecodeError: a message cannot be written or read.
+            RemoteProtocolError: the server broke a rule of the protocol.
             LocalProtocolError: there is no answer: the handler gave a future that is not done.
         """
         call_id = self.start(method, request, metadata=metadata)
@@ -262,8 +263,9 @@ class Pair:
                     elif isinstance(event, EndReceived):
                         return
         finally:
-            self.client.send_cancel(call_id)
-            self.exchange()
+            if self.client.state is not State.CLOSED:
+                self.client.send_cancel(call_id)
+                self.exchange()
 
     def _events_of(self, call_id: int) -> list[Event]:
         """Exchange, and take what came for one call; the rest is kept for its own."""
