@@ -279,7 +279,7 @@ for number, first, second, wrong in _ORDER:
 
 
 @case("2.51")
-def empty_metadata_on_control(bench: Bench) -> None:
+def kinds_mixed(bench: Bench) -> None:
     """A frame of the connection, and a REQUEST, may come right behind each other, in any order."""
     with bench.open() as caller:
         _, data = caller.request_frame(ECHO, EchoRequest(payload=b"x"))
@@ -290,7 +290,7 @@ def empty_metadata_on_control(bench: Bench) -> None:
 
 
 @case("2.52", over=Over.ONCE)
-def client_kinds_before_welcome(bench: Bench) -> None:
+def limit_before_hello(bench: Bench) -> None:
     """Before HELLO a length above 4096 is FRAME_TOO_LARGE."""
     with bench.raw() as peer:
         caller = Caller(peer, bench)

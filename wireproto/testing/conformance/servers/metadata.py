@@ -3,6 +3,7 @@
 from typing import Any
 
 from wireproto.control import ECHO, EchoRequest
+from wireproto.frame import Kind
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.caller import SERVER_CASES, Bench
 from wireproto.testing.conformance.case import Deviation, Needs, Over
@@ -163,9 +164,9 @@ def too_large(bench: Bench) -> None:
             return
         caller.send(data)
         found = caller.read()
-        if found.payload and found.call_id == call_id and found.kind == 7:
+        if found.kind == Kind.ERROR:
             error = wire.read_error(found.payload)
-            if (error.reason, error.status) != ("METADATA_TOO_LARGE", wire.RESOURCE_EXHAUSTED):
+            if (found.call_id, error.reason, error.status) != (call_id, "METADATA_TOO_LARGE", wire.RESOURCE_EXHAUSTED):
                 raise Deviation(f"{len(block)} bytes of metadata were answered {wire.shown(found)}")
         caller.alive()
 

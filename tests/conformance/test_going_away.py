@@ -1,0 +1,83 @@
+"""The server cases about its end, in this process: ours goes as it must, and one that goes otherwise is found out."""
+
+import threading
+from typing import Any, Self
+
+import pytest
+
+from tests.conformance.mutants import Mutant, call_error, drop, every, on
+from wireproto.frame import Kind
+from wireproto.server import Server
+from wireproto.testing.conformance import wire
+from wireproto.testing.conformance.caller import Bench
+from wireproto.testing.conformance.case import Deviation, Needs
+from wireproto.testing.conformance.servers import SERVER_CASES
+from wireproto.testing.conformance.service import CONFORMANCE, make_handlers
+
+CASES = [case for case in SERVER_CASES.cases.values() if case.needs is Needs.PROCESS]
+
+
+class Leaving:
+    """A server that a case asks to go, with a proxy before it that breaks a rule.
+
+    Args:
+        changes: of ``Mutant``; none for a right server.
+    """
+
+    def __init__(self, **changes: Any) -> None:
+        self._server = Server(make_handlers(), port=0)
+        self._server.start()
+        self._mutant = Mutant((self._server.address.host, self._server.address.port), **changes)
+        self._stopper = threading.Thread(target=self._server.shutdown, args=(10.0,))
+        self.address = self._mutant.address
+
+    def terminate(self) -> None:
+        self._stopper.start()
+
+    def __enter__(self) -> Self:
+        self._mutant.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if not self._stopper.ident:
+            self._stopper.start()
+        self._stopper.join(20)
+        self._mutant.__exit__()
+
+
+def bench(patience: float = 10.0, **changes: Any) -> Bench:
+    return Bench(
+        ("127.0.0.1", 1),
+        (2, "msgpack"),
+        2,
+        CONFORMANCE.full_name,
+        2,
+        start=lambda: Leaving(**changes),
+        patience=patience,
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_our_server_goes_as_it_must(case: Any) -> None:
+    """Our server passes every case that ends it."""
+    case.run(bench())
+
+
+WRONG = wire.goaway_body(77, wire.error_body(14, b"SHUTTING_DOWN"))
+
+MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "no GOAWAY": ("4.70", {"down": drop(Kind.GOAWAY)}),
+    "another last call": ("4.71", {"down": on(Kind.GOAWAY, payload=WRONG)}),
+    "an empty GOAWAY": ("4.70", {"down": on(Kind.GOAWAY, payload=b"")}),
+    "GOAWAY of a call": ("4.70", {"down": on(Kind.GOAWAY, call_id=1)}),
+    "resets": ("4.70", {"reset": True}),
+    "streams end otherwise": ("4.74", {"down": every(lambda each: call_error(each, reason="CANCELLED"))}),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_server_that_goes_otherwise_fails(name: str) -> None:
+    """A server that breaks a rule when it goes fails the case of that rule."""
+    number, changes = MUTANTS[name]
+    with pytest.raises(Deviation):
+        SERVER_CASES.cases["s" + number].run(bench(1.0, **changes))
