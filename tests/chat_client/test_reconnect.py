@@ -76,6 +76,40 @@ def test_a_lost_connection_comes_back(server: FakeServer, version: int, error: C
     assert bob.farewells == []
 
 
+DISK = CallError(Status.UNAVAILABLE, "STORE_FAILED", "the store", retry=Retry.NOT_PROCESSED, retry_after_ms=1)
+
+
+@VERSIONS
+def test_a_stream_that_the_server_could_not_serve_goes_on(server: FakeServer, version: int) -> None:
+    """While the server's store fails nothing is said; when it has recovered what came meanwhile is shown, once."""
+    bob = lasting(server, "bob", version)
+    for number in range(TRIES + 5):
+        server.post("carol", "bob", f"{number}")
+        bob.wait_for(lambda: bob.texts[-1] == f"carol: {number}")  # noqa: B023
+        server.end_streams("bob", DISK)
+    assert bob.texts[1:] == [f"carol: {number}" for number in range(TRIES + 5)]
+
+
+def test_a_stream_that_fails_again_and_again_is_given_up(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After as many tries as for a lost connection the person is told; a damaged message is not tried again at all."""
+    bob = lasting(server, "bob")
+    opened: list[int] = []
+
+    def fails(*_: object, **__: object) -> None:
+        opened.append(1)
+        raise DISK
+
+    monkeypatch.setattr(bob.client, "stream", fails)
+    server.end_streams("bob", DISK)
+    bob.wait_for(lambda: len(bob.texts) == 3)
+    assert len(opened) == TRIES
+    assert bob.texts[2].startswith("* New messages are not shown from here on")
+    carol = lasting(server, "carol")
+    server.end_streams("carol", CallError(Status.DATA_LOSS, "STORE_FAILED", "message 3 cannot be read"))
+    carol.wait_for(lambda: len(carol.texts) == 3)
+    assert carol.texts[2].startswith("* New messages are not shown from here on")
+
+
 @VERSIONS
 def test_an_acknowledgement_that_was_lost_is_made_good(server: FakeServer, version: int) -> None:
     """What was shown before the loss is not shown again after it, and the server comes to know."""

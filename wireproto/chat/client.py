@@ -501,6 +501,7 @@ class ChatSession:
             if new:
                 self._names.learn([message.sender])
                 self._show(Kind.MESSAGE, message.text, sender=message.sender)
+            inbox.failures = 0
             with self._changed:
                 inbox.backlog -= 1
                 self._changed.notify_all()
@@ -521,6 +522,11 @@ class ChatSession:
                 news = False
             else:
                 return self._open(inbox)
+        elif self._lasting.rest(inbox.failures, error):
+            inbox.failures += 1
+            if self._inbox is inbox:
+                return self._open(inbox)
+            news = False  # signed out meanwhile
         elif error.reason == "BAD_AFTER" and inbox.after:
             # The server was set back to an earlier state. What it now counts from the start is new.
             inbox.mailbox.forget()

@@ -69,6 +69,7 @@ class Inbox:
         self.ended = False
         self.error: CallError | CodecError | None = None  # why it ended
         self.era = 0  # of the connection that the stream was opened on
+        self.failures = 0  # how often it was opened since a message came
         self.thread: threading.Thread | None = None
         self._client = client
         self._acknowledging = threading.Lock()  # held over each Acknowledge and what is concluded from it

@@ -37,6 +37,8 @@ STEADY = 30.0
 PING = 10.0
 """Seconds within which a server that is there answers."""
 
+_PASSING = frozenset({"STORE_FAILED", "SERVER_BUSY"})  # reasons that pass, with the connection there all the while
+
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
 Item = TypeVar("Item", bound=Message, covariant=True)
@@ -198,6 +200,12 @@ class Lasting:
                 if not safe or again == TRIES - 1 or time.monotonic() >= self._until(deadline):
                     raise
         raise AssertionError("the last try returns or raises")
+
+    def rest(self, again: int, error: CallError) -> bool:
+        """Wait before what the server could not do just now is asked for again; whether to ask."""
+        if again >= TRIES or not self._patience or error.reason not in _PASSING or error.status is Status.DATA_LOSS:
+            return False
+        return self._pause(again, error.retry_after_ms, time.monotonic() + self._patience)
 
     def restore(self, era: int, error: CallError) -> None:
         """Get the connection of ``era`` back, whose loss ``error`` has shown; at once if another thread has done so.
