@@ -1,5 +1,6 @@
-// A client of the wire protocol: Node's standard library, the codec pipe, calls and streams. Written from docs/protocol.md
-// alone; numbers in brackets are its sections. A method is { opcode, request, response, stream }, with types of pipe.mjs.
+// A client of the wire protocol: Node's standard library, the codec pipe, calls and streams. All it knows is in
+// docs/protocol.md, whose sections are the numbers in brackets. A method is { opcode, request, response, stream }, with
+// types of pipe.mjs.
 import net from "node:net";
 import * as pipe from "./pipe.mjs";
 
