@@ -42,6 +42,8 @@ IN_FLIGHT = 8
 # thread and has used nothing of what it imported. The child is the program that people start.
 _PROGRAM = """
 import os
+import select
+import signal
 import sys
 import wireproto.chat.handlers, wireproto.cli.serve, wireproto.server.gateway
 from wireproto.cli import main
@@ -51,7 +53,9 @@ while sys.stdin.readline():
     if pid == 0:
         main("serve")
     print("pid", pid, flush=True)
-    os.waitpid(pid, 0)
+    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+        if select.select([0], [], [], 0.005)[0]:  # at its end: whoever started us is gone
+            os.kill(pid, signal.SIGKILL)
     print("ended", flush=True)
 """
 

@@ -282,9 +282,9 @@ class Inbox:
         self.close()
 
 
-def eventually(look: Callable[[], Any], expected: object) -> None:
+def eventually(look: Callable[[], Any], expected: object, patience: float = PATIENCE) -> None:
     """Ask until the answer is as expected: for what the server does in its own time."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while (found := look()) != expected:
         assert time.monotonic() < deadline, f"{found!r}, not {expected!r}"
         time.sleep(0.002)
