@@ -22,6 +22,7 @@ FILE.py adds entries: ENTRIES = {name: Entry(...)}, with ``from load import Entr
 """
 
 import argparse
+import gc
 import importlib.util
 import json
 import os
@@ -165,7 +166,7 @@ def wireproto_server(codec: str, connections: int = 10_000) -> Callable[[], None
     def serve() -> None:
         from wireproto import Context, Handlers, Limits, Server
 
-        sys.setswitchinterval(0.0005)  # as `wireproto serve` does
+        sys.setswitchinterval(0.0005)  # this and the frozen collector below as `wireproto serve` has them
         service = bench_service()
         (method,) = service.methods
         handlers = Handlers(service)
@@ -176,6 +177,8 @@ def wireproto_server(codec: str, connections: int = 10_000) -> Callable[[], None
         handlers.register(method)(send)
         server = Server(handlers, codecs=[codec], limits=Limits(max_connections=connections))
         server.start()
+        gc.collect()
+        gc.freeze()
         ready(server.address.port)
         server.wait()
 

@@ -7,14 +7,14 @@ from wireproto.dispatch import Context, Entry, Identity
 from wireproto.errors import CallError
 from wireproto.metadata import Metadata
 from wireproto.schema import Operation
-from wireproto.server.pool import Worker
+from wireproto.server.pool import PENALTY, PROVEN, SLOW, Worker
 from wireproto.status import Retry, Status
 
 if TYPE_CHECKING:
     from wireproto.server.session import Session
     from wireproto.server.stream import Stream
 
-__all__ = ["Call"]
+__all__ = ["Call", "note_time"]
 
 
 class Call(Context):
@@ -106,3 +106,13 @@ class Call(Context):
             outcome = self.entry.encode(future.result())
         self.session.settle(self, outcome)
         self.session.flush_soon()
+
+
+def note_time(entry: Entry, took: float) -> None:
+    """Keep how slow a method's handler was, in seconds, and whether it counts as quick now."""
+    entry.runs += 1
+    if took > SLOW:
+        entry.slowness = min(entry.slowness + PENALTY, 4 * PENALTY)
+    elif entry.slowness:
+        entry.slowness -= 1
+    entry.wary = entry.blocking or entry.slowness > 0 or entry.runs < PROVEN

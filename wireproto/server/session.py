@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from wireproto.connection import PayloadTooLarge, State
-from wireproto.dispatch import Entry, Identity, Outcome, Table
+from wireproto.dispatch import Identity, Outcome, Table
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
 from wireproto.events import (
     CancelReceived,
@@ -29,7 +29,7 @@ from wireproto.events import (
 )
 from wireproto.metadata import EMPTY
 from wireproto.server.buckets import Budget
-from wireproto.server.call import Call
+from wireproto.server.call import Call, note_time
 from wireproto.server.poller import CLOSED, READ, WRITE
 from wireproto.server.pool import PENALTY, PROVEN, SLOW, Worker
 from wireproto.server.refusals import busy, cancelled, half_closed, late, shutting_down, too_large
@@ -321,12 +321,9 @@ class Session:
         entry = call.entry
         start = time.perf_counter()
         outcome = entry.run(call.payload, call)
-        if time.perf_counter() - start > SLOW:
-            entry.runs += 1
-            entry.slowness = min(entry.slowness + PENALTY, 4 * PENALTY)
-            entry.wary = True
-        elif entry.wary:
-            _was_quick(entry)
+        took = time.perf_counter() - start
+        if took > SLOW or entry.wary:
+            note_time(entry, took)
         kind = type(outcome)
         if kind is bytes or isinstance(outcome, CallError):
             self.settle(call, outcome, last)  # type: ignore[arg-type]
@@ -646,10 +643,3 @@ class Session:
         self._abandon_locked(why or "the connection was closed")
         if why:
             self.server.note(self.address, "closed", why)
-
-
-def _was_quick(entry: Entry) -> None:
-    entry.runs += 1
-    if entry.slowness:
-        entry.slowness -= 1
-    entry.wary = entry.blocking or entry.slowness > 0 or entry.runs < PROVEN
