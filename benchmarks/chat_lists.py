@@ -1,7 +1,7 @@
 """How long a page of a list of accounts takes when there are many: the first page of a pattern that many names match,
 and one that finds nothing among as many names as one call looks at.
 
-    python benchmarks/chat_lists.py [--accounts 100000] [--rounds 3] [--pages 300] [--directory DIR]
+    python benchmarks/chat_lists.py [--accounts 100000] [--rounds 3] [--pages 200] [--directory DIR]
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--accounts", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pages", type=int, default=300, help="of either kind in a round")
+    parser.add_argument("--pages", type=int, default=200, help="of either kind in a round")
     parser.add_argument("--directory", type=Path, help="where the store is made")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

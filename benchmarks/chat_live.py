@@ -4,7 +4,7 @@ A server process on a fresh store (synchronous=FULL); in this process one connec
 stream of messages open, and a few that send, at a fixed pace, each time to somebody else. Every message is
 acknowledged. A message may come before its sender is answered; then its time is less than nothing.
 
-    python benchmarks/chat_live.py [--accounts 1000] [--rate 300] [--rounds 3] [--seconds 8] [--directory DIR]
+    python benchmarks/chat_live.py [--accounts 1000] [--rate 300] [--rounds 3] [--seconds 6] [--directory DIR]
 """
 
 import argparse
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--accounts", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=300.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--directory", type=Path, help="where the store is made; a disk, not a tmpfs")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
