@@ -81,19 +81,29 @@ PARTS = {
 }
 
 
-def measure(name: str, quick: bool) -> None:
+def measure(name: str, quick: bool) -> bool:
+    """Measure one part; False, and its last words on stderr, when it failed: what it left before stays."""
     part, file = PARTS[name], RESULTS / f"{name}.json"
     command = part.command(quick, file)
     shown = " ".join(command[1:]).replace(f"{file}", f".bench/{name}.json")
     print(f"{name}: python {shown}", file=sys.stderr, flush=True)
     began = time.monotonic()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
-    if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    before = file.read_bytes() if file.exists() else None
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=True
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        words = [text if isinstance(text, str) else "" for text in (error.stdout, error.stderr)]
+        print(f"{name} failed: {error}\n{words[0][-2000:]}{words[1][-4000:]}", file=sys.stderr)
+        if before is not None:
+            file.write_bytes(before)
+        return False
     found = json.loads(done.stdout.splitlines()[-1] if part.stdout else file.read_text())
     kept = {"command": f"python {shown}", "seconds": time.monotonic() - began, "quick": quick, "found": found}
     file.write_text(json.dumps({**kept, "machine": machine()}, indent=1))
+    return True
 
 
 def machine() -> dict[str, str]:
@@ -478,11 +488,11 @@ def main() -> None:
     if unknown := [name for name in options.parts if name not in PARTS]:
         parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
     RESULTS.mkdir(exist_ok=True)
-    if not options.render:
-        for name in options.parts or PARTS:
-            measure(name, options.quick)
+    failed = [] if options.render else [name for name in options.parts or PARTS if not measure(name, options.quick)]
     PAGE.write_text(render())
     print(f"wrote {PAGE.relative_to(ROOT)}", file=sys.stderr)
+    if failed:
+        raise SystemExit(f"failed, and shown as they were before: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
