@@ -18,6 +18,7 @@ import functools
 import gc
 import importlib.abc
 import importlib.machinery
+import math
 import os
 import random
 import re
@@ -328,16 +329,16 @@ def _file_of(module: str) -> Path:
     return ROOT.joinpath(*module.split(".")).with_suffix(".py")
 
 
-def _try(mutant: Mutant | None, tests: list[str], cpu_seconds: int) -> str:
-    """Fork, import, run the tests one file after another; what became of it."""
+def _try(mutant: Mutant | None, limits: dict[str, int]) -> str:
+    """Fork, import, run the tests one file after another, each with a limit of seconds; what became of it."""
     child = os.fork()
     if not child:
         status = 70
         try:
-            status = _child(mutant, tests, cpu_seconds)
+            status = _child(mutant, limits)
         finally:
             os._exit(status)
-    deadline = time.monotonic() + 60 + 20 * cpu_seconds  # for what waits instead of working
+    deadline = time.monotonic() + 60 + 20 * sum(limits.values())  # for what waits instead of working
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -350,11 +351,10 @@ def _try(mutant: Mutant | None, tests: list[str], cpu_seconds: int) -> str:
     return KILLED  # by a signal: it used up its time or its memory
 
 
-def _child(mutant: Mutant | None, tests: list[str], cpu_seconds: int) -> int:
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+def _child(mutant: Mutant | None, limits: dict[str, int]) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
-    null = os.open(os.devnull, os.O_RDWR)
     if "WIREPROTO_MUTANTS_VERBOSE" not in os.environ:
+        null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (1, 2):
             os.dup2(null, descriptor)
     import hypothesis.configuration
@@ -365,13 +365,15 @@ def _child(mutant: Mutant | None, tests: list[str], cpu_seconds: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         # Failing examples of mutants are no examples for anybody else.
         hypothesis.configuration.set_hypothesis_home_dir(folder)
-        options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+        options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--timeout=0"]
         # Hypothesis was imported before pytest could rewrite it, which is nothing to fail for.
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         # Under a limit of processor time some kernels count it in ticks, too coarse for what compares costs.
         options += ["-k", "not linear"]
-        for test in tests:
-            code = pytest.main([*options, "--timeout=0", test])
+        for test, seconds in limits.items():
+            # A mutant that goes round in circles is ended by the signal that this sends.
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + seconds, resource.RLIM_INFINITY))
+            code = pytest.main([*options, test])
             if code != pytest.ExitCode.OK:
                 # A mutant that cannot be imported was noticed, too: collection fails.
                 return 1
@@ -396,11 +398,10 @@ def main(arguments: list[str] | None = None) -> int:
     every = [each for module in modules for each in mutants_of(module, _file_of(module).read_text("utf-8"))]
     sample = random.Random(asked.seed).sample(every, min(asked.n, len(every)))
     sample = [each for each in sample if asked.match in str(each)]
-    sample.sort(key=lambda each: (modules.index(each.module), each.line))
     sys.stdout.write(f"{len(sample)} of {len(every)} mutants, seed {asked.seed}\n")
     gc.freeze()
-    limits = {module: _baseline(module) for module in dict.fromkeys(each.module for each in sample)}
-    outcomes = _run(sample, limits)
+    files = dict.fromkeys(test for each in sample for test in MODULES[each.module])
+    outcomes = _run(sample, {test: _baseline(test) for test in files})
     return _report(outcomes, asked.survivors)
 
 
@@ -415,16 +416,13 @@ def _preload() -> None:
     assert not any(name.split(".")[0] == "wireproto" for name in sys.modules), "a mutant could not be imported"
 
 
-def _baseline(module: str) -> int:
-    """Seconds of processor time that the tests of a module may take: several times what they take unchanged."""
+def _baseline(test: str) -> int:
+    """Seconds of processor time that a file of tests may take: several times what it takes unchanged."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if _try(None, MODULES[module], 600) != SURVIVED:
-        sys.exit(f"the tests of {module} fail without any change: {' '.join(MODULES[module])}")
+    if _try(None, {test: 600}) != SURVIVED:
+        sys.exit(f"{test} fails without any change")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    took = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    sys.stdout.write(f"{module}: its tests take {took:.1f} s of processor time\n")
-    sys.stdout.flush()
-    return round(3 * took) + 10
+    return math.ceil(2 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)) + 2
 
 
 def _run(sample: list[Mutant], limits: dict[str, int]) -> list[tuple[Mutant, str]]:
@@ -432,7 +430,7 @@ def _run(sample: list[Mutant], limits: dict[str, int]) -> list[tuple[Mutant, str
     began = time.monotonic()
     tidy = sys.stderr.isatty()
     for number, mutant in enumerate(sample, 1):
-        outcome = _try(mutant, MODULES[mutant.module], limits[mutant.module])
+        outcome = _try(mutant, {test: limits[test] for test in MODULES[mutant.module]})
         outcomes.append((mutant, outcome))
         if outcome != KILLED:
             sys.stdout.write(("\r\x1b[K" if tidy else "") + f"{outcome}: {mutant}\n")
@@ -449,6 +447,7 @@ def _run(sample: list[Mutant], limits: dict[str, int]) -> list[tuple[Mutant, str
 def _report(outcomes: list[tuple[Mutant, str]], survivors: Path | None) -> int:
     explained = EXPLAINED.read_text("utf-8") if EXPLAINED.exists() else ""
     left = [mutant for mutant, outcome in outcomes if outcome == SURVIVED]
+    left.sort(key=lambda each: (each.module, each.line))
     unexplained = [mutant for mutant in left if mutant.label not in explained]
     killed = sum(outcome == KILLED for _, outcome in outcomes)
     for module in MODULES:
