@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from wireproto import schema
 from wireproto.schema import Bounds, FieldType, Message, Scalar, Service
+from wireproto.testing.edges import EDGES, PIECES, SPECIAL
 
 __all__ = ["messages", "mutated", "strategies", "values", "wrong_values"]
 
@@ -21,13 +22,6 @@ M = TypeVar("M", bound=Message)
 
 _INT64: Final = (-(2**63), 2**63 - 1)
 _UINT64: Final = (0, 2**64 - 1)
-
-# Where widths, signs and exactness as a double end.
-_EDGES: Final = sorted({sign * (2**bits + near) for bits in (0, 7, 8, 15, 16, 31, 32, 53, 63, 64) for near in (-1, 0, 1)
-                        for sign in (-1, 1)})  # fmt: skip
-
-# Characters that mean something in some codec, or to a reader who is careless with lines and widths.
-_SPECIAL: Final = "\\|,:()[]{}\"'\n\r\tpnrexN0\0\x1c\x85\u2028\ufeff\u0660é€😀"
 
 
 def strategies(service: Service, version: int | None = None) -> dict[type[Message], st.SearchStrategy[Message]]:
@@ -97,7 +91,7 @@ def _single(kind: FieldType, version: int | None) -> st.SearchStrategy[Any]:
             return _floats(kind.bounds)
         case Scalar.STR:
             plain = st.characters(exclude_categories=["Cs"])
-            return st.text(plain, min_size=low, max_size=high) | st.text(_SPECIAL, min_size=low, max_size=high)
+            return st.text(plain, min_size=low, max_size=high) | st.text(SPECIAL, min_size=low, max_size=high)
         case Scalar.BYTES:
             return st.binary(min_size=low, max_size=high)
         case Scalar.DATETIME:
@@ -115,7 +109,7 @@ def _lengths(bounds: Bounds | None) -> tuple[int, int | None]:
 def _integers(bounds: Bounds | None, low: int, high: int) -> st.SearchStrategy[int]:
     if bounds is not None:
         low, high = int(low if bounds.ge is None else bounds.ge), int(high if bounds.le is None else bounds.le)
-    edges = [edge for edge in {*_EDGES, low, high} if low <= edge <= high]
+    edges = [edge for edge in {*EDGES, low, high} if low <= edge <= high]
     return st.integers(low, high) | st.sampled_from(sorted(edges, key=abs))
 
 
@@ -216,15 +210,6 @@ def _some(kind: FieldType) -> list[Any]:
 
 # Bytes ----------------------------------------------------------------------------------------------------------
 
-# What is likely to be refused in an interesting way: delimiters, huge claims, half characters.
-_PIECES: Final = [
-    *(bytes([each]) for each in b"\\|,:()[]{}\n\r\0\"'0-+._"),
-    b"\\N", b"\\e", b"\\x2c", b"nan", b"1e400", b"9" * 4301, "\uff11".encode(), "\u2028".encode(),
-    b"\x80", b"\x90", b"\xc0", b"\xc1", b"\xc2", b"\xc3", b"\xff", b"\xdf\xff\xff\xff\xff", b"\xdd\xff\xff\xff\xff",
-    b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xd4\xff\x00", b"\xed\xa0\x80", b"\xf4\x90\x80\x80",
-    b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x0a\x00", b"\x08\x01", b"\x0b", b"\x0c",
-]  # fmt: skip
-
 
 @st.composite
 def mutated(draw: st.DrawFn, payloads: st.SearchStrategy[bytes]) -> bytes:
@@ -241,7 +226,7 @@ def mutated(draw: st.DrawFn, payloads: st.SearchStrategy[bytes]) -> bytes:
         elif step == "cut":
             del data[at:]
         elif step == "insert":
-            data[at:at] = draw(st.sampled_from(_PIECES))
+            data[at:at] = draw(st.sampled_from(PIECES))
         elif step == "double":
             data[at:at] = data[at:until]
         elif step == "splice":

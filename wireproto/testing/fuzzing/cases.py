@@ -8,6 +8,7 @@ import msgspec
 
 from wireproto.errors import EncodeError
 from wireproto.metadata import Metadata, pack_metadata
+from wireproto.testing.edges import PIECES
 from wireproto.testing.fuzzing import rules
 from wireproto.testing.fuzzing.judge import Entry, Table
 from wireproto.testing.fuzzing.messages import random_bytes, random_message, random_text
@@ -34,15 +35,6 @@ class Case(msgspec.Struct, frozen=True):
     reset: bool = False
 
 
-# What is likely to be refused in an interesting way: delimiters, huge claims, half characters.
-_PIECES: Final = [
-    *(bytes([each]) for each in b"\\|,:()[]{}\n\r\0\"'0-+._"),
-    b"\\N", b"\\e", b"\\x2c", b"nan", b"1e400", b"9" * 400, "\uff11".encode(), "\u2028".encode(),
-    b"\x80", b"\x90", b"\xc0", b"\xc1", b"\xc2", b"\xc3", b"\xff", b"\xdf\xff\xff\xff\xff", b"\xdd\xff\xff\xff\xff",
-    b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xd4\xff\x00", b"\xed\xa0\x80", b"\xf4\x90\x80\x80",
-    b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x0a\x00", b"\x08\x01", b"\x0b", b"\x0c",
-]  # fmt: skip
-
 _STRANGERS: Final = [
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /x HTTP/1.0\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"SSH-2.0-OpenSSH_9.2\r\n", b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n",
@@ -65,7 +57,7 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
             case 2:
                 del made[at:]
             case 3:
-                made[at:at] = rng.choice(_PIECES)
+                made[at:at] = rng.choice(PIECES)
             case 4:
                 made[at:at] = made[at:until]
             case _:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, cast
 
 from wireproto.schema import Bounds, FieldType, Message, Scalar, fields
+from wireproto.testing.edges import EDGES, SPECIAL
 
 __all__ = ["random_bytes", "random_message", "random_text", "random_value"]
 
@@ -16,14 +17,7 @@ M = TypeVar("M", bound=Message)
 _INT64: Final = (-(2**63), 2**63 - 1)
 _UINT64: Final = (0, 2**64 - 1)
 
-# Where widths, signs and exactness as a double end.
-_EDGES: Final = [
-    sign * (2**bits + near) for bits in (0, 7, 8, 15, 16, 31, 32, 53, 63, 64) for near in (-1, 0, 1) for sign in (1, -1)
-]
 _FLOATS: Final = [0.0, -0.0, 1.0, 1.5, 0.1, 1e16, 1e-5, 5e-324, 1.7976931348623157e308, math.inf, -math.inf, math.nan]
-
-# Characters that mean something in some codec, or to a reader who is careless with lines, widths and case.
-_SPECIAL: Final = "\\|,:()[]{}\"'\n\r\t\0pnrexN0aZ -_.\x1c\x85\u2028\ufeff\u0660\uff11é€😀"
 
 _FIRST_MOMENT: Final = datetime(1, 1, 1, tzinfo=UTC)
 _LAST_MOMENT: Final = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
@@ -93,7 +87,7 @@ def random_text(rng: random.Random, length: int) -> str:
     if way < 0.4:
         return "".join(rng.choices("abcXYZ012", k=length))
     if way < 0.8:
-        return "".join(rng.choices(_SPECIAL, k=length))
+        return "".join(rng.choices(SPECIAL, k=length))
     # Every scalar value, by leaving out the 2048 surrogates.
     points = (rng.randrange(0x110000 - 0x800) for _ in range(length))
     return "".join(chr(point if point < 0xD800 else point + 0x800) for point in points)
@@ -117,7 +111,7 @@ def _integer(rng: random.Random, bounds: Bounds | None, low: int, high: int) -> 
         low, high = int(low if bounds.ge is None else bounds.ge), int(high if bounds.le is None else bounds.le)
     if rng.random() < 0.5:
         # Often near zero or near an edge, whatever the width of the range.
-        edge = rng.choice((rng.choice(_EDGES), low, high, rng.randint(-3, 40)))
+        edge = rng.choice((rng.choice(EDGES), low, high, rng.randint(-3, 40)))
         if low <= edge <= high:
             return edge
     return rng.randint(low, high)
