@@ -74,6 +74,7 @@ def torture(store: Path, kills: int, chance: random.Random) -> Torture:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_thirty_kills_leave_no_violation(store_path: Path) -> None:
     """Over 30 kills -9 under load every one of the ten invariants holds."""
     result = torture(store_path, PART, random.Random(1))
@@ -112,6 +113,7 @@ T.remember, T.begin = remember, look
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("fault", "invariant"), [(ANSWERED_TOO_EARLY, "I1"), (KEYS_IN_MEMORY, "I2")], ids=["answers", "keys"]
 )

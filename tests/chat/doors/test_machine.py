@@ -55,6 +55,7 @@ EACH = [tuple(door for door in DOORS if door.codec == codec) for codec in ("pipe
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("doors", [*EACH, DOORS], ids=["pipe", "msgpack", "protobuf", "grpc", "all"])
 def test_the_service_does_what_the_model_does(crashing: Crashing, doors: tuple[Door, ...]) -> None:
     """Whatever is done, in both versions, over crashes: each answer is the model's, and each invariant holds."""
@@ -234,6 +235,7 @@ def keep_sessions(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("invariant", "fault"),
     [
