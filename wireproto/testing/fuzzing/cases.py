@@ -26,6 +26,7 @@ class Case(msgspec.Struct, frozen=True):
         rest: sent once WELCOME has come; None when the opening is all there is.
         cuts: how many bytes of ``rest`` each system call sends, the last one what is left.
         reset: drop the connection at the end and look at nothing, instead of ending the output and reading.
+        calls: how many REQUESTs it is made of, for kinds that are about calls.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Case(msgspec.Struct, frozen=True):
     rest: bytes | None
     cuts: list[int] = []
     reset: bool = False
+    calls: int = 0
 
 
 _STRANGERS: Final = [
@@ -229,7 +231,8 @@ class Generator:
     ) -> Case:
         """Some calls, and a PING behind them that tells whether the connection lives."""
         parts = []
-        for call_id in range(1, rng.randint(1, most) + 1):
+        count = rng.randint(1, most)
+        for call_id in range(1, count + 1):
             opcode, entry = rng.choice(self._methods)
             if rng.random() < 0.05:
                 opcode = rng.randrange(0x10000)
@@ -239,7 +242,7 @@ class Generator:
             if rng.random() < 0.1:
                 parts.append(frame(rules.CANCEL, opcode=opcode, call_id=call_id))
         parts.append(frame(rules.PING, random_bytes(rng, 8)))
-        return Case(kind, self.opening, b"".join(parts))
+        return Case(kind, self.opening, b"".join(parts), calls=count)
 
     # Parts.
 

@@ -22,7 +22,7 @@ __all__ = ["Entry", "Observed", "Table", "judge"]
 
 # What only a traceback, or an exception that was written into a message, has.
 _LEAK: Final = re.compile(
-    r"Traceback|File \"|\bline \d+\b|\b[A-Z]\w*(?:Error|Exception)\b|0x[0-9a-f]{8,}|<[\w.]+ object"
+    r"Traceback|File \"|\bline \d+\b|\b[A-Z]\w*(?:Error|Exception):|0x[0-9a-f]{8,}|<[\w.]+ object"
 )
 
 _TERMINAL: Final = (rules.RESPONSE, rules.END, rules.ERROR)
