@@ -1,8 +1,8 @@
 """All codecs judge alike: every fault at every place, the list of differences, and the suite that users run."""
 
 import enum
+import functools
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -136,17 +136,22 @@ def plan(name: str, message: Message) -> Plan[Any]:
     return codecs.get(name).plan(type(message), GROWING.version, Limits())
 
 
-def verdicts(message: Message) -> Iterator[tuple[Spoilt, dict[str, str]]]:
-    for fault in spoil(message):
-        yield fault, {name: verdict(fault, plan(name, message), WRITERS[name]) for name in CODECS}
+@functools.cache
+def judged(number: int) -> list[tuple[Spoilt, dict[str, str]]]:
+    """Every fault of one of the messages, and what each codec says to it; two tests look at that."""
+    message = MESSAGES[number]
+    return [
+        (fault, {name: verdict(fault, plan(name, message), WRITERS[name]) for name in CODECS})
+        for fault in spoil(message)
+    ]
 
 
-@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-def test_every_fault_at_every_place_gets_one_verdict(message: Message) -> None:
+@pytest.mark.parametrize("number", range(len(MESSAGES)), ids=lambda number: type(MESSAGES[number]).__name__)
+def test_every_fault_at_every_place_gets_one_verdict(number: int) -> None:
     """Each codec refuses it, naming the field, or reads the message that the list of differences says."""
     wrong = [
         f"{name}: {fault} is {found[name]}, not {' or '.join(expected(fault, name))}"
-        for fault, found in verdicts(message)
+        for fault, found in judged(number)
         for name in CODECS
         if found[name] not in expected(fault, name)
     ]
@@ -156,11 +161,11 @@ def test_every_fault_at_every_place_gets_one_verdict(message: Message) -> None:
 def test_every_difference_shows() -> None:
     """What is listed is so: each kind of fault and each type of a row is judged differently by some codec."""
     shown: dict[Difference, set[str]] = defaultdict(set)
-    for message in MESSAGES:
-        for fault, found in verdicts(message):
+    for number in range(len(MESSAGES)):
+        for fault, found in judged(number):
             row = difference(fault)
-            judged = {each for each in found.values() if each != UNWRITABLE}
-            if row is not None and (len(judged) > 1 or UNWRITABLE in found.values()):
+            said = {each for each in found.values() if each != UNWRITABLE}
+            if row is not None and (len(said) > 1 or UNWRITABLE in found.values()):
                 shown[row] |= {fault.written, fault.declared, fault.where}
     for row in DIFFERENCES:
         listed = {*row.written, *row.declared, *row.where}

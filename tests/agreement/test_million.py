@@ -159,7 +159,7 @@ def round_and_round(count: int, seed: int, progress: Callable[[int], None] | Non
 
 def test_thousands_of_messages_agree() -> None:
     """What goes once around the codecs is what it was, to the byte; what is spoilt gets one verdict."""
-    assert round_and_round(5000, seed=1) > 1000
+    assert round_and_round(2500, seed=1) > 500
 
 
 @pytest.mark.long
