@@ -216,11 +216,13 @@ class Load:
 
     def _answers(self, peer: _Peer) -> Iterator[ResponseReceived]:
         while events := peer.connection.next_events(_EVENTS):
+            answers = []
             for event in events:
                 if isinstance(event, ResponseReceived):
-                    yield event
-                else:
+                    answers.append(event)
+                else:  # first: behind a GOAWAY no answer may be followed by another call
                     self._react(event)
+            yield from answers
 
     def _react(self, event: Event) -> None:
         if isinstance(event, ErrorReceived):
