@@ -160,6 +160,7 @@ class Stage:
     def __init__(self) -> None:
         self.handlers = Handlers(SERVICE)
         self.gates: dict[str, threading.Event] = {}
+        self.all_open = False
         self.entered: dict[str, threading.Event] = {}
         self.futures: dict[str, Future[DeferResponse]] = {}
         self.deferred = threading.Condition()
@@ -171,7 +172,10 @@ class Stage:
         self._register()
 
     def gate(self, name: str) -> threading.Event:
-        return self.gates.setdefault(name, threading.Event())
+        gate = self.gates.setdefault(name, threading.Event())
+        if self.all_open:
+            gate.set()
+        return gate
 
     def inside(self, name: str) -> threading.Event:
         return self.entered.setdefault(name, threading.Event())
@@ -188,6 +192,8 @@ class Stage:
             return self.feeds[name]
 
     def open_gates(self) -> None:
+        """Let everybody go on, and whoever comes to a gate from now on."""
+        self.all_open = True  # first, for a call that is just on its way
         for gate in list(self.gates.values()):
             gate.set()
 
