@@ -181,6 +181,7 @@ class _Observed:
         self.connection = connection = scene.fresh()
         self.events: list[Event] = []
         self._answered: set[int] = set()
+        self._end_is_due = eof and connection.state is not State.HALF_CLOSED  # that one has seen the end before
         for piece in pieces:
             connection.receive_data(piece)
             self._drain(pull)
@@ -258,7 +259,8 @@ class _Observed:
                 assert error.reason in _REASONS[connection.role], error
                 precondition = error.reason == "UNSUPPORTED_MAJOR"
                 assert error.status == (Status.FAILED_PRECONDITION if precondition else Status.INVALID_ARGUMENT)
-        elif connection.state is not State.HALF_CLOSED:
+        else:
+            assert not self._end_is_due, "the input ended and nothing was said of it"
             assert connection.state is not State.CLOSED
         assert connection.calls_in_flight <= _LIMITS.max_calls
         _check_sent(connection.role, self.sent)

@@ -347,7 +347,7 @@ def test_credit_has_a_range() -> None:
         pair.client.send_credit(unary, 1)
     assert [type(event) for event in pair.deliver(pair.client)] == [CreditReceived, RequestReceived]
     assert pair.server.credit(1) == 2**32 - 1
-    assert not pair.client.send_credit(99, 1)
+    assert pair.client.send_credit(99, 1) is False
     assert not pair.client.send_cancel(99)
     assert pair.client.data_to_send() == b""
 
@@ -372,7 +372,7 @@ def test_a_cancelled_call_is_silent_and_counts_until_its_terminal_frame(last: st
     pair.deliver(pair.client)
     assert pair.client.send_cancel(1)
     assert not pair.client.send_cancel(1)
-    assert not pair.client.send_credit(1, 1)
+    assert pair.client.send_credit(1, 1) is False
     assert pair.deliver(pair.client) == [CancelReceived(1)]
     assert pair.server.calls_in_flight == 1
     if stream:

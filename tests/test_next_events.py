@@ -10,6 +10,7 @@ import pytest
 
 from tests.peers import Pair, drain, opened, plain, raw
 from wireproto.connection import Connection, Role, State
+from wireproto.errors import LocalProtocolError
 from wireproto.events import (
     NEED_DATA,
     CancelReceived,
@@ -308,3 +309,34 @@ def test_a_new_connection_has_agreed_on_nothing() -> None:
         assert (side.their_max_calls, side.heartbeat_ms, side.last_call_id) == (0, 0, 0)
         assert (side.version, side.codec, side.frames_received, side.discarded) == (0, 0, 0, 0)
         assert side.next_events(9) == []
+
+
+@pytest.mark.parametrize("looked", [False, True])
+def test_an_end_within_a_frame_is_seen_whether_it_was_looked_at_or_not(looked: bool) -> None:
+    """When the input ends within a frame, the connection ends so, also when that frame was known to be unfinished."""
+    server = opened(LIMITS).server
+    server.receive_data(request(1, b"abc")[:-1])
+    if looked:
+        assert server.next_events(9) == []
+    server.receive_eof()
+    (end,) = server.next_events(9)
+    assert isinstance(end, ConnectionEnded)
+    assert end.error is not None
+    assert end.error.reason == "TRUNCATED_FRAME"
+
+
+def test_frames_that_are_read_over_are_counted() -> None:
+    """Frames of unknown kinds that may be ignored count among those received, and by themselves."""
+    server = opened(LIMITS).server
+    server.receive_data(raw(0x80) + raw(0xFF, b"whatever") + request(1))
+    assert len(server.next_events(9)) == 1
+    assert (server.frames_received, server.frames_ignored) == (1 + 3, 2)
+
+
+def test_the_longest_metadata_can_be_sent() -> None:
+    """A REQUEST may have as much metadata as its header can say, and not a byte more."""
+    client = opened(Limits(max_frame=2**20)).client
+    client.their_max_frame = 2**20
+    assert client.send_request(0x10, b"", bytes(0xFFFF)) == 1
+    with pytest.raises(LocalProtocolError, match="65536 bytes; at most 65535"):
+        client.send_request(0x10, b"", bytes(0x10000))
