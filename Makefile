@@ -3,11 +3,14 @@
 # PYTHON  the Python (3.11 or newer) that makes the environment     make test PYTHON=python3.13 VENV=.venv-3.13
 # VENV    where the environment is                                  (the same)
 # ARGS    more arguments for serve, chat, test, fuzz and mutants    make test ARGS="tests/codecs -x"
+# JOBS    processes that share the tests                            make test JOBS=1
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+JOBS ?= logical
 
+PARALLEL := -n $(JOBS) --dist worksteal
 PY := $(VENV)/bin/python
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
@@ -75,11 +78,11 @@ demo: $(RUN_STAMP)  ## two scripted people chat over each codec, with the bytes 
 
 .PHONY: test
 test: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run the tests (ARGS="tests/codecs -x")
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(PARALLEL) $(ARGS)
 
 .PHONY: test-quick
 test-quick: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run the tests that take no seconds
-	@$(PY) -m pytest -m "not slow and not long" $(ARGS)
+	@$(PY) -m pytest $(PARALLEL) -m "not slow and not long" $(ARGS)
 
 .PHONY: test-long
 test-long: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run every test, with many more examples; takes long
@@ -120,7 +123,7 @@ check: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## all that CI checks: format, lint, types
 	@echo "== generated files" && $(PY) tools/generate.py --check
 	@echo "== contract" && $(PY) -m wireproto check $(SERVICES)
 	@echo "== coverage of the core" && $(MAKE) --no-print-directory coverage
-	@echo "== tests" && $(PY) -m pytest $(ARGS)
+	@echo "== tests" && $(PY) -m pytest $(PARALLEL) $(ARGS)
 
 .PHONY: format
 format: $(DEV_STAMP)  ## write the code the way the check wants it

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 # is for `make coverage`: the tracer is slow, and what only a rare example reaches wants a test of its own.
 _UNTIMED = [HealthCheck.too_slow]
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=_UNTIMED)
-settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, suppress_health_check=_UNTIMED)
+settings.register_profile("ci", max_examples=60, deadline=None, derandomize=True, suppress_health_check=_UNTIMED)
 settings.register_profile("nightly", max_examples=20_000, deadline=None, suppress_health_check=_UNTIMED)
 settings.register_profile("coverage", max_examples=5, deadline=None, derandomize=True, suppress_health_check=_UNTIMED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
