@@ -1,71 +1,70 @@
-// The chat from a shell, by the table that `wireproto ops` prints; the password is in the environment, CHAT_PASSWORD.
+// The chat from a shell, by the table that `wireproto ops` prints; the password is in WIREPROTO_PASSWORD.
 //
-//   node examples/node-client/chat.mjs 127.0.0.1:7411 ann create
-//   node examples/node-client/chat.mjs 127.0.0.1:7411 ann list 'b*'
-//   node examples/node-client/chat.mjs 127.0.0.1:7411 ann send bob 'hello there'
-//   node examples/node-client/chat.mjs 127.0.0.1:7411 bob receive 1
-import { randomBytes } from "node:crypto";
-import { CallError, Connection } from "./wireproto.mjs";
+//   node examples/node-client/chat.mjs 127.0.0.1:7411 create ann
+//   node examples/node-client/chat.mjs 127.0.0.1:7411 list ann 'b*'
+//   node examples/node-client/chat.mjs 127.0.0.1:7411 send ann bob 'hello, bob'
+//   node examples/node-client/chat.mjs 127.0.0.1:7411 receive bob
+import { WireError, connect } from './wireproto.mjs'
+import { bool, bytes, datetime, int, list, message, optional, since, str } from './pipe.mjs'
 
-const ACCOUNT = [["username", "str"], ["online", "bool"], ["last_seen", { optional: "datetime" }, { since: 2 }]];
-const LOG_IN = {
-  opcode: 0, request: [["username", "str"], ["password", "str"], ["token", "str"]], response: [["token", "str"], ["undelivered", "int"]],
-};
-const CREATE_ACCOUNT = { opcode: 1, request: [["username", "str"], ["password", "str"]], response: [] };
-const WILD_CARD = {
-  opcode: 2, request: [["pattern", "str"], ["after", "str"], ["limit", "int"]],
-  response: [["accounts", { list: { message: ACCOUNT } }], ["next", "str"]],
-};
-const SEND_MESSAGE = {
-  opcode: 3, request: [["recipient", "str"], ["text", "str"]],
-  response: [["message_id", "bytes"], ["sequence", "int"], ["duplicate", "bool", { since: 2 }]],
-};
-const RECEIVE_MESSAGES = {
-  opcode: 6, request: [["after", "int"]], stream: true,
-  response: [["sequence", "int"], ["message_id", "bytes"], ["sender", "str"], ["text", "str"], ["sent_at", "datetime"]],
-};
-const ACKNOWLEDGE = { opcode: 8, request: [["sequence", "int"]], response: [["acknowledged", "int"], ["undelivered", "int"]] };
-
-const COMMANDS = {
-  async list(client, pattern = "*") {
-    for (let after = "", page; page?.next !== ""; after = page.next) {
-      page = await client.call(WILD_CARD, { pattern, after });
-      for (const { username, online } of page.accounts) console.log(online ? `${username} *` : username);
-    }
-  },
-  async send(client, recipient, text) {
-    // With the key a send without an answer could be repeated safely.
-    const { sequence } = await client.call(SEND_MESSAGE, { recipient, text }, { idempotencyKey: randomBytes(16), deadlineMs: 10_000 });
-    console.log(`sent, number ${sequence} in the mailbox of ${recipient}`);
-  },
-  async receive(client, most = Infinity) {
-    let left = Number(most);
-    for await (const { sequence, sender, text } of client.stream(RECEIVE_MESSAGES, {})) {
-      console.log(`${sender}: ${text}`);
-      await client.call(ACKNOWLEDGE, { sequence });
-      if (!--left) break;
-    }
-  },
-};
-
-const [address = "", username, command, ...words] = process.argv.slice(2), password = process.env.CHAT_PASSWORD ?? "";
-if (!username || !(command === "create" || command in COMMANDS)) {
-  console.error("CHAT_PASSWORD=... node chat.mjs HOST:PORT NAME create | list [PATTERN] | send NAME TEXT | receive [COUNT]");
-  process.exit(2);
+const USAGE = `usage: node chat.mjs HOST:PORT create NAME | list NAME [PATTERN] | send NAME RECIPIENT TEXT | receive NAME [COUNT]`
+const empty = message({})
+const account = message({ username: str, online: bool, last_seen: since(2, optional(datetime)) })
+const LogIn = { opcode: 0, request: message({ username: str, password: str, token: str }), response: message({ token: str, undelivered: int }) }
+const CreateAccount = { opcode: 1, request: message({ username: str, password: str }), response: empty }
+const WildCard = { opcode: 2, request: message({ pattern: str, after: str, limit: int }), response: message({ accounts: list(account), next: str }) }
+const SendMessage = {
+  opcode: 3, request: message({ recipient: str, text: str }),
+  response: message({ message_id: bytes, sequence: int, duplicate: since(2, bool) }),
 }
-const [host, port] = [address.slice(0, address.lastIndexOf(":")), Number(address.slice(address.lastIndexOf(":") + 1))];
-let client;
+const ReceiveMessages = {
+  opcode: 6, stream: true, request: message({ after: int }),
+  response: message({ sequence: int, message_id: bytes, sender: str, text: str, sent_at: datetime }),
+}
+const Acknowledge = { opcode: 8, request: message({ sequence: int }), response: message({ acknowledged: int, undelivered: int }) }
+
+const visible = text => text.replace(/[\p{Cc}\p{Cf}]/gu, sign => `\\u{${sign.codePointAt(0).toString(16)}}`) // no escape sequences of others
+const password = process.env.WIREPROTO_PASSWORD ?? ''
+
+const commands = {
+  async create(client, username) {
+    await client.call(CreateAccount, { username, password })
+    console.log(`created ${username}`)
+  },
+  async list(client, username, pattern = '*') {
+    await client.call(LogIn, { username, password })
+    for (let after = ''; ;) {
+      const page = await client.call(WildCard, { pattern, after })
+      for (const { username: name, online, last_seen: seen } of page.accounts) console.log(name, online ? 'online' : seen ?? 'never')
+      if (!(after = page.next)) return
+    }
+  },
+  async send(client, username, recipient, text) {
+    await client.call(LogIn, { username, password })
+    const { sequence } = await client.call(SendMessage, { recipient, text }, { idempotencyKey: crypto.getRandomValues(Buffer.alloc(16)) })
+    console.log(`sent to ${recipient} as number ${sequence}`)
+  },
+  async receive(client, username, count = Infinity) {
+    await client.call(LogIn, { username, password })
+    let left = Number(count)
+    for await (const { sequence, sender, text, sent_at: at } of client.stream(ReceiveMessages, {}, { credit: 16 })) {
+      console.log(`${at} ${sender}: ${visible(text)}`)
+      await client.call(Acknowledge, { sequence })
+      if (--left <= 0) return
+    }
+  },
+}
+
+const [address = '', command, ...words] = process.argv.slice(2)
+const [, host, port] = address.match(/^(.+):(\d+)$/) ?? []
+if (!host || !Object.hasOwn(commands, command) || !words.length || command === 'send' && words.length !== 3) {
+  console.error(USAGE)
+  process.exit(2)
+}
 try {
-  client = await Connection.open({ host, port, service: "wireproto.chat.v1.ChatService", versions: [1, 2] });
-  if (command === "create") await client.call(CREATE_ACCOUNT, { username, password });
-  else {
-    await client.call(LOG_IN, { username, password });
-    await COMMANDS[command](client, ...words);
-  }
+  const client = await connect({ host, port: Number(port), service: 'wireproto.chat.v1.ChatService', versions: [2, 2], name: 'chat.mjs' })
+  await commands[command](client, ...words).finally(() => client.close())
 } catch (error) {
-  if (!(error instanceof CallError)) throw error;
-  console.error(`${error.reason || "failed"}: ${error.message}`);
-  process.exitCode = 1;
-} finally {
-  client?.close();
+  console.error(error instanceof WireError ? `${error.reason || `status ${error.status}`}: ${visible(error.message)}` : error)
+  process.exitCode = 1
 }

@@ -1,90 +1,122 @@
-// This client as `wireproto conformance --client -- node examples/node-client/conformance.mjs` judges it: docs/conformance.md.
-import readline from "node:readline";
-import { Connection } from "./wireproto.mjs";
+// The client under test of the conformance kit (conformance.md): instructions are lines of JSON on stdin, results on stdout.
+import { createInterface } from 'node:readline'
+import { WireError, connect } from './wireproto.mjs'
+import { PayloadError, between, bool, bytes, datetime, enumeration, float, int, list, map, message, optional, preset, since, str, uint64 } from './pipe.mjs'
 
-const INNER = [["name", "str"], ["count", "int"]];
-const ECHO = [
-  ["flag", "bool"], ["number", "int"], ["large", "uint"], ["real", "float"], ["text", "str"], ["data", "bytes"],
-  ["moment", { optional: "datetime" }], ["color", { optional: { enum: [1, 2, 5] } }], ["inner", { optional: { message: INNER } }],
-  ["maybe", { optional: "int" }], ["seven", "int", { or: 7 }], ["small", { int: [0, 255] }], ["numbers", { list: "int" }], ["texts", { list: "str" }],
-  ["inners", { list: { message: INNER } }], ["by_text", { map: ["str", "int"] }], ["by_number", { map: ["int", "str"] }],
-  ["recent", "str", { since: 2 }],
-];
+const inner = message({ name: str, count: int })
+const echo = message({
+  flag: bool, number: int, large: uint64, real: float, text: str, data: bytes, moment: optional(datetime),
+  color: optional(enumeration(1, 2, 5)), inner: optional(inner), maybe: optional(int), seven: preset(7, int), small: between(0, 255, int),
+  numbers: list(int), texts: list(str), inners: list(inner), by_text: map(str, int), by_number: map(int, str), recent: since(2, str),
+})
+const empty = message({})
+const inspected = { remaining_ms: optional(int), traceparent: str, authorization: str, idempotency_key: bytes, entries: map(str, str) }
 const METHODS = {
-  Echo: { opcode: 1, request: ECHO, response: ECHO },
-  Count: {
-    opcode: 2, request: [["items", "int"], ["padding", "int"], ["fail", "bool"]], stream: true,
-    response: [["number", "int"], ["padding", "bytes"]],
-  },
-  Fail: { opcode: 3, request: [["status", "int", { or: 2 }], ["retry", "int"], ["retry_after_ms", "int"], ["message", "str"]], response: [] },
-  Sleep: { opcode: 4, request: [["milliseconds", "int"]], response: [] },
-  Blob: { opcode: 5, request: [["size", "int"]], response: [["data", "bytes"]] },
-  Short: { opcode: 8, request: [["text", "str"]], response: [["length", "int"]] },
-};
+  Echo: { opcode: 1, request: echo, response: echo },
+  Count: { opcode: 2, stream: true, request: message({ items: int, padding: int, fail: bool }), response: message({ number: int, padding: bytes }) },
+  Fail: { opcode: 3, request: message({ status: preset(2, int), retry: int, retry_after_ms: int, message: str }), response: empty },
+  Sleep: { opcode: 4, request: message({ milliseconds: int }), response: empty },
+  Blob: { opcode: 5, request: message({ size: int }), response: message({ data: bytes }) },
+  Inspect: { opcode: 6, request: empty, response: message(inspected) },
+  Private: { opcode: 7, request: empty, response: message({ subject: str }) },
+  Short: { opcode: 8, request: message({ text: str }), response: message({ length: int }) },
+  Crash: { opcode: 9, request: empty, response: empty },
+  Retired: { opcode: 10, request: empty, response: empty },
+  Recent: { opcode: 11, request: empty, response: empty },
+  Unserved: { opcode: 12, request: empty, response: empty },
+}
 
-// The instructions' JSON: bytes are hex, and what JSON's numbers cannot hold are strings.
+// ---- values as the kit writes them in JSON
+const FLOATS = { nan: NaN, inf: Infinity, '-inf': -Infinity, '-0.0': -0 }
+const toInt = value => typeof value === 'number' ? value : Number.isSafeInteger(Number(value)) ? Number(value) : BigInt(value)
+const each = (object, work) => Object.fromEntries(Object.entries(object).map(work))
+
 function fromJson(type, value) {
-  if (type.list) return value.map((each) => fromJson(type.list, each));
-  if (type.map) return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, fromJson(type.map[1], each)]));
-  if (type === "bytes") return Buffer.from(value, "hex");
-  if (type === "float") return { nan: NaN, inf: Infinity, "-inf": -Infinity, "-0.0": -0 }[value] ?? value;
-  return value; // integers are written as they come
-}
-function toJson(value) {
-  if (Buffer.isBuffer(value)) return value.toString("hex");
-  if (typeof value === "bigint") return String(value);
-  if (Object.is(value, -0)) return "-0.0";
-  if (typeof value === "number" && !Number.isFinite(value)) return String(value).replace("NaN", "nan").replace("Infinity", "inf");
-  if (Array.isArray(value)) return value.map(toJson);
-  return value && typeof value === "object" ? Object.fromEntries(Object.entries(value).map(([key, each]) => [key, toJson(each)])) : value;
+  if (value === null || value === undefined) return value
+  if (type.is === 'int') return toInt(value)
+  if (type.is === 'float') return FLOATS[value] ?? value
+  if (type.is === 'bytes') return Buffer.from(value, 'hex')
+  if (type.is === 'list') return value.map(item => fromJson(type.of, item))
+  if (type.is === 'map') return new Map(Object.entries(value).map(([key, item]) => [fromJson(type.key, key), fromJson(type.of, item)]))
+  if (type.is === 'message') return each(value, ([name, item]) => [name, fromJson(Object.fromEntries(type.fields)[name], item)])
+  return value
 }
 
-const failed = ({ status, reason, message, retry, retryAfterMs: retry_after_ms }) => ({ error: { status, reason, message, retry, retry_after_ms } });
-
-const DO = {
-  async call(client, step) {
-    const { deadline_ms: deadlineMs, idempotency_key: key, ...metadata } = step.metadata ?? {};
-    const options = { deadlineMs, idempotencyKey: key && Buffer.from(key, "hex"), ...metadata };
-    return { response: toJson(await client.call(...told(step), options)) };
-  },
-  async start(client, step, started) {
-    const call = client.call(...told(step));
-    call.catch(() => {}); // whoever waits for it is told
-    started[step.as] = call;
-    return {};
-  },
-  wait: async (client, step, started) => ({ response: toJson(await started[step.for]) }),
-  cancel: async (client, step, started) => (started[step.for].cancel(), {}),
-  async stream(client, step) {
-    const items = [];
-    try {
-      for await (const item of client.stream(...told(step), { credit: step.credit })) if (items.push(toJson(item)) === step.take) return { items };
-      return { items, end: true };
-    } catch (error) {
-      return { items, ...failed(error) };
-    }
-  },
-  close: async (client) => (client.close(), {}),
-};
-
-function told({ method, request }) {
-  const fields = METHODS[method].request;
-  const given = fields.filter(([name]) => name in request).map(([name, type]) => [name, fromJson(type, request[name])]);
-  return [METHODS[method], Object.fromEntries(given)];
+function toJson(type, value) {
+  if (value === null || value === undefined) return value
+  if (typeof value === 'bigint') return String(value)
+  if (type.is === 'float') return Object.keys(FLOATS).find(text => Object.is(FLOATS[text], value)) ?? value
+  if (type.is === 'bytes') return value.toString('hex')
+  if (type.is === 'list') return value.map(item => toJson(type.of, item))
+  if (type.is === 'map') return each(Object.fromEntries(value), ([key, item]) => [key, toJson(type.of, item)])
+  if (type.is === 'message') return each(Object.fromEntries(type.fields), ([name, field]) => [name, toJson(field, value[name])])
+  return value
 }
 
-async function perform({ host, port, codec, service, versions, steps }) {
-  if (codec !== "pipe") return { unsupported: `the codec ${codec}` };
-  const results = [], started = {};
-  let client;
+function failure(error) {
+  if (error instanceof PayloadError) return { status: 3, reason: 'BAD_PAYLOAD', message: error.message, retry: 0, retry_after_ms: 0 }
+  if (!(error instanceof WireError)) throw error
+  return { status: error.status, reason: error.reason, message: error.message, retry: error.retry, retry_after_ms: error.retryAfterMs }
+}
+
+function options({ deadline_ms: deadlineMs, traceparent, authorization, idempotency_key: key, entries } = {}) {
+  return { deadlineMs, traceparent, authorization, idempotencyKey: key === undefined ? undefined : Buffer.from(key, 'hex'), entries }
+}
+
+// ---- steps
+async function answer(method, call) {
   try {
-    client = await Connection.open({ host, port, service, versions });
+    return { response: toJson(method.response, await call()) }
   } catch (error) {
-    return { connect_error: failed(error).error };
+    return { error: failure(error) }
   }
-  for (const step of steps) results.push(await DO[step.do](client, step, started).catch(failed));
-  client.close();
-  return { results };
 }
 
-for await (const line of readline.createInterface({ input: process.stdin })) console.log(JSON.stringify(await perform(JSON.parse(line))));
+async function stream(client, method, request, { credit, take = Infinity, metadata }) {
+  const items = []
+  if (take <= 0) return { items }
+  try {
+    for await (const item of client.stream(method, request, { ...options(metadata), credit })) {
+      items.push(toJson(method.response, item))
+      if (items.length >= take) return { items }
+    }
+    return { items, end: true }
+  } catch (error) {
+    return { items, error: failure(error) }
+  }
+}
+
+async function carryOut(client, step, started) {
+  if (step.do === 'close') return client.close(), {}
+  if (step.do === 'wait') return answer(started[step.for].method, () => started[step.for].call.answer)
+  if (step.do === 'cancel') return started[step.for].call?.cancel(), {}
+  const method = METHODS[step.method]
+  const request = fromJson(method.request, step.request ?? {})
+  if (step.do === 'call') return answer(method, () => client.call(method, request, options(step.metadata)))
+  if (step.do === 'stream') return stream(client, method, request, step)
+  try { // "start"; what fails at once is told by "wait"
+    started[step.as] = { method, call: client.start(method, request, options(step.metadata)) }
+  } catch (error) {
+    started[step.as] = { method, call: { answer: Promise.reject(error), cancel() {} } }
+    started[step.as].call.answer.catch(() => {})
+  }
+  return {}
+}
+
+async function instruct({ host, port, codec, versions, service, steps }) {
+  if (codec !== 'pipe') return { unsupported: `the codec ${codec}` }
+  const strange = steps.find(step => !['call', 'start', 'wait', 'cancel', 'stream', 'close'].includes(step.do) || step.method && !METHODS[step.method])
+  if (strange) return { unsupported: `the step ${JSON.stringify(strange)}` }
+  let client
+  try {
+    client = await connect({ host, port, service, versions, name: 'node2' })
+  } catch (error) {
+    return { connect_error: failure(error) }
+  }
+  const [results, started] = [[], {}]
+  for (const step of steps) results.push(await carryOut(client, step, started))
+  client.close()
+  return { results }
+}
+
+for await (const line of createInterface({ input: process.stdin })) console.log(JSON.stringify(await instruct(JSON.parse(line))))

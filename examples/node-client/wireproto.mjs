@@ -1,248 +1,193 @@
-// A client of the wire protocol: Node's standard library, the codec pipe, calls and streams. All it knows is in
-// docs/protocol.md, whose sections are the numbers in brackets. A method is { opcode, request, response, stream }, with
-// types of pipe.mjs.
-import net from "node:net";
-import * as pipe from "./pipe.mjs";
+// A client for major version 1 of the wire protocol, with the pipe codec. The sections named are those of protocol.md.
+import { isUtf8 } from 'node:buffer'
+import net from 'node:net'
+import { decode, encode } from './pipe.mjs'
 
-const PREAMBLE = Buffer.from([0xf5, 0x57, 0x50, 1]);
-const [HELLO, WELCOME, REQUEST, RESPONSE, ITEM, END] = [1, 2, 3, 4, 5, 6], [ERROR, CANCEL, CREDIT, PING, PONG, GOAWAY] = [7, 8, 9, 10, 11, 12];
-const ANSWERS = [RESPONSE, ITEM, END, ERROR], OF_MESSAGES = [REQUEST, RESPONSE, ITEM];
-const RECEIVED = { greeting: [WELCOME], open: [...ANSWERS, PING, PONG, GOAWAY], draining: [...ANSWERS, PING, PONG] }; // (7)
-const PIPE = 1, HEADER = 16, HELLO_MAX_FRAME = 4096, MAX_FRAME = 1 << 20, MAX_STRAYS = 16;
-const NEVER = 0, NOT_PROCESSED = 1, MAYBE_PROCESSED = 2, UNAVAILABLE = 14;
-
-/** A call, or the opening of a connection, that failed: gRPC's status, a reason for programs, and advice (9). */
-export class CallError extends Error {
-  constructor(status, reason, message, retry = NEVER, retryAfterMs = 0) {
-    super(message);
-    Object.assign(this, { status, reason, retry, retryAfterMs });
-  }
+const [HELLO, WELCOME, REQUEST, RESPONSE, ITEM, END, ERROR, CANCEL, CREDIT, PING, PONG, GOAWAY] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+const ANSWERS = [RESPONSE, ITEM, END, ERROR]
+const RECEIVES = { greeting: [WELCOME], open: [...ANSWERS, PING, PONG, GOAWAY], draining: [...ANSWERS, PING, PONG] } // section 7
+const [INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, INTERNAL, UNAVAILABLE] = [3, 4, 8, 9, 13, 14]
+const [NEVER, NOT_PROCESSED, MAYBE_PROCESSED, PIPE] = [0, 1, 2, 1]
+const [HELLO_MAX_FRAME, MAX_FRAME, HEARTBEAT] = [4096, 1 << 20, 60000] // section 10, as are
+const [HELLO_TIMEOUT, IDLE_TIMEOUT, LINGER, LINGER_BYTES, MAX_STRAY_ANSWERS] = [5000, 180000, 1000, 1 << 18, 16]
+export class WireError extends Error {
+  constructor(status, reason, message = reason, retry = NEVER, retryAfterMs = 0) { Object.assign(super(message), { status, reason, retry, retryAfterMs }) }
+  but(retry) { return new WireError(this.status, this.reason, this.message, retry, this.retryAfterMs) }
 }
+const broken = reason => new WireError(INVALID_ARGUMENT, reason, `the server broke a rule: ${reason}`)
+const check = (fine, reason) => { if (!fine) throw broken(reason) }
+const ints = (sizes, values) => Buffer.from(sizes.map((size, i) => values[i].toString(16).padStart(2 * size, '0')).join(''), 'hex')
+const sized = (size, value) => Buffer.concat([ints([size], [Buffer.byteLength(value)]), Buffer.from(value)])
 
-/** What the protocol does not allow: the server is told, and the connection ends (8). */
-class Broken extends CallError {
-  constructor(reason, message = reason) { super(3, reason, message); }
-}
-
-function bytes(size, ...numbers) { // big endian numbers of one size
-  const out = Buffer.alloc(size * numbers.length);
-  numbers.forEach((number, at) => out.writeUIntBE(number, at * size, size));
-  return out;
-}
-const text8 = (text) => Buffer.concat([bytes(1, Buffer.byteLength(text)), Buffer.from(text)]);
-const field = (key, value) => value && Buffer.concat([bytes(1, key), bytes(2, value.length), value]); // of metadata (5)
-
-/** Takes a body of fixed layout apart (3, 6). */
-class Body {
-  constructor(data) { Object.assign(this, { data, at: 0 }); }
-  take(size) {
-    if ((this.at += size) > this.data.length) throw new Broken("BAD_BODY", "it ends early");
-    return this.data.subarray(this.at - size, this.at);
+class Body { // reads integers and bodies of fixed layout (section 6)
+  constructor(all) { Object.assign(this, { all, at: 0 }) }
+  get left() { return this.all.length - this.at }
+  bytes(size) {
+    check(size <= this.left, 'BAD_BODY')
+    return this.all.subarray(this.at, this.at += size)
   }
-  number(size) { return this.take(size).readUIntBE(0, size); }
-  text(lengthSize) {
-    const data = this.take(this.number(lengthSize));
-    try { return pipe.utf8(data); } catch { throw new Broken("BAD_BODY", "a text is not UTF-8"); }
+  ints = sizes => sizes.map(size => this.bytes(size).readUIntBE(0, size))
+  text(size) {
+    const bytes = this.bytes(...this.ints([size]))
+    check(isUtf8(bytes), 'BAD_BODY')
+    return bytes.toString()
   }
-  skipFields(keySize) { while (this.at < this.data.length) this.number(keySize), this.take(this.number(2)); }
+  fields(size) { while (this.left) this.bytes(this.ints([size, 2])[1]) } // all are read over (section 14)
   error() {
-    const [status, retry, after, reason, message] = [this.number(1), this.number(1), this.number(4), this.text(1), this.text(2)];
-    this.skipFields(1);
-    if (status < 1 || status > 16 || retry > 2 || !/^([A-Z][A-Z0-9_]{0,63})?$/.test(reason)) throw new Broken("BAD_BODY", "no such error");
-    return new CallError(status, reason, message, retry, after);
+    const [status, retry, after] = this.ints([1, 1, 4])
+    const error = new WireError(status, this.text(1), this.text(2), retry, after)
+    this.fields(1)
+    check(status >= 1 && status <= 16 && retry <= 2 && /^([A-Z][A-Z0-9_]{0,63})?$/.test(error.reason), 'BAD_BODY')
+    return error
   }
 }
 
-export class Connection {
-  #state = "greeting"; #calls = new Map(); #lastId = 0; #strays = 0; #input = Buffer.alloc(0); #maxFrame = HELLO_MAX_FRAME; #heard; #end;
+function metadata({ deadlineMs, traceparent, authorization, idempotencyKey, credit, entries = {} }) { // section 5
+  const u32 = value => value === undefined ? undefined : ints([4], [Math.min(Math.max(Math.floor(value), 0), 0xffffffff)])
+  const fields = [[1, u32(deadlineMs)], [2, traceparent], [3, authorization], [4, idempotencyKey], [5, u32(credit)],
+    ...Object.entries(entries).map(([name, value]) => [6, Buffer.concat([sized(1, name), Buffer.from(value)])])]
+  return Buffer.concat(fields.filter(([, value]) => value !== undefined).flatMap(([key, value]) => [Buffer.from([key]), sized(2, value)]))
+}
 
-  /** Connects and greets; `versions` are the oldest and the newest of the service that the caller speaks. */
-  static open({ host, port, service, versions = [1, 1], name = "node" }) {
-    return new Promise((resolve, reject) => new Connection(host, port, { service, versions, name }, resolve, reject));
-  }
-  constructor(host, port, wanted, opened, refused) {
-    Object.assign(this, { wanted, opened, refused });
-    const lost = (message) => this.#over(new CallError(UNAVAILABLE, "", message));
-    // Half open, because the reason for our end is still to be sent when the server has ended its side.
-    this.socket = net.connect({ host, port, noDelay: true, allowHalfOpen: true });
-    this.socket.on("connect", () => this.#greet()).on("data", (data) => this.#receive(data)).on("end", () => this.#ended());
-    this.socket.on("error", (error) => lost(error.message)).on("close", () => lost("the connection was lost"));
-  }
-  #greet() { // (3)
-    const { versions, name, service } = this.wanted, offer = [bytes(1, ...versions), bytes(4, MAX_FRAME, 0, 0, 0, 0), bytes(1, 1, PIPE)];
-    this.socket.write(PREAMBLE);
-    this.#send(HELLO, {}, ...offer, text8("pipe"), text8(name), text8(service));
-  }
-  #send(kind, { id = 0, opcode = 0, metadata = Buffer.alloc(0) } = {}, ...parts) { // (2)
-    const payload = Buffer.concat(parts), [codec, version] = kind === REQUEST ? [PIPE, this.version] : [0, 0];
-    const [length, head] = [bytes(4, 12 + metadata.length + payload.length), bytes(1, kind, 0, codec, version)];
-    const data = [length, head, bytes(2, opcode, metadata.length), bytes(4, id), metadata, payload];
-    if (this.socket.writable) this.socket.write(Buffer.concat(data));
+export const connect = options => new Promise((resolve, reject) => new Connection(options, resolve, reject))
+class Connection {
+  #state = 'greeting'; #why; #calls = new Map(); #lastId = 0; #lastTaken; #strays = 0; #heard; #timer
+  #chunks = []; #size = 0; #between = true; #parser = this.#frames(); #wanted = this.#parser.next().value
+  #lost = error => this.#finish(new WireError(UNAVAILABLE, '', error.message ?? 'the connection was lost'))
+
+  constructor({ host, port, service = '', versions = [1, 1], name = 'node' }, opened, refused) {
+    Object.assign(this, { versions, opened, refused })
+    this.socket = net.connect({ host, port, noDelay: true, allowHalfOpen: true }) // half open: an ERROR may answer an end of input
+      .on('data', chunk => this.#read(chunk)).on('error', this.#lost).on('close', this.#lost)
+      .on('end', () => this.#between && !this.#size ? this.#lost({}) : this.#finish(broken('TRUNCATED_FRAME'), true))
+    this.socket.write(Buffer.from('f5575001', 'hex')) // section 1
+    this.#send(HELLO, { payload: Buffer.concat([ints([1, 1, 4, 4, 4, 8], [...versions, MAX_FRAME, 0, HEARTBEAT, 0]), // section 3
+      ints([1, 1], [1, PIPE]), sized(1, 'pipe'), sized(1, name), sized(1, service)]) })
+    this.#timer = setTimeout(() => this.#finish(new WireError(DEADLINE_EXCEEDED, 'HELLO_TIMEOUT', 'no WELCOME came')), HELLO_TIMEOUT)
   }
 
-  // Receiving: whatever is wrong is thrown as Broken.
-
-  #receive(data) {
-    this.#heard = Date.now();
-    this.#input = Buffer.concat([this.#input, data]);
-    try {
-      while (!this.#end && (this.greeted ? this.#frame() : this.#preamble()));
-    } catch (problem) {
-      if (!(problem instanceof Broken)) throw problem;
-      this.#fail(problem);
+  start(method, request, options = {}) { // a call: await its answer, or cancel() it
+    if (this.#state !== 'open') throw this.#why.but(NOT_PROCESSED)
+    const [payload, meta] = [encode(method.request, request, this.version), metadata(options)]
+    if (meta.length > 0xffff || 12 + meta.length + payload.length > this.maxFrame)
+      throw new WireError(RESOURCE_EXHAUSTED, 'REQUEST_TOO_LARGE', `the server takes frames of ${this.maxFrame} bytes`)
+    do this.#lastId = this.#lastId % 0xffffffff + 1; while (this.#calls.has(this.#lastId))
+    const call = { method, opcode: method.opcode, id: this.#lastId, credit: options.credit ?? 0, items: [], wake() {} }
+    call.answer = new Promise((resolve, reject) => Object.assign(call, { resolve, reject }))
+    call.answer.catch(() => {}).then(() => { call.over = true; clearTimeout(call.timer); call.wake() })
+    call.cancel = (error = new WireError(1, 'CANCELLED', 'the caller cancelled', MAYBE_PROCESSED)) => {
+      call.reject(error)
+      if (this.#calls.get(call.id) === call && !call.cancelled) this.#send(CANCEL, call) // in flight until its terminal frame (section 4)
+      call.cancelled = true
     }
+    this.#calls.set(call.id, call)
+    this.#send(REQUEST, { ...call, codec: PIPE, version: this.version, meta, payload })
+    const late = new WireError(DEADLINE_EXCEEDED, 'DEADLINE', 'the deadline has passed', MAYBE_PROCESSED)
+    if (options.deadlineMs < 2 ** 31) call.timer = setTimeout(call.cancel, options.deadlineMs, late)
+    return call
   }
-  #preamble() { // (1)
-    const first = this.#input.subarray(0, 4);
-    if (!PREAMBLE.subarray(0, first.length).equals(first)) {
-      this.#over(new CallError(9, "FOREIGN_PROTOCOL", `the server begins with ${first.toString("hex")}`));
-      this.socket.destroy(); // we send nothing to whoever that is
-    } else if (first.length === 4) this.#input = this.#input.subarray(4);
-    return (this.greeted = first.length === 4);
-  }
-  #frame() { // (2), the checks in their order
-    if (this.#input.length < 4) return false;
-    const length = this.#input.readUInt32BE(0);
-    if (length > this.#maxFrame) throw new Broken("FRAME_TOO_LARGE", `a frame of ${length} bytes`);
-    if (length < HEADER - 4) throw new Broken("FRAME_TOO_SHORT");
-    if (this.#input.length < 4 + length) return false;
-    const data = this.#input.subarray(0, 4 + length), [kind, flags, codec, version] = data.subarray(4, 8);
-    this.#input = this.#input.subarray(4 + length);
-    const [opcode, metadataLength, id] = [data.readUInt16BE(8), data.readUInt16BE(10), data.readUInt32BE(12)];
-    if (HEADER + metadataLength > data.length) throw new Broken("METADATA_OVERRUN");
-    if (kind >= 128 && this.#state !== "greeting") return true; // to be ignored
-    if (kind < HELLO || (kind > GOAWAY && kind < 128)) throw new Broken("UNKNOWN_KIND", `kind ${kind}`);
-    const final = kind === ERROR && !id, ofMessage = OF_MESSAGES.includes(kind);
-    if (!final && !RECEIVED[this.#state].includes(kind)) throw new Broken("UNEXPECTED_KIND", `kind ${kind} while ${this.#state}`);
-    if (flags) throw new Broken("RESERVED_FLAGS");
-    if (codec !== (ofMessage ? PIPE : 0)) throw new Broken("WRONG_CODEC");
-    if (version !== (ofMessage ? this.version : 0)) throw new Broken("WRONG_VERSION");
-    if (!final && ANSWERS.includes(kind) === !id) throw new Broken("CALL_ID");
-    if (!id && opcode) throw new Broken("WRONG_OPCODE");
-    if (metadataLength) throw new Broken("UNEXPECTED_METADATA");
-    const payload = data.subarray(HEADER);
-    if (final) this.#leave(new Body(payload).error());
-    else if (id) this.#answer(kind, id, opcode, payload);
-    else if (kind === WELCOME) this.#welcome(new Body(payload));
-    else if (kind === GOAWAY) this.#goaway(new Body(payload));
-    else if (payload.length !== 8) throw new Broken("BAD_BODY", "a PING or PONG has 8 bytes");
-    else if (kind === PING) this.#send(PONG, {}, payload);
-    return true;
-  }
-  #welcome(body) { // (3)
-    const [version, codec, maxFrame, maxCalls, heartbeat, ...features] = [1, 1, 4, 4, 4, 4, 4].map((size) => body.number(size));
-    body.text(1), body.skipFields(2);
-    const [oldest, newest] = this.wanted.versions, offered = version >= oldest && version <= newest && codec === PIPE && !features.some(Boolean);
-    if (!offered || maxFrame < HELLO_MAX_FRAME || !maxCalls) throw new Broken("BAD_BODY", "WELCOME says what it must not");
-    if (heartbeat) this.timer = setInterval(() => this.#beat(heartbeat), heartbeat / 2).unref();
-    [this.version, this.theirMaxFrame, this.#maxFrame, this.#state] = [version, maxFrame, MAX_FRAME, "open"];
-    this.opened(this);
-  }
-  #beat(heartbeat) { // (4)
-    if (Date.now() - this.#heard > 3 * heartbeat) this.socket.destroy();
-    else if (Date.now() - this.#heard >= heartbeat) this.#send(PING, {}, Buffer.from("nodejs!!"));
-  }
-  #answer(kind, id, opcode, payload) { // (4)
-    const call = this.#calls.get(id);
-    if (!call && ++this.#strays > MAX_STRAYS) throw new Broken("STRAY_ANSWERS");
-    if (!call) return;
-    if (call.method.opcode !== opcode) throw new Broken("WRONG_OPCODE");
-    if (kind !== ERROR && !call.method.stream !== (kind === RESPONSE)) throw new Broken("WRONG_ANSWER");
-    if (kind === ITEM && --call.credit < 0) throw new Broken("CREDIT_EXCEEDED");
-    if (kind === END && payload.length) throw new Broken("BAD_BODY", "an END is empty");
-    const error = kind === ERROR && new Body(payload).error();
-    if (kind !== ITEM) this.#calls.delete(id);
-    if (call.cancelled || error) return call.cancelled || call.fail(error);
-    if (kind === END) return call.done();
+  call = async (method, request, options) => this.start(method, request, options).answer
+  async *stream(method, request, { credit = 16, ...options } = {}) { // leaving it cancels it
+    const call = this.start(method, request, { ...options, credit })
     try {
-      call.take(pipe.decode(call.method.response, payload, this.version));
-    } catch (problem) { // a payload that is wrong fails its call, and the connection goes on (8)
-      this.#cancel(id);
-      call.fail(new CallError(13, "BAD_PAYLOAD", problem.message, MAYBE_PROCESSED));
-    }
-  }
-  #goaway(body) { // (4)
-    const last = body.number(4), error = Object.assign(body.error(), { retry: NOT_PROCESSED });
-    this.#state = "draining";
-    for (const [id, call] of this.#calls) if (id !== last && (id - last) >>> 0 < 2 ** 31) this.#calls.delete(id), call.fail(error);
-  }
-
-  // Calling (4). Options are deadlineMs, traceparent, authorization, idempotencyKey (a Buffer) and entries.
-
-  /** Calls a unary method. The promise has cancel(), after which it is never settled. */
-  call(method, request, options) {
-    let id;
-    const answer = new Promise((take, fail) => { id = this.#begin(method, request, options, { take, fail }); });
-    return Object.assign(answer, { cancel: () => this.#cancel(id) });
-  }
-  /** Calls a stream; items come by `for await`, and leaving the loop cancels it. Credit goes back as items are taken. */
-  async *stream(method, request, { credit = 64, ...options } = {}) {
-    const queue = []; // items, and behind them null or an error
-    let wake, taken = 0;
-    const put = (each) => { queue.push(each), wake?.(); };
-    const id = this.#begin(method, request, { ...options, credit }, { take: put, fail: put, done: () => put(null) });
-    try {
-      for (;;) {
-        if (!queue.length) await new Promise((resolve) => { wake = resolve; });
-        const next = queue.shift(), call = this.#calls.get(id);
-        if (next === null) return;
-        if (next instanceof Error) throw next;
-        yield next;
-        if (++taken < credit / 2 || !call || call.cancelled || !this.#calls.has(id)) continue;
-        this.#send(CREDIT, { id, opcode: method.opcode }, bytes(4, taken));
-        [call.credit, taken] = [call.credit + taken, 0];
+      for (let taken = 1; ; taken++) {
+        while (!call.items.length && !call.over) await new Promise(resolve => { call.wake = resolve })
+        if (!call.items.length) return await call.answer // its END, or its error
+        yield call.items.shift()
+        if (taken * 2 < credit || !this.#calls.has(call.id) || call.cancelled) continue
+        this.#send(CREDIT, { ...call, payload: ints([4], [taken]) })
+        call.credit += taken
+        taken = 0
       }
-    } finally {
-      this.#cancel(id);
+    } finally { call.cancel() }
+  }
+  close() { this.#lost({ message: 'the connection was closed' }) }
+
+  #send(kind, { id = 0, opcode = 0, codec = 0, version = 0, meta = Buffer.alloc(0), payload = Buffer.alloc(0) }) { // section 2
+    if (this.#state === 'closed') return
+    const header = ints([4, 1, 1, 1, 1, 2, 2, 4], [12 + meta.length + payload.length, kind, 0, codec, version, opcode, meta.length, id])
+    this.socket.write(Buffer.concat([header, meta, payload]))
+  }
+  #read(chunk) {
+    this.#size += chunk.length
+    if (this.#state === 'closed') return this.#size > LINGER_BYTES ? this.socket.destroy() : undefined // dropped (section 8)
+    this.#heard = Date.now()
+    if (this.#state !== 'greeting') this.#timer?.refresh()
+    this.#chunks.push(chunk)
+    if (this.#size < this.#wanted) return
+    const bytes = new Body(Buffer.concat(this.#chunks))
+    try {
+      while (bytes.left >= this.#wanted && this.#state !== 'closed') this.#wanted = this.#parser.next(bytes.bytes(this.#wanted)).value
+    } catch (error) { this.#finish(error, true) }
+    this.#size = bytes.left
+    this.#chunks = [bytes.bytes(bytes.left)]
+  }
+  *#frames() {
+    const preamble = (yield 4).toString('hex')
+    const known = preamble.startsWith('f55750')
+    if (preamble !== 'f5575001') return this.#finish(known ? new WireError(FAILED_PRECONDITION, 'UNSUPPORTED_MAJOR') : broken('FOREIGN_PROTOCOL'))
+    for (;; this.#between = true) { // the checks in the order of section 2
+      const length = (yield 4).readUInt32BE()
+      this.#between = false
+      const greeting = this.#state === 'greeting'
+      check(length <= (greeting ? HELLO_MAX_FRAME : MAX_FRAME), 'FRAME_TOO_LARGE')
+      check(length >= 12, 'FRAME_TOO_SHORT')
+      const [kind, flags, codec, version, opcode, meta, id] = new Body(yield 12).ints([1, 1, 1, 1, 2, 2, 4])
+      check(12 + meta <= length, 'METADATA_OVERRUN')
+      check(kind >= HELLO && kind <= GOAWAY || kind >= 128, 'UNKNOWN_KIND')
+      const [ignorable, spoken] = [kind >= 128 && !greeting, kind === RESPONSE || kind === ITEM]
+      const checks = [[RECEIVES[this.#state].includes(kind) || kind === ERROR && id === 0, 'UNEXPECTED_KIND'], [flags === 0, 'RESERVED_FLAGS'],
+        [codec === (spoken ? PIPE : 0), 'WRONG_CODEC'], [version === (spoken ? this.version : 0), 'WRONG_VERSION'],
+        [kind === ERROR || ANSWERS.includes(kind) === id > 0, 'CALL_ID'], [id > 0 || opcode === 0, 'WRONG_OPCODE'], [meta === 0, 'UNEXPECTED_METADATA']]
+      if (!ignorable) for (const [fine, reason] of checks) check(fine, reason)
+      const payload = yield length - 12
+      if (!ignorable) this.#accept(kind, id, opcode, payload)
     }
   }
-  #begin(method, request, { deadlineMs, traceparent, authorization, idempotencyKey, entries = {}, credit } = {}, call) {
-    const own = Object.entries(entries).map(([name, value]) => field(6, Buffer.concat([text8(name), Buffer.from(value)])));
-    const texts = [traceparent, authorization].map((text, at) => field(2 + at, text && Buffer.from(text)));
-    const others = [field(1, deadlineMs && bytes(4, deadlineMs)), field(4, idempotencyKey), field(5, method.stream && bytes(4, credit))];
-    const metadata = Buffer.concat([...texts, ...others, ...own].filter(Boolean));
-    if (this.#state !== "open") throw this.#end ?? new CallError(UNAVAILABLE, "SHUTTING_DOWN", "the server takes no more calls", NOT_PROCESSED);
-    const payload = pipe.encode(method.request, request, this.version);
-    const length = 12 + metadata.length + payload.length;
-    if (length > this.theirMaxFrame) throw new CallError(8, "REQUEST_TOO_LARGE", "it is longer than the server accepts");
-    do this.#lastId = (this.#lastId % 0xffffffff) + 1; while (this.#calls.has(this.#lastId));
-    const id = this.#lastId, late = new CallError(4, "DEADLINE", "the time is over", MAYBE_PROCESSED);
-    this.#calls.set(id, { ...call, method, credit });
-    this.#send(REQUEST, { id, opcode: method.opcode, metadata }, payload);
-    if (deadlineMs) setTimeout(() => this.#cancel(id) && call.fail(late), deadlineMs).unref();
-    return id;
-  }
-  #cancel(id) { // whether there was something to cancel
-    const call = this.#calls.get(id);
-    if (!call || call.cancelled) return false;
-    this.#send(CANCEL, { id, opcode: call.method.opcode });
-    return (call.cancelled = true);
-  }
 
-  // The end (8).
-
-  /** Ends the connection; calls in flight fail. */
-  close() { this.#leave(new CallError(UNAVAILABLE, "", "the client was closed")); }
-  #ended() {
-    if (this.#input.length && !this.#end) this.#fail(new Broken("TRUNCATED_FRAME"));
-    else this.#leave(new CallError(UNAVAILABLE, "", "the server ended the connection"));
+  #accept(kind, id, opcode, payload) {
+    const body = new Body(payload)
+    if (kind === WELCOME) return this.#welcome(body)
+    if (kind === PING || kind === PONG || kind === END) check(payload.length === (kind === END ? 0 : 8), 'BAD_BODY')
+    if (kind === PING || kind === PONG) return kind === PING && this.#send(PONG, { payload })
+    if (kind === GOAWAY) return [this.#lastTaken, this.#why, this.#state] = [...body.ints([4]), body.error(), 'draining']
+    const error = kind === ERROR && body.error()
+    if (error && id === 0) return this.#finish(error)
+    const call = this.#calls.get(id)
+    if (!call) return check(++this.#strays <= MAX_STRAY_ANSWERS, 'STRAY_ANSWERS')
+    check(opcode === call.opcode, 'WRONG_OPCODE')
+    check(kind === ERROR || kind !== RESPONSE === Boolean(call.method.stream), 'WRONG_ANSWER')
+    if (kind !== ITEM) this.#calls.delete(id)
+    else check(call.credit-- > 0, 'CREDIT_EXCEEDED')
+    if (error) return call.reject(error)
+    if (kind === END || call.cancelled) return call.resolve()
+    try {
+      const message = decode(call.method.response, payload, this.version)
+      kind === RESPONSE ? call.resolve(message) : call.wake(call.items.push(message))
+    } catch (problem) { call.cancel(new WireError(INTERNAL, 'BAD_PAYLOAD', problem.message, MAYBE_PROCESSED)) }
   }
-  #fail({ status, reason, message }) {
-    this.#send(ERROR, {}, bytes(1, status, NEVER), bytes(4, 0), text8(reason), bytes(2, Buffer.byteLength(message)), Buffer.from(message));
-    this.#leave(new CallError(status, reason, message));
+  #welcome(body) { // section 3
+    const [version, codec, maxFrame, maxCalls, heartbeat] = body.ints([1, 1, 4, 4, 4])
+    const offered = version >= this.versions[0] && version <= this.versions[1] && codec === PIPE && !body.bytes(8).some(Boolean)
+    check(offered && maxFrame >= HELLO_MAX_FRAME && maxCalls >= 1, 'BAD_BODY')
+    Object.assign(this, { version, maxFrame, maxCalls, serverName: body.text(1) })
+    body.fields(2)
+    this.#state = 'open'
+    clearTimeout(this.#timer)
+    const beat = () => Date.now() - this.#heard < IDLE_TIMEOUT ? this.#send(PING, { payload: Buffer.alloc(8) }) : this.#lost({ message: 'silence' })
+    this.#timer = heartbeat ? setInterval(beat, Math.min(heartbeat, HEARTBEAT)) : undefined
+    this.opened(this)
   }
-  #leave(error) { // sends no more; what still comes is dropped, for a second
-    this.#over(error);
-    this.socket.end();
-    setTimeout(() => this.socket.destroy(), 1000).unref();
-  }
-  #over(error) {
-    if (this.#end) return;
-    [this.#end, this.#state] = [error, "closed"];
-    clearInterval(this.timer);
-    this.refused(error); // does nothing once the connection was opened
-    const { status, reason, message, retryAfterMs } = error, lost = new CallError(status, reason, message, MAYBE_PROCESSED, retryAfterMs);
-    for (const call of this.#calls.values()) if (!call.cancelled) call.fail(lost);
-    this.#calls.clear();
+  #finish(why, tell = false) { // section 8; what this side found wrong the server is told
+    if (this.#state === 'closed') return
+    if (tell) this.#send(ERROR, { payload: Buffer.concat([ints([1, 1, 4], [INVALID_ARGUMENT, NEVER, 0]), sized(1, why.reason), sized(2, why.message)]) })
+    this.#state = 'closed'
+    this.#why = why
+    clearTimeout(this.#timer)
+    this.socket.end()
+    setTimeout(() => this.socket.destroy(), LINGER).unref()
+    this.refused(why)
+    for (const call of this.#calls.values()) // behind the call that GOAWAY named none was taken (section 4)
+      call.reject(why.but((call.id - this.#lastTaken | 0) > 0 ? NOT_PROCESSED : MAYBE_PROCESSED))
   }
 }
