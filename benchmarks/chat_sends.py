@@ -9,6 +9,7 @@ server's transactions had. Each figure is the median of the rounds, with the lea
 """
 
 import argparse
+import itertools
 import json
 import secrets
 import select
@@ -30,15 +31,17 @@ TEXT = "x" * 60
 class Sender(Client):
     """Sends as fast as it is answered."""
 
-    def __init__(self, address: str, name: str, token: str, to: str, codec: str) -> None:
+    def __init__(self, address: str, name: str, token: str, to: list[str], codec: str) -> None:
         super().__init__(address, name, token, codec=codec)
-        self._message = self.payload(SEND_MESSAGE, SendMessageRequest(recipient=to, text=TEXT))
+        # To each in turn, so that no mailbox fills up.
+        each = [self.payload(SEND_MESSAGE, SendMessageRequest(recipient=recipient, text=TEXT)) for recipient in to]
+        self._messages = itertools.cycle(each)
         self._sent_at = 0.0
 
     def next(self) -> None:
         """Send the next message."""
         self._sent_at = time.perf_counter()
-        self.send(SEND_MESSAGE, self._message, key=secrets.token_bytes(16))
+        self.send(SEND_MESSAGE, next(self._messages), key=secrets.token_bytes(16))
 
     def receive(self) -> float | None:
         """Read what is there; how long the answer took, when it is whole."""
@@ -145,7 +148,7 @@ def main() -> None:
         bare = Bare(Path(directory) / "bare.db", len(names))
         with server(store) as (process, address):
             senders = [
-                Sender(address, each, tokens[each], names[index * 7 % len(names)], options.codec)
+                Sender(address, each, tokens[each], names[index:] + names[:index], options.codec)
                 for index, each in enumerate(names)
             ]
             drive(senders, 0.5)
