@@ -213,8 +213,9 @@ class Host(Side):
                 self._cancelled.add(found.call_id)
 
     def request(self, method: Operation[Any, Any]) -> Request:
-        """The next frame must be a REQUEST of that method."""
-        found = self.read()
+        """The next frame must be a REQUEST of that method; credit of a stream may come before it, at any time."""
+        while (found := self.read()).kind == Kind.CREDIT:
+            pass
         if found.kind != Kind.REQUEST or found.opcode != method.opcode:
             raise Deviation(f"REQUEST of {method.name} was due, and {wire.shown(found)} came, opcode {found.opcode}")
         try:
