@@ -127,6 +127,25 @@ class Connection(Link):
 
     # Receiving.
 
+    def receive(self, data: bytes, limit: int) -> list[Event]:
+        """``receive_data`` and ``next_events`` in one, for whoever has just read ``data``."""
+        buffer = self._buffer
+        if self._hot_in < 0 or buffer.data:
+            self.receive_data(data)
+            return self.next_events(limit)
+        # Nothing waits: whole frames are read where they are, and what is left is all that is ever kept.
+        events: list[Event] = []
+        if self._serves:
+            at = self._take_requests(data, 0, limit, events)
+        else:
+            at = self._take_responses(data, 0, limit, events)
+        if at == len(data):
+            return events  # how most reads end
+        buffer.data, buffer.at = data, at
+        if len(events) < limit:
+            events += self.next_events(limit - len(events))
+        return events
+
     def next_events(self, limit: int) -> list[Event]:
         """Up to ``limit`` events, in order: what as many calls of ``next_event`` give, for less; [] when there is none.
 
@@ -138,11 +157,12 @@ class Connection(Link):
         while True:
             data = buffer.data
             if self._hot_in >= 0 and type(data) is bytes:
-                if self._serves:
-                    self._take_requests(data, limit, events)
-                else:
-                    self._take_responses(data, limit, events)
-                if buffer.at == len(data) and not self._end_of_input:
+                take = self._take_requests if self._serves else self._take_responses
+                at = take(data, buffer.at, limit, events)
+                if at != buffer.at:
+                    buffer.at = at
+                    self._wanted = 0
+                if at == len(data) and not self._end_of_input:
                     buffer.data, buffer.at = b"", 0  # everything is read: how most turns end
                     break
                 if len(events) == limit:
@@ -156,11 +176,10 @@ class Connection(Link):
         return events
 
     # The paths of whole REQUESTs and RESPONSEs that nothing is unusual about. They may only take what ``next_event``
-    # would report with an equal event; whatever they do not like, they leave to that.
+    # would report with an equal event; whatever they do not like, they leave to that. Each answers how far it came.
 
-    def _take_requests(self, data: bytes, limit: int, events: list[Event]) -> None:
-        buffer, calls = self._buffer, self._calls
-        at, size = buffer.at, len(data)
+    def _take_requests(self, data: bytes, at: int, limit: int, events: list[Event]) -> int:
+        calls, size = self._calls, len(data)
         while size - at >= 16 and len(events) < limit:
             length, word, opcode, metadata_length, call_id = _HEADER.unpack_from(data, at)
             body = at + 16 + metadata_length
@@ -174,17 +193,16 @@ class Connection(Link):
                 or len(calls) + self._held >= self._limits.max_calls
             ):
                 break
-            buffer.at = at = end
-            self._wanted = 0
+            at = end
             self.frames_received += 1
             self.last_call_id = call_id
             calls[call_id] = opcode
             metadata = self._read_metadata(call_id, data[body - metadata_length : body]) if metadata_length else EMPTY
             events.append(RequestReceived(call_id, opcode, metadata, data[body:end]))
+        return at
 
-    def _take_responses(self, data: bytes, limit: int, events: list[Event]) -> None:
-        buffer, calls = self._buffer, self._calls
-        at, size = buffer.at, len(data)
+    def _take_responses(self, data: bytes, at: int, limit: int, events: list[Event]) -> int:
+        calls, size = self._calls, len(data)
         while size - at >= 16 and len(events) < limit:
             length, word, opcode, metadata_length, call_id = _HEADER.unpack_from(data, at)
             body = at + 16
@@ -199,11 +217,11 @@ class Connection(Link):
                 or (self._cancelled is not None and call_id in self._cancelled)
             ):
                 break
-            buffer.at = at = end
-            self._wanted = 0
+            at = end
             self.frames_received += 1
             del calls[call_id]
             events.append(ResponseReceived(call_id, opcode, data[body:end]))
+        return at
 
     def _enter(self, state: State) -> None:
         super()._enter(state)
@@ -493,6 +511,26 @@ class Connection(Link):
             self._credits.pop(call_id, None)
         self._out += (_HEADER.pack(length, self._hot_out, opcode, 0, call_id), payload)
         self.bytes_pending += length + 4
+
+    def answer(self, call_id: int, payload: bytes) -> bytes:
+        """Server: ``send_response`` and ``data_to_send`` in one, for whoever writes at once.
+
+        Raises:
+            PayloadTooLarge, LocalProtocolError: as ``send_response``; what was queued before is still queued.
+        """
+        length = HEADER_AFTER_LENGTH + len(payload)
+        if self._out or self._hot_out < 0 or not self._serves or length > self.their_max_frame:
+            self.send_response(call_id, payload)
+            return self.data_to_send()
+        calls = self._calls
+        opcode = calls.pop(call_id, None)
+        if opcode is None:
+            raise _not_in_flight(call_id)
+        if self._credits:
+            self._credits.pop(call_id, None)
+        if not calls:
+            calls.clear()  # as in data_to_send
+        return _HEADER.pack(length, self._hot_out, opcode, 0, call_id) + payload
 
     def send_item(self, call_id: int, payload: bytes) -> None:
         """Server: send one item of a stream, which takes one of its credit.

@@ -5,7 +5,6 @@ with the payload to ``Entry.run``, and gets back bytes, a ``CallError``, a futur
 size, decoding, the handler's exceptions and its answer's type are all settled here, so that every door answers alike.
 """
 
-import abc
 import inspect
 import logging
 import secrets
@@ -13,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar, overload
 
 from wireproto.codecs import Codec
 from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError
@@ -102,7 +101,7 @@ Authenticate: TypeAlias = Callable[[Metadata, str], Identity | None]
 """``f(metadata, peer)``, called when a call carries ``authorization``; None means that it is worth nothing."""
 
 
-class Context(abc.ABC):
+class Context:
     """What a handler may know and do beside its request. One per call; made by the door the call came through.
 
     Attributes:
@@ -112,7 +111,10 @@ class Context(abc.ABC):
         cancelled: whether the caller is gone or has cancelled; a long handler looks at it now and then.
     """
 
-    __slots__ = ("cancelled", "deadline", "identity", "metadata")
+    # No abstract base class: its metaclass would be at odds with that of the struct which the TCP server makes of every
+    # call. No slots of its own either, for each door has these attributes in its way; a checker would want them here.
+    if not TYPE_CHECKING:
+        __slots__ = ()
 
     metadata: Metadata
     identity: Identity | None
@@ -120,24 +122,24 @@ class Context(abc.ABC):
     cancelled: bool
 
     @property
-    @abc.abstractmethod
     def peer(self) -> str:
         """The caller's address, for logs: ``host:port``."""
+        raise NotImplementedError
 
     @property
-    @abc.abstractmethod
     def codec(self) -> str:
         """The name of the codec the call came in."""
+        raise NotImplementedError
 
     @property
-    @abc.abstractmethod
     def version(self) -> int:
         """The service version the caller speaks."""
+        raise NotImplementedError
 
     @property
-    @abc.abstractmethod
     def method(self) -> Operation[Any, Any]:
         """The method that is being called."""
+        raise NotImplementedError
 
     def remaining(self) -> float | None:
         """Seconds until the deadline, at least 0.0; None without a deadline."""
@@ -166,17 +168,17 @@ class Context(abc.ABC):
         """
         raise CallError(status, reason, message, retry=retry, retry_after_ms=retry_after_ms)
 
-    @abc.abstractmethod
     def sign_in(self, identity: Identity) -> None:
         """Bind ``identity`` to the connection for its later calls. Does nothing over gRPC, where each call signs.
 
         Raises:
             CallError: FAILED_PRECONDITION, ALREADY_SIGNED_IN: the connection has another identity; sign out first.
         """
+        raise NotImplementedError
 
-    @abc.abstractmethod
     def sign_out(self) -> None:
         """Take the connection's identity away again; later calls have none of their own."""
+        raise NotImplementedError
 
 
 class Subscription(Generic[Item]):

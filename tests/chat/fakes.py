@@ -59,7 +59,7 @@ class Clock:
 class FakeContext(Context):
     """One connection: it stays signed in from call to call, as a real one does."""
 
-    __slots__ = ("_version", "from_")
+    __slots__ = ("_version", "cancelled", "deadline", "from_", "identity", "metadata")
 
     def __init__(self, key: bytes = b"", identity: Identity | None = None, *, version: int = 1) -> None:
         self.metadata = Metadata(idempotency_key=key)

@@ -57,9 +57,8 @@ class Worker(threading.Thread):
     """A thread of the pool.
 
     Attributes:
-        running: what the worker runs as the leader and may block in: the session whose handler it is, or a posted
-            action; None otherwise.
-        beat: counts those, so that the watchdog can tell one from the next.
+        running: what the worker runs as the leader and may block in: a call, or a posted action; None otherwise. Each
+            is an object of its own, so that the watchdog can tell one from the next.
     """
 
     def __init__(self, pool: "Pool", number: int) -> None:
@@ -69,7 +68,6 @@ class Worker(threading.Thread):
         self.gate.acquire()
         self.job: Job | None = None
         self.running: object | None = None
-        self.beat = 0
 
     def run(self) -> None:
         self.pool.work(self)
@@ -269,7 +267,6 @@ class Pool:
             action = self._posted.popleft()
         except IndexError:
             return  # a deposed leader took the last one
-        me.beat += 1
         me.running = action
         try:
             action(me)
@@ -280,7 +277,7 @@ class Pool:
     def _watch(self) -> None:
         """Depose a leader that is stuck in one handler, and tick."""
         idle = 0
-        last: tuple[Worker | None, int] = (None, 0)
+        last: tuple[Worker | None, object] = (None, None)
         next_tick = time.monotonic() + self._tick
         while not self._stopping:
             if idle > IDLE_TICKS:
@@ -293,22 +290,21 @@ class Pool:
                 leader = self.leader
                 if leader is None or (running := leader.running) is None:
                     idle += 1
-                    last = (None, 0)
+                    last = (None, None)
                 else:
                     idle = 0
-                    now = (leader, leader.beat)
-                    if now == last and self._depose(*now):
+                    if last[0] is leader and last[1] is running and self._depose(leader, running):
                         self._on_stuck(running)
-                    last = now
+                    last = (leader, running)
                 if time.monotonic() >= next_tick:
                     self._on_tick()
                     next_tick = time.monotonic() + self._tick
             except Exception:
                 log.exception("the watchdog failed and goes on; please report this")
 
-    def _depose(self, leader: Worker, beat: int) -> bool:
+    def _depose(self, leader: Worker, running: object) -> bool:
         with self._lock:
-            if self.leader is not leader or not self._parked or leader.beat != beat or leader.running is None:
+            if self.leader is not leader or not self._parked or leader.running is not running:
                 return False
             self.leader = self._parked.pop()
             self.leader.gate.release()

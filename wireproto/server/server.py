@@ -20,6 +20,7 @@ from wireproto.dispatch import Authenticate, Handlers, Table, each_service
 from wireproto.errors import ConfigError
 from wireproto.handshake import Hello, Offer, Welcome, find_offer, negotiate
 from wireproto.limits import Limits
+from wireproto.server.call import Call
 from wireproto.server.control import control_handlers
 from wireproto.server.poller import READ, Poller
 from wireproto.server.pool import Pool, Worker
@@ -257,10 +258,10 @@ class Server:
             elif self._listener is not None and fd == self._listener.fileno():
                 self._accept(self._listener)
 
-    def _on_stuck(self, session: object) -> None:
+    def _on_stuck(self, running: object) -> None:
         """A leader was deposed inside a handler: send what it had answered, and go on with the rest of its batch."""
-        if isinstance(session, Session):
-            session.take_over()
+        if isinstance(running, Call):
+            running.session.take_over()
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS):

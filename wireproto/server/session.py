@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from wireproto.connection import PayloadTooLarge, State
@@ -23,6 +24,7 @@ from wireproto.events import (
     CancelReceived,
     ConnectionEnded,
     CreditReceived,
+    Event,
     HelloReceived,
     PingReceived,
     RequestReceived,
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+
+_INPUT = READ | CLOSED
+_CLOSED = State.CLOSED  # on CPython 3.11 a member looked up on its class costs 50 ns
 
 HEARTBEAT = b"wireprot"
 """The eight bytes of our PINGs; the PONG that echoes them counts as a sign of life like any other frame."""
@@ -130,12 +135,11 @@ class Session:
         # Not ``with``, here and in ``settle``: it costs as much again as the lock, and every call passes here.
         self.lock.acquire()
         try:
-            transport = self.transport
             if mask & WRITE:
                 self.flush_locked()
-            if transport.reading:
-                if mask & (READ | CLOSED) and not self._more and self._receive_locked():
-                    self._take_locked()
+            if self.transport.reading:
+                if mask & _INPUT and not self._more:
+                    self._read_locked()
             elif mask & CLOSED:
                 self._close_locked("the peer reset the connection")
         finally:
@@ -149,57 +153,59 @@ class Session:
             self._more = False
             if self.transport.closed or self._full_locked():
                 return
-            self._take_locked()
+            self._take_locked(self.connection.next_events(self.server.limits.turn_calls))
             self.flush_locked()
         if self._batch:
             self._run_batch(worker)
 
-    def _receive_locked(self) -> bool:
-        """Read once; False when that closed the session."""
+    def _read_locked(self) -> None:
+        """Read once, and take what that gives."""
         data = self.transport.receive()
-        if data is None:
-            if self.transport.failure:
-                self._close_locked(self.transport.failure)
-            return not self.transport.closed
-        self._heard = True
         if data:
-            self.connection.receive_data(data)
+            self._heard = True
+            events = self.connection.receive(data, self.server.limits.turn_calls)
             if self._linger_until is not None and self.connection.discarded > self.server.limits.linger_bytes:
                 self._close_locked("it went on sending after the final ERROR")
-                return False
+                return
+        elif data is None:
+            if self.transport.failure:
+                self._close_locked(self.transport.failure)
+            return
         else:
+            self._heard = True
             self.connection.receive_eof()
-        return True
+            events = self.connection.next_events(self.server.limits.turn_calls)
+        self._take_locked(events)
 
-    def _take_locked(self) -> None:
-        """Take up to a turn's worth of events out of the connection."""
-        connection = self.connection
+    def _take_locked(self, events: list[Event]) -> None:
+        """Make calls of the REQUESTs among up to a turn's worth of events, act on others, and go on behind those."""
+        connection, table = self.connection, self._table
         room = self.server.limits.turn_calls
-        while events := connection.next_events(room):
-            table = self._table
-            if connection.state is State.CLOSED:
-                del events[:-1]  # the end came behind these REQUESTs in the same bytes: nobody waits for answers
+        while events:
+            # Only the last one may be something else.
+            other = None if type(events[-1]) is RequestReceived else events.pop()
+            if other is not None and connection.state is _CLOSED:
+                events.clear()  # the end came behind these REQUESTs in the same bytes: nobody waits for answers
             for event in events:
-                if type(event) is RequestReceived and table is not None:
-                    if not self._request_locked(table, event):
-                        return
-                    room -= 1
-                elif not self._event_locked(event):
+                if table is None or not self._request_locked(table, event):  # type: ignore[arg-type]
                     return
+            room -= len(events)
+            if other is not None and not self._event_locked(other):
+                return
             if not room:
                 if connection.bytes_waiting or self.transport.ended:
                     self._more = True
                     self.pool.post(self._continue)
                 break
-            if type(event) is RequestReceived:
+            if other is None:
                 break  # there are no others
+            events = connection.next_events(room)
         if not self._batch and (connection.bytes_pending or self.transport.ended or self._draining):
             self.flush_locked()
 
     def _request_locked(self, table: Table, event: RequestReceived) -> bool:
         """A call begins, or is refused; False when that was one refusal too many for the connection."""
-        call_id = event.call_id
-        metadata = event.metadata
+        call_id, metadata = event.call_id, event.metadata
         entry = table.entries.get(event.opcode)
         if entry is None:
             return self._fail_locked(call_id, table.missing(event.opcode))
@@ -274,7 +280,6 @@ class Session:
         whoever leads next goes on with it when a handler blocks here."""
         batch = self._batch
         pool = self.pool
-        high = self.server.limits.high_watermark
         while batch:
             try:
                 call = batch.popleft()
@@ -286,15 +291,16 @@ class Session:
                     self.settle(call, busy())
                 continue
             last = not batch
-            worker.beat += 1
-            worker.running = self
+            worker.running = call
             self.run_call(call, last)
             worker.running = None
             if pool.leader is not worker:
                 if batch:
                     self.take_over()  # the watchdog may have seen another session here
                 break
-            if last or (self.connection.bytes_pending > high and self._is_full()):
+            if last:
+                return
+            if self.connection.bytes_pending > self.server.limits.high_watermark and self._is_full():
                 return
         self.flush()
 
@@ -319,14 +325,13 @@ class Session:
             return
         call.identity = self.identity
         entry = call.entry
-        start = time.perf_counter()
+        start = perf_counter()
         outcome = entry.run(call.payload, call)
-        took = time.perf_counter() - start
+        took = perf_counter() - start
         if took > SLOW or entry.wary:
             note_time(entry, took)
-        kind = type(outcome)
-        if kind is bytes or isinstance(outcome, CallError):
-            self.settle(call, outcome, last)  # type: ignore[arg-type]
+        if type(outcome) is bytes or isinstance(outcome, CallError):
+            self.settle(call, outcome, last)
         else:
             self._go_on(call, outcome)
             if last:
@@ -345,6 +350,9 @@ class Session:
                 if self._calls is not None:
                     self._calls.pop(call.call_id, None)
                 try:
+                    if last:
+                        self._write_locked(self.connection.answer(call.call_id, outcome))
+                        return
                     self.connection.send_response(call.call_id, outcome)
                 except PayloadTooLarge as error:
                     self.connection.send_error(call.call_id, too_large(error))
@@ -500,10 +508,12 @@ class Session:
 
     def flush_locked(self) -> None:
         """Write what is queued, without blocking. Whatever may end the connection passes here, so its end is here."""
+        if not self.transport.closed:
+            self._write_locked(self.connection.data_to_send())
+
+    def _write_locked(self, data: bytes) -> None:
         transport = self.transport
-        if transport.closed:
-            return
-        transport.send(self.connection.data_to_send())
+        transport.send(data)
         if transport.failure:
             self._close_locked(transport.failure)
             return

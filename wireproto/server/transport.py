@@ -12,8 +12,9 @@ from wireproto.server.poller import READ, WRITE, Poller
 
 __all__ = ["Transport"]
 
-FIRST_READ = 8192
-"""Bytes asked of the kernel while a connection sends little: a small buffer is cheaper to allocate than 64 KiB."""
+FIRST_READ = 448
+"""Bytes asked of the kernel while a connection sends little: what fits the interpreter's own allocator, 512 bytes with
+the object's head, is cheaper to make and to shorten than what malloc gives."""
 
 
 class Transport:
@@ -93,10 +94,11 @@ class Transport:
         if self.closed:
             return
         output = self._output
-        if output is not None:
+        if output is None:
+            if not data:
+                return
+        else:
             output += data
-        elif not data:
-            return
         try:
             sent = self._socket.send(data if output is None else output)
         except (BlockingIOError, InterruptedError):

@@ -369,7 +369,17 @@ class Pair:
 class _Call(Context):
     """A call on the server's side of a pair."""
 
-    __slots__ = ("_link", "_told", "entry", "granted", "source")
+    __slots__ = (
+        "_link",
+        "_told",
+        "cancelled",
+        "deadline",
+        "entry",
+        "granted",
+        "identity",
+        "metadata",
+        "source",
+    )
 
     def __init__(self, link: Pair, entry: Entry, metadata: Metadata) -> None:
         self.metadata = metadata

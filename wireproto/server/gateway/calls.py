@@ -81,7 +81,7 @@ class Door:
 class Call(Context):
     """The context of one call. ``cancelled`` asks grpcio, so a call that nobody cancels pays nothing for it."""
 
-    __slots__ = ("_entry", "_over", "_version", "rpc")
+    __slots__ = ("_entry", "_over", "_version", "deadline", "identity", "metadata", "rpc")
 
     def __init__(
         self, rpc: grpc.ServicerContext, entry: Entry, version: int, metadata: Metadata, deadline: float | None
