@@ -194,11 +194,14 @@ class Link:
         if buffer and self._serves and self.state is State.GREETING:
             raise self._early()
         while self._end is None:
-            size = total_length(buffer.data, buffer.at, self._max_frame)
+            data = buffer.data
+            if type(data) is not bytes:
+                data = buffer.join()
+            size = total_length(data, buffer.at, self._max_frame)
             if not size or len(buffer) < size:
                 self._wanted = size
                 return None
-            frame = unpack(buffer.data, buffer.at)
+            frame = unpack(data, buffer.at)
             buffer.at += size
             self._wanted = 0
             self.frames_received += 1
