@@ -1,5 +1,6 @@
 """One call on one connection: the context its handler sees, and how it ends, exactly once."""
 
+import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,16 @@ class Call(msgspec.Struct, Context, eq=False):
 
     def __repr__(self) -> str:
         return f"<Call {self.call_id} of {self.entry.method.name} from {self.peer}>"  # and nothing of what it carries
+
+    def read_terms(self) -> None:
+        """Take the deadline and the first credit from what the request says and what the method allows."""
+        metadata, timeout = self.metadata, self.entry.timeout
+        self.granted = metadata.credit or 0
+        if metadata.deadline_ms is not None:
+            self.deadline = time.monotonic() + metadata.deadline_ms / 1000
+        if timeout is not None and not self.entry.is_stream:
+            latest = time.monotonic() + timeout
+            self.deadline = latest if self.deadline is None else min(self.deadline, latest)
 
     @property
     def peer(self) -> str:

@@ -43,6 +43,12 @@ STUCK = 0.002
 block.
 """
 
+CALM = 0.008
+"""... when no turn was slow for ``CALM_TICKS`` looks, which is a second. Each takes the interpreter away from the
+leader, and 500 a second cost 2 to 3 % of its time."""
+
+CALM_TICKS = 500
+
 IDLE_TICKS = 50
 """Watchdog ticks without any handler running after which the watchdog sleeps until the leader has work again."""
 
@@ -75,6 +81,10 @@ class Worker(threading.Thread):
 
 class Pool:
     """A fixed number of workers around one poller.
+
+    Attributes:
+        leader: who leads; None for a moment, and at the end.
+        timing: the last turn was slow, so whoever runs a handler is to say how long that takes, to find out which.
 
     Args:
         size: workers, at least 2.
@@ -113,6 +123,8 @@ class Pool:
         self._posted: deque[Callable[[Worker], None]] = deque()
         self._sleeping = False
         self._stopping = False
+        self.timing = False
+        self._slow_turns = 0
         self.leader: Worker | None = None
         self._workers = [Worker(self, number) for number in range(size)]
         self._watching = False
@@ -231,6 +243,8 @@ class Pool:
     def _lead(self, me: Worker) -> None:
         posted = self._posted
         poller = self._poller
+        clock = time.perf_counter
+        began = clock()
         while self.leader is me:
             if self._stopping:
                 with self._lock:
@@ -244,10 +258,17 @@ class Pool:
                 self._run_posted(me)
                 if self.leader is not me:
                     return
+            # Two looks at the clock for a turn, and none for its calls: when all of them together were quick, each was.
+            if clock() - began > SLOW:
+                self.timing = True
+                self._slow_turns += 1
+            else:
+                self.timing = False
             try:
                 self._sleeping = True
                 events = poller.poll(0 if posted or self._stopping else -1)
                 self._sleeping = False
+                began = clock()
                 if self.leader is not me:
                     # Deposed on the way here, by a watchdog that looked a moment earlier. Level-triggered, the events
                     # are reported again; a wake is not, and may have been the new leader's.
@@ -276,7 +297,7 @@ class Pool:
 
     def _watch(self) -> None:
         """Depose a leader that is stuck in one handler, and tick."""
-        idle = 0
+        idle = calm = slow_turns = 0
         last: tuple[Worker | None, object] = (None, None)
         next_tick = time.monotonic() + self._tick
         while not self._stopping:
@@ -285,8 +306,10 @@ class Pool:
                 self._watch_gate.acquire(timeout=max(0.0, next_tick - time.monotonic()))
                 idle = 0 if self._watching else idle
             else:
-                self._watch_gate.acquire(timeout=STUCK)
+                self._watch_gate.acquire(timeout=STUCK if calm < CALM_TICKS else CALM)
             try:
+                calm = calm + 1 if slow_turns == self._slow_turns else 0
+                slow_turns = self._slow_turns
                 leader = self.leader
                 if leader is None or (running := leader.running) is None:
                     idle += 1

@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from wireproto.connection import PayloadTooLarge, State
@@ -33,7 +32,7 @@ from wireproto.metadata import EMPTY
 from wireproto.server.buckets import Budget
 from wireproto.server.call import Call, note_time
 from wireproto.server.poller import CLOSED, READ, WRITE
-from wireproto.server.pool import PENALTY, PROVEN, SLOW, Worker
+from wireproto.server.pool import PENALTY, PROVEN, Worker
 from wireproto.server.refusals import busy, cancelled, half_closed, late, shutting_down, too_large
 from wireproto.server.stream import Stream
 from wireproto.server.transport import Transport
@@ -68,6 +67,7 @@ class Session:
         "_budget",
         "_calls",
         "_draining",
+        "_ending",
         "_flushing",
         "_frame_begun",
         "_frames",
@@ -108,6 +108,7 @@ class Session:
         self._batch: deque[Call] | None = None
         self._more = False  # a turn will go on: it is posted, or waits for room in the output
         self._draining = False
+        self._ending = False  # half-closed, draining or lingering: whatever is written may be the last
         self._starved = False  # a stream or a turn found no room in the output
         self._flushing = False  # a flush is posted
         self._linger_until: float | None = None
@@ -139,7 +140,12 @@ class Session:
                 self.flush_locked()
             if self.transport.reading:
                 if mask & _INPUT and not self._more:
-                    self._read_locked()
+                    data = self.transport.receive()
+                    if data and (events := self.connection.receive(data, self.server.limits.turn_calls)):
+                        self._heard = True
+                        self._take_locked(events)
+                    else:
+                        self._read_locked(data)
             elif mask & CLOSED:
                 self._close_locked("the peer reset the connection")
         finally:
@@ -158,37 +164,32 @@ class Session:
         if self._batch:
             self._run_batch(worker)
 
-    def _read_locked(self) -> None:
-        """Read once, and take what that gives."""
-        data = self.transport.receive()
-        if data:
-            self._heard = True
-            events = self.connection.receive(data, self.server.limits.turn_calls)
-            if self._linger_until is not None and self.connection.discarded > self.server.limits.linger_bytes:
-                self._close_locked("it went on sending after the final ERROR")
-                return
-        elif data is None:
+    def _read_locked(self, data: bytes | None) -> None:
+        """What was read is no event yet: a part of a frame, what the connection answers itself, the end, or nothing."""
+        if data is None:
             if self.transport.failure:
                 self._close_locked(self.transport.failure)
             return
-        else:
-            self._heard = True
+        self._heard = True
+        if not data:
+            self._ending = True
             self.connection.receive_eof()
-            events = self.connection.next_events(self.server.limits.turn_calls)
-        self._take_locked(events)
+        elif self._linger_until is not None and self.connection.discarded > self.server.limits.linger_bytes:
+            self._close_locked("it went on sending after the final ERROR")
+            return
+        self._take_locked(self.connection.next_events(self.server.limits.turn_calls))
 
     def _take_locked(self, events: list[Event]) -> None:
         """Make calls of the REQUESTs among up to a turn's worth of events, act on others, and go on behind those."""
-        connection, table = self.connection, self._table
+        connection = self.connection
         room = self.server.limits.turn_calls
         while events:
             # Only the last one may be something else.
             other = None if type(events[-1]) is RequestReceived else events.pop()
             if other is not None and connection.state is _CLOSED:
                 events.clear()  # the end came behind these REQUESTs in the same bytes: nobody waits for answers
-            for event in events:
-                if table is None or not self._request_locked(table, event):  # type: ignore[arg-type]
-                    return
+            if not self._begin_locked(events):  # type: ignore[arg-type]
+                return
             room -= len(events)
             if other is not None and not self._event_locked(other):
                 return
@@ -200,29 +201,31 @@ class Session:
             if other is None:
                 break  # there are no others
             events = connection.next_events(room)
-        if not self._batch and (connection.bytes_pending or self.transport.ended or self._draining):
+        if not self._batch and (connection.bytes_pending or self._ending):
             self.flush_locked()
 
-    def _request_locked(self, table: Table, event: RequestReceived) -> bool:
-        """A call begins, or is refused; False when that was one refusal too many for the connection."""
-        call_id, metadata = event.call_id, event.metadata
-        entry = table.entries.get(event.opcode)
-        if entry is None:
-            return self._fail_locked(call_id, table.missing(event.opcode))
-        if metadata is not EMPTY and isinstance(metadata, CallError):
-            return self._fail_locked(call_id, metadata)
-        call = Call(self, call_id, entry, metadata, event.payload)
-        if metadata is not EMPTY:
-            call.granted = metadata.credit or 0
-            if metadata.deadline_ms is not None:
-                call.deadline = time.monotonic() + metadata.deadline_ms / 1000
-        if entry.timeout is not None and not entry.is_stream:
-            latest = time.monotonic() + entry.timeout
-            call.deadline = latest if call.deadline is None else min(call.deadline, latest)
-        if self._calls is None or self._batch is None:
-            self._calls, self._batch = {}, deque()
-        self._calls[call_id] = call
-        self._batch.append(call)
+    def _begin_locked(self, requests: list[RequestReceived]) -> bool:
+        """Calls begin, or are refused; False when that was one refusal too many for the connection."""
+        table, calls, batch = self._table, self._calls, self._batch
+        if table is None or not requests:
+            return True
+        if calls is None or batch is None:
+            calls, batch = self._calls, self._batch = {}, deque()
+        for request in requests:
+            call_id, metadata = request.call_id, request.metadata
+            entry = table.entries.get(request.opcode)
+            if entry is None:
+                refusal = table.missing(request.opcode)
+            elif metadata is not EMPTY and isinstance(metadata, CallError):
+                refusal = metadata
+            else:
+                call = calls[call_id] = Call(self, call_id, entry, metadata, request.payload)
+                if metadata is not EMPTY or entry.timeout is not None:
+                    call.read_terms()
+                batch.append(call)
+                continue
+            if not self._fail_locked(call_id, refusal):
+                return False
         return True
 
     def _event_locked(self, event: object) -> bool:
@@ -325,11 +328,12 @@ class Session:
             return
         call.identity = self.identity
         entry = call.entry
-        start = perf_counter()
-        outcome = entry.run(call.payload, call)
-        took = perf_counter() - start
-        if took > SLOW or entry.wary:
-            note_time(entry, took)
+        if entry.wary or self.pool.timing:
+            start = time.perf_counter()
+            outcome = entry.run(call.payload, call)
+            note_time(entry, time.perf_counter() - start)
+        else:
+            outcome = entry.run(call.payload, call)
         if type(outcome) is bytes or isinstance(outcome, CallError):
             self.settle(call, outcome, last)
         else:
@@ -351,7 +355,9 @@ class Session:
                     self._calls.pop(call.call_id, None)
                 try:
                     if last:
-                        self._write_locked(self.connection.answer(call.call_id, outcome))
+                        sent = self.transport.send(self.connection.answer(call.call_id, outcome))
+                        if not sent or self._starved or self._ending:
+                            self._written_locked()
                         return
                     self.connection.send_response(call.call_id, outcome)
                 except PayloadTooLarge as error:
@@ -509,11 +515,13 @@ class Session:
     def flush_locked(self) -> None:
         """Write what is queued, without blocking. Whatever may end the connection passes here, so its end is here."""
         if not self.transport.closed:
-            self._write_locked(self.connection.data_to_send())
+            sent = self.transport.send(self.connection.data_to_send())
+            if not sent or self._starved or self._ending:
+                self._written_locked()
 
-    def _write_locked(self, data: bytes) -> None:
+    def _written_locked(self) -> None:
+        """A write did not go through whole, or something waits for what was written."""
         transport = self.transport
-        transport.send(data)
         if transport.failure:
             self._close_locked(transport.failure)
             return
@@ -597,7 +605,7 @@ class Session:
         with self.lock:
             if self.transport.closed or self._draining:
                 return
-            self._draining = True
+            self._draining = self._ending = True
             if self.handshaking or self._linger_until is not None:
                 self._close_locked("")
                 return
@@ -625,6 +633,7 @@ class Session:
         the peer would lose our last words.
         """
         if self._linger_until is None:
+            self._ending = True
             self._linger_until = time.monotonic() + self.server.limits.linger
             self.connection.close()
             self.flush_locked()

@@ -89,26 +89,29 @@ class Transport:
             self._interest()
         return data
 
-    def send(self, data: bytes) -> None:
-        """Write ``data`` after what waits, without blocking; the rest waits for the descriptor to be writable."""
+    def send(self, data: bytes) -> bool:
+        """Write ``data`` after what waits, without blocking; the rest waits for the descriptor to be writable.
+
+        Returns:
+            Whether nothing waited and the kernel took it all, as it does with nearly every answer.
+        """
         if self.closed:
-            return
+            return False
         output = self._output
-        if output is None:
-            if not data:
-                return
-        else:
+        if output is not None:
             output += data
+        elif not data:
+            return True
         try:
             sent = self._socket.send(data if output is None else output)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
             self.failure = f"writing failed: {error.strerror}"
-            return
+            return False
         if output is None:
             if sent == len(data):
-                return  # the path of nearly every answer
+                return True
             self._output = bytearray(data[sent:])
             self.stalled_since = time.monotonic()
         else:
@@ -123,6 +126,7 @@ class Transport:
         elif waiting < self._limits.low_watermark:
             self.paused = False
         self._interest()
+        return False
 
     def shut_down_writing(self) -> None:
         """Tell the peer that nothing more will come; only once nothing waits."""
