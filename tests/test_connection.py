@@ -290,6 +290,7 @@ def test_a_call_is_answered_once() -> None:
     pair.server.send_response(1, b"")
     ways: list[Callable[[], object]] = [
         lambda: pair.server.send_response(1, b""),
+        lambda: pair.server.answer(1, b""),
         lambda: pair.server.send_error(1, NOT_FOUND),
         lambda: pair.server.send_item(1, b""),
         lambda: pair.server.send_end(1),
@@ -406,7 +407,46 @@ def test_stray_answers_are_dropped_up_to_a_number() -> None:
     assert reasons(pair.client) == ["STRAY_ANSWERS"]
 
 
-@pytest.mark.parametrize("kind", ["request", "response", "item", "hello"])
+@pytest.mark.parametrize("queued", [False, True])
+@pytest.mark.parametrize("draining", [False, True])
+def test_an_answer_that_is_written_at_once_is_the_same(queued: bool, draining: bool) -> None:
+    """``answer`` gives what ``send_response`` queues, behind what was queued before, and the call is over."""
+    wires = []
+    for at_once in (False, True):
+        pair = in_call()
+        if draining:
+            pair.server.send_goaway(GOODBYE)
+            pair.server.data_to_send()
+        if queued:
+            pair.server.send_ping(b"12345678")
+        if at_once:
+            wires.append(pair.server.answer(1, b"answer"))
+        else:
+            pair.server.send_response(1, b"answer")
+            wires.append(pair.server.data_to_send())
+        assert pair.server.bytes_pending == pair.server.calls_in_flight == 0
+        assert pair.server.data_to_send() == b""
+    assert wires[0] == wires[1]
+
+
+def test_an_answer_written_at_once_takes_the_calls_credit_with_it() -> None:
+    """A call that was granted credit and is answered at once leaves none behind; the other calls keep theirs."""
+    pair = in_stream()
+    pair.client.send_request(0x10, b"", STREAM, credit=2)
+    pair.deliver(pair.client)
+    pair.server.answer(1, b"")
+    assert (pair.server.credit(1), pair.server.credit(2), pair.server.calls_in_flight) == (0, 2, 1)
+
+
+def test_a_client_has_nothing_to_answer() -> None:
+    """Answering is the server's: for a client it is a local error, and nothing is queued."""
+    pair = in_call()
+    with pytest.raises(LocalProtocolError, match="a client cannot send RESPONSE while open"):
+        pair.client.answer(1, b"")
+    assert pair.client.data_to_send() == b""
+
+
+@pytest.mark.parametrize("kind", ["request", "response", "answer", "item", "hello"])
 def test_what_is_too_large_is_not_sent(kind: str) -> None:
     """A frame over the peer's limit is PayloadTooLarge, with both numbers, and leaves the call as it was."""
     pair = in_stream()
@@ -424,6 +464,7 @@ def test_what_is_too_large_is_not_sent(kind: str) -> None:
     ways: dict[str, Callable[[bytes], object]] = {
         "request": lambda payload: pair.client.send_request(1, payload),
         "response": lambda payload: pair.server.send_response(1, payload),
+        "answer": lambda payload: pair.server._queue(pair.server.answer(1, payload)),
         "item": lambda payload: pair.server.send_item(1, payload),
     }
     send = ways[kind]

@@ -244,10 +244,10 @@ def test_other_strangers_get_the_final_error() -> None:
 # Whatever a peer sends.
 
 
-def triplets(role: Role, last: int) -> list[Connection]:
-    """Three connections in the same condition: streams, unary calls and cancelled ones in flight."""
+def quadruplets(role: Role, last: int) -> list[Connection]:
+    """Four connections in the same condition: streams, unary calls and cancelled ones in flight."""
     made = []
-    for _ in range(3):
+    for _ in range(4):
         pair = opened(Limits(max_calls=6, max_frame=4096, max_metadata=40))
         for credit in (None, None, 2, None):
             block = b"" if credit is None else STREAM
@@ -302,14 +302,16 @@ def drain_many(side: Connection, limit: int) -> list[Event]:
 )
 def test_the_hurried_path_and_the_other_agree(wire: bytes, role: Role, piece: int, last: int, limit: int) -> None:
     """The short path for whole frames reports, answers and counts what the full one does, with any cut and limit."""
-    hurried, in_pieces, unhurried = triplets(role, last)
+    hurried, in_pieces, as_read, unhurried = quadruplets(role, last)
     hurried.receive_data(wire)
-    reported: list[list[Event]] = [drain_many(hurried, limit), [], []]
+    reported: list[list[Event]] = [drain_many(hurried, limit), [], [], []]
     for at in range(0, len(wire), piece):
         in_pieces.receive_data(wire[at : at + piece])
         reported[1] += drain_many(in_pieces, limit)
+        reported[2] += as_read.receive(wire[at : at + piece], limit)
+        reported[2] += drain_many(as_read, limit)
         unhurried.receive_data(wire[at : at + piece])
-        reported[2] += drain(unhurried)
+        reported[3] += drain(unhurried)
     first, *others = [
         (
             [plain(event) for event in events],
@@ -324,9 +326,9 @@ def test_the_hurried_path_and_the_other_agree(wire: bytes, role: Role, piece: in
             ),
             [side.credit(call_id) for call_id in range(12)],
         )
-        for side, events in zip((hurried, in_pieces, unhurried), reported, strict=True)
+        for side, events in zip((hurried, in_pieces, as_read, unhurried), reported, strict=True)
     ]
-    assert others == [first, first]
+    assert others == [first, first, first]
 
 
 @given(st.binary(max_size=200), st.sampled_from(Role), st.sampled_from(State), st.booleans())

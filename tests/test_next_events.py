@@ -48,6 +48,11 @@ def request(call_id: int, payload: bytes = b"", metadata: bytes = b"", **changes
     return raw(Kind.REQUEST, payload, metadata, call_id=call_id, **changes)
 
 
+def requests_in(events: list[Event]) -> list[RequestReceived]:
+    assert all(isinstance(event, RequestReceived) for event in events)
+    return [event for event in events if isinstance(event, RequestReceived)]
+
+
 def calling(count: int) -> Pair:
     """The client has called so often, and the server has read it."""
     pair = opened(LIMITS)
@@ -222,24 +227,54 @@ BOUNDARIES = [
 @pytest.mark.parametrize("case", BOUNDARIES, ids=lambda case: case.name)
 def test_a_boundary_is_the_same_on_both_paths(case: Boundary, after: bytes) -> None:
     """What the short path must not take ends, is answered and is counted as it is one by one."""
-    one_by_one, several = case.prepare(), case.prepare()
-    for side in (one_by_one, several):
-        side.receive_data(case.wire + after)
-    expected = drain(one_by_one)
-    events: list[Event] = []
-    while some := several.next_events(2):
-        events += some
-    assert list(map(plain, events)) == list(map(plain, expected))
-    assert several.data_to_send() == one_by_one.data_to_send()
-    for name in ("state", "last_call_id", "frames_received", "calls_in_flight", "bytes_waiting", "partial_length"):
-        assert getattr(several, name) == getattr(one_by_one, name), name
-    if case.reason:
-        end = events[-1]
-        assert isinstance(end, ConnectionEnded)
-        assert end.error is not None
-        assert end.error.reason == case.reason
-    elif not after:
-        assert several.state is State.OPEN
+    one_by_one = case.prepare()
+    one_by_one.receive_data(case.wire + after)
+    expected, sent = drain(one_by_one), one_by_one.data_to_send()
+    for at_once in (False, True):
+        several = case.prepare()
+        events: list[Event] = []
+        if at_once:
+            events += several.receive(case.wire + after, 2)
+            assert len(events) <= 2
+        else:
+            several.receive_data(case.wire + after)
+        while some := several.next_events(2):
+            events += some
+        assert list(map(plain, events)) == list(map(plain, expected))
+        assert several.data_to_send() == sent
+        for name in ("state", "last_call_id", "frames_received", "calls_in_flight", "bytes_waiting", "partial_length"):
+            assert getattr(several, name) == getattr(one_by_one, name), name
+        if case.reason:
+            end = events[-1]
+            assert isinstance(end, ConnectionEnded)
+            assert end.error is not None
+            assert end.error.reason == case.reason
+        elif not after:
+            assert several.state is State.OPEN
+
+
+def test_what_was_just_read_is_not_buffered() -> None:
+    """Whole frames are taken out of what was read, up to the limit; only what is left of it is kept."""
+    server = hurried(opened(LIMITS).server)
+    assert [event.call_id for event in requests_in(server.receive(request(1) + request(2), 9))] == [1, 2]
+    assert server.bytes_waiting == 0
+    server = opened(LIMITS).server
+    assert requests_in(server.receive(request(1, b"a") + request(2, b"b") + request(3)[:9], 1)) == [
+        RequestReceived(1, 0x10, EMPTY, b"a")
+    ]
+    assert server.bytes_waiting == 17 + 9
+    assert requests_in(server.receive(request(3)[9:], 9)) == [
+        RequestReceived(2, 0x10, EMPTY, b"b"),
+        RequestReceived(3, 0x10, EMPTY, b""),
+    ]
+    assert server.bytes_waiting == 0
+
+
+def test_what_was_just_read_by_a_client_is_taken_as_quickly() -> None:
+    """A client that reads an answer is told of it in the same step."""
+    client = hurried(calling(2).client)
+    wire = raw(Kind.RESPONSE, b"x", call_id=2) + raw(Kind.RESPONSE, b"y", call_id=1)
+    assert client.receive(wire, 9) == [ResponseReceived(2, 0x10, b"x"), ResponseReceived(1, 0x10, b"y")]
 
 
 @pytest.mark.parametrize("limit", [1, 9])

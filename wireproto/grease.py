@@ -139,6 +139,11 @@ class GreasingConnection(Connection):
         self._interject()
         super().send_response(call_id, payload)
 
+    def answer(self, call_id: int, payload: bytes) -> bytes:
+        """Answer a call at once; see ``Connection``."""
+        self.send_response(call_id, payload)
+        return self.data_to_send()
+
     def _send(self, kind: int, opcode: int, call_id: int, body: bytes) -> None:
         if kind in (Kind.ERROR, Kind.GOAWAY):
             more = self._field(_SHORT_FIELD, ERROR_FIELDS)

@@ -145,6 +145,14 @@ def test_a_running_handler_sees_that_its_call_was_cancelled(stage: Stage, peer: 
     assert peer.call(ECHO, EchoRequest(text="on")).text == "on"
 
 
+def test_a_context_says_nothing_of_what_the_call_carries(stage: Stage, peer: Peer) -> None:
+    """Handlers log their context: its repr names the call and no payload, metadata or identity."""
+    peer.start(BLOCK, BlockRequest(name="secret"), Metadata(authorization="user:secret"))
+    peer.flush()
+    assert stage.inside("secret").wait(10)
+    assert re.fullmatch(r"<Call \d+ of Block from 127\.0\.0\.1:\d+>", repr(stage.contexts["secret"]))
+
+
 def test_a_cancelled_call_counts_until_its_handler_returns(
     stage: Stage, serve: Callable[..., Server], connect: Callable[..., Peer]
 ) -> None:

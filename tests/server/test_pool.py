@@ -20,6 +20,7 @@ from tests.server.service import (
     CountRequest,
     CountResponse,
     EchoRequest,
+    EchoResponse,
     Stage,
     StallRequest,
 )
@@ -28,7 +29,7 @@ from wireproto.events import ResponseReceived
 from wireproto.metadata import Metadata
 from wireproto.server import Server
 from wireproto.server.poller import Poller
-from wireproto.server.pool import Pool, Worker
+from wireproto.server.pool import PROVEN, SLOW, Pool, Worker
 from wireproto.server.session import Session
 
 
@@ -221,6 +222,72 @@ def test_blocking_iterators_leave_a_worker_in_the_smallest_pool_with_a_reserve(c
             assert peer.call(BLOCK, BlockRequest(name="through")).name == "through"
         finally:
             gate.set()
+
+
+def spin(seconds: float) -> None:
+    """Keep the thread busy for at least so long."""
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass
+
+
+def test_behind_a_slow_turn_calls_are_timed(pool: Pool) -> None:
+    """Whoever runs a handler is told to look at the clock after a turn that took long, and no longer when none did."""
+
+    def look(seconds: float = 0.0) -> bool:
+        """What an action of so long sees, in a turn behind all that were posted before."""
+        done = threading.Event()
+        seen: list[bool] = []
+
+        def action(worker: Worker) -> None:
+            seen.append(pool.timing)
+            spin(seconds)
+            done.set()
+
+        pool.post(action)
+        assert done.wait(10)
+        return seen[0]
+
+    until(lambda: not look(), "the turns are quick")
+    look(2 * SLOW)
+    assert look()
+    until(lambda: not look(), "the turns are quick again")
+
+
+def test_a_method_that_became_slow_is_handed_over(connect: Callable[..., Peer]) -> None:
+    """A method with a record of being quick that is slow now, but never stuck, runs on followers after a few calls."""
+    handlers = Handlers(SERVICE)
+    led: list[bool] = []
+
+    @handlers.register(ECHO)
+    def echo(request: EchoRequest, context: Context) -> EchoResponse:
+        if request.text:
+            spin(2 * SLOW)
+        led.append(threading.current_thread() is server.pool.leader)
+        return EchoResponse(text="")
+
+    with Server(handlers, codecs=["msgpack"], workers=4) as server:
+        peer = connect(server)
+        for _ in range(2 * PROVEN):
+            peer.call(ECHO, EchoRequest())
+        for _ in range(20):
+            peer.call(ECHO, EchoRequest(text="slow"))
+            if not led[-1]:
+                break
+        assert not led[-1]
+
+
+def test_a_stall_in_quiet_times_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch, stage: Stage, server: Server, connect: Callable[..., Peer]
+) -> None:
+    """While nothing was slow for long the watchdog looks less often, and still deposes a leader that is stuck."""
+    monkeypatch.setattr("wireproto.server.pool.CALM_TICKS", 0)
+    peer, other = connect(server), connect(server)
+    peer.call(STALL, StallRequest(name=""))
+    peer.start(STALL, StallRequest(name="x"))
+    peer.flush()
+    assert stage.inside("x").wait(10)
+    assert other.call(ECHO, EchoRequest(text="on")).text == "on"
 
 
 def test_a_session_that_breaks_is_closed_and_spoils_nothing(

@@ -32,7 +32,7 @@ from wireproto.metadata import EMPTY
 from wireproto.server.buckets import Budget
 from wireproto.server.call import Call, note_time
 from wireproto.server.poller import CLOSED, READ, WRITE
-from wireproto.server.pool import PENALTY, PROVEN, Worker
+from wireproto.server.pool import PENALTY, PROVEN, STUCK, Worker
 from wireproto.server.refusals import busy, cancelled, half_closed, late, shutting_down, too_large
 from wireproto.server.stream import Stream
 from wireproto.server.transport import Transport
@@ -298,6 +298,8 @@ class Session:
             self.run_call(call, last)
             worker.running = None
             if pool.leader is not worker:
+                if not entry.wary:
+                    note_time(entry, STUCK)
                 if batch:
                     self.take_over()  # the watchdog may have seen another session here
                 break
