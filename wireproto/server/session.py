@@ -328,7 +328,8 @@ class Session:
             # It expired or was cancelled in the queue; only its place among the calls in flight is left to give back.
             self.settle(call, b"", last)
             return
-        call.identity = self.identity
+        if self.identity is not None:
+            call.identity = self.identity
         entry = call.entry
         if entry.wary or self.pool.timing:
             start = time.perf_counter()
