@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import socket
 import threading
 from array import array
@@ -52,6 +53,21 @@ def test_an_address_is_measured_from_outside(server: Server) -> None:
     assert float(row["bytes_per_call"]) == 2 * (16 + 1 + 2 + 100)
 
 
+def test_the_cpu_time_of_a_process_that_is_named_is_shown(server: Server) -> None:
+    """With --pid the CPU time of a server that is not bench's own is measured, too."""
+    done = run(
+        "bench", str(server.address), "-c", "1", "-n", "50", "--codec", "pipe", "--json", "--pid", str(os.getpid())
+    )
+    assert json.loads(done.stdout)["server_cpu_us"] > 0
+
+
+def test_a_process_that_is_not_there_is_said_so(server: Server) -> None:
+    """A --pid of nobody fails before any load, with what to give instead."""
+    done = run("bench", str(server.address), "-n", "5", "--pid", str(2**22 + 1))
+    assert done.exit_code == 1
+    assert "give the number of one that runs on this machine" in done.stderr
+
+
 def test_for_people_it_is_a_table(server: Server) -> None:
     """A heading and a line per codec, in columns, with a dash for what cannot be seen."""
     head, *rows = run("bench", str(server.address), "-c", "1", "-n", "5").stdout.splitlines()
@@ -81,6 +97,7 @@ def test_a_codec_the_server_lacks_is_left_out() -> None:
     [
         (["-n", "1", "-z", "1"], "give one of them"),
         (["--csv", "--json"], "give one of them"),
+        (["--pid", "x"], "not a valid integer"),
         (["-P", "9", "-n", "9"], "give a smaller -P"),
         (["--size", "2000000", "-n", "9"], "give a smaller --size"),
         (["--codec", "msgpak", "-n", "9"], "msgpack"),
@@ -91,6 +108,13 @@ def test_wrong_words_are_explained(server: Server, words: list[str], advice: str
     done = run("bench", str(server.address), *words)
     assert done.exit_code == 2
     assert advice in done.stderr
+
+
+def test_a_process_without_an_address_is_refused() -> None:
+    """Which server a --pid is of must be said."""
+    done = run("bench", "--pid", "1", "-n", "5")
+    assert done.exit_code == 2
+    assert "goes with HOST:PORT" in done.stderr
 
 
 def test_nobody_there_is_told() -> None:

@@ -68,6 +68,9 @@ class _Result(NamedTuple):
 @click.option(
     "--size", type=click.IntRange(0, 16 * 1024 * 1024), default=64, show_default=True, help="Bytes of each message."
 )
+@click.option(
+    "--pid", type=click.IntRange(min=1), help="The process of the server at HOST:PORT: its CPU time per call."
+)
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per codec.")
 def command(
@@ -78,31 +81,38 @@ def command(
     pipeline: int,
     codec: str,
     size: int,
+    pid: int | None,
     as_csv: bool,
     as_json: bool,
 ) -> None:
     """Measure the server at HOST:PORT, or one of its own, codec by codec.
 
-    Each call is the framework's Echo, which every server answers: SIZE bytes there and back. A server of its own also
-    shows its CPU time per call. The load is one thread that keeps every connection busy; when it is busy all the time
-    itself, a line on stderr says so, and calls/s tells of it and not of the server.
+    Each call is the framework's Echo, which every server answers: SIZE bytes there and back. Of a server of its own, or
+    one on this machine whose --pid is given, the CPU time per call is shown. The load is one thread that keeps every
+    connection busy; when it is busy all the time itself, a line on stderr says so, and calls/s tells of it and not of
+    the server.
 
     \b
     wireproto bench                                    every codec, a server of its own
     wireproto bench -c 1 -P 64 --codec msgpack         one connection, 64 calls in flight
     wireproto bench localhost:7411 -n 100000 --json
+    wireproto bench localhost:7411 --pid "$(pgrep -f wireproto.server)"
     """
     if calls is not None and seconds is not None:
         raise click.UsageError("-n and -z both say when to stop; give one of them")
     if as_csv and as_json:
         raise click.UsageError("--csv and --json are two ways to print; give one of them")
+    if pid is not None and address is None:
+        raise click.UsageError("--pid goes with HOST:PORT; a server of bench's own shows its CPU time without it")
+    if pid is not None and _cpu_seconds(pid) is None:
+        raise Failure(f"process {pid} cannot be measured; give the number of one that runs on this machine")
     wanted = [codecs.get(name) for name in (codecs.names() if codec == "all" else [codec])]
     results: list[_Result] = []
     with contextlib.ExitStack() as stack:
         if address is None:
             target, pid = stack.enter_context(_own_server())
         else:
-            target, pid = Address.parse(address), None
+            target = Address.parse(address)
         for each in wanted:
             try:
                 load = Load(target, each, connections=connections, pipeline=pipeline, size=size)
