@@ -96,7 +96,7 @@ def command(
     wireproto bench                                    every codec, a server of its own
     wireproto bench -c 1 -P 64 --codec msgpack         one connection, 64 calls in flight
     wireproto bench localhost:7411 -n 100000 --json
-    wireproto bench localhost:7411 --pid "$(pgrep -f wireproto.server)"
+    wireproto bench localhost:7411 --pid 12345
     """
     if calls is not None and seconds is not None:
         raise click.UsageError("-n and -z both say when to stop; give one of them")
