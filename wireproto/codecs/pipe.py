@@ -25,10 +25,6 @@ from wireproto.schema import Field, FieldType, Message, Scalar, compile_check, f
 __all__ = ["PipeCodec"]
 
 
-_PROVEN: Final = frozenset(Scalar) - {Scalar.INT, Scalar.UINT, Scalar.MESSAGE}
-"""What the functions below make as declared or refuse. Of an integer they know its grammar and no range."""
-
-
 class PipeCodec(Codec):
     """Pipe text in UTF-8."""
 
@@ -40,7 +36,7 @@ class PipeCodec(Codec):
         source = _Source(message_type, version)
         count = element_check(message_type, version, limits.max_elements)
         before, names = inline_check(message_type, version, request=request, error="EncodeError")
-        after, more = inline_check(message_type, version, request=request, error="DecodeError", proven=_PROVEN)
+        after, more = inline_check(message_type, version, request=request, error="DecodeError", made=True, held=True)
         if count:
             before.append("count(message, EncodeError)")
         namespace: dict[str, object] = {
