@@ -563,15 +563,21 @@ def _octets_inside(token: str) -> bytes:
     return b"" if token == "\\e" else _octets(token)
 
 
+_json_time: Final = msgspec.json.Decoder(datetime).decode
+
+
 def _stamp(value: datetime) -> str:
-    return value.isoformat(timespec="microseconds")[:-6] + "Z"
+    # A tenth of what isoformat() costs. It is in quotes, and without a fraction where that is 0.
+    text = _json(value).decode()
+    return text[1:-1] if len(text) == 29 else f"{text[1:20]}.000000Z"
 
 
 def _instant(token: str) -> datetime:
+    # Writing the time again tests its grammar: several are taken here, and escapes, too.
     if len(token) == 27:
         try:
-            value = datetime.fromisoformat(token)
-        except ValueError:
+            value = _json_time(f'"{token}"')
+        except msgspec.DecodeError:
             pass
         else:
             if _stamp(value) == token:

@@ -1,4 +1,4 @@
-"""Pipe text: numbers are written like Python does, and read by the grammar alone, whatever library does it."""
+"""Pipe text: numbers and times are written as Python writes them and read by the grammar, whatever library does it."""
 
 import contextlib
 import math
@@ -6,6 +6,7 @@ import random
 import re
 import struct
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -43,6 +44,10 @@ class Integers(Message):
     value: list[int]
 
 
+class Moment(Message):
+    value: datetime
+
+
 class Counted(Message):
     first: int
     second: UInt64
@@ -53,7 +58,9 @@ def plan(message_type: type[Message]) -> Plan[Any]:
     return PIPE.plan(message_type, 1, Limits())
 
 
-real, reals, mixed, integer, integers, counted = (plan(cls) for cls in (Real, Reals, Mixed, Integer, Integers, Counted))
+real, reals, mixed, integer, integers, moment, counted = (
+    plan(cls) for cls in (Real, Reals, Mixed, Integer, Integers, Moment, Counted)
+)
 
 
 def double(bits: int) -> float:
@@ -234,6 +241,66 @@ def test_a_message_of_numbers_is_written_like_any_other(first: int, second: int,
     payload = f"{first}|{second}|{third}".encode()
     assert counted.encode(message) == payload
     assert counted.encode(counted.decode(payload)) == payload
+
+
+# Times ------------------------------------------------------------------------------------------------------------
+
+is_time = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z", re.ASCII).fullmatch
+
+
+def assert_time_is_read_as_the_grammar_says(text: str) -> None:
+    expected = None
+    if is_time(text):
+        with contextlib.suppress(ValueError):
+            expected = datetime(*map(int, re.findall("[0-9]+", text)), tzinfo=UTC)  # type: ignore[misc, arg-type]
+    found = value_in(moment, text)
+    assert found == expected, text
+    assert found is None or found.tzinfo is UTC
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+@example(datetime(1, 1, 1, tzinfo=UTC))
+@example(datetime(2024, 2, 29, 23, 59, 58, 100_000, UTC))
+@example(datetime(2024, 2, 29, 23, 59, 58, 1, UTC, fold=1))
+@example(datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC))
+def test_any_time_is_written_as_python_writes_it(value: datetime) -> None:
+    """The text of a time is that of isoformat with six digits and a Z, and gives the time back."""
+    payload = value.replace(tzinfo=None).isoformat(timespec="microseconds").encode() + b"Z"
+    assert moment.encode(Moment(value=value)) == payload
+    assert moment.decode(payload) == Moment(value=value)
+
+
+OTHER_TIMES = [
+    *("2024-02-29T23:59:58.000007z", "2024-02-29t23:59:58.000007Z", "2024-02-29 23:59:58.000007Z"),
+    *("2024-02-29T23:59:58.0000071", "2024-02-29T23:59:58,000007Z", "2024-02-29T23:59:58.00+01:00"),
+    *(
+        "2024-02-29T23:59:5\\u0038.1Z",
+        "2024-02-29T23:59:58.0\\u005A",
+        '"2024-02-29T23:59:58.0007Z"',
+        "2024-02-29T23:59:58.00007Z",
+    ),
+    *("1_709_251_198_000_007_00000", "+002024-02-29T23:59:58.0007Z", "2024-02-29T23:59:58.0007Z  "),
+]
+
+
+@pytest.mark.parametrize("text", OTHER_TIMES)
+def test_other_forms_of_a_time_are_refused(text: str) -> None:
+    """What a reader of RFC 3339, ISO 8601 or JSON takes for a time is none, if it is not the canonical text."""
+    assert value_in(moment, text) is None
+
+
+@given(
+    st.datetimes(timezones=st.just(UTC)),
+    st.integers(0, 26),
+    st.characters(codec="utf-8") | st.sampled_from("0123456789-:TZ"),
+)
+def test_a_time_is_read_as_the_grammar_says(value: datetime, place: int, character: str) -> None:
+    """With one character changed it is another time or none: dates and hours that do not exist are refused."""
+    text = value.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    assert_time_is_read_as_the_grammar_says(text[:place] + character + text[place + 1 :])
+
+
+# Strings beside them ----------------------------------------------------------------------------------------------
 
 
 class Beside(Message):
