@@ -566,7 +566,7 @@ _json_time: Final = msgspec.json.Decoder(datetime).decode
 
 
 def _stamp(value: datetime) -> str:
-    # A tenth of what isoformat() costs. It is in quotes, and without a fraction where that is 0.
+    # A seventh of what isoformat() costs. It is in quotes, and without a fraction where that is 0.
     text = _json(value).decode()
     return text[1:-1] if len(text) == 29 else f"{text[1:20]}.000000Z"
 
