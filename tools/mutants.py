@@ -59,6 +59,7 @@ MODULES: Final[dict[str, list[str]]] = {
         "tests/codecs/test_every_codec.py",
         "tests/test_fuzz_targets.py",
         "tests/codecs/test_pipe.py",
+        "tests/codecs/test_pipe_scalars.py",
         "tests/properties/test_codecs.py",
     ],
 }

@@ -6,13 +6,14 @@ import struct
 import threading
 import time
 import tracemalloc
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgpack
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tests.codecs.everything import (
     Branch,
@@ -204,6 +205,39 @@ ALSO_READ: list[tuple[Message, bytes]] = [
 def test_other_forms_that_are_read(message: Message, payload: bytes) -> None:
     """Longer forms, exact integers for floats and maps in any order mean the same."""
     assert plan(type(message)).decode(payload) == message
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST = (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+LAST = (datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC) - EPOCH) // timedelta(microseconds=1)
+"""Microseconds of the first and the last time there is."""
+
+
+@given(st.integers(FIRST, LAST) | st.integers(-(2**63), 2**64 - 1))
+@example(FIRST)
+@example(FIRST - 1)
+@example(LAST)
+@example(LAST + 1)
+@example(-(2**63))
+@example(2**64 - 1)
+def test_any_number_of_microseconds_is_its_time_or_refused(number: int) -> None:
+    """An integer is that many microseconds since 1970, exactly; outside of the years 1 to 9999 it is refused."""
+    if FIRST <= number <= LAST:
+        found = plan(Moment).decode(packed(number)).value
+        assert found == EPOCH + timedelta(microseconds=number)
+        assert found.tzinfo is UTC
+        assert plan(Moment).encode(Moment(value=found)) == packed(number)
+    else:
+        with pytest.raises(DecodeError, match=r"^Moment\.value: is not within the years 1 to 9999"):
+            plan(Moment).decode(packed(number))
+
+
+@given(st.floats())
+def test_any_float_is_eight_bytes(number: float) -> None:
+    """A float is written to the bit, but for NaN, of which there is one, and read so."""
+    payload = b"\x91\xcb" + (bytes.fromhex("7ff8000000000000") if math.isnan(number) else struct.pack(">d", number))
+    assert plan(Real).encode(Real(value=number)) == payload
+    assert plan(Real).encode(plan(Real).decode(payload)) == payload
 
 
 def packed(*items: object) -> bytes:

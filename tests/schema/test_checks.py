@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.schema.declaring import Color, Point, message
 from wireproto.errors import CodecError, DeclarationError, DecodeError, EncodeError
-from wireproto.schema import Bounds, Message, Scalar, Since, UInt64, compile_check, inline_check
+from wireproto.schema import Bounds, Message, Since, UInt64, compile_check, fields, inline_check
 
 
 class Number(int):
@@ -390,35 +390,49 @@ def peak_memory(check: Callable[[Message, type[CodecError]], None], subject: Mes
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("proven", [None, frozenset[Scalar](), frozenset(Scalar) - {Scalar.INT, Scalar.MESSAGE}])
-def test_inline_lines_accept_and_refuse_like_the_check(proven: frozenset[Scalar] | None) -> None:
-    """A codec's copy of the check calls it for what it refuses, and only for that; what is proven is not looked at."""
+class Inner(Message):
+    number: int
 
-    class Inner(Message):
-        number: int
 
-    class Outer(Message):
-        text: str
-        short: Annotated[str, Bounds(max_length=3)]
-        numbers: list[int]
-        inner: Inner
+class Inlined(Message):
+    text: str
+    short: Annotated[str, Bounds(max_length=3)]
+    any_length: Annotated[str, Bounds(min_length=0)]
+    numbers: list[int]
+    few: Annotated[list[str], Bounds(max_length=2)]
+    by_id: dict[int, bool]
+    inner: Inner
+    note: Annotated[str, Bounds(min_length=1)] | None = None
 
-    lines, names = inline_check(Outer, 1, request=True, error="EncodeError", proven=proven)
+
+INLINED = Inlined(
+    text="x", short="abc", any_length="", numbers=[1, 2], few=["a", "b"], by_id={1: True}, inner=Inner(number=1)
+)
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("made", [False, True])
+def test_inline_lines_accept_and_refuse_like_the_check(made: bool, held: bool) -> None:
+    """A codec's copy of the check calls it for what it refuses, and only for that; what it made has its types."""
+    lines, names = inline_check(Inlined, 1, request=True, error="EncodeError", made=made, held=held)
     called: list[object] = []
-    source = "\n    ".join(["def look(message):", *lines])
+    own = [f"f{field.number} = message.{field.name}" for field in fields(Inlined)] if held else []
+    source = "\n    ".join(["def look(message):", *own, *lines])
     scope = {**names, "check": lambda message, error: called.append(error), "EncodeError": EncodeError}
     exec(source, scope)
     look = cast(Callable[[object], None], scope["look"])
-    fine = Outer(text="x", short="abc", numbers=[1, 2], inner=Inner(number=1))
-    look(fine)
+    look(INLINED)
     assert called == []
-    for wrong in (
-        msgspec.structs.replace(fine, short="abcd"),
-        msgspec.structs.replace(fine, numbers=[1, 2**63]),
-        msgspec.structs.replace(fine, inner=Inner(number=2**63)),
-    ):
-        look(wrong)
-        assert called == [EncodeError]
+    ranges: list[dict[str, object]] = [
+        {"short": "abcd"},
+        {"numbers": [1, 2**63]},
+        {"few": ["a", "b", "c"]},
+        {"by_id": {2**63: True}},
+        {"inner": Inner(number=2**63)},
+        {"note": ""},
+    ]
+    types: list[dict[str, object]] = [{"text": b"x"}, {"any_length": "\ud800"}, {"few": ["a", b"b"]}, {"by_id": {1: 1}}]
+    for change in ranges + types:
+        look(msgspec.structs.replace(INLINED, **change))
+        assert called == ([] if made and change in types else [EncodeError]), change
         called.clear()
-    look(msgspec.structs.replace(fine, text=b"x"))
-    assert called == ([] if proven else [EncodeError])

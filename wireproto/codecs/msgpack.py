@@ -24,9 +24,7 @@ from wireproto.schema import Field, FieldType, Message, Scalar, compile_check, f
 __all__ = ["MsgpackCodec"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-_PROVEN: Final = frozenset(Scalar) - {Scalar.INT, Scalar.UINT, Scalar.MESSAGE}
-"""What msgspec, or a function of ours behind it, gives as declared or refuses. Of an int it knows no range."""
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 _Described = dict[type[Message], tuple[Field, ...]]
 
@@ -42,7 +40,10 @@ class MsgpackCodec(Codec):
         source = _Source(message_type, version)
         count = element_check(message_type, version, limits.max_elements)
         before, names = inline_check(message_type, version, request=request, error="EncodeError")
-        after, more = inline_check(message_type, version, request=request, error="DecodeError", proven=_PROVEN)
+        read = source.read(message_type)
+        after, more = inline_check(
+            message_type, version, request=request, error="DecodeError", made=True, held=bool(read["unpacked"])
+        )
         namespace: dict[str, object] = {
             "DecodeError": DecodeError,
             "EncodeError": EncodeError,
@@ -65,10 +66,10 @@ class MsgpackCodec(Codec):
         }
         text = source.nested() + _PLAN.format(
             name=message_type.__name__,
-            written=source.written(message_type),
+            written=source.written(message_type, held=True),
             check_encode="\n        ".join(before),
             check_decode="\n        ".join(after),
-            **source.read(message_type),
+            **read,
             count_encode="count(message, EncodeError)" if count else "",
             count_decode="count(message, DecodeError)" if count else "",
         )
@@ -148,11 +149,15 @@ class _Source:
 
     # Writing
 
-    def written(self, cls: type[Message]) -> str:
-        """The expression that msgspec is to write for ``message``."""
+    def written(self, cls: type[Message], *, held: bool = False) -> str:
+        """The expression that msgspec is to write for ``message``; when held, the fields are in ``f1``, ``f2``, ..."""
         if self._written_as_is(cls):
             return "message"
-        return f"({''.join(f'{self._written_field(field)}, ' for field in self.fields[cls])})"
+        items = [
+            self._written_field(field, f"f{field.number}" if held else f"message.{field.name}")
+            for field in self.fields[cls]
+        ]
+        return f"({''.join(f'{item}, ' for item in items)})"
 
     def _written_as_is(self, cls: type[Message]) -> bool:
         """Whether msgspec, which writes all fields of the class as an array, writes what is wanted."""
@@ -161,8 +166,8 @@ class _Source:
             field.type.shape != "map" and self._written_item(field.type) == "x" for field in own
         )
 
-    def _written_field(self, field: Field) -> str:
-        value, item = f"message.{field.name}", self._written_item(field.type)
+    def _written_field(self, field: Field, value: str) -> str:
+        item = self._written_item(field.type)
         if field.type.shape == "map":
             return f"{{k: {item} for k, x in sorted({value}.items())}}"
         if item == "x":
@@ -171,8 +176,6 @@ class _Source:
             return f"[{item} for x in {value}]"
         if field.type.optional:
             return f"None if (x := {value}) is None else {item}"
-        if field.type.scalar is Scalar.FLOAT:
-            return f"x if (x := {value}) == x else NAN"
         return self._written_item(field.type, value)
 
     def _written_item(self, kind: FieldType, x: str = "x") -> str:
@@ -248,6 +251,8 @@ class _Source:
             return None
         if kind.shape == "list":
             return f"each({reader}, {value})"
+        if kind.scalar is Scalar.FLOAT and not kind.optional:
+            return f"{value} if type({value}) is float else {reader}({value})"
         return f"None if {value} is None else {reader}({value})" if kind.optional else f"{reader}({value})"
 
     def _reader(self, kind: FieldType) -> str | None:
@@ -329,7 +334,7 @@ def _microseconds(value: datetime) -> int:
 
 def _instant(value: int) -> datetime:
     try:
-        return _EPOCH + timedelta(microseconds=value)
+        return _EPOCH + value * _MICROSECOND
     except OverflowError:
         raise Refused("is not within the years 1 to 9999") from None
 

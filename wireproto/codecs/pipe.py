@@ -17,16 +17,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, NoReturn, cast
 
+import msgspec
+
 from wireproto.codecs.base import Codec, M, Plan, Refused, compile_source, element_check, explain
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
 from wireproto.schema import Field, FieldType, Message, Scalar, compile_check, fields, inline_check, reachable
 
 __all__ = ["PipeCodec"]
-
-
-_PROVEN: Final = frozenset(Scalar) - {Scalar.INT, Scalar.UINT, Scalar.MESSAGE}
-"""What the functions below make as declared or refuse. Of an integer they know its grammar and no range."""
 
 
 class PipeCodec(Codec):
@@ -40,7 +38,7 @@ class PipeCodec(Codec):
         source = _Source(message_type, version)
         count = element_check(message_type, version, limits.max_elements)
         before, names = inline_check(message_type, version, request=request, error="EncodeError")
-        after, more = inline_check(message_type, version, request=request, error="DecodeError", proven=_PROVEN)
+        after, more = inline_check(message_type, version, request=request, error="DecodeError", made=True, held=True)
         if count:
             before.append("count(message, EncodeError)")
         namespace: dict[str, object] = {
@@ -65,17 +63,17 @@ def encode(message):
     try:
         {check}
         {values}
-        return f"{joined}".encode()
+        return {payload}
     except EncodeError:
         raise
     except Exception as error:
         raise EncodeError("{name}", explain(error)) from None
 """
 
-# One search through all strings at once, as hardly any has something to escape.
+# One look at all strings together, as hardly any has something to escape; but for bars, of which the text has others.
 _ESCAPE = r"""
-        strings = {strings}
-        if "\\" in strings or "|" in strings or "\n" in strings or "\r" in strings:
+        text = f"{searched}"
+        if "\\" in text or "\n" in text or "\r" in text or {bars}:
             {escaped}"""
 
 _DECODE = """
@@ -217,30 +215,50 @@ class _Source:
 
     def _encode(self, cls: type[Message], check: list[str]) -> str:
         own = self.fields[cls]
-        lines = [f"f{field.number} = {self._written_field(field, inside=False)}" for field in own]
-        strings = [f"f{field.number}" for field in own if _is_plain_string(field.type)]
-        values = "\n        ".join(lines)
-        if strings:
-            joined = strings[0] if len(strings) == 1 else f'f"{"".join(f"{{{name}}}" for name in strings)}"'
-            escaped = "\n            ".join(f"{name} = escape({name})" for name in strings)
-            values += _ESCAPE.format(strings=joined, escaped=escaped)
+        lines: list[str] = []
+        if own and all(_is_number(field.type) for field in own):
+            # Numbers alone are joined as the bytes that msgspec makes, without a text between.
+            items = [_written_number(field.type, f"f{field.number}") for field in own]
+            payload = f'b"|".join(({", ".join(items)},))'
+        else:
+            lines, payload = self._written_text(own)
         return _ENCODE.format(
-            name=cls.__name__,
-            check="\n        ".join(check),
-            values=values,
-            joined="|".join(f"{{f{field.number}}}" for field in own),
+            name=cls.__name__, check="\n        ".join(check), values="\n        ".join(lines), payload=payload
         )
+
+    def _written_text(self, own: tuple[Field, ...]) -> tuple[list[str], str]:
+        """Lines that make of each field what stands in the text, and the expression for the payload."""
+        names = [f"f{field.number}" for field in own]
+        values = [self._written_field(field, name, inside=False) for field, name in zip(own, names, strict=True)]
+        lines = [f"{name} = {value}" for name, value in zip(names, values, strict=True) if value != name]
+        joined = "|".join(f"{{{name}}}" for name in names)
+        strings = [f"f{field.number}" for field in own if _is_plain_string(field.type)]
+        if not strings:
+            return lines, f'f"{joined}".encode()'
+        # Where no other field has backslashes of its own, the text to look at is the one to be sent.
+        whole = all(_is_plain_string(field.type) or _has_no_backslash(field.type) for field in own)
+        escaped = [f"{name} = escape({name})" for name in strings]
+        if whole:
+            escaped.append(f'text = f"{joined}"')
+        escape = _ESCAPE.format(
+            searched=joined if whole else "|".join(f"{{{name}}}" for name in strings),
+            bars=" or ".join(f'"|" in {name}' for name in strings),
+            escaped="\n            ".join(escaped),
+        )
+        return [*lines, escape.strip()], "text.encode()" if whole else f'f"{joined}".encode()'
 
     def _write_nested(self, cls: type[Message]) -> str:
         own = self.fields[cls]
         return _WRITE_NESTED.format(
             label=self.labels[cls],
-            values="\n    ".join(f"f{field.number} = {self._written_field(field, inside=True)}" for field in own),
+            values="\n    ".join(
+                f"f{field.number} = {self._written_field(field, f'message.{field.name}', inside=True)}" for field in own
+            ),
             joined=",".join(f"{{f{field.number}}}" for field in own),
         )
 
-    def _written_field(self, field: Field, *, inside: bool) -> str:
-        kind, value = field.type, f"message.{field.name}"
+    def _written_field(self, field: Field, value: str, *, inside: bool) -> str:
+        kind = field.type
         if kind.shape == "list":
             return f'"[" + ",".join([{self._written(kind, "x")} for x in {value}]) + "]"'
         if kind.key is not None:
@@ -250,7 +268,7 @@ class _Source:
         if kind.optional:
             item = self._written(kind, "x") if inside else self._written_outside(kind, "x")
             return f"NONE if (x := {value}) is None else {item}"
-        if kind.scalar in (Scalar.INT, Scalar.UINT, Scalar.FLOAT):
+        if kind.scalar in (Scalar.INT, Scalar.UINT):
             return value  # the f-string that joins the fields writes it like repr, without a call
         if inside:
             return self._written(kind, value)
@@ -276,6 +294,8 @@ class _Source:
                 return f"stamp({x})"
             case Scalar.MESSAGE:
                 return f"write_{self.labels[_class(kind)]}({x})"
+            case Scalar.FLOAT:
+                return f"(json({x}).decode() if 1e-4 <= {x} < 1e16 else digits({x}))"
             case _:
                 return f"repr({x})"
 
@@ -287,7 +307,7 @@ class _Source:
         split = f'{names}= text.split("|", {len(own)})' if own else "() = text"
         if any(Scalar.STR in (field.type.scalar, field.type.key) for each in self.fields.values() for field in each):
             unescaped = [
-                f'at = ".{field.name}"; f{field.number} = {self._unescaped(field)}'
+                f'if "\\\\" in f{field.number}: at = ".{field.name}"; f{field.number} = {self._unescaped(field)}'
                 for field in own
                 if field.type.shape == "single" and field.type.scalar is Scalar.STR
             ]
@@ -372,6 +392,20 @@ def _is_plain_string(kind: FieldType) -> bool:
     return kind.shape == "single" and kind.scalar is Scalar.STR and not kind.optional
 
 
+def _has_no_backslash(kind: FieldType) -> bool:
+    return kind.shape == "single" and not kind.optional and kind.scalar not in (Scalar.STR, Scalar.MESSAGE)
+
+
+def _is_number(kind: FieldType) -> bool:
+    return _has_no_backslash(kind) and kind.scalar in (Scalar.INT, Scalar.UINT, Scalar.FLOAT)
+
+
+def _written_number(kind: FieldType, x: str) -> str:
+    """A number as an expression of type bytes."""
+    real = kind.scalar is Scalar.FLOAT
+    return f"json({x}) if 1e-4 <= {x} < 1e16 else digits({x}).encode()" if real else f"json({x})"
+
+
 def _arguments(own: tuple[Field, ...]) -> str:
     return ", ".join(f"{field.name}=f{field.number}" for field in own)
 
@@ -429,10 +463,9 @@ def _escape(text: str) -> str:
 def _escape_inside(text: str) -> str:
     if not text:
         return "\\e"
-    text = _escape(text)
-    for delimiter, escape in _hex_escapes:
-        text = text.replace(delimiter, escape)
-    return text
+    # Written out, as a loop costs half as much again; a search for what is not there costs as much as replacing it.
+    text = _escape(text).replace(",", "\\x2c").replace(":", "\\x3a").replace("(", "\\x28").replace(")", "\\x29")
+    return text.replace("[", "\\x5b").replace("]", "\\x5d").replace("{", "\\x7b").replace("}", "\\x7d")
 
 
 def _unescape(text: str, *, inside: bool = False) -> str:
@@ -464,31 +497,46 @@ def _whole(read: Callable[[str, Callable[[], str]], object], text: str) -> objec
     return value
 
 
+# JSON's grammar of numbers is ours, and msgspec has the values of int() and float() and the digits of repr(), in a
+# fraction of their time: 30 ns and not 100 to read 17 digits, 40 and not 300 to write them. It takes no full-width
+# digits, underscores or +5. What it takes and gives beyond the grammar is ruled out below.
+_json: Final = msgspec.json.Encoder().encode
+_json_int: Final = msgspec.json.Decoder(int).decode
+_json_float: Final = msgspec.json.Decoder(float).decode
+
+
 def _integer(token: str) -> int:
-    # 20 characters hold any 64 bits. Writing the number again is the cheapest test of the grammar: int() takes
-    # full-width digits, underscores, spaces and +5, too.
+    # 20 characters hold any 64 bits.
     if len(token) <= 20:
         try:
-            number = int(token)
-        except ValueError:
-            number = 0
-        if f"{number}" == token:
-            return number
+            number = _json_int(token)
+        except msgspec.DecodeError:
+            pass
+        else:
+            # What has a sign, be it of -0, or space around it, as in JSON, is compared with the one way to write it.
+            if token.isdecimal() or f"{number}" == token:
+                return number
     _refuse("is no integer; write digits, no zero in front, and - when it is negative")
 
 
-_is_float = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?").fullmatch
+def _digits(number: float) -> str:
+    # msgspec has no nan and other exponents, so it is only asked where there are none. Code that writes a float asks it
+    # for the positive ones by itself, to save a call.
+    return _json(number).decode() if 1e-4 <= abs(number) < 1e16 or not number else repr(number)
+
+
+_NOT_FINITE: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def _real(token: str) -> float:
-    if len(token) <= 64:
+    if len(token) <= 64 and token.strip() == token:
         try:
-            number = float(token)
-        except ValueError:
-            number = 0.0
-        # Written by Python, so also nan, inf and -inf; or by somebody else, finite.
-        if repr(number) == token or (_is_float(token) and not math.isinf(number)):
-            return number
+            # A zero without a point is an int to msgspec, which knows no -0.
+            return _json_float(token) or float(token)
+        except msgspec.DecodeError:
+            number = _NOT_FINITE.get(token)
+            if number is not None:
+                return number
     _refuse("is no float; write it as 1.5, -2, 1e-07, nan, inf or -inf")
 
 
@@ -514,15 +562,21 @@ def _octets_inside(token: str) -> bytes:
     return b"" if token == "\\e" else _octets(token)
 
 
+_json_time: Final = msgspec.json.Decoder(datetime).decode
+
+
 def _stamp(value: datetime) -> str:
-    return value.isoformat(timespec="microseconds")[:-6] + "Z"
+    # A seventh of what isoformat() costs. It is in quotes, and without a fraction where that is 0.
+    text = _json(value).decode()
+    return text[1:-1] if len(text) == 29 else f"{text[1:20]}.000000Z"
 
 
 def _instant(token: str) -> datetime:
+    # Writing the time again tests its grammar: several are taken here, and escapes, too.
     if len(token) == 27:
         try:
-            value = datetime.fromisoformat(token)
-        except ValueError:
+            value = _json_time(f'"{token}"')
+        except msgspec.DecodeError:
             pass
         else:
             if _stamp(value) == token:
@@ -550,12 +604,14 @@ _CALLED: Final[dict[str, object]] = {
     "FALSE": "false",
     "NONE": "\\N",
     "TRUE": "true",
+    "digits": _digits,
     "escape": _escape,
     "escape_inside": _escape_inside,
     "explain": explain,
     "inside": _inside,
     "instant": _instant,
     "integer": _integer,
+    "json": _json,
     "octets": _octets,
     "octets_inside": _octets_inside,
     "real": _real,

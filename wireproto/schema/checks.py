@@ -6,7 +6,6 @@ fields. Whatever that function does not like is walked again, slowly, by `_expla
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, cast
 
@@ -47,37 +46,37 @@ def inline_check(
     *,
     request: bool,
     error: str,
-    proven: AbstractSet[Scalar] | None = None,
+    made: bool = False,
+    held: bool = False,
 ) -> tuple[list[str], dict[str, object]]:
     """The same check as lines for the function of a codec, where they cost no call, and the names they use.
 
     They look at ``message`` and call ``check(message, error)``, which is to be what `compile_check` gives, for whatever
-    they do not like. They assign to ``v`` and ``k``.
+    they do not like. They assign to ``v`` and ``k``, and each field they look at to ``f`` and its number.
 
     Args:
         message_type, version, request: as for `compile_check`.
         error: the name of the error's class in that function.
-        proven: for a message that the codec made itself: scalars that can only be what they are declared, so that of
-            fields of these only the bounds are looked at. None for a message that came from elsewhere.
+        made: the codec made the message itself, of the types that are declared: ranges, bounds and sizes are looked at.
+        held: the codec has the fields in ``f1``, ``f2``, ... already.
     """
     names: dict[str, object] = {"datetime": datetime, "UTC": UTC, "has_surrogate": has_surrogate}
     bad = f"check(message, {error})"
-    if proven is None:
+    if not made:
         names["Checked"] = message_type
         lines = ["if type(message) is not Checked:", f"    {bad}"]
-        return [*lines, *_body(message_type, version, request, names, bad, "message")], names
-    open_fields = [each for each in fields(message_type, version) if not _is_proven(each.type, version, proven)]
-    return list(_fields_body(open_fields, version, request, names, bad, "message")), names
+        return [*lines, *_body(message_type, version, request, names, bad, "message", held=held)], names
+    open_fields = [each for each in fields(message_type, version) if not _is_proven(each.type, version)]
+    return list(_fields_body(open_fields, version, request, names, bad, "message", made=True, held=held)), names
 
 
-def _is_proven(kind: FieldType, version: int | None, proven: AbstractSet[Scalar]) -> bool:
-    """Whether a value that a codec made for a field needs no look, those inside it included."""
-    if kind.bounds is not None or kind.size is not None or (kind.key is not None and kind.key not in proven):
+def _is_proven(kind: FieldType, version: int | None) -> bool:
+    """Whether a value of the declared type, those inside it included, can be nothing but fine."""
+    if kind.bounds is not None or kind.size is not None or kind.key is Scalar.INT:
         return False
     if kind.scalar is Scalar.MESSAGE:
-        nested = fields(cast(type[Message], kind.cls), version)
-        return all(_is_proven(each.type, version, proven) for each in nested)
-    return kind.scalar in proven
+        return all(_is_proven(each.type, version) for each in fields(cast(type[Message], kind.cls), version))
+    return kind.scalar is not Scalar.INT and kind.scalar is not Scalar.UINT
 
 
 @functools.cache
@@ -119,10 +118,12 @@ def _body(
     names: dict[str, object],
     bad: str,
     message: str = "m",
+    *,
+    held: bool = False,
 ) -> Iterator[str]:
     """Lines that leave by ``bad`` when the message is not fine."""
     present = fields(message_type, version)
-    yield from _fields_body(present, version, request, names, bad, message)
+    yield from _fields_body(present, version, request, names, bad, message, held=held)
     if request:
         for each in _unsendable(message_type, present):
             names[f"default{each.number}"] = each.default
@@ -131,11 +132,20 @@ def _body(
 
 
 def _fields_body(
-    every: Iterable[Field], version: int | None, request: bool, names: dict[str, object], bad: str, message: str
+    every: Iterable[Field],
+    version: int | None,
+    request: bool,
+    names: dict[str, object],
+    bad: str,
+    message: str,
+    *,
+    made: bool = False,
+    held: bool,
 ) -> Iterator[str]:
     for each in every:
-        yield f"v = {message}.{each.name}"
-        yield from _field_code(each.type, _nested(each, version, request, names), bad)
+        if not held:
+            yield f"f{each.number} = {message}.{each.name}"
+        yield from _field_code(each.type, _nested(each, version, request, names), bad, f"f{each.number}", made)
 
 
 def _unsendable(message_type: type[Message], present: tuple[Field, ...]) -> tuple[Field, ...]:
@@ -154,46 +164,56 @@ def _nested(each: Field, version: int | None, request: bool, names: dict[str, ob
     return suffix
 
 
-def _field_code(kind: FieldType, suffix: str, bad: str) -> Iterator[str]:
-    """Lines that leave when `v`, the value of a field, is not of its type."""
-    wrong = _wrong(kind, suffix)
+def _field_code(kind: FieldType, suffix: str, bad: str, field: str, made: bool) -> Iterator[str]:
+    """Lines that leave when the variable `field` is not of the field's type or, if it was made of that, its range."""
     if kind.shape == "single":
-        yield f"if v is not None and ({wrong}):" if kind.optional else f"if {wrong}:"
-        yield f"    {bad}"
+        wrong = _wrong(kind, suffix, field, made)
+        if wrong:
+            yield f"if {field} is not None and ({wrong}):" if kind.optional else f"if {wrong}:"
+            yield f"    {bad}"
         return
     container = "list" if kind.shape == "list" else "dict"
-    yield f"if type(v) is not {container}{_wrong_length(kind.size, 'v')}:"
-    yield f"    {bad}"
-    if kind.key is None:
-        yield "for v in v:"
+    wrong = _either(f"type({field}) is not {container}", _wrong_length(kind.size, field), made)
+    if wrong:
+        yield f"if {wrong}:"
+        yield f"    {bad}"
+    wrong = _wrong(kind, suffix, "v", made)
+    loop = f"for v in {field}:"
+    if kind.key is not None:
+        loop = f"for k, v in {field}.items():"
+        wrong = " or ".join(filter(None, (_wrong(FieldType("single", kind.key), suffix, "k", made), wrong)))
+    if wrong:
+        yield loop
         yield f"    if {wrong}:"
-    else:
-        yield "for k, v in v.items():"
-        yield f"    if {_wrong(FieldType('single', kind.key), suffix, 'k')} or {wrong}:"
-    yield f"        {bad}"
+        yield f"        {bad}"
 
 
 _SIMPLE: Final = {Scalar.BOOL: "bool", Scalar.FLOAT: "float", Scalar.BYTES: "bytes"}
 
 
-def _wrong(kind: FieldType, suffix: str, v: str = "v") -> str:
-    """The condition under which the variable is not of a type."""
+def _wrong(kind: FieldType, suffix: str, v: str, made: bool) -> str:
+    """The condition under which the variable is not of a type; of a value made of that, its range is left, or ""."""
     bounds = kind.bounds or Bounds()
     if kind.scalar is Scalar.MESSAGE:
         return f"type({v}) is not Class{suffix} or not accepts{suffix}({v})"
     if kind.scalar is Scalar.ENUM:
-        return f"type({v}) is not Class{suffix}"
+        return _either(f"type({v}) is not Class{suffix}", "", made)
     if kind.scalar is Scalar.DATETIME:
-        return f"type({v}) is not datetime or {v}.tzinfo is not UTC"
+        return _either(f"type({v}) is not datetime or {v}.tzinfo is not UTC", "", made)
     if kind.scalar is Scalar.STR:
         # isascii is one flag of the string; only other text is searched.
-        return f"type({v}) is not str{_wrong_length(bounds, v)} or not {v}.isascii() and has_surrogate({v})"
+        text = f"type({v}) is not str or not {v}.isascii() and has_surrogate({v})"
+        return _either(text, _wrong_length(bounds, v), made)
     if kind.scalar is Scalar.INT or kind.scalar is Scalar.UINT:
-        return f"type({v}) is not int{_wrong_range(kind.scalar, bounds, v)}"
+        return _either(f"type({v}) is not int", _wrong_range(kind.scalar, bounds, v), made)
     # `not >=` rather than `<`: NaN is within no bounds.
     low = "" if bounds.ge is None else f" or not {v} >= {bounds.ge!r}"
     high = "" if bounds.le is None else f" or not {v} <= {bounds.le!r}"
-    return f"type({v}) is not {_SIMPLE[kind.scalar]}{low}{high}{_wrong_length(bounds, v)}"
+    return _either(f"type({v}) is not {_SIMPLE[kind.scalar]}", low + high + _wrong_length(bounds, v), made)
+
+
+def _either(of_type: str, of_range: str, made: bool) -> str:
+    return of_range.removeprefix(" or ") if made else of_type + of_range
 
 
 def _wrong_range(scalar: Scalar, bounds: Bounds, v: str) -> str:
