@@ -102,7 +102,7 @@ mutants: $(DEV_STAMP)  ## change the code in N places, one at a time, and see wh
 
 CORE_TESTS := tests/schema tests/codecs tests/properties tests/test_buffer.py tests/test_connection.py \
 	tests/test_connection_batches.py tests/test_connection_events.py tests/test_dispatch.py tests/test_frame.py tests/test_handshake.py \
-	tests/test_link.py tests/test_metadata.py tests/test_state.py tests/test_vectors.py
+	tests/test_link.py tests/test_metadata.py tests/test_next_events.py tests/test_state.py tests/test_vectors.py
 # They measure memory and time, which are the tracer's then.
 NOT_TRACED := not amplification and not gathering and not cost
 

@@ -287,7 +287,7 @@ def test_a_held_call_counts() -> None:
 def test_a_call_is_answered_once() -> None:
     """What is not in flight cannot be answered."""
     pair = in_call()
-    pair.server.send_response(1, b"")
+    pair.server.answer(1, b"")
     ways: list[Callable[[], object]] = [
         lambda: pair.server.send_response(1, b""),
         lambda: pair.server.answer(1, b""),

@@ -107,6 +107,21 @@ def refused(outcome: object) -> tuple[Status, str, Retry]:
 # A call from its payload to its answer --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["peer", "codec", "version", "method"])
+def test_a_door_says_where_a_call_came_from(name: str) -> None:
+    """A context without its own peer, codec, version or method is no context of a door."""
+    with pytest.raises(NotImplementedError):
+        getattr(Context(), name)
+
+
+def test_a_door_says_who_is_signed_in() -> None:
+    """A context that cannot sign in or out is no context of a door."""
+    with pytest.raises(NotImplementedError):
+        Context().sign_in(OWNER)
+    with pytest.raises(NotImplementedError):
+        Context().sign_out()
+
+
 def test_a_call_is_decoded_handled_and_encoded() -> None:
     """The handler gets the message and the context, and what it answers is encoded."""
     seen: list[object] = []
