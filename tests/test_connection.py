@@ -286,8 +286,8 @@ def test_a_held_call_counts() -> None:
 
 def test_a_call_is_answered_once() -> None:
     """What is not in flight cannot be answered."""
+    pair = in_call()
     assert len(pair.server.answer(1, b"")) == 16
-    pair.server.answer(1, b"")
     ways: list[Callable[[], object]] = [
         lambda: pair.server.send_response(1, b""),
         lambda: pair.server.answer(1, b""),
