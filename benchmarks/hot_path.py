@@ -1,22 +1,24 @@
 """What the server's own code costs per call, over sockets that cost nothing: no kernel, so no noise of its own.
 
-A server that was never started is given sessions over fake sockets; each "recv" hands out the next request and each
-"send" counts. What is left is the path from an event of the poller to the answer in ``send``, in the calling thread:
-nanoseconds of CPU per call, the least of several turns, for one call in flight on each of 16 connections and for 64.
+A server that was never started is given sessions over fake sockets; each ``recv`` hands out the next requests and each
+``send`` counts. What is left is the path from an event of the poller to the answer in ``send``, in the calling thread:
+nanoseconds of CPU per call, the median of several turns with the least and the most, for one call in flight on each of
+16 connections and for 64. Beside it, what the same codec, handler and header cost in a bare loop.
 
-    python benchmarks/hot_path.py [--turns 15] [--bytecodes] [CODEC ...]
+It also counts what the interpreter runs for one of those calls, function by function: calls of Python functions and
+bytecodes, which depend on the version of Python and not on the machine.
 
-``--bytecodes`` counts instead what the interpreter runs: calls of Python functions and bytecodes per call, which do not
-depend on the machine, and where they are.
+    python benchmarks/hot_path.py [--quick] [--json FILE] [CODEC ...]
 """
 
 import argparse
 import gc
-import math
+import json
+import statistics
+import struct
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,13 +31,14 @@ from wireproto.connection import Connection, Role
 from wireproto.events import WelcomeReceived
 from wireproto.handshake import Hello
 from wireproto.limits import Limits
-from wireproto.server import session as session_module
 from wireproto.server.poller import READ
 from wireproto.server.pool import Worker
 from wireproto.server.session import Session
 
 CONNECTIONS = 16
+DEPTHS = (1, 64)
 CALLS = 2048  # of each connection in one turn
+COUNTED = 64  # ... when it is counted what they run
 
 
 class FakeSocket:
@@ -44,7 +47,8 @@ class FakeSocket:
     def __init__(self, number: int) -> None:
         self.number = number
         self.coming: list[bytes] = []
-        self.sent = 0
+        self.sent: list[bytes] | None = []
+        self.sends = 0
 
     def fileno(self) -> int:
         return self.number
@@ -53,115 +57,127 @@ class FakeSocket:
         return self.coming.pop()
 
     def send(self, data: bytes) -> int:
-        self.sent += 1
+        if self.sent is not None:
+            self.sent.append(data)
+        self.sends += 1
         return len(data)
 
-    def close(self) -> None:
-        pass
 
+class Bench:
+    """A server with its sessions after their handshakes, and the clients' connections that write the requests."""
 
-def server_of(codec: str) -> tuple[Server, Any]:
-    service = peers.bench_service()
-    (method,) = service.methods
-    handlers = Handlers(service)
-
-    @handlers.register(method)
-    def send(request: Any, context: Context) -> Any:
-        return method.response(id=request.nonce, stamp=1.5)
-
-    return Server(handlers, codecs=[codec]), method
-
-
-def opened(server: Server, codec: str, number: int) -> tuple[FakeSocket, Session, Connection]:
-    """A session after its handshake, with the client's connection that will write the requests."""
-    sock = FakeSocket(number)
-    chosen = codecs.get(codec)
-    client = Connection(Role.CLIENT)
-    client.send_hello(
-        Hello(
+    def __init__(self, codec: str, depth: int, calls: int = CALLS) -> None:
+        service = peers.bench_service()
+        (self.method,) = service.methods
+        self.depth = depth
+        self.turns = calls // depth
+        self.calls = self.turns * depth * CONNECTIONS
+        handlers = Handlers(service)
+        handlers.register(self.method)(self.handle)
+        self.server = Server(handlers, codecs=[codec])
+        pool = self.server.pool
+        pool.leader = self.worker = Worker(pool, 0)
+        pool._parked.append(Worker(pool, 1))  # so that the first calls of a method may run on the leader
+        chosen = codecs.get(codec)
+        self.request_plan = chosen.plan(self.method.request, 1, Limits())
+        self.response_plan = chosen.plan(self.method.response, 1, Limits(), request=False)
+        self.payload = self.request_plan.encode(self.method.request(recipient="bob", text=peers.TEXT, nonce=7))
+        hello = Hello(
             min_version=1,
             max_version=1,
             codecs=((chosen.id, chosen.name),),
             max_frame=1 << 20,
-            service=peers.bench_service().full_name,
+            service=service.full_name,
         )
-    )
-    answers: list[bytes] = []
-    sock.send = lambda data: answers.append(data) or len(data)  # type: ignore[method-assign, func-returns-value]
-    session = Session(server, sock, "127.0.0.1", number)  # type: ignore[arg-type]
-    session.transport.reading = True
-    server.sessions[number] = session
-    sock.coming = [client.data_to_send()]
-    session.on_event(leader(server), READ)
-    client.receive_data(b"".join(answers))
-    assert isinstance(client.next_event(), WelcomeReceived)
-    del sock.send  # type: ignore[method-assign]
-    return sock, session, client
+        self.peers = [self.open(number, hello) for number in range(CONNECTIONS)]
 
+    def handle(self, request: Any, context: Context | None) -> Any:
+        return self.method.response(id=request.nonce, stamp=1.5)
 
-def leader(server: Server) -> Worker:
-    pool = server.pool
-    if pool.leader is None:
-        pool.leader = pool._workers[0]
-        pool._parked.append(pool._workers[1])  # so that the first calls of a method may run here
-    return pool.leader
+    def open(self, number: int, hello: Hello) -> tuple[FakeSocket, Connection]:
+        sock, client = FakeSocket(number), Connection(Role.CLIENT)
+        session = Session(self.server, sock, "127.0.0.1", number)  # type: ignore[arg-type]
+        session.transport.reading = True
+        self.server.sessions[number] = session
+        client.send_hello(hello)
+        sock.coming = [client.data_to_send()]
+        session.on_event(self.worker, READ)
+        client.receive_data(b"".join(sock.sent or ()))
+        assert isinstance(client.next_event(), WelcomeReceived)
+        sock.sent = None
+        return sock, client
 
-
-def turn(codec: str, depth: int) -> Callable[[], int]:
-    """A function that serves one turn's calls and says how many; each time it is called the requests are new."""
-    server, method = server_of(codec)
-    limits = Limits()
-    peers = [opened(server, codec, number) for number in range(CONNECTIONS)]
-    request = method.request(recipient="bob", text="x" * 60, nonce=7)
-    payload = codecs.get(codec).plan(method.request, 1, limits).encode(request)
-    worker = leader(server)
-
-    def refill() -> None:
-        for sock, _, client in peers:
-            for _ in range(CALLS // depth):
-                for _ in range(depth):
-                    client.send_request(method.opcode, payload)
+    def refill(self) -> None:
+        """Have each client write the next turn's requests."""
+        for sock, client in self.peers:
+            sock.sends = 0
+            for _ in range(self.turns):
+                for _ in range(self.depth):
+                    client.send_request(self.method.opcode, self.payload)
                 sock.coming.append(client.data_to_send())
             client._calls.clear()
             sock.coming.reverse()
 
-    def run() -> int:
+    def run(self) -> int:
+        """Serve one turn; how many calls that were."""
         events = [(number, READ) for number in range(CONNECTIONS)]
-        serve = server._on_events
-        for _ in range(CALLS // depth):
+        serve, worker = self.server._on_events, self.worker
+        for _ in range(self.turns):
             serve(worker, events)
-        return CALLS * CONNECTIONS
+        assert all(sock.sends == self.turns for sock, _ in self.peers)
+        return self.calls
 
-    refill()
-    run()
-    assert all(sock.sent == CALLS // depth for sock, _, _ in peers)
-    run.refill = refill  # type: ignore[attr-defined]
-    return run
+    def run_bare(self) -> int:
+        """Decode, handle and encode as often, and read and write as many headers, with nothing around it."""
+        header = struct.Struct(">IIHHI")
+        frame = header.pack(12 + len(self.payload), 0x0300_0201, 1, 0, 7) + self.payload
+        decode, encode, handle = self.request_plan.decode, self.response_plan.encode, self.handle
+        for _ in range(self.calls):
+            _, word, opcode, _, call_id = header.unpack_from(frame)
+            answer = encode(handle(decode(frame[16:]), None))
+            header.pack(12 + len(answer), word, opcode, 0, call_id) + answer
+        return self.calls
 
 
-def nanoseconds(codec: str, depth: int, turns: int) -> float:
-    run = turn(codec, depth)
+def nanoseconds(codec: str, depth: int, turns: int) -> dict[str, float]:
+    """The server's path and the bare loop, in turns."""
+    bench = Bench(codec, depth)
+    bench.refill()
+    bench.run()
     gc.collect()
-    gc.freeze()
-    least = float("inf")
+    gc.freeze()  # as `wireproto serve` does
+    ours, bare = [], []
     for _ in range(turns):
-        run.refill()  # type: ignore[attr-defined]
+        bench.refill()
         began = time.thread_time()
-        calls = run()
-        least = min(least, (time.thread_time() - began) / calls * 1e9)
-    return least
+        calls = bench.run()
+        ours.append((time.thread_time() - began) / calls * 1e9)
+        began = time.thread_time()
+        calls = bench.run_bare()
+        bare.append((time.thread_time() - began) / calls * 1e9)
+    gc.unfreeze()
+    return {
+        "ns": statistics.median(ours),
+        "ns_low": min(ours),
+        "ns_high": max(ours),
+        "bare_ns": statistics.median(bare),
+        "ratio": statistics.median(a / b for a, b in zip(ours, bare, strict=True)),
+        "ratio_low": min(a / b for a, b in zip(ours, bare, strict=True)),
+        "ratio_high": max(a / b for a, b in zip(ours, bare, strict=True)),
+    }
 
 
-def count(codec: str, depth: int) -> tuple[Counter[str], Counter[str]]:
-    """Calls of Python functions and bytecodes, by function, for one call."""
-    session_module.SLOW = math.inf  # type: ignore[misc]  # nothing is quick while it is traced
-    run = turn(codec, depth)
-    run.refill()  # type: ignore[attr-defined]
+def count(codec: str, depth: int) -> dict[str, Any]:
+    """Calls of Python functions and bytecodes of one call, in all and by file and function."""
+    bench = Bench(codec, depth, COUNTED)
+    bench.refill()
+    bench.run()
+    bench.refill()
     entered: Counter[str] = Counter()
     codes: Counter[str] = Counter()
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
-        name = f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_qualname}"
+        name = f"{Path(frame.f_code.co_filename).name} {frame.f_code.co_qualname}"
         if event == "call":
             entered[name] += 1
             frame.f_trace_opcodes = True
@@ -172,31 +188,41 @@ def count(codec: str, depth: int) -> tuple[Counter[str], Counter[str]]:
 
     sys.settrace(trace)
     try:
-        calls = run()
+        calls = bench.run()
     finally:
         sys.settrace(None)
-    for counter in (entered, codes):
-        for name in counter:
-            counter[name] = counter[name] / calls  # type: ignore[assignment]
-    return entered, codes
+    ours = [name for name in codes if not name.startswith("hot_path.py")]
+    return {
+        "calls": sum(entered[name] for name in ours) / calls,
+        "bytecodes": sum(codes[name] for name in ours) / calls,
+        "functions": {
+            name.rpartition(">:")[2]: [entered[name] / calls, codes[name] / calls]
+            for name in sorted(ours, key=codes.__getitem__, reverse=True)
+            if codes[name] / calls >= 1
+        },
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("codecs", nargs="*")
-    parser.add_argument("--turns", type=int, default=15)
-    parser.add_argument("--bytecodes", action="store_true")
+    parser.add_argument("codecs", nargs="*", default=["msgpack", "pipe", "protobuf"])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    for codec in options.codecs or ["msgpack", "pipe", "protobuf"]:
-        for depth in (1, 64):
-            if not options.bytecodes:
-                print(f"{codec:10} {depth:3} in flight  {nanoseconds(codec, depth, options.turns):8.0f} ns", flush=True)
-                continue
-            entered, codes = count(codec, depth)
-            print(f"{codec} {depth} in flight: {sum(entered.values()):.1f} calls, {sum(codes.values()):.0f} bytecodes")
-            for name, number in codes.most_common(30):
-                if number >= 1:
-                    print(f"  {number:7.1f}  {entered[name]:5.2f}  {name}")
+    result: dict[str, dict[str, Any]] = {}
+    for codec in options.codecs:
+        for depth in DEPTHS:
+            one = nanoseconds(codec, depth, 5 if options.quick else 15) | count(codec, depth)
+            result.setdefault(codec, {})[str(depth)] = one
+            print(
+                f"{codec:9} {depth:3} in flight: {one['ns']:6.0f} ns, least {one['ns_low']:.0f}, "
+                f"bare {one['bare_ns']:.0f}, {one['calls']:.1f} calls of {one['bytecodes']:.0f} bytecodes",
+                flush=True,
+            )
+    for name, (calls, codes) in result[options.codecs[0]]["1"]["functions"].items():
+        print(f"  {codes:7.1f} {calls:6.2f}  {name}")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -85,6 +85,22 @@ def precise_cpu(pid: int) -> float:
     return total / 1e9
 
 
+def kernel_share(pid: int) -> "Callable[[], float]":
+    """A function that says which share of the CPU time since then the process spent in the kernel, in ticks of 10 ms."""
+
+    def ticks() -> tuple[int, int]:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+        return int(fields[11]), int(fields[12])
+
+    before = ticks()
+
+    def share() -> float:
+        user, system = (now - then for now, then in zip(ticks(), before, strict=True))
+        return system / max(1, user + system)
+
+    return share
+
+
 def resident_mb(pid: int) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
@@ -111,10 +127,12 @@ def raw_load(raw: Raw, port: int, pid: int, connections: int, seconds: float) ->
     warm = clock() + 0.2
     measuring = False
     began = spent = 0.0
+    in_kernel = kernel_share(pid)
     while True:
         now = clock()
         if not measuring and now > warm:
             measuring, calls, began, spent = True, 0, now, precise_cpu(pid)
+            in_kernel = kernel_share(pid)
             waits.clear()
         elif measuring and now > began + seconds:
             break
@@ -136,7 +154,7 @@ def raw_load(raw: Raw, port: int, pid: int, connections: int, seconds: float) ->
             waits.append(sent - then)
             sock.send(message)
     elapsed = clock() - began
-    spent = precise_cpu(pid) - spent
+    spent, kernel = precise_cpu(pid) - spent, in_kernel()
     for entry in socks.values():
         # Take the last answer first: closing on it would be a reset, which servers report.
         entry[0].settimeout(1.0)
@@ -146,6 +164,7 @@ def raw_load(raw: Raw, port: int, pid: int, connections: int, seconds: float) ->
     return {
         "calls_per_s": calls / elapsed,
         "server_cpu_us": spent / calls * 1e6,
+        "server_kernel_us": kernel * spent / calls * 1e6,
         "p50_us": waits[len(waits) // 2] * 1e6,
         "p99_us": waits[int(len(waits) * 0.99)] * 1e6,
         "bytes_per_call": size,

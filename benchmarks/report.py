@@ -64,6 +64,7 @@ PARTS = {
         ("benchmarks/peers.py", "--load", "client", "--rounds", "5", "--seconds", "0.6", *CLIENTS),
         ("--rounds", "2", "--seconds", "0.3"),
     ),
+    "hot_path": Part(("benchmarks/hot_path.py",)),
     "codecs": Part(("benchmarks/codec_costs.py",)),
     "bytes": Part(("benchmarks/wire_bytes.py",), ()),
     "idle": Part(("benchmarks/idle.py", "--connections", "10000"), ("--connections", "2000", "--rounds", "2")),
@@ -285,6 +286,13 @@ FIGURES = (
         over("c1_client_cpu_us", MSGPACK, "thriftpy2"),
     ),
     Figure("client", "... 16 connections", 1.0, over("c16_client_cpu_us", MSGPACK, "thriftpy2")),
+    Figure(
+        "hot_path",
+        "the server's own code for a call, msgpack, over its codec, handler and headers in a bare loop",
+        None,
+        spread("msgpack", "1"),
+    ),
+    Figure("hot_path", "... pipe", None, spread("pipe", "1")),
     Figure("codecs", "msgpack with its checks, over the package `msgpack`", 1.5, spread("against_bare", "msgpack")),
     Figure("codecs", "... over msgspec, which it is made of", None, spread("against_bare", "msgpack over msgspec")),
     Figure("codecs", "protobuf with its checks, over the bare runtime", 1.5, spread("against_bare", "protobuf")),
@@ -363,10 +371,13 @@ def render() -> str:
             "|---|---|---|---|",
             *(figure.row(found[figure.part]) for figure in FIGURES),
             "",
-            *_words("limits"),
+            *_words("limits", **_limits(found)),
             "## Peers",
             "",
             *_peers(found),
+            "## The server's own code",
+            "",
+            *_hot_path(found["hot_path"]),
             "## Codecs",
             "",
             *_codecs(found["codecs"]),
@@ -396,10 +407,47 @@ def render() -> str:
     )
 
 
-def _words(section: str) -> list[str]:
-    """A section of performance.txt, which are parted by lines of ``=== name``."""
-    text = WORDS.read_text().split(f"=== {section}\n", 1)[1]
-    return [*text.split("\n===", 1)[0].strip().splitlines(), ""]
+def _words(section: str, **figures: str) -> list[str]:
+    """A section of performance.txt, which are parted by lines of ``=== name``; with the figures that it names."""
+    text = WORDS.read_text().split(f"=== {section}\n", 1)[1].split("\n===", 1)[0].strip()
+    return [*(text.format(**figures) if figures else text).splitlines(), ""]
+
+
+def _limits(found: Results) -> dict[str, str]:
+    """What the section about limits says in figures."""
+    raw, path = found["raw"][MSGPACK], found["hot_path"]["msgpack"]["1"]
+    largest, (_, codes) = next(iter(path["functions"].items()))
+    return {
+        "server_us": f"{raw[CPU16]['median']:.1f}",
+        "kernel_us": f"{raw['c16_server_kernel_us']['median']:.1f}",
+        "bytecodes": f"{path['bytecodes']:.0f}",
+        "calls": f"{path['calls']:.0f}",
+        "ns": f"{path['ns']:,.0f}",
+        "bare_ns": f"{path['bare_ns']:,.0f}",
+        "largest": largest.rpartition(" ")[2],
+        "share": f"{codes / path['bytecodes']:.0%}",
+    }
+
+
+def _hot_path(found: Results) -> Iterator[str]:
+    yield "From an event of the poller to the answer in `send`, over sockets that cost nothing, for one call."
+    yield ""
+    yield "| codec | in flight on each connection | ns (lowest to highest turn) | bare loop, ns | calls | bytecodes |"
+    yield "|---" * 6 + "|"
+    for codec, depths in found.items():
+        for depth, one in depths.items():
+            spent = Measured(one["ns"], one["ns_low"], one["ns_high"], "{:,.0f}")
+            yield (
+                f"| {codec} | {depth} | {spent} | {one['bare_ns']:,.0f} | {one['calls']:.1f} | {one['bytecodes']:.0f} |"
+            )
+    yield ""
+    yield "Where they are, for msgpack and one in flight:"
+    yield ""
+    yield "| function | calls | bytecodes |"
+    yield "|---|---|---|"
+    for name, (calls, codes) in found["msgpack"]["1"]["functions"].items():
+        yield f"| `{name}` | {calls:.2f} | {codes:.0f} |"
+    yield ""
 
 
 def _where(every: Results) -> Iterator[str]:
