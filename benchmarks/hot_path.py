@@ -14,6 +14,7 @@ bytecodes, which depend on the version of Python and not on the machine.
 import argparse
 import gc
 import json
+import re
 import statistics
 import struct
 import sys
@@ -34,6 +35,8 @@ from wireproto.limits import Limits
 from wireproto.server.poller import READ
 from wireproto.server.pool import Worker
 from wireproto.server.session import Session
+
+_GENERATED = re.compile(r"<wireproto (\w+) .*?(\w+) v1> (\w+)")  # the file name and function of a codec's plan
 
 CONNECTIONS = 16
 DEPTHS = (1, 64)
@@ -196,7 +199,7 @@ def count(codec: str, depth: int) -> dict[str, Any]:
         "calls": sum(entered[name] for name in ours) / calls,
         "bytecodes": sum(codes[name] for name in ours) / calls,
         "functions": {
-            name.rpartition(">:")[2]: [entered[name] / calls, codes[name] / calls]
+            _GENERATED.sub(r"\1 \2.\3", name): [entered[name] / calls, codes[name] / calls]
             for name in sorted(ours, key=codes.__getitem__, reverse=True)
             if codes[name] / calls >= 1
         },

@@ -86,7 +86,7 @@ def precise_cpu(pid: int) -> float:
 
 
 def kernel_share(pid: int) -> "Callable[[], float]":
-    """A function that says which share of the CPU time since then the process spent in the kernel, in ticks of 10 ms."""
+    """A function that gives the kernel's share of the CPU time that the process took since then, in ticks of 10 ms."""
 
     def ticks() -> tuple[int, int]:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
