@@ -180,7 +180,7 @@ class Connection(Link):
 
     def _take_requests(self, data: bytes, at: int, limit: int, events: list[Event]) -> int:
         calls, size = self._calls, len(data)
-        while size - at >= 16 and len(events) < limit:
+        while size - at >= 16:
             length, word, opcode, metadata_length, call_id = _HEADER.unpack_from(data, at)
             body = at + 16 + metadata_length
             end = at + 4 + length
@@ -199,11 +199,13 @@ class Connection(Link):
             calls[call_id] = opcode
             metadata = self._read_metadata(call_id, data[body - metadata_length : body]) if metadata_length else EMPTY
             events.append(RequestReceived(call_id, opcode, metadata, data[body:end]))
+            if end == size or len(events) == limit:
+                break
         return at
 
     def _take_responses(self, data: bytes, at: int, limit: int, events: list[Event]) -> int:
         calls, size = self._calls, len(data)
-        while size - at >= 16 and len(events) < limit:
+        while size - at >= 16:
             length, word, opcode, metadata_length, call_id = _HEADER.unpack_from(data, at)
             body = at + 16
             end = at + 4 + length
@@ -221,6 +223,8 @@ class Connection(Link):
             self.frames_received += 1
             del calls[call_id]
             events.append(ResponseReceived(call_id, opcode, data[body:end]))
+            if end == size or len(events) == limit:
+                break
         return at
 
     def _enter(self, state: State) -> None:
