@@ -277,6 +277,13 @@ def test_what_was_just_read_by_a_client_is_taken_as_quickly() -> None:
     assert client.receive(wire, 9) == [ResponseReceived(2, 0x10, b"x"), ResponseReceived(1, 0x10, b"y")]
 
 
+def test_behind_the_end_of_input_nothing_is_hurried() -> None:
+    """What is read behind an end that was told already is followed by that end."""
+    server = opened(LIMITS).server
+    server.receive_eof()
+    assert server.receive(request(1), 9) == [RequestReceived(1, 0x10, EMPTY, b""), ConnectionEnded(None)]
+
+
 @pytest.mark.parametrize("limit", [1, 9])
 def test_the_end_of_input_is_seen_behind_the_last_frame(limit: int) -> None:
     """When the input ended behind a whole REQUEST, the list after it, or the same one, says so."""

@@ -130,7 +130,7 @@ class Connection(Link):
     def receive(self, data: bytes, limit: int) -> list[Event]:
         """``receive_data`` and ``next_events`` in one, for whoever has just read ``data``."""
         buffer = self._buffer
-        if self._hot_in < 0 or buffer.data:
+        if self._hot_in < 0 or buffer.data or self._end_of_input:
             self.receive_data(data)
             return self.next_events(limit)
         # Nothing waits: whole frames are read where they are, and what is left is all that is ever kept.

@@ -112,7 +112,7 @@ class Context:
     """
 
     # No abstract base class: its metaclass would be at odds with that of the struct which the TCP server makes of every
-    # call. No slots of its own either, for each door has these attributes in its way; a checker would want them here.
+    # call. Its slots are empty, for each door has these attributes in its way; a checker would want them here.
     if not TYPE_CHECKING:
         __slots__ = ()
 

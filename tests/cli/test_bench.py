@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.conftest import Serve, run, wireproto
 from wireproto import ConnectionLost, Limits, Server
-from wireproto.cli.bench import HANDLERS
+from wireproto.cli.bench import HANDLERS, _CpuTime
 from wireproto.cli.load import Load, Sample
 from wireproto.codecs import get
 
@@ -59,6 +59,14 @@ def test_the_cpu_time_of_a_process_that_is_named_is_shown(server: Server) -> Non
         "bench", str(server.address), "-c", "1", "-n", "50", "--codec", "pipe", "--json", "--pid", str(os.getpid())
     )
     assert json.loads(done.stdout)["server_cpu_us"] > 0
+
+
+def test_a_thread_that_ended_is_no_loss() -> None:
+    """CPU time is the sum of the threads', or that of the process when those are not the same any more."""
+    before = _CpuTime(1.0, {"1": 0.6, "2": 0.4})
+    assert _CpuTime(1.5, {"1": 0.9, "2": 0.45}).since(before) == pytest.approx(0.35)
+    assert _CpuTime(1.5, {"1": 0.9}).since(before) == 0.5
+    assert _CpuTime(1.5, {}).since(_CpuTime(1.0, {})) == 0.5
 
 
 def test_a_process_that_is_not_there_is_said_so(server: Server) -> None:

@@ -45,6 +45,7 @@ from wireproto.limits import Limits
 from wireproto.metadata import Metadata
 from wireproto.schema import Service
 from wireproto.server import Server
+from wireproto.server.call import Call
 from wireproto.status import Retry, Status
 
 
@@ -151,6 +152,9 @@ def test_a_context_says_nothing_of_what_the_call_carries(stage: Stage, peer: Pee
     peer.flush()
     assert stage.inside("secret").wait(10)
     assert re.fullmatch(r"<Call \d+ of Block from 127\.0\.0\.1:\d+>", repr(stage.contexts["secret"]))
+    context = stage.contexts["secret"]
+    assert isinstance(context, Call)
+    assert [name for name, _ in context.__rich_repr__()] == ["call_id", "method"]
 
 
 def test_a_cancelled_call_counts_until_its_handler_returns(

@@ -23,11 +23,14 @@ from tests.server.service import (
     EchoResponse,
     Stage,
     StallRequest,
+    StallResponse,
 )
 from wireproto.dispatch import Context, Handlers
+from wireproto.errors import CallError
 from wireproto.events import ResponseReceived
 from wireproto.metadata import Metadata
 from wireproto.server import Server
+from wireproto.server.call import Call
 from wireproto.server.poller import Poller
 from wireproto.server.pool import PROVEN, SLOW, Pool, Worker
 from wireproto.server.session import Session
@@ -231,31 +234,46 @@ def spin(seconds: float) -> None:
         pass
 
 
-def test_behind_a_slow_turn_calls_are_timed(pool: Pool) -> None:
-    """Whoever runs a handler is told to look at the clock after a turn that took long, and no longer when none did."""
+class Method:
+    """What the pool knows of a method."""
 
-    def look(seconds: float = 0.0) -> bool:
-        """What an action of so long sees, in a turn behind all that were posted before."""
+    wary = False
+
+
+def test_what_ran_in_a_slow_turn_is_timed_the_next_time(pool: Pool) -> None:
+    """After a turn that took long the methods that ran in it, and no others, are to be timed by whoever runs them."""
+    slow, quick = Method(), Method()
+
+    def run(method: Method, seconds: float) -> None:
+        """Run the method in a turn of its own."""
         done = threading.Event()
-        seen: list[bool] = []
 
         def action(worker: Worker) -> None:
-            seen.append(pool.timing)
+            worker.ran.add(method)
             spin(seconds)
             done.set()
 
         pool.post(action)
         assert done.wait(10)
-        return seen[0]
 
-    until(lambda: not look(), "the turns are quick")
-    look(2 * SLOW)
-    assert look()
-    until(lambda: not look(), "the turns are quick again")
+    for _ in range(3):
+        run(slow, 2 * SLOW)
+        run(Method(), 0.0)
+        assert slow.wary
+        slow.wary = False
+
+    def stays_quick() -> bool:
+        quick.wary = False
+        run(quick, 0.0)
+        run(Method(), 0.0)
+        return not quick.wary
+
+    until(stays_quick, "a quick turn leaves its method alone")
 
 
 def test_a_method_that_became_slow_is_handed_over(connect: Callable[..., Peer]) -> None:
-    """A method with a record of being quick that is slow now, but never stuck, runs on followers after a few calls."""
+    """A method with a record of being quick that is slow now, but never stuck, runs on followers after a few calls,
+    however seldom it is called."""
     handlers = Handlers(SERVICE)
     led: list[bool] = []
 
@@ -266,6 +284,10 @@ def test_a_method_that_became_slow_is_handed_over(connect: Callable[..., Peer]) 
         led.append(threading.current_thread() is server.pool.leader)
         return EchoResponse(text="")
 
+    @handlers.register(STALL)
+    def other(request: StallRequest, context: Context) -> StallResponse:
+        return StallResponse(name="")
+
     with Server(handlers, codecs=["msgpack"], workers=4) as server:
         peer = connect(server)
         for _ in range(2 * PROVEN):
@@ -274,14 +296,44 @@ def test_a_method_that_became_slow_is_handed_over(connect: Callable[..., Peer]) 
             peer.call(ECHO, EchoRequest(text="slow"))
             if not led[-1]:
                 break
+            for _ in range(40):
+                peer.call(STALL, StallRequest(name=""))
         assert not led[-1]
+
+
+def test_a_leader_that_waits_behind_its_handler_blames_nobody() -> None:
+    """A call whose handler has returned is none that the leader can be stuck in."""
+    seen: list[object] = []
+
+    class Answered(Session):
+        """A session whose answers are looked at before they are sent."""
+
+        __slots__ = ()
+
+        def settle(self, call: Call, outcome: bytes | CallError, last: bool = False) -> None:
+            seen.append(self.pool.leader.running if self.pool.leader is not None else None)
+            super().settle(call, outcome, last)
+
+    handlers = Handlers(SERVICE)
+
+    @handlers.register(ECHO)
+    def echo(request: EchoRequest, context: Context) -> EchoResponse:
+        leader = server.pool.leader
+        seen.append(leader is not None and leader.running is context)
+        return EchoResponse(text="")
+
+    with Server(handlers, codecs=["msgpack"]) as server, Peer(server, SERVICE) as peer:
+        (session,) = server.sessions.values()
+        session.__class__ = Answered
+        peer.call(ECHO, EchoRequest())
+    assert seen == [True, None]
 
 
 def test_a_stall_in_quiet_times_holds_up_nobody(
     monkeypatch: pytest.MonkeyPatch, stage: Stage, server: Server, connect: Callable[..., Peer]
 ) -> None:
     """While nothing was slow for long the watchdog looks less often, and still deposes a leader that is stuck."""
-    monkeypatch.setattr("wireproto.server.pool.CALM_TICKS", 0)
+    monkeypatch.setattr("wireproto.server.pool.QUIET", -1.0)
     peer, other = connect(server), connect(server)
     peer.call(STALL, StallRequest(name=""))
     peer.start(STALL, StallRequest(name="x"))

@@ -104,7 +104,7 @@ def command(
         raise click.UsageError("--csv and --json are two ways to print; give one of them")
     if pid is not None and address is None:
         raise click.UsageError("--pid goes with HOST:PORT; a server of bench's own shows its CPU time without it")
-    if pid is not None and _cpu_seconds(pid) is None:
+    if pid is not None and _cpu_time(pid) is None:
         raise Failure(f"process {pid} cannot be measured; give the number of one that runs on this machine")
     wanted = [codecs.get(name) for name in (codecs.names() if codec == "all" else [codec])]
     results: list[_Result] = []
@@ -130,17 +130,17 @@ def command(
 
 def _measure(load: Load, codec: str, calls: int | None, seconds: float, pid: int | None) -> _Result:
     load.run(None, WARM_UP)
-    before = None if pid is None else _cpu_seconds(pid)
+    before = None if pid is None else _cpu_time(pid)
     with _progress(codec) as progress:
         sample = load.run(calls, seconds, progress)
-    after = None if pid is None else _cpu_seconds(pid)
+    after = None if pid is None else _cpu_time(pid)
     if sample.own_cpu > 0.9 * sample.elapsed:
         click.echo(
             f"{codec}: the load was busy {sample.own_cpu / sample.elapsed:.0%} of the time: calls/s is its limit, "
             "not the server's",
             err=True,
         )
-    spent = None if before is None or after is None else (after - before) / sample.calls * _MICRO
+    spent = None if before is None or after is None else after.since(before) / sample.calls * _MICRO
     return _result(codec, sample, spent)
 
 
@@ -183,13 +183,35 @@ def _own_server() -> Iterator[tuple[Address, int]]:
             server.communicate()
 
 
-def _cpu_seconds(pid: int) -> float | None:
-    """CPU time of a process so far, to the nanosecond where the kernel keeps that; None where /proc has nothing."""
+class _CpuTime(NamedTuple):
+    """CPU time of a process so far, in seconds: in ticks of 10 ms, and of each of its threads to the nanosecond, where
+    the kernel keeps that."""
+
+    ticks: float
+    threads: dict[str, float]
+
+    def since(self, before: "_CpuTime") -> float:
+        # A thread that ended took its time with it; the ticks have that, too.
+        if self.threads and self.threads.keys() == before.threads.keys():
+            return sum(self.threads.values()) - sum(before.threads.values())
+        return self.ticks - before.ticks
+
+
+def _cpu_time(pid: int) -> _CpuTime | None:
+    """None where /proc has nothing about such a process."""
+    folder = Path(f"/proc/{pid}")
     try:
-        tasks = [int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir()]
+        fields = (folder / "stat").read_text().rpartition(") ")[2].split()
     except OSError:
         return None
-    return sum(tasks) / 1e9
+    ticks = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    try:
+        threads = {
+            task.name: int((task / "schedstat").read_text().split()[0]) / 1e9 for task in (folder / "task").iterdir()
+        }
+    except OSError:
+        threads = {}
+    return _CpuTime(ticks, threads)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """One call on one connection: the context its handler sees, and how it ends, exactly once."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,10 @@ class Call(msgspec.Struct, Context, eq=False):
     def __repr__(self) -> str:
         return f"<Call {self.call_id} of {self.entry.method.name} from {self.peer}>"  # and nothing of what it carries
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The same for rich, to which a struct shows all of it."""
+        return [("call_id", self.call_id), ("method", self.entry.method.name)]
+
     def read_terms(self) -> None:
         """Take the deadline and the first credit from what the request says and what the method allows."""
         metadata, timeout = self.metadata, self.entry.timeout
@@ -98,6 +103,29 @@ class Call(msgspec.Struct, Context, eq=False):
     def run_blocking(self) -> None:
         """Run the handler on a follower; called by the pool."""
         self.session.run_call(self, True)
+
+    def expire_locked(self, refusal: Callable[[Retry], CallError]) -> None:
+        """End it from outside its handler: cancelled, out of time, or shut down. A handler that still runs keeps its
+        place among the calls in flight until it is back.
+        """
+        self.cancelled = True
+        if self.answered:
+            return
+        # ``run_call`` writes ``started`` and then reads ``answered``; we do it the other way round. So one of the two
+        # sees the other: a call that is said to be not processed never runs, and no call needs the lock for that.
+        self.answered = True
+        error = refusal(Retry.MAYBE_PROCESSED if self.started else Retry.NOT_PROCESSED)
+        if self.stream is None:
+            self.held = True
+            self.session.connection.hold()
+        self.session.send_error_locked(self, error)
+        self.drop_future_locked()
+
+    def drop_future_locked(self) -> None:
+        """Nobody waits for the deferred answer any more."""
+        if (future := self.future) is not None:
+            # Posted, because cancelling runs the future's callbacks, the user's among them.
+            self.session.pool.post(lambda worker: future.cancel())  # type: ignore[arg-type]
 
     def on_done(self, future: "Future[Any]") -> None:
         """A deferred answer is there: have the leader encode and send it, whichever thread completed it.

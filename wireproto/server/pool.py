@@ -2,8 +2,11 @@
 
 The leader runs the handlers of the frames it read on its own thread, so a quick call costs no hand-off, no second
 thread and no re-arming. What may block goes to a follower: a method declared ``blocking``, one that was slow lately,
-an iterator stream. What blocks unexpectedly is met by the watchdog: after ``STUCK`` seconds in one handler the leader
-is deposed, a follower leads on, and the old leader follows once its handler returns.
+an iterator stream. What blocks unexpectedly is met by the watchdog: when two of its looks find the leader in the same
+handler, it is deposed, a follower leads on, and the old leader follows once its handler returns.
+
+Whether methods are slow costs their calls no look at the clock: a turn of the leader, from one poll to the next, is
+timed as a whole. Only what ran in a slow one is timed by itself the next time.
 
 Somebody always leads. One follower is kept back for that when the pool has four workers or more; while none is left to
 depose the leader, it runs only methods with a record of being quick, and everything else waits in the run queue, which
@@ -14,7 +17,6 @@ either.
 """
 
 import logging
-import math
 import threading
 import time
 from collections import deque
@@ -39,20 +41,15 @@ follower.
 PROVEN = 8
 """Runs after which a method that was never slow counts as quick when no follower is left."""
 
-TIMED_TURNS = 16
-"""Turns of the leader, from one poll to the next, in which calls are timed after one that took longer than ``SLOW``. In
-all others none is: two readings of the clock are 100 ns of the 2,600 that a call takes the interpreter."""
-
 STUCK = 0.002
-"""Seconds in one handler after which the leader is deposed: how long quick calls may wait behind an unexpected
-block.
-"""
+"""Seconds between two looks of the watchdog. A leader that both find in the same handler is deposed: so quick calls
+wait 4 ms at the most behind an unexpected block."""
 
 CALM = 0.008
-"""... when no turn was slow for ``CALM_TICKS`` looks, which is a second. Each takes the interpreter away from the
-leader, and 500 a second cost 2 to 3 % of its time."""
+"""Seconds to the first of the two looks once no turn was slow for ``QUIET`` seconds, so that they wait 10 ms at the
+most. A look takes the interpreter away from the leader: 500 a second cost 2 to 3 % of its time."""
 
-CALM_TICKS = 500
+QUIET = 1.0
 
 IDLE_TICKS = 50
 """Watchdog ticks without any handler running after which the watchdog sleeps until the leader has work again."""
@@ -64,10 +61,17 @@ class Job(Protocol):
     def run_blocking(self) -> None: ...
 
 
+class Timed(Protocol):
+    """A method as it is served: ``dispatch.Entry``."""
+
+    wary: bool
+
+
 class Worker(threading.Thread):
     """A thread of the pool.
 
     Attributes:
+        ran: what ran on it in this turn, as the leader.
         running: what the worker runs as the leader and may block in: a call, or a posted action; None otherwise. Each
             is an object of its own, so that the watchdog can tell one from the next.
     """
@@ -79,6 +83,7 @@ class Worker(threading.Thread):
         self.gate.acquire()
         self.job: Job | None = None
         self.running: object | None = None
+        self.ran: set[Timed] = set()
 
     def run(self) -> None:
         self.pool.work(self)
@@ -86,10 +91,6 @@ class Worker(threading.Thread):
 
 class Pool:
     """A fixed number of workers around one poller.
-
-    Attributes:
-        leader: who leads; None for a moment, and at the end.
-        timing: a turn was slow lately, so whoever runs a handler is to say how long it takes, to find out which it was.
 
     Args:
         size: workers, at least 2.
@@ -128,7 +129,6 @@ class Pool:
         self._posted: deque[Callable[[Worker], None]] = deque()
         self._sleeping = False
         self._stopping = False
-        self.timing = False
         self._slow_turns = 0
         self.leader: Worker | None = None
         self._workers = [Worker(self, number) for number in range(size)]
@@ -248,9 +248,10 @@ class Pool:
     def _lead(self, me: Worker) -> None:
         posted = self._posted
         poller = self._poller
+        ran = me.ran
+        ran.clear()
         clock = time.perf_counter
-        timed = 0
-        began = -math.inf  # who leads on for somebody that was stuck counts that as a slow turn
+        began = clock()
         while self.leader is me:
             if self._stopping:
                 with self._lock:
@@ -264,13 +265,11 @@ class Pool:
                 self._run_posted(me)
                 if self.leader is not me:
                     return
-            # Two looks at the clock for a turn, and none for its calls: when all of them together were quick, each was.
-            if clock() - began > SLOW:
-                timed = TIMED_TURNS
+            if clock() - began > SLOW:  # when all together were quick, each was
                 self._slow_turns += 1
-            elif timed:
-                timed -= 1
-            self.timing = timed > 0
+                for entry in ran:
+                    entry.wary = True
+            ran.clear()
             try:
                 self._sleeping = True
                 events = poller.poll(0 if posted or self._stopping else -1)
@@ -304,31 +303,36 @@ class Pool:
 
     def _watch(self) -> None:
         """Depose a leader that is stuck in one handler, and tick."""
-        idle = calm = slow_turns = 0
+        idle = slow_turns = 0
         last: tuple[Worker | None, object] = (None, None)
-        next_tick = time.monotonic() + self._tick
+        again = False
+        now = slow_at = time.monotonic()
+        next_tick = now + self._tick
         while not self._stopping:
             if idle > IDLE_TICKS:
                 self._watching = False
-                self._watch_gate.acquire(timeout=max(0.0, next_tick - time.monotonic()))
+                self._watch_gate.acquire(timeout=max(0.0, next_tick - now))
                 idle = 0 if self._watching else idle
             else:
-                self._watch_gate.acquire(timeout=STUCK if calm < CALM_TICKS else CALM)
+                calm = now - slow_at > QUIET and not again
+                self._watch_gate.acquire(timeout=CALM if calm else STUCK)
             try:
-                calm = calm + 1 if slow_turns == self._slow_turns else 0
-                slow_turns = self._slow_turns
+                now = time.monotonic()
+                if slow_turns != self._slow_turns:
+                    slow_turns, slow_at = self._slow_turns, now
                 leader = self.leader
                 if leader is None or (running := leader.running) is None:
                     idle += 1
-                    last = (None, None)
+                    last, again = (None, None), False
                 else:
                     idle = 0
                     if last[0] is leader and last[1] is running and self._depose(leader, running):
+                        slow_at = now
                         self._on_stuck(running)
-                    last = (leader, running)
-                if time.monotonic() >= next_tick:
+                    last, again = (leader, running), not again
+                if now >= next_tick:
                     self._on_tick()
-                    next_tick = time.monotonic() + self._tick
+                    next_tick = now + self._tick
             except Exception:
                 log.exception("the watchdog failed and goes on; please report this")
 

@@ -12,7 +12,6 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from wireproto.server.server import Server
 
 __all__ = ["Session"]
-
 
 _INPUT = READ | CLOSED
 _CLOSED = State.CLOSED  # on CPython 3.11 a member looked up on its class costs 50 ns
@@ -171,13 +169,15 @@ class Session:
                 self._close_locked(self.transport.failure)
             return
         self._heard = True
+        events: list[Event] = []
         if not data:
             self._ending = True
             self.connection.receive_eof()
+            events = self.connection.next_events(self.server.limits.turn_calls)
         elif self._linger_until is not None and self.connection.discarded > self.server.limits.linger_bytes:
             self._close_locked("it went on sending after the final ERROR")
             return
-        self._take_locked(self.connection.next_events(self.server.limits.turn_calls))
+        self._take_locked(events)
 
     def _take_locked(self, events: list[Event]) -> None:
         """Make calls of the REQUESTs among up to a turn's worth of events, act on others, and go on behind those."""
@@ -294,9 +294,8 @@ class Session:
                     self.settle(call, busy())
                 continue
             last = not batch
-            worker.running = call
-            self.run_call(call, last)
-            worker.running = None
+            worker.ran.add(entry)
+            self.run_call(call, last, worker)
             if pool.leader is not worker:
                 if not entry.wary:
                     note_time(entry, STUCK)
@@ -321,7 +320,7 @@ class Session:
         self._starved = self._more = True
         return True
 
-    def run_call(self, call: Call, last: bool) -> None:
+    def run_call(self, call: Call, last: bool, leader: Worker | None = None) -> None:
         """Run one handler and settle what it gave; the ``last`` of a batch, and every one on a follower, flushes."""
         call.started = True
         if call.answered:
@@ -331,12 +330,16 @@ class Session:
         if self.identity is not None:
             call.identity = self.identity
         entry = call.entry
-        if entry.wary or self.pool.timing:
+        if leader is not None:
+            leader.running = call
+        if entry.wary:
             start = time.perf_counter()
             outcome = entry.run(call.payload, call)
             note_time(entry, time.perf_counter() - start)
         else:
             outcome = entry.run(call.payload, call)
+        if leader is not None:
+            leader.running = None  # what follows may wait for the interpreter, for which the handler is not to blame
         if type(outcome) is bytes or isinstance(outcome, CallError):
             self.settle(call, outcome, last)
         else:
@@ -399,9 +402,9 @@ class Session:
         """Answer with ERROR, unless the call was answered."""
         if not call.answered:
             call.answered = True
-            self._send_error_locked(call, error)
+            self.send_error_locked(call, error)
 
-    def _send_error_locked(self, call: Call, error: CallError) -> None:
+    def send_error_locked(self, call: Call, error: CallError) -> None:
         if self._calls is not None:
             self._calls.pop(call.call_id, None)
         self.connection.send_error(call.call_id, error)
@@ -410,28 +413,11 @@ class Session:
         if error.reason in ("BAD_PAYLOAD", "UNKNOWN_OPCODE"):
             self._count_error_locked()
 
-    def _expire_locked(self, call: Call, refusal: Callable[[Retry], CallError]) -> None:
-        """End a call from outside its handler: cancelled, out of time, or shut down. A handler that still runs keeps
-        its place among the calls in flight until it is back.
-        """
-        call.cancelled = True
-        if call.answered:
-            return
-        # ``run_call`` writes ``started`` and then reads ``answered``; we do it the other way round. So one of the two
-        # sees the other: a call that is said to be not processed never runs, and no call needs the lock for that.
-        call.answered = True
-        error = refusal(Retry.MAYBE_PROCESSED if call.started else Retry.NOT_PROCESSED)
-        if call.stream is None:
-            call.held = True
-            self.connection.hold()
-        self._send_error_locked(call, error)
-        self._drop_future_locked(call)
-
     def _expire_streams_locked(self) -> None:
         refusal = shutting_down if self._draining else half_closed
         for call in list((self._calls or {}).values()):
             if call.stream is not None:
-                self._expire_locked(call, refusal)
+                call.expire_locked(refusal)
 
     def _cancel_locked(self, call_id: int) -> None:
         call = self._calls.get(call_id) if self._calls else None
@@ -440,7 +426,7 @@ class Session:
         if not self._budget.take("cancels"):
             self._fail_connection_locked("TOO_MANY_CANCELS", "calls are cancelled faster than the server allows")
             return
-        self._expire_locked(call, cancelled)
+        call.expire_locked(cancelled)
 
     def _fail_locked(self, call_id: int, error: CallError) -> bool:
         """Refuse a call; False when that ended the connection."""
@@ -516,14 +502,16 @@ class Session:
         self.flush()
 
     def flush_locked(self) -> None:
-        """Write what is queued, without blocking. Whatever may end the connection passes here, so its end is here."""
+        """Write what is queued, without blocking."""
         if not self.transport.closed:
             sent = self.transport.send(self.connection.data_to_send())
             if not sent or self._starved or self._ending:
                 self._written_locked()
 
     def _written_locked(self) -> None:
-        """A write did not go through whole, or something waits for what was written."""
+        """A write did not go through whole, or something waits for what was written, be it the end of the connection:
+        whatever may end it passes here.
+        """
         transport = self.transport
         if transport.failure:
             self._close_locked(transport.failure)
@@ -599,7 +587,7 @@ class Session:
     def _expire_calls_locked(self, now: float) -> None:
         overdue = [call for call in (self._calls or {}).values() if call.deadline is not None and call.deadline <= now]
         for call in overdue:
-            self._expire_locked(call, late)
+            call.expire_locked(late)
         if overdue:
             self.flush_locked()
 
@@ -648,12 +636,7 @@ class Session:
             call.cancelled = call.answered = True
             if call.stream is not None:
                 call.stream.end_locked(why)
-            self._drop_future_locked(call)
-
-    def _drop_future_locked(self, call: Call) -> None:
-        if call.future is not None:
-            # Posted, because cancelling runs the future's callbacks, the user's among them.
-            self.pool.post(lambda worker, future=call.future: future.cancel())  # type: ignore[misc]
+            call.drop_future_locked()
 
     def _close_locked(self, why: str) -> None:
         """The one function that closes."""
