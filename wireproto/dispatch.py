@@ -235,6 +235,7 @@ class Entry:
         "is_stream",
         "max_request",
         "method",
+        "ran",
         "runs",
         "slowness",
         "timeout",
@@ -255,9 +256,10 @@ class Entry:
         self.blocking = method.blocking
         self.timeout = method.timeout
         self.max_request = limits.max_frame if method.max_request is None else method.max_request
-        # How slow the handler was lately, kept by whoever times it; see server/pool.py.
+        # How slow the handler was lately, and whether it ran, kept by whoever runs and times it; see server/pool.py.
         self.slowness = 0
         self.runs = 0
+        self.ran = False
         self.wary = True  # not known to be quick: look at these, and at ``blocking``
         self._handler = handler
         self._requires = method.requires

@@ -44,6 +44,7 @@ def pool() -> Iterator[Pool]:
         queue_limit=10,
         poller=poller,
         on_events=lambda worker, events: None,
+        on_slow_turn=lambda: None,
         on_tick=lambda: None,
         on_stuck=lambda session: None,
     )
@@ -78,6 +79,7 @@ def test_a_deposed_leader_on_its_way_to_poll_is_woken_by_the_stop() -> None:
         queue_limit=10,
         poller=poller,
         on_events=lambda worker, events: None,
+        on_slow_turn=lambda: None,
         on_tick=lambda: None,
         on_stuck=lambda session: None,
     )
@@ -234,41 +236,45 @@ def spin(seconds: float) -> None:
         pass
 
 
-class Method:
-    """What the pool knows of a method."""
+def test_a_slow_turn_is_told(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a turn that took long, and not after a quick one, whoever keeps the methods is told."""
+    told: list[None] = []
+    monkeypatch.setattr(pool, "_on_slow_turn", lambda: told.append(None))
 
-    wary = False
+    def slow_turns(seconds: float) -> int:
+        """How many were told of because of one action, and of nothing."""
+        before = len(told)
+        for length in (seconds, 0.0):  # the second one is in a later turn
+            done = threading.Event()
+
+            def action(worker: Worker, length: float = length, done: threading.Event = done) -> None:
+                spin(length)
+                done.set()
+
+            pool.post(action)
+            assert done.wait(10)
+        return len(told) - before
+
+    assert slow_turns(2 * SLOW) >= 1
+    until(lambda: slow_turns(0.0) == 0, "a turn is quick")
 
 
-def test_what_ran_in_a_slow_turn_is_timed_the_next_time(pool: Pool) -> None:
-    """After a turn that took long the methods that ran in it, and no others, are to be timed by whoever runs them."""
-    slow, quick = Method(), Method()
-
-    def run(method: Method, seconds: float) -> None:
-        """Run the method in a turn of its own."""
-        done = threading.Event()
-
-        def action(worker: Worker) -> None:
-            worker.ran.add(method)
-            spin(seconds)
-            done.set()
-
-        pool.post(action)
-        assert done.wait(10)
-
-    for _ in range(3):
-        run(slow, 2 * SLOW)
-        run(Method(), 0.0)
-        assert slow.wary
-        slow.wary = False
-
-    def stays_quick() -> bool:
-        quick.wary = False
-        run(quick, 0.0)
-        run(Method(), 0.0)
-        return not quick.wary
-
-    until(stays_quick, "a quick turn leaves its method alone")
+def test_what_ran_before_a_slow_turn_is_timed_the_next_time(stage: Stage) -> None:
+    """Methods that ran since the last slow turn are to be timed by themselves, each once; the others are left alone."""
+    server = Server(stage.handlers, codecs=["msgpack", "pipe"])
+    every = list({entry: None for table in server._tables.values() for entry in table.entries.values()})
+    for entry in every:
+        entry.wary = False
+    ran = every[::3]
+    for entry in ran:
+        entry.ran = True
+    server._suspect()
+    assert [entry for entry in every if entry.wary] == ran
+    for entry in every:
+        entry.wary = False
+    server._suspect()
+    assert not any(entry.wary for entry in every)
+    server.poller.close()
 
 
 def test_a_method_that_became_slow_is_handed_over(connect: Callable[..., Peer]) -> None:

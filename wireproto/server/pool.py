@@ -61,17 +61,10 @@ class Job(Protocol):
     def run_blocking(self) -> None: ...
 
 
-class Timed(Protocol):
-    """A method as it is served: ``dispatch.Entry``."""
-
-    wary: bool
-
-
 class Worker(threading.Thread):
     """A thread of the pool.
 
     Attributes:
-        ran: what ran on it in this turn, as the leader.
         running: what the worker runs as the leader and may block in: a call, or a posted action; None otherwise. Each
             is an object of its own, so that the watchdog can tell one from the next.
     """
@@ -83,7 +76,6 @@ class Worker(threading.Thread):
         self.gate.acquire()
         self.job: Job | None = None
         self.running: object | None = None
-        self.ran: set[Timed] = set()
 
     def run(self) -> None:
         self.pool.work(self)
@@ -97,6 +89,7 @@ class Pool:
         queue_limit: jobs that may wait for a follower; beyond it ``submit`` refuses.
         poller: what the leader waits on.
         on_events: called by the leader with (worker, events).
+        on_slow_turn: called by the leader after a turn in which something took more than ``SLOW``, or many things did.
         on_tick: called by the watchdog thread every ``tick`` seconds.
         on_stuck: called by the watchdog with what a deposed leader is ``running``.
     """
@@ -108,12 +101,14 @@ class Pool:
         queue_limit: int,
         poller: Poller,
         on_events: Callable[[Worker, list[tuple[int, int]]], None],
+        on_slow_turn: Callable[[], None],
         on_tick: Callable[[], None],
         on_stuck: Callable[[object], None],
         tick: float = 0.25,
     ) -> None:
         self._poller = poller
         self._on_events = on_events
+        self._on_slow_turn = on_slow_turn
         self._on_tick = on_tick
         self._on_stuck = on_stuck
         self._tick = tick
@@ -248,8 +243,6 @@ class Pool:
     def _lead(self, me: Worker) -> None:
         posted = self._posted
         poller = self._poller
-        ran = me.ran
-        ran.clear()
         clock = time.perf_counter
         began = clock()
         while self.leader is me:
@@ -267,9 +260,7 @@ class Pool:
                     return
             if clock() - began > SLOW:  # when all together were quick, each was
                 self._slow_turns += 1
-                for entry in ran:
-                    entry.wary = True
-            ran.clear()
+                self._on_slow_turn()
             try:
                 self._sleeping = True
                 events = poller.poll(0 if posted or self._stopping else -1)

@@ -111,6 +111,7 @@ class Server:
             queue_limit=self.limits.run_queue,
             poller=self.poller,
             on_events=self._on_events,
+            on_slow_turn=self._suspect,
             on_tick=self._sweep,
             on_stuck=self._on_stuck,
         )
@@ -257,6 +258,13 @@ class Server:
                     return  # level-triggered: the next leader is told of the rest again
             elif self._listener is not None and fd == self._listener.fileno():
                 self._accept(self._listener)
+
+    def _suspect(self) -> None:
+        """A turn was slow: have what ran since the last such turn timed by itself, the next time it runs."""
+        for table in self._tables.values():
+            for entry in table.entries.values():
+                if entry.ran:
+                    entry.ran, entry.wary = False, True
 
     def _on_stuck(self, running: object) -> None:
         """A leader was deposed inside a handler: send what it had answered, and go on with the rest of its batch."""

@@ -294,7 +294,7 @@ class Session:
                     self.settle(call, busy())
                 continue
             last = not batch
-            worker.ran.add(entry)
+            entry.ran = True
             self.run_call(call, last, worker)
             if pool.leader is not worker:
                 if not entry.wary:
