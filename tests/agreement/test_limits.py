@@ -485,11 +485,15 @@ def test_the_watermarks() -> None:
 
 
 def test_bytes_of_one_turn() -> None:
-    """A connection that sends much is read as many bytes at a time as allowed."""
+    """A connection that sends much is read ever more bytes at a time, up to as many as allowed."""
     kernel, source = transport(Limits(turn_bytes=20_000))
-    for _ in range(3):
+    for _ in range(4):
         source.receive()
-    assert kernel.asked == [FIRST_READ, 20_000, 20_000]
+    assert kernel.asked == [FIRST_READ, 8 * FIRST_READ, 20_000, 20_000]
+    kernel, source = transport(Limits(turn_bytes=100))
+    for _ in range(2):
+        source.receive()
+    assert kernel.asked == [100, 100]
 
 
 # Times. A session is swept at the moments that matter, so nobody waits. --------------------------------------------

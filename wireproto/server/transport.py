@@ -62,7 +62,7 @@ class Transport:
         self._socket = sock
         self._poller = poller
         self._limits = limits
-        self._read_size = FIRST_READ
+        self._read_size = min(FIRST_READ, limits.turn_bytes)
         self._output: bytearray | None = None
         self._registered = 0
         self._shut_down = False
