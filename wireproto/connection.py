@@ -92,9 +92,10 @@ class Connection(Link):
         "_credits",
         "_held",
         "_hello",
+        "_hot_answer",
         "_hot_in",
         "_hot_item",
-        "_hot_out",
+        "_hot_request",
         "_stray",
         "heartbeat_ms",
         "last_call_id",
@@ -113,7 +114,8 @@ class Connection(Link):
         self._hello: Hello | None = None
         # The word in the header of nearly every frame that comes and goes; -1 while the state forbids it.
         self._hot_in = -1
-        self._hot_out = -1
+        self._hot_request = -1
+        self._hot_answer = -1
         self._hot_item = -1
         super().__init__(role, limits, hint)
 
@@ -229,11 +231,12 @@ class Connection(Link):
 
     def _enter(self, state: State) -> None:
         super()._enter(state)
-        ours, theirs = (Kind.RESPONSE, Kind.REQUEST) if self._serves else (Kind.REQUEST, Kind.RESPONSE)
+        theirs = Kind.REQUEST if self._serves else Kind.RESPONSE
         # Not for a server that drains, though the table lets REQUESTs in: it answers them itself.
         hurried = theirs in self._may_receive and not (self._serves and state is State.DRAINING)
         self._hot_in = self._word(theirs) if hurried else -1
-        self._hot_out = self._word(ours) if ours in self._may_send else -1
+        self._hot_request = self._word(Kind.REQUEST) if Kind.REQUEST in self._may_send else -1
+        self._hot_answer = self._word(Kind.RESPONSE) if Kind.RESPONSE in self._may_send else -1
         self._hot_item = self._word(Kind.ITEM) if Kind.ITEM in self._may_send else -1
 
     def _word(self, kind: int) -> int:
@@ -441,7 +444,7 @@ class Connection(Link):
             LocalProtocolError: the state does not allow it.
         """
         length = HEADER_AFTER_LENGTH + len(metadata) + len(payload)
-        if self._hot_out < 0 or self._serves:
+        if self._hot_request < 0:
             self._sending(Kind.REQUEST)
         if length > self.their_max_frame:
             raise PayloadTooLarge(length, self.their_max_frame)
@@ -452,7 +455,7 @@ class Connection(Link):
         while call_id > U32_MAX or call_id in calls:
             # After the last comes 1, for 0 is the connection itself. A stream may be as old as the last time round.
             call_id = call_id + 1 if call_id < U32_MAX else 1
-        header = _HEADER.pack(length, self._hot_out, opcode, len(metadata), call_id)
+        header = _HEADER.pack(length, self._hot_request, opcode, len(metadata), call_id)
         self.last_call_id = call_id
         calls[call_id] = opcode
         if credit is not None:
@@ -504,7 +507,7 @@ class Connection(Link):
             LocalProtocolError: the call is not in flight, or the state does not allow it.
         """
         length = HEADER_AFTER_LENGTH + len(payload)
-        if self._hot_out < 0 or not self._serves:
+        if self._hot_answer < 0:
             self._sending(Kind.RESPONSE)
         if length > self.their_max_frame:
             raise PayloadTooLarge(length, self.their_max_frame)
@@ -513,7 +516,7 @@ class Connection(Link):
             raise _not_in_flight(call_id)
         if self._credits:
             self._credits.pop(call_id, None)
-        self._out += (_HEADER.pack(length, self._hot_out, opcode, 0, call_id), payload)
+        self._out += (_HEADER.pack(length, self._hot_answer, opcode, 0, call_id), payload)
         self.bytes_pending += length + 4
 
     def answer(self, call_id: int, payload: bytes) -> bytes:
@@ -523,7 +526,7 @@ class Connection(Link):
             PayloadTooLarge, LocalProtocolError: as ``send_response``; what was queued before is still queued.
         """
         length = HEADER_AFTER_LENGTH + len(payload)
-        if self._out or self._hot_out < 0 or not self._serves or length > self.their_max_frame:
+        if self._out or self._hot_answer < 0 or length > self.their_max_frame:
             self.send_response(call_id, payload)
             return self.data_to_send()
         calls = self._calls
@@ -534,7 +537,7 @@ class Connection(Link):
             self._credits.pop(call_id, None)
         if not calls:
             calls.clear()  # as in data_to_send
-        return _HEADER.pack(length, self._hot_out, opcode, 0, call_id) + payload
+        return _HEADER.pack(length, self._hot_answer, opcode, 0, call_id) + payload
 
     def send_item(self, call_id: int, payload: bytes) -> None:
         """Server: send one item of a stream, which takes one of its credit.

@@ -76,6 +76,7 @@ class Session:
         "_pinged",
         "_starved",
         "_table",
+        "_turn",
         "address",
         "codec",
         "connection",
@@ -102,6 +103,7 @@ class Session:
         self.started = time.monotonic()
         self.transport = Transport(sock, server.poller, server.limits)
         self._table: Table | None = None
+        self._turn = server.limits.turn_calls
         self._calls: dict[int, Call] | None = None
         self._batch: deque[Call] | None = None
         self._more = False  # a turn will go on: it is posted, or waits for room in the output
@@ -134,18 +136,22 @@ class Session:
         # Not ``with``, here and in ``settle``: it costs as much again as the lock, and every call passes here.
         self.lock.acquire()
         try:
+            transport = self.transport
             if mask & WRITE:
                 self.flush_locked()
-            if self.transport.reading:
-                if mask & _INPUT and not self._more:
-                    data = self.transport.receive()
-                    if data and (events := self.connection.receive(data, self.server.limits.turn_calls)):
-                        self._heard = True
+            if not transport.reading:
+                if mask & CLOSED:
+                    self._close_locked("the peer reset the connection")
+            elif mask & _INPUT and not self._more:
+                data = transport.receive()
+                if data and (events := self.connection.receive(data, self._turn)):
+                    self._heard = True
+                    if type(events[-1]) is not RequestReceived or len(events) == self._turn:
                         self._take_locked(events)
-                    else:
-                        self._read_locked(data)
-            elif mask & CLOSED:
-                self._close_locked("the peer reset the connection")
+                    elif self._begin_locked(events) and not self._batch:  # type: ignore[arg-type]
+                        self.flush_locked()  # all of them were refused
+                else:
+                    self._read_locked(data)
         finally:
             self.lock.release()
         if self._batch:
@@ -157,7 +163,7 @@ class Session:
             self._more = False
             if self.transport.closed or self._full_locked():
                 return
-            self._take_locked(self.connection.next_events(self.server.limits.turn_calls))
+            self._take_locked(self.connection.next_events(self._turn))
             self.flush_locked()
         if self._batch:
             self._run_batch(worker)
@@ -173,7 +179,7 @@ class Session:
         if not data:
             self._ending = True
             self.connection.receive_eof()
-            events = self.connection.next_events(self.server.limits.turn_calls)
+            events = self.connection.next_events(self._turn)
         elif self._linger_until is not None and self.connection.discarded > self.server.limits.linger_bytes:
             self._close_locked("it went on sending after the final ERROR")
             return
@@ -182,7 +188,7 @@ class Session:
     def _take_locked(self, events: list[Event]) -> None:
         """Make calls of the REQUESTs among up to a turn's worth of events, act on others, and go on behind those."""
         connection = self.connection
-        room = self.server.limits.turn_calls
+        room = self._turn
         while events:
             # Only the last one may be something else.
             other = None if type(events[-1]) is RequestReceived else events.pop()
