@@ -47,7 +47,8 @@ wait 4 ms at the most behind an unexpected block."""
 
 CALM = 0.008
 """Seconds to the first of the two looks once no turn was slow for ``QUIET`` seconds, so that they wait 10 ms at the
-most. A look takes the interpreter away from the leader: 500 a second cost 2 to 3 % of its time."""
+most: the second one comes after ``STUCK`` when the first finds a turn that is as old as that. A look takes the
+interpreter away from the leader: 500 a second cost 2 to 3 % of its time."""
 
 QUIET = 1.0
 
@@ -124,6 +125,7 @@ class Pool:
         self._posted: deque[Callable[[Worker], None]] = deque()
         self._sleeping = False
         self._stopping = False
+        self._began = 0.0  # the leader's turn, at the end of a poll
         self._slow_turns = 0
         self.leader: Worker | None = None
         self._workers = [Worker(self, number) for number in range(size)]
@@ -243,8 +245,8 @@ class Pool:
     def _lead(self, me: Worker) -> None:
         posted = self._posted
         poller = self._poller
-        clock = time.perf_counter
-        began = clock()
+        clock = time.monotonic
+        self._began = clock()
         while self.leader is me:
             if self._stopping:
                 with self._lock:
@@ -258,14 +260,14 @@ class Pool:
                 self._run_posted(me)
                 if self.leader is not me:
                     return
-            if clock() - began > SLOW:  # when all together were quick, each was
+            if clock() - self._began > SLOW:  # when all together were quick, each was
                 self._slow_turns += 1
                 self._on_slow_turn()
             try:
                 self._sleeping = True
                 events = poller.poll(0 if posted or self._stopping else -1)
                 self._sleeping = False
-                began = clock()
+                self._began = clock()
                 if self.leader is not me:
                     # Deposed on the way here, by a watchdog that looked a moment earlier. Level-triggered, the events
                     # are reported again; a wake is not, and may have been the new leader's.
@@ -296,7 +298,6 @@ class Pool:
         """Depose a leader that is stuck in one handler, and tick."""
         idle = slow_turns = 0
         last: tuple[Worker | None, object] = (None, None)
-        again = False
         now = slow_at = time.monotonic()
         next_tick = now + self._tick
         while not self._stopping:
@@ -305,7 +306,8 @@ class Pool:
                 self._watch_gate.acquire(timeout=max(0.0, next_tick - now))
                 idle = 0 if self._watching else idle
             else:
-                calm = now - slow_at > QUIET and not again
+                young = last[1] is None or now - self._began < STUCK
+                calm = now - slow_at > QUIET and young
                 self._watch_gate.acquire(timeout=CALM if calm else STUCK)
             try:
                 now = time.monotonic()
@@ -314,13 +316,13 @@ class Pool:
                 leader = self.leader
                 if leader is None or (running := leader.running) is None:
                     idle += 1
-                    last, again = (None, None), False
+                    last = (None, None)
                 else:
                     idle = 0
                     if last[0] is leader and last[1] is running and self._depose(leader, running):
                         slow_at = now
                         self._on_stuck(running)
-                    last, again = (leader, running), not again
+                    last = (leader, running)
                 if now >= next_tick:
                     self._on_tick()
                     next_tick = now + self._tick

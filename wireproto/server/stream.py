@@ -10,9 +10,11 @@ import time
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
+from wireproto.connection import PayloadTooLarge
 from wireproto.dispatch import Subscription
 from wireproto.errors import CallError
 from wireproto.server.pool import PENALTY, SLOW, Worker
+from wireproto.server.refusals import too_large
 
 if TYPE_CHECKING:
     from wireproto.server.call import Call
@@ -108,7 +110,7 @@ class Stream:
             ended = self._state is _ENDED
             if not ended:
                 self._state = _RUNNING
-                room = min(session.room_locked(call), TURN)
+                room = min(self._room_locked(), TURN)
         if not ended:
             try:
                 if self._subscription is None:
@@ -124,6 +126,26 @@ class Stream:
                     return
         self._close()
 
+    def _room_locked(self) -> int:
+        """How many items may be sent now."""
+        if self._call.answered or self._session.starved_locked():
+            return 0
+        return self._session.connection.credit(self._call.call_id)
+
+    def _send_locked(self, payload: bytes) -> bool:
+        """Queue an item; False when the call is over.
+
+        Raises:
+            CallError: it is larger than the peer accepts.
+        """
+        if self._call.answered:
+            return False
+        try:
+            self._session.connection.send_item(self._call.call_id, payload)
+        except PayloadTooLarge as error:
+            raise too_large(error) from error
+        return True
+
     def _rest_locked(self, more: bool) -> bool:
         """After a turn: go to the back when there is more, so that a busy stream does not keep the others waiting; else
         idle. False when the stream was ended meanwhile.
@@ -138,7 +160,7 @@ class Stream:
 
     def _send_taken(self, source: Subscription[Any], room: int) -> bool:
         """Send up to ``room`` items of what the subscription has; False when the stream was ended meanwhile."""
-        call, session = self._call, self._session
+        session = self._session
         if self._told < 0:
             source.wake = self.wake
         self._tell(source)
@@ -149,7 +171,7 @@ class Stream:
             payloads = self._taken(source, room)
             with session.lock:
                 for payload in payloads:
-                    if not session.send_item_locked(call, payload):
+                    if not self._send_locked(payload):
                         break
                 if payloads:
                     session.flush_locked()
@@ -185,11 +207,11 @@ class Stream:
             raise StopIteration
         for _ in range(TURN):
             with session.lock:
-                if session.room_locked(self._call) == 0:
+                if self._room_locked() == 0:
                     return False
             payload = _bytes(entry.encode(next(iterator)))
             with session.lock:
-                if not session.send_item_locked(self._call, payload):
+                if not self._send_locked(payload):
                     return False
             # The leader flushes beside us: an item never waits for the next one, and quick ones share a write.
             session.flush_soon()
