@@ -28,7 +28,7 @@ class Poller:
     re-armed, and no event is ever owned. Every method may be called from any thread.
     """
 
-    __slots__ = ("_epoll", "_eventfd", "_lock", "_skip", "_skipped")
+    __slots__ = ("_epoll", "_eventfd", "_lock", "_skip", "_skipped", "_waking")
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -36,6 +36,7 @@ class Poller:
         self._lock = threading.Lock()
         self._skip = 0  # waits that are not to look, after the last look in vain
         self._skipped = 0
+        self._waking = False
         self._epoll.register(self._eventfd, READ)
 
     def poll(self, timeout: float) -> list[tuple[int, int]]:
@@ -44,14 +45,15 @@ class Poller:
             events = self._look() or self._epoll.poll(timeout)
         else:
             events = self._epoll.poll(0)
-        for fd, _ in events:
-            if fd == self._eventfd:
-                try:
-                    os.eventfd_read(fd)
-                except BlockingIOError:
-                    pass  # another waiter read it first
-                return [event for event in events if event[0] != fd]
-        return events
+        return self._woken(events) if self._waking else events
+
+    def _woken(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Take the wake that ended the wait, or that came right behind it, and which ends it then all the same."""
+        with self._lock:
+            if self._waking:
+                self._waking = False
+                os.eventfd_read(self._eventfd)
+            return [event for event in events if event[0] != self._eventfd]
 
     def _look(self) -> list[tuple[int, int]]:
         """What is ready within ``LOOK`` seconds, when it is worth the while."""
@@ -73,6 +75,7 @@ class Poller:
         """End the wait that is under way, or else the next one. After ``close`` it does nothing."""
         with self._lock:  # a wake that comes late must not write into whatever has the number then
             if self._eventfd >= 0:
+                self._waking = True  # with the lock, so that nobody finds one of the two without the other
                 os.eventfd_write(self._eventfd, 1)
 
     def add(self, fd: int, mask: int) -> None:

@@ -373,7 +373,7 @@ class Session:
             elif type(outcome) is bytes:
                 call.answered = True
                 if self._calls is not None:
-                    self._calls.pop(call.call_id, None)
+                    del self._calls[call.call_id]
                 try:
                     if last:
                         sent = self.transport.send(self.connection.answer(call.call_id, outcome))
