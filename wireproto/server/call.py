@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from wireproto.dispatch import Context, Entry, Identity
+from wireproto.dispatch import Context, Entry, Identity, Outcome
 from wireproto.errors import CallError
 from wireproto.metadata import Metadata
 from wireproto.schema import Operation
@@ -102,7 +102,26 @@ class Call(msgspec.Struct, Context, eq=False):
 
     def run_blocking(self) -> None:
         """Run the handler on a follower; called by the pool."""
-        self.session.run_call(self, True)
+        self.run(True)
+
+    def run(self, last: bool, leader: Worker | None = None) -> None:
+        """Run the handler by the clock and settle what it gives; the ``last`` of a batch, and every one on a follower,
+        flushes.
+        """
+        session, entry = self.session, self.entry
+        self.started = True
+        if session.identity is not None:
+            self.identity = session.identity
+        if leader is not None:
+            leader.running = self
+        outcome: Outcome = b""
+        if not self.answered:  # else it expired or was cancelled in the queue: only its place is left to give back
+            start = time.perf_counter()
+            outcome = entry.run(self.payload, self)
+            note_time(entry, time.perf_counter() - start)
+        if leader is not None:
+            leader.running = None
+        session.go_on(self, outcome, last)
 
     def expire_locked(self, refusal: Callable[[Retry], CallError]) -> None:
         """End it from outside its handler: cancelled, out of time, or shut down. A handler that still runs keeps its
@@ -111,7 +130,7 @@ class Call(msgspec.Struct, Context, eq=False):
         self.cancelled = True
         if self.answered:
             return
-        # ``run_call`` writes ``started`` and then reads ``answered``; we do it the other way round. So one of the two
+        # ``run`` writes ``started`` and then reads ``answered``; we do it the other way round. So one of the two
         # sees the other: a call that is said to be not processed never runs, and no call needs the lock for that.
         self.answered = True
         error = refusal(Retry.MAYBE_PROCESSED if self.started else Retry.NOT_PROCESSED)

@@ -133,6 +133,7 @@ class Session:
 
     def on_event(self, worker: Worker, mask: int) -> None:
         """The descriptor may be readable or writable; called by the leader."""
+        call = None
         # Not ``with``, here and in ``settle``: it costs as much again as the lock, and every call passes here.
         self.lock.acquire()
         try:
@@ -146,15 +147,20 @@ class Session:
                 data = transport.receive()
                 if data and (events := self.connection.receive(data, self._turn)):
                     self._heard = True
-                    if type(events[-1]) is not RequestReceived or len(events) == self._turn:
+                    if len(events) == 1 and type(event := events[0]) is RequestReceived and not self._batch:
+                        # By far the commonest: nothing to keep in a batch.
+                        call = self._begin_locked(event)
+                        if call is None:
+                            self.flush_locked()
+                    else:
                         self._take_locked(events)
-                    elif self._begin_locked(events) and not self._batch:  # type: ignore[arg-type]
-                        self.flush_locked()  # all of them were refused
                 else:
                     self._read_locked(data)
         finally:
             self.lock.release()
-        if self._batch:
+        if call is not None:
+            self._run(worker, call, True)
+        elif self._batch:
             self._run_batch(worker)
 
     def _continue(self, worker: Worker) -> None:
@@ -190,49 +196,49 @@ class Session:
         connection = self.connection
         room = self._turn
         while events:
-            # Only the last one may be something else.
-            other = None if type(events[-1]) is RequestReceived else events.pop()
-            if other is not None and connection.state is _CLOSED:
-                events.clear()  # the end came behind these REQUESTs in the same bytes: nobody waits for answers
-            if not self._begin_locked(events):  # type: ignore[arg-type]
-                return
-            room -= len(events)
-            if other is not None and not self._event_locked(other):
-                return
+            if connection.state is _CLOSED:
+                del events[:-1]  # the end came behind these REQUESTs in the same bytes: nobody waits for answers
+            for event in events:
+                if type(event) is RequestReceived:
+                    if (call := self._begin_locked(event)) is not None:
+                        if self._batch is None:
+                            self._batch = deque()
+                        self._batch.append(call)
+                    elif connection.state is _CLOSED:
+                        return  # that was one refusal too many
+                    room -= 1
+                elif not self._event_locked(event):
+                    return
             if not room:
                 if connection.bytes_waiting or self.transport.ended:
                     self._more = True
                     self.pool.post(self._continue)
                 break
-            if other is None:
+            if type(event) is RequestReceived:
                 break  # there are no others
             events = connection.next_events(room)
         if not self._batch and (connection.bytes_pending or self._ending):
             self.flush_locked()
 
-    def _begin_locked(self, requests: list[RequestReceived]) -> bool:
-        """Calls begin, or are refused; False when that was one refusal too many for the connection."""
-        table, calls, batch = self._table, self._calls, self._batch
-        if table is None or not requests:
-            return True
-        if calls is None or batch is None:
-            calls, batch = self._calls, self._batch = {}, deque()
-        for request in requests:
-            call_id, metadata = request.call_id, request.metadata
-            entry = table.entries.get(request.opcode)
-            if entry is None:
-                refusal = table.missing(request.opcode)
-            elif metadata is not EMPTY and isinstance(metadata, CallError):
-                refusal = metadata
-            else:
-                call = calls[call_id] = Call(self, call_id, entry, metadata, request.payload)
-                if metadata is not EMPTY or entry.timeout is not None:
-                    call.read_terms()
-                batch.append(call)
-                continue
-            if not self._fail_locked(call_id, refusal):
-                return False
-        return True
+    def _begin_locked(self, request: RequestReceived) -> Call | None:
+        """A call begins; None when it was refused, which may have ended the connection."""
+        call_id, metadata, table = request.call_id, request.metadata, self._table
+        if table is None:
+            return None  # never: before HELLO there is no REQUEST
+        entry = table.entries.get(request.opcode)
+        if entry is None:
+            self._fail_locked(call_id, table.missing(request.opcode))
+            return None
+        if metadata is not EMPTY and isinstance(metadata, CallError):
+            self._fail_locked(call_id, metadata)
+            return None
+        call = Call(self, call_id, entry, metadata, request.payload)
+        if metadata is not EMPTY or entry.timeout is not None:
+            call.read_terms()
+        if self._calls is None:
+            self._calls = {}
+        self._calls[call_id] = call
+        return call
 
     def _event_locked(self, event: object) -> bool:
         """Everything but a request; False when the connection reads no further."""
@@ -285,39 +291,16 @@ class Session:
     # ------------------------------------------------------------------ calls
 
     def _run_batch(self, worker: Worker) -> None:
-        """Run what was taken: quick handlers here, the others on followers. The batch belongs to the session, so
-        whoever leads next goes on with it when a handler blocks here."""
+        """Run what was taken. The batch belongs to the session, so whoever leads next goes on with it when a handler
+        blocks here."""
         batch = self._batch
-        pool = self.pool
         while batch:
             try:
                 call = batch.popleft()
             except IndexError:
                 break  # a deposed leader took the last one
-            entry = call.entry
-            if entry.wary and (entry.blocking or entry.slowness >= PENALTY or (entry.runs < PROVEN and pool.short)):
-                if not pool.submit(call):
-                    self.settle(call, busy())
-                continue
             last = not batch
-            entry.ran = True
-            worker.running = call  # set to None again as soon as the handler is back
-            if entry.wary:
-                self.run_call(call, last, worker)
-            else:
-                # What ``run_call`` does, without its clock and in one step less: nearly every call passes here.
-                call.started = True
-                if self.identity is not None:
-                    call.identity = self.identity
-                outcome = b"" if call.answered else entry.run(call.payload, call)
-                worker.running = None  # what follows may wait for the interpreter, and the handler is not to blame
-                if type(outcome) is bytes:
-                    self.settle(call, outcome, last)
-                else:
-                    self._go_on(call, outcome, last)
-            if pool.leader is not worker:
-                if not entry.wary:
-                    note_time(entry, STUCK)
+            if not self._run(worker, call, last):
                 if batch:
                     self.take_over()  # the watchdog may have seen another session here
                 break
@@ -326,6 +309,36 @@ class Session:
             if self.connection.bytes_pending > self.server.limits.high_watermark and self._is_full():
                 return
         self.flush()
+
+    def _run(self, worker: Worker, call: Call, last: bool) -> bool:
+        """Run a call here, if its handler is quick, or on a follower; False when the worker leads no more."""
+        entry, pool = call.entry, self.pool
+        if entry.wary:
+            if entry.blocking or entry.slowness >= PENALTY or (entry.runs < PROVEN and pool.short):
+                if not pool.submit(call):
+                    self.settle(call, busy(), last)
+                elif last:
+                    self.flush()
+                return True
+            entry.ran = True
+            call.run(last, worker)
+        else:
+            # What ``Call.run`` does, without its clock and in one step less: nearly every call passes here.
+            entry.ran = call.started = True
+            if self.identity is not None:
+                call.identity = self.identity
+            worker.running = call
+            outcome = b"" if call.answered else entry.run(call.payload, call)
+            worker.running = None  # what follows may wait for the interpreter, and the handler is not to blame
+            if type(outcome) is bytes:
+                self.settle(call, outcome, last)
+            else:
+                self.go_on(call, outcome, last)
+        if pool.leader is worker:
+            return True
+        if not entry.wary:
+            note_time(entry, STUCK)
+        return False
 
     def _is_full(self) -> bool:
         """Write; whether the peer has yet to take so much that the rest of the turn waits for it."""
@@ -345,22 +358,6 @@ class Session:
             return False
         self._starved = True
         return True
-
-    def run_call(self, call: Call, last: bool, leader: Worker | None = None) -> None:
-        """Run one handler by the clock and settle what it gave; the ``last`` of a batch, and every one on a follower,
-        flushes.
-        """
-        call.started = True
-        if self.identity is not None:
-            call.identity = self.identity
-        outcome: Outcome = b""
-        if not call.answered:  # else it expired or was cancelled in the queue: only its place is left to give back
-            start = time.perf_counter()
-            outcome = call.entry.run(call.payload, call)
-            note_time(call.entry, time.perf_counter() - start)
-        if leader is not None:
-            leader.running = None
-        self._go_on(call, outcome, last)
 
     def settle(self, call: Call, outcome: "bytes | CallError", last: bool = False) -> None:
         """Queue a call's terminal frame, unless it has had one; the ``last`` one is written, with what else waits."""
@@ -390,7 +387,7 @@ class Session:
         finally:
             self.lock.release()
 
-    def _go_on(self, call: Call, outcome: Outcome, last: bool) -> None:
+    def go_on(self, call: Call, outcome: Outcome, last: bool) -> None:
         """Settle what a handler gave, or go on with its deferred answer or stream."""
         if isinstance(outcome, bytes | CallError):
             self.settle(call, outcome, last)
@@ -448,11 +445,10 @@ class Session:
             return
         call.expire_locked(cancelled)
 
-    def _fail_locked(self, call_id: int, error: CallError) -> bool:
-        """Refuse a call; False when that ended the connection."""
+    def _fail_locked(self, call_id: int, error: CallError) -> None:
+        """Refuse a call, which may be one refusal too many and end the connection."""
         self.connection.send_error(call_id, error)
         self._count_error_locked()
-        return self.connection.state is not State.CLOSED
 
     def _count_error_locked(self) -> None:
         if not self._budget.take("errors"):
