@@ -31,7 +31,7 @@ CONNECT_TIMEOUT = 10.0
 """Seconds for each connection and its handshake."""
 
 _EVENTS = 256
-_CHUNK = 262_144
+_CHUNK = 65_536  # what malloc keeps at hand: above 128 KiB each read would map its memory, and fault it in
 
 
 @dataclass(frozen=True)
