@@ -99,6 +99,16 @@ def test_a_method_that_stalled_once_is_handed_over_until_it_is_quick_again(
         peer.call(STALL, StallRequest(name=""))
 
 
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_a_short_turn_forgets_nothing(turn: int, serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
+    """Requests that came at once and are more than a turn has are all answered, with nothing sent behind them."""
+    peer = connect(serve(limits=Limits(turn_calls=turn)))
+    for count in (1, 2, 3, 4, 7):
+        ids = {peer.start(ECHO, EchoRequest(text=f"{number}")) for number in range(count)}
+        peer.flush()
+        assert {peer.expect(ResponseReceived).call_id for _ in range(count)} == ids
+
+
 def test_deferred_answers_are_sent_when_they_are_there(stage: Stage, peer: Peer) -> None:
     """A handler that returns a future is answered on completion, in the order of completion."""
     ids = [peer.start(DEFER, DeferRequest(name=str(n))) for n in range(64)]

@@ -260,10 +260,10 @@ class Pool:
                 self._run_posted(me)
                 if self.leader is not me:
                     return
-            if clock() - self._began > SLOW:  # when all together were quick, each was
-                self._slow_turns += 1
-                self._on_slow_turn()
             try:
+                if clock() - self._began > SLOW:  # when all together were quick, each was
+                    self._slow_turns += 1
+                    self._on_slow_turn()
                 self._sleeping = True
                 events = poller.poll(0 if posted or self._stopping else -1)
                 self._sleeping = False

@@ -147,8 +147,12 @@ class Session:
                 data = transport.receive()
                 if data and (events := self.connection.receive(data, self._turn)):
                     self._heard = True
-                    if len(events) == 1 and type(event := events[0]) is RequestReceived and not self._batch:
-                        # By far the commonest: nothing to keep in a batch.
+                    if (
+                        len(events) == 1 < self._turn
+                        and type(event := events[0]) is RequestReceived
+                        and not self._batch
+                    ):
+                        # By far the commonest: there is no more, so nothing to keep in a batch.
                         call = self._begin_locked(event)
                         if call is None:
                             self.flush_locked()
