@@ -48,11 +48,6 @@ def request(call_id: int, payload: bytes = b"", metadata: bytes = b"", **changes
     return raw(Kind.REQUEST, payload, metadata, call_id=call_id, **changes)
 
 
-def requests_in(events: list[Event]) -> list[RequestReceived]:
-    assert all(isinstance(event, RequestReceived) for event in events)
-    return [event for event in events if isinstance(event, RequestReceived)]
-
-
 def calling(count: int) -> Pair:
     """The client has called so often, and the server has read it."""
     pair = opened(LIMITS)
@@ -234,10 +229,8 @@ def test_a_boundary_is_the_same_on_both_paths(case: Boundary, after: bytes) -> N
         several = case.prepare()
         events: list[Event] = []
         if at_once:
-            events += several.receive(case.wire + after, 2)
-            assert len(events) <= 2
-        else:
-            several.receive_data(case.wire + after)
+            assert several.lone_request(case.wire + after) is None
+        several.receive_data(case.wire + after)
         while some := several.next_events(2):
             events += some
         assert list(map(plain, events)) == list(map(plain, expected))
@@ -253,35 +246,37 @@ def test_a_boundary_is_the_same_on_both_paths(case: Boundary, after: bytes) -> N
             assert several.state is State.OPEN
 
 
-def test_what_was_just_read_is_not_buffered() -> None:
-    """Whole frames are taken out of what was read, up to the limit; only what is left of it is kept."""
-    server = hurried(opened(LIMITS).server)
-    assert [event.call_id for event in requests_in(server.receive(request(1) + request(2), 9))] == [1, 2]
-    assert server.bytes_waiting == 0
+def test_a_lone_request_is_not_buffered() -> None:
+    """What was read and is one whole REQUEST is given back at once, with all that ``next_events`` would say of it."""
+    block = pack_metadata(Metadata(credit=2))
     server = opened(LIMITS).server
-    assert requests_in(server.receive(request(1, b"a") + request(2, b"b") + request(3)[:9], 1)) == [
-        RequestReceived(1, 0x10, EMPTY, b"a")
-    ]
-    assert server.bytes_waiting == 17 + 9
-    assert requests_in(server.receive(request(3)[9:], 9)) == [
-        RequestReceived(2, 0x10, EMPTY, b"b"),
-        RequestReceived(3, 0x10, EMPTY, b""),
-    ]
+    assert server.lone_request(request(1, b"one")) == RequestReceived(1, 0x10, EMPTY, b"one")
+    assert server.lone_request(request(2, b"two", block)) == RequestReceived(2, 0x10, Metadata(credit=2), b"two")
+    assert server.lone_request(request(3, opcode=0xBEEF)) == RequestReceived(3, 0xBEEF, EMPTY, b"")
+    assert [server.credit(call_id) for call_id in (1, 2, 3)] == [0, 2, 0]
+    assert (server.calls_in_flight, server.last_call_id, server.frames_received) == (3, 3, 1 + 3)
     assert server.bytes_waiting == 0
 
 
-def test_what_was_just_read_by_a_client_is_taken_as_quickly() -> None:
-    """A client that reads an answer is told of it in the same step."""
-    client = hurried(calling(2).client)
-    wire = raw(Kind.RESPONSE, b"x", call_id=2) + raw(Kind.RESPONSE, b"y", call_id=1)
-    assert client.receive(wire, 9) == [ResponseReceived(2, 0x10, b"x"), ResponseReceived(1, 0x10, b"y")]
+@pytest.mark.parametrize(
+    "wire", [request(1) + request(2), request(1) + b"x", request(1)[:-1], request(1)[:9], b"", request(1, length=11)]
+)
+def test_what_is_no_lone_request_is_left_alone(wire: bytes) -> None:
+    """Anything but one whole REQUEST is told as that it is none, and nothing is done with it."""
+    server = opened(LIMITS).server
+    assert server.lone_request(wire) is None
+    assert (server.calls_in_flight, server.last_call_id, server.frames_received, server.bytes_waiting) == (0, 0, 1, 0)
 
 
-def test_behind_the_end_of_input_nothing_is_hurried() -> None:
-    """What is read behind an end that was told already is followed by that end."""
+def test_a_request_behind_others_is_not_alone() -> None:
+    """What comes while a part of a frame waits, or behind the end of the input, is not looked at by itself."""
+    server = opened(LIMITS).server
+    server.receive_data(request(1)[:9])
+    assert server.lone_request(request(2)) is None
     server = opened(LIMITS).server
     server.receive_eof()
-    assert server.receive(request(1), 9) == [RequestReceived(1, 0x10, EMPTY, b""), ConnectionEnded(None)]
+    assert server.lone_request(request(1)) is None
+    assert calling(1).client.lone_request(raw(Kind.RESPONSE)) is None
 
 
 @pytest.mark.parametrize("limit", [1, 9])

@@ -129,24 +129,31 @@ class Connection(Link):
 
     # Receiving.
 
-    def receive(self, data: bytes, limit: int) -> list[Event]:
-        """``receive_data`` and ``next_events`` in one, for whoever has just read ``data``."""
-        buffer = self._buffer
-        if self._hot_in < 0 or buffer.data or self._end_of_input:
-            self.receive_data(data)
-            return self.next_events(limit)
-        # Nothing waits: whole frames are read where they are, and what is left is all that is ever kept.
-        events: list[Event] = []
-        if self._serves:
-            at = self._take_requests(data, 0, limit, events)
-        else:
-            at = self._take_responses(data, 0, limit, events)
-        if at == len(data):
-            return events  # how most reads end
-        buffer.data, buffer.at = data, at
-        if len(events) < limit:
-            events += self.next_events(limit - len(events))
-        return events
+    def lone_request(self, data: bytes) -> RequestReceived | None:
+        """Server: the REQUEST that ``data`` is, when nothing else is in it, nothing waits and nothing is unusual.
+
+        None for anything else, which is for ``receive_data``: nothing was done with it then.
+        """
+        calls, size = self._calls, len(data)
+        if size < 16 or not self._serves or self._buffer.data or self._end_of_input:
+            return None
+        length, word, opcode, metadata_length, call_id = _HEADER.unpack_from(data)
+        body = 16 + metadata_length
+        if (
+            word != self._hot_in
+            or length + 4 != size
+            or body > size
+            or length > self._max_frame
+            or not 0 < call_id - self.last_call_id < _HALF
+            or call_id in calls
+            or len(calls) + self._held >= self._limits.max_calls
+        ):
+            return None
+        self.frames_received += 1
+        self.last_call_id = call_id
+        calls[call_id] = opcode
+        metadata = self._read_metadata(call_id, data[16:body]) if metadata_length else EMPTY
+        return RequestReceived(call_id, opcode, metadata, data[body:])
 
     def next_events(self, limit: int) -> list[Event]:
         """Up to ``limit`` events, in order: what as many calls of ``next_event`` give, for less; [] when there is none.

@@ -145,19 +145,12 @@ class Session:
                     self._close_locked("the peer reset the connection")
             elif mask & _INPUT and not self._more:
                 data = transport.receive()
-                if data and (events := self.connection.receive(data, self._turn)):
+                if data and not self._batch and (request := self.connection.lone_request(data)) is not None:
+                    # By far the commonest: there is no more, so nothing to keep in a batch.
                     self._heard = True
-                    if (
-                        len(events) == 1 < self._turn
-                        and type(event := events[0]) is RequestReceived
-                        and not self._batch
-                    ):
-                        # By far the commonest: there is no more, so nothing to keep in a batch.
-                        call = self._begin_locked(event)
-                        if call is None:
-                            self.flush_locked()
-                    else:
-                        self._take_locked(events)
+                    call = self._begin_locked(request)
+                    if call is None:
+                        self.flush_locked()
                 else:
                     self._read_locked(data)
         finally:
@@ -179,21 +172,21 @@ class Session:
             self._run_batch(worker)
 
     def _read_locked(self, data: bytes | None) -> None:
-        """What was read is no event yet: a part of a frame, what the connection answers itself, the end, or nothing."""
+        """Take what was read: events, a part of one, the end of the input, or nothing."""
         if data is None:
             if self.transport.failure:
                 self._close_locked(self.transport.failure)
             return
         self._heard = True
-        events: list[Event] = []
-        if not data:
+        if data:
+            self.connection.receive_data(data)
+            if self._linger_until is not None and self.connection.discarded > self.server.limits.linger_bytes:
+                self._close_locked("it went on sending after the final ERROR")
+                return
+        else:
             self._ending = True
             self.connection.receive_eof()
-            events = self.connection.next_events(self._turn)
-        elif self._linger_until is not None and self.connection.discarded > self.server.limits.linger_bytes:
-            self._close_locked("it went on sending after the final ERROR")
-            return
-        self._take_locked(events)
+        self._take_locked(self.connection.next_events(self._turn))
 
     def _take_locked(self, events: list[Event]) -> None:
         """Make calls of the REQUESTs among up to a turn's worth of events, act on others, and go on behind those."""
