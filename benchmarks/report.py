@@ -263,6 +263,7 @@ FIGURES = (
         1.15,
         over("c256_server_cpu_us", MSGPACK, MSGPACK, CPU16),
     ),
+    Figure("raw", "... pipe", 1.15, over("c256_server_cpu_us", PIPE, PIPE, CPU16)),
     Figure(
         "raw",
         "p50, one connection, a call at a time, msgpack, over the floor",
