@@ -107,15 +107,27 @@ def refused(outcome: object) -> tuple[Status, str, Retry]:
 # A call from its payload to its answer --------------------------------------------------------------------------
 
 
+MEMBERS = ["peer", "codec", "version", "method", "sign_in", "sign_out"]
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_door_that_forgot_something_is_refused(name: str) -> None:
+    """A class of contexts that lacks a member is refused when it is made, with the name of what to define."""
+    body = {each: vars(Call)[each] for each in MEMBERS if each != name}
+    with pytest.raises(DeclarationError, match=f"Careless is a Context without {name}; define it"):
+        type("Careless", (Context,), body)
+    type("Careful", (Context,), body | {name: vars(Call)[name]})
+
+
 @pytest.mark.parametrize("name", ["peer", "codec", "version", "method"])
-def test_a_door_says_where_a_call_came_from(name: str) -> None:
-    """A context without its own peer, codec, version or method is no context of a door."""
+def test_a_context_alone_knows_nothing_of_a_call(name: str) -> None:
+    """What only a door can say is not there without one."""
     with pytest.raises(NotImplementedError):
         getattr(Context(), name)
 
 
-def test_a_door_says_who_is_signed_in() -> None:
-    """A context that cannot sign in or out is no context of a door."""
+def test_a_context_alone_signs_nobody_in() -> None:
+    """What only a door can do is not done without one."""
     with pytest.raises(NotImplementedError):
         Context().sign_in(OWNER)
     with pytest.raises(NotImplementedError):

@@ -121,6 +121,17 @@ class Context:
     deadline: float | None
     cancelled: bool
 
+    def __init_subclass__(cls) -> None:
+        """Refuse a door that forgot what is left to it, when its class is made.
+
+        Raises:
+            DeclarationError: the class lacks one of the members that only raise here.
+        """
+        super().__init_subclass__()
+        for name in ("peer", "codec", "version", "method", "sign_in", "sign_out"):
+            if getattr(cls, name) is getattr(Context, name):
+                raise DeclarationError(f"{cls.__name__} is a Context without {name}; define it, as each door does")
+
     @property
     def peer(self) -> str:
         """The caller's address, for logs: ``host:port``."""

@@ -3,6 +3,7 @@
 import logging
 import re
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -46,6 +47,7 @@ from wireproto.metadata import Metadata
 from wireproto.schema import Service
 from wireproto.server import Server
 from wireproto.server.call import Call
+from wireproto.server.pool import PROVEN
 from wireproto.status import Retry, Status
 
 
@@ -196,6 +198,30 @@ def test_a_deadline_ends_a_call_that_is_running(stage: Stage, peer: Peer) -> Non
     assert stage.contexts["d"].cancelled
 
 
+def test_a_quick_method_that_is_stuck_once_may_have_been_processed(stage: Stage, peer: Peer) -> None:
+    """A method with a record of being quick is said to be begun, too, when its deadline ends it."""
+    for _ in range(2 * PROVEN):
+        peer.call(STALL, StallRequest(name=""))
+    peer.start(STALL, StallRequest(name="x"), Metadata(deadline_ms=50))
+    peer.flush()
+    assert stage.inside("x").wait(10)
+    error = peer.expect(ErrorReceived).error
+    assert (error.reason, error.retry) == ("DEADLINE", Retry.MAYBE_PROCESSED)
+
+
+def test_every_call_is_a_sign_of_life(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
+    """A connection that only calls, one call at a time, is never silent."""
+    server = serve(limits=Limits(idle_timeout=1e9, heartbeat=0))
+    peer = connect(server)
+    (session,) = server.sessions.values()
+    for _ in range(20):  # more than once, for the peer greases now and then
+        session.sweep(time.monotonic())
+        session._last_heard = -1.0
+        peer.call(ECHO, EchoRequest())
+        session.sweep(time.monotonic())
+        assert session._last_heard > 0.0
+
+
 def test_a_deadline_that_passed_keeps_the_handler_from_starting(peer: Peer, stage: Stage) -> None:
     """A call whose deadline is over when its turn comes is refused, not processed."""
     error = peer.fail(BLOCK, BlockRequest(name="late"), Metadata(deadline_ms=0))
@@ -307,6 +333,15 @@ def test_a_signed_in_connection_keeps_its_identity(peer: Peer, stage: Stage) -> 
     peer.call(SIGN_OUT, SignOutRequest())
     peer.call(SIGN_IN, ann)
     assert peer.call(WHO, WhoRequest()).name == "ann"
+
+
+def test_a_quick_method_is_told_who_calls(peer: Peer) -> None:
+    """Who signed in is known to a method with a record of being quick, from call to call until the sign-out."""
+    peer.call(SIGN_IN, SignInRequest(name="ann", capabilities=["user"]))
+    for _ in range(2 * PROVEN):
+        assert peer.call(WHO, WhoRequest()).name == "ann"
+    peer.call(SIGN_OUT, SignOutRequest())
+    assert peer.fail(WHO, WhoRequest()).reason == "SIGN_IN_REQUIRED"
 
 
 def test_a_revoked_identity_counts_as_none(stage: Stage, server: Server, connect: Callable[..., Peer]) -> None:
