@@ -169,6 +169,28 @@ def test_a_context_says_nothing_of_what_the_call_carries(stage: Stage, peer: Pee
     assert [name for name, _ in context.__rich_repr__()] == ["call_id", "method"]
 
 
+def test_a_call_that_was_cancelled_before_its_turn_does_not_run(connect: Callable[..., Peer]) -> None:
+    """A method with a record of being quick is not run for a REQUEST whose CANCEL came with it."""
+    ran: list[str] = []
+    handlers = Handlers(SERVICE)
+
+    @handlers.register(ECHO)
+    def echo(request: EchoRequest, context: Context) -> EchoResponse:
+        ran.append(request.text)
+        return EchoResponse(text="")
+
+    with Server(handlers, codecs=["msgpack"]) as server:
+        peer = connect(server)
+        for _ in range(2 * PROVEN):
+            peer.call(ECHO, EchoRequest())
+        ran.clear()
+        for _ in range(20):
+            peer.connection.send_cancel(peer.start(ECHO, EchoRequest(text="cancelled")))
+            peer.call(ECHO, EchoRequest(text="wanted"))
+    assert ran.count("wanted") == 20
+    assert ran.count("cancelled") < 20  # those run whose CANCEL came in a later read, as grease may have it
+
+
 def test_a_cancelled_call_counts_until_its_handler_returns(
     stage: Stage, serve: Callable[..., Server], connect: Callable[..., Peer]
 ) -> None:
