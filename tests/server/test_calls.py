@@ -220,6 +220,17 @@ def test_a_deadline_ends_a_call_that_is_running(stage: Stage, peer: Peer) -> Non
     assert stage.contexts["d"].cancelled
 
 
+def test_an_answer_does_not_wait_for_a_call_that_was_handed_over(stage: Stage, peer: Peer) -> None:
+    """What was answered before a blocking call of the same read is sent while that one runs."""
+    for number in range(5):  # more than once, for the peer greases now and then
+        quick = peer.start(ECHO, EchoRequest())
+        blocked = peer.start(BLOCK, BlockRequest(name=f"{number}"))
+        assert peer.expect(ResponseReceived).call_id == quick
+        assert stage.inside(f"{number}").wait(10)
+        stage.gate(f"{number}").set()
+        assert peer.expect(ResponseReceived).call_id == blocked
+
+
 def test_a_quick_method_that_is_stuck_once_may_have_been_processed(stage: Stage, peer: Peer) -> None:
     """A method with a record of being quick is said to be begun, too, when its deadline ends it."""
     for _ in range(2 * PROVEN):
