@@ -136,6 +136,24 @@ def test_half_close_is_answered(stage: Stage, peer: Peer) -> None:
     assert peer.expect(ConnectionEnded).error is None
 
 
+def test_the_last_answer_after_a_half_close_is_followed_by_the_end(
+    stage: Stage, server: Server, connect: Callable[..., Peer]
+) -> None:
+    """A connection whose input has ended is closed by whatever writes its last answer, a handler's own included."""
+    for number in range(5):
+        peer = connect(server)
+        call_id = peer.start(BLOCK, BlockRequest(name=f"{number}"))
+        peer.flush()
+        assert stage.inside(f"{number}").wait(10)
+        peer.socket.shutdown(socket.SHUT_WR)
+        (session,) = server.sessions.values()
+        until(lambda session=session: session.transport.ended, "the end of the input is read")  # type: ignore[misc]
+        stage.gate(f"{number}").set()
+        assert peer.expect(ResponseReceived).call_id == call_id
+        assert peer.expect(ConnectionEnded).error is None
+        until(lambda: not server.sessions, "the connection is closed")
+
+
 def test_half_close_ends_streams(stage: Stage, peer: Peer) -> None:
     """A stream ends CANCELLED when its peer can grant no more credit."""
     peer.start(FEED, FeedRequest(name="h"), Metadata(credit=4))

@@ -40,7 +40,10 @@ class Poller:
         self._epoll.register(self._eventfd, READ)
 
     def poll(self, timeout: float) -> list[tuple[int, int]]:
-        """Wait at most ``timeout`` seconds (-1: for ever) for (descriptor, mask) pairs; a wake gives an empty list."""
+        """Wait at most ``timeout`` seconds (-1: for ever) for (descriptor, mask) pairs; a wake gives an empty list.
+
+        Of two waiters that a wake has ended, one may be told of a descriptor that nobody added: the poller's own.
+        """
         if timeout:
             events = self._look() or self._epoll.poll(timeout)
         else:
