@@ -32,7 +32,7 @@ from wireproto.metadata import Metadata
 from wireproto.server import Server
 from wireproto.server.call import Call
 from wireproto.server.poller import Poller
-from wireproto.server.pool import PROVEN, SLOW, Pool, Worker
+from wireproto.server.pool import PENALTY, PROVEN, SLOW, Pool, Worker
 from wireproto.server.session import Session
 
 
@@ -305,6 +305,23 @@ def test_a_method_that_became_slow_is_handed_over(connect: Callable[..., Peer]) 
             for _ in range(40):
                 peer.call(STALL, StallRequest(name=""))
         assert not led[-1]
+
+
+def test_a_method_that_was_stuck_is_slow_from_then_on(
+    stage: Stage, server: Server, connect: Callable[..., Peer]
+) -> None:
+    """A method with a record of being quick, in which a leader was deposed, runs on followers from its next call on."""
+    (entry,) = (table.entries[STALL.opcode] for table in server._tables.values() if STALL.opcode in table.entries)
+    peer, other = connect(server), connect(server)
+    for _ in range(2 * PROVEN):
+        peer.call(STALL, StallRequest(name=""))
+    peer.start(STALL, StallRequest(name="x"))
+    peer.flush()
+    assert stage.inside("x").wait(10)
+    assert other.call(ECHO, EchoRequest(text="on")).text == "on"  # somebody else leads
+    stage.gate("x").set()
+    peer.expect(ResponseReceived)
+    until(lambda: entry.slowness >= PENALTY, "the method counts as slow")
 
 
 def test_a_leader_that_waits_behind_its_handler_blames_nobody() -> None:
