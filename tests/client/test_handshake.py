@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from queue import SimpleQueue
 
 import pytest
 
@@ -23,24 +24,26 @@ from wireproto import (
 from wireproto.client import Backoff
 from wireproto.events import HelloReceived
 from wireproto.frame import PREAMBLE
-from wireproto.handshake import Welcome
+from wireproto.handshake import Hello, Welcome
 
 
 @pytest.mark.plain
 def test_what_the_client_offers() -> None:
     """HELLO names the service, its versions with the digests, the codecs and this side's limits."""
-    offers = []
+    offers: SimpleQueue[Hello | None] = SimpleQueue()
 
     def script(peer: Peer) -> None:
         peer.greet()
-        offers.append(peer.hello)
+        offers.put(peer.hello)
         peer.until_gone()
 
     limits = Limits(max_frame=50_000, heartbeat=7)
     with serving(script) as server:
+        # Each peer is a thread of its own: what the first was offered is taken before there is a second one.
         connect(str(server.address), SERVICE, codec="pipe", limits=limits, name="test/1").close()
+        first = offers.get(timeout=PATIENCE)
         connect((server.address.host, server.address.port), SERVICE, version=1).close()
-    first, second = offers
+        second = offers.get(timeout=PATIENCE)
     assert first is not None
     assert (first.min_version, first.max_version, first.service) == (1, 2, SERVICE.full_name)
     assert (first.codecs, first.max_frame, first.heartbeat_ms) == (((1, "pipe"),), 50_000, 7000)

@@ -2,7 +2,6 @@
 
 import enum
 import math
-import sys
 import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -366,7 +365,6 @@ def test_checks_are_made_once() -> None:
     assert compile_check(Point, 1, request=True) is not compile_check(Point, 1, request=False)
 
 
-@pytest.mark.skipif(sys.gettrace() is not None, reason="the tracer of make coverage allocates")
 def test_a_message_that_is_fine_costs_no_memory() -> None:
     """The check of a good message allocates nothing, not even for a moment."""
     cls = message(sender=str, text=str, number=int, stamp=datetime, color=Color, size=Annotated[int, Bounds(ge=0)])
