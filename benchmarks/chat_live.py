@@ -25,7 +25,7 @@ from wireproto.chat.contract import (
     ReceiveMessagesRequest,
     SendMessageRequest,
 )
-from wireproto.frame import Kind
+from wireproto.wire.frame import Kind
 
 SENDERS = 16
 

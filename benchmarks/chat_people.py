@@ -21,12 +21,12 @@ from wireproto.chat.accounts import CreateAccount
 from wireproto.chat.contract import CHAT, LOG_IN, LogInRequest
 from wireproto.chat.handlers import open_chat
 from wireproto.chat.sessions import OpenSession
-from wireproto.connection import Connection, Role
-from wireproto.events import ErrorReceived, ResponseReceived, WelcomeReceived
-from wireproto.frame import HEADER, Kind, pack
-from wireproto.handshake import Hello
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata, pack_metadata
+from wireproto.wire.connection import Connection, Role
+from wireproto.wire.events import ErrorReceived, ResponseReceived, WelcomeReceived
+from wireproto.wire.frame import HEADER, Kind, pack
+from wireproto.wire.handshake import Hello
+from wireproto.wire.metadata import Metadata, pack_metadata
 
 VERSION = CHAT.version
 

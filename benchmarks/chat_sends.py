@@ -23,7 +23,7 @@ from sqlalchemy.dialects.sqlite import pysqlite
 
 from wireproto.chat.contract import SEND_MESSAGE, SendMessageRequest
 from wireproto.chat.tables import Statements
-from wireproto.frame import Kind
+from wireproto.wire.frame import Kind
 
 TEXT = "x" * 60
 

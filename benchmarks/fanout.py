@@ -26,12 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import load
 
 from wireproto import Context, Handlers, Message, Server, Service, StreamMethod, Subscription, codecs
-from wireproto.connection import Connection, Role
 from wireproto.dispatch import Entry
-from wireproto.events import WelcomeReceived
-from wireproto.handshake import Hello
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata, pack_metadata
+from wireproto.wire.connection import Connection, Role
+from wireproto.wire.events import WelcomeReceived
+from wireproto.wire.handshake import Hello
+from wireproto.wire.metadata import Metadata, pack_metadata
 
 SUBSCRIBERS = (250, 500, 1000)
 CREDIT = 1_000_000

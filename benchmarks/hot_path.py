@@ -28,13 +28,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import peers
 
 from wireproto import Context, Handlers, Server, codecs
-from wireproto.connection import Connection, Role
-from wireproto.events import WelcomeReceived
-from wireproto.handshake import Hello
 from wireproto.limits import Limits
 from wireproto.server.poller import READ
 from wireproto.server.pool import Worker
 from wireproto.server.session import Session
+from wireproto.wire.connection import Connection, Role
+from wireproto.wire.events import WelcomeReceived
+from wireproto.wire.handshake import Hello
 
 _GENERATED = re.compile(r"<wireproto (\w+) .*?(\w+) v1> (\w+)")  # the file name and function of a codec's plan
 

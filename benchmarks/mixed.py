@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import load
 
 from wireproto import Context, Handlers, Message, Method, Server, Service, codecs
-from wireproto.connection import Connection, Role
-from wireproto.events import WelcomeReceived
-from wireproto.frame import HEADER
-from wireproto.handshake import Hello
 from wireproto.limits import Limits
+from wireproto.wire.connection import Connection, Role
+from wireproto.wire.events import WelcomeReceived
+from wireproto.wire.frame import HEADER
+from wireproto.wire.handshake import Hello
 
 SLEEP = 0.005
 BURN = 0.020

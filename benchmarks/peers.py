@@ -226,10 +226,10 @@ def wireproto_raw(codec: str) -> Raw:
 
     def greet(sock: socket.socket) -> None:
         from wireproto import codecs
-        from wireproto.connection import Connection, Role
-        from wireproto.events import WelcomeReceived
-        from wireproto.handshake import Hello
         from wireproto.limits import Limits
+        from wireproto.wire.connection import Connection, Role
+        from wireproto.wire.events import WelcomeReceived
+        from wireproto.wire.handshake import Hello
 
         service = bench_service()
         chosen = codecs.get(codec)

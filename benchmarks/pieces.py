@@ -31,11 +31,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from wireproto.connection import Connection, Role
-from wireproto.events import NEED_DATA, HelloReceived, RequestReceived
-from wireproto.frame import HEADER
-from wireproto.handshake import Hello, Welcome
 from wireproto.limits import MAX_FRAME_CEILING, Limits
+from wireproto.wire.connection import Connection, Role
+from wireproto.wire.events import NEED_DATA, HelloReceived, RequestReceived
+from wireproto.wire.frame import HEADER
+from wireproto.wire.handshake import Hello, Welcome
 
 LIMITS = Limits(max_frame=MAX_FRAME_CEILING)
 KIB = 1024

@@ -21,9 +21,9 @@ from wireproto.chat.commands import parse
 from wireproto.chat.contract import CHAT, SEND_MESSAGE, SendMessageRequest
 from wireproto.chat.display import Kind, Line, rows
 from wireproto.chat.handlers import open_chat
-from wireproto.frame import Kind as FrameKind
-from wireproto.frame import pack
-from wireproto.metadata import pack_metadata
+from wireproto.wire.frame import Kind as FrameKind
+from wireproto.wire.frame import pack
+from wireproto.wire.metadata import pack_metadata
 
 PASSWORD = "correct horse battery"
 TEXT = "lunch at 12?"

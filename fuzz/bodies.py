@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
-from wireproto.frame import HEADER, PREAMBLE, Kind
-from wireproto.handshake import LONGEST_PREFIX, Hello, Offer, Stranger, Welcome, negotiate, recognise
 from wireproto.limits import Limits
-from wireproto.metadata import pack_metadata, unpack_metadata
 from wireproto.status import Status
+from wireproto.wire.frame import HEADER, PREAMBLE, Kind
+from wireproto.wire.handshake import LONGEST_PREFIX, Hello, Offer, Stranger, Welcome, negotiate, recognise
+from wireproto.wire.metadata import pack_metadata, unpack_metadata
 
 __all__ = ["handshake", "handshake_seeds", "metadata", "metadata_seeds"]
 

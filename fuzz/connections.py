@@ -10,11 +10,13 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tests.peers import draining, greeted, half_closed, opened, plain, started
-from wireproto.buffer import Buffer
-from wireproto.connection import MAX_STRAY_ANSWERS, Connection, Role, State
+from tests.wire.peers import draining, greeted, half_closed, opened, plain, started
 from wireproto.errors import CallError, RemoteProtocolError
-from wireproto.events import (
+from wireproto.limits import Limits
+from wireproto.status import Status
+from wireproto.wire.buffer import Buffer
+from wireproto.wire.connection import MAX_STRAY_ANSWERS, Connection, Role, State
+from wireproto.wire.events import (
     NEED_DATA,
     CancelReceived,
     ConnectionEnded,
@@ -25,10 +27,8 @@ from wireproto.events import (
     RequestReceived,
     ResponseReceived,
 )
-from wireproto.frame import PREAMBLE, Kind
-from wireproto.limits import Limits
-from wireproto.metadata import Metadata, pack_metadata
-from wireproto.status import Status
+from wireproto.wire.frame import PREAMBLE, Kind
+from wireproto.wire.metadata import Metadata, pack_metadata
 
 __all__ = ["frames", "frames_seeds"]
 

@@ -5,10 +5,10 @@ from itertools import count
 import pytest
 
 from wireproto.client import opening
-from wireproto.connection import Connection, Role
 from wireproto.grease import GreasingConnection
 from wireproto.limits import Limits
 from wireproto.server import server
+from wireproto.wire.connection import Connection, Role
 
 
 def grease_everything(monkeypatch: pytest.MonkeyPatch, seed: str, *, versions: bool = True) -> None:

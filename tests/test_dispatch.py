@@ -22,9 +22,9 @@ from wireproto.dispatch import (
 )
 from wireproto.errors import CallError, ConfigError, DeclarationError
 from wireproto.limits import Limits
-from wireproto.metadata import EMPTY, Metadata
 from wireproto.schema import Message, Method, Operation, Service, StreamMethod
 from wireproto.status import Retry, Status
+from wireproto.wire.metadata import EMPTY, Metadata
 
 CODEC = codecs.get("msgpack")
 LIMITS = Limits(max_frame=4096)

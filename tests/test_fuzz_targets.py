@@ -76,7 +76,7 @@ def test_a_broken_codec_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_connection_that_reads_pieces_otherwise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that forgets a byte when a frame comes in two pieces breaks the target's promise."""
-    from wireproto.buffer import Buffer
+    from wireproto.wire.buffer import Buffer
 
     append = Buffer.append
 

@@ -6,16 +6,16 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.peers import GOODBYE, HELLO, NOT_FOUND, OFFERS, drain, plain
+from tests.wire.peers import GOODBYE, HELLO, NOT_FOUND, OFFERS, drain, plain
 from wireproto import grease
-from wireproto.connection import Connection, Role, State
 from wireproto.errors import RemoteProtocolError
-from wireproto.events import ConnectionEnded, Event, HelloReceived, RequestReceived, WelcomeReceived
-from wireproto.frame import KINDS, PREAMBLE, Frame, total_length, unpack
 from wireproto.grease import GreasingConnection
-from wireproto.handshake import Hello, Offer, negotiate
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata, pack_metadata
+from wireproto.wire.connection import Connection, Role, State
+from wireproto.wire.events import ConnectionEnded, Event, HelloReceived, RequestReceived, WelcomeReceived
+from wireproto.wire.frame import KINDS, PREAMBLE, Frame, total_length, unpack
+from wireproto.wire.handshake import Hello, Offer, negotiate
+from wireproto.wire.metadata import Metadata, pack_metadata
 
 TEXT = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text()
 

@@ -77,12 +77,12 @@ def test_what_a_test_notices_is_killed() -> None:
     program = """
 import sys
 from tools import mutants
-mutants.MODULES = {"wireproto.state": ["tests/test_state.py"]}
+mutants.MODULES = {"wireproto.wire.state": ["tests/wire/test_state.py"]}
 sys.exit(mutants.main(["-n", "1000", "--match", "Direction: "]))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 1, done.stderr  # 50 % are not 85
-    assert "survived: wireproto.state:42 Direction: 'send' -> 'sendX'" in done.stdout
-    assert "wireproto.state: 2 of 4 killed" in done.stdout
+    assert "survived: wireproto.wire.state:42 Direction: 'send' -> 'sendX'" in done.stdout
+    assert "wireproto.wire.state: 2 of 4 killed" in done.stdout

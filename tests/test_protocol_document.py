@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from wireproto import codecs, control
-from wireproto.connection import MAX_STRAY_ANSWERS
 from wireproto.dispatch import FRAMEWORK_REASONS
-from wireproto.frame import (
+from wireproto.limits import HELLO_MAX_FRAME, MAX_FRAME_CEILING, Limits
+from wireproto.schema import Message, Method, Service
+from wireproto.status import Retry, Status
+from wireproto.wire.connection import MAX_STRAY_ANSWERS
+from wireproto.wire.frame import (
     HEADER,
     HEADER_AFTER_LENGTH,
     IGNORABLE,
@@ -23,12 +26,9 @@ from wireproto.frame import (
     PREAMBLE,
     Kind,
 )
-from wireproto.handshake import Hello, Welcome
-from wireproto.limits import HELLO_MAX_FRAME, MAX_FRAME_CEILING, Limits
-from wireproto.metadata import EMPTY, Metadata, pack_metadata, unpack_metadata
-from wireproto.schema import Message, Method, Service
-from wireproto.state import END_OF_INPUT, FINAL, TRANSITIONS, Direction, Role, State
-from wireproto.status import Retry, Status
+from wireproto.wire.handshake import Hello, Welcome
+from wireproto.wire.metadata import EMPTY, Metadata, pack_metadata, unpack_metadata
+from wireproto.wire.state import END_OF_INPUT, FINAL, TRANSITIONS, Direction, Role, State
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "protocol.md").read_text()

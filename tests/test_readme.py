@@ -14,7 +14,7 @@ from tests.cli.conftest import run
 from wireproto import Handlers, Limits, Server, __version__, codecs
 from wireproto.cli import root
 from wireproto.cli.target import resolve
-from wireproto.frame import Kind, pack
+from wireproto.wire.frame import Kind, pack
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

@@ -15,14 +15,14 @@ import msgspec
 import pytest
 
 from wireproto import codecs
-from wireproto.connection import Connection, Role
 from wireproto.dispatch import Context, Handlers
-from wireproto.events import HelloReceived, RequestReceived, WelcomeReceived
-from wireproto.frame import HEADER
-from wireproto.handshake import Hello, Welcome
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Scalar, Service, fields
 from wireproto.server import Server
+from wireproto.wire.connection import Connection, Role
+from wireproto.wire.events import HelloReceived, RequestReceived, WelcomeReceived
+from wireproto.wire.frame import HEADER
+from wireproto.wire.handshake import Hello, Welcome
 
 pytestmark = pytest.mark.slow
 

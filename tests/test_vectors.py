@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.peers import OFFERS, Pair, attempt, drain, greeted, in_call, in_stream, opened, plain, started
 from tests.vectors import messages
+from tests.wire.peers import OFFERS, Pair, attempt, drain, greeted, in_call, in_stream, opened, plain, started
 from wireproto import codecs
-from wireproto.connection import Connection
 from wireproto.errors import CallError, DecodeError, HandshakeError, RemoteProtocolError
-from wireproto.events import (
+from wireproto.limits import Limits
+from wireproto.schema import Field, Message, Scalar, fields
+from wireproto.status import Retry, Status
+from wireproto.wire.connection import Connection
+from wireproto.wire.events import (
     CancelReceived,
     ConnectionEnded,
     CreditReceived,
@@ -31,12 +34,9 @@ from wireproto.events import (
     ResponseReceived,
     WelcomeReceived,
 )
-from wireproto.frame import KINDS, PREAMBLE, Kind, unpack
-from wireproto.handshake import Hello, Welcome, negotiate
-from wireproto.limits import Limits
-from wireproto.metadata import Metadata, pack_metadata, unpack_metadata
-from wireproto.schema import Field, Message, Scalar, fields
-from wireproto.status import Retry, Status
+from wireproto.wire.frame import KINDS, PREAMBLE, Kind, unpack
+from wireproto.wire.handshake import Hello, Welcome, negotiate
+from wireproto.wire.metadata import Metadata, pack_metadata, unpack_metadata
 
 VECTORS = Path(__file__).parent / "vectors"
 Vector = dict[str, Any]

@@ -40,20 +40,24 @@ EXPLAINED: Final = ROOT / "docs" / "mutants.md"
 WANTED: Final = 0.85
 
 _QUICK: Final = [
-    "tests/test_connection.py",
-    "tests/test_next_events.py",
+    "tests/wire/test_connection.py",
+    "tests/wire/test_hurried.py",
     "tests/test_vectors.py",
-    "tests/test_connection_events.py",
+    "tests/wire/test_connection_events.py",
     "tests/test_fuzz_targets.py",
 ]
-_LONGER: Final = ["tests/test_state.py", "tests/test_link.py", "tests/properties/test_connection_machine.py"]
+_LONGER: Final = [
+    "tests/wire/test_state.py",
+    "tests/wire/test_framing.py",
+    "tests/properties/test_connection_machine.py",
+]
 
 # Of each module: the tests that are run. First those that notice most in least time.
 MODULES: Final[dict[str, list[str]]] = {
-    "wireproto.frame": [*_QUICK, "tests/test_frame.py", *_LONGER],
-    "wireproto.connection": [*_QUICK, *_LONGER],
-    "wireproto.link": [*_QUICK, *_LONGER],
-    "wireproto.state": [*_QUICK, *_LONGER],
+    "wireproto.wire.frame": [*_QUICK, "tests/wire/test_frame.py", *_LONGER],
+    "wireproto.wire.connection": [*_QUICK, *_LONGER],
+    "wireproto.wire.framing": [*_QUICK, *_LONGER],
+    "wireproto.wire.state": [*_QUICK, *_LONGER],
     "wireproto.codecs.pipe": [
         "tests/test_vectors.py",
         "tests/codecs/test_every_codec.py",

@@ -30,9 +30,9 @@ from wireproto.status import Retry, Status
 if TYPE_CHECKING:
     from wireproto.client import Client, Stream, connect
     from wireproto.dispatch import Context, Handlers, Identity, Subscription
-    from wireproto.metadata import Metadata
     from wireproto.schema import Bounds, Message, Method, Service, Since, StreamMethod, UInt64
     from wireproto.server import Server
+    from wireproto.wire.metadata import Metadata
 
 __all__ = [
     "Address",
@@ -83,7 +83,7 @@ _LAZY = {
     "Context": "wireproto.dispatch",
     "Handlers": "wireproto.dispatch",
     "Identity": "wireproto.dispatch",
-    "Metadata": "wireproto.metadata",
+    "Metadata": "wireproto.wire.metadata",
     "Server": "wireproto.server",
     "Stream": "wireproto.client",
     "Subscription": "wireproto.dispatch",

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar, ov
 from wireproto.codecs import Codec
 from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata
 from wireproto.schema import Message, Method, Operation, Service, StreamMethod
 from wireproto.status import Retry, Status
+from wireproto.wire.metadata import Metadata
 
 __all__ = [
     "FRAMEWORK_REASONS",

@@ -14,11 +14,11 @@ from typing import Final
 
 import msgspec
 
-from wireproto.connection import Connection, Role, State
-from wireproto.events import Event, HelloReceived, WelcomeReceived
-from wireproto.frame import HEADER, HEADER_AFTER_LENGTH, Frame, Kind, bad_body
-from wireproto.handshake import Hello, Welcome
 from wireproto.limits import HELLO_MAX_FRAME, Limits
+from wireproto.wire.connection import Connection, Role, State
+from wireproto.wire.events import Event, HelloReceived, WelcomeReceived
+from wireproto.wire.frame import HEADER, HEADER_AFTER_LENGTH, Frame, Kind, bad_body
+from wireproto.wire.handshake import Hello, Welcome
 
 __all__ = ["CODEC_NAME", "ERROR_FIELDS", "FEATURES", "FIELDS", "KINDS", "METADATA_KEYS", "GreasingConnection"]
 

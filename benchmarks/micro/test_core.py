@@ -11,11 +11,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import codec_costs
 
 from wireproto import codecs
-from wireproto.connection import Connection, Role
-from wireproto.events import HelloReceived
-from wireproto.frame import Kind, pack, unpack
-from wireproto.handshake import Hello, Welcome
 from wireproto.limits import Limits
+from wireproto.wire.connection import Connection, Role
+from wireproto.wire.events import HelloReceived
+from wireproto.wire.frame import Kind, pack, unpack
+from wireproto.wire.handshake import Hello, Welcome
 
 Benchmark = Callable[..., Any]
 PAYLOAD = bytes(70)

@@ -5,15 +5,15 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.peers import drain, plain, started
 from tests.test_protocol_document import ADD, CALCULATOR, AddRequest, AddResponse
 from tests.test_vectors import CONVERSATIONS, Vector, each, event_of, send
+from tests.wire.peers import drain, plain, started
 from wireproto import Context, Handlers, Server
-from wireproto.connection import Connection, State
 from wireproto.errors import RemoteProtocolError
-from wireproto.events import ConnectionEnded, Event
-from wireproto.frame import PREAMBLE, Frame, unpack_error
 from wireproto.testing.raw import Ending, RawPeer
+from wireproto.wire.connection import Connection, State
+from wireproto.wire.events import ConnectionEnded, Event
+from wireproto.wire.frame import PREAMBLE, Frame, unpack_error
 
 
 def before(vector: Vector, number: int) -> Connection:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.peers import CODEC, attempt, drain, in_state, opened, raw, reasons
 from tests.server.service import SERVICE, Stage
-from wireproto.connection import Connection, Role, State
+from tests.wire.peers import CODEC, attempt, drain, in_state, opened, raw, reasons
 from wireproto.errors import RemoteProtocolError
-from wireproto.events import RequestReceived
-from wireproto.frame import PREAMBLE, Frame, check_header, unpack_error
 from wireproto.limits import Limits
 from wireproto.server import Server
 from wireproto.testing.raw import RawPeer, frame, pack_hello
+from wireproto.wire.connection import Connection, Role, State
+from wireproto.wire.events import RequestReceived
+from wireproto.wire.frame import PREAMBLE, Frame, check_header, unpack_error
 
 KINDS = (
     *("", "HELLO", "WELCOME", "REQUEST", "RESPONSE", "ITEM", "END"),

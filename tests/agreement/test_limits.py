@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.codecs.everything import Lists, Maps, TextMaps
-from tests.peers import HELLO, drain, opened, raw, reasons
 from tests.server.peer import Peer, until
 from tests.server.service import (
     BLOCK,
@@ -25,18 +24,19 @@ from tests.server.service import (
     Stage,
 )
 from tests.test_protocol_document import table
+from tests.wire.peers import HELLO, drain, opened, raw, reasons
 from wireproto import codecs, schema
-from wireproto.connection import MAX_STRAY_ANSWERS, Connection, PayloadTooLarge, Role
 from wireproto.errors import DecodeError, EncodeError, LocalProtocolError
-from wireproto.events import ConnectionEnded, ErrorReceived, ResponseReceived
-from wireproto.frame import PREAMBLE, Frame, unpack, unpack_error
-from wireproto.handshake import Hello
 from wireproto.limits import HELLO_MAX_FRAME, MAX_FRAME_CEILING, Limits
 from wireproto.server import Server
 from wireproto.server.buckets import Budget
 from wireproto.server.session import Session
 from wireproto.server.transport import FIRST_READ, Transport
 from wireproto.testing.raw import Ending, RawPeer, frame, pack_hello
+from wireproto.wire.connection import MAX_STRAY_ANSWERS, Connection, PayloadTooLarge, Role
+from wireproto.wire.events import ConnectionEnded, ErrorReceived, ResponseReceived
+from wireproto.wire.frame import PREAMBLE, Frame, unpack, unpack_error
+from wireproto.wire.handshake import Hello
 
 CODECS = ("pipe", "msgpack", "protobuf")
 AROUND = (-1, 0, 1)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from tests.peers import drain, in_call, in_state, opened, raw
 from tests.server.peer import Peer
 from tests.server.service import (
     ADMIN,
@@ -34,18 +33,19 @@ from tests.server.service import (
     WhoRequest,
 )
 from tests.test_protocol_document import TEXT, table
+from tests.wire.peers import drain, in_call, in_state, opened, raw
 from wireproto import Handlers
 from wireproto.client import connect
-from wireproto.connection import Connection, Role, State
 from wireproto.control import CONTROL
 from wireproto.errors import CallError, RemoteProtocolError
-from wireproto.events import ErrorReceived
-from wireproto.frame import PREAMBLE, Frame, Kind, unpack_error
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata, pack_metadata
 from wireproto.server import Server
 from wireproto.status import Retry, Status
 from wireproto.testing.raw import Ending, RawListener, RawPeer, frame, pack_hello, pack_welcome
+from wireproto.wire.connection import Connection, Role, State
+from wireproto.wire.events import ErrorReceived
+from wireproto.wire.frame import PREAMBLE, Frame, Kind, unpack_error
+from wireproto.wire.metadata import Metadata, pack_metadata
 
 
 class Scene:

@@ -30,8 +30,8 @@ from wireproto.chat.passwords import Passwords
 from wireproto.chat.rates import Rate
 from wireproto.dispatch import Context, Identity
 from wireproto.errors import CallError
-from wireproto.metadata import Metadata
 from wireproto.schema import Message, Method, StreamMethod
+from wireproto.wire.metadata import Metadata
 
 PASSWORD = "correct horse battery"
 WAIT = 10.0

@@ -26,8 +26,8 @@ from wireproto.chat.contract import (
 from wireproto.chat.passwords import HashPool, Passwords
 from wireproto.dispatch import Identity
 from wireproto.errors import CallError
-from wireproto.metadata import Metadata
 from wireproto.status import Retry, Status
+from wireproto.wire.metadata import Metadata
 
 
 def bearer(chat: Chat, token: str) -> Identity | None:

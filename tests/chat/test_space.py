@@ -51,9 +51,9 @@ from wireproto.chat.contract import (
 from wireproto.chat.space import LOOK, Space
 from wireproto.client import Client
 from wireproto.errors import CallError
-from wireproto.metadata import Metadata
 from wireproto.schema import Method
 from wireproto.status import Retry, Status
+from wireproto.wire.metadata import Metadata
 
 MIB = 2**20
 

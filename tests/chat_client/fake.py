@@ -9,9 +9,9 @@ from typing import Any, TypeVar, cast
 
 from wireproto.chat import contract
 from wireproto.errors import CallError
-from wireproto.metadata import Metadata
 from wireproto.schema import Message, Method, StreamMethod
 from wireproto.status import Status
+from wireproto.wire.metadata import Metadata
 
 __all__ = ["FakeClient", "FakeServer"]
 

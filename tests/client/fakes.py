@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from tests.client.service import ECHO, SERVICE, EchoRequest, EchoResponse
 from wireproto import Address, CallError, Limits, Message, Method, Status, StreamMethod, codecs
-from wireproto.connection import Connection, Role
-from wireproto.events import (
+from wireproto.grease import GreasingConnection
+from wireproto.wire.connection import Connection, Role
+from wireproto.wire.events import (
     NEED_DATA,
     ConnectionEnded,
     Event,
@@ -20,9 +21,8 @@ from wireproto.events import (
     PongReceived,
     RequestReceived,
 )
-from wireproto.frame import Kind, pack, pack_error
-from wireproto.grease import GreasingConnection
-from wireproto.handshake import Hello, Welcome
+from wireproto.wire.frame import Kind, pack, pack_error
+from wireproto.wire.handshake import Hello, Welcome
 
 E = TypeVar("E")
 

@@ -36,10 +36,10 @@ from wireproto import (
     connect,
 )
 from wireproto.client.calls import Waiter
-from wireproto.connection import Connection, Role
 from wireproto.control import ECHO as CONTROL_ECHO
 from wireproto.control import EchoRequest as ControlEchoRequest
-from wireproto.events import CancelReceived, RequestReceived
+from wireproto.wire.connection import Connection, Role
+from wireproto.wire.events import CancelReceived, RequestReceived
 
 
 @pytest.mark.parametrize("codec", ["pipe", "msgpack", "protobuf"])

@@ -10,7 +10,7 @@ from tests.client.fakes import PATIENCE, Peer, echoing, serving
 from tests.client.service import ECHO, SERVICE, SMALL, EchoResponse, SmallRequest, echo
 from wireproto import CallError, ConnectionLost, DecodeError, EncodeError, Limits, Retry, connect
 from wireproto.client.reception import QUIET
-from wireproto.events import CancelReceived
+from wireproto.wire.events import CancelReceived
 
 
 def test_futures_are_completed_while_nobody_waits() -> None:

@@ -22,9 +22,9 @@ from wireproto import (
     connect,
 )
 from wireproto.client import Backoff
-from wireproto.events import HelloReceived
-from wireproto.frame import PREAMBLE
-from wireproto.handshake import Hello, Welcome
+from wireproto.wire.events import HelloReceived
+from wireproto.wire.frame import PREAMBLE
+from wireproto.wire.handshake import Hello, Welcome
 
 
 @pytest.mark.plain

@@ -10,7 +10,7 @@ from tests.client.fakes import PATIENCE, Peer, echoing, serving
 from tests.client.service import ECHO, SERVICE, echo
 from wireproto import ConnectionLost, Limits, connect
 from wireproto.client.keeper import Keeper, the_keeper
-from wireproto.events import PingReceived
+from wireproto.wire.events import PingReceived
 
 
 def keepers() -> list[threading.Thread]:

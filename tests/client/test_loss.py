@@ -15,8 +15,8 @@ from tests.client.fakes import PATIENCE, Peer, echoing, serving
 from tests.client.service import COUNT, ECHO, SERVICE, CountRequest, echo
 from wireproto import CallError, ConnectionLost, Limits, LocalProtocolError, Retry, Status, connect
 from wireproto.client import Backoff
-from wireproto.events import CancelReceived
-from wireproto.frame import pack
+from wireproto.wire.events import CancelReceived
+from wireproto.wire.frame import pack
 
 
 def quick() -> Backoff:

@@ -12,7 +12,7 @@ from tests.client.fakes import PATIENCE, Peer, Script, echoing, serving
 from tests.client.service import ECHO, NEW, SERVICE, EchoRequest, EchoResponse, NewRequest, echo
 from wireproto import CallError, ConnectionLost, DecodeError, EncodeError, Retry, Status, connect
 from wireproto.client import Backoff
-from wireproto.events import NEED_DATA, CancelReceived, ConnectionEnded, RequestReceived
+from wireproto.wire.events import NEED_DATA, CancelReceived, ConnectionEnded, RequestReceived
 
 
 def narrow(answer: int) -> Script:

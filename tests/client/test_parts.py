@@ -12,9 +12,9 @@ from wireproto.client.binding import Dialect
 from wireproto.client.calls import Call, FutureCall
 from wireproto.client.output import Output
 from wireproto.client.pulse import Budget, Pulse
-from wireproto.connection import Connection, Role
-from wireproto.frame import Kind, pack
-from wireproto.handshake import Hello, Welcome
+from wireproto.wire.connection import Connection, Role
+from wireproto.wire.frame import Kind, pack
+from wireproto.wire.handshake import Hello, Welcome
 
 
 class Clock:

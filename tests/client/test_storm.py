@@ -16,7 +16,7 @@ from tests.client.fakes import FakeServer, Peer
 from tests.client.service import COUNT, ECHO, SERVICE, CountRequest, CountResponse, EchoResponse, echo
 from wireproto import CallError, Client, LocalProtocolError, Status, connect
 from wireproto.client import Backoff
-from wireproto.events import CancelReceived, ConnectionEnded, Event, RequestReceived
+from wireproto.wire.events import CancelReceived, ConnectionEnded, Event, RequestReceived
 
 THREADS = 8
 OPERATIONS = 60

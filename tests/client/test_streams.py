@@ -9,7 +9,7 @@ import pytest
 from tests.client.fakes import PATIENCE, Peer, echoing, serving
 from tests.client.service import COUNT, ECHO, SERVICE, CountRequest, CountResponse, echo
 from wireproto import CallError, ConnectionLost, DecodeError, Metadata, Retry, Status, Stream, connect
-from wireproto.events import CancelReceived, CreditReceived, RequestReceived
+from wireproto.wire.events import CancelReceived, CreditReceived, RequestReceived
 
 
 def items(peer: Peer, request: RequestReceived, *numbers: int) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests.conformance.mutants import Mutant, changed, drop, every, final_error, instead, on, twice
-from wireproto.frame import Frame, Kind
 from wireproto.testing.conformance import adapter
 from wireproto.testing.conformance.case import SECTIONS, Deviation, Verdict
 from wireproto.testing.conformance.client import judge_client
@@ -17,6 +16,7 @@ from wireproto.testing.conformance.clients import CLIENT_CASES
 from wireproto.testing.conformance.host import Trial
 from wireproto.testing.conformance.runner import Selection
 from wireproto.testing.raw import frame, pack_hello
+from wireproto.wire.frame import Frame, Kind
 
 OURS = [sys.executable, "-m", "wireproto.testing.conformance.adapter"]
 

@@ -9,7 +9,6 @@ import pytest
 from tests.conformance.conftest import QUICK
 from tests.conformance.mutants import Change, Mutant, call_error, changed, drop, every, final_error, on, twice
 from tests.server.service import Stage
-from wireproto.frame import Frame, Kind
 from wireproto.server import Server
 from wireproto.testing.conformance.caller import Bench
 from wireproto.testing.conformance.case import SECTIONS, Deviation, Needs, Run, Verdict
@@ -18,6 +17,7 @@ from wireproto.testing.conformance.server import judge_server
 from wireproto.testing.conformance.servers import SERVER_CASES
 from wireproto.testing.conformance.service import CONFORMANCE, RETIRED
 from wireproto.testing.raw import frame, pack_welcome
+from wireproto.wire.frame import Frame, Kind
 
 
 def not_passed(runs: list[Run]) -> list[str]:

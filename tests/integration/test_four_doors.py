@@ -34,12 +34,12 @@ from wireproto.codecs import get
 from wireproto.dispatch import Authenticate, Context, Handlers, Identity, Subscription
 from wireproto.errors import CallError
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.server import Server
 from wireproto.server.gateway import GrpcGateway
 from wireproto.status import Retry, Status
 from wireproto.testing.generators import messages
+from wireproto.wire.metadata import Metadata
 
 DOORS = ["pipe", "msgpack", "protobuf", "grpc"]
 PATIENCE = 60.0

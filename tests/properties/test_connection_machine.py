@@ -13,10 +13,12 @@ from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.peers import GOODBYE, Pair, drain, opened, plain
-from wireproto.connection import Connection, State
+from tests.wire.peers import GOODBYE, Pair, drain, opened, plain
 from wireproto.errors import CallError, LocalProtocolError
-from wireproto.events import (
+from wireproto.limits import Limits
+from wireproto.status import Retry, Status
+from wireproto.wire.connection import Connection, State
+from wireproto.wire.events import (
     CancelReceived,
     ConnectionEnded,
     CreditReceived,
@@ -30,10 +32,8 @@ from wireproto.events import (
     RequestReceived,
     ResponseReceived,
 )
-from wireproto.frame import unpack, unpack_error
-from wireproto.limits import Limits
-from wireproto.metadata import EMPTY, Metadata, pack_metadata
-from wireproto.status import Retry, Status
+from wireproto.wire.frame import unpack, unpack_error
+from wireproto.wire.metadata import EMPTY, Metadata, pack_metadata
 
 MAX_CALLS = 4
 PAYLOADS = st.binary(max_size=20)

@@ -7,7 +7,7 @@ from google.rpc.status_pb2 import Status as RpcStatus
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.peers import plain
+from tests.wire.peers import plain
 from wireproto.errors import CallError
 from wireproto.protos.status import DOMAIN, MAX_MESSAGE, from_rpc_status, to_rpc_status
 from wireproto.status import Retry, Status

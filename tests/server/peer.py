@@ -6,15 +6,15 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from wireproto import codecs
-from wireproto.connection import Connection, Role
-from wireproto.events import NEED_DATA, ConnectionEnded, ErrorReceived, Event, ResponseReceived, WelcomeReceived
 from wireproto.grease import GreasingConnection
-from wireproto.handshake import Hello
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata, pack_metadata
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.server import Server
 from wireproto.testing.raw import RawPeer
+from wireproto.wire.connection import Connection, Role
+from wireproto.wire.events import NEED_DATA, ConnectionEnded, ErrorReceived, Event, ResponseReceived, WelcomeReceived
+from wireproto.wire.handshake import Hello
+from wireproto.wire.metadata import Metadata, pack_metadata
 
 E = TypeVar("E")
 Operation = Method[Any, Any] | StreamMethod[Any, Any]

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
 from wireproto.dispatch import Context, Handlers, Identity, Subscription
-from wireproto.metadata import Metadata
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.status import Retry, Status
+from wireproto.wire.metadata import Metadata
 
 
 class EchoRequest(Message):

@@ -41,14 +41,14 @@ from wireproto.control import ECHO as ECHO_BYTES
 from wireproto.control import EchoRequest as EchoBytesRequest
 from wireproto.dispatch import Context, Handlers, Identity
 from wireproto.errors import DeclarationError
-from wireproto.events import ErrorReceived, PongReceived, ResponseReceived
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata
 from wireproto.schema import Service
 from wireproto.server import Server
 from wireproto.server.call import Call
 from wireproto.server.pool import PROVEN
 from wireproto.status import Retry, Status
+from wireproto.wire.events import ErrorReceived, PongReceived, ResponseReceived
+from wireproto.wire.metadata import Metadata
 
 
 def test_a_call_is_answered(peer: Peer) -> None:

@@ -28,16 +28,16 @@ from tests.server.service import (
     FeedRequest,
     Stage,
 )
-from wireproto.connection import State
 from wireproto.errors import CallError, ConfigError, HandshakeError
-from wireproto.events import ConnectionEnded, ErrorReceived, GoAwayReceived, PingReceived, ResponseReceived
-from wireproto.frame import Frame, Kind
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata
 from wireproto.server import Server
 from wireproto.server.poller import Poller
 from wireproto.status import Retry, Status
 from wireproto.testing.raw import Ending, RawPeer, frame
+from wireproto.wire.connection import State
+from wireproto.wire.events import ConnectionEnded, ErrorReceived, GoAwayReceived, PingReceived, ResponseReceived
+from wireproto.wire.frame import Frame, Kind
+from wireproto.wire.metadata import Metadata
 
 
 @pytest.mark.parametrize(

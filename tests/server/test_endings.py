@@ -20,13 +20,13 @@ from tests.server.service import (
     Stage,
 )
 from wireproto.dispatch import Context, Handlers
-from wireproto.events import ConnectionEnded, ErrorReceived, GoAwayReceived, ResponseReceived
-from wireproto.frame import Kind
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata
 from wireproto.server import Server
 from wireproto.status import Retry, Status
 from wireproto.testing.raw import frame
+from wireproto.wire.events import ConnectionEnded, ErrorReceived, GoAwayReceived, ResponseReceived
+from wireproto.wire.frame import Kind
+from wireproto.wire.metadata import Metadata
 
 SMALL_OUTPUT = Limits(high_watermark=200_000, low_watermark=50_000)
 

@@ -42,10 +42,10 @@ from wireproto.client.grpc import connect as connect_grpc
 from wireproto.dispatch import Context, Handlers
 from wireproto.errors import CallError, ConfigError
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata
 from wireproto.schema import Message, Method, Service
 from wireproto.server.gateway import GrpcGateway
 from wireproto.status import Retry, Status
+from wireproto.wire.metadata import Metadata
 
 PATIENCE = 20.0
 

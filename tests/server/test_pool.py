@@ -27,13 +27,13 @@ from tests.server.service import (
 )
 from wireproto.dispatch import Context, Handlers
 from wireproto.errors import CallError
-from wireproto.events import ResponseReceived
-from wireproto.metadata import Metadata
 from wireproto.server import Server
 from wireproto.server.call import Call
 from wireproto.server.poller import Poller
 from wireproto.server.pool import PENALTY, PROVEN, SLOW, Pool, Worker
 from wireproto.server.session import Session
+from wireproto.wire.events import ResponseReceived
+from wireproto.wire.metadata import Metadata
 
 
 @pytest.fixture

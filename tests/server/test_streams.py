@@ -20,11 +20,11 @@ from tests.server.service import (
     Stage,
 )
 from wireproto.dispatch import Context, Handlers, Subscription
-from wireproto.events import EndReceived, ErrorReceived, ItemReceived
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata
 from wireproto.server import Server
 from wireproto.status import Status
+from wireproto.wire.events import EndReceived, ErrorReceived, ItemReceived
+from wireproto.wire.metadata import Metadata
 
 
 def items(peer: Peer, n: int) -> list[int]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from wireproto.frame import PREAMBLE, Frame, Kind, pack, unpack
-from wireproto.handshake import Hello, Welcome
 from wireproto.testing.raw import Ending, RawListener, RawPeer, frame, pack_hello, pack_welcome
+from wireproto.wire.frame import PREAMBLE, Frame, Kind, pack, unpack
+from wireproto.wire.handshake import Hello, Welcome
 
 SHORT = 0.05
 

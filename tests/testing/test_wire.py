@@ -40,11 +40,11 @@ from wireproto import (
     Retry,
     Status,
 )
-from wireproto.connection import Role, State
-from wireproto.events import CancelReceived, ErrorReceived, HelloReceived, RequestReceived
-from wireproto.frame import PREAMBLE
 from wireproto.schema import Method, Service
 from wireproto.testing import Pair, chunked, pair
+from wireproto.wire.connection import Role, State
+from wireproto.wire.events import CancelReceived, ErrorReceived, HelloReceived, RequestReceived
+from wireproto.wire.frame import PREAMBLE
 
 
 @pytest.fixture

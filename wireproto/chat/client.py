@@ -42,9 +42,9 @@ from wireproto.chat.names import Names
 from wireproto.chat.reconnect import PATIENCE, Connection, Gone, Lasting, Messages, SessionEnded, is_lost
 from wireproto.chat.refusals import refusal
 from wireproto.errors import CallError, CodecError, ConnectionLost, DecodeError, HandshakeError, LocalProtocolError
-from wireproto.metadata import Metadata
 from wireproto.schema import Message, Method
 from wireproto.status import Status
+from wireproto.wire.metadata import Metadata
 
 __all__ = ["ChatSession", "Connection"]
 

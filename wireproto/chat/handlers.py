@@ -87,8 +87,8 @@ from wireproto.chat.store import Store
 from wireproto.chat.wildcard import Pattern
 from wireproto.dispatch import Context, Handlers, Identity, Subscription
 from wireproto.errors import CallError
-from wireproto.metadata import Metadata
 from wireproto.status import Status
+from wireproto.wire.metadata import Metadata
 
 __all__ = ["ChatApp", "open_chat"]
 

@@ -28,9 +28,9 @@ from wireproto.chat.contract import (
 from wireproto.chat.reconnect import Messages
 from wireproto.client.grpc import GrpcClient, GrpcStream, connect
 from wireproto.errors import CallError, CodecError
-from wireproto.metadata import Metadata
 from wireproto.schema import Message, Method, StreamMethod
 from wireproto.status import Status
+from wireproto.wire.metadata import Metadata
 
 __all__ = ["GrpcConnection"]
 

@@ -21,8 +21,8 @@ from wireproto.chat.transaction import Transaction
 from wireproto.chat.writer import Job
 from wireproto.dispatch import Identity
 from wireproto.errors import CallError
-from wireproto.metadata import Metadata
 from wireproto.status import Retry, Status
+from wireproto.wire.metadata import Metadata
 
 __all__ = [
     "ChatIdentity",

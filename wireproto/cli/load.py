@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from wireproto.address import Address
 from wireproto.client.opening import open_connection
 from wireproto.codecs import Codec
-from wireproto.connection import Connection
 from wireproto.control import CONTROL, ECHO, EchoRequest
 from wireproto.errors import ConfigError, ConnectionLost
-from wireproto.events import ConnectionEnded, ErrorReceived, Event, GoAwayReceived, ResponseReceived
-from wireproto.handshake import Hello
 from wireproto.limits import MAX_FRAME_CEILING, Limits
 from wireproto.status import Retry
+from wireproto.wire.connection import Connection
+from wireproto.wire.events import ConnectionEnded, ErrorReceived, Event, GoAwayReceived, ResponseReceived
+from wireproto.wire.handshake import Hello
 
 __all__ = ["Load", "Sample"]
 

@@ -20,9 +20,9 @@ from wireproto.client.stream import Stream
 from wireproto.codecs import Codec
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata, pack_metadata
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.status import Retry
+from wireproto.wire.metadata import Metadata, pack_metadata
 
 __all__ = ["Client", "connect"]
 

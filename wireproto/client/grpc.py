@@ -25,9 +25,9 @@ from wireproto.errors import (
     LocalProtocolError,
 )
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata, pack_metadata
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.status import Retry, Status
+from wireproto.wire.metadata import Metadata, pack_metadata
 
 try:
     import grpc

@@ -13,10 +13,10 @@ from wireproto.client.link import Link
 from wireproto.client.opening import open_link
 from wireproto.codecs import Codec
 from wireproto.errors import CallError, ConnectionLost, LocalProtocolError
-from wireproto.handshake import Hello
 from wireproto.limits import Limits
 from wireproto.schema import Service
 from wireproto.status import Retry
+from wireproto.wire.handshake import Hello
 
 __all__ = ["REPEATS", "Line", "repeatable"]
 

@@ -20,9 +20,11 @@ from wireproto.client.calls import Call, FutureCall, PreparedCall, StreamCall, W
 from wireproto.client.keeper import Keeper
 from wireproto.client.pulse import Budget, Pulse
 from wireproto.client.reception import LOOK, QUIET, Reception
-from wireproto.connection import Connection, PayloadTooLarge
 from wireproto.errors import CallError, ConnectionLost, RemoteProtocolError
-from wireproto.events import (
+from wireproto.limits import Limits
+from wireproto.status import Retry, Status
+from wireproto.wire.connection import Connection, PayloadTooLarge
+from wireproto.wire.events import (
     ConnectionEnded,
     EndReceived,
     ErrorReceived,
@@ -32,8 +34,6 @@ from wireproto.events import (
     PongReceived,
     ResponseReceived,
 )
-from wireproto.limits import Limits
-from wireproto.status import Retry, Status
 
 __all__ = ["Link"]
 

@@ -10,12 +10,12 @@ from wireproto.address import Address
 from wireproto.client.binding import Dialect
 from wireproto.client.keeper import the_keeper
 from wireproto.client.link import Link
-from wireproto.connection import Connection, Role
 from wireproto.errors import ConnectionLost, HandshakeError, RemoteProtocolError
-from wireproto.events import NEED_DATA, ConnectionEnded, WelcomeReceived
-from wireproto.handshake import Hello
 from wireproto.limits import Limits
 from wireproto.status import Retry
+from wireproto.wire.connection import Connection, Role
+from wireproto.wire.events import NEED_DATA, ConnectionEnded, WelcomeReceived
+from wireproto.wire.handshake import Hello
 
 __all__ = ["open_connection", "open_link"]
 

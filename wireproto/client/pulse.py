@@ -2,8 +2,8 @@
 
 import math
 
-from wireproto.connection import Connection
 from wireproto.limits import Limits
+from wireproto.wire.connection import Connection
 
 __all__ = ["Budget", "Pulse"]
 

@@ -9,10 +9,10 @@ import msgspec
 
 from wireproto.dispatch import Context, Entry, Identity, Outcome
 from wireproto.errors import CallError
-from wireproto.metadata import Metadata
 from wireproto.schema import Operation
 from wireproto.server.pool import PENALTY, PROVEN, SLOW, Worker
 from wireproto.status import Retry, Status
+from wireproto.wire.metadata import Metadata
 
 if TYPE_CHECKING:
     from wireproto.server.session import Session

@@ -1,8 +1,8 @@
 """What the server itself answers to a call that its handler does not answer."""
 
-from wireproto.connection import PayloadTooLarge
 from wireproto.errors import CallError
 from wireproto.status import Retry, Status
+from wireproto.wire.connection import PayloadTooLarge
 
 __all__ = ["busy", "cancelled", "half_closed", "late", "shutting_down", "too_large"]
 

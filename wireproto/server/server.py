@@ -15,16 +15,16 @@ from typing import Self
 
 from wireproto.address import Address
 from wireproto.codecs import Codec, select
-from wireproto.connection import Connection, Role
 from wireproto.dispatch import Authenticate, Handlers, Table, each_service
 from wireproto.errors import ConfigError
-from wireproto.handshake import Hello, Offer, Welcome, find_offer, negotiate
 from wireproto.limits import Limits
 from wireproto.server.call import Call
 from wireproto.server.control import control_handlers
 from wireproto.server.poller import READ, Poller
 from wireproto.server.pool import Pool, Worker
 from wireproto.server.session import Session
+from wireproto.wire.connection import Connection, Role
+from wireproto.wire.handshake import Hello, Offer, Welcome, find_offer, negotiate
 
 __all__ = ["Server"]
 

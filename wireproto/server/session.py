@@ -15,19 +15,8 @@ from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from wireproto.connection import PayloadTooLarge, State
 from wireproto.dispatch import Identity, Outcome, Table
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
-from wireproto.events import (
-    CancelReceived,
-    ConnectionEnded,
-    CreditReceived,
-    Event,
-    HelloReceived,
-    PingReceived,
-    RequestReceived,
-)
-from wireproto.metadata import EMPTY
 from wireproto.server.buckets import Budget
 from wireproto.server.call import Call, note_time
 from wireproto.server.poller import CLOSED, READ, WRITE
@@ -36,6 +25,17 @@ from wireproto.server.refusals import busy, cancelled, half_closed, late, shutti
 from wireproto.server.stream import Stream
 from wireproto.server.transport import Transport
 from wireproto.status import Retry, Status
+from wireproto.wire.connection import PayloadTooLarge, State
+from wireproto.wire.events import (
+    CancelReceived,
+    ConnectionEnded,
+    CreditReceived,
+    Event,
+    HelloReceived,
+    PingReceived,
+    RequestReceived,
+)
+from wireproto.wire.metadata import EMPTY
 
 if TYPE_CHECKING:
     from wireproto.server.server import Server

@@ -10,11 +10,11 @@ import time
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from wireproto.connection import PayloadTooLarge
 from wireproto.dispatch import Subscription
 from wireproto.errors import CallError
 from wireproto.server.pool import PENALTY, SLOW, Worker
 from wireproto.server.refusals import too_large
+from wireproto.wire.connection import PayloadTooLarge
 
 if TYPE_CHECKING:
     from wireproto.server.call import Call

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from wireproto.frame import Frame
+from wireproto.wire.frame import Frame
 
 __all__ = ["Ending", "RawListener", "RawPeer", "frame", "pack_hello", "pack_welcome"]
 

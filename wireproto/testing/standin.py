@@ -10,11 +10,11 @@ from wireproto.client import Client
 from wireproto.codecs import Codec
 from wireproto.dispatch import Context, Handlers, Identity, Subscription
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata
 from wireproto.schema import Message, Operation, Service
 from wireproto.status import Status
 from wireproto.testing.doors import GRPC, Running, running
 from wireproto.testing.examples import simplest
+from wireproto.wire.metadata import Metadata
 
 __all__ = ["EVERYBODY", "NOBODY", "PATIENCE", "SECRET", "Feed", "Hang", "Stage", "StandIn", "failures", "raising"]
 

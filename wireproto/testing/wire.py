@@ -12,10 +12,13 @@ import msgspec
 
 from wireproto import codecs
 from wireproto.codecs import Codec
-from wireproto.connection import Connection, Role, State
 from wireproto.dispatch import Authenticate, Context, Entry, Handlers, Identity, Subscription, Table
 from wireproto.errors import CallError, HandshakeError, LocalProtocolError
-from wireproto.events import (
+from wireproto.limits import Limits
+from wireproto.schema import Message, Method, Operation, Service, StreamMethod
+from wireproto.status import Retry, Status
+from wireproto.wire.connection import Connection, Role, State
+from wireproto.wire.events import (
     NEED_DATA,
     CancelReceived,
     ConnectionEnded,
@@ -28,13 +31,10 @@ from wireproto.events import (
     RequestReceived,
     ResponseReceived,
 )
-from wireproto.frame import KINDS, PREAMBLE, Kind, total_length, unpack
-from wireproto.handshake import Hello, Offer, negotiate
-from wireproto.limits import Limits
-from wireproto.link import PayloadTooLarge
-from wireproto.metadata import Metadata, pack_metadata
-from wireproto.schema import Message, Method, Operation, Service, StreamMethod
-from wireproto.status import Retry, Status
+from wireproto.wire.frame import KINDS, PREAMBLE, Kind, total_length, unpack
+from wireproto.wire.framing import PayloadTooLarge
+from wireproto.wire.handshake import Hello, Offer, negotiate
+from wireproto.wire.metadata import Metadata, pack_metadata
 
 __all__ = ["Pair", "Sent", "pair"]
 

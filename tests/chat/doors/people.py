@@ -55,10 +55,10 @@ from wireproto.client import Client, Stream
 from wireproto.client.grpc import GrpcClient, GrpcStream
 from wireproto.client.grpc import connect as connect_grpc
 from wireproto.errors import CallError
-from wireproto.metadata import Metadata
 from wireproto.schema import Message, Method
 from wireproto.server import Server
 from wireproto.server.gateway import GrpcGateway
+from wireproto.wire.metadata import Metadata
 
 __all__ = ["CODECS", "DOORS", "PATIENCE", "SECOND", "Addresses", "Door", "House", "Inbox", "Person", "eventually"]
 

@@ -17,9 +17,9 @@ from wireproto import codecs, connect
 from wireproto.chat import contract
 from wireproto.client.grpc import connect as connect_grpc
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata
 from wireproto.schema import Message, fields
 from wireproto.testing.generators import messages
+from wireproto.wire.metadata import Metadata
 
 
 def of_the_table(service: Any) -> list[tuple[str, type[Message], bool]]:

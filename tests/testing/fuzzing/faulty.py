@@ -9,10 +9,15 @@ from typing import Final, Self
 
 from tests.cli.services import SHOP
 from wireproto import codecs
-from wireproto.connection import Connection, Role, State
 from wireproto.control import CONTROL
 from wireproto.errors import CallError, DecodeError, HandshakeError
-from wireproto.events import (
+from wireproto.limits import Limits
+from wireproto.schema import Method
+from wireproto.status import Status
+from wireproto.testing.fuzzing.messages import random_message
+from wireproto.testing.raw import frame
+from wireproto.wire.connection import Connection, Role, State
+from wireproto.wire.events import (
     NEED_DATA,
     CancelReceived,
     ConnectionEnded,
@@ -21,13 +26,8 @@ from wireproto.events import (
     NeedData,
     RequestReceived,
 )
-from wireproto.frame import Kind, pack_error
-from wireproto.handshake import Offer, negotiate
-from wireproto.limits import Limits
-from wireproto.schema import Method
-from wireproto.status import Status
-from wireproto.testing.fuzzing.messages import random_message
-from wireproto.testing.raw import frame
+from wireproto.wire.frame import Kind, pack_error
+from wireproto.wire.handshake import Offer, negotiate
 
 __all__ = ["FAULTS", "FaultyServer"]
 

@@ -18,12 +18,12 @@ from grpc_status import rpc_status
 from wireproto.dispatch import Context, Entry, Identity, Subscription, Table
 from wireproto.errors import CallError
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata
 from wireproto.protos.status import to_rpc_status
 from wireproto.schema import Operation
 from wireproto.server.gateway.metadata import read_headers
 from wireproto.server.gateway.pool import Pool
 from wireproto.status import Retry, Status
+from wireproto.wire.metadata import Metadata
 
 __all__ = ["Door", "Stream", "Unary", "fail"]
 

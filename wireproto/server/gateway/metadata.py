@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from wireproto.errors import CallError
-from wireproto.metadata import EMPTY, Metadata
 from wireproto.status import Status
+from wireproto.wire.metadata import EMPTY, Metadata
 
 __all__ = ["CREDIT_HEADER", "VERSION_HEADER", "read_headers"]
 

@@ -15,10 +15,10 @@ from wireproto.errors import (
     LocalProtocolError,
     RemoteProtocolError,
 )
-from wireproto.metadata import Metadata
 from wireproto.schema import Method, StreamMethod
 from wireproto.testing.conformance.plain import from_json, to_json
 from wireproto.testing.conformance.service import CONFORMANCE
+from wireproto.wire.metadata import Metadata
 
 __all__ = ["main", "perform"]
 

@@ -12,12 +12,12 @@ from wireproto.control import CONTROL
 from wireproto.control import ECHO as CONTROL_ECHO
 from wireproto.control import EchoRequest as ControlEchoRequest
 from wireproto.errors import DecodeError
-from wireproto.frame import PREAMBLE, Frame, Kind
 from wireproto.schema import Message, Operation
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.case import Deviation, Registry
 from wireproto.testing.conformance.side import LIMITS, OF_CALLS, OF_MESSAGES, PATIENCE, Side
 from wireproto.testing.raw import Ending, RawPeer, frame, pack_hello
+from wireproto.wire.frame import PREAMBLE, Frame, Kind
 
 __all__ = ["PATIENCE", "SERVER_CASES", "Bench", "Caller", "Subject", "wire_frame"]
 

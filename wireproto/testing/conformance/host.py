@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from wireproto import codecs
 from wireproto.errors import DecodeError
-from wireproto.frame import PREAMBLE, Frame, Kind
 from wireproto.schema import Message, Operation
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.case import Deviation, NotJudged, Registry
@@ -18,6 +17,7 @@ from wireproto.testing.conformance.programs import Pool, Talker
 from wireproto.testing.conformance.service import CONFORMANCE
 from wireproto.testing.conformance.side import LIMITS, OF_CALLS, OF_MESSAGES, PATIENCE, Side
 from wireproto.testing.raw import Ending, RawListener, RawPeer, frame, pack_welcome
+from wireproto.wire.frame import PREAMBLE, Frame, Kind
 
 __all__ = ["CLIENT_CASES", "Host", "Request", "Trial", "call", "cancel", "close", "start", "stream", "wait"]
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 from wireproto import codecs as registry
 from wireproto.errors import ConfigError
-from wireproto.frame import PREAMBLE, Kind
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.caller import Bench, Caller, Subject, wire_frame
 from wireproto.testing.conformance.case import Case, Deviation, Needs, NotJudged, Run
@@ -12,6 +11,7 @@ from wireproto.testing.conformance.runner import JOBS, Selection, judge
 from wireproto.testing.conformance.servers import SERVER_CASES
 from wireproto.testing.conformance.service import CONFORMANCE
 from wireproto.testing.raw import Ending
+from wireproto.wire.frame import PREAMBLE, Kind
 
 __all__ = ["judge_server"]
 

@@ -14,9 +14,9 @@ from datetime import datetime
 from typing import Annotated
 
 from wireproto.dispatch import Context, Handlers, Identity
-from wireproto.metadata import Metadata
 from wireproto.schema import Bounds, Message, Method, Service, Since, StreamMethod, UInt64
 from wireproto.status import Retry, Status
+from wireproto.wire.metadata import Metadata
 
 __all__ = [
     "AUTHORIZATION",

@@ -2,11 +2,11 @@
 
 import time
 
-from wireproto.frame import PREAMBLE, Frame, Kind
 from wireproto.limits import Limits
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.case import Deviation
 from wireproto.testing.raw import Ending, RawPeer, frame
+from wireproto.wire.frame import PREAMBLE, Frame, Kind
 
 __all__ = ["LIMITS", "OF_CALLS", "OF_MESSAGES", "PATIENCE", "Side"]
 

@@ -9,8 +9,8 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from wireproto.frame import Frame, Kind
 from wireproto.testing.conformance.case import Deviation
+from wireproto.wire.frame import Frame, Kind
 
 __all__ = [
     "CALL_REASONS",

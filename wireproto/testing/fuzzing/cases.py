@@ -7,12 +7,12 @@ from typing import Any, Final
 import msgspec
 
 from wireproto.errors import EncodeError
-from wireproto.metadata import Metadata, pack_metadata
 from wireproto.testing.edges import PIECES
 from wireproto.testing.fuzzing import rules
 from wireproto.testing.fuzzing.judge import Entry, Table
 from wireproto.testing.fuzzing.messages import random_bytes, random_message, random_text
 from wireproto.testing.raw import frame, pack_hello
+from wireproto.wire.metadata import Metadata, pack_metadata
 
 __all__ = ["KINDS", "Case", "Generator", "mutated"]
 

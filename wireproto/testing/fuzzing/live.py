@@ -15,12 +15,12 @@ from typing import Final
 
 import msgspec
 
-from wireproto.frame import HEADER
 from wireproto.schema import Service
 from wireproto.testing.fuzzing import rules
 from wireproto.testing.fuzzing.cases import KINDS, Case, Generator
 from wireproto.testing.fuzzing.judge import Observed, Table, judge
 from wireproto.testing.raw import Ending, RawPeer
+from wireproto.wire.frame import HEADER
 
 __all__ = ["PROBE_EVERY", "Campaign", "Finding", "load", "save", "show"]
 

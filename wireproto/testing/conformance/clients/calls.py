@@ -1,11 +1,11 @@
 """Sections 4 and 9: a client's calls, what they come to, and what it does when the server goes."""
 
-from wireproto.frame import Kind
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.case import Deviation, Over
 from wireproto.testing.conformance.host import CLIENT_CASES, Host, Request, Trial, call, cancel, start, wait
 from wireproto.testing.conformance.service import FAIL, SHORT, SLEEP, ShortResponse, SleepResponse
 from wireproto.testing.raw import Ending, frame
+from wireproto.wire.frame import Kind
 
 case = CLIENT_CASES.case
 

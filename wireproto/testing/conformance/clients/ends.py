@@ -1,11 +1,11 @@
 """Sections 6, 8 and 14: bodies, how connections end, and what may be added."""
 
-from wireproto.frame import Kind
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.case import Deviation, Over
 from wireproto.testing.conformance.host import CLIENT_CASES, Trial, call, close
 from wireproto.testing.conformance.service import FAIL, SHORT, ShortResponse
 from wireproto.testing.raw import Ending
+from wireproto.wire.frame import Kind
 
 case = CLIENT_CASES.case
 

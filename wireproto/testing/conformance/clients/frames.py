@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from wireproto.frame import Kind
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.case import Deviation, NotJudged, Over
 from wireproto.testing.conformance.host import CLIENT_CASES, Host, Request, Trial, call, start, wait
 from wireproto.testing.conformance.service import BLOB, SHORT, BlobResponse, ShortResponse
+from wireproto.wire.frame import Kind
 
 case = CLIENT_CASES.case
 

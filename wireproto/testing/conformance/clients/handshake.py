@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from wireproto.frame import PREAMBLE, Kind
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.case import Deviation, Over
 from wireproto.testing.conformance.host import CLIENT_CASES, Trial, call
 from wireproto.testing.conformance.service import CONFORMANCE, SHORT, ShortResponse
 from wireproto.testing.raw import Ending, frame, pack_welcome
+from wireproto.wire.frame import PREAMBLE, Kind
 
 case = CLIENT_CASES.case
 

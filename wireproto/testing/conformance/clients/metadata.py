@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from wireproto.frame import Kind
 from wireproto.testing.conformance.case import Deviation
 from wireproto.testing.conformance.host import CLIENT_CASES, Trial, call
 from wireproto.testing.conformance.service import SHORT, ShortResponse
+from wireproto.wire.frame import Kind
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

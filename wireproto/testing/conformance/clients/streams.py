@@ -1,11 +1,11 @@
 """Section 4: a client's streams and the credit it gives."""
 
-from wireproto.frame import Kind
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.case import Deviation, NotJudged, Over
 from wireproto.testing.conformance.host import CLIENT_CASES, Host, Request, Trial, call, stream
 from wireproto.testing.conformance.service import COUNT, SHORT, CountResponse, ShortResponse
 from wireproto.testing.raw import Ending
+from wireproto.wire.frame import Kind
 
 case = CLIENT_CASES.case
 

@@ -1,12 +1,12 @@
 """Section 4: ids, unary calls, cancelling, deadlines, too many calls, signs of life."""
 
 from wireproto.control import CHECK, ECHO, CheckRequest, EchoRequest
-from wireproto.frame import Kind
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.caller import SERVER_CASES, Bench, Caller
 from wireproto.testing.conformance.case import Deviation, Needs, NotJudged, Over
 from wireproto.testing.conformance.service import SLEEP, SleepRequest
 from wireproto.testing.raw import Ending
+from wireproto.wire.frame import Kind
 
 case = SERVER_CASES.case
 

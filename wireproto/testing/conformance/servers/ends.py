@@ -1,11 +1,11 @@
 """Sections 6, 7, 8 and 10: a client's final ERROR, kinds that it may not send, and how connections end."""
 
 from wireproto.control import ECHO, EchoRequest
-from wireproto.frame import PREAMBLE, Kind
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.caller import SERVER_CASES, Bench, Caller, wire_frame
 from wireproto.testing.conformance.case import Deviation, Needs, Over
 from wireproto.testing.conformance.service import COUNT, SLEEP, CountRequest, SleepRequest
+from wireproto.wire.frame import PREAMBLE, Kind
 
 case = SERVER_CASES.case
 

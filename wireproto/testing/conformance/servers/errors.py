@@ -1,7 +1,6 @@
 """Sections 9, 13 and 14: what calls are answered with, the framework's opcodes, and what may be added."""
 
 from wireproto.control import CHECK, DESCRIBE, ECHO, CheckRequest, DescribeRequest, EchoRequest, Health
-from wireproto.frame import Frame, Kind
 from wireproto.schema import Method
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.caller import SERVER_CASES, Bench, Caller
@@ -31,6 +30,7 @@ from wireproto.testing.conformance.service import (
     ShortRequest,
     UnservedRequest,
 )
+from wireproto.wire.frame import Frame, Kind
 
 case = SERVER_CASES.case
 

@@ -1,9 +1,9 @@
 """Section 1: what a server answers to the first bytes of a connection."""
 
-from wireproto.frame import PREAMBLE, Kind
 from wireproto.testing.conformance.caller import SERVER_CASES, Bench, Caller, wire_frame
 from wireproto.testing.conformance.case import Deviation, Over
 from wireproto.testing.raw import Ending
+from wireproto.wire.frame import PREAMBLE, Kind
 
 case = SERVER_CASES.case
 

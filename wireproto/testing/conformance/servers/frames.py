@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from wireproto.control import ECHO, EchoRequest
-from wireproto.frame import PREAMBLE, Kind
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.caller import SERVER_CASES, Bench, Caller, wire_frame
 from wireproto.testing.conformance.case import Deviation, NotJudged, Over
+from wireproto.wire.frame import PREAMBLE, Kind
 
 case = SERVER_CASES.case
 

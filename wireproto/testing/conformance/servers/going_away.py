@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from wireproto.control import ECHO, EchoRequest
-from wireproto.frame import Kind
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.caller import SERVER_CASES, Bench, Caller, Subject
 from wireproto.testing.conformance.case import Deviation, Needs, NotJudged, Over
 from wireproto.testing.conformance.service import COUNT, SLEEP, CountRequest, SleepRequest
+from wireproto.wire.frame import Kind
 
 case = SERVER_CASES.case
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from wireproto.control import ECHO, EchoRequest
-from wireproto.frame import PREAMBLE, Frame, Kind
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.caller import SERVER_CASES, Bench, Caller, wire_frame
 from wireproto.testing.conformance.case import Deviation, Needs, Over
 from wireproto.testing.conformance.service import CONFORMANCE
 from wireproto.testing.raw import Ending, pack_hello
+from wireproto.wire.frame import PREAMBLE, Frame, Kind
 
 case = SERVER_CASES.case
 

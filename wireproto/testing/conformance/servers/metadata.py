@@ -3,11 +3,11 @@
 from typing import Any
 
 from wireproto.control import ECHO, EchoRequest
-from wireproto.frame import Kind
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.caller import SERVER_CASES, Bench
 from wireproto.testing.conformance.case import Deviation, Needs, Over
 from wireproto.testing.conformance.service import AUTHORIZATION, INSPECT, InspectRequest
+from wireproto.wire.frame import Kind
 
 case = SERVER_CASES.case
 

@@ -1,11 +1,11 @@
 """Section 4: server streams and their credit."""
 
 from wireproto.control import ECHO, EchoRequest
-from wireproto.frame import Kind
 from wireproto.testing.conformance import wire
 from wireproto.testing.conformance.caller import SERVER_CASES, Bench, Caller
 from wireproto.testing.conformance.case import Deviation, Needs, Over
 from wireproto.testing.conformance.service import COUNT, SLEEP, CountRequest, SleepRequest
+from wireproto.wire.frame import Kind
 
 case = SERVER_CASES.case
 

@@ -5,14 +5,14 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from wireproto.connection import Connection, Role, State
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
-from wireproto.events import NEED_DATA, ConnectionEnded, Event, HelloReceived
-from wireproto.frame import HEADER, OF_CALLS, OF_MESSAGES, PREAMBLE, Kind, pack, pack_error, unpack, unpack_error
-from wireproto.handshake import Hello, Offer, Welcome, negotiate
 from wireproto.limits import Limits
-from wireproto.metadata import Metadata, pack_metadata
 from wireproto.status import Retry, Status
+from wireproto.wire.connection import Connection, Role, State
+from wireproto.wire.events import NEED_DATA, ConnectionEnded, Event, HelloReceived
+from wireproto.wire.frame import HEADER, OF_CALLS, OF_MESSAGES, PREAMBLE, Kind, pack, pack_error, unpack, unpack_error
+from wireproto.wire.handshake import Hello, Offer, Welcome, negotiate
+from wireproto.wire.metadata import Metadata, pack_metadata
 
 SERVICE = "example.v1.CalculatorService"
 CODEC = 2

@@ -10,8 +10,8 @@ from typing import Final
 import msgspec
 
 from wireproto.errors import CallError, RemoteProtocolError
-from wireproto.handshake import Hello, Welcome
-from wireproto.metadata import Metadata
+from wireproto.wire.handshake import Hello, Welcome
+from wireproto.wire.metadata import Metadata
 
 __all__ = [
     "NEED_DATA",

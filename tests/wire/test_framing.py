@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.peers import (
+from tests.wire.peers import (
     ERROR_BODY,
     GOODBYE,
     HELLO,
@@ -31,22 +31,22 @@ from tests.peers import (
     started,
     welcome,
 )
-from wireproto.connection import MAX_STRAY_ANSWERS, Connection, Role, State
 from wireproto.errors import RemoteProtocolError
-from wireproto.events import (
+from wireproto.limits import Limits
+from wireproto.wire.connection import MAX_STRAY_ANSWERS, Connection, Role, State
+from wireproto.wire.events import (
     NEED_DATA,
     ConnectionEnded,
     Event,
     RequestReceived,
     ResponseReceived,
 )
-from wireproto.frame import (
+from wireproto.wire.frame import (
     OF_CALLS,
     PREAMBLE,
     pack_credit,
     pack_goaway,
 )
-from wireproto.limits import Limits
 
 
 class Wrong(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from tests.peers import (
+from tests.wire.peers import (
     ERROR_BODY,
     GOODBYE,
     HELLO,
@@ -28,9 +28,11 @@ from tests.peers import (
     started,
     welcome,
 )
-from wireproto.connection import MAX_STRAY_ANSWERS, PayloadTooLarge, State
 from wireproto.errors import CallError, HandshakeError, LocalProtocolError, RemoteProtocolError
-from wireproto.events import (
+from wireproto.limits import HELLO_MAX_FRAME, Limits
+from wireproto.status import Retry, Status
+from wireproto.wire.connection import MAX_STRAY_ANSWERS, PayloadTooLarge, State
+from wireproto.wire.events import (
     CancelReceived,
     ConnectionEnded,
     CreditReceived,
@@ -45,12 +47,10 @@ from wireproto.events import (
     ResponseReceived,
     WelcomeReceived,
 )
-from wireproto.frame import (
+from wireproto.wire.frame import (
     PREAMBLE,
 )
-from wireproto.limits import HELLO_MAX_FRAME, Limits
-from wireproto.metadata import Metadata, pack_metadata
-from wireproto.status import Retry, Status
+from wireproto.wire.metadata import Metadata, pack_metadata
 
 # The handshake.
 

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.peers import HELLO, OFFERS, SERVICE, attempt
+from tests.wire.peers import HELLO, OFFERS, SERVICE, attempt
 from wireproto.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
-from wireproto.frame import PREAMBLE
-from wireproto.handshake import (
+from wireproto.limits import Limits
+from wireproto.status import Status
+from wireproto.wire.frame import PREAMBLE
+from wireproto.wire.handshake import (
     LONGEST_PREFIX,
     Hello,
     Offer,
@@ -22,8 +24,6 @@ from wireproto.handshake import (
     negotiate,
     recognise,
 )
-from wireproto.limits import Limits
-from wireproto.status import Status
 
 U16 = st.integers(0, 2**16 - 1)
 U32 = st.integers(0, 2**32 - 1)

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.peers import Pair, drain, opened, plain, raw
-from wireproto.connection import Connection, Role, State
+from tests.wire.peers import Pair, drain, opened, plain, raw
 from wireproto.errors import LocalProtocolError
-from wireproto.events import (
+from wireproto.limits import Limits
+from wireproto.wire.connection import Connection, Role, State
+from wireproto.wire.events import (
     NEED_DATA,
     CancelReceived,
     ConnectionEnded,
@@ -21,9 +22,8 @@ from wireproto.events import (
     RequestReceived,
     ResponseReceived,
 )
-from wireproto.frame import Kind
-from wireproto.limits import Limits
-from wireproto.metadata import EMPTY, Metadata, pack_metadata
+from wireproto.wire.frame import Kind
+from wireproto.wire.metadata import EMPTY, Metadata, pack_metadata
 
 LIMITS = Limits(max_frame=4096, max_calls=3)
 HALF = 2**31

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.peers import attempt
+from tests.wire.peers import attempt
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
-from wireproto.frame import (
+from wireproto.status import Retry, Status
+from wireproto.wire.frame import (
     HEADER,
     HEADER_AFTER_LENGTH,
     IGNORABLE,
@@ -34,7 +35,6 @@ from wireproto.frame import (
     unpack_goaway,
     unpack_ping,
 )
-from wireproto.status import Retry, Status
 
 U8 = st.integers(0, 0xFF)
 U16 = st.integers(0, 0xFFFF)

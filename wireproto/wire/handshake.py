@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from wireproto.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
-from wireproto.frame import MAJOR, PREAMBLE, Kind, bad_body
 from wireproto.limits import HELLO_MAX_FRAME, Limits
 from wireproto.status import Status
+from wireproto.wire.frame import MAJOR, PREAMBLE, Kind, bad_body
 
 __all__ = [
     "LONGEST_PREFIX",

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.peers import opened
-from wireproto.buffer import SMALL, Buffer
-from wireproto.connection import Connection
-from wireproto.events import NEED_DATA, RequestReceived
-from wireproto.frame import HEADER, Kind
+from tests.wire.peers import opened
 from wireproto.limits import MAX_FRAME_CEILING, Limits
+from wireproto.wire.buffer import SMALL, Buffer
+from wireproto.wire.connection import Connection
+from wireproto.wire.events import NEED_DATA, RequestReceived
+from wireproto.wire.frame import HEADER, Kind
 
 MIB = 1024 * 1024
 LIMITS = Limits(max_frame=MAX_FRAME_CEILING)

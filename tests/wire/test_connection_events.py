@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.peers import (
+from tests.wire.peers import (
     HELLO,
     NO_SERVICE,
     NOT_FOUND,
@@ -22,9 +22,10 @@ from tests.peers import (
     started,
     welcome,
 )
-from wireproto.connection import Connection, Role
 from wireproto.errors import CallError, RemoteProtocolError
-from wireproto.events import (
+from wireproto.status import Status
+from wireproto.wire.connection import Connection, Role
+from wireproto.wire.events import (
     NEED_DATA,
     CancelReceived,
     ConnectionEnded,
@@ -41,7 +42,7 @@ from wireproto.events import (
     ResponseReceived,
     WelcomeReceived,
 )
-from wireproto.frame import (
+from wireproto.wire.frame import (
     HEADER,
     KINDS,
     PREAMBLE,
@@ -49,8 +50,7 @@ from wireproto.frame import (
     pack,
     unpack,
 )
-from wireproto.metadata import EMPTY, Metadata, pack_metadata
-from wireproto.status import Status
+from wireproto.wire.metadata import EMPTY, Metadata, pack_metadata
 
 
 class Case(NamedTuple):

@@ -5,10 +5,11 @@
 
 from typing import Final
 
-from wireproto.buffer import Buffer
 from wireproto.errors import CallError, HandshakeError, LocalProtocolError, RemoteProtocolError
-from wireproto.events import NEED_DATA, ConnectionEnded, Event, NeedData, PingReceived, PongReceived
-from wireproto.frame import (
+from wireproto.limits import HELLO_MAX_FRAME, Limits
+from wireproto.wire.buffer import Buffer
+from wireproto.wire.events import NEED_DATA, ConnectionEnded, Event, NeedData, PingReceived, PongReceived
+from wireproto.wire.frame import (
     HEADER,
     HEADER_AFTER_LENGTH,
     IGNORABLE,
@@ -25,9 +26,8 @@ from wireproto.frame import (
     unpack_error,
     unpack_ping,
 )
-from wireproto.handshake import LONGEST_PREFIX, http_refusal, recognise
-from wireproto.limits import HELLO_MAX_FRAME, Limits
-from wireproto.state import END_OF_INPUT, FINAL, Direction, Role, State, allowed, describe
+from wireproto.wire.handshake import LONGEST_PREFIX, http_refusal, recognise
+from wireproto.wire.state import END_OF_INPUT, FINAL, Direction, Role, State, allowed, describe
 
 __all__ = ["Link", "PayloadTooLarge"]
 

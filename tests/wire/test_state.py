@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.peers import ERROR_BODY, GOODBYE, HELLO, NOT_FOUND, drain, in_state, raw, welcome
-from wireproto.connection import Connection, Role, State
+from tests.wire.peers import ERROR_BODY, GOODBYE, HELLO, NOT_FOUND, drain, in_state, raw, welcome
 from wireproto.errors import LocalProtocolError
-from wireproto.events import (
+from wireproto.wire.connection import Connection, Role, State
+from wireproto.wire.events import (
     ConnectionEnded,
 )
-from wireproto.frame import (
+from wireproto.wire.frame import (
     IGNORABLE,
     KINDS,
     PREAMBLE,
@@ -18,7 +18,7 @@ from wireproto.frame import (
     pack_credit,
     pack_goaway,
 )
-from wireproto.state import END_OF_INPUT, FINAL, TRANSITIONS, Direction
+from wireproto.wire.state import END_OF_INPUT, FINAL, TRANSITIONS, Direction
 
 VALID = {
     Kind.HELLO: raw(1, HELLO.encode()),

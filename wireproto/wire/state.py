@@ -7,7 +7,7 @@ client that drains sends none.
 import enum
 from typing import Final
 
-from wireproto.frame import IGNORABLE, KINDS, Kind
+from wireproto.wire.frame import IGNORABLE, KINDS, Kind
 
 __all__ = ["END_OF_INPUT", "FINAL", "TRANSITIONS", "Direction", "Role", "State", "allowed", "describe"]
 

@@ -1,8 +1,9 @@
 """Several events at once: whole frames that come together are taken together, in order and within the limit."""
 
-from tests.peers import STREAM, Pair, drain, opened, plain
-from wireproto.connection import Connection
-from wireproto.events import (
+from tests.wire.peers import STREAM, Pair, drain, opened, plain
+from wireproto.limits import Limits
+from wireproto.wire.connection import Connection
+from wireproto.wire.events import (
     CancelReceived,
     ConnectionEnded,
     ErrorReceived,
@@ -12,8 +13,7 @@ from wireproto.events import (
     RequestReceived,
     ResponseReceived,
 )
-from wireproto.limits import Limits
-from wireproto.metadata import Metadata, pack_metadata
+from wireproto.wire.metadata import Metadata, pack_metadata
 
 BLOCK = pack_metadata(Metadata(deadline_ms=5))
 

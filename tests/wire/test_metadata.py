@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.peers import attempt
+from tests.wire.peers import attempt
 from wireproto.errors import CallError, EncodeError
-from wireproto.metadata import EMPTY, Metadata, pack_metadata, unpack_metadata
 from wireproto.status import Status
+from wireproto.wire.metadata import EMPTY, Metadata, pack_metadata, unpack_metadata
 
 U32 = st.integers(0, 2**32 - 1)
 PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=80)

@@ -17,7 +17,9 @@ from typing import Final
 import msgspec
 
 from wireproto.errors import CallError, LocalProtocolError, RemoteProtocolError
-from wireproto.events import (
+from wireproto.limits import HELLO_MAX_FRAME, Limits
+from wireproto.status import Retry, Status
+from wireproto.wire.events import (
     NEED_DATA,
     CancelReceived,
     CreditReceived,
@@ -31,7 +33,7 @@ from wireproto.events import (
     ResponseReceived,
     WelcomeReceived,
 )
-from wireproto.frame import (
+from wireproto.wire.frame import (
     HEADER_AFTER_LENGTH,
     U32_MAX,
     Frame,
@@ -45,12 +47,10 @@ from wireproto.frame import (
     unpack_error,
     unpack_goaway,
 )
-from wireproto.handshake import Hello, Welcome
-from wireproto.limits import HELLO_MAX_FRAME, Limits
-from wireproto.link import Link, PayloadTooLarge
-from wireproto.metadata import EMPTY, MAX_METADATA, Metadata, unpack_metadata
-from wireproto.state import Role, State
-from wireproto.status import Retry, Status
+from wireproto.wire.framing import Link, PayloadTooLarge
+from wireproto.wire.handshake import Hello, Welcome
+from wireproto.wire.metadata import EMPTY, MAX_METADATA, Metadata, unpack_metadata
+from wireproto.wire.state import Role, State
 
 __all__ = ["MAX_STRAY_ANSWERS", "Connection", "PayloadTooLarge", "Role", "State"]
 
