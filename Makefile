@@ -100,9 +100,7 @@ fuzz: $(FUZZ_STAMP)  ## fuzz the readers, SECONDS each (SECONDS=600 TARGET=frame
 mutants: $(DEV_STAMP)  ## change the code in N places, one at a time, and see whether the tests notice (N=500 SEED=1)
 	@$(PY) -m tools.mutants -n $(N) --seed $(SEED) $(ARGS)
 
-CORE_TESTS := tests/schema tests/codecs tests/properties tests/wire/test_buffer.py tests/wire/test_connection.py \
-	tests/wire/test_connection_batches.py tests/wire/test_connection_events.py tests/test_dispatch.py tests/wire/test_frame.py tests/wire/test_handshake.py \
-	tests/wire/test_framing.py tests/wire/test_metadata.py tests/wire/test_hurried.py tests/wire/test_state.py tests/test_vectors.py
+CORE_TESTS := tests/schema tests/codecs tests/properties tests/wire tests/test_dispatch.py tests/test_vectors.py
 # They measure memory and time, which are the tracer's then.
 NOT_TRACED := not amplification and not gathering and not cost
 

@@ -47,7 +47,7 @@ from wireproto.wire.frame import (
     unpack_error,
     unpack_goaway,
 )
-from wireproto.wire.framing import Link, PayloadTooLarge
+from wireproto.wire.framing import Framing, PayloadTooLarge
 from wireproto.wire.handshake import Hello, Welcome
 from wireproto.wire.metadata import EMPTY, MAX_METADATA, Metadata, unpack_metadata
 from wireproto.wire.state import Role, State
@@ -62,7 +62,7 @@ _HALF = 0x8000_0000  # RFC 1982: an id is ahead of another when it is less than 
 _HEADER = struct.Struct(">IIHHI")
 
 
-class Connection(Link):
+class Connection(Framing):
     """The state of one connection, for either role.
 
     Args:

@@ -1,6 +1,6 @@
 """The lower half of a connection: bytes to frames and back, the preamble, the table of states, and the end.
 
-``connection.py`` puts the handshake and the calls on top of it; nobody else uses this module.
+``connection.py`` puts the handshake and the calls on top of it.
 """
 
 from typing import Final
@@ -29,7 +29,7 @@ from wireproto.wire.frame import (
 from wireproto.wire.handshake import LONGEST_PREFIX, http_refusal, recognise
 from wireproto.wire.state import END_OF_INPUT, FINAL, Direction, Role, State, allowed, describe
 
-__all__ = ["Link", "PayloadTooLarge"]
+__all__ = ["Framing", "PayloadTooLarge"]
 
 _DEFAULT_LIMITS: Final = Limits()
 
@@ -51,7 +51,7 @@ class PayloadTooLarge(LocalProtocolError):
         return f"the frame would declare {self.size} bytes; the peer accepts {self.limit}"
 
 
-class Link:
+class Framing:
     """See ``Connection``, whose arguments and attributes these are."""
 
     __slots__ = (
