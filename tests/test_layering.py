@@ -32,7 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     "wire/events": {"errors", "wire/frame", "wire/handshake", "wire/metadata"},
     "wire/state": {"errors", "wire/frame"},
     "wire/framing": CORE,
-    "wire/connection": CORE | {"wire/framing"},
+    "wire/hurried": CORE | {"wire/framing"},
+    "wire/connection": CORE | {"wire/framing", "wire/hurried"},
     "grease": CORE | {"wire/connection"},
     "control": {"errors", "schema"},
     "protos": {"errors", "schema", "status"},
@@ -62,7 +63,7 @@ HEAVY = {
     "rich": ("cli",),
     "sqlalchemy": ("chat",),
 }
-CORE_ONLY = CORE | {"grease", "wire/connection", "wire/framing"}
+CORE_ONLY = CORE | {"grease", "wire/connection", "wire/framing", "wire/hurried"}
 SANS_IO = CORE_ONLY | {"codecs", "contract", "control", "dispatch", "protos", "schema"}
 IO_MODULES = {"asyncio", "select", "selectors", "socket", "socketserver", "ssl", "subprocess"}
 CLOCKS_AND_LOGS = {"logging", "threading", "time", "_thread"}

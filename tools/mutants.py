@@ -56,6 +56,7 @@ _LONGER: Final = [
 MODULES: Final[dict[str, list[str]]] = {
     "wireproto.wire.frame": [*_QUICK, "tests/wire/test_frame.py", *_LONGER],
     "wireproto.wire.connection": [*_QUICK, *_LONGER],
+    "wireproto.wire.hurried": [*_QUICK, *_LONGER],
     "wireproto.wire.framing": [*_QUICK, *_LONGER],
     "wireproto.wire.state": [*_QUICK, *_LONGER],
     "wireproto.codecs.pipe": [

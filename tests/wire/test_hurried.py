@@ -1,12 +1,14 @@
-"""Several events at once: what is taken by the short path, and the boundaries at which it must leave it to the other.
+"""What is taken by the short path, and the boundaries at which it must leave it to the other; what is sent by it.
 
-``test_link.py`` compares both on random frames; here is each boundary by itself.
+``test_framing.py`` compares both on random frames; here is each boundary by itself.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.wire.peers import Pair, drain, opened, plain, raw
 from wireproto.errors import LocalProtocolError
@@ -22,7 +24,7 @@ from wireproto.wire.events import (
     RequestReceived,
     ResponseReceived,
 )
-from wireproto.wire.frame import Kind
+from wireproto.wire.frame import Kind, pack
 from wireproto.wire.metadata import EMPTY, Metadata, pack_metadata
 
 LIMITS = Limits(max_frame=4096, max_calls=3)
@@ -377,3 +379,47 @@ def test_the_longest_metadata_can_be_sent() -> None:
     assert client.send_request(0x10, b"", bytes(0xFFFF)) == 1
     with pytest.raises(LocalProtocolError, match="65536 bytes; at most 65535"):
         client.send_request(0x10, b"", bytes(0x10000))
+
+
+# What is sent by the short path.
+
+
+def _response(side: Connection, call_id: int, payload: bytes) -> bytes:
+    side.send_response(call_id, payload)
+    return side.data_to_send()
+
+
+def _item(side: Connection, call_id: int, payload: bytes) -> bytes:
+    side.send_item(call_id, payload)
+    return side.data_to_send()
+
+
+WAYS: dict[str, tuple[Kind, Callable[[Connection, int, bytes], bytes]]] = {
+    "answer": (Kind.RESPONSE, Connection.answer),
+    "response": (Kind.RESPONSE, _response),
+    "item": (Kind.ITEM, _item),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@given(
+    opcode=st.integers(0, 0xFFFF),
+    payload=st.binary(max_size=100),
+    last=st.sampled_from([0, 1, HALF - 1, HALF, 2**32 - 2, 2**32 - 1]),
+    timed=st.booleans(),
+)
+def test_what_is_sent_is_what_the_plain_way_packs(
+    way: str, opcode: int, payload: bytes, last: int, timed: bool
+) -> None:
+    """A REQUEST, and a RESPONSE or ITEM to it, are the bytes that ``pack`` makes of the same frame."""
+    pair = opened()
+    pair.client.last_call_id = pair.server.last_call_id = last
+    metadata = pack_metadata(Metadata(credit=9, deadline_ms=5 if timed else None))
+    call_id = pair.client.send_request(opcode, payload, metadata, credit=9)
+    codec, version = pair.client.codec, pair.client.version
+    wire = pair.client.data_to_send()
+    assert wire == pack(Kind.REQUEST, codec, version, opcode, call_id, metadata, payload)
+    pair.server.receive_data(wire)
+    assert len(pair.server.next_events(2)) == 1
+    kind, send = WAYS[way]
+    assert send(pair.server, call_id, payload) == pack(kind, codec, version, opcode, call_id, b"", payload)
