@@ -110,7 +110,7 @@ coverage: $(DEV_STAMP)  ## measure the branches of the core that its tests take,
 	@$(PY) -m coverage report
 
 SERVICES := wireproto.chat.contract:CHAT wireproto.control:CONTROL examples.calculator:CALCULATOR \
-	wireproto.testing.conformance.service:CONFORMANCE
+	wireproto.conformance.service:CONFORMANCE
 
 # One recipe, in this order whatever -j says: the cheap judges first, the tests and their summary last.
 .PHONY: check

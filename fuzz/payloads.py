@@ -23,10 +23,10 @@ from tests.codecs.everything import (
 from tests.vectors.messages import MESSAGES
 from wireproto import codecs
 from wireproto.codecs import Plan
+from wireproto.conformance.fuzzing.messages import random_message
 from wireproto.errors import DecodeError
 from wireproto.limits import Limits
 from wireproto.schema import Message
-from wireproto.testing.fuzzing.messages import random_message
 
 __all__ = ["CODECS", "differential", "differential_seeds", "payload_seeds", "payload_target", "plans"]
 

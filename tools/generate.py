@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wireproto.chat.contract import CHAT
+from wireproto.conformance.service import CONFORMANCE
 from wireproto.contract import Lock
 from wireproto.control import CONTROL
 from wireproto.protos import generate
 from wireproto.schema import Service
-from wireproto.testing.conformance.service import CONFORMANCE
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,8 +9,8 @@ from tests.test_protocol_document import ADD, CALCULATOR, AddRequest, AddRespons
 from tests.test_vectors import CONVERSATIONS, Vector, each, event_of, send
 from tests.wire.peers import drain, plain, started
 from wireproto import Context, Handlers, Server
+from wireproto.conformance.raw import Ending, RawPeer
 from wireproto.errors import RemoteProtocolError
-from wireproto.testing.raw import Ending, RawPeer
 from wireproto.wire.connection import Connection, State
 from wireproto.wire.events import ConnectionEnded, Event
 from wireproto.wire.frame import PREAMBLE, Frame, unpack_error

@@ -10,10 +10,10 @@ import pytest
 
 from tests.server.service import SERVICE, Stage
 from tests.wire.peers import CODEC, attempt, drain, in_state, opened, raw, reasons
+from wireproto.conformance.raw import RawPeer, frame, pack_hello
 from wireproto.errors import RemoteProtocolError
 from wireproto.limits import Limits
 from wireproto.server import Server
-from wireproto.testing.raw import RawPeer, frame, pack_hello
 from wireproto.wire.connection import Connection, Role, State
 from wireproto.wire.events import RequestReceived
 from wireproto.wire.frame import PREAMBLE, Frame, check_header, unpack_error

@@ -26,13 +26,13 @@ from tests.server.service import (
 from tests.test_protocol_document import table
 from tests.wire.peers import HELLO, drain, opened, raw, reasons
 from wireproto import codecs, schema
+from wireproto.conformance.raw import Ending, RawPeer, frame, pack_hello
 from wireproto.errors import DecodeError, EncodeError, LocalProtocolError
 from wireproto.limits import HELLO_MAX_FRAME, MAX_FRAME_CEILING, Limits
 from wireproto.server import Server
 from wireproto.server.buckets import Budget
 from wireproto.server.session import Session
 from wireproto.server.transport import FIRST_READ, Transport
-from wireproto.testing.raw import Ending, RawPeer, frame, pack_hello
 from wireproto.wire.connection import MAX_STRAY_ANSWERS, Connection, PayloadTooLarge, Role
 from wireproto.wire.events import ConnectionEnded, ErrorReceived, ResponseReceived
 from wireproto.wire.frame import PREAMBLE, Frame, unpack, unpack_error

@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.server.peer import until
 from tests.server.service import SERVICE, DeferResponse, Stage
+from wireproto.conformance.raw import Ending, RawPeer, frame, pack_hello
 from wireproto.limits import Limits
 from wireproto.server import Server
-from wireproto.testing.raw import Ending, RawPeer, frame, pack_hello
 from wireproto.wire.frame import PREAMBLE, Frame, unpack_error
 
 MAX_CALLS = 4

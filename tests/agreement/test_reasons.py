@@ -36,12 +36,12 @@ from tests.test_protocol_document import TEXT, table
 from tests.wire.peers import drain, in_call, in_state, opened, raw
 from wireproto import Handlers
 from wireproto.client import connect
+from wireproto.conformance.raw import Ending, RawListener, RawPeer, frame, pack_hello, pack_welcome
 from wireproto.control import CONTROL
 from wireproto.errors import CallError, RemoteProtocolError
 from wireproto.limits import Limits
 from wireproto.server import Server
 from wireproto.status import Retry, Status
-from wireproto.testing.raw import Ending, RawListener, RawPeer, frame, pack_hello, pack_welcome
 from wireproto.wire.connection import Connection, Role, State
 from wireproto.wire.events import ErrorReceived
 from wireproto.wire.frame import PREAMBLE, Frame, Kind, unpack_error

@@ -9,9 +9,9 @@ import pytest
 
 from tests.cli.conftest import run, wireproto
 from tests.conformance.conftest import QUICK
+from wireproto.conformance.service import CONFORMANCE, authenticate, make_handlers
 from wireproto.dispatch import Handlers
 from wireproto.server import Server
-from wireproto.testing.conformance.service import CONFORMANCE, authenticate, make_handlers
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_server_is_started_and_ended() -> None:
 @pytest.mark.slow
 def test_a_client_is_judged() -> None:
     """--client starts the command, tells it what to do, and reports as for a server."""
-    own = (sys.executable, "-m", "wireproto.testing.conformance.adapter")
+    own = (sys.executable, "-m", "wireproto.conformance.adapter")
     done = wireproto("conformance", "--section", "1", "--codec", "pipe", "--client", "--", *own)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "7 cases, 7 runs: 7 passed" in done.stdout

@@ -9,9 +9,9 @@ import pytest
 
 from tests.cli.conftest import run
 from tests.cli.services import SHOP
-from tests.testing.fuzzing.faulty import FaultyServer
+from tests.conformance.fuzzing.faulty import FaultyServer
 from wireproto import Handlers, Server, Service
-from wireproto.testing.raw import RawListener
+from wireproto.conformance.raw import RawListener
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from wireproto.conformance.service import authenticate, make_handlers
 from wireproto.limits import Limits
 from wireproto.server import Server
-from wireproto.testing.conformance.service import authenticate, make_handlers
 
 QUICK = Limits(hello_timeout=1.0, frame_timeout=1.0)
 """For what is judged by waiting for it."""

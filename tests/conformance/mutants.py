@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
-from wireproto.testing.conformance.wire import error_body, read_error
-from wireproto.testing.raw import Ending, RawListener, RawPeer, frame
+from wireproto.conformance.raw import Ending, RawListener, RawPeer, frame
+from wireproto.conformance.wire import error_body, read_error
 from wireproto.wire.frame import HEADER, PREAMBLE, Frame, Kind
 
 __all__ = ["Change", "Mutant", "call_error", "changed", "drop", "every", "final_error", "instead", "on", "twice"]

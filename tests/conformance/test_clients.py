@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from tests.conformance.mutants import Mutant, changed, drop, every, final_error, instead, on, twice
-from wireproto.testing.conformance import adapter
-from wireproto.testing.conformance.case import SECTIONS, Deviation, Verdict
-from wireproto.testing.conformance.client import judge_client
-from wireproto.testing.conformance.clients import CLIENT_CASES
-from wireproto.testing.conformance.host import Trial
-from wireproto.testing.conformance.runner import Selection
-from wireproto.testing.raw import frame, pack_hello
+from wireproto.conformance import adapter
+from wireproto.conformance.case import SECTIONS, Deviation, Verdict
+from wireproto.conformance.client import judge_client
+from wireproto.conformance.clients import CLIENT_CASES
+from wireproto.conformance.host import Trial
+from wireproto.conformance.raw import frame, pack_hello
+from wireproto.conformance.runner import Selection
 from wireproto.wire.frame import Frame, Kind
 
-OURS = [sys.executable, "-m", "wireproto.testing.conformance.adapter"]
+OURS = [sys.executable, "-m", "wireproto.conformance.adapter"]
 
 
 def test_our_client_conforms() -> None:

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from wireproto.testing.conformance.clients import CLIENT_CASES
-from wireproto.testing.conformance.servers import SERVER_CASES
-from wireproto.testing.conformance.service import AUTHORIZATION, CONFORMANCE, LONGEST_SHORT, OTHER_AUTHORIZATION, SECRET
+from wireproto.conformance.clients import CLIENT_CASES
+from wireproto.conformance.servers import SERVER_CASES
+from wireproto.conformance.service import AUTHORIZATION, CONFORMANCE, LONGEST_SHORT, OTHER_AUTHORIZATION, SECRET
 
 TEXT = (Path(__file__).parent.parent.parent / "docs" / "conformance.md").read_text()
 

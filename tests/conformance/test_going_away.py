@@ -6,12 +6,12 @@ from typing import Any, Self
 import pytest
 
 from tests.conformance.mutants import Mutant, call_error, drop, every, on
+from wireproto.conformance import wire
+from wireproto.conformance.caller import Bench
+from wireproto.conformance.case import Deviation, Needs
+from wireproto.conformance.servers import SERVER_CASES
+from wireproto.conformance.service import CONFORMANCE, make_handlers
 from wireproto.server import Server
-from wireproto.testing.conformance import wire
-from wireproto.testing.conformance.caller import Bench
-from wireproto.testing.conformance.case import Deviation, Needs
-from wireproto.testing.conformance.servers import SERVER_CASES
-from wireproto.testing.conformance.service import CONFORMANCE, make_handlers
 from wireproto.wire.frame import Kind
 
 CASES = [case for case in SERVER_CASES.cases.values() if case.needs is Needs.PROCESS]

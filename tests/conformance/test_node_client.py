@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from wireproto.chat.handlers import open_chat
+from wireproto.conformance.case import Verdict
+from wireproto.conformance.client import judge_client
+from wireproto.conformance.runner import Selection
 from wireproto.server import Server
-from wireproto.testing.conformance.case import Verdict
-from wireproto.testing.conformance.client import judge_client
-from wireproto.testing.conformance.runner import Selection
 
 CLIENT = Path(__file__).parent.parent.parent / "examples" / "node-client"
 PATIENCE = 30

@@ -9,14 +9,14 @@ import pytest
 from tests.conformance.conftest import QUICK
 from tests.conformance.mutants import Change, Mutant, call_error, changed, drop, every, final_error, on, twice
 from tests.server.service import Stage
+from wireproto.conformance.caller import Bench
+from wireproto.conformance.case import SECTIONS, Deviation, Needs, Run, Verdict
+from wireproto.conformance.raw import frame, pack_welcome
+from wireproto.conformance.runner import Selection
+from wireproto.conformance.server import judge_server
+from wireproto.conformance.servers import SERVER_CASES
+from wireproto.conformance.service import CONFORMANCE, RETIRED
 from wireproto.server import Server
-from wireproto.testing.conformance.caller import Bench
-from wireproto.testing.conformance.case import SECTIONS, Deviation, Needs, Run, Verdict
-from wireproto.testing.conformance.runner import Selection
-from wireproto.testing.conformance.server import judge_server
-from wireproto.testing.conformance.servers import SERVER_CASES
-from wireproto.testing.conformance.service import CONFORMANCE, RETIRED
-from wireproto.testing.raw import frame, pack_welcome
 from wireproto.wire.frame import Frame, Kind
 
 

@@ -9,10 +9,10 @@ from tests.outside import buf, run
 from tests.protos.contract import EVERY
 from tests.protos.versions import GROWING
 from wireproto.chat.contract import CHAT
+from wireproto.conformance.service import CONFORMANCE
 from wireproto.control import CONTROL, declare, describe
 from wireproto.errors import ConfigError
 from wireproto.protos import generate, render, service_file
-from wireproto.testing.conformance.service import CONFORMANCE
 
 ROOT = Path(__file__).parents[2]
 SERVICES = [CHAT, CONTROL, EVERY, GROWING]

@@ -28,12 +28,12 @@ from tests.server.service import (
     FeedRequest,
     Stage,
 )
+from wireproto.conformance.raw import Ending, RawPeer, frame
 from wireproto.errors import CallError, ConfigError, HandshakeError
 from wireproto.limits import Limits
 from wireproto.server import Server
 from wireproto.server.poller import Poller
 from wireproto.status import Retry, Status
-from wireproto.testing.raw import Ending, RawPeer, frame
 from wireproto.wire.connection import State
 from wireproto.wire.events import ConnectionEnded, ErrorReceived, GoAwayReceived, PingReceived, ResponseReceived
 from wireproto.wire.frame import Frame, Kind

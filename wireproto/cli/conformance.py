@@ -13,14 +13,14 @@ import click
 from wireproto.address import Address
 from wireproto.cli.command import Command, Failure
 from wireproto.cli.values import dumps
+from wireproto.conformance import runner
+from wireproto.conformance.case import Case, Run, Verdict
+from wireproto.conformance.report import Known, Report, listing
 from wireproto.errors import ConfigError
-from wireproto.testing.conformance import runner
-from wireproto.testing.conformance.case import Case, Run, Verdict
-from wireproto.testing.conformance.report import Known, Report, listing
 
 __all__ = ["command"]
 
-SERVICE_MODULE = "wireproto.testing.conformance.service"
+SERVICE_MODULE = "wireproto.conformance.service"
 
 CLIENTS = 4
 """Processes of a client under test at once, at most."""
@@ -110,13 +110,13 @@ def _serve(ctx: click.Context, port: int) -> None:
 
 
 def _cases_of_servers() -> Mapping[str, Case[Any]]:
-    from wireproto.testing.conformance.servers import SERVER_CASES
+    from wireproto.conformance.servers import SERVER_CASES
 
     return SERVER_CASES.cases
 
 
 def _cases_of_clients() -> Mapping[str, Case[Any]]:
-    from wireproto.testing.conformance.clients import CLIENT_CASES
+    from wireproto.conformance.clients import CLIENT_CASES
 
     return CLIENT_CASES.cases
 
@@ -134,9 +134,9 @@ def _list(selection: runner.Selection) -> None:
 def _judge(
     words: tuple[str, ...], mode: str | None, selection: runner.Selection, known: Path | None, jobs: int
 ) -> Report:
-    from wireproto.testing.conformance.client import judge_client
-    from wireproto.testing.conformance.processes import ServerProcess
-    from wireproto.testing.conformance.server import judge_server
+    from wireproto.conformance.client import judge_client
+    from wireproto.conformance.processes import ServerProcess
+    from wireproto.conformance.server import judge_server
 
     if mode is not None and not words:
         raise ConfigError(f"--{mode} takes the command that starts it: wireproto conformance --{mode} -- COMMAND...")

@@ -22,12 +22,12 @@ from wireproto.cli.reflect import hosted
 from wireproto.cli.target import resolve
 from wireproto.cli.values import dumps
 from wireproto.client import connect
+from wireproto.conformance.fuzzing.cases import KINDS
+from wireproto.conformance.fuzzing.live import Campaign, Finding, load, save, show
+from wireproto.conformance.fuzzing.watch import Resources, drift, resources
 from wireproto.control import CONTROL
 from wireproto.errors import ConfigError
 from wireproto.schema import Service
-from wireproto.testing.fuzzing.cases import KINDS
-from wireproto.testing.fuzzing.live import Campaign, Finding, load, save, show
-from wireproto.testing.fuzzing.watch import Resources, drift, resources
 
 __all__ = ["command"]
 

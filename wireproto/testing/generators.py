@@ -13,8 +13,8 @@ from typing import Any, Final, TypeVar, cast
 from hypothesis import strategies as st
 
 from wireproto import schema
+from wireproto.conformance.edges import EDGES, PIECES, SPECIAL
 from wireproto.schema import Bounds, FieldType, Message, Scalar, Service
-from wireproto.testing.edges import EDGES, PIECES, SPECIAL
 
 __all__ = ["messages", "mutated", "strategies", "values", "wrong_values"]
 

@@ -1,0 +1,104 @@
+"""The fuzzer's own reading of docs/protocol.md agrees with the test vectors and with the page."""
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.codecs.everything import EVERYTHING, GROWING
+from wireproto import codecs
+from wireproto.conformance.fuzzing import rules
+from wireproto.conformance.fuzzing.cases import Generator, mutated
+from wireproto.conformance.fuzzing.judge import Observed, Table, judge
+from wireproto.conformance.fuzzing.messages import random_message
+from wireproto.conformance.fuzzing.rules import expect_frames, expect_opening
+from wireproto.conformance.raw import Ending
+from wireproto.limits import Limits
+
+ROOT = Path(__file__).parents[3]
+INVALID = json.loads((ROOT / "tests" / "vectors" / "invalid.json").read_text())
+CONVERSATIONS = json.loads((ROOT / "tests" / "vectors" / "conversations.json").read_text())
+
+# What went before on these connections, as tests/vectors/README.md says: REQUEST 1 with opcode 0x0010.
+BEFORE = {
+    "open": b"",
+    "unary call": bytes.fromhex("0000000c 03 00 02 01 0010 0000 00000001"),
+    "stream": bytes.fromhex("00000013 03 00 02 01 0010 0007 00000001 05 0004 00000002"),
+}
+
+
+def _id(vector: dict[str, Any]) -> str:
+    name: str = vector["name"]
+    return name
+
+
+@pytest.mark.parametrize(
+    "vector", [each for each in INVALID if each["to"] == "server" and each["after"] == "start"], ids=_id
+)
+def test_refused_openings_are_expected(vector: dict[str, Any]) -> None:
+    """Of every vector that a server refuses at the start, the reason is among those expected, and it must end."""
+    expected = expect_opening(bytes.fromhex(vector["hex"]))
+    assert vector["reason"] in expected.reasons
+    assert not expected.lives or vector["reason"] == "BAD_BODY"
+
+
+@pytest.mark.parametrize(
+    "vector", [each for each in INVALID if each["to"] == "server" and each["after"] in BEFORE], ids=_id
+)
+def test_refused_frames_are_expected(vector: dict[str, Any]) -> None:
+    """Of every vector that a server refuses later, the reason is among those expected."""
+    sent = BEFORE[vector["after"]] + bytes.fromhex(vector["hex"])
+    expected = expect_frames(sent, max_frame=2**20, codec=2, version=1)
+    assert vector["reason"] in expected.reasons
+    # What depends on whether a call is still in flight need not end it.
+    assert not expected.lives or vector["reason"] in ("WRONG_OPCODE", "CREDIT_OVERFLOW", "CALL_ID")
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS, ids=_id)
+def test_what_a_good_client_sends_ends_nothing(conversation: dict[str, Any]) -> None:
+    """Of every conversation of the vectors, what the client sends is expected to live."""
+    first, *rest = [bytes.fromhex(step["hex"]) for step in conversation["steps"] if step["from"] == "client"]
+    assert expect_opening(first).lives
+    assert expect_frames(b"".join(rest), max_frame=2**20, codec=2, version=1).lives
+
+
+def test_the_reasons_are_those_of_the_page() -> None:
+    """The tables of reasons are those of section 9 that a server may send, each with its status."""
+    page = (ROOT / "docs" / "protocol.md").read_text("utf-8")
+    section = page[page.index("**Reasons that end a connection.**") : page.index("## 10.")]
+    connection, calls = section.split("**Reasons of calls**")
+    found = re.findall(r"^\| ([A-Z_]+) \| (both|server|client) \|", connection, re.MULTILINE)
+    assert {reason for reason, by in found if by != "client"} == set(rules.CONNECTION_REASONS)
+    statuses = dict(re.findall(r"^\| ([A-Z_]+) \| ([A-Z_]+) \|", calls, re.MULTILINE))
+    assert statuses == {reason: status.name for reason, status in rules.CALL_REASONS.items()}
+
+
+@pytest.mark.parametrize("codec", ["pipe", "msgpack", "protobuf"])
+def test_random_messages_are_messages(codec: str) -> None:
+    """Every random message is within its bounds, in each version of the service."""
+    rng = random.Random(codec)
+    for service in (EVERYTHING, GROWING):
+        for version in range(1, service.version + 1):
+            for method in service.at(version).values():
+                plan = codecs.get(codec).plan(method.request, version, Limits())
+                for _ in range(20):
+                    plan.decode(plan.encode(random_message(rng, method.request, version)))
+
+
+def test_mutated_bytes_differ() -> None:
+    """Mutations of a payload are nearly all other bytes, of all lengths."""
+    rng = random.Random(1)
+    made = {mutated(rng, b"0123456789" * 3) for _ in range(300)}
+    assert len(made) > 200
+    assert {len(each) for each in made} >= {0, 29, 30, 31}
+
+
+def test_an_answer_cut_short_is_wrong() -> None:
+    """A server whose output ends within a frame is found out."""
+    table = Table.of(EVERYTHING, "msgpack", 1)
+    case = Generator(table, "msgpack", 0, ["valid"]).probe()
+    observed = Observed(b"\xf5WP\x01\0\0\0\x29\2", None, Ending.EOF)
+    assert judge(case.opening, b"", observed, table)[0] == "the server's output ends within a frame"

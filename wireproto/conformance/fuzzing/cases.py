@@ -1,0 +1,304 @@
+"""What one connection sends: generated from a seed and a number, so that the same two make the same case again."""
+
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from wireproto.conformance.edges import PIECES
+from wireproto.conformance.fuzzing import rules
+from wireproto.conformance.fuzzing.judge import Entry, Table
+from wireproto.conformance.fuzzing.messages import random_bytes, random_message, random_text
+from wireproto.conformance.raw import frame, pack_hello
+from wireproto.errors import EncodeError
+from wireproto.wire.metadata import Metadata, pack_metadata
+
+__all__ = ["KINDS", "Case", "Generator", "mutated"]
+
+
+class Case(msgspec.Struct, frozen=True):
+    """One connection's input.
+
+    Attributes:
+        kind: what it is about, one of ``KINDS``.
+        opening: sent first.
+        rest: sent once WELCOME has come; None when the opening is all there is.
+        cuts: how many bytes of ``rest`` each system call sends, the last one what is left.
+        reset: drop the connection at the end and look at nothing, instead of ending the output and reading.
+        calls: how many REQUESTs it is made of, for kinds that are about calls.
+    """
+
+    kind: str
+    opening: bytes
+    rest: bytes | None
+    cuts: list[int] = []
+    reset: bool = False
+    calls: int = 0
+
+
+_STRANGERS: Final = [
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /x HTTP/1.0\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"SSH-2.0-OpenSSH_9.2\r\n", b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n",
+    b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c", b"EHLO x\r\n", b"\x00\x00\x00\x0c\x01" + bytes(11), b"\xf5WP", b"\xf5",
+    b"\xf5WP\x02", b"\xf5WP\x00", b"\xf5WP\xff" + bytes(30), b"*1\r\n$4\r\nPING\r\n", b"",
+]  # fmt: skip
+
+
+def mutated(rng: random.Random, data: bytes) -> bytes:
+    """Bytes a few steps away from some: bits flipped, pieces lost, put in, doubled, cut off, or made anew."""
+    made = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        at = rng.randint(0, len(made))
+        until = min(len(made), at + rng.randint(0, 8))
+        match rng.randrange(6):
+            case 0 if at < len(made):
+                made[at] ^= 1 << rng.randrange(8)
+            case 1:
+                del made[at:until]
+            case 2:
+                del made[at:]
+            case 3:
+                made[at:at] = rng.choice(PIECES)
+            case 4:
+                made[at:at] = made[at:until]
+            case _:
+                made[at:until] = random_bytes(rng, rng.randint(0, 4))
+    return bytes(made)
+
+
+class Generator:
+    """Makes the cases for one service, codec and version.
+
+    Args:
+        table: the methods.
+        codec: the codec's name, for HELLO.
+        seed: of all choices.
+        kinds: which kinds to make, all equally often.
+        most: elements of a list, characters of a text.
+    """
+
+    def __init__(self, table: Table, codec: str, seed: int, kinds: list[str], *, most: int = 6) -> None:
+        self.table = table
+        self._codec = codec
+        self._seed = seed
+        self._kinds = kinds
+        self._most = most
+        self._methods = list(table.entries.items())
+        self._classes = _classes(table)
+        hello = pack_hello(
+            codecs=[(table.codec, codec)],
+            service=table.service.full_name,
+            versions=(table.version, table.version),
+            client_name="wireproto fuzz",
+        )
+        self.hello_body = hello
+        self.opening = rules.PREAMBLE + frame(rules.HELLO, hello)
+
+    def case(self, number: int) -> Case:
+        """The case of that number; the same for the same seed, whatever was made before."""
+        rng = random.Random(f"{self._seed}/{number}")
+        kind = rng.choice(self._kinds)
+        made: Case = KINDS[kind](self, rng)
+        return made
+
+    def probe(self) -> Case:
+        """A call that any server answers, whatever it was sent on other connections."""
+        return Case("probe", self.opening, self._request(1, 0xF000, self._valid(random.Random(0), 0xF000)))
+
+    # The kinds.
+
+    def _first_bytes(self, rng: random.Random) -> Case:
+        way = rng.randrange(4)
+        if way == 0:
+            opening = rng.choice(_STRANGERS)
+        elif way == 1:
+            opening = mutated(rng, rng.choice(_STRANGERS))
+        elif way == 2:
+            opening = random_bytes(rng, rng.randint(0, 40))
+        else:
+            opening = rules.PREAMBLE + random_bytes(rng, rng.randint(0, 40))
+        return Case("first-bytes", opening, None)
+
+    def _hello(self, rng: random.Random) -> Case:
+        way = rng.randrange(5)
+        if way == 0:
+            opening = mutated(rng, self.opening)
+        elif way == 1:
+            opening = rules.PREAMBLE + frame(rules.HELLO, mutated(rng, self.hello_body))
+        elif way == 2:
+            opening = rules.PREAMBLE + self._changed(rng, rules.HELLO, self.hello_body, {})
+        elif way == 3:
+            opening = rules.PREAMBLE + frame(rules.HELLO, self._other_hello(rng))
+        else:
+            opening = self.opening + random_bytes(rng, rng.randint(1, 40))
+        return Case("hello", opening, None)
+
+    def _other_hello(self, rng: random.Random) -> bytes:
+        low = rng.randint(0, 4)
+        codec: tuple[int, str | bytes] = (self.table.codec, self._codec)
+        others: list[tuple[int, str | bytes]] = [(0, "x"), (200, "own"), (9, b"\xff"), (1, "msgpack"), codec, (5, "X")]
+        return pack_hello(
+            versions=(low, rng.choice((low, 255, rng.randint(0, 4)))),
+            codecs=rng.sample(others, rng.randint(0, 3)),
+            service=rng.choice(("", self.table.service.full_name, "no.v1.Such", b"\xff\xfe")),
+            max_frame=rng.choice((0, 4095, 4096, 2**32 - 1)),
+            max_calls=rng.choice((0, 1, 2**32 - 1)),
+            heartbeat_ms=rng.choice((0, 1, 2**32 - 1)),
+            features=rng.choice((0, 1, 2**64 - 1)),
+            client_name=rng.choice(("", "n" * 255, b"\xc3")),
+            fields=rng.choice((b"", b"\0\1\0\0", b"\0\1\0\6\0\0\0\0\0\0", b"\x77\x77\0\1x", b"\0", b"\0\1\xff\xff")),
+        )
+
+    def _frames(self, rng: random.Random) -> Case:
+        parts = []
+        call_id = 0
+        for _ in range(rng.randint(1, 5)):
+            call_id += rng.choice((1, 1, 1, 1, 2, 0, 1000))
+            parts.append(self._frame(rng, call_id))
+        rest = b"".join(parts)
+        if rng.random() < 0.3:
+            rest = mutated(rng, rest)
+        if rng.random() < 0.15:
+            rest = rest[: rng.randint(0, len(rest))]
+        cuts = [rng.randint(1, 24) for _ in range(rng.choice((0, 0, 1, 2)))]
+        return Case("frames", self.opening, rest, cuts, reset=rng.random() < 0.05)
+
+    def _frame(self, rng: random.Random, call_id: int) -> bytes:
+        kind = rng.choice((*(rules.REQUEST,) * 4, rules.CANCEL, rules.CREDIT, rules.PING, *range(256)))
+        if rng.random() < 0.5:
+            kind = rng.choice((rules.REQUEST, rules.CANCEL, rules.CREDIT, rules.PING, rules.PONG, rules.ERROR))
+        opcode, metadata, payload = 0, b"", b""
+        fields = {}
+        if kind == rules.REQUEST:
+            opcode, entry = rng.choice(self._methods)
+            payload = mutated(rng, self._valid(rng, opcode))
+            fields = {"codec": self.table.codec, "version": self.table.version}
+            metadata = self._metadata(rng, entry)
+        elif kind in (rules.CANCEL, rules.CREDIT):
+            opcode = rng.choice(self._methods)[0]
+            payload = b"" if kind == rules.CANCEL else random_bytes(rng, 4)
+        elif kind in (rules.PING, rules.PONG):
+            payload = random_bytes(rng, 8)
+        elif kind == rules.ERROR:
+            payload = b"\x0e\x00\x00\x00\x00\x00\x03BYE\x00\x02so"
+        if kind in (rules.REQUEST, rules.CANCEL, rules.CREDIT):
+            fields |= {"opcode": opcode, "call_id": call_id}
+        if rng.random() < 0.5:
+            return frame(kind, payload, metadata, **fields)
+        return self._changed(rng, kind, payload, fields, metadata)
+
+    def _changed(
+        self, rng: random.Random, kind: int, payload: bytes, fields: dict[str, int], metadata: bytes = b""
+    ) -> bytes:
+        """A frame with one field of its header, or its body, other than it should be."""
+        name = rng.choice(
+            ("flags", "codec", "version", "opcode", "call_id", "length", "metadata_length", "metadata", "payload")
+        )
+        if name == "payload":
+            payload = mutated(rng, payload)
+        elif name == "metadata":
+            metadata = mutated(rng, metadata)
+        else:
+            most = {"length": 2**32, "metadata_length": 2**16, "opcode": 2**16, "call_id": 2**32}.get(name, 256)
+            near = len(payload) + len(metadata) + 12
+            value = rng.choice((0, 1, most - 1, near, near - 1, near + 1, rng.randrange(most), 11, 4096))
+            fields = {**fields, name: min(value, most - 1)}
+        return frame(kind, payload, metadata, **fields)
+
+    def _payload(self, rng: random.Random) -> Case:
+        return self._calls("payload", rng, lambda opcode, entry: (b"", mutated(rng, self._valid(rng, opcode))))
+
+    def _bad_metadata(self, rng: random.Random) -> Case:
+        return self._calls(
+            "metadata",
+            rng,
+            # Behind it a payload that is none: what is about the metadata must not run anything.
+            lambda opcode, entry: (mutated(rng, self._metadata(rng, entry)), random_bytes(rng, rng.randint(1, 9))),
+        )
+
+    def _valid_calls(self, rng: random.Random) -> Case:
+        return self._calls(
+            "valid", rng, lambda opcode, entry: (self._metadata(rng, entry), self._valid(rng, opcode)), most=3
+        )
+
+    def _calls(
+        self,
+        kind: str,
+        rng: random.Random,
+        make: Callable[[int, Entry], tuple[bytes, bytes]],
+        most: int = 4,
+    ) -> Case:
+        """Some calls, and a PING behind them that tells whether the connection lives."""
+        parts = []
+        count = rng.randint(1, most)
+        for call_id in range(1, count + 1):
+            opcode, entry = rng.choice(self._methods)
+            if rng.random() < 0.05:
+                opcode = rng.randrange(0x10000)
+                entry = self.table.entries.get(opcode, entry)
+            metadata, payload = make(opcode, entry)
+            parts.append(self._request(call_id, opcode, payload, metadata))
+            if rng.random() < 0.1:
+                parts.append(frame(rules.CANCEL, opcode=opcode, call_id=call_id))
+        parts.append(frame(rules.PING, random_bytes(rng, 8)))
+        return Case(kind, self.opening, b"".join(parts), calls=count)
+
+    # Parts.
+
+    def _request(self, call_id: int, opcode: int, payload: bytes, metadata: bytes = b"") -> bytes:
+        table = self.table
+        return frame(
+            rules.REQUEST,
+            payload,
+            metadata,
+            codec=table.codec,
+            version=table.version,
+            opcode=opcode,
+            call_id=call_id,
+        )
+
+    def _valid(self, rng: random.Random, opcode: int) -> bytes:
+        """A payload that is a message of the method; of some other one if there is no such method."""
+        if opcode not in self._classes:
+            opcode = self._methods[0][0]
+        request, version, encode = self._classes[opcode]
+        try:
+            payload: bytes = encode(random_message(rng, request, version, most=self._most))
+        except EncodeError:
+            # Bounds of a map's keys, say, that only the codec's check knows.
+            return b""
+        return payload
+
+    def _metadata(self, rng: random.Random, entry: Entry) -> bytes:
+        metadata = Metadata(
+            deadline_ms=rng.choice((None, None, 0, 1, 60_000, 2**32 - 1)),
+            traceparent=rng.choice(("", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "x")),
+            authorization=rng.choice(("", "", "Bearer x", "~" * 40)),
+            idempotency_key=random_bytes(rng, rng.choice((0, 0, 16, 64))),
+            credit=rng.choice((0, 1, 2, 100)) if entry.is_stream else None,
+            entries={f"k{index}": random_text(rng, 4) for index in range(rng.choice((0, 0, 1, 3)))},
+        )
+        return pack_metadata(metadata)
+
+
+def _classes(table: Table) -> dict[int, tuple[Any, int, Callable[[Any], bytes]]]:
+    """opcode -> request class, the version it is written in, and what writes it."""
+    from wireproto.control import CONTROL
+
+    found = {}
+    for owner, version in ((CONTROL, CONTROL.version), (table.service, table.version)):
+        for opcode, method in owner.at(version).items():
+            found[opcode] = (method.request, version, table.entries[opcode].request.encode)
+    return found
+
+
+KINDS: Final[dict[str, Callable[[Generator, random.Random], Case]]] = {
+    "first-bytes": Generator._first_bytes,
+    "hello": Generator._hello,
+    "frames": Generator._frames,
+    "metadata": Generator._bad_metadata,
+    "payload": Generator._payload,
+    "valid": Generator._valid_calls,
+}
+"""name -> what makes such a case. ``valid`` calls the service's methods as a client would."""

@@ -1,0 +1,358 @@
+"""The server that judges a client: it plays by the rules except where a case says otherwise, and holds every frame it
+reads to the rules.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from wireproto import codecs
+from wireproto.conformance import wire
+from wireproto.conformance.case import Deviation, NotJudged, Registry
+from wireproto.conformance.programs import Pool, Talker
+from wireproto.conformance.raw import Ending, RawListener, RawPeer, frame, pack_welcome
+from wireproto.conformance.service import CONFORMANCE
+from wireproto.conformance.side import LIMITS, OF_CALLS, OF_MESSAGES, PATIENCE, Side
+from wireproto.errors import DecodeError
+from wireproto.schema import Message, Operation
+from wireproto.wire.frame import PREAMBLE, Frame, Kind
+
+__all__ = ["CLIENT_CASES", "Host", "Request", "Trial", "call", "cancel", "close", "start", "stream", "wait"]
+
+_FROM_CLIENT = {Kind.REQUEST, Kind.CANCEL, Kind.CREDIT, Kind.PING, Kind.PONG, Kind.ERROR}
+
+
+# What the client is told: docs/conformance.md.
+
+
+def call(method: str, metadata: dict[str, Any] | None = None, /, **request: Any) -> dict[str, Any]:
+    """Call and wait for what comes of it."""
+    return {"do": "call", "method": method, "request": request, **({"metadata": metadata} if metadata else {})}
+
+
+def start(name: str, method: str, /, **request: Any) -> dict[str, Any]:
+    """Send the REQUEST and go on."""
+    return {"do": "start", "as": name, "method": method, "request": request}
+
+
+def wait(name: str) -> dict[str, Any]:
+    """Wait for what comes of a call that was started."""
+    return {"do": "wait", "for": name}
+
+
+def cancel(name: str) -> dict[str, Any]:
+    """Cancel a call that was started."""
+    return {"do": "cancel", "for": name}
+
+
+def stream(method: str, credit: int, /, take: int | None = None, **request: Any) -> dict[str, Any]:
+    """Call a stream and take its items, all or so many."""
+    taken = {} if take is None else {"take": take}
+    return {"do": "stream", "method": method, "request": request, "credit": credit, **taken}
+
+
+def close() -> dict[str, Any]:
+    """Close the connection in order."""
+    return {"do": "close"}
+
+
+class Request(NamedTuple):
+    """A REQUEST of the client, read."""
+
+    call_id: int
+    opcode: int
+    message: Any
+    metadata: dict[int, list[bytes]]
+
+    @property
+    def credit(self) -> int:
+        """The stream's first."""
+        return int.from_bytes(self.metadata.get(5, [b"\0"])[0], "big")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a client case is given.
+
+    Attributes:
+        codec: id and name.
+        version: the newest of the service that the client offers.
+        patience: seconds in which what must happen at once has to happen.
+        slow_patience: ... and what happens after a time of the client's own.
+    """
+
+    codec: tuple[int, str]
+    version: int
+    programs: Pool
+    patience: float = PATIENCE
+    slow_patience: float = 2 * PATIENCE
+
+    @contextmanager
+    def client(self, *steps: dict[str, Any], greet: bool = True, **welcome: Any) -> Iterator["Host"]:
+        """A client that was told to do ``steps``, connected; with ``greet`` its handshake is done.
+
+        Args:
+            welcome: what is changed in WELCOME.
+
+        Raises:
+            NotJudged: the client says that it has no such thing.
+        """
+        with self.programs.borrow() as program:
+            instruction = {
+                "codec": self.codec[1],
+                "versions": [1, self.version],
+                "service": CONFORMANCE.full_name,
+                "steps": list(steps),
+            }
+            with self._connected(program, instruction) as peer:
+                host = Host(peer, self, program)
+                if greet:
+                    host.greet(**welcome)
+                yield host
+                host.results()  # whoever has not asked for them has still to wait until they are there
+
+    @contextmanager
+    def _connected(self, program: Talker, instruction: dict[str, Any]) -> Iterator[RawPeer]:
+        with RawListener() as listener:
+            host, port = listener.address
+            program.tell({"host": host, "port": port, **instruction})
+            deadline = time.monotonic() + self.slow_patience
+            while (peer := listener.accept(0.02)) is None:
+                if (said := program.answer(0.0001)) is not None:
+                    raise _explained(said, "it did not connect")
+                if time.monotonic() > deadline:
+                    raise Deviation("the client did not connect")
+        # Nobody listens any more: a client that wants another connection is refused.
+        with peer:
+            yield peer
+
+
+def _explained(said: dict[str, Any], problem: str) -> Exception:
+    if "unsupported" in said:
+        return NotJudged(f"the client does not implement it: {said['unsupported']}")
+    return Deviation(f"{problem}, and said {said}")
+
+
+class Host(Side):
+    """One connection of the judge.
+
+    Attributes:
+        peer: its socket.
+        hello: the client's; None before it was read.
+        version: of the connection, once it was welcomed.
+    """
+
+    def __init__(self, peer: RawPeer, trial: Trial, program: Talker) -> None:
+        super().__init__(peer, "client", trial.patience)
+        self.trial = trial
+        self.hello: wire.HelloBody | None = None
+        self.version = 0
+        self._program = program
+        self._answer: list[dict[str, Any]] | None = None
+        self._codec = codecs.get(trial.codec[1])
+        self._in_flight: dict[int, int] = {}
+        self._known: dict[int, int] = {}  # every call there was
+        self._cancelled: set[int] = set()
+        self._last_id = 0
+        self._leaving = False
+
+    # The handshake.
+
+    def read_hello(self) -> wire.HelloBody:
+        """The client's preamble and HELLO, which it sends at once."""
+        self.hello = wire.read_hello(self.greeting(Kind.HELLO))
+        return self.hello
+
+    def welcome(self, **changes: Any) -> bytes:
+        """Preamble and WELCOME."""
+        fields = {"codec": self.trial.codec[0], "version": self.trial.version, **changes}
+        self.version = fields["version"]
+        return PREAMBLE + frame(Kind.WELCOME, pack_welcome(**fields))
+
+    def greet(self, **changes: Any) -> None:
+        """Read HELLO and welcome the client."""
+        self.read_hello()
+        self.send(self.welcome(**changes))
+
+    # Receiving.
+
+    def check(self, found: Frame) -> None:
+        """See ``Side``; before WELCOME the cases themselves look."""
+        if not self.version:
+            return
+        shown = wire.shown(found)
+        if found.kind not in _FROM_CLIENT or (found.kind == Kind.ERROR and found.call_id):
+            raise Deviation(f"a client sends no such frame here: {shown}")
+        if found.flags or (found.metadata and found.kind != Kind.REQUEST):
+            raise Deviation(f"{shown} has flags {found.flags:#04x} and {len(found.metadata)} bytes of metadata")
+        wanted = (self.trial.codec[0], self.version) if found.kind == Kind.REQUEST else (0, 0)
+        if (found.codec, found.version) != wanted:
+            raise Deviation(f"{shown} has codec {found.codec} and version {found.version}; they must be {wanted}")
+        if found.kind in (Kind.PING, Kind.PONG):
+            if found.call_id or found.opcode or len(found.payload) != 8:
+                raise Deviation(f"{shown} has call id {found.call_id} and opcode {found.opcode:#06x}")
+        elif found.kind == Kind.REQUEST:
+            if self._leaving:
+                raise Deviation(f"{shown} came behind GOAWAY")
+            ahead = (found.call_id - self._last_id) & 0xFFFF_FFFF
+            if not 0 < ahead < 0x8000_0000 or found.call_id in self._in_flight:
+                raise Deviation(f"{shown} follows call {self._last_id}; its id must lie ahead")
+            self._last_id = found.call_id
+            self._in_flight[found.call_id] = self._known[found.call_id] = found.opcode
+        elif found.kind in (Kind.CANCEL, Kind.CREDIT):
+            if self._known.get(found.call_id) != found.opcode:
+                raise Deviation(f"{shown} has opcode {found.opcode:#06x}; no such call was begun")
+            if found.call_id in self._cancelled:
+                raise Deviation(f"{shown} came behind the CANCEL of its call")
+            size = 4 if found.kind == Kind.CREDIT else 0
+            if len(found.payload) != size or (size and not any(found.payload)):
+                raise Deviation(f"the body of {shown} is {found.payload.hex(' ') or 'empty'}")
+            if found.kind == Kind.CANCEL:
+                self._cancelled.add(found.call_id)
+
+    def request(self, method: Operation[Any, Any]) -> Request:
+        """The next frame must be a REQUEST of that method; credit of a stream may come before it, at any time."""
+        while (found := self.read()).kind == Kind.CREDIT:
+            pass
+        if found.kind != Kind.REQUEST or found.opcode != method.opcode:
+            raise Deviation(f"REQUEST of {method.name} was due, and {wire.shown(found)} came, opcode {found.opcode}")
+        try:
+            message = self._codec.plan(method.request, self.version, LIMITS, request=True).decode(found.payload)
+        except DecodeError as error:
+            raise Deviation(f"the request cannot be read: {error}; it is {found.payload.hex(' ')}") from None
+        return Request(found.call_id, found.opcode, message, wire.read_metadata(found.metadata))
+
+    def written(self, method: Operation[Any, Any], request: Request) -> bytes:
+        """The canonical form of a request's payload."""
+        return self._codec.plan(method.request, self.version, LIMITS, request=True).encode(request.message)
+
+    # Sending.
+
+    def frame(self, kind: int, payload: bytes = b"", *, to: Request | None = None, **changes: Any) -> bytes:
+        """A frame as it must be on this connection, but for what is changed."""
+        of_message = kind in OF_MESSAGES
+        of_call = kind in OF_CALLS and to is not None
+        fields: dict[str, Any] = {
+            "codec": self.trial.codec[0] if of_message else 0,
+            "version": self.version if of_message else 0,
+            "opcode": to.opcode if to is not None and of_call else 0,
+            "call_id": to.call_id if to is not None and of_call else 0,
+            **changes,
+        }
+        if kind in (Kind.RESPONSE, Kind.END, Kind.ERROR):
+            self._in_flight.pop(fields["call_id"], None)
+        return frame(kind, payload, **fields)
+
+    def payload(self, message: Message) -> bytes:
+        """An answer's payload."""
+        return self._codec.plan(type(message), self.version, LIMITS, request=False).encode(message)
+
+    def response(self, to: Request, message: Message | bytes) -> bytes:
+        """The frame of a RESPONSE."""
+        return self.frame(Kind.RESPONSE, message if isinstance(message, bytes) else self.payload(message), to=to)
+
+    def respond(self, to: Request, message: Message | bytes) -> None:
+        """Answer a call."""
+        self.send(self.response(to, message))
+
+    def item(self, to: Request, message: Message) -> None:
+        """Send an ITEM; whether there is credit for it is the case's affair."""
+        self.send(self.frame(Kind.ITEM, self.payload(message), to=to))
+
+    def end(self, to: Request) -> None:
+        """End a stream."""
+        self.send(self.frame(Kind.END, to=to))
+
+    def error(self, to: Request, status: int, reason: bytes, message: bytes = b"", **more: Any) -> None:
+        """Fail a call."""
+        self.send(self.frame(Kind.ERROR, wire.error_body(status, reason, message, **more), to=to))
+
+    def final(self, status: int, reason: bytes, message: bytes = b"", **more: Any) -> None:
+        """Send a final ERROR, and nothing behind it."""
+        self.send(self.frame(Kind.ERROR, wire.error_body(status, reason, message, **more)))
+        self.peer.end_output()
+
+    def goaway(self, last_call_id: int) -> None:
+        """Say that no more calls are taken."""
+        self.send(self.frame(Kind.GOAWAY, wire.goaway_body(last_call_id, wire.error_body(14, b"SHUTTING_DOWN"))))
+
+    def gone(self) -> None:
+        """From here on a REQUEST has not crossed GOAWAY."""
+        self._leaving = True
+
+    # The end.
+
+    def ends(self, reason: str) -> wire.ErrorBody:
+        """The client must send a final ERROR with ``reason``, and then end; other frames may come before."""
+        while True:
+            found = self.first()
+            if isinstance(found, Ending):
+                raise Deviation(f"a final ERROR with {reason} was due, and there was {found.value}")
+            if found.kind == Kind.ERROR:
+                break
+        return self.judge_end(found, reason)
+
+    # What the client says of it.
+
+    def said(self) -> dict[str, Any]:
+        """The client's answer, whatever it is."""
+        answer = self._program.answer(self.trial.slow_patience)
+        if answer is None:
+            raise Deviation("the client did not say what came of it")
+        if "unsupported" in answer:
+            raise _explained(answer, "")
+        self._answer = answer.get("results", [])
+        return answer
+
+    def results(self) -> list[dict[str, Any]]:
+        """What came of each step."""
+        if self._answer is None:
+            answer = self.said()
+            if not isinstance(answer.get("results"), list):
+                raise Deviation(f"the client said {answer}")
+        assert self._answer is not None
+        return self._answer
+
+    def result(self, number: int = 0) -> dict[str, Any]:
+        """What came of one step."""
+        results = self.results()
+        if len(results) <= number or not isinstance(results[number], dict):
+            raise Deviation(f"of step {number} the client said nothing: {results}")
+        return results[number]
+
+    def answered(self, number: int = 0, /, **due: Any) -> None:
+        """The step must have been answered with at least these fields."""
+        result = self.result(number)
+        response = result.get("response")
+        if not isinstance(response, dict):
+            raise Deviation(f"step {number} was answered, and the client said {result}")
+        for name, value in due.items():
+            if response.get(name) != value:
+                raise Deviation(f"{name} was {value!r} in the answer, and the client said {response.get(name)!r}")
+
+    def failed(self, number: int = 0, /, **due: Any) -> dict[str, Any]:
+        """The step must have failed, with these fields of the error."""
+        result = self.result(number)
+        error = result.get("error")
+        if not isinstance(error, dict):
+            raise Deviation(f"step {number} failed, and the client said {result}")
+        for name, value in due.items():
+            if error.get(name) != value:
+                raise Deviation(f"{name} of the error was {value!r}, and the client said {error}")
+        return error
+
+    def refused(self, **due: Any) -> None:
+        """The client must say that it could not connect, and why."""
+        answer = self.said()
+        error = answer.get("connect_error")
+        if not isinstance(error, dict):
+            raise Deviation(f"the client was not welcomed, and said {answer}")
+        for name, value in due.items():
+            if error.get(name) != value:
+                raise Deviation(f"{name} of the refusal was {value!r}, and the client said {error}")
+
+
+CLIENT_CASES: Registry[Trial] = Registry("c")
+"""Every case that judges a client; ``wireproto.conformance.clients`` fills it."""

@@ -1,0 +1,29 @@
+"""The cases that judge a server, by the sections of ``docs/protocol.md``. Importing this fills the registry."""
+
+from wireproto.conformance.caller import SERVER_CASES
+from wireproto.conformance.servers import (
+    calls,
+    ends,
+    errors,
+    first_bytes,
+    frames,
+    going_away,
+    handshake,
+    metadata,
+    streams,
+    values,
+)
+
+__all__ = [
+    "SERVER_CASES",
+    "calls",
+    "ends",
+    "errors",
+    "first_bytes",
+    "frames",
+    "going_away",
+    "handshake",
+    "metadata",
+    "streams",
+    "values",
+]

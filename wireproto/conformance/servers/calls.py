@@ -1,0 +1,307 @@
+"""Section 4: ids, unary calls, cancelling, deadlines, too many calls, signs of life."""
+
+from wireproto.conformance import wire
+from wireproto.conformance.caller import SERVER_CASES, Bench, Caller
+from wireproto.conformance.case import Deviation, Needs, NotJudged, Over
+from wireproto.conformance.raw import Ending
+from wireproto.conformance.service import SLEEP, SleepRequest
+from wireproto.control import CHECK, ECHO, CheckRequest, EchoRequest
+from wireproto.wire.frame import Kind
+
+case = SERVER_CASES.case
+
+HALF = 0x7FFF_FFFF
+"""The furthest that an id may lie ahead of the one before."""
+
+LONG = 30_000
+"""Milliseconds: a call that is still in flight when the case is over."""
+
+MOST_CALLS = 2048
+"""A server that accepts more calls in flight is not made to run that many."""
+
+
+def _echo(caller: Caller, call_id: int) -> None:
+    caller.call(ECHO, EchoRequest(payload=b"x"), call_id=call_id)
+
+
+def _refused_id(caller: Caller, call_id: int) -> None:
+    caller.send(caller.frame(Kind.REQUEST, caller.payload(EchoRequest(payload=b"x")), call_id=call_id))
+    caller.ends("CALL_ID")
+
+
+@case("4.01")
+def ids_in_order(bench: Bench) -> None:
+    """Ids 1, 2, 3 and so on are accepted."""
+    with bench.open() as caller:
+        for call_id in range(1, 6):
+            _echo(caller, call_id)
+
+
+@case("4.02")
+def ids_with_gaps(bench: Bench) -> None:
+    """An id may lie ahead of the previous one by any number up to 2147483647."""
+    with bench.open() as caller:
+        for call_id in (7, 100, 65536, 65536 + HALF):
+            _echo(caller, call_id)
+
+
+@case("4.03")
+def first_id(bench: Bench) -> None:
+    """Before the first REQUEST the previous id counts as 0: the first may be 2147483647."""
+    with bench.open() as caller:
+        _echo(caller, HALF)
+
+
+@case("4.04")
+def first_id_too_far(bench: Bench) -> None:
+    """A first id of 2147483648 is CALL_ID."""
+    with bench.open() as caller:
+        _refused_id(caller, HALF + 1)
+
+
+@case("4.05")
+def id_too_far(bench: Bench) -> None:
+    """An id that lies ahead by 2147483648 is CALL_ID."""
+    with bench.open() as caller:
+        _echo(caller, 5)
+        _refused_id(caller, 5 + HALF + 1)
+
+
+@case("4.06")
+def id_again(bench: Bench) -> None:
+    """The id of the previous REQUEST, whose call is over, is CALL_ID."""
+    with bench.open() as caller:
+        _echo(caller, 1)
+        _refused_id(caller, 1)
+
+
+@case("4.07")
+def id_behind(bench: Bench) -> None:
+    """An id behind the previous one is CALL_ID."""
+    with bench.open() as caller:
+        _echo(caller, 9)
+        _refused_id(caller, 8)
+
+
+@case("4.08")
+def ids_wrap(bench: Bench) -> None:
+    """Behind 4294967295 ids go on with 1, and those of calls that are over are free again."""
+    with bench.open() as caller:
+        for call_id in (1, 1 + HALF, 0xFFFF_FFFF, 1, 2):
+            _echo(caller, call_id)
+
+
+@case("4.09", needs=Needs.SERVICE)
+def id_in_flight(bench: Bench) -> None:
+    """An id that lies ahead and is in flight is CALL_ID."""
+    with bench.open() as caller:
+        caller.request(SLEEP, SleepRequest(milliseconds=LONG), call_id=1)
+        for call_id in (1 + HALF, 0xFFFF_FFFF):
+            _echo(caller, call_id)
+        _refused_id(caller, 1)
+
+
+@case("4.10", needs=Needs.SERVICE)
+def no_order(bench: Bench) -> None:
+    """A call that takes its time does not hold up the ones behind it."""
+    with bench.open() as caller:
+        slow = caller.request(SLEEP, SleepRequest(milliseconds=LONG))
+        for _ in range(3):
+            caller.alive()
+        caller.cancel(slow)
+        caller.error(slow, "CANCELLED")
+
+
+@case("4.11")
+def pipelined(bench: Bench) -> None:
+    """Calls in flight together are all answered, each with what is its own."""
+    with bench.open() as caller:
+        assert caller.welcome is not None
+        many = min(64, caller.welcome.max_calls)
+        due = {caller.request(ECHO, EchoRequest(payload=bytes([n]))): bytes([n]) for n in range(many)}
+        seen = {}
+        for _ in due:
+            found = caller.read()
+            if found.kind != Kind.RESPONSE:
+                raise Deviation(f"one of {many} calls in flight together was answered {wire.shown(found)}")
+            seen[found.call_id] = caller.decode(ECHO, found.payload).payload
+        if seen != due:
+            raise Deviation("answers were exchanged between calls")
+
+
+@case("4.12", needs=Needs.SERVICE)
+def cancel_unary(bench: Bench) -> None:
+    """A call in flight that is cancelled is answered ERROR, CANCELLED, long before its answer would be there."""
+    with bench.open() as caller:
+        call_id = caller.request(SLEEP, SleepRequest(milliseconds=LONG))
+        caller.cancel(call_id)
+        caller.error(call_id, "CANCELLED")
+        caller.alive()
+
+
+@case("4.13")
+def cancel_crossed(bench: Bench) -> None:
+    """CANCEL of a call that is over has crossed its answer, and is ignored, whatever its opcode."""
+    with bench.open() as caller:
+        call_id = caller.request(CHECK, CheckRequest())
+        caller.response(CHECK, call_id)
+        caller.send(caller.frame(Kind.CANCEL, opcode=CHECK.opcode, call_id=call_id))
+        caller.send(caller.frame(Kind.CANCEL, opcode=0x1234, call_id=call_id))
+        caller.alive()
+
+
+@case("4.14")
+def cancel_unknown(bench: Bench) -> None:
+    """CANCEL of a call that never was is ignored."""
+    with bench.open() as caller:
+        caller.send(caller.frame(Kind.CANCEL, call_id=4711))
+        caller.alive()
+
+
+@case("4.15", needs=Needs.SERVICE)
+def cancel_wrong_opcode(bench: Bench) -> None:
+    """CANCEL of a call in flight with another opcode is WRONG_OPCODE."""
+    with bench.open() as caller:
+        call_id = caller.request(SLEEP, SleepRequest(milliseconds=LONG))
+        caller.send(caller.frame(Kind.CANCEL, opcode=SLEEP.opcode + 1, call_id=call_id))
+        caller.ends("WRONG_OPCODE")
+
+
+@case("4.16")
+def cancel_with_payload(bench: Bench) -> None:
+    """CANCEL with a payload is BAD_BODY, also when its call is not in flight."""
+    with bench.open() as caller:
+        caller.send(caller.frame(Kind.CANCEL, b"\0"))
+        caller.ends("BAD_BODY")
+
+
+@case("4.17", needs=Needs.SERVICE)
+def cancel_is_final(bench: Bench) -> None:
+    """A cancelled call has exactly one terminal frame, also when it would have been answered soon after."""
+    with bench.open() as caller:
+        call_id = caller.request(SLEEP, SleepRequest(milliseconds=20))
+        caller.cancel(call_id)
+        found = caller.read()
+        if found.call_id != call_id:
+            raise Deviation(f"{wire.shown(found)} came")
+        # Longer than the call would have taken; a second answer would come to a call that is not in flight.
+        after = caller.request(SLEEP, SleepRequest(milliseconds=60))
+        caller.response(SLEEP, after)
+        caller.alive()
+
+
+@case("4.18", needs=Needs.SERVICE)
+def deadline_passes(bench: Bench) -> None:
+    """A call whose deadline passes is answered ERROR, DEADLINE."""
+    with bench.open() as caller:
+        call_id = caller.request(SLEEP, SleepRequest(milliseconds=LONG), wire.field(1, wire.u32(30)))
+        caller.error(call_id, "DEADLINE")
+        caller.alive()
+
+
+@case("4.19")
+def deadline_passed(bench: Bench) -> None:
+    """A call with a deadline of 0 ms is answered ERROR, DEADLINE, not processed."""
+    with bench.open() as caller:
+        caller.fail(ECHO, EchoRequest(payload=b"x"), "DEADLINE", wire.field(1, wire.u32(0)), retry=wire.NOT_PROCESSED)
+
+
+@case("4.20")
+def deadline_far(bench: Bench) -> None:
+    """A deadline that has not passed changes nothing, up to the greatest there is."""
+    with bench.open() as caller:
+        for milliseconds in (60_000, 0xFFFF_FFFF):
+            caller.call(ECHO, EchoRequest(payload=b"x"), wire.field(1, wire.u32(milliseconds)))
+
+
+def _fill(caller: Caller) -> list[int]:
+    """As many sleeping calls as the server accepts."""
+    assert caller.welcome is not None
+    most = caller.welcome.max_calls
+    if most > MOST_CALLS:
+        raise NotJudged(f"the server accepts {most} calls in flight")
+    frames = [caller.request_frame(SLEEP, SleepRequest(milliseconds=LONG)) for _ in range(most)]
+    caller.send(b"".join(data for _, data in frames))
+    return [call_id for call_id, _ in frames]
+
+
+@case("4.21", over=Over.CODECS, needs=Needs.SERVICE)
+def too_many(bench: Bench) -> None:
+    """A REQUEST beyond WELCOME's max calls is answered TOO_MANY_CALLS, not processed; the others go on."""
+    with bench.open() as caller:
+        running = _fill(caller)
+        for _ in range(3):
+            call_id = caller.request(ECHO, EchoRequest(payload=b"x"))
+            caller.error(call_id, "TOO_MANY_CALLS", retry=wire.NOT_PROCESSED)
+        for call_id in running[:2]:
+            caller.cancel(call_id)
+            caller.error(call_id, "CANCELLED")
+        caller.alive()
+
+
+@case("4.22", over=Over.CODECS, needs=Needs.SERVICE)
+def control_at_the_cap(bench: Bench) -> None:
+    """With as many calls in flight as there may be PING is answered at once."""
+    with bench.open() as caller:
+        _fill(caller)
+        caller.ping()
+
+
+@case("4.23")
+def ping(bench: Bench) -> None:
+    """PING is answered with PONG and the same 8 bytes."""
+    with bench.open() as caller:
+        for data in (bytes(8), b"\xff" * 8, b"12345678"):
+            caller.ping(data)
+        caller.alive()
+
+
+@case("4.24", needs=Needs.SERVICE)
+def ping_while_busy(bench: Bench) -> None:
+    """PING is answered at once, also while calls are in flight."""
+    with bench.open() as caller:
+        caller.request(SLEEP, SleepRequest(milliseconds=LONG))
+        caller.ping()
+
+
+@case("4.25")
+def pong_unasked(bench: Bench) -> None:
+    """A PONG that nobody asked for is ignored."""
+    with bench.open() as caller:
+        caller.send(caller.frame(Kind.PONG, b"unasked!"))
+        caller.alive()
+
+
+for _number, _kind, _size in (
+    ("4.26", Kind.PING, 7),
+    ("4.27", Kind.PING, 9),
+    ("4.28", Kind.PING, 0),
+    ("4.29", Kind.PONG, 7),
+):
+
+    def _run(bench: Bench, kind: Kind = _kind, size: int = _size) -> None:
+        with bench.open() as caller:
+            caller.send(caller.frame(kind, bytes(size)))
+            caller.ends("BAD_BODY")
+
+    SERVER_CASES.add(_number, f"A {_kind.name} of {_size} bytes is BAD_BODY.", _run)
+
+
+@case("4.30", over=Over.ONCE, slow=True)
+def heartbeat(bench: Bench) -> None:
+    """After the heartbeat agreed on, a server that has heard nothing sends a PING, again and again."""
+    with bench.open(heartbeat_ms=200) as caller:
+        for _ in range(2):
+            # Past the kit's own reading, which answers PINGs and does not show them.
+            found = caller.peer.receive(bench.slow_patience)
+            if isinstance(found, Ending) or found.kind != Kind.PING or len(found.payload) != 8:
+                raise Deviation(f"a PING was due, and there was {found}")
+
+
+@case("4.31", needs=Needs.SERVICE)
+def short_sleep(bench: Bench) -> None:
+    """An answer that comes late comes once, with the id and opcode of its call."""
+    with bench.open() as caller:
+        call_id = caller.request(SLEEP, SleepRequest(milliseconds=30))
+        caller.response(SLEEP, call_id)
+        caller.alive()

@@ -1,0 +1,102 @@
+"""Section 4, going away: for servers whose process the kit may end, which is asked to by SIGTERM."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from wireproto.conformance import wire
+from wireproto.conformance.caller import SERVER_CASES, Bench, Caller, Subject
+from wireproto.conformance.case import Deviation, Needs, NotJudged, Over
+from wireproto.conformance.service import COUNT, SLEEP, CountRequest, SleepRequest
+from wireproto.control import ECHO, EchoRequest
+from wireproto.wire.frame import Kind
+
+case = SERVER_CASES.case
+
+
+@contextmanager
+def _leaving(bench: Bench) -> Iterator[tuple[Subject, Caller]]:
+    """A server of its own for this case, and a connection to it."""
+    if bench.start is None:
+        raise NotJudged("the kit did not start the server, so it cannot ask it to go")
+    with bench.start() as subject, bench.at(subject.address).open() as caller:
+        yield subject, caller
+
+
+def _goaway(caller: Caller, last_call_id: int) -> None:
+    found = wire.read_goaway(caller.expect(Kind.GOAWAY, 0).payload)
+    if found.last_call_id != last_call_id:
+        raise Deviation(f"GOAWAY names call {found.last_call_id} as the last one taken; it was {last_call_id}")
+
+
+@case("4.70", over=Over.ONCE, needs=Needs.PROCESS)
+def idle(bench: Bench) -> None:
+    """A server that goes sends GOAWAY with the id of the last call it took, and closes when none is in flight."""
+    with _leaving(bench) as (subject, caller):
+        caller.call(ECHO, EchoRequest(payload=b"x"), call_id=5)
+        subject.terminate()
+        _goaway(caller, 5)
+        caller.closes("GOAWAY")
+
+
+@case("4.71", over=Over.ONCE, needs=Needs.PROCESS)
+def without_calls(bench: Bench) -> None:
+    """GOAWAY on a connection without any call names 0."""
+    with _leaving(bench) as (subject, caller):
+        subject.terminate()
+        _goaway(caller, 0)
+        caller.closes("GOAWAY")
+
+
+def _with_patience(bench: Bench, judged: Callable[[Subject, Caller, int], None]) -> None:
+    """Judge with a call in flight that takes some milliseconds; a slow machine gets a second try with more of them."""
+    try:
+        with _leaving(bench) as (subject, caller):
+            judged(subject, caller, 500)
+    except Deviation:
+        with _leaving(bench) as (subject, caller):
+            judged(subject, caller, 6000)
+
+
+@case("4.72", over=Over.ONCE, needs=Needs.PROCESS)
+def in_flight(bench: Bench) -> None:
+    """Calls in flight go on behind GOAWAY: they are answered, PING is too, and then the connection ends."""
+
+    def judged(subject: Subject, caller: Caller, milliseconds: int) -> None:
+        call_id = caller.request(SLEEP, SleepRequest(milliseconds=milliseconds))
+        caller.ping()
+        subject.terminate()
+        _goaway(caller, call_id)
+        caller.ping()
+        caller.response(SLEEP, call_id)
+        caller.closes("the last answer")
+
+    _with_patience(bench, judged)
+
+
+@case("4.73", over=Over.ONCE, needs=Needs.PROCESS)
+def crossed(bench: Bench) -> None:
+    """A REQUEST behind GOAWAY is answered SHUTTING_DOWN, not processed."""
+
+    def judged(subject: Subject, caller: Caller, milliseconds: int) -> None:
+        slow = caller.request(SLEEP, SleepRequest(milliseconds=milliseconds))
+        caller.ping()
+        subject.terminate()
+        _goaway(caller, slow)
+        late = caller.request(ECHO, EchoRequest(payload=b"x"))
+        caller.error(late, "SHUTTING_DOWN", retry=wire.NOT_PROCESSED)
+        caller.response(SLEEP, slow)
+        caller.closes("the last answer")
+
+    _with_patience(bench, judged)
+
+
+@case("4.74", over=Over.ONCE, needs=Needs.PROCESS)
+def streams(bench: Bench) -> None:
+    """Streams end with ERROR, UNAVAILABLE, when the server goes."""
+    with _leaving(bench) as (subject, caller):
+        call_id = caller.request(COUNT, CountRequest(items=1 << 40), credit=1)
+        caller.item(COUNT, call_id)
+        subject.terminate()
+        _goaway(caller, call_id)
+        caller.error(call_id, "SHUTTING_DOWN")
+        caller.closes("the last answer")

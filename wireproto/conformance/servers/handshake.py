@@ -1,0 +1,357 @@
+"""Section 3: HELLO, WELCOME, what is chosen, and what is refused."""
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from wireproto.conformance import wire
+from wireproto.conformance.caller import SERVER_CASES, Bench, Caller, wire_frame
+from wireproto.conformance.case import Deviation, Needs, Over
+from wireproto.conformance.raw import Ending, pack_hello
+from wireproto.conformance.service import CONFORMANCE
+from wireproto.control import ECHO, EchoRequest
+from wireproto.wire.frame import PREAMBLE, Frame, Kind
+
+case = SERVER_CASES.case
+
+NONSENSE = (201, "nonsense")
+"""A codec that nobody has."""
+
+
+def _equal(what: str, found: object, due: object) -> None:
+    if found != due:
+        raise Deviation(f"{what} is {found!r}; it must be {due!r}")
+
+
+@case("3.01")
+def welcome(bench: Bench) -> None:
+    """WELCOME chooses a version and a codec that were offered, and its limits are in their ranges."""
+    with bench.open() as caller:
+        assert caller.welcome is not None
+        _equal("the version", caller.welcome.version, bench.version)
+        _equal("the codec", caller.welcome.codec, bench.codec[0])
+
+
+@case("3.02", over=Over.CODECS)
+def preference(bench: Bench) -> None:
+    """The codec is the first of the client's list that the server has, also behind those that it lacks."""
+    others = [each for each in ((1, "pipe"), (2, "msgpack"), (3, "protobuf")) if each != bench.codec]
+    with bench.open(codecs=[NONSENSE, bench.codec, *others]) as caller:
+        assert caller.welcome is not None
+        _equal("the codec", caller.welcome.codec, bench.codec[0])
+        caller.alive()
+
+
+@case("3.03", over=Over.CODECS)
+def wrong_name(bench: Bench) -> None:
+    """A codec's id under another name is another codec: UNSUPPORTED_CODEC."""
+    bench.refused("UNSUPPORTED_CODEC", codecs=[(bench.codec[0], "nonsense")])
+
+
+@case("3.04", over=Over.CODECS)
+def wrong_id(bench: Bench) -> None:
+    """A codec's name under another id is another codec: UNSUPPORTED_CODEC."""
+    bench.refused("UNSUPPORTED_CODEC", codecs=[(NONSENSE[0], bench.codec[1])])
+
+
+@case("3.05", over=Over.CODECS)
+def codecs_listed(bench: Bench) -> None:
+    """The text of UNSUPPORTED_CODEC lists the server's codecs."""
+    error = bench.refused("UNSUPPORTED_CODEC", codecs=[NONSENSE])
+    if bench.codec[1] not in error.message:
+        raise Deviation(f"{bench.codec[1]} is not in {error.message!r}")
+
+
+@case("3.06", over=Over.ONCE)
+def newest(bench: Bench) -> None:
+    """The version is the newest that both sides speak."""
+    hello = {"versions": (1, 255)}
+    with bench.raw() as peer:
+        caller = Caller(peer, bench)
+        caller.send(PREAMBLE + wire_frame(Kind.HELLO, bench.hello(**hello)))
+        _equal("the version", caller.expect_welcome().version, bench.newest)
+
+
+@case("3.07")
+def every_version(bench: Bench) -> None:
+    """A server speaks every version from 1 to its newest, and the frames of the connection carry the one chosen."""
+    with bench.open(versions=(1, bench.version)) as caller:
+        assert caller.welcome is not None
+        _equal("the version", caller.welcome.version, bench.version)
+        caller.alive()
+
+
+@case("3.08", over=Over.ONCE)
+def too_new(bench: Bench) -> None:
+    """No version in common is UNSUPPORTED_VERSION, whose text lists the server's."""
+    error = bench.refused("UNSUPPORTED_VERSION", versions=(bench.newest + 1, 255))
+    if str(bench.newest) not in error.message:
+        raise Deviation(f"{bench.newest} is not in {error.message!r}")
+
+
+@case("3.09", over=Over.ONCE)
+def unknown_service(bench: Bench) -> None:
+    """A service that is not there is UNKNOWN_SERVICE, whose text lists those that are."""
+    error = bench.refused("UNKNOWN_SERVICE", service="nobody.v1.NobodyService")
+    if not bench.service.startswith("wireproto.control.") and bench.service not in error.message:
+        raise Deviation(f"{bench.service} is not in {error.message!r}")
+
+
+@case("3.10", over=Over.ONCE)
+def empty_service(bench: Bench) -> None:
+    """The empty service name is the only service, or UNKNOWN_SERVICE where there are several."""
+    with bench.raw() as peer:
+        caller = Caller(peer, bench)
+        caller.send(PREAMBLE + wire_frame(Kind.HELLO, bench.hello(service="", versions=(1, 255))))
+        first = caller.read()
+        if first.kind == Kind.ERROR:
+            _equal("the reason", wire.read_error(first.payload).reason, "UNKNOWN_SERVICE")
+        else:
+            _equal("the answer's kind", first.kind, int(Kind.WELCOME))
+
+
+@case("3.11", over=Over.ONCE)
+def smallest_heartbeat(bench: Bench) -> None:
+    """The heartbeat is the smaller of both that is not 0: a client's of 60 ms holds, and its 0 leaves the server's."""
+    with bench.open(heartbeat_ms=60) as quick, bench.open(heartbeat_ms=0) as silent:
+        assert quick.welcome is not None
+        assert silent.welcome is not None
+        _equal("the heartbeat", quick.welcome.heartbeat_ms, 60)
+        own = silent.welcome.heartbeat_ms
+    with bench.open(heartbeat_ms=0xFFFF_FFFF) as slow:
+        assert slow.welcome is not None
+        _equal("the heartbeat", slow.welcome.heartbeat_ms, own or 0xFFFF_FFFF)
+
+
+@case("3.12", over=Over.ONCE)
+def features(bench: Bench) -> None:
+    """WELCOME grants no feature that does not exist, whatever the client offers."""
+    with bench.open(features=0xFFFF_FFFF_FFFF_FFFF) as caller:
+        assert caller.welcome is not None
+        _equal("the features", caller.welcome.features, 0)
+        caller.alive()
+
+
+@case("3.13", over=Over.ONCE)
+def unknown_fields(bench: Bench) -> None:
+    """Fields at the end of HELLO whose type is unknown are read over."""
+    fields = wire.tlv(99, b"whatever") + wire.tlv(0xFFFF, b"") + wire.tlv(0, bytes(200))
+    with bench.open(fields=fields) as caller:
+        caller.alive()
+
+
+@case("3.14", over=Over.ONCE)
+def longest_hello(bench: Bench) -> None:
+    """A HELLO whose length is exactly 4096 is read."""
+    padding = 4096 - 12 - len(bench.hello()) - 4
+    with bench.open(fields=wire.tlv(99, bytes(padding))) as caller:
+        caller.alive()
+
+
+@case("3.15", over=Over.ONCE)
+def too_long(bench: Bench) -> None:
+    """A HELLO whose length is 4097 is FRAME_TOO_LARGE."""
+    padding = 4096 - 12 - len(bench.hello()) - 3
+    bench.refused("FRAME_TOO_LARGE", fields=wire.tlv(99, bytes(padding)))
+
+
+def _accepted(number: str, text: str, **changes: Any) -> None:
+    def run(bench: Bench) -> None:
+        with bench.open(**changes) as caller:
+            caller.alive()
+
+    SERVER_CASES.add(number, text, run, over=Over.ONCE)
+
+
+_accepted("3.16", "A max frame of 4096 is the least, and is accepted.", max_frame=4096)
+_accepted("3.17", "A max frame of 4294967295 is accepted.", max_frame=0xFFFF_FFFF)
+_accepted("3.18", "The client's max calls are for logs: any number is accepted.", max_calls=0xFFFF_FFFF)
+_accepted("3.19", "A client name of 255 bytes, of any characters, is accepted.", client_name="é|\n" * 63 + "abc")
+_accepted("3.20", "An empty client name is accepted.", client_name="")
+
+
+@case("3.21", over=Over.ONCE)
+def many_codecs(bench: Bench) -> None:
+    """A list of 254 unknown codecs before the common one is no obstacle."""
+    unknown = [(number, f"x{number}") for number in range(1, 256) if number != bench.codec[0]]
+    with bench.open(codecs=[*unknown, bench.codec]) as caller:
+        caller.alive()
+
+
+def _bad(number: str, text: str, **changes: Any) -> None:
+    def run(bench: Bench) -> None:
+        bench.refused("BAD_BODY", **changes)
+
+    SERVER_CASES.add(number, text, run, over=Over.ONCE)
+
+
+_bad("3.22", "A HELLO whose oldest version is 0 is BAD_BODY.", versions=(0, 1))
+_bad("3.23", "A HELLO whose newest version is below its oldest is BAD_BODY.", versions=(2, 1))
+_bad("3.24", "A HELLO whose max frame is 4095 is BAD_BODY.", max_frame=4095)
+_bad("3.25", "A HELLO without a codec is BAD_BODY.", codecs=[])
+_bad("3.26", "A HELLO with codec id 0 is BAD_BODY.", codecs=[(0, "msgpack")])
+_bad("3.27", "A HELLO with a codec id twice is BAD_BODY.", codecs=[(2, "msgpack"), (2, "msgpack")])
+_bad("3.28", "A HELLO with an empty codec name is BAD_BODY.", codecs=[(2, "")])
+_bad("3.29", "A HELLO with a codec name of 33 characters is BAD_BODY.", codecs=[(2, "m" * 33)])
+_bad("3.30", "A HELLO with a capital in a codec name is BAD_BODY.", codecs=[(2, "Msgpack")])
+_bad("3.31", "A HELLO with a codec name that begins with a digit is BAD_BODY.", codecs=[(2, "2msgpack")])
+_bad("3.32", "A HELLO whose client name is not UTF-8 is BAD_BODY.", client_name=b"\xff")
+_bad("3.33", "A HELLO whose service name is not UTF-8 is BAD_BODY.", service=b"\xc3")
+_bad("3.34", "A HELLO that ends within a field's type and length is BAD_BODY.", fields=b"\x00\x63\x00")
+_bad("3.35", "A HELLO whose last field is longer than what is left is BAD_BODY.", fields=b"\x00\x63\x00\x05abcd")
+_bad("3.36", "A HELLO with an opcode listed twice is BAD_BODY.", fields=wire.tlv(1, struct.pack(">HIHI", 1, 2, 1, 2)))
+_bad("3.37", "A HELLO whose list of methods ends within a pair is BAD_BODY.", fields=wire.tlv(1, bytes(7)))
+
+
+@case("3.38", over=Over.ONCE)
+def cut_anywhere(bench: Bench) -> None:
+    """A HELLO whose body is cut short, anywhere before its fields, is BAD_BODY."""
+    whole = pack_hello(codecs=[bench.codec], service=bench.service, client_name="kit")
+    for cut in range(len(whole)):
+        with bench.raw() as peer:
+            caller = Caller(peer, bench)
+            caller.send(PREAMBLE + wire_frame(Kind.HELLO, whole[:cut]))
+            caller.ends("BAD_BODY")
+
+
+def _wrong_hello(number: str, reason: str, text: str, **changes: Any) -> None:
+    def run(bench: Bench) -> None:
+        with bench.raw() as peer:
+            caller = Caller(peer, bench)
+            caller.send(PREAMBLE + wire_frame(Kind.HELLO, bench.hello(), **changes))
+            caller.ends(reason)
+
+    SERVER_CASES.add(number, text, run, over=Over.ONCE)
+
+
+_wrong_hello("3.39", "RESERVED_FLAGS", "A HELLO with a flag is RESERVED_FLAGS.", flags=1)
+_wrong_hello("3.40", "WRONG_CODEC", "A HELLO with a codec other than 0 in its header is WRONG_CODEC.", codec=2)
+_wrong_hello("3.41", "WRONG_VERSION", "A HELLO with a version other than 0 in its header is WRONG_VERSION.", version=1)
+_wrong_hello("3.42", "CALL_ID", "A HELLO with a call id is CALL_ID.", call_id=1)
+_wrong_hello("3.43", "WRONG_OPCODE", "A HELLO with an opcode is WRONG_OPCODE.", opcode=1)
+_wrong_hello("3.44", "UNEXPECTED_METADATA", "A HELLO with metadata is UNEXPECTED_METADATA.", metadata=b"\x01\x00\x00")
+
+
+@case("3.45", over=Over.ONCE)
+def early(bench: Bench) -> None:
+    """More bytes behind HELLO before the server has answered end the connection as EARLY_FRAME."""
+    with bench.raw() as peer:
+        caller = Caller(peer, bench)
+        caller.send(PREAMBLE + wire_frame(Kind.HELLO, bench.hello()) + wire_frame(Kind.PING, bytes(8)))
+        caller.ends("EARLY_FRAME")
+
+
+def _first(number: str, kind: Kind, payload: bytes, **changes: Any) -> None:
+    def run(bench: Bench) -> None:
+        with bench.raw() as peer:
+            caller = Caller(peer, bench)
+            caller.send(PREAMBLE + caller.frame(kind, payload, **changes))
+            caller.ends("UNEXPECTED_KIND")
+
+    SERVER_CASES.add(number, f"{kind.name} before HELLO is UNEXPECTED_KIND.", run, over=Over.ONCE)
+
+
+_first("3.46", Kind.PING, bytes(8))
+_first("3.47", Kind.REQUEST, b"")
+_first("3.48", Kind.WELCOME, bytes(23))
+
+
+@case("3.59", over=Over.ONCE)
+def ignorable_first(bench: Bench) -> None:
+    """A frame of a kind from 128 on is skipped only once the connection is open: before HELLO it is UNEXPECTED_KIND."""
+    with bench.raw() as peer:
+        caller = Caller(peer, bench)
+        caller.send(PREAMBLE + wire_frame(200))
+        caller.ends("UNEXPECTED_KIND")
+
+
+@case("3.49")
+def hello_again(bench: Bench) -> None:
+    """A second HELLO is UNEXPECTED_KIND."""
+    with bench.open() as caller:
+        caller.send(wire_frame(Kind.HELLO, bench.hello()))
+        caller.ends("UNEXPECTED_KIND")
+
+
+@case("3.50", over=Over.ONCE)
+def before_the_limit(bench: Bench) -> None:
+    """The limits of both sides hold from the handshake on: a REQUEST of more than 4096 bytes is read."""
+    with bench.open() as caller:
+        assert caller.welcome is not None
+        size = min(caller.welcome.max_frame // 2, 5000) - 200
+        payload = bytes(size)
+        _equal("Echo", caller.call(ECHO, EchoRequest(payload=payload)).payload, payload)
+
+
+Digests = Callable[[Bench], tuple[tuple[int, int], dict[int, int]]]
+
+
+def _digests(number: str, text: str, made: Digests, refused: int | None = None) -> None:
+    """A HELLO with versions and digests; ``refused`` is the opcode that the refusal must name."""
+
+    def run(bench: Bench) -> None:
+        versions, digests = made(bench)
+        changes = {"versions": versions, "fields": wire.digest_field(digests)}
+        if refused is None:
+            with bench.raw() as peer:
+                caller = Caller(peer, bench)
+                caller.send(PREAMBLE + wire_frame(Kind.HELLO, bench.hello(**changes)))
+                caller.expect_welcome()
+            return
+        error = bench.refused("CONTRACT_MISMATCH", **changes)
+        if not any(form in error.message.lower() for form in (f"{refused:04x}", f"{refused:x}", str(refused))):
+            raise Deviation(f"the text must list opcode {refused:#06x}: {error.message!r}")
+
+    SERVER_CASES.add(number, text, run, needs=Needs.SERVICE)
+
+
+def _own(bench: Bench) -> dict[int, int]:
+    return CONFORMANCE.digests(bench.version)
+
+
+_digests("3.51", "Digests that are the server's own are accepted.", lambda bench: ((1, bench.version), _own(bench)))
+_digests(
+    "3.52",
+    "A digest that differs in the client's newest version is CONTRACT_MISMATCH, whose text lists the opcode.",
+    lambda bench: ((1, bench.version), {**_own(bench), 0x03: _own(bench)[0x03] ^ 1}),
+    refused=0x03,
+)
+_digests(
+    "3.53",
+    "An opcode that the server lacks is no obstacle, whatever its digest.",
+    lambda bench: ((1, bench.version), {**_own(bench), 0x0BAD: 1}),
+)
+_digests("3.54", "An empty list of methods is accepted.", lambda bench: ((1, bench.version), {}))
+_digests(
+    "3.55",
+    "Digests are not compared when the version chosen is not the client's newest.",
+    lambda bench: ((1, bench.newest + 1), {0x01: 1, 0x02: 2}),
+)
+_digests(
+    "3.56",
+    "A list of some methods only is compared for these.",
+    lambda bench: ((bench.version, bench.version), {0x01: _own(bench)[0x01]}),
+)
+
+
+@case("3.57", over=Over.ONCE, slow=True)
+def hello_timeout(bench: Bench) -> None:
+    """A client that sends no HELLO in time is told HELLO_TIMEOUT."""
+    with bench.raw() as peer:
+        caller = Caller(peer, bench)
+        caller.send(PREAMBLE)
+        caller.ends("HELLO_TIMEOUT", bench.slow_patience)
+
+
+@case("3.58", over=Over.ONCE)
+def end_after_hello(bench: Bench) -> None:
+    """A client that ends its output behind HELLO is closed in order, welcomed or not, and is told nothing wrong."""
+    with bench.raw() as peer:
+        caller = Caller(peer, bench)
+        caller.send(PREAMBLE + wire_frame(Kind.HELLO, bench.hello()))
+        peer.end_output()
+        if isinstance(first := caller.first(), Frame):
+            _equal("the answer's kind", first.kind, int(Kind.WELCOME))
+            caller.closes("WELCOME")
+        else:
+            _equal("the ending", first, Ending.EOF)

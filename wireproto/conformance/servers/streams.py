@@ -1,0 +1,228 @@
+"""Section 4: server streams and their credit."""
+
+from wireproto.conformance import wire
+from wireproto.conformance.caller import SERVER_CASES, Bench, Caller
+from wireproto.conformance.case import Deviation, Needs, Over
+from wireproto.conformance.service import COUNT, SLEEP, CountRequest, SleepRequest
+from wireproto.control import ECHO, EchoRequest
+from wireproto.wire.frame import Kind
+
+case = SERVER_CASES.case
+
+ENDLESS = 1 << 40
+"""Items: more than any case takes."""
+
+
+def _items(caller: Caller, call_id: int, first: int, count: int) -> None:
+    for number in range(first, first + count):
+        item = caller.item(COUNT, call_id)
+        if item.number != number:
+            raise Deviation(f"item {number} was due, and {item.number} came")
+
+
+@case("4.40", needs=Needs.SERVICE)
+def whole(bench: Bench) -> None:
+    """A stream is its items, in order, and one END."""
+    with bench.open() as caller:
+        call_id = caller.request(COUNT, CountRequest(items=5), credit=100)
+        _items(caller, call_id, 0, 5)
+        caller.expect(Kind.END, call_id)
+        caller.alive()
+
+
+@case("4.41", needs=Needs.SERVICE)
+def credit_holds(bench: Bench) -> None:
+    """No ITEM comes without credit: of an endless stream as many as were granted, and no more until CREDIT."""
+    with bench.open() as caller:
+        call_id = caller.request(COUNT, CountRequest(items=ENDLESS), credit=3)
+        _items(caller, call_id, 0, 3)
+        for _ in range(3):
+            caller.ping()
+            caller.alive()
+        caller.credit(call_id, 2)
+        _items(caller, call_id, 3, 2)
+        caller.ping()
+        caller.alive()
+
+
+@case("4.42", needs=Needs.SERVICE)
+def no_credit(bench: Bench) -> None:
+    """A stream whose REQUEST grants no credit sends nothing until CREDIT comes."""
+    with bench.open() as caller:
+        call_id = caller.request(COUNT, CountRequest(items=ENDLESS))
+        caller.alive()
+        caller.credit(call_id, 1)
+        _items(caller, call_id, 0, 1)
+        caller.alive()
+
+
+@case("4.43", needs=Needs.SERVICE)
+def zero_credit(bench: Bench) -> None:
+    """A first credit of 0 in the metadata is the same as none."""
+    with bench.open() as caller:
+        call_id = caller.request(COUNT, CountRequest(items=ENDLESS), credit=0)
+        caller.alive()
+        caller.credit(call_id, 2)
+        _items(caller, call_id, 0, 2)
+        caller.alive()
+
+
+@case("4.44", needs=Needs.SERVICE)
+def end_takes_none(bench: Bench) -> None:
+    """END takes no credit: behind the last item it comes at the latest when there is credit for another one."""
+    with bench.open() as caller:
+        call_id = caller.request(COUNT, CountRequest(items=2), credit=2)
+        _items(caller, call_id, 0, 2)
+        caller.credit(call_id, 1)
+        caller.expect(Kind.END, call_id)
+        caller.alive()
+
+
+@case("4.45", needs=Needs.SERVICE)
+def no_items(bench: Bench) -> None:
+    """A stream without items is an END."""
+    with bench.open() as caller:
+        caller.expect(Kind.END, caller.request(COUNT, CountRequest(items=0), credit=1))
+        caller.alive()
+
+
+@case("4.46", needs=Needs.SERVICE)
+def error_after_items(bench: Bench) -> None:
+    """A stream may end with ERROR behind items that were sent, which count."""
+    with bench.open() as caller:
+        call_id = caller.request(COUNT, CountRequest(items=2, fail=True), credit=10)
+        _items(caller, call_id, 0, 2)
+        error = caller.error(call_id, "AS_ASKED")
+        if error.status != 10:
+            raise Deviation(f"the status is {error.status} and not ABORTED")
+        caller.alive()
+
+
+@case("4.47", needs=Needs.SERVICE)
+def error_at_once(bench: Bench) -> None:
+    """A stream may end with ERROR before its first item."""
+    with bench.open() as caller:
+        caller.fail(COUNT, CountRequest(fail=True), "AS_ASKED", credit=1)
+
+
+@case("4.48", needs=Needs.SERVICE)
+def cancel_stream(bench: Bench) -> None:
+    """A stream that is cancelled ends with ERROR, CANCELLED; items that were on their way may come before it."""
+    with bench.open() as caller:
+        call_id = caller.request(COUNT, CountRequest(items=ENDLESS), credit=50)
+        caller.item(COUNT, call_id)
+        caller.cancel(call_id)
+        while (found := caller.read()).kind == Kind.ITEM:
+            pass
+        if found.kind != Kind.ERROR or wire.read_error(found.payload).reason != "CANCELLED":
+            raise Deviation(f"ERROR with CANCELLED was due, and {wire.shown(found)} came")
+        caller.alive()
+
+
+@case("4.49", needs=Needs.SERVICE)
+def cancel_without_credit(bench: Bench) -> None:
+    """A stream that waits for credit is cancelled like any other."""
+    with bench.open() as caller:
+        call_id = caller.request(COUNT, CountRequest(items=ENDLESS))
+        caller.cancel(call_id)
+        caller.error(call_id, "CANCELLED")
+        caller.alive()
+
+
+@case("4.50", needs=Needs.SERVICE)
+def overflow(bench: Bench) -> None:
+    """Credit of more than 4294967295 ends the connection as CREDIT_OVERFLOW."""
+    with bench.open() as caller:
+        call_id = caller.request(SLEEP, SleepRequest(milliseconds=30_000), credit=1)
+        caller.credit(call_id, 0xFFFF_FFFF)
+        caller.ends("CREDIT_OVERFLOW")
+
+
+@case("4.51", needs=Needs.SERVICE)
+def greatest_credit(bench: Bench) -> None:
+    """Credit of exactly 4294967295, in two parts, is accepted."""
+    with bench.open() as caller:
+        call_id = caller.request(COUNT, CountRequest(items=3), credit=0)
+        caller.credit(call_id, 0xFFFF_FFFE)
+        caller.credit(call_id, 1)
+        _items(caller, call_id, 0, 3)
+        caller.expect(Kind.END, call_id)
+
+
+@case("4.52", needs=Needs.SERVICE)
+def credit_on_unary(bench: Bench) -> None:
+    """On a unary call credit means nothing, in its metadata and as CREDIT."""
+    with bench.open() as caller:
+        caller.call(ECHO, EchoRequest(payload=b"x"), credit=7)
+        call_id = caller.request(SLEEP, SleepRequest(milliseconds=30))
+        caller.send(caller.frame(Kind.CREDIT, wire.u32(5), opcode=SLEEP.opcode, call_id=call_id))
+        caller.response(SLEEP, call_id)
+
+
+@case("4.53")
+def credit_crossed(bench: Bench) -> None:
+    """CREDIT of a call that is over has crossed its answer, and is ignored, whatever its opcode."""
+    with bench.open() as caller:
+        caller.call(ECHO, EchoRequest(payload=b"x"), call_id=1)
+        caller.send(caller.frame(Kind.CREDIT, wire.u32(1), call_id=1))
+        caller.send(caller.frame(Kind.CREDIT, wire.u32(1), opcode=0x1234, call_id=1))
+        caller.alive()
+
+
+@case("4.54", needs=Needs.SERVICE)
+def credit_wrong_opcode(bench: Bench) -> None:
+    """CREDIT of a call in flight with another opcode is WRONG_OPCODE."""
+    with bench.open() as caller:
+        call_id = caller.request(COUNT, CountRequest(items=ENDLESS))
+        caller.send(caller.frame(Kind.CREDIT, wire.u32(1), opcode=COUNT.opcode + 1, call_id=call_id))
+        caller.ends("WRONG_OPCODE")
+
+
+for _number, _text, _payload in (
+    ("4.55", "CREDIT of 0 is BAD_BODY.", bytes(4)),
+    ("4.56", "CREDIT of 3 bytes is BAD_BODY.", bytes([0, 0, 1])),
+    ("4.57", "CREDIT of 5 bytes is BAD_BODY.", bytes([0, 0, 0, 1, 0])),
+):
+
+    def _run(bench: Bench, payload: bytes = _payload) -> None:
+        with bench.open() as caller:
+            caller.send(caller.frame(Kind.CREDIT, payload))
+            caller.ends("BAD_BODY")
+
+    SERVER_CASES.add(_number, _text, _run)
+
+
+@case("4.58", needs=Needs.SERVICE)
+def deadline_of_a_stream(bench: Bench) -> None:
+    """A stream whose deadline passes ends with ERROR, DEADLINE, also while it waits for credit."""
+    with bench.open() as caller:
+        call_id = caller.request(COUNT, CountRequest(items=ENDLESS), wire.field(1, wire.u32(30)))
+        caller.error(call_id, "DEADLINE")
+        caller.alive()
+
+
+@case("4.59", needs=Needs.SERVICE)
+def streams_together(bench: Bench) -> None:
+    """Streams in flight together keep their items in order, each by its own credit."""
+    with bench.open() as caller:
+        ids = [caller.request(COUNT, CountRequest(items=ENDLESS), credit=credit) for credit in (2, 3, 4)]
+        seen: dict[int, list[int]] = {call_id: [] for call_id in ids}
+        for _ in range(9):
+            found = caller.read()
+            if found.kind != Kind.ITEM:
+                raise Deviation(f"an ITEM was due, and {wire.shown(found)} came")
+            seen[found.call_id].append(caller.decode(COUNT, found.payload).number)
+        if seen != {call_id: list(range(n)) for call_id, n in zip(ids, (2, 3, 4), strict=True)}:
+            raise Deviation(f"the items of three streams are {seen}")
+        caller.alive()
+
+
+@case("4.60", over=Over.CODECS, needs=Needs.SERVICE)
+def long_stream(bench: Bench) -> None:
+    """A stream of a thousand items, granted in parts of ten, comes whole."""
+    with bench.open() as caller:
+        call_id = caller.request(COUNT, CountRequest(items=1000), credit=10)
+        for first in range(0, 1000, 10):
+            _items(caller, call_id, first, 10)
+            caller.credit(call_id, 10)
+        caller.expect(Kind.END, call_id)

@@ -1,0 +1,430 @@
+"""``wireproto.conformance.v1``: what a server serves, and a client calls, to be judged; and our own handlers of it.
+
+It is small on purpose, since whoever wants to be judged implements it: docs/conformance.md has its table. Serve it with
+``wireproto conformance --serve``.
+"""
+
+import enum
+import heapq
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from datetime import datetime
+from typing import Annotated
+
+from wireproto.dispatch import Context, Handlers, Identity
+from wireproto.schema import Bounds, Message, Method, Service, Since, StreamMethod, UInt64
+from wireproto.status import Retry, Status
+from wireproto.wire.metadata import Metadata
+
+__all__ = [
+    "AUTHORIZATION",
+    "BLOB",
+    "CAPABILITY",
+    "CONFORMANCE",
+    "COUNT",
+    "CRASH",
+    "ECHO",
+    "FAIL",
+    "INSPECT",
+    "LONGEST_SHORT",
+    "OTHER_AUTHORIZATION",
+    "PRIVATE",
+    "RECENT",
+    "RETIRED",
+    "SECRET",
+    "SHORT",
+    "SLEEP",
+    "UNSERVED",
+    "BlobRequest",
+    "BlobResponse",
+    "Color",
+    "CountRequest",
+    "CountResponse",
+    "EchoRequest",
+    "EchoResponse",
+    "FailRequest",
+    "FailResponse",
+    "Inner",
+    "InspectRequest",
+    "InspectResponse",
+    "PrivateRequest",
+    "PrivateResponse",
+    "ShortRequest",
+    "ShortResponse",
+    "SleepRequest",
+    "SleepResponse",
+    "authenticate",
+    "handlers",
+    "make_handlers",
+]
+
+CAPABILITY = "conformance"
+AUTHORIZATION = "Bearer conformance"
+"""Who sends it is signed in, as ``tester``, and may call Private."""
+OTHER_AUTHORIZATION = "Bearer other"
+"""Who sends it is signed in, as ``other``, and may not."""
+SECRET = "a text that must not leave the server"
+"""What the handler of Crash fails with."""
+LONGEST_SHORT = 64
+"""Bytes of the encoded request that Short takes."""
+
+
+class Color(enum.IntEnum):
+    """Numbers with a gap between them."""
+
+    RED = 1
+    GREEN = 2
+    BLUE = 5
+
+
+class Inner(Message):
+    """A message inside others."""
+
+    name: str = ""
+    count: int = 0
+
+
+class EchoRequest(Message):
+    """A field of every type there is."""
+
+    flag: bool = False
+    number: int = 0
+    large: UInt64 = UInt64(0)
+    real: float = 0.0
+    text: str = ""
+    data: bytes = b""
+    moment: datetime | None = None
+    color: Color | None = None
+    inner: Inner | None = None
+    maybe: int | None = None
+    seven: int = 7
+    small: Annotated[int, Bounds(ge=0, le=255)] = 0
+    numbers: list[int] = []
+    texts: list[str] = []
+    inners: list[Inner] = []
+    by_text: dict[str, int] = {}
+    by_number: dict[int, str] = {}
+    recent: Annotated[str, Since(2)] = ""
+
+
+class EchoResponse(Message):
+    """The same fields with the same values."""
+
+    flag: bool = False
+    number: int = 0
+    large: UInt64 = UInt64(0)
+    real: float = 0.0
+    text: str = ""
+    data: bytes = b""
+    moment: datetime | None = None
+    color: Color | None = None
+    inner: Inner | None = None
+    maybe: int | None = None
+    seven: int = 7
+    small: Annotated[int, Bounds(ge=0, le=255)] = 0
+    numbers: list[int] = []
+    texts: list[str] = []
+    inners: list[Inner] = []
+    by_text: dict[str, int] = {}
+    by_number: dict[int, str] = {}
+    recent: Annotated[str, Since(2)] = ""
+
+
+class CountRequest(Message):
+    """How many items, how long each, and whether an error follows them instead of the end."""
+
+    items: Annotated[int, Bounds(ge=0)] = 0
+    padding: Annotated[int, Bounds(ge=0, le=1 << 20)] = 0
+    fail: bool = False
+
+
+class CountResponse(Message):
+    """One item: its number, from 0, and as many zero bytes as were asked for."""
+
+    number: int = 0
+    padding: bytes = b""
+
+
+class FailRequest(Message):
+    """The error to answer with; its reason is AS_ASKED."""
+
+    status: Annotated[int, Bounds(ge=1, le=16)] = 2
+    retry: Annotated[int, Bounds(ge=0, le=2)] = 0
+    retry_after_ms: Annotated[int, Bounds(ge=0, le=2**32 - 1)] = 0
+    message: str = ""
+
+
+class FailResponse(Message):
+    """Never sent."""
+
+
+class SleepRequest(Message):
+    """How long the answer takes."""
+
+    milliseconds: Annotated[int, Bounds(ge=0, le=60_000)] = 0
+
+
+class SleepResponse(Message):
+    """The time is over."""
+
+
+class BlobRequest(Message):
+    """How long the answer is."""
+
+    size: Annotated[int, Bounds(ge=0, le=1 << 24)] = 0
+
+
+class BlobResponse(Message):
+    """That many zero bytes."""
+
+    data: bytes = b""
+
+
+class InspectRequest(Message):
+    """Asks what the server has read beside the payload."""
+
+
+class InspectResponse(Message):
+    """The metadata of the call, as the server understood them."""
+
+    remaining_ms: int | None = None
+    """Of the deadline; None without one."""
+    traceparent: str = ""
+    authorization: str = ""
+    idempotency_key: bytes = b""
+    entries: dict[str, str] = {}
+
+
+class PrivateRequest(Message):
+    """Asks who calls; only ``tester`` may."""
+
+
+class PrivateResponse(Message):
+    """The name of the caller."""
+
+    subject: str = ""
+
+
+class ShortRequest(Message):
+    """At most 64 bytes of payload."""
+
+    text: str = ""
+
+
+class ShortResponse(Message):
+    """The length of the text in Unicode scalar values."""
+
+    length: int = 0
+
+
+class CrashRequest(Message):
+    """Makes the handler fail in a way that no method declares."""
+
+
+class CrashResponse(Message):
+    """Never sent."""
+
+
+class RetiredRequest(Message):
+    """Empty."""
+
+
+class RetiredResponse(Message):
+    """Empty."""
+
+
+class RecentRequest(Message):
+    """Empty."""
+
+
+class RecentResponse(Message):
+    """Empty."""
+
+
+class UnservedRequest(Message):
+    """Empty."""
+
+
+class UnservedResponse(Message):
+    """Never sent."""
+
+
+ECHO = Method(opcode=0x01, name="Echo", request=EchoRequest, response=EchoResponse, doc="The values, sent back.")
+COUNT = StreamMethod(
+    opcode=0x02,
+    name="Count",
+    request=CountRequest,
+    response=CountResponse,
+    reasons=["AS_ASKED"],
+    doc="A stream of numbered items. The error that may follow them is ABORTED, AS_ASKED.",
+)
+FAIL = Method(
+    opcode=0x03,
+    name="Fail",
+    request=FailRequest,
+    response=FailResponse,
+    reasons=["AS_ASKED"],
+    doc="The error that is asked for.",
+)
+SLEEP = Method(
+    opcode=0x04,
+    name="Sleep",
+    request=SleepRequest,
+    response=SleepResponse,
+    doc="An answer that takes its time. As many may sleep at once as the connection may have calls in flight.",
+)
+BLOB = Method(opcode=0x05, name="Blob", request=BlobRequest, response=BlobResponse, doc="A long answer.")
+INSPECT = Method(
+    opcode=0x06, name="Inspect", request=InspectRequest, response=InspectResponse, doc="The call's own metadata."
+)
+PRIVATE = Method(
+    opcode=0x07,
+    name="Private",
+    request=PrivateRequest,
+    response=PrivateResponse,
+    requires=CAPABILITY,
+    doc="For the caller whose authorization is `Bearer conformance`; `Bearer other` is known and has no permission.",
+)
+SHORT = Method(
+    opcode=0x08,
+    name="Short",
+    request=ShortRequest,
+    response=ShortResponse,
+    max_request=LONGEST_SHORT,
+    doc="Takes at most 64 bytes of payload.",
+)
+CRASH = Method(opcode=0x09, name="Crash", request=CrashRequest, response=CrashResponse, doc="A handler that fails.")
+RETIRED = Method(
+    opcode=0x0A, name="Retired", request=RetiredRequest, response=RetiredResponse, until=1, doc="In version 1 only."
+)
+RECENT = Method(
+    opcode=0x0B, name="Recent", request=RecentRequest, response=RecentResponse, since=2, doc="From version 2 on."
+)
+UNSERVED = Method(
+    opcode=0x0C, name="Unserved", request=UnservedRequest, response=UnservedResponse, doc="Declared, without a handler."
+)
+
+CONFORMANCE = Service(
+    "wireproto.conformance.v1.ConformanceService",
+    version=2,
+    methods=[ECHO, COUNT, FAIL, SLEEP, BLOB, INSPECT, PRIVATE, SHORT, CRASH, RETIRED, RECENT, UNSERVED],
+    doc="What an implementation serves or calls to be judged by `wireproto conformance`.",
+)
+
+
+def authenticate(metadata: Metadata, peer: str) -> Identity | None:
+    """The two callers that the service knows."""
+    if metadata.authorization == AUTHORIZATION:
+        return Identity("tester", [CAPABILITY])
+    return Identity("other") if metadata.authorization == OTHER_AUTHORIZATION else None
+
+
+class _Alarms:
+    """One thread that completes futures at their time, however many wait."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[float, int, Future[SleepResponse]]] = []
+        self._number = 0
+        self._running = False
+
+    def after(self, seconds: float) -> "Future[SleepResponse]":
+        future: Future[SleepResponse] = Future()
+        with self._changed:
+            self._number += 1
+            heapq.heappush(self._waiting, (time.monotonic() + seconds, self._number, future))
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name="wireproto-conformance-alarms", daemon=True).start()
+            self._changed.notify()
+        return future
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._waiting:
+                    self._running = False
+                    return
+                due = self._waiting[0][0]
+                if (left := due - time.monotonic()) > 0:
+                    self._changed.wait(left)
+                    continue
+                future = heapq.heappop(self._waiting)[2]
+            if future.set_running_or_notify_cancel():
+                future.set_result(SleepResponse())
+
+
+def make_handlers() -> Handlers:
+    """Handlers of every method but Unserved."""
+    made = Handlers(CONFORMANCE)
+    register = made.register
+    alarms = _Alarms()
+
+    @register(ECHO)
+    def echo(request: EchoRequest, context: Context) -> EchoResponse:
+        return EchoResponse(*(getattr(request, name) for name in request.__struct_fields__))
+
+    @register(COUNT)
+    def count(request: CountRequest, context: Context) -> Iterator[CountResponse]:
+        for number in range(request.items):
+            yield CountResponse(number=number, padding=bytes(request.padding))
+        if request.fail:
+            context.abort(Status.ABORTED, "AS_ASKED", "the items are over, and an error was asked for")
+
+    @register(FAIL)
+    def fail(request: FailRequest, context: Context) -> FailResponse:
+        context.abort(
+            Status(request.status),
+            "AS_ASKED",
+            request.message,
+            retry=Retry(request.retry),
+            retry_after_ms=request.retry_after_ms,
+        )
+
+    @register(SLEEP)
+    def sleep(request: SleepRequest, context: Context) -> "Future[SleepResponse]":
+        return alarms.after(request.milliseconds / 1000)
+
+    @register(BLOB)
+    def blob(request: BlobRequest, context: Context) -> BlobResponse:
+        return BlobResponse(data=bytes(request.size))
+
+    @register(INSPECT)
+    def inspect(request: InspectRequest, context: Context) -> InspectResponse:
+        metadata = context.metadata
+        remaining = context.remaining()
+        return InspectResponse(
+            remaining_ms=None if remaining is None else round(remaining * 1000),
+            traceparent=metadata.traceparent,
+            authorization=metadata.authorization,
+            idempotency_key=metadata.idempotency_key,
+            entries=metadata.entries,
+        )
+
+    @register(PRIVATE)
+    def private(request: PrivateRequest, context: Context) -> PrivateResponse:
+        return PrivateResponse(subject="" if context.identity is None else context.identity.subject)
+
+    @register(SHORT)
+    def short(request: ShortRequest, context: Context) -> ShortResponse:
+        return ShortResponse(length=len(request.text))
+
+    @register(CRASH)
+    def crash(request: CrashRequest, context: Context) -> CrashResponse:
+        raise RuntimeError(SECRET)
+
+    @register(RETIRED)
+    def retired(request: RetiredRequest, context: Context) -> RetiredResponse:
+        return RetiredResponse()
+
+    @register(RECENT)
+    def recent(request: RecentRequest, context: Context) -> RecentResponse:
+        return RecentResponse()
+
+    return made
+
+
+handlers = make_handlers()
+"""For ``wireproto serve wireproto.conformance.service:handlers``."""
