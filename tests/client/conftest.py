@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.greasing import grease_everything
+from tests.testing.greasing import grease_everything
 
 
 def _open_descriptors() -> set[str]:

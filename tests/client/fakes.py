@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from tests.client.service import ECHO, SERVICE, EchoRequest, EchoResponse
 from wireproto import Address, CallError, Limits, Message, Method, Status, StreamMethod, codecs
-from wireproto.grease import GreasingConnection
+from wireproto.testing.grease import GreasingConnection
 from wireproto.wire.connection import Connection, Role
 from wireproto.wire.events import (
     NEED_DATA,

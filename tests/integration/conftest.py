@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.greasing import grease_everything
+from tests.testing.greasing import grease_everything
 
 
 @pytest.fixture(autouse=True)

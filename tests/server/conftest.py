@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.greasing import grease_everything
 from tests.server.peer import Peer, until
 from tests.server.service import SERVICE, Stage
+from tests.testing.greasing import grease_everything
 from wireproto.limits import Limits
 from wireproto.server import Server
 

@@ -7,10 +7,10 @@ from typing import Any, Self, TypeVar
 
 from wireproto import codecs
 from wireproto.conformance.raw import RawPeer
-from wireproto.grease import GreasingConnection
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.server import Server
+from wireproto.testing.grease import GreasingConnection
 from wireproto.wire.connection import Connection, Role
 from wireproto.wire.events import NEED_DATA, ConnectionEnded, ErrorReceived, Event, ResponseReceived, WelcomeReceived
 from wireproto.wire.handshake import Hello

@@ -63,7 +63,7 @@ def connect(
         authorization: credential to send with every call; it can be changed later.
         backoff: when to try again after a loss; None for 0.5 to 30 s with full jitter.
         grease: for tests, a seed: every connection says things without a meaning beside what it means, which a server
-            must read over (``wireproto.grease``). The server must have no version newer than ``service``.
+            must read over (``wireproto.testing.grease``). The server must have no version newer than ``service``.
 
     Raises:
         HandshakeError: the server refuses; its text says what it supports.

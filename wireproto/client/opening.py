@@ -92,7 +92,7 @@ def open_connection(
 
 
 def _greasing(limits: Limits, seed: str) -> Connection:
-    from wireproto.grease import GreasingConnection  # for tests only
+    from wireproto.testing.grease import GreasingConnection  # for tests only
 
     return GreasingConnection(Role.CLIENT, limits, seed=seed)
 

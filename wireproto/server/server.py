@@ -55,7 +55,7 @@ class Server:
         authenticate: ``f(metadata, peer) -> Identity | None`` for calls that carry ``authorization``.
         name: what the server calls itself in the handshake.
         grease: for tests, a seed: the server says things without a meaning, too, which clients must read over
-            (``wireproto.grease``).
+            (``wireproto.testing.grease``).
 
     Attributes:
         hint: a sentence for HTTP clients that meet this port, such as where gRPC is spoken; may be set at any time.
@@ -376,7 +376,7 @@ class Server:
         """The protocol's state of one more session."""
         if self._grease is None:
             return Connection(Role.SERVER, self.limits, hint=self.hint)
-        from wireproto.grease import GreasingConnection  # for tests only
+        from wireproto.testing.grease import GreasingConnection  # for tests only
 
         return GreasingConnection(Role.SERVER, self.limits, hint=self.hint, seed=next(self._grease))
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.peers import GOODBYE, HELLO, NOT_FOUND, OFFERS, drain, plain
-from wireproto import grease
 from wireproto.errors import RemoteProtocolError
-from wireproto.grease import GreasingConnection
 from wireproto.limits import Limits
+from wireproto.testing import grease
+from wireproto.testing.grease import GreasingConnection
 from wireproto.wire.connection import Connection, Role, State
 from wireproto.wire.events import ConnectionEnded, Event, HelloReceived, RequestReceived, WelcomeReceived
 from wireproto.wire.frame import KINDS, PREAMBLE, Frame, total_length, unpack

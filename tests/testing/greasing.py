@@ -5,9 +5,9 @@ from itertools import count
 import pytest
 
 from wireproto.client import opening
-from wireproto.grease import GreasingConnection
 from wireproto.limits import Limits
 from wireproto.server import server
+from wireproto.testing.grease import GreasingConnection
 from wireproto.wire.connection import Connection, Role
 
 
