@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
+import wireproto
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "wireproto"
 
@@ -34,18 +36,21 @@ ALLOWED: dict[str, set[str]] = {
     "wire/framing": CORE,
     "wire/hurried": CORE | {"wire/framing"},
     "wire/connection": CORE | {"wire/framing", "wire/hurried"},
-    "grease": CORE | {"wire/connection"},
     "control": {"errors", "schema"},
     "protos": {"errors", "schema", "status"},
     "codecs": {"errors", "limits", "protos", "schema"},
     "contract": {"codecs", "control", "errors", "limits", "schema"},
     "dispatch": BASE | {"codecs", "schema", "wire/metadata"},
-    "server": CORE | {"address", "codecs", "control", "dispatch", "grease", "protos", "schema", "wire/connection"},
+    "server": CORE | {"address", "codecs", "control", "dispatch", "protos", "schema", "wire/connection"},
     "client": CORE
-    | {"address", "codecs", "control", "grease", "protos", "schema", "wire/connection"},  # protos: client/grpc.py only
+    | {"address", "codecs", "control", "protos", "schema", "wire/connection"},  # protos: client/grpc.py only
+    "conformance": CORE | {"client", "codecs", "control", "dispatch", "schema"},
+    "testing": CORE
+    | {"address", "client", "codecs", "conformance", "dispatch", "schema", "server"}
+    | {"wire/connection", "wire/framing"},
 }
 PUBLIC_FACE = {"address", "client", "dispatch", "errors", "limits", "schema", "server", "status", "wire/metadata"}
-FRAMEWORK = {*ALLOWED, "testing"}
+FRAMEWORK = set(ALLOWED)
 APPLICATIONS = {"chat", "cli"}
 HEAVY = {
     "alembic": ("chat",),
@@ -56,17 +61,20 @@ HEAVY = {
     "grpc_health": ("server/gateway",),
     "grpc_reflection": ("server/gateway",),
     "grpc_status": ("server/gateway", "client/grpc"),
-    "hypothesis": ("testing",),
+    "hypothesis": ("testing/",),
     "msgpack": (),
     "prompt_toolkit": ("cli/chat",),
-    "pytest": ("testing",),
+    "pytest": ("testing/",),
     "rich": ("cli",),
     "sqlalchemy": ("chat",),
 }
-CORE_ONLY = CORE | {"grease", "wire/connection", "wire/framing", "wire/hurried"}
+CORE_ONLY = CORE | {"wire/connection", "wire/framing", "wire/hurried"}
 SANS_IO = CORE_ONLY | {"codecs", "contract", "control", "dispatch", "protos", "schema"}
 IO_MODULES = {"asyncio", "select", "selectors", "socket", "socketserver", "ssl", "subprocess"}
 CLOCKS_AND_LOGS = {"logging", "threading", "time", "_thread"}
+
+HOMES = {name: getattr(wireproto, name).__module__ for name in wireproto.__all__ if name != "__version__"}
+"""Where the public names are defined."""
 
 
 class Import(NamedTuple):
@@ -93,8 +101,10 @@ def imports_of(path: Path) -> Iterator[Import]:
                 if child.level:
                     base = ".".join([*package[: len(package) - child.level + 1], *([base] if base else [])])
                 for alias in child.names:
-                    # `from wireproto.codecs import base` names a module, `from wireproto.codecs import get` a function
-                    yield Import(source, f"{base}.{alias.name}", child.lineno, at_load)
+                    # `from wireproto.codecs import base` names a module, `from wireproto.codecs import get` a function;
+                    # `from wireproto import Server` is an import of the module that has it.
+                    home = HOMES.get(alias.name, base) if base == "wireproto" else base
+                    yield Import(source, f"{home}.{alias.name}", child.lineno, at_load)
             elif isinstance(child, ast.Call) and _is_import_call(child):
                 (first, *_) = child.args
                 if isinstance(first, ast.Constant) and isinstance(first.value, str):

@@ -17,7 +17,7 @@ from wireproto.wire.frame import KINDS, PREAMBLE, Frame, total_length, unpack
 from wireproto.wire.handshake import Hello, Offer, negotiate
 from wireproto.wire.metadata import Metadata, pack_metadata
 
-TEXT = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 
 
 class Wire:

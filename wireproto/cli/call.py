@@ -22,6 +22,7 @@ from wireproto.control import CONTROL
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Operation, Service, StreamMethod
+from wireproto.testing import greasing
 
 __all__ = ["command"]
 
@@ -158,7 +159,8 @@ def _ask(call: _Call, method: str) -> tuple[Service, Operation[Any, Any]]:
 def _connected(call: _Call, service: Service) -> Iterator[Client]:
     began = time.monotonic()
     timeout = call.timeout or CONNECT_TIMEOUT
-    with connect(call.address, service, codec=call.codec, timeout=timeout, grease=call.grease) as client:
+    connections = None if call.grease is None else greasing(call.grease)
+    with connect(call.address, service, codec=call.codec, timeout=timeout, connections=connections) as client:
         if call.verbose:
             greased = "" if call.grease is None else f", greased with --seed {call.grease}"
             click.echo(

@@ -18,7 +18,7 @@ from wireproto.control import CONTROL, ECHO, EchoRequest
 from wireproto.errors import ConfigError, ConnectionLost
 from wireproto.limits import MAX_FRAME_CEILING, Limits
 from wireproto.status import Retry
-from wireproto.wire.connection import Connection
+from wireproto.wire.connection import Connection, Role
 from wireproto.wire.events import ConnectionEnded, ErrorReceived, Event, GoAwayReceived, ResponseReceived
 from wireproto.wire.handshake import Hello
 
@@ -101,7 +101,8 @@ class Load:
         )
         try:
             for _ in range(connections):
-                sock, connection = open_connection(address, hello, limits, time.monotonic() + CONNECT_TIMEOUT)
+                connection = Connection(Role.CLIENT, limits)
+                sock = open_connection(address, connection, hello, limits, time.monotonic() + CONNECT_TIMEOUT)
                 self._peers[sock.fileno()] = _Peer(sock, connection)
                 self._epoll.register(sock.fileno(), select.EPOLLIN)
                 self._judge(connection, codec)

@@ -22,6 +22,7 @@ from wireproto.errors import ConfigError
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.status import Retry
+from wireproto.wire.connection import ConnectionMaker
 from wireproto.wire.metadata import Metadata, pack_metadata
 
 __all__ = ["Client", "connect"]
@@ -44,7 +45,7 @@ def connect(
     name: str = "",
     authorization: str = "",
     backoff: Backoff | None = None,
-    grease: int | None = None,
+    connections: ConnectionMaker | None = None,
 ) -> "Client":
     """Connect to a server and agree with it on a version and a codec.
 
@@ -62,8 +63,8 @@ def connect(
         name: of this client, for the server's log; "" for ``wireproto/`` and the version of the package.
         authorization: credential to send with every call; it can be changed later.
         backoff: when to try again after a loss; None for 0.5 to 30 s with full jitter.
-        grease: for tests, a seed: every connection says things without a meaning beside what it means, which a server
-            must read over (``wireproto.testing.grease``). The server must have no version newer than ``service``.
+        connections: makes the protocol's state of each connection; None for ``Connection``. For tests, such as
+            ``wireproto.testing.greasing(seed)``.
 
     Raises:
         HandshakeError: the server refuses; its text says what it supports.
@@ -80,7 +81,7 @@ def connect(
         name=name,
         authorization=authorization,
         backoff=backoff,
-        grease=grease,
+        connections=connections,
     )
     try:
         client.open()
@@ -124,7 +125,7 @@ class Client:
         name: str = "",
         authorization: str = "",
         backoff: Backoff | None = None,
-        grease: int | None = None,
+        connections: ConnectionMaker | None = None,
     ) -> None:
         """Prepare a client that connects when it is first used. The arguments are those of ``connect``."""
         if not isinstance(service, Service):
@@ -139,7 +140,7 @@ class Client:
             name=name or f"wireproto/{__version__}",
             timeout=_positive(timeout),
             backoff=backoff or Backoff(),
-            grease=grease,
+            connections=connections,
         )
         self._offered = chosen[0].name
         self._authorization = ""

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Sequence
-from itertools import count, repeat
 
 from wireproto.address import Address
 from wireproto.client.backoff import Backoff
@@ -16,6 +15,7 @@ from wireproto.errors import CallError, ConnectionLost, LocalProtocolError
 from wireproto.limits import Limits
 from wireproto.schema import Service
 from wireproto.status import Retry
+from wireproto.wire.connection import Connection, ConnectionMaker, Role
 from wireproto.wire.handshake import Hello
 
 __all__ = ["REPEATS", "Line", "repeatable"]
@@ -36,7 +36,7 @@ class Line:
         name: of this client, for the server's log.
         timeout: seconds that connecting and the handshake may take together.
         backoff: when to try again after a loss.
-        grease: seed of what its connections say beside what they mean; None for nothing.
+        connections: makes the protocol's state of each connection; None for ``Connection``.
 
     Raises:
         ConfigError: the service has no such version.
@@ -53,7 +53,7 @@ class Line:
         name: str,
         timeout: float,
         backoff: Backoff,
-        grease: int | None = None,
+        connections: ConnectionMaker | None = None,
     ) -> None:
         newest = service.version if version is None else version
         self.address = address
@@ -62,7 +62,7 @@ class Line:
         self._limits = limits
         self._timeout = timeout
         self._backoff = backoff
-        self._grease = None if grease is None else map("{}/{}".format, repeat(grease), count(1))
+        self._make_connection: ConnectionMaker = Connection if connections is None else connections
         self._hello = Hello(
             min_version=1,
             max_version=newest,
@@ -134,11 +134,11 @@ class Line:
         try:
             link = open_link(
                 self.address,
+                self._make_connection(Role.CLIENT, self._limits),
                 self._hello,
                 self._limits,
                 limit if deadline is None else min(deadline, limit),
                 self._dialect,
-                None if self._grease is None else next(self._grease),
             )
         except CallError as error:
             self._backoff.failed()

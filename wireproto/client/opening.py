@@ -13,7 +13,7 @@ from wireproto.client.link import Link
 from wireproto.errors import ConnectionLost, HandshakeError, RemoteProtocolError
 from wireproto.limits import Limits
 from wireproto.status import Retry
-from wireproto.wire.connection import Connection, Role
+from wireproto.wire.connection import Connection
 from wireproto.wire.events import NEED_DATA, ConnectionEnded, WelcomeReceived
 from wireproto.wire.handshake import Hello
 
@@ -35,22 +35,22 @@ _OPTIONS = (
 
 def open_link(
     address: Address,
+    connection: Connection,
     hello: Hello,
     limits: Limits,
     deadline: float,
     dialect: Callable[[int, int], Dialect],
-    grease: str | None = None,
 ) -> Link:
     """Connect, greet and be welcomed; the keeper looks after the link from then on.
 
     Args:
-        address, hello, limits, deadline, grease: as for ``open_connection``.
+        address, connection, hello, limits, deadline: as for ``open_connection``.
         dialect: makes what is spoken out of the codec's id and the version that were agreed on.
 
     Raises:
         HandshakeError, ConnectionLost: as ``open_connection``.
     """
-    sock, connection = open_connection(address, hello, limits, deadline, grease)
+    sock = open_connection(address, connection, hello, limits, deadline)
     try:
         sock.setblocking(True)
         spoken = dialect(connection.codec, connection.version)
@@ -61,17 +61,17 @@ def open_link(
 
 
 def open_connection(
-    address: Address, hello: Hello, limits: Limits, deadline: float, grease: str | None = None
-) -> tuple[socket.socket, Connection]:
+    address: Address, connection: Connection, hello: Hello, limits: Limits, deadline: float
+) -> socket.socket:
     """Connect, greet and be welcomed. The socket is non-blocking, and the caller's to close.
 
     Args:
         address: of the server; each of the host's addresses is tried in turn.
+        connection: a client's that has not begun; it is open afterwards.
         hello: what to offer.
         limits: of this side.
         deadline: point in time by ``time.monotonic``. Looking up the host's name is not bound by it: the C library's
             resolver has time limits of its own.
-        grease: seed of a ``GreasingConnection``; None for a plain one.
 
     Raises:
         HandshakeError: the peer refused, or is no wireproto server.
@@ -82,19 +82,12 @@ def open_connection(
         for level, option, value in _OPTIONS:
             sock.setsockopt(level, option, value)
         sock.setblocking(False)
-        connection = Connection(Role.CLIENT, limits) if grease is None else _greasing(limits, grease)
         connection.send_hello(hello)
         _shake_hands(sock, connection, address, min(deadline, time.monotonic() + limits.hello_timeout))
     except BaseException:
         sock.close()
         raise
-    return sock, connection
-
-
-def _greasing(limits: Limits, seed: str) -> Connection:
-    from wireproto.testing.grease import GreasingConnection  # for tests only
-
-    return GreasingConnection(Role.CLIENT, limits, seed=seed)
+    return sock
 
 
 def _connect(address: Address, deadline: float) -> socket.socket:

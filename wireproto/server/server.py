@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from itertools import count, repeat
 from types import TracebackType
 from typing import Self
 
@@ -23,7 +22,7 @@ from wireproto.server.control import control_handlers
 from wireproto.server.poller import READ, Poller
 from wireproto.server.pool import Pool, Worker
 from wireproto.server.session import Session
-from wireproto.wire.connection import Connection, Role
+from wireproto.wire.connection import Connection, ConnectionMaker, Role
 from wireproto.wire.handshake import Hello, Offer, Welcome, find_offer, negotiate
 
 __all__ = ["Server"]
@@ -54,8 +53,8 @@ class Server:
         workers: threads that run handlers, at least 2. With the watchdog and the main thread, 30 make a process of 32.
         authenticate: ``f(metadata, peer) -> Identity | None`` for calls that carry ``authorization``.
         name: what the server calls itself in the handshake.
-        grease: for tests, a seed: the server says things without a meaning, too, which clients must read over
-            (``wireproto.testing.grease``).
+        connections: makes the protocol's state of each session; None for ``Connection``. For tests, such as
+            ``wireproto.testing.greasing(seed)``.
 
     Attributes:
         hint: a sentence for HTTP clients that meet this port, such as where gRPC is spoken; may be set at any time.
@@ -76,7 +75,7 @@ class Server:
         workers: int = 30,
         authenticate: Authenticate | None = None,
         name: str = "wireproto",
-        grease: int | None = None,
+        connections: ConnectionMaker | None = None,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ConfigError(f"port is {port}; give 0 for a free one, or 1 to 65535")
@@ -87,7 +86,7 @@ class Server:
         self.sessions: dict[int, Session] = {}
         self._wanted = (host, port)
         self.hint = ""
-        self._grease = None if grease is None else map("{}/{}".format, repeat(grease), count(1))
+        self._make_connection: ConnectionMaker = Connection if connections is None else connections
         self._codecs = select(codecs)
         self._offers: dict[str, Offer] = {}
         self._control: dict[str, Offer] = {}
@@ -374,11 +373,7 @@ class Server:
 
     def connection(self) -> Connection:
         """The protocol's state of one more session."""
-        if self._grease is None:
-            return Connection(Role.SERVER, self.limits, hint=self.hint)
-        from wireproto.testing.grease import GreasingConnection  # for tests only
-
-        return GreasingConnection(Role.SERVER, self.limits, hint=self.hint, seed=next(self._grease))
+        return self._make_connection(Role.SERVER, self.limits, hint=self.hint)
 
     def welcome(self, hello: Hello) -> tuple[Welcome, Table, str]:
         """Agree with a client: what to answer, the opcodes it may call, and the codec's name.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wireproto.testing.doors import Running, running
     from wireproto.testing.faults import Bandwidth, Cut, Fault, Flip, Latency, Reset, Slicer, Stall
     from wireproto.testing.generators import messages, mutated, strategies, values, wrong_values
+    from wireproto.testing.grease import greasing
     from wireproto.testing.proxy import FaultProxy, ProxyEvent, ProxyStats
     from wireproto.testing.serving import ServerSuite
     from wireproto.testing.suites import RoundTripSuite
@@ -44,6 +45,7 @@ __all__ = [
     "Slicer",
     "Stall",
     "chunked",
+    "greasing",
     "messages",
     "mutated",
     "pair",
@@ -72,6 +74,7 @@ _LAZY = {
     "Slicer": "wireproto.testing.faults",
     "Stall": "wireproto.testing.faults",
     "chunked": "wireproto.testing.cuts",
+    "greasing": "wireproto.testing.grease",
     "messages": "wireproto.testing.generators",
     "mutated": "wireproto.testing.generators",
     "pair": "wireproto.testing.wire",

@@ -5,22 +5,33 @@ that greases offers versions, codecs and features that do not exist, adds fields
 frames of unknown kinds in between, on every connection. Nothing of that may change an answer. The values are those that
 ``docs/protocol.md``, section 14, keeps for it.
 
-For tests: of peers that somebody wrote, and of ours. ``connect(grease=seed)`` and ``Server(grease=seed)`` turn it on.
+For tests: of peers that somebody wrote, and of ours. ``connect(connections=greasing(seed))`` turns it on, as does
+``Server(connections=greasing(seed))``.
 """
 
 import struct
+from itertools import count
 from random import Random
 from typing import Final
 
 import msgspec
 
 from wireproto.limits import HELLO_MAX_FRAME, Limits
-from wireproto.wire.connection import Connection, Role, State
+from wireproto.wire.connection import Connection, ConnectionMaker, Role, State
 from wireproto.wire.events import Event, HelloReceived, WelcomeReceived
 from wireproto.wire.frame import HEADER, HEADER_AFTER_LENGTH, Frame, Kind, bad_body
 from wireproto.wire.handshake import Hello, Welcome
 
-__all__ = ["CODEC_NAME", "ERROR_FIELDS", "FEATURES", "FIELDS", "KINDS", "METADATA_KEYS", "GreasingConnection"]
+__all__ = [
+    "CODEC_NAME",
+    "ERROR_FIELDS",
+    "FEATURES",
+    "FIELDS",
+    "KINDS",
+    "METADATA_KEYS",
+    "GreasingConnection",
+    "greasing",
+]
 
 FEATURES: Final = range(56, 64)
 """Bits of HELLO and WELCOME."""
@@ -50,6 +61,21 @@ _LARGEST: Final = 64
 
 _SHORT_FIELD = struct.Struct(">BH")
 _FIELD = struct.Struct(">HH")
+
+
+def greasing(seed: int | str, *, versions: bool = True) -> ConnectionMaker:
+    """What makes connections that grease, for ``connect`` and ``Server``: each with a seed of its own.
+
+    Args:
+        seed: the same one says the same things, connection by connection.
+        versions: as a client, offer versions above the newest, too; see ``GreasingConnection``.
+    """
+    numbers = count(1)
+
+    def make(role: Role, limits: Limits | None = None, *, hint: str = "") -> Connection:
+        return GreasingConnection(role, limits, hint=hint, seed=f"{seed}/{next(numbers)}", versions=versions)
+
+    return make
 
 
 class _GreasedHello(Hello, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ Not thread-safe: the owner holds one lock around every call. Rules and numbers: 
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -51,7 +51,7 @@ from wireproto.wire.hurried import HALF, Hurried, not_in_flight
 from wireproto.wire.metadata import EMPTY
 from wireproto.wire.state import Role, State
 
-__all__ = ["MAX_STRAY_ANSWERS", "Connection", "PayloadTooLarge", "Role", "State"]
+__all__ = ["MAX_STRAY_ANSWERS", "Connection", "ConnectionMaker", "PayloadTooLarge", "Role", "State"]
 
 MAX_STRAY_ANSWERS = 16
 """Answers to calls that are not in flight which a client drops; one more ends the connection."""
@@ -331,6 +331,13 @@ class Connection(Hurried):
             LocalProtocolError: it was sent already, or the state does not allow it.
         """
         self._send(Kind.GOAWAY, 0, 0, pack_goaway(self.last_call_id, error))
+
+
+class ConnectionMaker(Protocol):
+    """Makes the state of one more connection: ``Connection`` itself, or what a test puts in its place."""
+
+    def __call__(self, role: Role, limits: Limits | None = None, *, hint: str = "") -> Connection:
+        """The arguments are those of ``Connection``."""
 
 
 _READERS: Final[dict[int, Callable[[Connection, Frame], Event | None]]] = {
