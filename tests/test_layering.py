@@ -189,7 +189,7 @@ def test_commands_load_the_chat_lazily() -> None:
         if part_of(each.source) == "cli"
         and not each.source.startswith("cli/chat")
         and each.at_load
-        and each.target.startswith(("wireproto.chat", "wireproto.cli.chat"))
+        and each.target.startswith(("wireproto.chat", "wireproto.chat.cli.chat"))
     ]
     assert not offences, _shown(offences)
 

@@ -15,6 +15,7 @@ from sqlalchemy import create_engine
 
 from tests.chat.fakes import Chat, Clock, FakeContext
 from wireproto.chat import maintenance
+from wireproto.chat.cli.db import command
 from wireproto.chat.contract import (
     LIST_CONVERSATION,
     POP_UNDELIVERED,
@@ -24,7 +25,6 @@ from wireproto.chat.contract import (
     WildCardRequest,
 )
 from wireproto.chat.tables import SCHEMA_VERSION, metadata
-from wireproto.cli.db import command
 from wireproto.errors import CallError, ConfigError
 
 TOKEN = "DoIVcWZP-OQm_cSqrko03gEu3p7BvIm5L0VBPyYgFG8"

@@ -8,9 +8,9 @@ import sys
 import threading
 
 from tests.chat_client.fake import FakeClient, FakeServer
+from wireproto.chat.cli.terminal import Terminal
 from wireproto.chat.client import ChatSession
 from wireproto.chat.contract import SendMessageRequest, SendMessageResponse
-from wireproto.cli.chat_terminal import Terminal
 from wireproto.errors import ConnectionLost
 
 

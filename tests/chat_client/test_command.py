@@ -356,7 +356,7 @@ def test_letters_the_locale_lacks_are_escaped(
 def test_the_client_loads_nothing_of_the_server() -> None:
     """Neither the session nor the piped front imports SQL, password hashing or the terminal library."""
     code = (
-        "import sys, wireproto.chat.client, wireproto.cli.chat, wireproto.cli.chat_piped\n"
+        "import sys, wireproto.chat.client, wireproto.chat.cli.chat, wireproto.chat.cli.piped\n"
         "print([name for name in ('sqlalchemy', 'argon2', 'prompt_toolkit', 'grpc', 'google.protobuf', 'rich')"
         " if name in sys.modules])"
     )

@@ -8,9 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.chat_client.screen import strip_formats
+from wireproto.chat.cli.terminal import columns_of
 from wireproto.chat.commands import HELP
 from wireproto.chat.display import MARKER, MAX_MARKS, NARROWEST, Kind, Line, rows, units, visible
-from wireproto.cli.chat_terminal import columns_of
 
 HOSTILE = st.sampled_from(
     [

@@ -7,8 +7,8 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
 from wireproto.chat import names
+from wireproto.chat.cli.completion import ChatCompleter
 from wireproto.chat.names import Names
-from wireproto.cli.chat_completion import ChatCompleter
 
 
 def test_the_server_is_asked_again_only_after_a_while() -> None:

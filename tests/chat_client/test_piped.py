@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.chat_client.fake import PASSWORD, FakeClient, FakeServer
+from wireproto.chat.cli.piped import Piped
 from wireproto.chat.client import ChatSession
-from wireproto.cli.chat_piped import Piped
 from wireproto.errors import ConnectionLost
 
 PATIENCE = 5.0

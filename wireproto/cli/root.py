@@ -15,12 +15,12 @@ __all__ = ["run", "wireproto"]
 # Name, module and one line for `--help`, which must not import the module to get it.
 _COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("wireproto.cli.serve", "Run a server: the chat, or your own handlers."),
-    "chat": ("wireproto.cli.chat", "Talk to other people on a chat server."),
+    "chat": ("wireproto.chat.cli.chat", "Talk to other people on a chat server."),
     "call": ("wireproto.cli.call", "Call one method of a server and print the answer as JSON."),
     "ops": ("wireproto.cli.ops", "Print a service's opcode table."),
     "bench": ("wireproto.cli.bench", "Measure a server: calls a second, latency, CPU, bytes."),
     "check": ("wireproto.cli.check", "Say what a change of a service breaks, and for whom."),
-    "db": ("wireproto.cli.db", "Upgrade, check or back up the chat's database."),
+    "db": ("wireproto.chat.cli.db", "Upgrade, check or back up the chat's database."),
     "proto": ("wireproto.cli.proto", "Print a service as a .proto file."),
     "proxy": ("wireproto.cli.proxy", "Put a network with faults between a client and a server."),
     "fuzz": ("wireproto.cli.fuzz", "Send a server what nobody should, and judge its answers."),

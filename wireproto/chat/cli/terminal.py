@@ -26,6 +26,7 @@ from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import get_cwidth
 
+from wireproto.chat.cli.completion import ChatCompleter
 from wireproto.chat.client import ChatSession
 from wireproto.chat.commands import (
     PASSWORD_ON_LINE,
@@ -39,7 +40,6 @@ from wireproto.chat.commands import (
     parse,
 )
 from wireproto.chat.display import Kind, Line, Row, rows, visible
-from wireproto.cli.chat_completion import ChatCompleter
 
 __all__ = ["Terminal"]
 

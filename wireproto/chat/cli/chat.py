@@ -165,7 +165,7 @@ class _Passwords:
 
 def _by_terminal(client: Line, ending: _Ending, user: str, passwords: _Passwords, reconnect: float) -> int:
     try:
-        from wireproto.cli.chat_terminal import Terminal
+        from wireproto.chat.cli.terminal import Terminal
     except ModuleNotFoundError as error:
         raise missing(error) from error
     terminal = Terminal(passwords.of, passwords.new)
@@ -177,7 +177,7 @@ def _by_terminal(client: Line, ending: _Ending, user: str, passwords: _Passwords
 
 
 def _by_pipe(client: Line, ending: _Ending, user: str, passwords: _Passwords, reconnect: float) -> int:
-    from wireproto.cli.chat_piped import Piped
+    from wireproto.chat.cli.piped import Piped
 
     if hasattr(sys.stdout, "reconfigure"):
         # One message in letters the locale lacks must not end the program.
