@@ -66,11 +66,11 @@ setup: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## make the virtual environment with all t
 
 .PHONY: serve
 serve: $(RUN_STAMP)  ## run the chat server on 127.0.0.1:7411 (ARGS="--port 7500 --codec pipe")
-	@exec $(PY) -m wireproto.server $(ARGS)
+	@exec $(PY) -m wireproto serve $(ARGS)
 
 .PHONY: chat
 chat: $(RUN_STAMP)  ## talk to it (ARGS="127.0.0.1:7500 --codec pipe")
-	@exec $(PY) -m wireproto.client $(or $(ARGS),127.0.0.1:7411)
+	@exec $(PY) -m wireproto chat $(or $(ARGS),127.0.0.1:7411)
 
 .PHONY: demo
 demo: $(RUN_STAMP)  ## two scripted people chat over each codec, with the bytes of a frame

@@ -34,7 +34,7 @@ VERSION = CHAT.version
 @contextlib.contextmanager
 def server(store: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server process and its address."""
-    command = [sys.executable, "-m", "wireproto.server", "--no-grpc", "--port", "0", "--store", str(store)]
+    command = [sys.executable, "-m", "wireproto", "serve", "--no-grpc", "--port", "0", "--store", str(store)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         ready = process.stdout.readline().split()

@@ -355,7 +355,7 @@ class Machine:
     """
 
     def __init__(self, store: Path, *, keep_free: int, disk: int = 0) -> None:
-        serve = [sys.executable, "-m", "wireproto.server", "--no-grpc", "--port", "0", "--store", str(store)]
+        serve = [sys.executable, "-m", "wireproto", "serve", "--no-grpc", "--port", "0", "--store", str(store)]
         script = '"$@"; "$@"'
         command = ["sh", "-c", script, "sh"]
         if disk:

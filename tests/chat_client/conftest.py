@@ -49,7 +49,7 @@ def run(address: Address) -> Run:
 
     def run(lines: str, *options: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "wireproto.client", str(address), *options],
+            [sys.executable, "-m", "wireproto", "chat", str(address), *options],
             input=lines,
             capture_output=True,
             encoding="utf-8",

@@ -35,7 +35,7 @@ NOTHING = Method(opcode=0x10, name="Nothing", request=NothingRequest, response=N
 
 def chat(address: Address, *options: str) -> list[str]:
     """The command line of a client."""
-    return [sys.executable, "-m", "wireproto.client", str(address), *options]
+    return [sys.executable, "-m", "wireproto", "chat", str(address), *options]
 
 
 @pytest.mark.parametrize("codec", CODECS)

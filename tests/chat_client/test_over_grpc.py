@@ -113,7 +113,7 @@ def test_the_command_talks_through_the_gateway(gateway: GrpcGateway) -> None:
     """`wireproto chat --grpc` signs in, sends, shows each message once, and acknowledges before it leaves."""
 
     def chat(lines: str) -> str:
-        command = [sys.executable, "-m", "wireproto.client", "--grpc", str(gateway.address)]
+        command = [sys.executable, "-m", "wireproto", "chat", "--grpc", str(gateway.address)]
         done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout

@@ -173,7 +173,7 @@ def test_a_server_that_is_killed_loses_and_doubles_nothing(tmp_path: Path) -> No
     shown once, in order."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "wireproto.server", "--no-grpc", "--port", str(port)]
+    command = [sys.executable, "-m", "wireproto", "serve", "--no-grpc", "--port", str(port)]
 
     def started() -> "subprocess.Popen[str]":
         process = subprocess.Popen(

@@ -68,7 +68,7 @@ def serve() -> Iterator[Serve]:
         def start(*words: str, **variables: str) -> Serving:
             process = stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-m", "wireproto.server", *words, "--port", "0"],
+                    [sys.executable, "-m", "wireproto", "serve", *words, "--port", "0"],
                     cwd=ROOT,
                     env=environment(**variables),
                     stdin=subprocess.DEVNULL,

@@ -7,11 +7,10 @@ import socket
 import threading
 from array import array
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Serve, run, wireproto
+from tests.cli.conftest import run, wireproto
 from wireproto import ConnectionLost, Limits, Server
 from wireproto.cli.bench import HANDLERS, _CpuTime
 from wireproto.cli.load import Load, Sample
@@ -163,12 +162,3 @@ def test_percentiles_are_of_the_nearest_rank() -> None:
     """The smallest time that at least so many calls did not exceed."""
     sample = Sample(4, 1.0, array("d", [1, 2, 3, 4]), 0, 0, 0.0)
     assert [sample.percentile(share) for share in (0.25, 0.5, 0.51, 0.99, 1.0)] == [1, 2, 3, 4, 4]
-
-
-@pytest.mark.slow
-def test_a_served_chat_is_measured(serve: Serve, tmp_path: Path) -> None:
-    """Any server answers the framework's Echo."""
-    pytest.importorskip("wireproto.chat.contract", reason="the chat can be deleted")
-    server = serve("--no-grpc", "--store", str(tmp_path / "chat.db"))
-    done = run("bench", server.address, "-c", "1", "-n", "5", "--codec", "pipe", "--json")
-    assert json.loads(done.stdout)["calls"] == 5

@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from tests.cli.conftest import run
 from tests.cli.services import SHOP
 from wireproto.cli import ops
@@ -36,12 +34,6 @@ def test_json_has_everything() -> None:
     assert [method["name"] for method in described["methods"]] == ["Paint", "Count", "Fail", "Wait"]
     assert described["messages"][0]["fields"][0]["name"] == "name"
     assert described["enums"] == [{"name": "Colour", "members": {"RED": 1, "BLUE": 2}, "doc": "A colour of paint."}]
-
-
-def test_without_a_service_it_is_the_chats() -> None:
-    """The chat's table is the default."""
-    pytest.importorskip("wireproto.chat.contract", reason="the chat can be deleted")
-    assert "0x0003\tSendMessage\tunary" in run("ops").stdout
 
 
 def test_a_wrong_service_is_explained() -> None:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.cli.conftest import run
 from tests.cli.services import OTHER, SHOP
 from wireproto.protos import render
@@ -32,9 +30,3 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     done = run("proto", "tests.cli.services:SHOP", "--out", str(tmp_path / "file" / "below"))
     assert done.exit_code == 1
     assert "cannot be written" in done.stderr
-
-
-def test_without_a_service_it_is_the_chats() -> None:
-    """The chat's file is the default."""
-    pytest.importorskip("wireproto.chat.contract", reason="the chat can be deleted")
-    assert "service ChatService {" in run("proto").stdout

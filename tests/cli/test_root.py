@@ -24,7 +24,7 @@ def _without(module: str, *words: str) -> "subprocess.CompletedProcess[str]":
 
 def test_help_lists_every_command() -> None:
     """--help names each command with its line, without importing any of them."""
-    done = run("--help")
+    done = run("--help", COLUMNS="200")
     assert done.exit_code == 0
     for name, (_, line) in root._COMMANDS.items():
         assert f"{name} " in done.output
@@ -59,14 +59,6 @@ def test_without_click_it_says_what_to_install() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_without_sqlalchemy_the_chat_says_what_to_install() -> None:
-    """Without the extra `chat` serving the chat is a sentence with the exact pip install."""
-    done = _without("sqlalchemy", "serve", "--port", "0")
-    assert done.returncode == 2
-    assert "pip install 'wireproto[chat]'" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_a_missing_module_of_ours_is_no_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug is shown as one, not as advice to install something."""
 
@@ -75,23 +67,7 @@ def test_a_missing_module_of_ours_is_no_missing_extra(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(importlib, "import_module", broken)
     with pytest.raises(ModuleNotFoundError):
-        root.load("serve")
-
-
-@pytest.mark.parametrize(("module", "name"), [("wireproto.server", "serve"), ("wireproto.client", "chat")])
-def test_modules_run_as_commands(module: str, name: str) -> None:
-    """python -m wireproto.server and wireproto.client are `serve` and `chat`, named so in their help."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--help"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
-    assert done.stdout.startswith(f"Usage: python -m {module} ")
-    ours = run(name, "--help").stdout.partition("\n")[2]
-    assert done.stdout.partition("\n")[2].split() == ours.split()  # words: the lines may be of another width
+        root.load("wireproto.cli.serve")
 
 
 def test_the_installed_script_is_the_command() -> None:

@@ -62,7 +62,7 @@ def test_nobody_need_read_the_ready_line() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     process = subprocess.Popen(
-        [sys.executable, "-m", "wireproto.server", SHOP, "--port", "0"],
+        [sys.executable, "-m", "wireproto", "serve", SHOP, "--port", "0"],
         cwd=ROOT,
         env=environment(),
         stdout=writer,
@@ -92,8 +92,8 @@ def test_grpc_is_the_second_door(serve: Serve) -> None:
 
 def test_without_its_packages_grpc_is_left_out() -> None:
     """One line on stderr says how to have gRPC, and the server serves without it."""
-    code = "import sys; sys.modules['grpc'] = None; from wireproto.cli import main; main('serve')"
-    command = [sys.executable, "-c", code, SHOP, "--port", "0"]
+    code = "import sys; sys.modules['grpc'] = None; from wireproto.cli import main; main()"
+    command = [sys.executable, "-c", code, "serve", SHOP, "--port", "0"]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -111,11 +111,11 @@ def test_a_second_server_on_the_default_port_goes_without_grpc(taken_port: int) 
     code = (
         "from wireproto.cli import serve; from wireproto.cli import main\n"
         f"next(each for each in serve.command.params if each.name == 'grpc_port').default = {taken_port}\n"
-        "main('serve')"
+        "main()"
     )
     variables = environment()
     del variables["WIREPROTO_SERVE_GRPC_PORT"]
-    command = [sys.executable, "-c", code, SHOP, "--port", "0"]
+    command = [sys.executable, "-c", code, "serve", SHOP, "--port", "0"]
     with subprocess.Popen(
         command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -166,7 +166,6 @@ def test_a_port_in_use_is_said_so(taken_port: int) -> None:
         ([SHOP, "--codec", "pipe", "--port", "65536"], "65536 is not in the range"),
         ([SHOP, "--workers", "1"], "1 is not in the range"),
         ([SHOP, "--prot", "1"], "No such option"),
-        ([SHOP, "--store", "x.db"], "--store belongs to the chat"),
         ([SHOP, "--host", "0.0.0.0"], "--allow-plaintext"),
         ([SHOP, "--host", "example.org"], "--allow-plaintext"),
         ([SHOP, SHOP], "is given twice"),

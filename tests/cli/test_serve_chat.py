@@ -4,11 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.cli.conftest import PATIENCE, Serve, environment, wireproto
-
-pytest.importorskip("wireproto.chat.contract", reason="the chat can be deleted")
 
 FATAL = """
 import sys
@@ -21,8 +17,7 @@ def open_chat(*words, on_fatal, **settings):
     return opened(*words, on_fatal=on_fatal, **settings)
 
 handlers.open_chat = open_chat
-sys.argv[0] = "serve"
-main("serve")
+main()
 """
 
 
@@ -58,7 +53,7 @@ def test_a_store_in_use_is_said_so(serve: Serve, tmp_path: Path) -> None:
 def test_a_store_that_cannot_be_trusted_ends_the_server(tmp_path: Path) -> None:
     """When the store says it cannot go on, the server drains and exits 1 with the reason."""
     done = subprocess.run(
-        [sys.executable, "-c", FATAL, "--port", "0", "--store", str(tmp_path / "a.db")],
+        [sys.executable, "-c", FATAL, "serve", "--port", "0", "--store", str(tmp_path / "a.db")],
         env=environment(),
         capture_output=True,
         text=True,

@@ -13,19 +13,17 @@ Each option can also be given in the environment: ``--port`` of ``serve`` is ``W
 import sys
 from typing import NoReturn
 
-__all__ = ["main"]
+from wireproto.cli.application import Application, Served
+
+__all__ = ["Application", "Served", "main"]
 
 
-def main(command: str | None = None) -> NoReturn:
-    """Run the command line of this process, and exit.
-
-    Args:
-        command: run this subcommand, as ``python -m wireproto.server`` does; None to choose by the first argument.
-    """
+def main() -> NoReturn:
+    """Run the command line of this process, and exit."""
     try:
         from wireproto.cli.root import run
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise
         sys.exit("wireproto: the command line is not installed; run: pip install 'wireproto[cli]'")
-    run(command)
+    run()

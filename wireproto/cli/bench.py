@@ -164,7 +164,7 @@ def _result(codec: str, sample: Sample, server_cpu_us: float | None) -> _Result:
 @contextlib.contextmanager
 def _own_server() -> Iterator[tuple[Address, int]]:
     """A ``wireproto serve`` of its own in another process: its address and process id."""
-    words = ["-m", "wireproto.server", f"{__name__}:HANDLERS", "--port", "0", "--no-grpc"]
+    words = ["-m", "wireproto", "serve", f"{__name__}:HANDLERS", "--port", "0", "--no-grpc"]
     # Not what a shell has set for a real server; only what this process found on its path.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WIREPROTO_")}
     with subprocess.Popen(

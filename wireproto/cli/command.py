@@ -10,7 +10,7 @@ import click
 from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError
 from wireproto.status import Retry
 
-__all__ = ["CALL_STATUS", "CONTEXT", "INTERRUPTED", "Command", "Failure", "advice", "drop_output"]
+__all__ = ["CALL_STATUS", "CONTEXT", "INTERRUPTED", "Command", "Failure", "advice", "drop_output", "missing"]
 
 CALL_STATUS = 10
 """Exit status of a call that was answered with an error: this plus the status's number."""
@@ -20,6 +20,10 @@ INTERRUPTED = 130
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 """Of every command, whether it runs below ``wireproto`` or by itself."""
+
+
+_EXTRAS = {"google": "grpc", "grpc": "grpc"}
+"""What a command needs beyond the extra `cli`, by the name of the missing module."""
 
 
 class Failure(click.ClickException):
@@ -66,6 +70,15 @@ class Command(click.Command):
             raise Failure(f"the output cannot be written: {error.strerror}") from error
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+def missing(error: ModuleNotFoundError) -> Exception:
+    """``error`` as a sentence that says which extra to install; itself when none would help."""
+    name = error.name or ""
+    extra = _EXTRAS.get(name.split(".")[0])
+    if extra is None:
+        return error
+    return Failure(f"{name} is not installed; run: pip install 'wireproto[{extra}]'", status=2)
 
 
 def drop_output() -> None:

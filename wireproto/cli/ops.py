@@ -4,13 +4,12 @@ import sys
 
 import click
 
-from wireproto.cli.command import Command, Failure
-from wireproto.cli.target import resolve
+from wireproto.cli.command import Command
+from wireproto.cli.target import named_services
 from wireproto.cli.values import dumps, to_json
 from wireproto.control import MethodDescription, MethodShape, ServiceDescription, describe
-from wireproto.schema import Service
 
-__all__ = ["chat_service", "command"]
+__all__ = ["command"]
 
 _HEAD = ("OPCODE", "METHOD", "SHAPE", "REQUEST", "RESPONSE", "SINCE", "UNTIL", "REQUIRES", "REASONS")
 
@@ -19,12 +18,13 @@ _HEAD = ("OPCODE", "METHOD", "SHAPE", "REQUEST", "RESPONSE", "SINCE", "UNTIL", "
 @click.argument("service", required=False, metavar="[MODULE:SERVICE]")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole description, with messages, fields and enums.")
 def command(service: str | None, as_json: bool) -> None:
-    """Print a service's opcode table: the chat's, or that of MODULE:SERVICE.
+    """Print the opcode table of MODULE:SERVICE, or of the application that is installed.
 
     Aligned on a terminal, without the reasons for want of room; tab-separated with a heading when piped, a dash where
     there is nothing.
     """
-    description = describe(chat_service() if service is None else resolve(service, Service))
+    (chosen,) = named_services(() if service is None else (service,), "ops")
+    description = describe(chosen)
     if as_json:
         click.echo(dumps(to_json(description), indent=2 if sys.stdout.isatty() else None))
     elif sys.stdout.isatty():
@@ -34,17 +34,6 @@ def command(service: str | None, as_json: bool) -> None:
     else:
         for row in _rows(description):
             click.echo("\t".join(row))
-
-
-def chat_service() -> Service:
-    """The service that a command is about when none is named."""
-    try:
-        from wireproto.chat.contract import CHAT
-    except ModuleNotFoundError as error:
-        raise Failure(
-            "there is no chat in this installation; name a service: wireproto ops MODULE:SERVICE", 2
-        ) from error
-    return CHAT
 
 
 def _rows(description: ServiceDescription) -> list[tuple[str, ...]]:

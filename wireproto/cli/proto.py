@@ -5,10 +5,8 @@ from pathlib import Path
 import click
 
 from wireproto.cli.command import Command, Failure
-from wireproto.cli.ops import chat_service
-from wireproto.cli.target import resolve
+from wireproto.cli.target import named_services
 from wireproto.protos import generate, render
-from wireproto.schema import Service
 
 __all__ = ["command"]
 
@@ -22,11 +20,11 @@ __all__ = ["command"]
     help="Write the files there, in folders by package with a buf.yaml; .proto files of other services are deleted.",
 )
 def command(services: tuple[str, ...], out: Path | None) -> None:
-    """Print the .proto file of MODULE:SERVICE, or of the chat.
+    """Print the .proto file of MODULE:SERVICE, or of the application that is installed.
 
     Its messages have the bytes that the codec protobuf writes, so any protobuf library reads them.
     """
-    chosen = [resolve(target, Service) for target in services] or [chat_service()]
+    chosen = named_services(services, "proto")
     if out is not None:
         try:
             written = generate(out, chosen)

@@ -4,22 +4,23 @@ import contextlib
 import gc
 import logging
 import queue
-import shlex
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import FunctionType
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
 from click.core import ParameterSource
 
 from wireproto import __version__
-from wireproto.cli.command import Command, Failure, drop_output
+from wireproto.cli.application import Application, Served
+from wireproto.cli.command import Command, Failure, drop_output, missing
+from wireproto.cli.plugins import applications, only_application
 from wireproto.cli.target import resolve
-from wireproto.dispatch import Authenticate, Handlers
+from wireproto.dispatch import Handlers
 from wireproto.errors import ConfigError
 from wireproto.server import Server
 
@@ -39,19 +40,26 @@ SWITCH_INTERVAL = 0.0005
 Beside two handlers that compute, a quick call's median fell from 12 ms to 0.64 ms with it.
 """
 
+_APPLICATIONS: Final = "wireproto.cli.serve.applications"
+"""Where the context of a command line keeps what was found."""
+
 Reason: TypeAlias = int | BaseException
 """Why the server is to stop: the number of a signal, or what it cannot go on after."""
 
 
-class App(NamedTuple):
-    """What is served: the handlers, who may call them, and what to say of it in the ready line."""
+class _Serve(Command):
+    """Takes the options of the applications that are installed beside its own."""
 
-    handlers: list[Handlers]
-    authenticate: Authenticate | None = None
-    words: tuple[str, ...] = ()
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        own = super().get_params(ctx)
+        if _APPLICATIONS not in ctx.meta:
+            ctx.meta[_APPLICATIONS] = applications(own)  # asked for more than once while a command line is read
+        found: dict[str, Application] = ctx.meta[_APPLICATIONS]
+        theirs = [option for application in found.values() for option in application.options]
+        return [*own[:-1], *theirs, *own[-1:]]  # --help stays the last
 
 
-@click.command(cls=Command)
+@click.command(cls=_Serve)
 @click.argument("handlers", nargs=-1, metavar="[MODULE:HANDLERS]...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7411, show_default=True, help="0 picks a free one.")
@@ -69,22 +77,6 @@ class App(NamedTuple):
     metavar="MODULE:FUNCTION",
     help="Asked with (metadata, peer) about every call that brings authorization; gives an Identity or None.",
 )
-@click.option("--store", metavar="URL", help="Where the chat keeps its data: a file, or a database URL.")
-@click.option(
-    "--minimum-password",
-    type=click.IntRange(1, 128),
-    default=12,
-    show_default=True,
-    help="Characters that a new password of the chat must have.",
-)
-@click.option(
-    "--keep-free",
-    type=click.IntRange(0, 1024 * 1024),
-    metavar="MIB",
-    default=64,
-    show_default=True,
-    help="With less than this left on its disk the chat accepts no more messages and accounts; 0 to use all of it.",
-)
 @click.option("--workers", type=click.IntRange(2, 1024), default=30, show_default=True, help="Threads for handlers.")
 @click.option("--allow-plaintext", is_flag=True, help="Serve other machines although nothing is encrypted.")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens to each connection, too.")
@@ -96,17 +88,16 @@ def command(
     no_grpc: bool,
     codec: tuple[str, ...],
     authenticate: str | None,
-    store: str | None,
-    minimum_password: int,
-    keep_free: int,
     workers: int,
     allow_plaintext: bool,
     verbose: bool,
+    **settings: Any,
 ) -> None:
-    """Run a server: of your own handlers, or of the chat when none are named.
+    """Run a server: of your own handlers, or of the application that is installed when none are named.
 
-    MODULE:HANDLERS is a Handlers object in an importable module; several are hosted together. When the server is ready,
-    one line says so on stdout, and from then on it logs to stderr:
+    MODULE:HANDLERS is a Handlers object in an importable module; several are hosted together. Where several
+    applications are installed, the name of one says which. When the server is ready, one line says so on stdout, and
+    from then on it logs to stderr:
 
         ready tcp=127.0.0.1:7411 codecs=pipe,msgpack,protobuf grpc=127.0.0.1:50051
 
@@ -118,20 +109,20 @@ def command(
             f"--host {host} lets other machines connect, and nothing is encrypted; listen on 127.0.0.1 behind a tunnel "
             "or a proxy, or give --allow-plaintext on a network you trust"
         )
-    if handlers and store is not None:
+    application = _application(handlers)
+    _check_options(application)
+    if authenticate is not None and application is not None:
         raise ConfigError(
-            "--store belongs to the chat, which is served when no MODULE:HANDLERS is given; leave one out"
+            f"the application {application} knows its own accounts; --authenticate belongs to handlers that are named"
         )
-    if authenticate is not None and not handlers:
-        raise ConfigError("the chat knows its own accounts; --authenticate belongs to handlers that are named")
     sys.setswitchinterval(SWITCH_INTERVAL)
     stop = _catch_signals()
     with contextlib.ExitStack() as stack:
-        if handlers:
+        if application is None:
             asked_of = None if authenticate is None else resolve(authenticate, FunctionType)
-            app = App([resolve(target, Handlers) for target in handlers], asked_of)
+            app = Served([resolve(target, Handlers) for target in handlers], asked_of)
         else:
-            app = stack.enter_context(_chat(store, minimum_password, keep_free * 2**20, stop))
+            app = stack.enter_context(_opened(application, settings, stop))
         name = f"wireproto/{__version__}"
         server = Server(
             app.handlers,
@@ -149,7 +140,7 @@ def command(
         gc.collect()
         gc.freeze()
         grpc = () if gateway is None else (f"grpc={gateway.address}",)
-        _announce(["ready", f"tcp={server.address}", f"codecs={','.join(server.codecs)}", *grpc, *app.words])
+        _announce(["ready", f"tcp={server.address}", f"codecs={','.join(server.codecs)}", *grpc, *app.ready_words])
         log.info("serving %s", " and ".join(each.service.full_name for each in app.handlers))
         reason = stop.get()
         _die_of_signals()
@@ -162,7 +153,7 @@ def command(
         raise Failure(f"the server stopped by itself: {reason}")
 
 
-def _gateway(app: App, host: str, port: int, workers: int, name: str) -> "GrpcGateway | None":
+def _gateway(app: Served, host: str, port: int, workers: int, name: str) -> "GrpcGateway | None":
     """The second door; None, and a line that says how to have it, when its packages are not installed."""
     try:
         from wireproto.server.gateway import GrpcGateway
@@ -213,23 +204,52 @@ def _drain(server: Server, gateway: "GrpcGateway | None") -> list[str]:
     return own + survivors
 
 
-@contextlib.contextmanager
-def _chat(store: str | None, minimum_password: int, keep_free: int, stop: "queue.SimpleQueue[Reason]") -> Iterator[App]:
-    """The chat service, open for as long as it is served."""
-    from wireproto.cli.root import missing
+def _application(targets: tuple[str, ...]) -> str | None:
+    """The name of the application that the command line means; None when it names handlers.
 
-    try:
-        from wireproto.chat.handlers import open_chat
-    except ModuleNotFoundError as error:
-        raise missing(error) from error
-    try:
-        app = open_chat(store, minimum_password=minimum_password, keep_free=keep_free, on_fatal=stop.put)
-    except ConfigError as error:
-        raise Failure(str(error)) from error
-    try:
-        yield App([app.handlers], app.authenticate, (f"store={shlex.quote(str(app.store_path))}",))
-    finally:
-        app.close()
+    Raises:
+        Failure: nothing is named, and there is not exactly one application.
+        ConfigError: an application is named beside something else.
+    """
+    found = _installed()
+    if not targets:
+        return only_application(found, "serve", "MODULE:HANDLERS")[0]
+    named = [target for target in targets if target in found]
+    if named and len(targets) > 1:
+        raise ConfigError(f"the application {named[0]} is served by itself; leave the others out")
+    return named[0] if named else None
+
+
+def _check_options(served: str | None) -> None:
+    """Refuse an option of an application that is not served: somebody expects it to do something."""
+    context = click.get_current_context()
+    for name, application in _installed().items():
+        for option in () if name == served else application.options:
+            if context.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT:
+                raise ConfigError(
+                    f"{option.opts[0]} belongs to the application {name}, which is not served here; leave one out"
+                )
+
+
+def _installed() -> dict[str, Application]:
+    """None when another command invokes this one: it names handlers."""
+    found: dict[str, Application] = click.get_current_context().meta.get(_APPLICATIONS, {})
+    return found
+
+
+@contextlib.contextmanager
+def _opened(name: str, settings: dict[str, Any], stop: "queue.SimpleQueue[Reason]") -> Iterator[Served]:
+    """An application, open for as long as it is served."""
+    application = _installed()[name]
+    own = {option.name or "": settings[option.name or ""] for option in application.options}
+    with contextlib.ExitStack() as stack:
+        try:
+            served = stack.enter_context(application.open(own, stop.put))
+        except ConfigError as error:
+            raise Failure(str(error)) from error
+        except ModuleNotFoundError as error:
+            raise missing(error) from error
+        yield served
 
 
 def _announce(words: list[str]) -> None:

@@ -10,9 +10,11 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import TypeVar
 
+from wireproto.cli.plugins import applications, only_application
 from wireproto.errors import ConfigError, WireprotoError
+from wireproto.schema import Service
 
-__all__ = ["resolve"]
+__all__ = ["named_services", "resolve"]
 
 T = TypeVar("T")
 
@@ -44,6 +46,24 @@ def resolve(target: str, kind: type[T]) -> T:
         raise ConfigError(f"{problem}; the module has no {kind.__name__} at all")
     choices = ", ".join(f"{name}:{key}" for key in there)
     raise ConfigError(f"{problem}; {_did_you_mean(attribute, there, f'{name}:') or f'it has {choices}'}")
+
+
+def named_services(targets: tuple[str, ...], command: str) -> list[Service]:
+    """The services that a command line names, by MODULE:SERVICE or as an application; none means the only one.
+
+    Raises:
+        Failure: nothing is named, and there is not exactly one application.
+        ConfigError: something is named that is not there.
+    """
+    if not targets:
+        return [only_application(applications(), command, "MODULE:SERVICE")[1].service]
+    return [_service(target) for target in targets]
+
+
+def _service(target: str) -> Service:
+    if ":" not in target and (application := applications().get(target)) is not None:
+        return application.service
+    return resolve(target, Service)
 
 
 def _import(name: str) -> ModuleType:

@@ -16,8 +16,7 @@ from wireproto.chat.commands import LogIn
 from wireproto.chat.contract import CHAT
 from wireproto.chat.display import visible
 from wireproto.chat.reconnect import PATIENCE
-from wireproto.cli.command import CALL_STATUS, Command, Failure
-from wireproto.cli.root import missing
+from wireproto.cli.command import CALL_STATUS, Command, Failure, missing
 from wireproto.client import connect
 from wireproto.errors import CallError, ConfigError, HandshakeError
 from wireproto.status import Status
