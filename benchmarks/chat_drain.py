@@ -15,6 +15,7 @@ from pathlib import Path
 
 from chat_people import Client, cpu_seconds, populate, say, server, table
 
+from wireproto import Metadata
 from wireproto.chat.contract import (
     ACKNOWLEDGE,
     POP_UNDELIVERED,
@@ -25,48 +26,47 @@ from wireproto.chat.contract import (
     ReceiveMessagesRequest,
     SendMessageRequest,
 )
-from wireproto.wire.frame import Kind
 
 IN_FLIGHT = 100
 
 
 def fill(client: Client, count: int) -> None:
     """Put messages into the client's own mailbox."""
-    message = client.payload(SEND_MESSAGE, SendMessageRequest(recipient=client.name, text="x" * 60))
+    message = client.encode(SEND_MESSAGE, SendMessageRequest(recipient=client.name, text="x" * 60))
     sent = answered = 0
     while answered < count:
         while sent < count and sent - answered < IN_FLIGHT:
             client.send(SEND_MESSAGE, message)
             sent += 1
-        answered += len(client.frames())
+        answered += sum(answer.last for answer in client.answers())
 
 
 def by_stream(client: Client, count: int, page: int) -> None:
     """Receive and acknowledge everything; each page's acknowledgement is on its way while the next page comes."""
     decode = client.decoder(RECEIVE_MESSAGES)
-    everything = client.payload(RECEIVE_MESSAGES, ReceiveMessagesRequest())
-    stream = client.send(RECEIVE_MESSAGES, everything, credit=count)
+    everything = client.encode(RECEIVE_MESSAGES, ReceiveMessagesRequest())
+    stream = client.send(RECEIVE_MESSAGES, everything, Metadata(credit=count))
     received = last = 0
     waiting = set()
     while received < count or waiting:
-        for kind, call_id, payload in client.frames():
-            if kind == Kind.ITEM and call_id == stream:
-                item = decode(payload)
+        for answer in client.answers():
+            if answer.call_id == stream:
+                item = decode(answer.payload)
                 if last and item.sequence != last + 1:
                     raise RuntimeError(f"message {item.sequence} came after {last}")
                 last = item.sequence
                 received += 1
                 if received % page == 0 or received == count:
                     asked = AcknowledgeRequest(sequence=last)
-                    waiting.add(client.send(ACKNOWLEDGE, client.payload(ACKNOWLEDGE, asked)))
-            elif kind == Kind.RESPONSE:
-                waiting.discard(call_id)
+                    waiting.add(client.send(ACKNOWLEDGE, client.encode(ACKNOWLEDGE, asked)))
+            else:
+                waiting.discard(answer.call_id)
 
 
 def by_page(client: Client, count: int, page: int) -> None:
     """Take a full page after the other."""
     decode = client.decoder(POP_UNDELIVERED)
-    take = client.payload(POP_UNDELIVERED, PopUndeliveredRequest())
+    take = client.encode(POP_UNDELIVERED, PopUndeliveredRequest())
     received = 0
     while received < count:
         received += len(decode(client.call(POP_UNDELIVERED, take)).messages)

@@ -48,7 +48,7 @@ def main() -> None:
             for number in range(options.rounds):
                 found: dict[str, float] = {}
                 for label, pattern in PATTERNS.items():
-                    payload = clients[0].payload(WILD_CARD, WildCardRequest(pattern=pattern))
+                    payload = clients[0].encode(WILD_CARD, WildCardRequest(pattern=pattern))
                     decode = clients[0].decoder(WILD_CARD)
                     times = []
                     for _ in range(options.pages):

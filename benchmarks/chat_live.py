@@ -17,6 +17,7 @@ from pathlib import Path
 
 from chat_people import Client, cpu_seconds, percentiles, populate, say, server, table
 
+from wireproto import Metadata
 from wireproto.chat.contract import (
     ACKNOWLEDGE,
     RECEIVE_MESSAGES,
@@ -25,7 +26,6 @@ from wireproto.chat.contract import (
     ReceiveMessagesRequest,
     SendMessageRequest,
 )
-from wireproto.wire.frame import Kind
 
 SENDERS = 16
 
@@ -38,8 +38,10 @@ class Online:
         self._streams = {}
         self._poll = select.epoll()
         for client in self.clients:
-            everything = client.payload(RECEIVE_MESSAGES, ReceiveMessagesRequest())
-            self._streams[client.socket.fileno()] = client.send(RECEIVE_MESSAGES, everything, credit=1_000_000)
+            everything = client.encode(RECEIVE_MESSAGES, ReceiveMessagesRequest())
+            self._streams[client.socket.fileno()] = client.send(
+                RECEIVE_MESSAGES, everything, Metadata(credit=1_000_000)
+            )
             self._poll.register(client.socket.fileno(), select.EPOLLIN)
         self._by_fd = {client.socket.fileno(): client for client in self.clients}
         self._decode = self.clients[0].decoder(RECEIVE_MESSAGES)
@@ -56,8 +58,8 @@ class Online:
         text = f"{number} " + "x" * 60
         call_id = client.send(
             SEND_MESSAGE,
-            client.payload(SEND_MESSAGE, SendMessageRequest(recipient=to, text=text)),
-            key=b"%d" % number,
+            client.encode(SEND_MESSAGE, SendMessageRequest(recipient=to, text=text)),
+            Metadata(idempotency_key=b"%d" % number),
         )
         self._asked[client.socket.fileno(), call_id] = text
         self.late = max(self.late, time.perf_counter() - due)
@@ -66,13 +68,13 @@ class Online:
         """Take what comes in so many seconds at most, and acknowledge what are messages."""
         for fd, _ in self._poll.poll(max(0.0, seconds)):
             client = self._by_fd[fd]
-            for kind, call_id, payload in client.frames():
+            for answer in client.answers():
                 now = time.perf_counter()
-                if kind == Kind.ITEM and call_id == self._streams[fd]:
-                    item = self._decode(payload)
+                if answer.call_id == self._streams[fd]:
+                    item = self._decode(answer.payload)
                     self.received[item.text] = now
-                    client.send(ACKNOWLEDGE, client.payload(ACKNOWLEDGE, AcknowledgeRequest(sequence=item.sequence)))
-                elif kind == Kind.RESPONSE and (text := self._asked.pop((fd, call_id), None)) is not None:
+                    client.send(ACKNOWLEDGE, client.encode(ACKNOWLEDGE, AcknowledgeRequest(sequence=item.sequence)))
+                elif (text := self._asked.pop((fd, answer.call_id), None)) is not None:
                     self.answered[text] = now
 
 

@@ -1,12 +1,10 @@
 """What the chat's benchmarks share: a server process on a store of many accounts, and clients that are cheap to run.
 
-A client here is one socket, on which requests are packed and answers cut by hand: the machine's two cores are for the
-server, not for what measures it.
+A client here is a ``BareClient``: the machine's two cores are for the server, not for what measures it.
 """
 
 import contextlib
 import os
-import socket
 import sqlite3
 import statistics
 import subprocess
@@ -16,19 +14,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from wireproto import codecs
 from wireproto.chat.accounts import CreateAccount
 from wireproto.chat.contract import CHAT, LOG_IN, LogInRequest
 from wireproto.chat.handlers import open_chat
 from wireproto.chat.sessions import OpenSession
-from wireproto.limits import Limits
-from wireproto.wire.connection import Connection, Role
-from wireproto.wire.events import ErrorReceived, ResponseReceived, WelcomeReceived
-from wireproto.wire.frame import HEADER, Kind, pack
-from wireproto.wire.handshake import Hello
-from wireproto.wire.metadata import Metadata, pack_metadata
-
-VERSION = CHAT.version
+from wireproto.testing import Answer, BareClient
 
 
 @contextlib.contextmanager
@@ -93,87 +83,21 @@ def populate(store: Path, names: list[str], *, signed_in: int) -> dict[str, str]
     return tokens
 
 
-class Client:
+class Client(BareClient):
     """One connection, signed in by token."""
 
     def __init__(self, address: str, name: str, token: str, *, codec: str = "msgpack") -> None:
-        host, port = address.rsplit(":", 1)
+        super().__init__(address, CHAT, codec=codec)
         self.name = name
-        self.socket = socket.create_connection((host, int(port)))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._plugin = codecs.get(codec)
-        connection = Connection(Role.CLIENT, Limits())
-        connection.send_hello(
-            Hello(
-                min_version=VERSION,
-                max_version=VERSION,
-                codecs=((self._plugin.id, codec),),
-                max_frame=65_536,
-                service=CHAT.full_name,
-            )
-        )
-        self._exchange(connection, WelcomeReceived)
-        log_in = self.payload(LOG_IN, LogInRequest(username=name, token=token))
-        self.call_id = connection.send_request(LOG_IN.opcode, log_in)
-        self._exchange(connection, ResponseReceived)
-        self._buffer = bytearray()
+        self.call(LOG_IN, self.encode(LOG_IN, LogInRequest(username=name, token=token)))
 
-    def _exchange(self, connection: Connection, wanted: type) -> None:
-        self.socket.sendall(connection.data_to_send())
-        while True:
-            event = connection.next_event()
-            if isinstance(event, wanted):
-                return
-            if isinstance(event, ErrorReceived):
-                raise event.error
-            if not isinstance(event, ResponseReceived | WelcomeReceived):
-                connection.receive_data(self.socket.recv(65_536))
-
-    def payload(self, method: Any, request: Any) -> bytes:
-        """A request as bytes."""
-        return self._plugin.plan(method.request, VERSION, Limits()).encode(request)
-
-    def decoder(self, method: Any) -> Any:
-        """What makes an answer, or an item, of its bytes."""
-        return self._plugin.plan(method.response, VERSION, Limits()).decode
-
-    def send(self, method: Any, payload: bytes, *, key: bytes = b"", credit: int | None = None) -> int:
-        """Send a request; its call id."""
-        self.call_id += 1
-        metadata = pack_metadata(Metadata(idempotency_key=key, credit=credit)) if key or credit is not None else b""
-        self.socket.sendall(
-            pack(Kind.REQUEST, self._plugin.id, VERSION, method.opcode, self.call_id, metadata, payload)
-        )
-        return self.call_id
-
-    def frames(self) -> "list[tuple[int, int, bytes]]":
-        """Read once; kind, call id and payload of each frame that is whole now."""
-        data = self.socket.recv(262_144)
-        if not data:
-            raise ConnectionError(f"the server has closed the connection of {self.name}")
-        buffer = self._buffer
-        buffer += data
-        found = []
-        start = 0
-        while len(buffer) - start >= HEADER.size:
-            length, kind, _, _, _, _, metadata, call_id = HEADER.unpack_from(buffer, start)
-            end = start + 4 + length
-            if len(buffer) < end:
-                break
-            if kind == Kind.ERROR:
-                raise RuntimeError(f"a call of {self.name} failed: {bytes(buffer[start:end])!r}")
-            found.append((kind, call_id, bytes(buffer[start + HEADER.size + metadata : end])))
-            start = end
-        del buffer[:start]
-        return found
-
-    def call(self, method: Any, payload: bytes) -> bytes:
-        """The answer's payload, with nothing else under way."""
-        call_id = self.send(method, payload)
-        while True:
-            for _, answered, answer in self.frames():
-                if answered == call_id:
-                    return answer
+    def answers(self) -> list[Answer]:
+        """What ``take`` gives, of calls that may not fail."""
+        answers = self.take()
+        for answer in answers:
+            if answer.error is not None:
+                raise answer.error
+        return answers
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:

@@ -21,9 +21,9 @@ from pathlib import Path
 from chat_people import Client, cpu_seconds, percentiles, populate, say, server, table
 from sqlalchemy.dialects.sqlite import pysqlite
 
+from wireproto import Metadata
 from wireproto.chat.contract import SEND_MESSAGE, SendMessageRequest
 from wireproto.chat.tables import Statements
-from wireproto.wire.frame import Kind
 
 TEXT = "x" * 60
 
@@ -34,19 +34,19 @@ class Sender(Client):
     def __init__(self, address: str, name: str, token: str, to: list[str], codec: str) -> None:
         super().__init__(address, name, token, codec=codec)
         # To each in turn, so that no mailbox fills up.
-        each = [self.payload(SEND_MESSAGE, SendMessageRequest(recipient=recipient, text=TEXT)) for recipient in to]
+        each = [self.encode(SEND_MESSAGE, SendMessageRequest(recipient=recipient, text=TEXT)) for recipient in to]
         self._messages = itertools.cycle(each)
         self._sent_at = 0.0
 
     def next(self) -> None:
         """Send the next message."""
         self._sent_at = time.perf_counter()
-        self.send(SEND_MESSAGE, next(self._messages), key=secrets.token_bytes(16))
+        self.send(SEND_MESSAGE, next(self._messages), Metadata(idempotency_key=secrets.token_bytes(16)))
 
     def receive(self) -> float | None:
         """Read what is there; how long the answer took, when it is whole."""
-        for kind, call_id, _ in self.frames():
-            if kind == Kind.RESPONSE and call_id == self.call_id:
+        for answer in self.answers():
+            if answer.call_id == self.call_id:
                 return time.perf_counter() - self._sent_at
         return None
 

@@ -18,12 +18,10 @@ from typing import Self
 from wireproto import Address, Client, Limits, Metadata, Server, codecs, connect
 from wireproto.chat.client import ChatSession
 from wireproto.chat.commands import parse
-from wireproto.chat.contract import CHAT, SEND_MESSAGE, SendMessageRequest
+from wireproto.chat.contract import CHAT, LOG_IN, SEND_MESSAGE, LogInRequest, SendMessageRequest
 from wireproto.chat.display import Kind, Line, rows
 from wireproto.chat.handlers import open_chat
-from wireproto.wire.frame import Kind as FrameKind
-from wireproto.wire.frame import pack
-from wireproto.wire.metadata import pack_metadata
+from wireproto.testing import pair
 
 PASSWORD = "correct horse battery"
 TEXT = "lunch at 12?"
@@ -105,13 +103,16 @@ def converse(address: Address, codec: str) -> Iterator[str]:
 
 
 def frame_of(codec_name: str) -> Iterator[str]:
-    """The REQUEST that carries alice's first message, byte by byte."""
+    """The REQUEST that carries alice's first message, byte by byte: what a client writes when nothing is in between."""
     codec = codecs.get(codec_name)
     request = SendMessageRequest(recipient="bob", text=TEXT)
     payload = codec.plan(SendMessageRequest, CHAT.version, Limits()).encode(request)
-    key = bytes(range(0x10, 0x20))
-    metadata = pack_metadata(Metadata(deadline_ms=10_000, idempotency_key=key))
-    frame = pack(FrameKind.REQUEST, codec.id, CHAT.version, SEND_MESSAGE.opcode, 2, metadata, payload)
+    link = pair(CHAT, codec=codec)
+    link.start(LOG_IN, LogInRequest(username="alice", password=PASSWORD))
+    link.client.data_to_send()  # the first call of the connection
+    link.start(SEND_MESSAGE, request, metadata=Metadata(deadline_ms=10_000, idempotency_key=bytes(range(0x10, 0x20))))
+    frame = link.client.data_to_send()
+    metadata = frame[16 : len(frame) - len(payload)]
     yield f"alice's first message as one frame of {len(frame)} bytes, {len(payload)} of them {codec.name}:"
     parts = [
         (4, f"length    {len(frame) - 4} bytes follow"),

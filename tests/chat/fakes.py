@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from argon2 import PasswordHasher
 
+from wireproto import CallError, Context, Identity, Metadata
 from wireproto.chat.contract import (
     CREATE_ACCOUNT,
     LOG_IN,
@@ -28,10 +29,7 @@ from wireproto.chat.handlers import ChatApp, open_chat
 from wireproto.chat.live import MailboxStream
 from wireproto.chat.passwords import Passwords
 from wireproto.chat.rates import Rate
-from wireproto.dispatch import Context, Identity
-from wireproto.errors import CallError
 from wireproto.schema import Message, Method, StreamMethod
-from wireproto.wire.metadata import Metadata
 
 PASSWORD = "correct horse battery"
 WAIT = 10.0

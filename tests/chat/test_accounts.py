@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.chat.fakes import PASSWORD, Chat, Clock, FakeContext
 from tests.chat.test_wildcard import oracle, patterns
+from wireproto import Status
 from wireproto.chat import accounts
 from wireproto.chat.accounts import CreateAccount, list_accounts
 from wireproto.chat.contract import (
@@ -27,7 +28,6 @@ from wireproto.chat.contract import (
     WildCardRequest,
 )
 from wireproto.chat.wildcard import Pattern
-from wireproto.status import Status
 
 
 def fill(chat: Chat, names: list[str]) -> None:

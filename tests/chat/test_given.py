@@ -11,8 +11,8 @@ import pytest
 
 from tests.chat.fakes import WAIT, Chat, Clock, FakeContext, Reader
 from tests.chat.test_version_2 import acknowledge, filled, pop
+from wireproto import Status
 from wireproto.chat.contract import ACKNOWLEDGE, DELETE_MESSAGE, AcknowledgeRequest, DeleteMessageRequest
-from wireproto.status import Status
 
 
 def test_what_was_not_delivered_cannot_be_acknowledged(chat: Chat) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.chat.fakes import PASSWORD, WAIT, Chat, Clock, FakeContext
+from wireproto import CallError, Retry, Status
 from wireproto.chat.contract import (
     CHANGE_PASSWORD,
     LOG_IN,
@@ -13,8 +14,6 @@ from wireproto.chat.contract import (
     LogInRequest,
 )
 from wireproto.chat.guesses import network_of, wait_after
-from wireproto.errors import CallError
-from wireproto.status import Retry, Status
 
 
 def guess(chat: Chat, name: str, password: str, peer: str = "198.51.100.7:4000") -> CallError:

@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 )
 
 from tests.chat.fakes import WAIT, Chat, Clock, FakeContext, Reader
+from wireproto import CallError, Status
 from wireproto.chat.contract import (
     LOG_IN,
     POP_UNDELIVERED,
@@ -25,8 +26,6 @@ from wireproto.chat.contract import (
     ReceiveMessagesResponse,
 )
 from wireproto.chat.live import MAX_STREAMS, WINDOW
-from wireproto.errors import CallError
-from wireproto.status import Status
 
 
 def undelivered(chat: Chat, name: str) -> int:

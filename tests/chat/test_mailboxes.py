@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.chat.fakes import WAIT, Chat, Clock, FakeContext
+from wireproto import Retry, Status
 from wireproto.chat import mailboxes
 from wireproto.chat.contract import (
     POP_UNDELIVERED,
@@ -17,7 +18,6 @@ from wireproto.chat.contract import (
     SendMessageResponse,
 )
 from wireproto.chat.mailboxes import moment
-from wireproto.status import Retry, Status
 
 
 def pop(chat: Chat, context: FakeContext, limit: int = 0) -> list[str]:

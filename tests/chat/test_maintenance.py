@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from sqlalchemy import create_engine
 
 from tests.chat.fakes import Chat, Clock, FakeContext
+from wireproto import CallError, ConfigError
 from wireproto.chat import maintenance
 from wireproto.chat.cli.db import command
 from wireproto.chat.contract import (
@@ -25,7 +26,6 @@ from wireproto.chat.contract import (
     WildCardRequest,
 )
 from wireproto.chat.tables import SCHEMA_VERSION, metadata
-from wireproto.errors import CallError, ConfigError
 
 TOKEN = "DoIVcWZP-OQm_cSqrko03gEu3p7BvIm5L0VBPyYgFG8"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.chat.fakes import QUICK, Chat, FakeContext
+from wireproto import Status
 from wireproto.chat import common
 from wireproto.chat.common import common_passwords, is_common
 from wireproto.chat.contract import CREATE_ACCOUNT, CreateAccountRequest
 from wireproto.chat.passwords import Passwords
-from wireproto.status import Status
 
 LONG = " ".join(str(number * number) for number in range(3, 50))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.chat.fakes import PASSWORD, Chat, Clock, FakeContext
+from wireproto import CallError, Retry, Status
 from wireproto.chat import rates as rates_module
 from wireproto.chat.contract import (
     BROADCAST,
@@ -18,8 +19,6 @@ from wireproto.chat.contract import (
     WildCardRequest,
 )
 from wireproto.chat.rates import RATES, Rate, Rates
-from wireproto.errors import CallError
-from wireproto.status import Retry, Status
 
 
 def taken(rates: Rates, caller: str, tries: int) -> int:

@@ -13,6 +13,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from tests.chat.fakes import PASSWORD, QUICK, WAIT, Chat, Clock, FakeContext
+from wireproto import CallError, Identity, Metadata, Retry, Status
 from wireproto.chat.contract import (
     CREATE_ACCOUNT,
     LOG_IN,
@@ -24,10 +25,6 @@ from wireproto.chat.contract import (
     SendMessageRequest,
 )
 from wireproto.chat.passwords import HashPool, Passwords
-from wireproto.dispatch import Identity
-from wireproto.errors import CallError
-from wireproto.status import Retry, Status
-from wireproto.wire.metadata import Metadata
 
 
 def bearer(chat: Chat, token: str) -> Identity | None:

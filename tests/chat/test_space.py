@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from tests.chat.fakes import PASSWORD, WAIT, Chat, Clock, FakeContext
-from wireproto import connect
+from wireproto import CallError, Client, Metadata, Retry, Status, connect
 from wireproto.chat.contract import (
     ACKNOWLEDGE,
     BROADCAST,
@@ -49,11 +49,7 @@ from wireproto.chat.contract import (
     WildCardRequest,
 )
 from wireproto.chat.space import LOOK, Space
-from wireproto.client import Client
-from wireproto.errors import CallError
 from wireproto.schema import Method
-from wireproto.status import Retry, Status
-from wireproto.wire.metadata import Metadata
 
 MIB = 2**20
 

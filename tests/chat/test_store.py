@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy.dialects.sqlite import pysqlite
 
 from tests.chat.fakes import WAIT, Chat, Clock, FakeContext
+from wireproto import CallError, ConfigError
 from wireproto.chat import store as store_module
 from wireproto.chat.contract import (
     POP_UNDELIVERED,
@@ -25,7 +26,6 @@ from wireproto.chat.contract import (
 )
 from wireproto.chat.store import default_path, path_of
 from wireproto.chat.tables import SCHEMA_VERSION, Rows, Statements
-from wireproto.errors import CallError, ConfigError
 
 NOBODY: Final = 65_534
 """The user that owns nothing, by Linux's convention."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.chat.fakes import PASSWORD, Chat, Clock, FakeContext
+from wireproto import Retry
 from wireproto.chat.contract import (
     ACKNOWLEDGE,
     CHANGE_PASSWORD,
@@ -24,7 +25,6 @@ from wireproto.chat.contract import (
     WildCardRequest,
 )
 from wireproto.chat.mailboxes import moment
-from wireproto.status import Retry
 
 
 def acknowledge(chat: Chat, context: FakeContext, sequence: int) -> AcknowledgeResponse:

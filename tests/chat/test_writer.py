@@ -10,13 +10,12 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from tests.chat.fakes import WAIT, Chat, Clock, FakeContext
+from wireproto import CallError, Retry, Status
 from wireproto.chat import writer as writer_module
 from wireproto.chat.contract import POP_UNDELIVERED, SEND_MESSAGE, PopUndeliveredRequest, SendMessageRequest
 from wireproto.chat.failures import is_fatal, store_error
 from wireproto.chat.transaction import Transaction
 from wireproto.chat.writer import Job
-from wireproto.errors import CallError
-from wireproto.status import Retry, Status
 
 
 def sqlite_error(code: int) -> OperationalError:

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
+from wireproto import CallError, Metadata, Status
 from wireproto.chat import contract
-from wireproto.errors import CallError
 from wireproto.schema import Message, Method, StreamMethod
-from wireproto.status import Status
-from wireproto.wire.metadata import Metadata
 
 __all__ = ["FakeClient", "FakeServer"]
 

@@ -8,10 +8,10 @@ import sys
 import threading
 
 from tests.chat_client.fake import FakeClient, FakeServer
+from wireproto import ConnectionLost
 from wireproto.chat.cli.terminal import Terminal
 from wireproto.chat.client import ChatSession
 from wireproto.chat.contract import SendMessageRequest, SendMessageResponse
-from wireproto.errors import ConnectionLost
 
 
 class _Client(FakeClient):

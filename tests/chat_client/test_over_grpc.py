@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chat_client.fake import PASSWORD
+from wireproto import CallError
 from wireproto.chat.contract import (
     CREATE_ACCOUNT,
     LOG_IN,
@@ -25,7 +26,6 @@ from wireproto.chat.contract import (
 from wireproto.chat.handlers import open_chat
 from wireproto.chat.live import WINDOW
 from wireproto.chat.over_grpc import GrpcConnection
-from wireproto.errors import CallError
 from wireproto.server.gateway import GrpcGateway
 
 Connect = Callable[[str], GrpcConnection]

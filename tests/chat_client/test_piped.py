@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.chat_client.fake import PASSWORD, FakeClient, FakeServer
+from wireproto import ConnectionLost
 from wireproto.chat.cli.piped import Piped
 from wireproto.chat.client import ChatSession
-from wireproto.errors import ConnectionLost
 
 PATIENCE = 5.0
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.chat_client.fake import PASSWORD, FakeServer
 from tests.chat_client.person import PATIENCE, Person
+from wireproto import CallError, ConnectionLost, HandshakeError, Retry, Status
 from wireproto.chat import reconnect
 from wireproto.chat.commands import (
     Broadcast,
@@ -20,8 +21,6 @@ from wireproto.chat.commands import (
     Send,
 )
 from wireproto.chat.reconnect import TRIES, Gone, Lasting
-from wireproto.errors import CallError, ConnectionLost, HandshakeError
-from wireproto.status import Retry, Status
 
 LOST = "* The connection to the server was lost; trying to get it back."
 BACK = "* The connection is back."

@@ -14,7 +14,7 @@ import pytest
 
 from tests.chat.fakes import QUICK
 from tests.chat_client.fake import PASSWORD
-from wireproto import Server, connect
+from wireproto import CallError, Client, Server, connect
 from wireproto.chat import reconnect
 from wireproto.chat.client import ChatSession
 from wireproto.chat.commands import Create, LogIn, Send
@@ -32,8 +32,6 @@ from wireproto.chat.contract import (
 from wireproto.chat.display import Kind, Line
 from wireproto.chat.handlers import open_chat
 from wireproto.chat.passwords import Passwords
-from wireproto.client import Client
-from wireproto.errors import CallError
 from wireproto.testing import FaultProxy, Reset
 
 WAIT = 30.0

@@ -9,7 +9,7 @@ import pytest
 
 from tests.chat_client.fake import PASSWORD
 from tests.chat_client.person import PATIENCE
-from wireproto import Server, connect
+from wireproto import Handlers, Server, connect
 from wireproto.chat import reconnect
 from wireproto.chat.client import ChatSession, Connection
 from wireproto.chat.commands import Command, Create, LogIn, Send, WhoAmI
@@ -17,7 +17,6 @@ from wireproto.chat.contract import CHAT
 from wireproto.chat.display import Line, rows
 from wireproto.chat.handlers import ChatApp, open_chat
 from wireproto.chat.over_grpc import GrpcConnection
-from wireproto.dispatch import Handlers
 from wireproto.server.gateway import GrpcGateway
 
 pytestmark = pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 
 from tests.chat_client.fake import NOON, PASSWORD, FakeServer
 from tests.chat_client.person import PATIENCE, Person
+from wireproto import CallError, ConnectionLost, DecodeError, EncodeError, HandshakeError, Retry, Status
 from wireproto.chat.commands import (
     Broadcast,
     ChangePassword,
@@ -28,8 +29,6 @@ from wireproto.chat.commands import (
     WhoAmI,
 )
 from wireproto.chat.contract import WildCardRequest, WildCardResponse
-from wireproto.errors import CallError, ConnectionLost, DecodeError, EncodeError, HandshakeError
-from wireproto.status import Retry, Status
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
+from wireproto import CallError, Status
 from wireproto.chat.contract import (
     PAGE_LIMIT,
     Account,
@@ -21,8 +22,6 @@ from wireproto.chat.store import Store
 from wireproto.chat.transaction import Transaction
 from wireproto.chat.wildcard import Pattern
 from wireproto.chat.writer import Job
-from wireproto.errors import CallError
-from wireproto.status import Status
 
 __all__ = [
     "NAME",

@@ -3,6 +3,7 @@
 import hashlib
 import struct
 
+from wireproto import CallError, Status
 from wireproto.chat.accounts import ROW_BUDGET, matching
 from wireproto.chat.contract import BROADCAST_LIMIT, BroadcastResponse
 from wireproto.chat.mailboxes import has_room, key_conflict, signed_out, touch_key
@@ -11,8 +12,6 @@ from wireproto.chat.store import Store
 from wireproto.chat.transaction import Transaction
 from wireproto.chat.wildcard import Pattern
 from wireproto.chat.writer import Job
-from wireproto.errors import CallError
-from wireproto.status import Status
 
 __all__ = ["Broadcast", "audience"]
 

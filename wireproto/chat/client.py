@@ -13,6 +13,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from wireproto import (
+    CallError,
+    CodecError,
+    ConnectionLost,
+    DecodeError,
+    HandshakeError,
+    LocalProtocolError,
+    Metadata,
+    Status,
+)
 from wireproto.chat import answers, contract
 from wireproto.chat.answers import count
 from wireproto.chat.commands import (
@@ -41,10 +51,7 @@ from wireproto.chat.inbox import Inbox, Mailbox
 from wireproto.chat.names import Names
 from wireproto.chat.reconnect import PATIENCE, Connection, Gone, Lasting, Messages, SessionEnded, is_lost
 from wireproto.chat.refusals import refusal
-from wireproto.errors import CallError, CodecError, ConnectionLost, DecodeError, HandshakeError, LocalProtocolError
 from wireproto.schema import Message, Method
-from wireproto.status import Status
-from wireproto.wire.metadata import Metadata
 
 __all__ = ["ChatSession", "Connection"]
 

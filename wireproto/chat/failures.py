@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import DBAPIError
 
-from wireproto.errors import CallError
-from wireproto.status import Retry, Status
+from wireproto import CallError, Retry, Status
 
 __all__ = ["Complaints", "closed", "damaged", "is_fatal", "is_full", "store_error", "store_full"]
 

@@ -17,13 +17,12 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from wireproto import CallError, Retry, Status
 from wireproto.chat.expiry import GUESS_KEPT
 from wireproto.chat.sessions import bad_credentials
 from wireproto.chat.store import Store
 from wireproto.chat.transaction import Transaction
 from wireproto.chat.writer import Job
-from wireproto.errors import CallError
-from wireproto.status import Retry, Status
 
 __all__ = ["Guesses", "is_own", "network_of", "wait_after"]
 

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Self
 
+from wireproto import CallError, Context, Handlers, Identity, Metadata, Status, Subscription
 from wireproto.chat.accounts import (
     ChangePassword,
     CreateAccount,
@@ -85,10 +86,6 @@ from wireproto.chat.sessions import (
 from wireproto.chat.space import KEEP_FREE, free_bytes
 from wireproto.chat.store import Store
 from wireproto.chat.wildcard import Pattern
-from wireproto.dispatch import Context, Handlers, Identity, Subscription
-from wireproto.errors import CallError
-from wireproto.status import Status
-from wireproto.wire.metadata import Metadata
 
 __all__ = ["ChatApp", "open_chat"]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from wireproto import CallError, Status
 from wireproto.chat.contract import (
     PAGE_LIMIT,
     ConversationMessage,
@@ -14,8 +15,6 @@ from wireproto.chat.sessions import ChatIdentity
 from wireproto.chat.store import Store
 from wireproto.chat.transaction import Transaction
 from wireproto.chat.writer import Job
-from wireproto.errors import CallError
-from wireproto.status import Status
 
 __all__ = ["DeleteMessage", "list_conversation"]
 

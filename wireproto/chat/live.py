@@ -14,13 +14,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wireproto import CallError, Status, Subscription
 from wireproto.chat.contract import ReceiveMessagesResponse
 from wireproto.chat.mailboxes import moment, text_of
 from wireproto.chat.sessions import ChatIdentity, note_seen
 from wireproto.chat.store import Store
-from wireproto.dispatch import Subscription
-from wireproto.errors import CallError
-from wireproto.status import Status
 
 __all__ = ["WINDOW", "MailboxStream", "Streams"]
 

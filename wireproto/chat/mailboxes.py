@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from wireproto import CallError, Status
 from wireproto.chat.contract import (
     PAGE_LIMIT,
     AcknowledgeResponse,
@@ -17,8 +18,6 @@ from wireproto.chat.failures import damaged
 from wireproto.chat.sessions import ChatIdentity
 from wireproto.chat.transaction import KnownKey, Mailbox, Transaction
 from wireproto.chat.writer import Job
-from wireproto.errors import CallError
-from wireproto.status import Status
 
 __all__ = [
     "MAX_TEXT",

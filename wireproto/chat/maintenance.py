@@ -7,10 +7,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from wireproto import ConfigError
 from wireproto.chat.accounts import NAME
 from wireproto.chat.store import APPLICATION_ID, claim, path_of
 from wireproto.chat.tables import SCHEMA_VERSION
-from wireproto.errors import ConfigError
 
 __all__ = ["backup", "check", "upgrade"]
 

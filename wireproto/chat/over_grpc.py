@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
-from wireproto.address import Address
+from wireproto import Address, CallError, CodecError, Metadata, Status
 from wireproto.chat.contract import (
     CHAT,
     DELETE_ACCOUNT,
@@ -27,10 +27,7 @@ from wireproto.chat.contract import (
 )
 from wireproto.chat.reconnect import Messages
 from wireproto.client.grpc import GrpcClient, GrpcStream, connect
-from wireproto.errors import CallError, CodecError
 from wireproto.schema import Message, Method, StreamMethod
-from wireproto.status import Status
-from wireproto.wire.metadata import Metadata
 
 __all__ = ["GrpcConnection"]
 

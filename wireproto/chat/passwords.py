@@ -15,9 +15,8 @@ from typing import Any
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 
+from wireproto import CallError, Retry, Status
 from wireproto.chat.common import is_common
-from wireproto.errors import CallError
-from wireproto.status import Retry, Status
 
 __all__ = ["HashPool", "Passwords"]
 

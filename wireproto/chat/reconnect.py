@@ -12,11 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
+from wireproto import CallError, CodecError, ConnectionLost, HandshakeError, LocalProtocolError, Metadata, Retry, Status
 from wireproto.chat.contract import LOG_IN, LogInRequest
-from wireproto.errors import CallError, CodecError, ConnectionLost, HandshakeError, LocalProtocolError
 from wireproto.schema import Message, Method, StreamMethod
-from wireproto.status import Retry, Status
-from wireproto.wire.metadata import Metadata
 
 __all__ = ["PATIENCE", "TRIES", "Connection", "Gone", "Lasting", "Messages", "SessionEnded", "is_lost"]
 

@@ -6,8 +6,7 @@ The reasons are those of ``wireproto.chat.contract`` and the framework's. Where 
 
 import re
 
-from wireproto.errors import CallError
-from wireproto.status import Retry, Status
+from wireproto import CallError, Retry, Status
 
 __all__ = ["refusal"]
 

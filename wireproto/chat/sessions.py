@@ -14,15 +14,12 @@ from concurrent.futures import Future
 from typing import Any
 from weakref import WeakValueDictionary
 
+from wireproto import CallError, Identity, Metadata, Retry, Status
 from wireproto.chat.contract import LogInResponse, LogOutResponse
 from wireproto.chat.expiry import TOKEN_IDLE, TOKEN_LIFETIME, TOKEN_STEP
 from wireproto.chat.store import Store
 from wireproto.chat.transaction import Transaction
 from wireproto.chat.writer import Job
-from wireproto.dispatch import Identity
-from wireproto.errors import CallError
-from wireproto.status import Retry, Status
-from wireproto.wire.metadata import Metadata
 
 __all__ = [
     "ChatIdentity",
@@ -102,7 +99,7 @@ class ChatIdentity(Identity):
     @property
     def revoked(self) -> bool:
         """Whether the session was ended, or has lived as long as one may; a connection does not prolong that."""
-        return self._revoked or self._clock() >= self._ends_at
+        return super().revoked or self._clock() >= self._ends_at
 
 
 class Sessions:

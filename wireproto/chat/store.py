@@ -22,13 +22,12 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from wireproto import CallError, ConfigError, Retry, Status
 from wireproto.chat.failures import Complaints, closed, is_fatal, is_full, store_error
 from wireproto.chat.space import KEEP_FREE, Space, free_bytes
 from wireproto.chat.tables import SCHEMA_VERSION, Statements, alembic_version, metadata
 from wireproto.chat.transaction import Transaction
 from wireproto.chat.writer import Job, Writer
-from wireproto.errors import CallError, ConfigError
-from wireproto.status import Retry, Status
 
 __all__ = ["APPLICATION_ID", "Store", "claim", "default_path", "path_of"]
 

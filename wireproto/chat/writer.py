@@ -19,11 +19,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
+from wireproto import CallError, Retry, Status
 from wireproto.chat.failures import Complaints, closed, is_fatal, is_full, store_error
 from wireproto.chat.space import Space
 from wireproto.chat.transaction import Key, Transaction
-from wireproto.errors import CallError
-from wireproto.status import Retry, Status
 
 __all__ = ["Job", "Writer"]
 

@@ -17,6 +17,7 @@ from wireproto.errors import ConfigError
 
 if TYPE_CHECKING:
     from wireproto.testing.agreement import DifferentialSuite
+    from wireproto.testing.bare import Answer, BareClient
     from wireproto.testing.cuts import chunked
     from wireproto.testing.doors import Running, running
     from wireproto.testing.faults import Bandwidth, Cut, Fault, Flip, Latency, Reset, Slicer, Stall
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from wireproto.testing.wire import Pair, pair
 
 __all__ = [
+    "Answer",
     "Bandwidth",
+    "BareClient",
     "Cut",
     "DifferentialSuite",
     "Fault",
@@ -57,7 +60,9 @@ __all__ = [
 
 # No module here may be called like one of the names: importing it would put it in that name's place.
 _LAZY = {
+    "Answer": "wireproto.testing.bare",
     "Bandwidth": "wireproto.testing.faults",
+    "BareClient": "wireproto.testing.bare",
     "Cut": "wireproto.testing.faults",
     "DifferentialSuite": "wireproto.testing.agreement",
     "Fault": "wireproto.testing.faults",

@@ -28,10 +28,8 @@ from tests.chat.doors.history import (
     Taking,
 )
 from tests.chat.doors.people import CODECS, PATIENCE, Addresses, Door, Inbox, Person
-from wireproto.address import Address
+from wireproto import Address, CallError, Retry
 from wireproto.chat.contract import BROADCAST, SEND_MESSAGE, BroadcastRequest, SendMessageRequest
-from wireproto.errors import CallError
-from wireproto.status import Retry
 
 __all__ = ["Crowd", "Servers"]
 

@@ -29,9 +29,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.chat.doors.model import PASSWORD, Account, Message, Model, Refused, Session
 from tests.chat.doors.people import PATIENCE, Door, House, Inbox, Person, eventually
 from tests.chat.fakes import WAIT, Clock
+from wireproto import CallError
 from wireproto.chat.transaction import Transaction
 from wireproto.chat.writer import Job
-from wireproto.errors import CallError
 
 __all__ = ["WINDOW", "Crashing", "People"]
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
 from tests.chat.fakes import PASSWORD, QUICK
-from wireproto import connect
-from wireproto.address import Address
+from wireproto import Address, CallError, Client, Metadata, Server, Stream, connect
 from wireproto.chat.contract import (
     ACKNOWLEDGE,
     BROADCAST,
@@ -51,14 +50,10 @@ from wireproto.chat.contract import (
 )
 from wireproto.chat.handlers import ChatApp, open_chat
 from wireproto.chat.passwords import Passwords
-from wireproto.client import Client, Stream
 from wireproto.client.grpc import GrpcClient, GrpcStream
 from wireproto.client.grpc import connect as connect_grpc
-from wireproto.errors import CallError
 from wireproto.schema import Message, Method
-from wireproto.server import Server
 from wireproto.server.gateway import GrpcGateway
-from wireproto.wire.metadata import Metadata
 
 __all__ = ["CODECS", "DOORS", "PATIENCE", "SECOND", "Addresses", "Door", "House", "Inbox", "Person", "eventually"]
 

@@ -13,13 +13,11 @@ from tests.chat.doors.conftest import Scene
 from tests.chat.doors.people import CODECS, DOORS, PATIENCE, Door, eventually
 from tests.chat.doors.test_service import refused, waiting
 from tests.chat.fakes import PASSWORD
-from wireproto import codecs, connect
+from wireproto import Limits, Metadata, codecs, connect
 from wireproto.chat import contract
 from wireproto.client.grpc import connect as connect_grpc
-from wireproto.limits import Limits
 from wireproto.schema import Message, fields
-from wireproto.testing.generators import messages
-from wireproto.wire.metadata import Metadata
+from wireproto.testing import messages
 
 
 def of_the_table(service: Any) -> list[tuple[str, type[Message], bool]]:

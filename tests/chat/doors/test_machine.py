@@ -13,6 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.chat.doors.machine import WINDOW, Crashing, People
 from tests.chat.doors.people import DOORS, Door
+from wireproto import CallError
 from wireproto.chat import live
 from wireproto.chat.contract import (
     AcknowledgeResponse,
@@ -26,7 +27,6 @@ from wireproto.chat.live import MailboxStream
 from wireproto.chat.mailboxes import AcknowledgeThrough, Pop, Send
 from wireproto.chat.sessions import Sessions
 from wireproto.chat.transaction import Key, KnownKey, Mailbox, Transaction
-from wireproto.errors import CallError
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from tests.chat.doors.conftest import Scene
 from tests.chat.doors.people import DOORS, Door, House, Person
 from tests.chat.doors.test_service import refused
 from tests.chat.fakes import PASSWORD
+from wireproto import CallError, Metadata, Retry, Status
 from wireproto.chat import broadcast, handlers, live, mailboxes
 from wireproto.chat.contract import (
     ACKNOWLEDGE,
@@ -32,11 +33,12 @@ from wireproto.chat.contract import (
     WILD_CARD,
     CreateAccountRequest,
     DeleteAccountRequest,
+    LogInRequest,
+    ReceiveMessagesRequest,
 )
 from wireproto.chat.rates import Rate, Rates
-from wireproto.errors import CallError
 from wireproto.schema import Message
-from wireproto.status import Retry, Status
+from wireproto.testing import BareClient
 
 OTHER_PASSWORD = "another password"
 
@@ -228,11 +230,17 @@ def open_too_many(scene: Scene) -> None:
 
 def acknowledge_what_did_not_come(scene: Scene) -> None:
     ann = ready(scene)
-    with ann.receive(credit=1) as inbox:
-        inbox.next()
-        for _ in range(2):
-            inbox._stream._link.credit(inbox._stream._call, 1)  # type: ignore[union-attr]
-        inbox.next()
+    address, door = scene.house.addresses.tcp, scene.door
+    with BareClient(address, CHAT, codec=door.codec, version=door.version) as client:
+        client.call(LOG_IN, client.encode(LOG_IN, LogInRequest(username=ann.name, token=ann.token)))
+        everything = client.encode(RECEIVE_MESSAGES, ReceiveMessagesRequest())
+        stream = client.send(RECEIVE_MESSAGES, everything, Metadata(credit=1))
+        answers = client.take()
+        client.grant(stream, 2)  # and one message came
+        while not answers[-1].last:
+            answers += client.take()
+        assert answers[-1].error is not None
+        raise answers[-1].error
 
 
 def sign_out_beside_a_stream(scene: Scene) -> None:

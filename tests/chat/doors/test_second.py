@@ -11,9 +11,9 @@ from tests.chat.doors.conftest import Scene
 from tests.chat.doors.people import SECOND, Person
 from tests.chat.doors.test_service import refused, texts
 from tests.chat.fakes import PASSWORD
+from wireproto import Status
 from wireproto.chat import broadcast, mailboxes
 from wireproto.chat.contract import AcknowledgeResponse, BroadcastResponse, ConversationMessage
-from wireproto.status import Status
 
 pytestmark = pytest.mark.parametrize("door", SECOND, ids=str)
 

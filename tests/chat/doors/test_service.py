@@ -8,10 +8,8 @@ import pytest
 from tests.chat.doors.conftest import Scene
 from tests.chat.doors.people import CODECS, DOORS, PATIENCE, Door, Inbox, Person, eventually
 from tests.chat.test_mailboxes import HOSTILE
-from wireproto import codecs
+from wireproto import CallError, Status, codecs
 from wireproto.chat.contract import SEND_MESSAGE, SendMessageRequest
-from wireproto.errors import CallError
-from wireproto.status import Status
 
 
 def refused(call: Callable[[], object]) -> CallError:

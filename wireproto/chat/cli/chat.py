@@ -10,16 +10,13 @@ from typing import Protocol
 
 import click
 
-from wireproto.address import Address
+from wireproto import Address, CallError, ConfigError, HandshakeError, Status, connect
 from wireproto.chat.client import ChatSession, Connection
 from wireproto.chat.commands import LogIn
 from wireproto.chat.contract import CHAT
 from wireproto.chat.display import visible
 from wireproto.chat.reconnect import PATIENCE
 from wireproto.cli.command import CALL_STATUS, Command, Failure, missing
-from wireproto.client import connect
-from wireproto.errors import CallError, ConfigError, HandshakeError
-from wireproto.status import Status
 
 __all__ = ["command"]
 

@@ -1,0 +1,105 @@
+"""The chat is an application like anybody's: it takes public names of the framework and nothing else."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FILES = [
+    *(ROOT / "wireproto" / "chat").rglob("*.py"),
+    *(ROOT / "tests" / "chat").rglob("*.py"),
+    *(ROOT / "tests" / "chat_client").rglob("*.py"),
+    *(ROOT / "benchmarks").glob("chat_*.py"),
+    ROOT / "examples" / "demo.py",
+]
+PUBLIC = {
+    "wireproto",
+    "wireproto.cli",
+    "wireproto.cli.command",
+    "wireproto.client.grpc",
+    "wireproto.codecs",
+    "wireproto.schema",
+    "wireproto.server.gateway",
+    "wireproto.testing",
+}
+"""The modules whose ``__all__`` is the framework's public face."""
+
+OWN = ("wireproto.chat", "tests.chat", "tests.chat_client")
+
+
+def trees() -> Iterator[tuple[Path, ast.Module]]:
+    for path in FILES:
+        yield path, ast.parse(path.read_text("utf-8"), str(path))
+
+
+def _is(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def names_of_ours(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
+    """Line, module and name of each import of the framework, wherever it stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno} imports relatively"
+            for alias in node.names:
+                yield node.lineno, node.module or "", alias.name
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name, "*"
+
+
+def test_only_public_names_are_imported() -> None:
+    """Each import of the framework is a name in ``__all__`` of a public module."""
+    public = {module: set(_all_of(module)) for module in PUBLIC}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: from {module} import {name}"
+        for path, tree in trees()
+        for line, module, name in names_of_ours(tree)
+        if _is(module, ("wireproto", "tests", "tools"))
+        and not _is(module, OWN)
+        and not _is(f"{module}.{name}", OWN)
+        and name not in public.get(module, ())
+        and f"{module}.{name}" not in PUBLIC
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _all_of(module: str) -> list[str]:
+    """``__all__`` of a module, read from its source: an optional package need not be there."""
+    path = ROOT / Path(*module.split("."))
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    for node in ast.parse(source.read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            names: list[str] = ast.literal_eval(node.value)
+            return names
+    raise AssertionError(f"{module} has no __all__")
+
+
+def test_no_private_attribute_of_the_framework_is_used() -> None:
+    """An attribute with an underscore is one that the chat defines itself."""
+    framework = [path for path in (ROOT / "wireproto").rglob("*.py") if "chat" not in path.parts]
+    private = {name for path in framework for name in _defined(ast.parse(path.read_text("utf-8")))}
+    own = {name for _, tree in trees() for name in _defined(tree)}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for path, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in private - own
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _defined(tree: ast.Module) -> Iterator[str]:
+    """The private names that a module makes: functions, classes, attributes and slots."""
+    for node in ast.walk(tree):
+        found = ""
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found = node.name
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found = node.attr
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found = node.id
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found = node.value  # in __slots__
+        if found.startswith("_") and not found.startswith("__") and found.isidentifier():
+            yield found
