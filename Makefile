@@ -114,14 +114,20 @@ SERVICES := wireproto.chat.contract:CHAT wireproto.control:CONTROL examples.calc
 
 # One recipe, in this order whatever -j says: the cheap judges first, the tests and their summary last.
 .PHONY: check
-check: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## all that CI checks: format, lint, types, generated files, contract, coverage, tests
+check: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## all that CI checks: format, lint, types, generated files, contract, instructions, coverage, tests
 	@echo "== format" && $(PY) -m ruff format --check --quiet .
 	@echo "== lint" && $(PY) -m ruff check --quiet .
 	@echo "== types" && $(PY) -m mypy
 	@echo "== generated files" && $(PY) tools/generate.py --check
 	@echo "== contract" && $(PY) -m wireproto check $(SERVICES)
+	@echo "== instructions" && $(PY) benchmarks/instructions.py
 	@echo "== coverage of the core" && $(MAKE) --no-print-directory coverage
 	@echo "== tests" && $(PY) -m pytest $(PARALLEL) $(ARGS)
+
+# REASON reaches the program by its environment, so it may have quotes in it.
+.PHONY: gate
+gate: $(DEV_STAMP)  ## count the instructions of a call on ten paths (REASON='why they are more' writes the new numbers)
+	@$(PY) benchmarks/instructions.py --reason "$$REASON"
 
 .PHONY: format
 format: $(DEV_STAMP)  ## write the code the way the check wants it

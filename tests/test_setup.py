@@ -44,7 +44,7 @@ def test_help_lists_the_tasks() -> None:
     """make alone lists every task with its line, and does nothing else."""
     done = _make()
     assert done.returncode == 0
-    for task in ("setup", "serve", "demo", "test", "check", "format", "generate", "wheel", "clean"):
+    for task in ("setup", "serve", "demo", "test", "check", "gate", "format", "generate", "wheel", "clean"):
         assert f"  make {task} " in done.stdout
 
 
