@@ -7,8 +7,8 @@ The ratios are of the bench message (``peers.py``), request and response, encode
   our checks, limits and errors;
 - pipe against a join and a split that check nothing.
 
-Codec and bare library take turns, and each ratio is the median over the turns. The sheet covers every method of the
-chat and the bench message, with sample values.
+Codec and bare library take turns, and each ratio is the median over the turns. The sheet covers every method of a
+whole application, ``tests/library.py``, and the bench message, with sample values.
 
     python benchmarks/codec_costs.py [--quick] [--json FILE]
 """
@@ -26,11 +26,12 @@ from typing import Any
 
 import msgspec
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the service, which the tests have too
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import peers
 
+from tests.library import LIBRARY
 from wireproto import Bounds, codecs
-from wireproto.chat.contract import CHAT
 from wireproto.limits import Limits
 from wireproto.protos.descriptor import message_file, pool_for
 from wireproto.schema import FieldType, Message, Scalar, fields
@@ -205,8 +206,8 @@ def _single(kind: FieldType) -> Any:
         Scalar.INT: number,
         Scalar.UINT: number,
         Scalar.FLOAT: 1.5,
-        Scalar.STR: "alice".ljust(least, "x"),
-        Scalar.BYTES: bytes(range(16)).ljust(least, b"x"),
+        Scalar.STR: "alice".ljust(least, "x")[: bounds.max_length],
+        Scalar.BYTES: bytes(range(16)).ljust(least, b"x")[: bounds.max_length],
         Scalar.DATETIME: datetime(2026, 1, 31, 12, tzinfo=UTC),
     }[kind.scalar]
 
@@ -215,7 +216,7 @@ def sheet(number: int) -> list[dict[str, Any]]:
     """A line per opcode and direction: bytes, and nanoseconds to encode and to decode, in each codec."""
     lines = []
     known = {type(message): message for message in bench_messages()}
-    for service in (BENCH, CHAT):
+    for service in (BENCH, LIBRARY):
         for method in sorted(service.at(service.version).values(), key=lambda method: method.opcode):
             for cls in (method.request, method.response):
                 message = known.get(cls) or sample(cls)

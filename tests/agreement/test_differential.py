@@ -25,9 +25,9 @@ from tests.codecs.everything import (
     Three,
     Twig,
 )
+from tests.library import LIBRARY
 from tests.test_protocol_document import table
 from wireproto import codecs
-from wireproto.chat.contract import CHAT
 from wireproto.codecs import Plan
 from wireproto.limits import Limits
 from wireproto.schema import Message
@@ -224,7 +224,7 @@ class TestGrowing(DifferentialSuite):
     service = GROWING
 
 
-class TestChat(DifferentialSuite):
-    """The chat's."""
+class TestLibrary(DifferentialSuite):
+    """Those of a whole application."""
 
-    service = CHAT
+    service = LIBRARY

@@ -1,7 +1,7 @@
 """Every reason of ``docs/protocol.md`` and of the framework's own methods is reached in a way that is shown here.
 
-A reason without a way fails, and so does a way that leads to another reason. Those of the chat are in
-``tests/chat/doors/test_refusals.py``, which is complete in the same sense.
+A reason without a way fails, and so does a way that leads to another reason. Those that an application's methods
+declare are for the tests of that application.
 """
 
 import re

@@ -8,8 +8,8 @@ import pytest
 
 from tests.codecs.everything import EVERYTHING, GROWING, Nothing
 from tests.contract.editing import BASE, build, edited
+from tests.library import LIBRARY
 from wireproto import codecs
-from wireproto.chat.contract import CHAT
 from wireproto.contract import Lock, compare, fingerprint, samples
 from wireproto.control import CONTROL
 from wireproto.errors import ConfigError, EncodeError
@@ -21,7 +21,7 @@ SERVICE = build(BASE)
 
 def test_a_lock_is_read_as_it_was_written() -> None:
     """Text to lock to text is the same, and the table read says what the declared one says."""
-    for service in (SERVICE, CONTROL, CHAT):
+    for service in (SERVICE, CONTROL, LIBRARY):
         text = Lock.of(service).text()
         found = Lock.parse(text)
         assert found.text() == text

@@ -1,4 +1,7 @@
-"""The gateway before clients that nobody here wrote: generated stubs, grpc-requests, buf curl and grpc-js."""
+"""The gateway before clients that nobody here wrote: generated stubs, grpc-requests, buf curl and grpc-js.
+
+They are given what a stranger is given: the address, and the .proto file or reflection.
+"""
 
 import base64
 import importlib
@@ -20,63 +23,71 @@ from grpc_requests import Client as RequestsClient
 from grpc_status import rpc_status
 from grpc_tools import protoc  # type: ignore[import-untyped]
 
+from tests.library import LIBRARY, Library
 from tests.outside import NODE_MODULES, buf, run
-from wireproto.chat.contract import CHAT
-from wireproto.chat.handlers import ChatApp, open_chat
-from wireproto.protos import service_file
+from wireproto.protos import generate, service_file
 from wireproto.protos.status import from_rpc_status
 from wireproto.server.gateway import GrpcGateway
 from wireproto.status import Retry, Status
 
-ROOT = Path(__file__).parents[2]
 PASSWORD = "correct horse 1"
-CHAT_NAME = CHAT.full_name
+NAME = LIBRARY.full_name
 PATIENCE = 30.0
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcGateway]:
-    """The chat over gRPC, on a store of its own."""
-    app: ChatApp = open_chat(str(tmp_path_factory.mktemp("store") / "chat.db"))
-    with app, GrpcGateway(app.handlers, port=0, authenticate=app.authenticate) as gateway:
+def gateway() -> Iterator[GrpcGateway]:
+    """The library over gRPC."""
+    library = Library()
+    with GrpcGateway(library.handlers, port=0, authenticate=library.authenticate) as gateway:
         yield gateway
 
 
-# Stubs that protoc and its gRPC plugin make of the committed file
+@pytest.fixture(scope="module")
+def protos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like `protos/`, with the library's .proto file."""
+    folder = tmp_path_factory.mktemp("protos")
+    generate(folder, [LIBRARY])
+    return folder
+
+
+# Stubs that protoc and its gRPC plugin make of the .proto file
 
 
 @pytest.fixture(scope="module")
-def stubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
-    """The modules `chat_pb2` and `chat_pb2_grpc`, generated from `protos/`."""
+def stubs(protos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
+    """The modules `library_pb2` and `library_pb2_grpc`, generated from the .proto file."""
     folder = tmp_path_factory.mktemp("stubs")
     known = Path(protoc.__file__).parent / "_proto"
-    words = ["protoc", f"-I{ROOT / 'protos' / 'wireproto/chat/v1'}", f"-I{known}", f"--python_out={folder}"]
-    assert protoc.main([*words, f"--grpc_python_out={folder}", "chat.proto"]) == 0
+    words = ["protoc", f"-I{protos / 'test/library/v1'}", f"-I{known}", f"--python_out={folder}"]
+    assert protoc.main([*words, f"--grpc_python_out={folder}", "library.proto"]) == 0
     sys.path.insert(0, str(folder))
     try:
-        yield importlib.import_module("chat_pb2"), importlib.import_module("chat_pb2_grpc")
+        yield importlib.import_module("library_pb2"), importlib.import_module("library_pb2_grpc")
     finally:
         sys.path.remove(str(folder))
 
 
 def test_generated_stubs(gateway: GrpcGateway, stubs: tuple[Any, Any]) -> None:
-    """Stubs made from the committed .proto create, log in, send, receive, and read the details of an error."""
+    """Stubs made from the .proto file join, log in, send, follow, take, and read the details of an error."""
     pb, services = stubs
     with grpc.insecure_channel(str(gateway.address)) as channel:
-        chat = services.ChatServiceStub(channel)
-        chat.CreateAccount(pb.CreateAccountRequest(username="stub", password=PASSWORD))
-        login = chat.LogIn(pb.LogInRequest(username="stub", password=PASSWORD))
+        library = services.LibraryServiceStub(channel)
+        library.Join(pb.JoinRequest(name="stub", password=PASSWORD, favourites=[pb.GENRE_TRAVEL]))
+        login = library.LogIn(pb.LogInRequest(name="stub", password=PASSWORD))
         signed = (("authorization", f"Bearer {login.token}"),)
-        sent = chat.SendMessage(pb.SendMessageRequest(recipient="stub", text="hello"), metadata=signed)
-        assert (sent.sequence, len(sent.message_id)) == (1, 16)
-        stream = chat.ReceiveMessages(pb.ReceiveMessagesRequest(), metadata=signed)
+        sent = library.SendNotice(pb.SendNoticeRequest(recipient="stub", text="hello"), metadata=signed)
+        assert (sent.number, len(sent.notice_id)) == (1, 16)
+        stream = library.FollowNotices(pb.FollowNoticesRequest(), metadata=signed)
         item = next(stream)
-        assert (item.sequence, item.sender, item.text, item.message_id) == (1, "stub", "hello", sent.message_id)
+        assert (item.number, item.sender, item.text, item.notice_id) == (1, "stub", "hello", sent.notice_id)
+        library.SendNotice(pb.SendNoticeRequest(recipient="stub", text="live"), metadata=signed)
+        assert next(stream).text == "live"
         stream.cancel()
-        (popped,) = chat.PopUndelivered(pb.PopUndeliveredRequest(), metadata=signed).messages
-        assert popped.sent_at == item.sent_at
+        taken, _ = library.TakeNotices(pb.TakeNoticesRequest(), metadata=signed).notices
+        assert taken.sent_at == item.sent_at
         with pytest.raises(grpc.RpcError) as caught:
-            chat.SendMessage(pb.SendMessageRequest(recipient="nobody", text="x"), metadata=signed)
+            library.SendNotice(pb.SendNoticeRequest(recipient="nobody", text="x"), metadata=signed)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         error = from_rpc_status(rpc_status.from_call(caught.value))
         assert (error.status, error.reason, error.retry) == (Status.NOT_FOUND, "UNKNOWN_RECIPIENT", Retry.NEVER)
@@ -86,12 +97,12 @@ def test_generated_stubs(gateway: GrpcGateway, stubs: tuple[Any, Any]) -> None:
 
 
 def test_reflection_describes_everything_it_lists(gateway: GrpcGateway) -> None:
-    """Each service that is listed can be described, reflection and health included, and the chat as it is declared."""
+    """Each service that is listed can be described, reflection and health included, the library as it is declared."""
     with grpc.insecure_channel(str(gateway.address)) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
         listed = set(database.get_services())
         assert listed == {
-            CHAT_NAME,
+            NAME,
             "wireproto.control.v1.ControlService",
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",
@@ -104,23 +115,23 @@ def test_reflection_describes_everything_it_lists(gateway: GrpcGateway) -> None:
             for method in described.methods:
                 assert method.input_type.full_name
         file = FileDescriptorProto()
-        pool.FindServiceByName(CHAT_NAME).file.CopyToProto(file)
-        assert file == service_file(CHAT)
+        pool.FindServiceByName(NAME).file.CopyToProto(file)
+        assert file == service_file(LIBRARY)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:grpc_requests", "ignore::DeprecationWarning:google")
 def test_grpc_requests(gateway: GrpcGateway) -> None:
     """A client that knows nothing but the address calls by reflection: unary, stream, and an error."""
     client = RequestsClient.get_by_endpoint(str(gateway.address))
-    client.request(CHAT_NAME, "CreateAccount", {"username": "reqs", "password": PASSWORD})
-    token = client.request(CHAT_NAME, "LogIn", {"username": "reqs", "password": PASSWORD})["token"]
+    client.request(NAME, "Join", {"name": "reqs", "password": PASSWORD})
+    token = client.request(NAME, "LogIn", {"name": "reqs", "password": PASSWORD})["token"]
     signed = [("authorization", f"Bearer {token}")]
-    sent = client.request(CHAT_NAME, "SendMessage", {"recipient": "reqs", "text": "hi"}, metadata=signed)
-    assert int(sent["sequence"]) == 1
-    stream = client.request(CHAT_NAME, "ReceiveMessages", {}, metadata=signed, timeout=PATIENCE)
+    sent = client.request(NAME, "SendNotice", {"recipient": "reqs", "text": "hi"}, metadata=signed)
+    assert int(sent["number"]) == 1
+    stream = client.request(NAME, "FollowNotices", {}, metadata=signed, timeout=PATIENCE)
     assert next(iter(stream))["text"] == "hi"
     with pytest.raises(grpc.RpcError) as caught:
-        client.request(CHAT_NAME, "SendMessage", {"recipient": "reqs", "text": "hi"})
+        client.request(NAME, "SendNotice", {"recipient": "reqs", "text": "hi"})
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     client.channel.close()
 
@@ -153,22 +164,22 @@ def curl(gateway: GrpcGateway, tmp_path: Path) -> Curl:
 def test_buf_curl_lists(curl: Curl, protocol: str) -> None:
     """Both versions of reflection list the services and their methods."""
     reflect = ("--reflect-protocol", protocol)
-    assert {CHAT_NAME, "grpc.health.v1.Health"} <= set(curl("", None, "--list-services", *reflect).split())
+    assert {NAME, "grpc.health.v1.Health"} <= set(curl("", None, "--list-services", *reflect).split())
     methods = curl("", None, "--list-methods", *reflect).split()
-    assert f"{CHAT_NAME}/LogIn" in methods
+    assert f"{NAME}/LogIn" in methods
 
 
 def test_buf_curl_calls(curl: Curl) -> None:
     """Unary calls, a stream, and an error with its details, from Go."""
-    curl(f"/{CHAT_NAME}/CreateAccount", {"username": "curl", "password": PASSWORD})
-    token = json.loads(curl(f"/{CHAT_NAME}/LogIn", {"username": "curl", "password": PASSWORD}))["token"]
+    curl(f"/{NAME}/Join", {"name": "curl", "password": PASSWORD})
+    token = json.loads(curl(f"/{NAME}/LogIn", {"name": "curl", "password": PASSWORD}))["token"]
     signed = ("-H", f"authorization: Bearer {token}")
     for number in range(3):
-        curl(f"/{CHAT_NAME}/SendMessage", {"recipient": "curl", "text": str(number)}, *signed)
+        curl(f"/{NAME}/SendNotice", {"recipient": "curl", "text": str(number)}, *signed)
     # The stream goes on for ever: it ends by the caller's deadline.
-    out = curl(f"/{CHAT_NAME}/ReceiveMessages", {"after": 1}, *signed, "--timeout", "2s", ok=False)
+    out = curl(f"/{NAME}/FollowNotices", {"after": 1}, *signed, "--timeout", "2s", ok=False)
     assert re.findall(r'"text":\s*"(\d)"', out) == ["1", "2"], out
-    error = json.loads(curl(f"/{CHAT_NAME}/SendMessage", {"recipient": "no", "text": "x"}, *signed, ok=False))
+    error = json.loads(curl(f"/{NAME}/SendNotice", {"recipient": "no", "text": "x"}, *signed, ok=False))
     assert error["code"] == "not_found"
     (detail,) = error["details"]
     assert detail["type"] == "google.rpc.ErrorInfo"
@@ -177,7 +188,7 @@ def test_buf_curl_calls(curl: Curl) -> None:
 
 def test_buf_curl_asks_for_health(curl: Curl) -> None:
     """The standard health service answers for each service, and for the whole."""
-    for request in ({}, {"service": CHAT_NAME}):
+    for request in ({}, {"service": NAME}):
         assert json.loads(curl("/grpc.health.v1.Health/Check", request)) == {"status": "SERVING"}
     assert json.loads(curl("/grpc.health.v1.Health/Check", {"service": "x"}, ok=False))["code"] == "not_found"
 
@@ -185,14 +196,14 @@ def test_buf_curl_asks_for_health(curl: Curl) -> None:
 # JavaScript
 
 
-def test_grpc_js(gateway: GrpcGateway) -> None:
-    """grpc-js, an HTTP/2 of its own, makes calls, a stream and an error from the committed .proto."""
+def test_grpc_js(gateway: GrpcGateway, protos: Path) -> None:
+    """grpc-js, an HTTP/2 of its own, makes calls, a stream and an error from the .proto file."""
     node = shutil.which("node")
     if node is None or not (NODE_MODULES / "@grpc" / "grpc-js").is_dir():
         pytest.skip("grpc-js is not installed: it comes with npm install --prefix tests/node")
     script = NODE_MODULES.parent / "gateway.mjs"
     done = subprocess.run(
-        [node, str(script), str(gateway.address), str(ROOT / "protos")],
+        [node, str(script), str(gateway.address), str(protos)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -200,9 +211,9 @@ def test_grpc_js(gateway: GrpcGateway) -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["created"] == {}
-    assert found["sent"]["sequence"] == found["again"]["sequence"] == 1
+    assert found["joined"] == {}
+    assert found["sent"]["number"] == found["again"]["number"] == 1
     assert found["again"] == {**found["sent"], "duplicate": True}
     assert found["refused"]["code"] == Status.UNAUTHENTICATED
     assert found["refused"]["rich"] == 1
-    assert found["received"] == "from JavaScript \u2615"
+    assert found["followed"] == "from JavaScript \u2615"

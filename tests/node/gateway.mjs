@@ -3,9 +3,9 @@ import grpc from "@grpc/grpc-js";
 import loader from "@grpc/proto-loader";
 
 const [address, root] = process.argv.slice(2);
-const definition = loader.loadSync("wireproto/chat/v1/chat.proto", { includeDirs: [root], longs: Number, keepCase: true });
-const { ChatService } = grpc.loadPackageDefinition(definition).wireproto.chat.v1;
-const client = new ChatService(address, grpc.credentials.createInsecure());
+const definition = loader.loadSync("test/library/v1/library.proto", { includeDirs: [root], longs: Number, keepCase: true });
+const { LibraryService } = grpc.loadPackageDefinition(definition).test.library.v1;
+const client = new LibraryService(address, grpc.credentials.createInsecure());
 
 const call = (method, request, metadata = new grpc.Metadata()) =>
   new Promise((resolve) =>
@@ -13,18 +13,18 @@ const call = (method, request, metadata = new grpc.Metadata()) =>
       resolve(error ? { code: error.code, details: error.details, rich: error.metadata.get("grpc-status-details-bin").length } : answer)));
 
 const found = {};
-found.created = await call("CreateAccount", { username: "jill", password: "correct horse 1" });
-const login = await call("LogIn", { username: "jill", password: "correct horse 1" });
+found.joined = await call("Join", { name: "jill", password: "correct horse 1" });
+const login = await call("LogIn", { name: "jill", password: "correct horse 1" });
 const signed = new grpc.Metadata();
 signed.set("authorization", `Bearer ${login.token}`);
 const keyed = signed.clone();
 keyed.set("idempotency-key", "one");
-found.sent = await call("SendMessage", { recipient: "jill", text: "from JavaScript \u2615" }, keyed);
-found.again = await call("SendMessage", { recipient: "jill", text: "from JavaScript \u2615" }, keyed);
-found.refused = await call("SendMessage", { recipient: "jill", text: "no" });
-found.received = await new Promise((resolve) => {
-  const stream = client.ReceiveMessages({}, signed);
-  stream.on("data", (message) => { stream.cancel(); resolve(message.text); });
+found.sent = await call("SendNotice", { recipient: "jill", text: "from JavaScript \u2615" }, keyed);
+found.again = await call("SendNotice", { recipient: "jill", text: "from JavaScript \u2615" }, keyed);
+found.refused = await call("SendNotice", { recipient: "jill", text: "no" });
+found.followed = await new Promise((resolve) => {
+  const stream = client.FollowNotices({}, signed);
+  stream.on("data", (notice) => { stream.cancel(); resolve(notice.text); });
   stream.on("error", (error) => resolve({ code: error.code }));
 });
 console.log(JSON.stringify(found));
