@@ -74,7 +74,7 @@ chat: $(RUN_STAMP)  ## talk to it (ARGS="127.0.0.1:7500 --codec pipe")
 
 .PHONY: demo
 demo: $(RUN_STAMP)  ## two scripted people chat over each codec, with the bytes of a frame
-	@$(PY) examples/demo.py
+	@$(PY) chat/examples/demo.py
 
 .PHONY: test
 test: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run the tests (ARGS="tests/codecs -x")
@@ -109,7 +109,7 @@ coverage: $(DEV_STAMP)  ## measure the branches of the core that its tests take,
 	@HYPOTHESIS_PROFILE=coverage $(PY) -m coverage run -m pytest -q -m "not slow and not long" -k "$(NOT_TRACED)" $(CORE_TESTS)
 	@$(PY) -m coverage report
 
-SERVICES := wireproto.chat.contract:CHAT wireproto.control:CONTROL examples.calculator:CALCULATOR \
+SERVICES := wireproto_chat.contract:CHAT wireproto.control:CONTROL examples.calculator:CALCULATOR \
 	wireproto.conformance.service:CONFORMANCE
 
 # One recipe, in this order whatever -j says: the cheap judges first, the tests and their summary last.

@@ -77,8 +77,8 @@ PARTS = {
         ("-m", "pytest", "-q", "-p", "no:cacheprovider", "benchmarks/micro", "--benchmark-max-time", "0.5"),
         ("--benchmark-max-time", "0.1"),
     ),
-    "chat_sends": Part(("benchmarks/chat_sends.py", "--rounds", "3"), ("--rounds", "1", "--seconds", "1"), stdout=True),
-    "chat_live": Part(("benchmarks/chat_live.py", "--rounds", "1"), ("--seconds", "2"), stdout=True),
+    "chat_sends": Part(("chat/benchmarks/sends.py", "--rounds", "3"), ("--rounds", "1", "--seconds", "1"), stdout=True),
+    "chat_live": Part(("chat/benchmarks/live.py", "--rounds", "1"), ("--seconds", "2"), stdout=True),
 }
 
 

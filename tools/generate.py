@@ -5,7 +5,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from wireproto.chat.contract import CHAT
+from wireproto_chat.contract import CHAT
+
 from wireproto.conformance.service import CONFORMANCE
 from wireproto.contract import Lock
 from wireproto.control import CONTROL

@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from wireproto_chat.service.handlers import open_chat
 
-from wireproto.chat.handlers import open_chat
 from wireproto.conformance.case import Verdict
 from wireproto.conformance.client import judge_client
 from wireproto.conformance.runner import Selection

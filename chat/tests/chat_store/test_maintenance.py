@@ -1,0 +1,275 @@
+"""Upgrading, checking and backing up: a database of the first release serves again, and nothing is lost on the way."""
+
+import random
+import re
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from chat_service.fakes import Chat, Clock, FakeContext
+from click.testing import CliRunner
+from sqlalchemy import create_engine
+from wireproto_chat.cli.db import command
+from wireproto_chat.contract import (
+    LIST_CONVERSATION,
+    POP_UNDELIVERED,
+    WILD_CARD,
+    ListConversationRequest,
+    PopUndeliveredRequest,
+    WildCardRequest,
+)
+from wireproto_chat.store import maintenance
+from wireproto_chat.store.tables import SCHEMA_VERSION, metadata
+
+from wireproto import CallError, ConfigError
+
+TOKEN = "DoIVcWZP-OQm_cSqrko03gEu3p7BvIm5L0VBPyYgFG8"
+
+
+def do(path: Path, *statements: str) -> list[object]:
+    with closing(sqlite3.connect(path)) as database, database:
+        return [database.execute(statement).fetchall() for statement in statements]
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A database that wireproto 0.1 has written: ann, bob, and eve, who is deleted."""
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript((Path(__file__).parent / "version_1.sql").read_text())
+    return path
+
+
+def shape(path: Path) -> list[tuple[str, str, str]]:
+    """Tables and indexes, as far as SQLite knows their columns; statements differ in their spaces."""
+    found = []
+    with closing(sqlite3.connect(path)) as database:
+        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            columns = database.execute(
+                f"SELECT name, type, \"notnull\", pk FROM pragma_table_info('{name}')"
+            ).fetchall()
+            indexes = [
+                (*row, database.execute(f"SELECT name FROM pragma_index_info('{row[0]}')").fetchall())
+                for row in database.execute(f"SELECT name, \"unique\", partial FROM pragma_index_list('{name}')")
+            ]
+            without_rowid = database.execute(f"SELECT wr FROM pragma_table_list('{name}')").fetchall()
+            found.append((name, repr(sorted(columns)), repr((sorted(indexes), without_rowid))))
+    return sorted(found)
+
+
+def test_a_database_of_the_first_release_is_refused_until_it_is_upgraded(old: Path, clock: Clock) -> None:
+    """A server does not open it, says what to run, and leaves it alone."""
+    with pytest.raises(ConfigError, match=r"older wireproto \(schema 1, .*run: wireproto db upgrade --store "):
+        Chat(old, clock)
+    assert do(old, "PRAGMA user_version") == [[(1,)]]
+
+
+def test_a_database_of_the_first_release_upgrades(old: Path, clock: Clock) -> None:
+    """After upgrade the accounts, messages, acknowledgements, keys and sessions are what they were."""
+    assert maintenance.upgrade(str(old)) == (1, SCHEMA_VERSION, old.with_name("old.db.schema1"))
+    assert maintenance.check(str(old)) == []
+    chat = Chat(old, clock)
+    ann, bob = FakeContext(), FakeContext()
+    assert chat.log_in("ann", ann, token=TOKEN).undelivered == 1
+    assert chat.log_in("bob", bob).undelivered == 4
+    repeated = chat.send(ann, "bob", "to bob 3", key=b"key 3")
+    assert (repeated.sequence, repeated.duplicate) == (4, True)
+    page = chat.call(LIST_CONVERSATION, ListConversationRequest(username="ann", oldest_first=True), bob)
+    assert [m.text for m in page.messages] == [*(f"to bob {i}" for i in range(5)), "to ann"]
+    texts = [m.text for m in chat.call(POP_UNDELIVERED, PopUndeliveredRequest(), bob).messages]
+    assert texts == ["to bob 2", "to bob 3", "to bob 4", "from eve"]
+    chat.close()
+
+
+def test_an_upgraded_database_is_a_new_one(old: Path, tmp_path: Path, clock: Clock) -> None:
+    """Migrations lead to exactly the tables, columns and indexes that a new database gets, and alembic agrees."""
+    maintenance.upgrade(str(old), keep=False)
+    Chat(tmp_path / "new.db", clock).close()
+    assert shape(old) == shape(tmp_path / "new.db")
+    version = "SELECT version_num FROM alembic_version"
+    assert do(old, version, "PRAGMA user_version") == do(tmp_path / "new.db", version, "PRAGMA user_version")
+    with create_engine(f"sqlite:///{old}").connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    connection.engine.dispose()
+
+
+def test_a_failed_upgrade_leaves_the_database_as_it_was(old: Path) -> None:
+    """An error in the middle of the migrations undoes what they did before it."""
+    do(old, "CREATE TABLE guesses (x INTEGER)")
+    before = shape(old)
+    with pytest.raises(Exception, match="guesses already exists"):
+        maintenance.upgrade(str(old), keep=False)
+    assert shape(old) == before
+    assert do(old, "PRAGMA user_version") == [[(1,)]]
+
+
+def test_an_upgrade_is_refused_while_a_server_runs(store_path: Path, chat: Chat) -> None:
+    """The file's owner keeps it."""
+    with pytest.raises(ConfigError, match="in use by process"):
+        maintenance.upgrade(str(store_path))
+
+
+def test_a_backup_is_taken_beside_a_running_server(store_path: Path, chat: Chat, tmp_path: Path, clock: Clock) -> None:
+    """It holds what was answered before it, nothing of what came later, and serves by itself."""
+    ann = chat.account("ann")
+    chat.send(ann, "ann", "before")
+    made = maintenance.backup(str(store_path), tmp_path / "copy.db")
+    chat.send(ann, "ann", "after")
+    assert made.stat().st_mode & 0o777 == 0o600
+    assert maintenance.check(str(made)) == maintenance.check(str(store_path)) == []
+    restored = Chat(made, clock)
+    ann = FakeContext()
+    restored.log_in("ann", ann)
+    page = restored.call(POP_UNDELIVERED, PopUndeliveredRequest(), ann)
+    assert [m.text for m in page.messages] == ["before"]
+    restored.close()
+    with pytest.raises(ConfigError, match="exists; give another name"):
+        maintenance.backup(str(store_path), made)
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        ("DELETE FROM messages WHERE seq = 1", "messages are not 1, 2, 3"),
+        ("UPDATE mailboxes SET acked_seq = 9", "acknowledged end"),
+        ("DELETE FROM mailboxes", "without a mailbox"),
+        ("UPDATE messages SET body = x'ff' WHERE seq = 2", "message 2 of mailbox 1 has a text that is not the one"),
+        ("UPDATE messages SET body = 'b' WHERE seq = 2", "message 2 of mailbox 1 has a text that is not the one"),
+        ("UPDATE messages SET body = x'6262' WHERE seq = 2", "message 2 of mailbox 1 has a text that is not the one"),
+        ("UPDATE messages SET bytes_through = 0 WHERE seq = 2", "message 2 of mailbox 1 has a text that is not"),
+        ("UPDATE accounts SET name = 'Ann'", "account 1 has the name b'Ann', which is none"),
+        ("UPDATE accounts SET name = CAST(x'ff' AS TEXT)", r"account 1 has the name b'\xff', which is none"),
+        ("UPDATE messages SET sender_id = 77", "refers to a row of accounts that is missing"),
+    ],
+)
+def test_check_finds_what_does_not_fit(store_path: Path, clock: Clock, damage: str, found: str) -> None:
+    """Rows that contradict each other are named."""
+    chat = Chat(store_path, clock)
+    ann = chat.account("ann")
+    for text in "abc":
+        chat.send(ann, "ann", text)
+    chat.close()
+    assert maintenance.check(str(store_path)) == []
+    do(store_path, damage)
+    assert found in " ".join(maintenance.check(str(store_path)))
+
+
+def test_check_finds_a_damaged_page(store_path: Path, clock: Clock) -> None:
+    """A page overwritten with nonsense is found."""
+    chat = Chat(store_path, clock)
+    ann = chat.account("ann")
+    for _ in range(200):
+        chat.send(ann, "ann", "x" * 300)
+    chat.close()
+    content = bytearray(store_path.read_bytes())
+    content[-4096:] = b"\xa5" * 4096
+    store_path.write_bytes(content)
+    assert maintenance.check(str(store_path)) != []
+
+
+def flipped(content: bytes, chance: random.Random) -> bytes:
+    """The same with one bit changed, where something is: not in what a page leaves empty."""
+    found = bytearray(content)
+    while True:
+        place = chance.randrange(len(found))
+        if found[place] or chance.random() < 0.02:
+            found[place] ^= 1 << chance.randrange(8)
+            return bytes(found)
+
+
+FLIPPED = [f"{i:02} " + "to bob " * 20 for i in range(20)]
+
+
+def served(path: Path, clock: Clock) -> tuple[str, list[str]]:
+    """Start on a database and read from it: the sentence of a refusal, or the reason of one, and bob's messages."""
+    try:
+        chat = Chat(path, clock)
+    except ConfigError as error:
+        return str(error), []
+    texts: list[str] = []
+    bob = FakeContext(version=2)
+    reason = ""
+    try:
+        chat.log_in("bob", bob)
+        chat.send(bob, "bob", "new")
+        while page := chat.call(POP_UNDELIVERED, PopUndeliveredRequest(), bob).messages:
+            texts += [message.text for message in page]
+        chat.call(LIST_CONVERSATION, ListConversationRequest(username="ann"), bob)
+        chat.call(WILD_CARD, WildCardRequest(pattern="*"), bob)
+    except CallError as error:
+        reason = error.reason
+        assert reason
+    finally:
+        chat.close()
+    return reason, texts
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_is_found_or_does_no_harm(tmp_path: Path, clock: Clock) -> None:
+    """Wherever one bit of the file is changed, check says what is wrong or that nothing is, and the server refuses to
+    start with a sentence that says what to do, or serves: each call is answered or fails with a reason of its own. What
+    is neither found nor refused has changed one letter of one text, or a password's hash, or what is for display."""
+    path = tmp_path / "chat.db"
+    chat = Chat(path, clock)
+    ann, bob = chat.account("ann", version=2), chat.account("bob", version=2)
+    for number, text in enumerate(FLIPPED):
+        chat.send(ann, "bob", text, key=b"key %d" % number)
+    chat.call(POP_UNDELIVERED, PopUndeliveredRequest(limit=2), bob)
+    chat.close()
+    content = path.read_bytes()
+    chance = random.Random(20261121)
+    outcomes: Counter[str] = Counter()
+    for _ in range(80):
+        path.write_bytes(flipped(content, chance))
+        try:
+            found = bool(maintenance.check(str(path)))
+        except ConfigError:
+            found = True
+        refusal, texts = served(path, clock)
+        odd = [text for text in texts if text not in (*FLIPPED[2:], "new")]
+        if " " in refusal:
+            assert re.search("restore a backup|give another --store|db upgrade|install that", refusal), refusal
+            outcome = "refused"
+        else:
+            outcome = "failed" if refusal else "changed" if odd else "served"
+        outcomes[outcome] += 1
+        if not found:
+            assert outcome in ("served", "changed") or refusal == "BAD_CREDENTIALS"
+            assert refusal or (len(texts) == 19 and len(odd) <= 1)
+    assert outcomes["refused"] > 10
+    assert outcomes["served"] > 20
+    assert outcomes["changed"] > 3
+
+
+@pytest.mark.parametrize("verb", ["upgrade", "check", "backup"])
+def test_a_missing_or_foreign_database_is_refused(tmp_path: Path, verb: str) -> None:
+    """Every verb refuses a file that is not there, and another program's, and makes none."""
+    more = [str(tmp_path / "copy")] if verb == "backup" else []
+    path = tmp_path / "none.db"
+    done = CliRunner().invoke(command, [verb, "--store", str(path), *more])
+    assert (done.exit_code, "there is no store" in done.output) == (2, True)
+    do(path, "CREATE TABLE shopping (item TEXT)")
+    done = CliRunner().invoke(command, [verb, "--store", str(path), *more])
+    assert (done.exit_code, "is not a chat's database" in done.output) == (2, True)
+    assert not (tmp_path / "copy").exists()
+
+
+def test_the_command_upgrades_checks_and_backs_up(old: Path, tmp_path: Path) -> None:
+    """`wireproto db` says what it did, and fails when a database is damaged."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(command, [*arguments[:1], "--store", str(old), *arguments[1:]])
+        return done.exit_code, done.output
+
+    assert run("check") == (2, f"wireproto: {old} has schema 1; run: wireproto db upgrade\n")
+    assert run("upgrade") == (0, f"backup {old}.schema1\nupgraded from schema 1 to {SCHEMA_VERSION}\n")
+    assert run("upgrade") == (0, f"schema {SCHEMA_VERSION}: there is nothing to do\n")
+    assert run("check") == (0, "ok\n")
+    assert run("backup", str(tmp_path / "copy")) == (0, f"backup {tmp_path / 'copy'}\n")
+    do(old, "UPDATE mailboxes SET acked_seq = 99")
+    status, output = run("check")
+    assert (status, "restore a backup" in output) == (1, True)

@@ -1,0 +1,243 @@
+"""``wireproto chat``: talk to other people on a server, by hand or by script."""
+
+import ipaddress
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import click
+
+from wireproto import Address, CallError, ConfigError, HandshakeError, Status, connect
+from wireproto.cli.command import CALL_STATUS, Command, Failure, missing
+from wireproto_chat.client.commands import LogIn
+from wireproto_chat.client.display import visible
+from wireproto_chat.client.reconnect import PATIENCE
+from wireproto_chat.client.session import ChatSession, Connection
+from wireproto_chat.contract import CHAT
+
+__all__ = ["command"]
+
+DEFAULT_ADDRESS = "127.0.0.1:7411"
+
+SETTLE = 2.0
+"""Seconds a script waits for each message that waited for it at log-in."""
+
+CLOSE = 5.0
+"""Seconds that leaving waits for what still comes."""
+
+NOT_SIGNED_IN = CALL_STATUS + Status.UNAUTHENTICATED
+SERVER_GONE = CALL_STATUS + Status.UNAVAILABLE
+
+
+class Line(Connection, Protocol):
+    """A connection that can say what it is, for the greeting."""
+
+    @property
+    def address(self) -> Address: ...
+
+    @property
+    def codec(self) -> str: ...
+
+
+class _Ending:
+    """How the conversation ended, told from any thread."""
+
+    def __init__(self) -> None:
+        self.sentence = ""
+        self.stop: Callable[[], None] = lambda: None
+
+    def lost(self, sentence: str) -> None:
+        self.sentence = sentence
+        self.stop()
+
+
+@click.command("chat", cls=Command)
+@click.argument("address", metavar="[HOST:PORT]", default=DEFAULT_ADDRESS)
+@click.option("--codec", metavar="NAME", default="msgpack", show_default=True, help="pipe, msgpack or protobuf.")
+@click.option("--grpc", metavar="HOST:PORT", default="", help="Go through a server's gRPC gateway instead.")
+@click.option("--user", metavar="NAME", default="", help="Sign in as NAME at once.")
+@click.option(
+    "--password-file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Take passwords from the first line of FILE instead of asking.",
+)
+@click.option(
+    "--new-password-file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Take what /password changes to from the first line of FILE instead of asking.",
+)
+@click.option(
+    "--reconnect",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 86_400),
+    default=PATIENCE,
+    show_default=True,
+    help="How long to try to get a lost connection back; 0 to give up at once.",
+)
+@click.option("--allow-plaintext", is_flag=True, help="Talk to another machine although nothing is encrypted.")
+def command(
+    address: str,
+    codec: str,
+    grpc: str,
+    user: str,
+    password_file: Path | None,
+    new_password_file: Path | None,
+    reconnect: float,
+    allow_plaintext: bool,
+) -> None:
+    """Chat with the people on a server, 127.0.0.1:7411 if no other is given.
+
+    Type /help for what can be typed, bye or quit to leave. With input or output that is not a terminal it is
+    scriptable: lines in, lines out, each command's answer in order.
+
+    A lost connection is made again by itself, signed in as before, and nothing is shown or sent twice.
+
+    \b
+    Exit status:
+      0   you left: bye, quit, or the end of the input
+      2   asked wrongly: an unknown option or codec, an address that is none
+      24  the server could not be reached, or went away and did not come back
+      26  --user could not sign in, and there was nobody to ask again
+      10 + n  the server refused the connection with status n
+      130 interrupted
+    """
+    where = Address.parse(grpc or address)
+    if not (allow_plaintext or _is_loopback(where.host)):
+        raise ConfigError(
+            f"nothing is encrypted on the way to {where.host}, passwords included; connect through a tunnel, "
+            "or give --allow-plaintext on a network you trust"
+        )
+    secret = _read_password(password_file, "--password-file") if password_file is not None else None
+    new = _read_password(new_password_file, "--new-password-file") if new_password_file is not None else None
+    # A terminal that cannot move its cursor gets lines, like a pipe.
+    interactive = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    if user and secret is None and not sys.stdin.isatty():
+        raise click.UsageError("--user needs --password-file FILE when the input is not a terminal")
+    ending = _Ending()
+    client = _connect(where, codec, grpc=bool(grpc))
+    try:
+        run = _by_terminal if interactive else _by_pipe
+        passwords = _Passwords(secret, new, user, ask=sys.stdin.isatty() and not interactive)
+        code = run(client, ending, user, passwords, reconnect)
+    finally:
+        client.close()
+    if ending.sentence:
+        raise Failure(visible(ending.sentence), SERVER_GONE)
+    sys.exit(code)
+
+
+class _Passwords:
+    """Who knows passwords: the files (that of ``--user`` only, if given), or a person to ask."""
+
+    def __init__(self, secret: str | None, new: str | None, user: str, *, ask: bool) -> None:
+        self._secret = secret
+        self._new = new
+        self._user = user
+        self._ask = ask
+
+    def of(self, name: str) -> str | None:
+        """The password for a name."""
+        if self._secret is not None and name == (self._user or name):
+            return self._secret
+        return self._prompt(f"Password for {visible(name)}")
+
+    def new(self) -> str | None:
+        """What /password changes to."""
+        if self._new is not None:
+            return self._new
+        return self._prompt("New password", confirm=True)
+
+    def _prompt(self, text: str, *, confirm: bool = False) -> str | None:
+        if not self._ask:
+            return None
+        # It is asked for on the terminal itself, so the piped output stays clean.
+        return str(click.prompt(text, hide_input=True, err=True, confirmation_prompt=confirm))
+
+
+def _by_terminal(client: Line, ending: _Ending, user: str, passwords: _Passwords, reconnect: float) -> int:
+    try:
+        from wireproto_chat.cli.terminal import Terminal
+    except ModuleNotFoundError as error:
+        raise missing(error) from error
+    terminal = Terminal(passwords.of, passwords.new)
+    ending.stop = terminal.stop
+    server = f"The server at {client.address}"
+    session = ChatSession(client, terminal.show, ending.lost, server=server, patience=reconnect)
+    greeting = f"Connected to {client.address} by {client.codec}. Type /help to see what you can type."
+    return terminal.run(session, greeting, user)
+
+
+def _by_pipe(client: Line, ending: _Ending, user: str, passwords: _Passwords, reconnect: float) -> int:
+    from wireproto_chat.cli.piped import Piped
+
+    if hasattr(sys.stdout, "reconfigure"):
+        # One message in letters the locale lacks must not end the program.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    piped = Piped(sys.stdin.fileno(), sys.stdout, passwords.of, passwords.new)
+    ending.stop = piped.stop
+    server = f"The server at {client.address}"
+    session = ChatSession(client, piped.show, ending.lost, server=server, patience=reconnect)
+    try:
+        if user:
+            session.execute(LogIn(user, passwords.of(user)))
+            if not session.user:
+                return NOT_SIGNED_IN
+            session.settle(SETTLE)
+        piped.run(session, SETTLE)
+        if not (session.gone or piped.broken):
+            session.close(CLOSE)
+    finally:
+        piped.close()
+    if piped.broken:
+        raise piped.broken  # `Command` knows how a program ends that nobody listens to
+    return 0
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether what is sent to ``host`` stays on this machine."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
+
+
+def _connect(where: Address, codec: str, *, grpc: bool) -> Line:
+    try:
+        if not grpc:
+            return connect(where, CHAT, codec=codec)
+        from wireproto_chat.client.over_grpc import GrpcConnection
+
+        return GrpcConnection(where)
+    except HandshakeError as error:
+        # Before CallError: there is a server, so the advice would be wrong.
+        raise Failure(
+            visible(error.message) if error.message else f"{where} refused the connection: {error.status.name}",
+            CALL_STATUS + error.status,
+        ) from error
+    except CallError as error:
+        raise Failure(
+            f"{visible(error.message or f'{where} cannot be reached')}\n"
+            "Is a server running there? `wireproto serve` starts one.",
+            CALL_STATUS + error.status,
+        ) from error
+
+
+def _read_password(path: Path, option: str) -> str:
+    """The first line of ``path``; never from the command line, where every process could read it."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.readline(4096).rstrip(b"\r\n").decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"cannot be read: {error}", param_hint=option) from None
+    if not text:
+        raise click.BadParameter(f"{path} begins with an empty line", param_hint=option)
+    if stat.S_ISREG(mode) and mode & 0o077:
+        click.echo(f"Warning: others can read {path}; `chmod 600 {path}` ends that.", err=True)
+    return text

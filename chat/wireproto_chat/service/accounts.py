@@ -1,0 +1,282 @@
+"""Accounts: names, making one, deleting one, listing them."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from wireproto_chat.contract import (
+    PAGE_LIMIT,
+    Account,
+    ChangePasswordResponse,
+    CreateAccountResponse,
+    DeleteAccountResponse,
+    WhoAmIResponse,
+    WildCardResponse,
+)
+from wireproto_chat.service.mailboxes import moment, signed_out
+from wireproto_chat.service.sessions import ChatIdentity, changed_meanwhile
+from wireproto_chat.store.expiry import NAME_HELD
+from wireproto_chat.store.store import Store
+from wireproto_chat.store.transaction import Transaction
+from wireproto_chat.store.writer import Job
+from wireproto_chat.wildcard import Pattern
+
+from wireproto import CallError, Status
+
+__all__ = [
+    "NAME",
+    "ROW_BUDGET",
+    "ChangePassword",
+    "CreateAccount",
+    "DeleteAccount",
+    "Matches",
+    "check_name",
+    "describe",
+    "is_held",
+    "list_accounts",
+    "matching",
+    "name_taken",
+]
+
+NAME = re.compile(r"[a-z0-9._-]{1,32}")
+"""What a user name is."""
+
+ROW_BUDGET = 10_000
+"""Names that one call for a list looks at; some 15 ms of work."""
+
+_FIRST_READ = 200
+_LONGEST_READ = 2_000
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be a user name.
+
+    Raises:
+        CallError: BAD_USERNAME; the text says what is accepted.
+    """
+    if NAME.fullmatch(name) is None:
+        raise CallError(
+            Status.INVALID_ARGUMENT, "BAD_USERNAME", "a user name is 1 to 32 of a-z 0-9 . _ - (no capital letters)"
+        )
+
+
+def name_taken(name: str) -> CallError:
+    """What somebody is told who wants a name that is in use, or was until lately."""
+    return CallError(
+        Status.ALREADY_EXISTS,
+        "NAME_TAKEN",
+        f"the name {name} is taken, or belonged to an account deleted in the last 30 days; choose another",
+    )
+
+
+def is_held(deleted_at: int, now: int) -> bool:
+    """Whether an account, live (0) or deleted at that time, still keeps its name from others."""
+    return deleted_at == 0 or now - deleted_at < NAME_HELD
+
+
+class CreateAccount(Job[CreateAccountResponse]):
+    """Makes an account with an empty mailbox.
+
+    Args:
+        future: the call's answer.
+        name: a valid name.
+        password_hash: its password, hashed.
+    """
+
+    __slots__ = ("_hash", "_name")
+
+    def __init__(self, future: "Future[Any]", name: str, password_hash: str) -> None:
+        super().__init__(future)
+        self._name = name
+        self._hash = password_hash
+
+    def apply(self, tx: Transaction) -> CreateAccountResponse:
+        if any(is_held(deleted_at, tx.now) for (deleted_at,) in tx.rows(tx.sql.name_uses, self._name)):
+            raise name_taken(self._name)
+        tx.need_room()
+        account_id = tx.insert(tx.sql.account_add, self._name, self._hash, tx.now, 0)
+        for statement, parameters in tx.sql.mailboxes_write.chunks((account_id, 0, 0, 0, 0)):
+            tx.run(statement, *parameters)
+        return CreateAccountResponse()
+
+
+class DeleteAccount(Job[DeleteAccountResponse]):
+    """Deletes an account, its mailbox and its sessions; its id and, for a while, its name stay taken.
+
+    Args:
+        account_id: which.
+        force: also when messages wait in it.
+        ended: called once it is gone.
+    """
+
+    __slots__ = ("_account_id", "_ended", "_force")
+
+    def __init__(self, account_id: int, *, force: bool, ended: Callable[[], None]) -> None:
+        super().__init__()
+        self._account_id = account_id
+        self._force = force
+        self._ended = ended
+
+    def apply(self, tx: Transaction) -> DeleteAccountResponse:
+        box = tx.mailbox(self._account_id)
+        if box is None:
+            raise signed_out()
+        waiting = box.undelivered
+        if waiting and not self._force:
+            raise CallError(
+                Status.FAILED_PRECONDITION,
+                "UNDELIVERED_MESSAGES",
+                f"{waiting} undelivered message{'s' if waiting > 1 else ''} would be lost; "
+                "receive them first, or delete with force",
+            )
+        # What this transaction has put into the mailbox must be there to be deleted.
+        tx.flush()
+        sql = tx.sql
+        for statement in (sql.messages_drop, sql.mailbox_drop, sql.sessions_drop):
+            tx.run(statement, self._account_id)
+        tx.run(sql.account_bury, tx.now, self._account_id)
+        tx.forget(box)
+        return DeleteAccountResponse(discarded=waiting)
+
+    def committed(self, result: DeleteAccountResponse) -> None:
+        self._ended()
+
+
+class ChangePassword(Job[ChangePasswordResponse]):
+    """Stores another password's hash and drops every session of the account but the caller's.
+
+    Args:
+        future: the call's answer.
+        caller: whose password, and the session that stays.
+        old_hash: the old password's hash, as it was verified.
+        new_hash: the new one's.
+        guess: what failed tries are stored under, if there are any; they are forgotten.
+        ended: called once the others are gone.
+    """
+
+    __slots__ = ("_caller", "_ended", "_guess", "_new_hash", "_old_hash")
+
+    def __init__(
+        self,
+        future: "Future[Any]",
+        caller: ChatIdentity,
+        *,
+        old_hash: str,
+        new_hash: str,
+        guess: tuple[str, str] | None,
+        ended: Callable[[], None],
+    ) -> None:
+        super().__init__(future)
+        self._caller = caller
+        self._old_hash = old_hash
+        self._new_hash = new_hash
+        self._guess = guess
+        self._ended = ended
+
+    def apply(self, tx: Transaction) -> ChangePasswordResponse:
+        sql, account_id = tx.sql, self._caller.account_id
+        row = tx.one(sql.account_by_id, account_id)
+        if row is None or self._caller.revoked:
+            raise signed_out()
+        if not tx.run(sql.account_rehash, self._new_hash, account_id, self._old_hash):
+            raise changed_meanwhile()
+        if self._guess is not None:
+            tx.run(sql.guesses_drop, *self._guess)
+        return ChangePasswordResponse(
+            sessions_ended=tx.run(sql.sessions_drop_others, account_id, self._caller.token_hash)
+        )
+
+    def committed(self, result: ChangePasswordResponse) -> None:
+        self._ended()
+
+
+def describe(store: Store, caller: ChatIdentity) -> WhoAmIResponse:
+    """The caller's account, and how its mailbox stands."""
+    account = store.one(store.sql.account_by_id, caller.account_id)
+    box = store.one(store.sql.mailbox_by_id, caller.account_id)
+    sessions = store.one(store.sql.sessions_count, caller.account_id)
+    if account is None or box is None or sessions is None:
+        raise signed_out()
+    _, head, acked, _, _, deleted, _ = box
+    return WhoAmIResponse(
+        username=caller.subject,
+        created_at=moment(account[1]),
+        sessions=sessions[0],
+        acknowledged=acked,
+        last_sequence=head,
+        undelivered=head - acked - deleted,
+    )
+
+
+class Matches(NamedTuple):
+    """The matches among the names that one read looked at.
+
+    Attributes:
+        found: (name, account id) of each.
+        reached: the last name looked at; empty when there was none.
+        looked_at: names looked at so far, by all reads.
+        last: whether no name lies behind them.
+    """
+
+    found: list[Sequence[Any]]
+    reached: str
+    looked_at: int
+    last: bool
+
+
+def matching(store: Store, pattern: Pattern, after: str) -> Iterator[Matches]:
+    """The live accounts behind ``after`` whose name matches, in the order of their names, read by read, until
+    ``ROW_BUDGET`` names were looked at."""
+    first = pattern.first
+    if after >= first:
+        # A space sorts before everything a name may hold, so this is the first name behind `after`.
+        first = after + " " if after else ""
+    looked_at = 0
+    most = _FIRST_READ
+    last = False
+    while not last and looked_at < ROW_BUDGET:
+        most = min(most, ROW_BUDGET - looked_at)
+        rows = store.rows(store.sql.names, first, pattern.end, most)
+        looked_at += len(rows)
+        last = len(rows) < most
+        reached = rows[-1][0] if rows else ""
+        yield Matches([row for row in rows if pattern.matches(row[0])], reached, looked_at, last)
+        first = reached + " "
+        most = min(most * 4, _LONGEST_READ)
+
+
+def list_accounts(
+    store: Store, online: Callable[[int], bool], pattern: Pattern, after: str, limit: int
+) -> WildCardResponse:
+    """One page of the live accounts whose name matches, in the order of their names.
+
+    An account that exists all the while is on exactly one page, whatever comes and goes beside it: a page begins behind
+    the last name looked at, not at a position.
+
+    Args:
+        store: where the accounts are.
+        online: whether an account, by id, is.
+        pattern: what to match.
+        after: the last name looked at for the page before; empty for the first.
+        limit: accounts at most; 0 for a full page.
+    """
+    limit = limit or PAGE_LIMIT
+    found: list[Sequence[Any]] = []
+    reached = ""
+    for read in matching(store, pattern, after):
+        found += read.found
+        reached = "" if read.last else read.reached
+        if len(found) > limit:
+            del found[limit:]
+            reached = found[-1][0]
+            break
+    last_seen: dict[int, int] = {}
+    for statement, parameters in store.sql.last_seen.chunks([account_id for _, account_id in found]):
+        last_seen.update((account_id, seen) for account_id, seen in store.rows(statement, *parameters))
+    accounts: list[Account] = []
+    for name, account_id in found:
+        is_online = online(account_id)
+        seen = store.now if is_online else last_seen[account_id]
+        accounts.append(Account(username=name, online=is_online, last_seen=moment(seen) if seen else None))
+    return WildCardResponse(accounts=accounts, next=reached)

@@ -1,0 +1,421 @@
+"""The chat service: one handler for each method of the contract, over one open store.
+
+Handlers look at the request, hand the work to whoever may do it (the writer, the hashing threads), and return the
+future of the answer; none of them waits. What a method requires of its caller is judged by the dispatcher, from the
+contract.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Self
+
+from wireproto_chat.contract import (
+    ACKNOWLEDGE,
+    BROADCAST,
+    CHANGE_PASSWORD,
+    CHAT,
+    CREATE_ACCOUNT,
+    DELETE_ACCOUNT,
+    DELETE_MESSAGE,
+    LIST_CONVERSATION,
+    LOG_IN,
+    LOG_OUT,
+    POP_UNDELIVERED,
+    RECEIVE_MESSAGES,
+    SEND_MESSAGE,
+    WHO_AM_I,
+    WILD_CARD,
+    AcknowledgeRequest,
+    AcknowledgeResponse,
+    BroadcastRequest,
+    BroadcastResponse,
+    ChangePasswordRequest,
+    ChangePasswordResponse,
+    CreateAccountRequest,
+    CreateAccountResponse,
+    DeleteAccountRequest,
+    DeleteAccountResponse,
+    DeleteMessageRequest,
+    DeleteMessageResponse,
+    ListConversationRequest,
+    ListConversationResponse,
+    LogInRequest,
+    LogInResponse,
+    LogOutRequest,
+    LogOutResponse,
+    PopUndeliveredRequest,
+    PopUndeliveredResponse,
+    ReceiveMessagesRequest,
+    ReceiveMessagesResponse,
+    SendMessageRequest,
+    SendMessageResponse,
+    WhoAmIRequest,
+    WhoAmIResponse,
+    WildCardRequest,
+    WildCardResponse,
+)
+from wireproto_chat.service.accounts import (
+    ChangePassword,
+    CreateAccount,
+    DeleteAccount,
+    check_name,
+    describe,
+    is_held,
+    list_accounts,
+    name_taken,
+)
+from wireproto_chat.service.broadcast import Broadcast, audience
+from wireproto_chat.service.guesses import Guesses, is_own, network_of
+from wireproto_chat.service.history import DeleteMessage, list_conversation
+from wireproto_chat.service.live import MailboxStream, Streams
+from wireproto_chat.service.mailboxes import MAX_TEXT, AcknowledgeThrough, Pop, Send, signed_out
+from wireproto_chat.service.passwords import HashPool, Passwords
+from wireproto_chat.service.rates import RATES, Rate, Rates
+from wireproto_chat.service.sessions import (
+    ChatIdentity,
+    CloseSession,
+    OpenSession,
+    ResumeSession,
+    Sessions,
+)
+from wireproto_chat.store.expiry import Expire
+from wireproto_chat.store.space import KEEP_FREE, free_bytes
+from wireproto_chat.store.store import Store
+from wireproto_chat.wildcard import Pattern
+
+from wireproto import CallError, Context, Handlers, Identity, Metadata, Status, Subscription
+
+__all__ = ["ChatApp", "open_chat"]
+
+log = logging.getLogger("wireproto.chat")
+
+
+class ChatApp:
+    """The chat, ready to be served: ``Server(app.handlers, authenticate=app.authenticate)``.
+
+    Close it after the server. Made by ``open_chat``.
+
+    Attributes:
+        handlers: the handlers of ``contract.CHAT``.
+        store_path: the database file.
+    """
+
+    def __init__(self, store: Store, streams: Streams, passwords: Passwords, rates: Rates) -> None:
+        self._store = store
+        self._streams = streams
+        self._passwords = passwords
+        self._rates = rates
+        self._sessions = Sessions(store)
+        self._guesses = Guesses(store)
+        self._hashing = HashPool()
+        self.store_path: Path = store.path
+        self.handlers = Handlers(CHAT)
+        register = self.handlers.register
+        register(LOG_IN)(self._log_in)
+        register(CREATE_ACCOUNT)(self._create_account)
+        register(WILD_CARD)(self._wild_card)
+        register(SEND_MESSAGE)(self._send_message)
+        register(LOG_OUT)(self._log_out)
+        register(DELETE_ACCOUNT)(self._delete_account)
+        register(RECEIVE_MESSAGES)(self._receive_messages)
+        register(POP_UNDELIVERED)(self._pop_undelivered)
+        register(ACKNOWLEDGE)(self._acknowledge)
+        register(LIST_CONVERSATION)(self._list_conversation)
+        register(DELETE_MESSAGE)(self._delete_message)
+        register(BROADCAST)(self._broadcast)
+        register(CHANGE_PASSWORD)(self._change_password)
+        register(WHO_AM_I)(self._who_am_i)
+
+    def authenticate(self, metadata: Metadata, peer: str) -> Identity | None:
+        """Whose token a call carries in ``authorization: Bearer <token>``; what ``Server(authenticate=)`` takes."""
+        return self._sessions.authenticate(metadata, peer)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Writes done and transactions they took, since the chat was opened; their quotient is the average batch."""
+        return self._store.counts
+
+    def close(self, timeout: float = 10.0) -> bool:
+        """Finish the writes that wait and let go of the store.
+
+        Returns:
+            Whether that was done within ``timeout`` seconds.
+        """
+        self._hashing.close()
+        return self._store.close(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ handlers
+
+    def _log_in(self, request: LogInRequest, context: Context) -> "Future[LogInResponse]":
+        present = context.identity
+        if present is not None and not present.revoked:
+            context.abort(
+                Status.FAILED_PRECONDITION,
+                "ALREADY_SIGNED_IN",
+                f"this connection is signed in as {present.subject}; log out first",
+            )
+        name = request.username
+        check_name(name)
+        sessions = self._sessions
+
+        def sign_in(identity: ChatIdentity) -> None:
+            # A caller who stopped waiting does not know that it worked, and would be told ALREADY_SIGNED_IN next.
+            if not context.cancelled:
+                context.sign_in(identity)
+
+        if request.token:
+
+            def resumed(account_id: int, token_hash: bytes, created_at: int, used_at: int) -> None:
+                sign_in(sessions.hold(name, account_id, token_hash, created_at, used_at))
+
+            return self._store.submit(ResumeSession(name, request.token, signed_in=resumed))
+
+        passwords = self._passwords
+        password = passwords.normalise(request.password)
+        self._count_from(LOG_IN.name, context)
+        answer: Future[LogInResponse] = Future()
+
+        def verify() -> None:
+            guess, earlier = self._guesses.begin(name, context.peer, answer)
+            row = self._store.one(self._store.sql.account_by_name, name)
+            # Somebody unknown is verified too, against nobody's password: the answer and its time are the same.
+            if not passwords.verify(None if row is None else row[1], password) or row is None:
+                self._guesses.failed(guess, answer)
+                return
+            account_id, stored = row
+            new_hash = passwords.hash(password) if passwords.is_old(stored) else None
+
+            def opened(token_hash: bytes, created_at: int) -> None:
+                sign_in(sessions.hold(name, account_id, token_hash, created_at, created_at))
+
+            self._store.submit(
+                OpenSession(
+                    answer,
+                    account_id,
+                    old_hash=stored,
+                    new_hash=new_hash,
+                    guess=guess if earlier else None,
+                    signed_in=opened,
+                )
+            )
+
+        self._hashing.submit(answer, verify)
+        return answer
+
+    def _create_account(self, request: CreateAccountRequest, context: Context) -> "Future[CreateAccountResponse]":
+        name = request.username
+        check_name(name)
+        password = self._passwords.checked(request.password)
+        self._count_from(CREATE_ACCOUNT.name, context)
+        answer: Future[CreateAccountResponse] = Future()
+
+        def create() -> None:
+            # Looked at first so that a taken name costs no hash; the writer looks again, and its look counts.
+            store = self._store
+            if any(is_held(deleted_at, store.now) for (deleted_at,) in store.rows(store.sql.name_uses, name)):
+                raise name_taken(name)
+            store.submit(CreateAccount(answer, name, self._passwords.hash(password)))
+
+        self._hashing.submit(answer, create)
+        return answer
+
+    def _wild_card(self, request: WildCardRequest, context: Context) -> WildCardResponse:
+        caller = self._caller(context)
+        pattern = self._pattern(request.pattern)
+        self._rates.count(WILD_CARD.name, caller.account_id)
+        return list_accounts(self._store, self._streams.online, pattern, request.after, request.limit)
+
+    def _send_message(self, request: SendMessageRequest, context: Context) -> "Future[SendMessageResponse]":
+        caller = self._caller(context)
+        body = self._body(request.text)
+        return self._store.submit(Send(caller, request.recipient, body, context.metadata.idempotency_key))
+
+    def _log_out(self, request: LogOutRequest, context: Context) -> "Future[LogOutResponse]":
+        caller = self._caller(context)
+
+        def ended() -> None:
+            self._sessions.end(caller.token_hash)
+            context.sign_out()
+            self._streams.wake(caller.account_id)
+
+        return self._store.submit(CloseSession(caller.token_hash, ended=ended))
+
+    def _delete_account(self, request: DeleteAccountRequest, context: Context) -> "Future[DeleteAccountResponse]":
+        caller = self._caller(context)
+        if request.username != caller.subject:
+            context.abort(
+                Status.PERMISSION_DENIED,
+                "NOT_YOUR_ACCOUNT",
+                f"you are signed in as {caller.subject}; only {caller.subject} can be deleted here",
+            )
+
+        def ended() -> None:
+            self._sessions.end_all(caller.account_id)
+            context.sign_out()
+            self._streams.wake(caller.account_id)
+
+        return self._store.submit(DeleteAccount(caller.account_id, force=request.force, ended=ended))
+
+    def _receive_messages(
+        self, request: ReceiveMessagesRequest, context: Context
+    ) -> Subscription[ReceiveMessagesResponse]:
+        stream = MailboxStream(self._store, self._streams, self._caller(context), request.after, context.version)
+        self._streams.add(stream)
+        return stream
+
+    def _pop_undelivered(self, request: PopUndeliveredRequest, context: Context) -> "Future[PopUndeliveredResponse]":
+        caller = self._caller(context)
+        return self._store.submit(Pop(caller, request.limit, self._streams.acknowledged))
+
+    def _acknowledge(self, request: AcknowledgeRequest, context: Context) -> "Future[AcknowledgeResponse]":
+        caller = self._caller(context)
+        return self._store.submit(
+            AcknowledgeThrough(
+                caller, request.sequence, given=self._streams.given, acknowledged=self._streams.acknowledged
+            )
+        )
+
+    def _list_conversation(self, request: ListConversationRequest, context: Context) -> ListConversationResponse:
+        return list_conversation(self._store, self._caller(context), request)
+
+    def _delete_message(self, request: DeleteMessageRequest, context: Context) -> "Future[DeleteMessageResponse]":
+        caller = self._caller(context)
+        return self._store.submit(
+            DeleteMessage(caller, request.recipient, request.sequence, deleted=self._streams.deleted)
+        )
+
+    def _broadcast(self, request: BroadcastRequest, context: Context) -> "Future[BroadcastResponse]":
+        caller = self._caller(context)
+        body = self._body(request.text)
+        self._rates.count(BROADCAST.name, caller.account_id)
+        recipients = audience(self._store, self._pattern(request.pattern))
+        return self._store.submit(
+            Broadcast(caller, request.pattern, recipients, body, context.metadata.idempotency_key)
+        )
+
+    def _change_password(self, request: ChangePasswordRequest, context: Context) -> "Future[ChangePasswordResponse]":
+        caller = self._caller(context)
+        passwords = self._passwords
+        old = passwords.normalise(request.password)
+        new = passwords.checked(request.new_password)
+        answer: Future[ChangePasswordResponse] = Future()
+
+        def ended() -> None:
+            self._sessions.end_all(caller.account_id, kept=caller.token_hash)
+            self._streams.wake(caller.account_id)
+
+        def change() -> None:
+            guess, earlier = self._guesses.begin(caller.subject, context.peer, answer)
+            row = self._store.one(self._store.sql.account_by_id, caller.account_id)
+            if row is None or caller.revoked:
+                raise signed_out()
+            if not passwords.verify(row[0], old):
+                self._guesses.failed(guess, answer)
+                return
+            self._store.submit(
+                ChangePassword(
+                    answer,
+                    caller,
+                    old_hash=row[0],
+                    new_hash=passwords.hash(new),
+                    guess=guess if earlier else None,
+                    ended=ended,
+                )
+            )
+
+        self._hashing.submit(answer, change)
+        return answer
+
+    def _who_am_i(self, request: WhoAmIRequest, context: Context) -> WhoAmIResponse:
+        return describe(self._store, self._caller(context))
+
+    def _count_from(self, method: str, context: Context) -> None:
+        network = network_of(context.peer)
+        if not is_own(network):
+            self._rates.count(method, network)
+
+    def _body(self, text: str) -> bytes:
+        body = text.encode()
+        if not 0 < len(body) <= MAX_TEXT:
+            raise CallError(
+                Status.INVALID_ARGUMENT,
+                "BAD_TEXT",
+                f"a message is 1 to {MAX_TEXT} bytes of UTF-8; this one is {len(body)}",
+            )
+        return body
+
+    def _pattern(self, text: str) -> Pattern:
+        try:
+            return Pattern(text)
+        except ValueError as error:
+            raise CallError(Status.INVALID_ARGUMENT, "BAD_PATTERN", str(error)) from None
+
+    def _caller(self, context: Context) -> ChatIdentity:
+        identity = context.identity
+        if not isinstance(identity, ChatIdentity):
+            raise signed_out()
+        self._sessions.touch(identity)
+        return identity
+
+
+def open_chat(
+    store_url: str | None = None,
+    *,
+    minimum_password: int = 12,
+    keep_free: int = KEEP_FREE,
+    rates: Mapping[str, Rate] = RATES,
+    on_fatal: Callable[[OSError], None] | None = None,
+    clock: Callable[[], float] = time.time,
+    passwords: Passwords | None = None,
+    free: Callable[[Path], int] = free_bytes,
+) -> ChatApp:
+    """Open the chat's store and make its service.
+
+    Args:
+        store_url: ``sqlite:///PATH`` or a path; None for ``$XDG_STATE_HOME/wireproto/chat.db``. Made when missing.
+        minimum_password: characters a new password must have; 1 to 128.
+        keep_free: bytes of the store's disk that messages and accounts may not use up: with less, what would make the
+            store larger is refused, STORE_FULL, while all else goes on. A quarter as much is held in reserve, for when
+            somebody else has used up the rest.
+        rates: how often the calls that cost much may be made, by the method's name; empty for as often as they come.
+        on_fatal: called once, on a thread that uses the store, when it cannot be trusted any more (a failed fsync, a
+            corrupt page): from then on every write is refused, and the process should end with an error.
+        clock: seconds since 1970, UTC, for what is stored; tests give their own.
+        passwords: tests give one that hashes faster.
+        free: bytes free in a directory; tests give their own.
+
+    Returns:
+        The service. Close it when the server has shut down.
+
+    Raises:
+        ConfigError: the store cannot be used: another process has it, it is not writable, not a chat database, damaged,
+            or of a newer version. The text says what to do.
+    """
+
+    def fatal(error: BaseException) -> None:
+        if on_fatal is not None:
+            cause = getattr(error, "orig", None) or error
+            name = getattr(cause, "sqlite_errorname", type(cause).__name__)
+            on_fatal(OSError(f"the store {store.path} failed ({cause}, {name}); check its disk, then start again"))
+
+    streams = Streams()
+    passwords = passwords or Passwords(minimum=minimum_password)
+    store = Store(
+        store_url,
+        clock=clock,
+        housekeeping=Expire,
+        on_arrival=streams.tell,
+        on_fatal=fatal,
+        keep_free=keep_free,
+        free=free,
+    )
+    return ChatApp(store, streams, passwords, Rates(rates))

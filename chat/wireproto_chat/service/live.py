@@ -1,0 +1,262 @@
+"""Live delivery: the streams that are open now, and how each follows its mailbox.
+
+No message is kept in memory for delivery. A commit only tells the streams of a mailbox its new head and wakes them;
+each then reads the store from its own cursor. So a slow reader costs a cursor, and one that dies costs nothing.
+
+No wake-up is lost, and none is needed from a clock: a stream is registered before the server asks it for anything, and
+the writer tells the streams after the commit. A message committed before the first ``take`` is found by reading the
+head in the store, which comes after the registration; one committed later finds the stream registered, and the server
+runs ``take`` after every wake.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wireproto_chat.contract import ReceiveMessagesResponse
+from wireproto_chat.service.mailboxes import moment, text_of
+from wireproto_chat.service.sessions import ChatIdentity, note_seen
+from wireproto_chat.store.store import Store
+
+from wireproto import CallError, Status, Subscription
+
+__all__ = ["WINDOW", "MailboxStream", "Streams"]
+
+WINDOW = 64
+"""Messages sent on one stream and not acknowledged."""
+
+MAX_STREAMS = 16
+"""Open streams of one account."""
+
+READ_AHEAD = 16
+"""Messages read at once although fewer are wanted: a client that returns its credit one by one costs one read for
+sixteen, and at most 256 KiB of texts wait in memory for it."""
+
+
+class MailboxStream(Subscription[ReceiveMessagesResponse]):
+    """One open ReceiveMessages.
+
+    At most ``WINDOW`` of its messages are unacknowledged at any time. What Acknowledge and PopUndelivered acknowledge
+    makes room, on whichever connection they were called. For a client of version 1 credit given once a message was
+    taken acknowledges, too, in the order of the stream; in version 2 it is the server's business alone.
+
+    Args:
+        store: where the messages are.
+        streams: where the stream is registered until it is closed.
+        owner: whose mailbox it follows.
+        after: the client has everything up to this sequence.
+        version: of the contract, as the client speaks it.
+    """
+
+    def __init__(self, store: Store, streams: "Streams", owner: ChatIdentity, after: int, version: int) -> None:
+        self.owner = owner
+        self.giving = threading.Lock()
+        self._store = store
+        self._streams = streams
+        self._after = after
+        self._by_credit = version < 2
+        self._cursor = -1  # nothing was read yet
+        # Two heads, so that neither of two threads overwrites what the other one saw.
+        self._head_read = 0
+        self._head_told = 0
+        self._page: deque[Sequence[Any]] = deque()
+        self._unacknowledged: deque[tuple[int, int]] = deque()
+        self._acked_told = 0  # by Acknowledge and PopUndelivered
+        self._dropped = 0  # acknowledged by these, and the credit for them has not come
+        self._taken = 0
+        self._window = 0
+        self._acknowledged = 0
+        self._refusal: CallError | None = None
+
+    def told(self, head: int) -> None:
+        """The mailbox has grown; called by the writer thread after the commit."""
+        self._head_told = head
+        self.wake()
+
+    def acknowledged(self, sequence: int) -> None:
+        """Everything up to ``sequence`` was acknowledged; called by the writer thread after the commit."""
+        self._acked_told = max(self._acked_told, sequence)
+        self.wake()
+
+    def deleted(self) -> None:
+        """A message of the mailbox was deleted; called by the writer thread after the commit, before the answer.
+
+        When it returns, what was taken before is encoded, and what is taken from now on was read after the commit.
+        """
+        with self.giving:
+            self._page.clear()
+
+    @property
+    def given(self) -> int:
+        """The sequence up to which the client has everything, or was given it here."""
+        return max(self._cursor, self._after)
+
+    def take(self, n: int) -> Sequence[ReceiveMessagesResponse]:
+        """The next messages, as far as they exist and the window allows."""
+        if self._refusal is not None:
+            raise self._refusal
+        if self.owner.revoked:
+            raise CallError(Status.UNAUTHENTICATED, "SIGNED_OUT", "this session has ended; log in again")
+        if self._cursor < 0:
+            self._open()
+        unacknowledged = self._unacknowledged
+        # Where credit acknowledges, most of them are dropped by it, and to drop them here would only confuse the count.
+        if len(unacknowledged) >= WINDOW or not self._by_credit:
+            while unacknowledged and unacknowledged[0][0] <= self._acked_told:
+                unacknowledged.popleft()
+                self._dropped += 1
+        n = min(n, WINDOW - len(unacknowledged))
+        if n <= 0:
+            return ()
+        page = self._page
+        head = max(self._head_read, self._head_told)
+        if not page and self._cursor < head:
+            most = max(n, READ_AHEAD)
+            page.extend(self._store.rows(self._store.sql.messages_after, self.owner.account_id, self._cursor, most))
+            if not page:
+                self._cursor = head  # everything up to there was deleted
+        items: list[ReceiveMessagesResponse] = []
+        while page and len(items) < n:
+            sequence, message_id, sender, body, sent_at, bytes_through = page[0]
+            try:
+                text = text_of(sequence, body)
+            except CallError:
+                if not items:
+                    raise
+                break  # those before it are given out first
+            page.popleft()
+            items.append(
+                ReceiveMessagesResponse(
+                    sequence=sequence, message_id=message_id, sender=sender, text=text, sent_at=moment(sent_at)
+                )
+            )
+            self._cursor = sequence
+            unacknowledged.append((sequence, bytes_through))
+        self._taken += len(items)
+        return items
+
+    def credited(self, total: int) -> None:
+        """Credit was granted: in version 1 the window at first, acknowledgements once a message was taken."""
+        if not self._by_credit:
+            return
+        if not self._taken:
+            self._window = total
+            if total > WINDOW:
+                # Served with a smaller one, a client that acknowledges every hundred messages would wait for ever.
+                self._refusal = CallError(
+                    Status.INVALID_ARGUMENT, "WINDOW_TOO_LARGE", f"the credit is {total}; start with {WINDOW} at most"
+                )
+            return
+        new = total - self._window - self._acknowledged
+        if new > self._dropped + len(self._unacknowledged):
+            self._refusal = CallError(
+                Status.OUT_OF_RANGE,
+                "ACKNOWLEDGED_TOO_MUCH",
+                f"{total - self._window} messages were acknowledged, {self._taken} were sent; "
+                "return one credit for each message received",
+            )
+            return
+        self._acknowledged += new
+        known = min(new, self._dropped)
+        self._dropped -= known
+        new -= known
+        if new > 0:
+            sequence, bytes_through = 0, 0
+            for _ in range(new):
+                sequence, bytes_through = self._unacknowledged.popleft()
+            self._store.acknowledge(self.owner.account_id, sequence, bytes_through)
+
+    def close(self, reason: str) -> None:
+        """The stream has ended; what was not acknowledged comes again on the next one."""
+        self._page.clear()
+        if self._streams.remove(self):
+            note_seen(self._store, self.owner.account_id)
+
+    def _open(self) -> None:
+        row = self._store.one(self._store.sql.mailbox_by_id, self.owner.account_id)
+        if row is None:
+            raise CallError(Status.UNAUTHENTICATED, "SIGNED_OUT", "this account was deleted")
+        _, head, acked, *_ = row
+        if not 0 <= self._after <= head:
+            raise CallError(
+                Status.OUT_OF_RANGE,
+                "BAD_AFTER",
+                f"after is {self._after}, but this mailbox has the sequences 1 to {head}; give 0 to get all that waits",
+            )
+        self._head_read = head
+        self._cursor = max(acked, self._after)
+
+
+class Streams:
+    """The open streams by account. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Replaced, never changed, so that the writer reads without the lock.
+        self._open: dict[int, tuple[MailboxStream, ...]] = {}
+        # What closed streams have given and nobody has acknowledged yet, by account.
+        self._given: dict[int, int] = {}
+
+    def add(self, stream: MailboxStream) -> None:
+        """Register a stream, before anything is asked of it.
+
+        Raises:
+            CallError: TOO_MANY_STREAMS.
+        """
+        account_id = stream.owner.account_id
+        with self._lock:
+            others = self._open.get(account_id, ())
+            if len(others) >= MAX_STREAMS:
+                raise CallError(
+                    Status.RESOURCE_EXHAUSTED,
+                    "TOO_MANY_STREAMS",
+                    f"this account has {MAX_STREAMS} streams open; close one first",
+                )
+            self._open[account_id] = (*others, stream)
+
+    def remove(self, stream: MailboxStream) -> bool:
+        """Forget a stream; whether it was the account's last one."""
+        account_id = stream.owner.account_id
+        with self._lock:
+            self._given[account_id] = max(self._given.get(account_id, 0), stream.given)
+            others = tuple(other for other in self._open.get(account_id, ()) if other is not stream)
+            if others:
+                self._open[account_id] = others
+                return False
+            return self._open.pop(account_id, None) is not None
+
+    def online(self, account_id: int) -> bool:
+        """Whether a message to this account would arrive now."""
+        return account_id in self._open
+
+    def tell(self, heads: Mapping[int, int]) -> None:
+        """Mailboxes have grown: tell and wake their streams."""
+        streams = self._open
+        for account_id, head in heads.items():
+            for stream in streams.get(account_id, ()):
+                stream.told(head)
+
+    def given(self, account_id: int) -> int:
+        """The sequence up to which a mailbox was given out since the server started, or somebody said to have it."""
+        with self._lock:
+            streams = self._open.get(account_id, ())
+            return max(self._given.get(account_id, 0), *(stream.given for stream in streams), 0)
+
+    def acknowledged(self, account_id: int, sequence: int) -> None:
+        """Tell the streams of an account that messages were acknowledged beside them."""
+        if self._given.get(account_id, sequence + 1) <= sequence:
+            with self._lock:
+                self._given.pop(account_id, None)
+        for stream in self._open.get(account_id, ()):
+            stream.acknowledged(sequence)
+
+    def deleted(self, account_id: int) -> None:
+        """Tell the streams of an account that what they have read may hold a deleted message."""
+        for stream in self._open.get(account_id, ()):
+            stream.deleted()
+
+    def wake(self, account_id: int) -> None:
+        """Have the streams of an account look at their identity again."""
+        for stream in self._open.get(account_id, ()):
+            stream.wake()
