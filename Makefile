@@ -25,27 +25,29 @@ help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
 		printf '  make %-12s %s\n' "$$name" "$$text"; done
 
+PROJECTS := pyproject.toml chat/pyproject.toml tools/venv.py
+
 # A user needs the first, someone who works on it the second. tools/venv.py takes a lock, so both may run at once.
-$(RUN_STAMP): pyproject.toml tools/venv.py
-	@if [ -e $(DEV_STAMP) ] && [ ! pyproject.toml -nt $(DEV_STAMP) ]; then touch "$@"; else \
-	$(call install,chat$(,)grpc); fi
+$(RUN_STAMP): $(PROJECTS)
+	@if [ -e $(DEV_STAMP) ] && [ ! pyproject.toml -nt $(DEV_STAMP) ] && [ ! chat/pyproject.toml -nt $(DEV_STAMP) ]; then \
+	touch "$@"; else $(call install,".[cli$(,)grpc]" ./chat); fi
 
-$(DEV_STAMP): pyproject.toml tools/venv.py
-	@$(call install,dev)
+$(DEV_STAMP): $(PROJECTS)
+	@$(call install,".[dev]" ./chat)
 
-$(BENCH_STAMP): pyproject.toml tools/venv.py
-	@$(call install,bench)
+$(BENCH_STAMP): $(PROJECTS)
+	@$(call install,".[bench]" ./chat)
 
 # atheris is 131 MiB and only `make fuzz` wants it.
-$(FUZZ_STAMP): pyproject.toml tools/venv.py
-	@$(call install,dev$(,)fuzz)
+$(FUZZ_STAMP): $(PROJECTS)
+	@$(call install,".[dev$(,)fuzz]" ./chat)
 
 , := ,
 define install
 command -v "$(PYTHON)" >/dev/null 2>&1 || { \
 	echo "$(PYTHON) was not found. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3.12 ..." >&2; \
 	exit 1; }; \
-"$(PYTHON)" tools/venv.py "$(VENV)" "$(1)" "$@"
+"$(PYTHON)" tools/venv.py "$(VENV)" "$@" $(1)
 endef
 
 # Clients that nobody here wrote, for the tests that have them as judges. Without npm those tests are skipped, and say so.
@@ -118,8 +120,10 @@ check: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## all that CI checks: format, lint, types
 	@echo "== format" && $(PY) -m ruff format --check --quiet .
 	@echo "== lint" && $(PY) -m ruff check --quiet .
 	@echo "== types" && $(PY) -m mypy
-	@echo "== generated files" && $(PY) tools/generate.py --check
-	@echo "== contract" && $(PY) -m wireproto check $(SERVICES)
+	@echo "== generated files" && $(PY) -m wireproto proto --check --out protos $(SERVICES) && \
+		$(PY) -m wireproto proto --check --out chat/protos $(CHAT)
+	@echo "== contract" && $(PY) -m wireproto check $(SERVICES) $(EXAMPLES) && \
+		$(PY) -m wireproto check --lock chat/contract $(CHAT)
 	@echo "== instructions" && $(PY) benchmarks/instructions.py
 	@echo "== coverage of the core" && $(MAKE) --no-print-directory coverage
 	@echo "== tests" && $(PY) -m pytest $(PARALLEL) $(ARGS)
@@ -140,16 +144,21 @@ types: $(DEV_STAMP)  ## check the types alone, and the examples as pyright sees 
 
 .PHONY: generate
 generate: $(DEV_STAMP)  ## write the generated files anew
-	@$(PY) tools/generate.py
+	@$(PY) -m wireproto proto --out protos $(SERVICES)
+	@$(PY) -m wireproto check --write $(SERVICES) $(EXAMPLES)
+	@$(PY) -m wireproto proto --out chat/protos $(CHAT)
+	@$(PY) -m wireproto check --write --lock chat/contract $(CHAT)
 
 # Wants a machine at rest. Parts that are named are measured anew, the others taken from .bench/.
 .PHONY: bench
-bench: $(BENCH_STAMP)  ## measure everything and write docs/performance.md (QUICK=1 ARGS="idle fanout")
+bench: $(BENCH_STAMP)  ## measure everything and write docs/performance.md, the chat's too (QUICK=1 ARGS="idle fanout")
 	@$(PY) benchmarks/report.py $(if $(QUICK),--quick) $(ARGS)
+	@$(if $(ARGS),,$(PY) chat/benchmarks/report.py $(if $(QUICK),--quick))
 
 .PHONY: wheel
-wheel: $(DEV_STAMP)  ## build the wheel into dist/
-	@$(PY) -m build --wheel --outdir dist .
+wheel: $(DEV_STAMP)  ## build the wheels and source archives of both distributions into dist/
+	@$(PY) -m build --outdir dist .
+	@$(PY) -m build --outdir dist chat
 
 .PHONY: clean
 clean:  ## remove the environment, caches and what was built

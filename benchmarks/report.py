@@ -77,8 +77,6 @@ PARTS = {
         ("-m", "pytest", "-q", "-p", "no:cacheprovider", "benchmarks/micro", "--benchmark-max-time", "0.5"),
         ("--benchmark-max-time", "0.1"),
     ),
-    "chat_sends": Part(("chat/benchmarks/sends.py", "--rounds", "3"), ("--rounds", "1", "--seconds", "1"), stdout=True),
-    "chat_live": Part(("chat/benchmarks/live.py", "--rounds", "1"), ("--seconds", "2"), stdout=True),
 }
 
 
@@ -394,9 +392,6 @@ def render() -> str:
             "|---|---|---|",
             *_micro(found["micro"]),
             "",
-            "## The chat",
-            "",
-            *_chat(found),
             *_words("rejected"),
             "## How each was measured",
             "",
@@ -523,21 +518,6 @@ def _micro(found: Results) -> Iterator[str]:
     for each in sorted(found["benchmarks"], key=lambda each: each["name"]):
         stats = each["stats"]
         yield f"| {each['name'].removeprefix('test_')} | {stats['median'] * 1e9:,.0f} | {stats['iqr'] * 1e9:,.0f} |"
-
-
-def _chat(found: Results) -> Iterator[str]:
-    for name in ("chat_sends", "chat_live"):
-        rounds = found[name] if isinstance(found[name], list) else [found[name]]
-        yield f"`benchmarks/{name}.py`, medians of {len(rounds)} round{'s' * (len(rounds) > 1)}:"
-        yield ""
-        yield "| figure | measured |"
-        yield "|---|---|"
-        for key in rounds[0]:
-            each = [one[key] for one in rounds if isinstance(one.get(key), int | float)]
-            if each:
-                measured = Measured(statistics.median(each), min(each), max(each), "{:,.2f}")
-                yield f"| {key.replace('_', ' ')} | {measured} |"
-        yield ""
 
 
 def main() -> None:

@@ -1,8 +1,6 @@
 """Who may import whom: the layers of docs/design.md, read from the source, so lazy and type-only imports count."""
 
 import ast
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ PACKAGE = ROOT / "wireproto"
 
 # Everything of ours that a module may import, by module or by folder ("codecs" covers wireproto/codecs/*). A folder's
 # modules may import one another, but for those of wire/, each of which is a layer. `__init__` of the whole package is
-# the public face and may import all but the applications; a module may always ask it for `__version__`.
+# the public face and may import all but the command; a module may always ask it for `__version__`.
 BASE = {"errors", "limits", "status"}
 WIRE = {"wire/buffer", "wire/events", "wire/frame", "wire/handshake", "wire/metadata", "wire/state"}
 CORE = BASE | WIRE
@@ -51,11 +49,9 @@ ALLOWED: dict[str, set[str]] = {
 }
 PUBLIC_FACE = {"address", "client", "dispatch", "errors", "limits", "schema", "server", "status", "wire/metadata"}
 FRAMEWORK = set(ALLOWED)
-APPLICATIONS = {"chat", "cli"}
+COMMAND = "cli"
 HEAVY = {
-    "alembic": ("chat",),
-    "argon2": ("chat",),
-    "click": ("chat/cli", "chat/application", "cli"),
+    "click": ("cli",),
     "google": ("codecs/protobuf", "protos"),
     "grpc": ("server/gateway", "client/grpc"),
     "grpc_health": ("server/gateway",),
@@ -63,10 +59,8 @@ HEAVY = {
     "grpc_status": ("server/gateway", "client/grpc"),
     "hypothesis": ("testing/",),
     "msgpack": (),
-    "prompt_toolkit": ("chat/cli",),
     "pytest": ("testing/",),
     "rich": ("cli",),
-    "sqlalchemy": ("chat",),
 }
 CORE_ONLY = CORE | {"wire/connection", "wire/framing", "wire/hurried"}
 SANS_IO = CORE_ONLY | {"codecs", "contract", "control", "dispatch", "protos", "schema"}
@@ -138,7 +132,7 @@ def _shown(offences: list[Import]) -> str:
 def test_every_module_is_in_a_layer() -> None:
     """A new module gets its place in the table above before it lands."""
     parts = {part_of(path.relative_to(PACKAGE).with_suffix("").as_posix()) for path in PACKAGE.rglob("*.py")}
-    assert parts - {"__init__", "__main__", "wire/__init__"} <= FRAMEWORK | APPLICATIONS
+    assert parts - {"__init__", "__main__", "wire/__init__"} <= FRAMEWORK | {COMMAND}
 
 
 @pytest.mark.parametrize("part", sorted(ALLOWED))
@@ -156,21 +150,34 @@ def test_a_layer_imports_only_what_it_may(part: str) -> None:
 
 
 def test_the_public_face_imports_the_framework_only() -> None:
-    """The package's __init__ names neither an application nor anything that is not public."""
+    """The package's __init__ names neither the command nor anything that is not public."""
     targets = {part_of(each.target.removeprefix("wireproto.")) for each in OURS if each.source == "__init__"}
     assert targets <= PUBLIC_FACE
 
 
-def test_the_framework_never_imports_an_application() -> None:
-    """Only ``__main__`` names `cli`, and nothing names `chat`, which is found by its entry points."""
+def test_only_the_main_module_names_the_command() -> None:
+    """The framework can be used without the command line."""
     offences = [
         each
         for each in OURS
-        if part_of(each.source) != "chat"
-        and part_of(each.target.removeprefix("wireproto."))
-        in ({"chat"} if part_of(each.source) in {"cli", "__main__"} else APPLICATIONS)
+        if part_of(each.source) not in {COMMAND, "__main__"}
+        and part_of(each.target.removeprefix("wireproto.")) == COMMAND
     ]
     assert not offences, _shown(offences)
+
+
+def test_nothing_of_the_framework_names_the_chat() -> None:
+    """No module, test, tool, benchmark or example of the framework imports the reference application."""
+    folders = ("wireproto", "tests", "tools", "benchmarks", "fuzz", "examples")
+    offences = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        if "node_modules" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path)))
+        if isinstance(node, ast.Import | ast.ImportFrom) and "wireproto_chat" in ast.unparse(node)
+    ]
+    assert not offences, "\n".join(offences)
 
 
 def test_the_main_module_imports_the_command_and_nothing_else() -> None:
@@ -213,23 +220,3 @@ def test_nothing_reads_code_from_bytes() -> None:
     forbidden = {"marshal", "pickle", "shelve", "yaml"}
     offences = [each for each in EVERY_IMPORT if each.target.split(".")[0] in forbidden]
     assert not offences, _shown(offences)
-
-
-@pytest.mark.slow
-def test_the_framework_lives_without_the_chat(tmp_path: Path) -> None:
-    """Every module but the chat's own imports in a copy of the package that has no chat."""
-    copy = tmp_path / "wireproto"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "chat"))
-    modules = [
-        ".".join(["wireproto", *path.relative_to(copy).with_suffix("").parts]).removesuffix(".__init__")
-        for path in copy.rglob("*.py")
-        if path.name != "__main__.py"
-    ]
-    code = "import importlib, sys\nfor name in sys.argv[1:]:\n    importlib.import_module(name)\n"
-    code += "import wireproto\nassert wireproto.__file__.startswith(sys.path[0]), wireproto.__file__\n"
-    code += "for name in wireproto.__all__:\n    getattr(wireproto, name)\n"
-    code = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n" + code
-    done = subprocess.run(
-        [sys.executable, "-c", code, *modules], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr

@@ -108,7 +108,7 @@ def test_commands_exist_as_they_are_written(line: str) -> None:
         context = command.make_context(words[0], words[1:])
         assert isinstance(context, click.Context)
     else:
-        assert line == "pip install '.[chat]'"
+        assert line == "pip install '.[cli,grpc]' ./chat"
 
 
 def test_the_answers_shown_are_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,10 @@ def venv_tool() -> ModuleType:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a pyproject.toml, as the working directory."""
-    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    """A folder with a pyproject.toml, and another one in a part of it, as the working directory."""
+    (tmp_path / "part").mkdir()
+    for folder in (tmp_path, tmp_path / "part"):
+        (folder / "pyproject.toml").write_text("[project]\nname = 'x'\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -58,7 +60,7 @@ def test_a_python_that_is_not_there_is_said_so(tmp_path: Path) -> None:
 def test_an_old_python_is_said_so(venv_tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python 3.10 ends with its version and how to name another."""
     monkeypatch.setattr(sys, "version_info", (3, 10, 13, "final", 0))
-    monkeypatch.setattr(sys, "argv", ["venv.py", ".venv", "dev", ".venv/.installed"])
+    monkeypatch.setattr(sys, "argv", ["venv.py", ".venv", ".venv/.installed", ".[dev]"])
     with pytest.raises(SystemExit, match=r"needs Python 3\.11 or newer, and .* is 3\.10\. Name another one"):
         venv_tool.main()
 
@@ -72,7 +74,7 @@ def test_an_environment_that_works_is_taken_as_it_is(
     (folder / "python").symlink_to(sys.executable)
     commands: list[list[str]] = []
     monkeypatch.setattr(venv_tool, "run", commands.append)
-    monkeypatch.setattr(sys, "argv", ["venv.py", "venv", "dev", "venv/.installed"])
+    monkeypatch.setattr(sys, "argv", ["venv.py", "venv", "venv/.installed", ".[dev]", "./part"])
     venv_tool.main()
     assert [command[1:4] for command in commands] == [["-m", "pip", "install"]]
     venv_tool.main()
@@ -82,15 +84,23 @@ def test_an_environment_that_works_is_taken_as_it_is(
 def test_a_changed_project_is_installed_again(
     venv_tool: ModuleType, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stamp stands for the project's file, its place and the extras."""
+    """The stamp stands for the file of each project, its place and the extras; all are installed in one call."""
     commands: list[list[str]] = []
     monkeypatch.setattr(venv_tool, "run", commands.append)
     monkeypatch.setattr(venv_tool, "make_venv", lambda venv: "python")
-    for text, extras in (("first", "dev"), ("second", "dev"), ("second", "chat"), ("second", "chat")):
-        (project / "pyproject.toml").write_text(text)
-        monkeypatch.setattr(sys, "argv", ["venv.py", "venv", extras, "stamp"])
+    for changed, text, extras in (
+        (".", "first", "dev"),
+        (".", "second", "dev"),
+        ("part", "second", "dev"),
+        ("part", "second", "cli"),
+        ("part", "second", "cli"),
+    ):
+        (project / changed / "pyproject.toml").write_text(text)
+        monkeypatch.setattr(sys, "argv", ["venv.py", "venv", "stamp", f".[{extras}]", "./part"])
         venv_tool.main()
-    assert [command[-1] for command in commands] == [".[dev]", ".[dev]", ".[chat]"]
+    assert [command[5:] for command in commands] == [
+        ["--editable", f".[{extras}]", "--editable", "./part"] for extras in ("dev", "dev", "dev", "cli")
+    ]
 
 
 def test_a_broken_environment_is_made_anew(

@@ -1,8 +1,9 @@
-"""The built wheel, in an empty environment: what a user gets."""
+"""The built wheel and source archive, each in an empty environment: what a user gets."""
 
 import os
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -27,13 +28,29 @@ def _run(*command: str | Path, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the sources here."""
-    folder = tmp_path_factory.mktemp("wheel")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source archive, built from the sources here, and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("built")
     # Without isolation, for hatchling is in the environment of the tests: nothing is downloaded.
-    _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
-    (built,) = folder.glob("*.whl")
-    return built
+    _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    """The wheel."""
+    (found,) = built.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module", params=["*.whl", "*.tar.gz"], ids=["wheel", "sdist"])
+def command(request: pytest.FixtureRequest, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command `wireproto` in an environment with the framework and its extra `cli`, and no application."""
+    (found,) = built.glob(request.param)
+    folder = tmp_path_factory.mktemp("command") / "venv"
+    venv.create(folder, with_pip=True)
+    _run(folder / "bin" / "python", "-m", "pip", "install", "--quiet", f"{found}[cli]", cwd=folder)
+    return folder / "bin" / "wireproto"
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +97,21 @@ def test_the_command_says_what_it_lacks(empty: Path) -> None:
     )
     assert done.returncode == 1
     assert "pip install 'wireproto[cli]'" in done.stderr
+
+
+@pytest.mark.parametrize(("name", "argument"), [("serve", "MODULE:HANDLERS"), ("ops", "MODULE:SERVICE")])
+def test_without_an_application_it_says_what_to_install(command: Path, name: str, argument: str) -> None:
+    """`wireproto serve` without handlers, where nothing else is installed, names both ways out."""
+    done = subprocess.run([command, name], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert f"name your own, wireproto {name} {argument}, or install one: pip install wireproto-chat" in done.stderr
+
+
+def test_the_source_archive_is_the_frameworks_alone(built: Path) -> None:
+    """The chat, with its own archive, is not in the framework's."""
+    (found,) = built.glob("*.tar.gz")
+    with tarfile.open(found) as archive:
+        names = archive.getnames()
+    assert any(name.endswith("/wireproto/py.typed") for name in names)
+    assert not [name for name in names if "wireproto_chat" in name]

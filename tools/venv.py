@@ -1,4 +1,7 @@
-"""Make a virtual environment and install this project into it, once: ``python tools/venv.py VENV EXTRAS STAMP``.
+"""Make a virtual environment and install projects into it, once: ``python tools/venv.py VENV STAMP PROJECT...``.
+
+A project is a folder with a pyproject.toml, and extras behind it: ``.[dev] ./chat``. All are installed in one call of
+pip, so that one may need another which no registry has.
 
 Runs on whatever Python is on the machine, so it needs the standard library only and stays readable to versions from
 3.6 on, which are told in one sentence what to do. Two runs at once wait for each other.
@@ -14,8 +17,9 @@ OLDEST = (3, 11)
 
 
 def main() -> None:
-    """Install ``.[EXTRAS]`` into VENV, made when it is missing or broken, and leave STAMP behind."""
-    venv, extras, stamp = sys.argv[1:]
+    """Install each PROJECT into VENV, made when it is missing or broken, and leave STAMP behind."""
+    venv, stamp = sys.argv[1:3]
+    projects = sys.argv[3:]
     if sys.version_info[:2] < OLDEST:
         version = "{}.{}".format(*sys.version_info[:2])
         sys.exit(
@@ -25,13 +29,18 @@ def main() -> None:
     with open("pyproject.toml", "rb") as lock:  # any file that is always there will do; the lock ends with the process
         fcntl.flock(lock, fcntl.LOCK_EX)
         # The path is part of it, because an editable install points there and a folder can be moved.
-        want = hashlib.sha256(lock.read() + os.path.abspath(venv).encode() + extras.encode()).hexdigest()
+        wanted = hashlib.sha256(" ".join([os.path.abspath(venv), *projects]).encode())
+        for project in projects:
+            with open(os.path.join(project.split("[")[0], "pyproject.toml"), "rb") as file:
+                wanted.update(file.read())
+        want = wanted.hexdigest()
         if read(stamp) != want:
             python = make_venv(venv)
-            say(f"installing wireproto[{extras}] into {venv}")
-            run([python, "-m", "pip", "install", "--quiet", "--editable", f".[{extras}]"])
-        with open(stamp, "w") as file:  # written anew even when nothing was done: make goes by its time
-            file.write(want)
+            say("installing {} into {}".format(" and ".join(projects), venv))
+            editable = [word for project in projects for word in ("--editable", project)]
+            run([python, "-m", "pip", "install", "--quiet", *editable])
+        with open(stamp, "w") as written:  # written anew even when nothing was done: make goes by its time
+            written.write(want)
 
 
 def make_venv(venv: str) -> str:

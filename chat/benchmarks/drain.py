@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from chat_people import Client, cpu_seconds, populate, say, server, table
+from people import Client, cpu_seconds, populate, say, server, table
+
+from wireproto import Metadata
 from wireproto_chat.contract import (
     ACKNOWLEDGE,
     POP_UNDELIVERED,
@@ -24,8 +26,6 @@ from wireproto_chat.contract import (
     ReceiveMessagesRequest,
     SendMessageRequest,
 )
-
-from wireproto import Metadata
 
 IN_FLIGHT = 100
 

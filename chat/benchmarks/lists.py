@@ -11,7 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from chat_people import Client, percentiles, populate, say, server, table
+from people import Client, percentiles, populate, say, server, table
+
 from wireproto_chat.contract import PAGE_LIMIT, WILD_CARD, WildCardRequest
 from wireproto_chat.service.rates import RATES
 

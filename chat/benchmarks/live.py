@@ -15,7 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from chat_people import Client, cpu_seconds, percentiles, populate, say, server, table
+from people import Client, cpu_seconds, percentiles, populate, say, server, table
+
+from wireproto import Metadata
 from wireproto_chat.contract import (
     ACKNOWLEDGE,
     RECEIVE_MESSAGES,
@@ -24,8 +26,6 @@ from wireproto_chat.contract import (
     ReceiveMessagesRequest,
     SendMessageRequest,
 )
-
-from wireproto import Metadata
 
 SENDERS = 16
 

@@ -18,12 +18,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from chat_people import Client, cpu_seconds, percentiles, populate, say, server, table
+from people import Client, cpu_seconds, percentiles, populate, say, server, table
 from sqlalchemy.dialects.sqlite import pysqlite
-from wireproto_chat.contract import SEND_MESSAGE, SendMessageRequest
-from wireproto_chat.store.tables import Statements
 
 from wireproto import Metadata
+from wireproto_chat.contract import SEND_MESSAGE, SendMessageRequest
+from wireproto_chat.store.tables import Statements
 
 TEXT = "x" * 60
 

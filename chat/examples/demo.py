@@ -15,14 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from wireproto import Address, Client, Limits, Metadata, Server, codecs, connect
+from wireproto.testing import pair
 from wireproto_chat.client.commands import parse
 from wireproto_chat.client.display import Kind, Line, rows
 from wireproto_chat.client.session import ChatSession
 from wireproto_chat.contract import CHAT, LOG_IN, SEND_MESSAGE, LogInRequest, SendMessageRequest
 from wireproto_chat.service.handlers import open_chat
-
-from wireproto import Address, Client, Limits, Metadata, Server, codecs, connect
-from wireproto.testing import pair
 
 PASSWORD = "correct horse battery"
 TEXT = "lunch at 12?"

@@ -1,5 +1,9 @@
-"""The reference application: a durable chat service with accounts, live delivery and undelivered queues.
+"""The reference application of wireproto: a durable chat with accounts, live delivery and undelivered queues.
 
-``wireproto_chat.contract`` is what a client needs; it loads neither SQL nor password code. ``wireproto_chat.service.handlers``
-has ``open_chat``, which is what a server needs.
+``wireproto_chat.contract`` is what a client needs; it loads neither SQL nor password code.
+``wireproto_chat.service.handlers`` has ``open_chat``, which is what a server needs.
 """
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"

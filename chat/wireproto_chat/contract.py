@@ -7,6 +7,7 @@ Version 2 adds the methods 8 to 13, and changes one meaning: a ReceiveMessages s
 credit it returns, in version 2 only Acknowledge does (and PopUndelivered, in both).
 """
 
+import re
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ __all__ = [
     "LIST_CONVERSATION",
     "LOG_IN",
     "LOG_OUT",
+    "NAME",
     "PAGE_LIMIT",
     "POP_UNDELIVERED",
     "RECEIVE_MESSAGES",
@@ -62,6 +64,9 @@ __all__ = [
     "WildCardRequest",
     "WildCardResponse",
 ]
+
+NAME = re.compile(r"[a-z0-9._-]{1,32}")
+"""What a user name is."""
 
 PAGE_LIMIT = 100
 """Most accounts or messages in one answer; a request's ``limit`` of 0 asks for this many."""

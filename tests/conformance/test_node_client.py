@@ -6,12 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from wireproto_chat.service.handlers import open_chat
 
 from wireproto.conformance.case import Verdict
 from wireproto.conformance.client import judge_client
 from wireproto.conformance.runner import Selection
-from wireproto.server import Server
 
 CLIENT = Path(__file__).parent.parent.parent / "examples" / "node-client"
 PATIENCE = 30
@@ -40,32 +38,6 @@ def test_what_it_lacks_is_not_judged(node: str) -> None:
     runs = judge_client([node, str(CLIENT / "conformance.mjs")], Selection(codecs=["msgpack"], cases=["4.01"]), jobs=1)
     assert {run.verdict for run in runs} == {Verdict.SKIPPED}
     assert "does not implement it: the codec msgpack" in runs[0].detail
-
-
-def test_it_chats(node: str, tmp_path: Path) -> None:
-    """It makes accounts, lists them, sends, receives, and says why it was refused."""
-    with open_chat(str(tmp_path / "chat.db")) as app:
-        server = Server(app.handlers, port=0, authenticate=app.authenticate)
-        with server:
-
-            def chat(*words: str) -> "subprocess.CompletedProcess[str]":
-                return subprocess.run(
-                    [node, str(CLIENT / "chat.mjs"), str(server.address), *words],
-                    env={"WIREPROTO_PASSWORD": "correct horse 1"},
-                    capture_output=True,
-                    text=True,
-                    timeout=PATIENCE,
-                    check=False,
-                )
-
-            for name in ("ann", "bob"):
-                assert chat("create", name).returncode == 0
-            assert chat("list", "ann", "?o*").stdout == "bob never\n"
-            assert chat("send", "ann", "bob", "a|b\\ ☕").stdout == "sent to bob as number 1\n"
-            assert chat("receive", "bob", "1").stdout.endswith(" ann: a|b\\ ☕\n")
-            refused = chat("send", "ann", "nobody", "x")
-            assert refused.returncode == 1
-            assert refused.stderr.startswith("UNKNOWN_RECIPIENT: ")
 
 
 def test_it_is_small_and_needs_nothing() -> None:

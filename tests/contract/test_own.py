@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import pytest
+from calculator import CALCULATOR
 
-from tools.generate import LOCKED
+from wireproto.conformance.service import CONFORMANCE
 from wireproto.contract import Lock
+from wireproto.control import CONTROL
 from wireproto.schema import Service
 
 CONTRACT = Path(__file__).parents[2] / "contract"
+LOCKED = [CONTROL, CONFORMANCE, CALCULATOR]
 
 
 @pytest.mark.parametrize("service", LOCKED, ids=lambda service: service.name)

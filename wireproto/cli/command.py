@@ -3,14 +3,24 @@
 import errno
 import os
 import sys
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import click
 
 from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError
 from wireproto.status import Retry
 
-__all__ = ["CALL_STATUS", "CONTEXT", "INTERRUPTED", "Command", "Failure", "advice", "drop_output", "missing"]
+__all__ = [
+    "CALL_STATUS",
+    "CONTEXT",
+    "INTERRUPTED",
+    "Command",
+    "Failure",
+    "advice",
+    "drop_output",
+    "missing",
+    "run_as_program",
+]
 
 CALL_STATUS = 10
 """Exit status of a call that was answered with an error: this plus the status's number."""
@@ -70,6 +80,27 @@ class Command(click.Command):
             raise Failure(f"the output cannot be written: {error.strerror}") from error
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+def run_as_program(command: click.Command, name: str, prefix: str) -> NoReturn:
+    """Run a command on this process's command line, and exit with its status.
+
+    Args:
+        command: of any class; one of ``Command`` tells the framework's exceptions in sentences.
+        name: what the program is called.
+        prefix: of the environment variables that give its options, ``PREFIX_OPTION``.
+    """
+    _open_streams()
+    command(prog_name=name, auto_envvar_prefix=prefix)
+    sys.exit(0)  # click exits by itself, which a checker does not know
+
+
+def _open_streams() -> None:
+    """Give a process that was started with a standard stream closed one that leads nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # Never closed: it is there for as long as the process lives, as the others are.
+            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode, closefd=False))  # noqa: SIM115
 
 
 def missing(error: ModuleNotFoundError) -> Exception:

@@ -6,6 +6,7 @@ import click
 
 from wireproto.cli.command import Command, Failure
 from wireproto.cli.target import named_services
+from wireproto.errors import ConfigError
 from wireproto.protos import generate, render
 
 __all__ = ["command"]
@@ -19,18 +20,24 @@ __all__ = ["command"]
     metavar="DIR",
     help="Write the files there, in folders by package with a buf.yaml; .proto files of other services are deleted.",
 )
-def command(services: tuple[str, ...], out: Path | None) -> None:
+@click.option("--check", is_flag=True, help="With --out: write nothing, and fail if a file is not what it would be.")
+def command(services: tuple[str, ...], out: Path | None, check: bool) -> None:
     """Print the .proto file of MODULE:SERVICE, or of the application that is installed.
 
     Its messages have the bytes that the codec protobuf writes, so any protobuf library reads them.
     """
     chosen = named_services(services, "proto")
-    if out is not None:
-        try:
-            written = generate(out, chosen)
-        except OSError as error:
-            raise Failure(f"--out {out} cannot be written: {error.strerror}") from error
-        for path in written:
-            click.echo(f"{path} {'written' if path.exists() else 'deleted'}", err=True)
-    else:
+    if out is None:
+        if check:
+            raise ConfigError("--check belongs to --out DIR, where the files are")
         click.echo("\n".join(render(service) for service in chosen), nl=False)
+        return
+    try:
+        wrong = generate(out, chosen, check=check)
+    except OSError as error:
+        raise Failure(f"--out {out} cannot be written: {error.strerror}") from error
+    for path in wrong:
+        said = "is not what the table says" if check else "written" if path.exists() else "deleted"
+        click.echo(f"{path} {said}", err=True)
+    if check and wrong:
+        raise Failure("write them without --check, look at the difference, and commit it")

@@ -2,14 +2,13 @@
 
 import functools
 import importlib
-import os
 import sys
 from typing import Any, Final, NoReturn
 
 import click
 
 from wireproto import __version__
-from wireproto.cli.command import CONTEXT, INTERRUPTED, missing
+from wireproto.cli.command import CONTEXT, INTERRUPTED, missing, run_as_program
 
 __all__ = ["run", "wireproto"]
 
@@ -84,16 +83,6 @@ def wireproto() -> None:
     """
 
 
-def _open_streams() -> None:
-    """Give a process that was started with a standard stream closed one that leads nowhere."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            # Never closed: it is there for as long as the process lives, as the others are.
-            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode, closefd=False))  # noqa: SIM115
-
-
 def run() -> NoReturn:
     """Run the process's command line with click, and exit; see ``wireproto.cli``."""
-    _open_streams()
-    wireproto(prog_name="wireproto", auto_envvar_prefix="WIREPROTO")
-    sys.exit(0)  # click exits by itself, which a checker does not know
+    run_as_program(wireproto, "wireproto", "WIREPROTO")

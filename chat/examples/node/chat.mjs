@@ -1,11 +1,11 @@
 // The chat from a shell, by the table that `wireproto ops` prints; the password is in WIREPROTO_PASSWORD.
 //
-//   node examples/node-client/chat.mjs 127.0.0.1:7411 create ann
-//   node examples/node-client/chat.mjs 127.0.0.1:7411 list ann 'b*'
-//   node examples/node-client/chat.mjs 127.0.0.1:7411 send ann bob 'hello, bob'
-//   node examples/node-client/chat.mjs 127.0.0.1:7411 receive bob
-import { WireError, connect } from './wireproto.mjs'
-import { bool, bytes, datetime, int, list, message, optional, since, str } from './pipe.mjs'
+//   node chat/examples/node/chat.mjs 127.0.0.1:7411 create ann
+//   node chat/examples/node/chat.mjs 127.0.0.1:7411 list ann 'b*'
+//   node chat/examples/node/chat.mjs 127.0.0.1:7411 send ann bob 'hello, bob'
+//   node chat/examples/node/chat.mjs 127.0.0.1:7411 receive bob
+import { WireError, connect } from '../../../examples/node-client/wireproto.mjs'
+import { bool, bytes, datetime, int, list, message, optional, since, str } from '../../../examples/node-client/pipe.mjs'
 
 const USAGE = `usage: node chat.mjs HOST:PORT create NAME | list NAME [PATTERN] | send NAME RECIPIENT TEXT | receive NAME [COUNT]`
 const empty = message({})

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from chat_cli.screen import Screen
-from chat_client.fake import PASSWORD
 
-from tests.chat_client.conftest import Run
+from chat_cli.screen import Screen
+from chat_client.fake import PASSWORD, Run
 from wireproto import Address, Handlers, Message, Method, Server, Service
 
 pytestmark = pytest.mark.slow

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from chat_client.fake import PASSWORD, FakeClient, FakeServer
+from wireproto import ConnectionLost
 from wireproto_chat.cli.piped import Piped
 from wireproto_chat.client.session import ChatSession
-
-from wireproto import ConnectionLost
 
 PATIENCE = 5.0
 

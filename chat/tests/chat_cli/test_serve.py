@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cli.conftest import PATIENCE, Serve, environment, wireproto
+from chat_cli.processes import PATIENCE, Serve, environment, wireproto
 
 FATAL = """
 import sys

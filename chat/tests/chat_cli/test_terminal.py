@@ -2,20 +2,29 @@
 
 import signal
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
+
 from chat_cli.screen import Screen
 from chat_client.fake import PASSWORD
 
 pytestmark = pytest.mark.slow
+
+RUN = """
+import runpy, sys
+sys.path.insert(0, sys.argv.pop(1))
+runpy.run_module("chat_client.fake_program", run_name="__main__", alter_sys=True)
+"""
+"""Runs the fake program; the tests of the chat are no installed package."""
 
 SIGNED_IN = "Server: You are signed in as alice."
 
 
 def program(storm: int = 0) -> list[str]:
     """The command that runs the front; whoever signs in gets ``storm`` messages."""
-    return [sys.executable, "-m", "chat_client.fake_program", str(storm)]
+    return [sys.executable, "-c", RUN, str(Path(__file__).parents[1]), str(storm)]
 
 
 def sign_in(screen: Screen) -> None:

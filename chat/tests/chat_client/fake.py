@@ -2,17 +2,20 @@
 
 import fnmatch
 import queue
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
-from wireproto_chat import contract
-
 from wireproto import CallError, Metadata, Status
 from wireproto.schema import Message, Method, StreamMethod
+from wireproto_chat import contract
 
-__all__ = ["FakeClient", "FakeServer"]
+__all__ = ["PASSWORD", "FakeClient", "FakeServer", "Run"]
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+"""What the fixture ``run`` gives: ``run(lines, *options)`` runs ``wireproto chat`` by pipe to its end."""
 
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)

@@ -7,12 +7,11 @@ A message whose text is ``gone`` makes the server go away.
 import sys
 import threading
 
+from chat_client.fake import FakeClient, FakeServer
+from wireproto import ConnectionLost
 from wireproto_chat.cli.terminal import Terminal
 from wireproto_chat.client.session import ChatSession
 from wireproto_chat.contract import SendMessageRequest, SendMessageResponse
-
-from chat_client.fake import FakeClient, FakeServer
-from wireproto import ConnectionLost
 
 
 class _Client(FakeClient):

@@ -3,11 +3,10 @@
 import threading
 from collections.abc import Callable
 
+from chat_client.fake import PASSWORD, FakeClient, FakeServer
 from wireproto_chat.client.commands import LogIn
 from wireproto_chat.client.display import Line, rows
 from wireproto_chat.client.session import ChatSession
-
-from chat_client.fake import PASSWORD, FakeClient, FakeServer
 
 __all__ = ["PATIENCE", "Person"]
 

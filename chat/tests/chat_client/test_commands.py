@@ -5,6 +5,7 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wireproto_chat.client.commands import (
     Broadcast,
     ChangePassword,

@@ -4,9 +4,10 @@ import unicodedata
 
 import pyte
 import pytest
-from chat_cli.screen import strip_formats
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from chat_cli.screen import strip_formats
 from wireproto_chat.cli.terminal import columns_of
 from wireproto_chat.client.commands import HELP
 from wireproto_chat.client.display import MARKER, MAX_MARKS, NARROWEST, Kind, Line, rows, units, visible

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
+
 from wireproto_chat.cli.completion import ChatCompleter
 from wireproto_chat.client import names
 from wireproto_chat.client.names import Names

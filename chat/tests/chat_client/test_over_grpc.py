@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from chat_client.fake import PASSWORD
+from wireproto import CallError
+from wireproto.server.gateway import GrpcGateway
 from wireproto_chat.client.over_grpc import GrpcConnection
 from wireproto_chat.contract import (
     CREATE_ACCOUNT,
@@ -23,10 +27,6 @@ from wireproto_chat.contract import (
 )
 from wireproto_chat.service.handlers import open_chat
 from wireproto_chat.service.live import WINDOW
-
-from chat_client.fake import PASSWORD
-from wireproto import CallError
-from wireproto.server.gateway import GrpcGateway
 
 Connect = Callable[[str], GrpcConnection]
 

@@ -5,6 +5,10 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+
+from chat_client.fake import PASSWORD, FakeServer
+from chat_client.person import PATIENCE, Person
+from wireproto import CallError, ConnectionLost, HandshakeError, Retry, Status
 from wireproto_chat.client import reconnect
 from wireproto_chat.client.commands import (
     Broadcast,
@@ -17,10 +21,6 @@ from wireproto_chat.client.commands import (
     Send,
 )
 from wireproto_chat.client.reconnect import TRIES, Gone, Lasting
-
-from chat_client.fake import PASSWORD, FakeServer
-from chat_client.person import PATIENCE, Person
-from wireproto import CallError, ConnectionLost, HandshakeError, Retry, Status
 
 LOST = "* The connection to the server was lost; trying to get it back."
 BACK = "* The connection is back."

@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+
+from chat_client.fake import PASSWORD
 from chat_service.fakes import QUICK
+from wireproto import CallError, Client, Server, connect
+from wireproto.testing import FaultProxy, Reset
 from wireproto_chat.client import reconnect
 from wireproto_chat.client.commands import Create, LogIn, Send
 from wireproto_chat.client.display import Kind, Line
@@ -29,10 +33,6 @@ from wireproto_chat.contract import (
 )
 from wireproto_chat.service.handlers import open_chat
 from wireproto_chat.service.passwords import Passwords
-
-from chat_client.fake import PASSWORD
-from wireproto import CallError, Client, Server, connect
-from wireproto.testing import FaultProxy, Reset
 
 WAIT = 30.0
 WAITED, LIVE, SENT = 4, 3, 2

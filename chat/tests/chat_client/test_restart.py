@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from chat_client.fake import PASSWORD
+from chat_client.person import PATIENCE
+from wireproto import Handlers, Server, connect
+from wireproto.server.gateway import GrpcGateway
 from wireproto_chat.client import reconnect
 from wireproto_chat.client.commands import Command, Create, LogIn, Send, WhoAmI
 from wireproto_chat.client.display import Line, rows
@@ -13,11 +18,6 @@ from wireproto_chat.client.over_grpc import GrpcConnection
 from wireproto_chat.client.session import ChatSession, Connection
 from wireproto_chat.contract import CHAT
 from wireproto_chat.service.handlers import ChatApp, open_chat
-
-from chat_client.fake import PASSWORD
-from chat_client.person import PATIENCE
-from wireproto import Handlers, Server, connect
-from wireproto.server.gateway import GrpcGateway
 
 pytestmark = pytest.mark.slow
 

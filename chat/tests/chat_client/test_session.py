@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+
+from chat_client.fake import NOON, PASSWORD, FakeServer
+from chat_client.person import PATIENCE, Person
+from wireproto import CallError, ConnectionLost, DecodeError, EncodeError, HandshakeError, Retry, Status
 from wireproto_chat.client.commands import (
     Broadcast,
     ChangePassword,
@@ -25,10 +29,6 @@ from wireproto_chat.client.commands import (
     WhoAmI,
 )
 from wireproto_chat.contract import WildCardRequest, WildCardResponse
-
-from chat_client.fake import NOON, PASSWORD, FakeServer
-from chat_client.person import PATIENCE, Person
-from wireproto import CallError, ConnectionLost, DecodeError, EncodeError, HandshakeError, Retry, Status
 
 
 @pytest.fixture

@@ -8,6 +8,9 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from argon2 import PasswordHasher
+
+from wireproto import CallError, Context, Identity, Metadata
+from wireproto.schema import Message, Method, StreamMethod
 from wireproto_chat.contract import (
     CREATE_ACCOUNT,
     LOG_IN,
@@ -27,9 +30,6 @@ from wireproto_chat.service.handlers import ChatApp, open_chat
 from wireproto_chat.service.live import MailboxStream
 from wireproto_chat.service.passwords import Passwords
 from wireproto_chat.service.rates import Rate
-
-from wireproto import CallError, Context, Identity, Metadata
-from wireproto.schema import Message, Method, StreamMethod
 
 PASSWORD = "correct horse battery"
 WAIT = 10.0

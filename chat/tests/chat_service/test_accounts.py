@@ -6,6 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from chat_service.fakes import PASSWORD, Chat, Clock, FakeContext
+from chat_service.test_wildcard import oracle, patterns
+from wireproto import Status
 from wireproto_chat.contract import (
     CREATE_ACCOUNT,
     DELETE_ACCOUNT,
@@ -24,10 +28,6 @@ from wireproto_chat.contract import (
 from wireproto_chat.service import accounts
 from wireproto_chat.service.accounts import CreateAccount, list_accounts
 from wireproto_chat.wildcard import Pattern
-
-from chat_service.fakes import PASSWORD, Chat, Clock, FakeContext
-from chat_service.test_wildcard import oracle, patterns
-from wireproto import Status
 
 
 def fill(chat: Chat, names: list[str]) -> None:

@@ -1,10 +1,10 @@
 """The opcode table: numbers that clients in the field rely on, and secrets that must not show."""
 
 import pytest
-from wireproto_chat import contract
-from wireproto_chat.contract import CHAT, ChangePasswordRequest, CreateAccountRequest, LogInRequest, LogInResponse
 
 from wireproto.schema import Message, fields
+from wireproto_chat import contract
+from wireproto_chat.contract import CHAT, ChangePasswordRequest, CreateAccountRequest, LogInRequest, LogInResponse
 
 
 def test_the_opcodes_are_those_of_version_1() -> None:

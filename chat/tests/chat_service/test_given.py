@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from wireproto_chat.contract import ACKNOWLEDGE, DELETE_MESSAGE, AcknowledgeRequest, DeleteMessageRequest
 
 from chat_service.fakes import WAIT, Chat, Clock, FakeContext, Reader
 from chat_service.test_version_2 import acknowledge, filled, pop
 from wireproto import Status
+from wireproto_chat.contract import ACKNOWLEDGE, DELETE_MESSAGE, AcknowledgeRequest, DeleteMessageRequest
 
 
 def test_what_was_not_delivered_cannot_be_acknowledged(chat: Chat) -> None:

@@ -4,6 +4,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
+
+from chat_service.fakes import PASSWORD, WAIT, Chat, Clock, FakeContext
+from wireproto import CallError, Retry, Status
 from wireproto_chat.contract import (
     CHANGE_PASSWORD,
     LOG_IN,
@@ -11,9 +14,6 @@ from wireproto_chat.contract import (
     LogInRequest,
 )
 from wireproto_chat.service.guesses import network_of, wait_after
-
-from chat_service.fakes import PASSWORD, WAIT, Chat, Clock, FakeContext
-from wireproto import CallError, Retry, Status
 
 
 def guess(chat: Chat, name: str, password: str, peer: str = "198.51.100.7:4000") -> CallError:

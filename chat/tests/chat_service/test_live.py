@@ -15,6 +15,9 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+
+from chat_service.fakes import WAIT, Chat, Clock, FakeContext, Reader
+from wireproto import CallError, Status
 from wireproto_chat.contract import (
     LOG_IN,
     POP_UNDELIVERED,
@@ -23,9 +26,6 @@ from wireproto_chat.contract import (
     ReceiveMessagesResponse,
 )
 from wireproto_chat.service.live import MAX_STREAMS, WINDOW
-
-from chat_service.fakes import WAIT, Chat, Clock, FakeContext, Reader
-from wireproto import CallError, Status
 
 
 def undelivered(chat: Chat, name: str) -> int:

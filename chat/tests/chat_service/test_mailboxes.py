@@ -6,6 +6,9 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from chat_service.fakes import WAIT, Chat, Clock, FakeContext
+from wireproto import Retry, Status
 from wireproto_chat.contract import (
     POP_UNDELIVERED,
     SEND_MESSAGE,
@@ -15,9 +18,6 @@ from wireproto_chat.contract import (
 )
 from wireproto_chat.service import mailboxes
 from wireproto_chat.service.mailboxes import moment
-
-from chat_service.fakes import WAIT, Chat, Clock, FakeContext
-from wireproto import Retry, Status
 
 
 def pop(chat: Chat, context: FakeContext, limit: int = 0) -> list[str]:

@@ -4,13 +4,13 @@ import timeit
 from pathlib import Path
 
 import pytest
+
+from chat_service.fakes import QUICK, Chat, FakeContext
+from wireproto import Status
 from wireproto_chat.contract import CREATE_ACCOUNT, CreateAccountRequest
 from wireproto_chat.service import common
 from wireproto_chat.service.common import common_passwords, is_common
 from wireproto_chat.service.passwords import Passwords
-
-from chat_service.fakes import QUICK, Chat, FakeContext
-from wireproto import Status
 
 LONG = " ".join(str(number * number) for number in range(3, 50))
 

@@ -1,9 +1,8 @@
 """A full window: what PopUndelivered acknowledges makes room in it, whether credit ever comes or not."""
 
+from chat_service.fakes import WAIT, Chat, FakeContext, Reader
 from wireproto_chat.contract import POP_UNDELIVERED, PopUndeliveredRequest, PopUndeliveredResponse
 from wireproto_chat.service.live import WINDOW
-
-from chat_service.fakes import WAIT, Chat, FakeContext, Reader
 
 
 def pop(chat: Chat, caller: FakeContext, limit: int) -> PopUndeliveredResponse:

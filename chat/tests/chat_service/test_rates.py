@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from chat_service.fakes import PASSWORD, Chat, Clock, FakeContext
+from wireproto import CallError, Retry, Status
 from wireproto_chat.contract import (
     BROADCAST,
     CREATE_ACCOUNT,
@@ -16,9 +19,6 @@ from wireproto_chat.contract import (
 )
 from wireproto_chat.service import rates as rates_module
 from wireproto_chat.service.rates import RATES, Rate, Rates
-
-from chat_service.fakes import PASSWORD, Chat, Clock, FakeContext
-from wireproto import CallError, Retry, Status
 
 
 def taken(rates: Rates, caller: str, tries: int) -> int:

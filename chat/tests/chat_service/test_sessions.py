@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
+
+from chat_service.fakes import PASSWORD, QUICK, WAIT, Chat, Clock, FakeContext
+from wireproto import CallError, Identity, Metadata, Retry, Status
 from wireproto_chat.contract import (
     CREATE_ACCOUNT,
     LOG_IN,
@@ -22,9 +25,6 @@ from wireproto_chat.contract import (
     SendMessageRequest,
 )
 from wireproto_chat.service.passwords import HashPool, Passwords
-
-from chat_service.fakes import PASSWORD, QUICK, WAIT, Chat, Clock, FakeContext
-from wireproto import CallError, Identity, Metadata, Retry, Status
 
 
 def bearer(chat: Chat, token: str) -> Identity | None:

@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import strategies as st
-from wireproto_chat.contract import CHAT, CREATE_ACCOUNT, LOG_IN, CreateAccountRequest, LogInRequest
-from wireproto_chat.service.handlers import ChatApp, open_chat
-from wireproto_chat.service.passwords import Passwords
 
 from chat_service.fakes import PASSWORD, QUICK
 from wireproto import Client
 from wireproto.schema import Operation
 from wireproto.testing import ServerSuite
+from wireproto_chat.contract import CHAT, CREATE_ACCOUNT, LOG_IN, CreateAccountRequest, LogInRequest
+from wireproto_chat.service.handlers import ChatApp, open_chat
+from wireproto_chat.service.passwords import Passwords
 
 NAMES = st.sampled_from(["ann", "bob"])
 PASSWORDS = st.sampled_from([PASSWORD, "another horse battery"])

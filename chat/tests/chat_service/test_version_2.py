@@ -4,6 +4,9 @@ import threading
 from typing import Any
 
 import pytest
+
+from chat_service.fakes import PASSWORD, Chat, Clock, FakeContext
+from wireproto import Retry
 from wireproto_chat.contract import (
     ACKNOWLEDGE,
     CHANGE_PASSWORD,
@@ -22,9 +25,6 @@ from wireproto_chat.contract import (
     WildCardRequest,
 )
 from wireproto_chat.service.mailboxes import moment
-
-from chat_service.fakes import PASSWORD, Chat, Clock, FakeContext
-from wireproto import Retry
 
 
 def acknowledge(chat: Chat, context: FakeContext, sequence: int) -> AcknowledgeResponse:

@@ -5,6 +5,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wireproto_chat.wildcard import MAX_STARS, Pattern
 
 names = st.text("ab-._1", min_size=1, max_size=32)

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from chat_service.fakes import Chat, Clock, FakeContext
 from click.testing import CliRunner
 from sqlalchemy import create_engine
+
+from chat_service.fakes import Chat, Clock, FakeContext
+from wireproto import CallError, ConfigError
 from wireproto_chat.cli.db import command
 from wireproto_chat.contract import (
     LIST_CONVERSATION,
@@ -24,8 +26,6 @@ from wireproto_chat.contract import (
 )
 from wireproto_chat.store import maintenance
 from wireproto_chat.store.tables import SCHEMA_VERSION, metadata
-
-from wireproto import CallError, ConfigError
 
 TOKEN = "DoIVcWZP-OQm_cSqrko03gEu3p7BvIm5L0VBPyYgFG8"
 

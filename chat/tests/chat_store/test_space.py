@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_service.fakes import PASSWORD, WAIT, Chat, Clock, FakeContext
 from sqlalchemy.exc import OperationalError
+
+from chat_service.fakes import PASSWORD, WAIT, Chat, Clock, FakeContext
+from wireproto import CallError, Client, Metadata, Retry, Status, connect
+from wireproto.schema import Method
 from wireproto_chat.contract import (
     ACKNOWLEDGE,
     BROADCAST,
@@ -47,9 +50,6 @@ from wireproto_chat.contract import (
     WildCardRequest,
 )
 from wireproto_chat.store.space import LOOK, Space
-
-from wireproto import CallError, Client, Metadata, Retry, Status, connect
-from wireproto.schema import Method
 
 MIB = 2**20
 

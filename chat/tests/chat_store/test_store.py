@@ -13,8 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pytest
-from chat_service.fakes import WAIT, Chat, Clock, FakeContext
 from sqlalchemy.dialects.sqlite import pysqlite
+
+from chat_service.fakes import WAIT, Chat, Clock, FakeContext
+from wireproto import CallError, ConfigError
 from wireproto_chat.contract import (
     POP_UNDELIVERED,
     SEND_MESSAGE,
@@ -24,8 +26,6 @@ from wireproto_chat.contract import (
 from wireproto_chat.store import store as store_module
 from wireproto_chat.store.store import default_path, path_of
 from wireproto_chat.store.tables import SCHEMA_VERSION, Rows, Statements
-
-from wireproto import CallError, ConfigError
 
 NOBODY: Final = 65_534
 """The user that owns nothing, by Linux's convention."""

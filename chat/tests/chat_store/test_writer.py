@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_service.fakes import WAIT, Chat, Clock, FakeContext
 from sqlalchemy.exc import OperationalError
+
+from chat_service.fakes import WAIT, Chat, Clock, FakeContext
+from wireproto import CallError, Retry, Status
 from wireproto_chat.contract import POP_UNDELIVERED, SEND_MESSAGE, PopUndeliveredRequest, SendMessageRequest
 from wireproto_chat.store import writer as writer_module
 from wireproto_chat.store.failures import is_fatal, store_error
 from wireproto_chat.store.transaction import Transaction
 from wireproto_chat.store.writer import Job
-
-from wireproto import CallError, Retry, Status
 
 
 def sqlite_error(code: int) -> OperationalError:

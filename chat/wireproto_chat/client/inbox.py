@@ -8,10 +8,9 @@ same; over gRPC ``over_grpc`` does it with PopUndelivered.
 import threading
 from collections.abc import Iterator
 
+from wireproto import CallError, CodecError, LocalProtocolError
 from wireproto_chat.client.reconnect import Connection, Messages
 from wireproto_chat.contract import ACKNOWLEDGE, AcknowledgeRequest, ReceiveMessagesResponse
-
-from wireproto import CallError, CodecError, LocalProtocolError
 
 __all__ = ["Inbox", "Mailbox"]
 

@@ -11,6 +11,9 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
+from wireproto import Address, CallError, CodecError, Metadata, Status
+from wireproto.client.grpc import GrpcClient, GrpcStream, connect
+from wireproto.schema import Message, Method, StreamMethod
 from wireproto_chat.client.reconnect import Messages
 from wireproto_chat.contract import (
     CHAT,
@@ -25,10 +28,6 @@ from wireproto_chat.contract import (
     PopUndeliveredResponse,
     ReceiveMessagesResponse,
 )
-
-from wireproto import Address, CallError, CodecError, Metadata, Status
-from wireproto.client.grpc import GrpcClient, GrpcStream, connect
-from wireproto.schema import Message, Method, StreamMethod
 
 __all__ = ["GrpcConnection"]
 

@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
-from wireproto_chat.contract import LOG_IN, LogInRequest
-
 from wireproto import CallError, CodecError, ConnectionLost, HandshakeError, LocalProtocolError, Metadata, Retry, Status
 from wireproto.schema import Message, Method, StreamMethod
+from wireproto_chat.contract import LOG_IN, LogInRequest
 
 __all__ = ["PATIENCE", "TRIES", "Connection", "Gone", "Lasting", "Messages", "SessionEnded", "is_lost"]
 

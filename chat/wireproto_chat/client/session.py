@@ -13,6 +13,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from wireproto import (
+    CallError,
+    CodecError,
+    ConnectionLost,
+    DecodeError,
+    HandshakeError,
+    LocalProtocolError,
+    Metadata,
+    Status,
+)
+from wireproto.schema import Message, Method
 from wireproto_chat import contract
 from wireproto_chat.client import answers
 from wireproto_chat.client.answers import count
@@ -42,18 +53,6 @@ from wireproto_chat.client.inbox import Inbox, Mailbox
 from wireproto_chat.client.names import Names
 from wireproto_chat.client.reconnect import PATIENCE, Connection, Gone, Lasting, Messages, SessionEnded, is_lost
 from wireproto_chat.client.sentences import refusal
-
-from wireproto import (
-    CallError,
-    CodecError,
-    ConnectionLost,
-    DecodeError,
-    HandshakeError,
-    LocalProtocolError,
-    Metadata,
-    Status,
-)
-from wireproto.schema import Message, Method
 
 __all__ = ["ChatSession", "Connection"]
 

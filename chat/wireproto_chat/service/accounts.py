@@ -1,11 +1,12 @@
 """Accounts: names, making one, deleting one, listing them."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
+from wireproto import CallError, Status
 from wireproto_chat.contract import (
+    NAME,
     PAGE_LIMIT,
     Account,
     ChangePasswordResponse,
@@ -22,10 +23,7 @@ from wireproto_chat.store.transaction import Transaction
 from wireproto_chat.store.writer import Job
 from wireproto_chat.wildcard import Pattern
 
-from wireproto import CallError, Status
-
 __all__ = [
-    "NAME",
     "ROW_BUDGET",
     "ChangePassword",
     "CreateAccount",
@@ -38,9 +36,6 @@ __all__ = [
     "matching",
     "name_taken",
 ]
-
-NAME = re.compile(r"[a-z0-9._-]{1,32}")
-"""What a user name is."""
 
 ROW_BUDGET = 10_000
 """Names that one call for a list looks at; some 15 ms of work."""

@@ -3,6 +3,7 @@
 import hashlib
 import struct
 
+from wireproto import CallError, Status
 from wireproto_chat.contract import BROADCAST_LIMIT, BroadcastResponse
 from wireproto_chat.service.accounts import ROW_BUDGET, matching
 from wireproto_chat.service.mailboxes import has_room, key_conflict, signed_out, touch_key
@@ -11,8 +12,6 @@ from wireproto_chat.store.store import Store
 from wireproto_chat.store.transaction import Transaction
 from wireproto_chat.store.writer import Job
 from wireproto_chat.wildcard import Pattern
-
-from wireproto import CallError, Status
 
 __all__ = ["Broadcast", "audience"]
 

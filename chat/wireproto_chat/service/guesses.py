@@ -17,13 +17,12 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from wireproto import CallError, Retry, Status
 from wireproto_chat.service.sessions import bad_credentials
 from wireproto_chat.store.expiry import GUESS_KEPT
 from wireproto_chat.store.store import Store
 from wireproto_chat.store.transaction import Transaction
 from wireproto_chat.store.writer import Job
-
-from wireproto import CallError, Retry, Status
 
 __all__ = ["Guesses", "is_own", "network_of", "wait_after"]
 

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Self
 
+from wireproto import CallError, Context, Handlers, Identity, Metadata, Status, Subscription
 from wireproto_chat.contract import (
     ACKNOWLEDGE,
     BROADCAST,
@@ -86,11 +87,9 @@ from wireproto_chat.store.space import KEEP_FREE, free_bytes
 from wireproto_chat.store.store import Store
 from wireproto_chat.wildcard import Pattern
 
-from wireproto import CallError, Context, Handlers, Identity, Metadata, Status, Subscription
-
 __all__ = ["ChatApp", "open_chat"]
 
-log = logging.getLogger("wireproto.chat")
+log = logging.getLogger("wireproto_chat")
 
 
 class ChatApp:

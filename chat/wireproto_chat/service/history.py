@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from wireproto import CallError, Status
 from wireproto_chat.contract import (
     PAGE_LIMIT,
     ConversationMessage,
@@ -14,8 +15,6 @@ from wireproto_chat.service.sessions import ChatIdentity
 from wireproto_chat.store.store import Store
 from wireproto_chat.store.transaction import Transaction
 from wireproto_chat.store.writer import Job
-
-from wireproto import CallError, Status
 
 __all__ = ["DeleteMessage", "list_conversation"]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from wireproto import CallError, Status
 from wireproto_chat.contract import (
     PAGE_LIMIT,
     AcknowledgeResponse,
@@ -17,8 +18,6 @@ from wireproto_chat.store.expiry import KEY_STEP
 from wireproto_chat.store.failures import damaged
 from wireproto_chat.store.transaction import KnownKey, Mailbox, Transaction
 from wireproto_chat.store.writer import Job
-
-from wireproto import CallError, Status
 
 __all__ = [
     "MAX_TEXT",

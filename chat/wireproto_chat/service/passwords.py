@@ -14,13 +14,13 @@ from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
-from wireproto_chat.service.common import is_common
 
 from wireproto import CallError, Retry, Status
+from wireproto_chat.service.common import is_common
 
 __all__ = ["HashPool", "Passwords"]
 
-log = logging.getLogger("wireproto_chat.service.passwords")
+log = logging.getLogger("wireproto_chat.passwords")
 
 MIN_CHARACTERS = 12
 MAX_CHARACTERS = 128

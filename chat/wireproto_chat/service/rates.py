@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
-from wireproto_chat.contract import BROADCAST, CREATE_ACCOUNT, LOG_IN, WILD_CARD
-
 from wireproto import CallError, Retry, Status
+from wireproto_chat.contract import BROADCAST, CREATE_ACCOUNT, LOG_IN, WILD_CARD
 
 __all__ = ["RATES", "Rate", "Rates"]
 

@@ -14,13 +14,12 @@ from concurrent.futures import Future
 from typing import Any
 from weakref import WeakValueDictionary
 
+from wireproto import CallError, Identity, Metadata, Retry, Status
 from wireproto_chat.contract import LogInResponse, LogOutResponse
 from wireproto_chat.store.expiry import TOKEN_IDLE, TOKEN_LIFETIME, TOKEN_STEP
 from wireproto_chat.store.store import Store
 from wireproto_chat.store.transaction import Transaction
 from wireproto_chat.store.writer import Job
-
-from wireproto import CallError, Identity, Metadata, Retry, Status
 
 __all__ = [
     "ChatIdentity",

@@ -7,11 +7,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from wireproto_chat.service.accounts import NAME
+from wireproto import ConfigError
+from wireproto_chat.contract import NAME
 from wireproto_chat.store.store import APPLICATION_ID, claim, path_of
 from wireproto_chat.store.tables import SCHEMA_VERSION
-
-from wireproto import ConfigError
 
 __all__ = ["backup", "check", "upgrade"]
 

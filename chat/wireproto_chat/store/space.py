@@ -14,7 +14,7 @@ from pathlib import Path
 
 __all__ = ["KEEP_FREE", "Space", "free_bytes"]
 
-log = logging.getLogger("wireproto_chat.store.store")
+log = logging.getLogger("wireproto_chat.store")
 
 KEEP_FREE = 64 * 1024 * 1024
 """Bytes of the disk that the store leaves free; a quarter of it is what the reserve takes up besides."""

@@ -21,17 +21,17 @@ from sqlalchemy import URL, create_engine, insert
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
+
+from wireproto import CallError, ConfigError, Retry, Status
 from wireproto_chat.store.failures import Complaints, closed, is_fatal, is_full, store_error
 from wireproto_chat.store.space import KEEP_FREE, Space, free_bytes
 from wireproto_chat.store.tables import SCHEMA_VERSION, Statements, alembic_version, metadata
 from wireproto_chat.store.transaction import Transaction
 from wireproto_chat.store.writer import Job, Writer
 
-from wireproto import CallError, ConfigError, Retry, Status
-
 __all__ = ["APPLICATION_ID", "Store", "claim", "default_path", "path_of"]
 
-log = logging.getLogger("wireproto_chat.store.store")
+log = logging.getLogger("wireproto_chat.store")
 
 R = TypeVar("R")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection
+
 from wireproto_chat.store.failures import store_full
 from wireproto_chat.store.space import Space
 from wireproto_chat.store.tables import Rows, Statements

@@ -18,15 +18,15 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
+
+from wireproto import CallError, Retry, Status
 from wireproto_chat.store.failures import Complaints, closed, is_fatal, is_full, store_error
 from wireproto_chat.store.space import Space
 from wireproto_chat.store.transaction import Key, Transaction
 
-from wireproto import CallError, Retry, Status
-
 __all__ = ["Job", "Writer"]
 
-log = logging.getLogger("wireproto_chat.store.store")
+log = logging.getLogger("wireproto_chat.store")
 
 R = TypeVar("R")
 

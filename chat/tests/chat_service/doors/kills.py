@@ -14,8 +14,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from wireproto_chat.contract import BROADCAST, SEND_MESSAGE, BroadcastRequest, SendMessageRequest
-
 from chat_service.doors.history import (
     Acknowledging,
     Deleting,
@@ -31,6 +29,7 @@ from chat_service.doors.history import (
 )
 from chat_service.doors.people import CODECS, PATIENCE, Addresses, Door, Inbox, Person
 from wireproto import Address, CallError, Retry
+from wireproto_chat.contract import BROADCAST, SEND_MESSAGE, BroadcastRequest, SendMessageRequest
 
 __all__ = ["Crowd", "Servers"]
 
@@ -50,7 +49,8 @@ from wireproto.cli import main
 while sys.stdin.readline():
     pid = os.fork()
     if pid == 0:
-        main("serve")
+        sys.argv.insert(1, "serve")
+        main()
     print("pid", pid, flush=True)
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
         if select.select([0], [], [], 0.005)[0]:  # at its end: whoever started us is gone

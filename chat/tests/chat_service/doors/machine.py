@@ -25,13 +25,13 @@ from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from wireproto_chat.store.transaction import Transaction
-from wireproto_chat.store.writer import Job
 
 from chat_service.doors.model import PASSWORD, Account, Message, Model, Refused, Session
 from chat_service.doors.people import PATIENCE, Door, House, Inbox, Person, eventually
 from chat_service.fakes import WAIT, Clock
 from wireproto import CallError
+from wireproto_chat.store.transaction import Transaction
+from wireproto_chat.store.writer import Job
 
 __all__ = ["WINDOW", "Crashing", "People"]
 

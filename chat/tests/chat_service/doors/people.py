@@ -6,6 +6,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
+from chat_service.fakes import PASSWORD, QUICK
+from wireproto import Address, CallError, Client, Metadata, Server, Stream, connect
+from wireproto.client.grpc import GrpcClient, GrpcStream
+from wireproto.client.grpc import connect as connect_grpc
+from wireproto.schema import Message, Method
+from wireproto.server.gateway import GrpcGateway
 from wireproto_chat.contract import (
     ACKNOWLEDGE,
     BROADCAST,
@@ -48,13 +54,6 @@ from wireproto_chat.contract import (
 )
 from wireproto_chat.service.handlers import ChatApp, open_chat
 from wireproto_chat.service.passwords import Passwords
-
-from chat_service.fakes import PASSWORD, QUICK
-from wireproto import Address, CallError, Client, Metadata, Server, Stream, connect
-from wireproto.client.grpc import GrpcClient, GrpcStream
-from wireproto.client.grpc import connect as connect_grpc
-from wireproto.schema import Message, Method
-from wireproto.server.gateway import GrpcGateway
 
 __all__ = ["CODECS", "DOORS", "PATIENCE", "SECOND", "Addresses", "Door", "House", "Inbox", "Person", "eventually"]
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wireproto_chat import contract
 
 from chat_service.doors import first
 from chat_service.doors.conftest import Scene
@@ -18,6 +17,7 @@ from wireproto import Limits, Metadata, codecs, connect
 from wireproto.client.grpc import connect as connect_grpc
 from wireproto.schema import Message, fields
 from wireproto.testing import messages
+from wireproto_chat import contract
 
 
 def of_the_table(service: Any) -> list[tuple[str, type[Message], bool]]:

@@ -10,6 +10,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
+
+from chat_service.doors.machine import WINDOW, Crashing, People
+from chat_service.doors.people import DOORS, Door
+from wireproto import CallError
 from wireproto_chat.contract import (
     AcknowledgeResponse,
     DeleteMessageResponse,
@@ -23,10 +27,6 @@ from wireproto_chat.service.live import MailboxStream
 from wireproto_chat.service.mailboxes import AcknowledgeThrough, Pop, Send
 from wireproto_chat.service.sessions import Sessions
 from wireproto_chat.store.transaction import Key, KnownKey, Mailbox, Transaction
-
-from chat_service.doors.machine import WINDOW, Crashing, People
-from chat_service.doors.people import DOORS, Door
-from wireproto import CallError
 
 
 @pytest.fixture

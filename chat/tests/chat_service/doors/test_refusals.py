@@ -8,6 +8,14 @@ from typing import Any, NamedTuple
 
 import pytest
 from sqlalchemy.exc import OperationalError
+
+from chat_service.doors.conftest import Scene
+from chat_service.doors.people import DOORS, Door, House, Person
+from chat_service.doors.test_service import refused
+from chat_service.fakes import PASSWORD
+from wireproto import CallError, Metadata, Retry, Status
+from wireproto.schema import Message
+from wireproto.testing import BareClient
 from wireproto_chat.contract import (
     ACKNOWLEDGE,
     BROADCAST,
@@ -31,14 +39,6 @@ from wireproto_chat.contract import (
 )
 from wireproto_chat.service import broadcast, handlers, live, mailboxes
 from wireproto_chat.service.rates import Rate, Rates
-
-from chat_service.doors.conftest import Scene
-from chat_service.doors.people import DOORS, Door, House, Person
-from chat_service.doors.test_service import refused
-from chat_service.fakes import PASSWORD
-from wireproto import CallError, Metadata, Retry, Status
-from wireproto.schema import Message
-from wireproto.testing import BareClient
 
 OTHER_PASSWORD = "another password"
 

@@ -6,14 +6,14 @@ from functools import partial
 from typing import Any
 
 import pytest
-from wireproto_chat.contract import AcknowledgeResponse, BroadcastResponse, ConversationMessage
-from wireproto_chat.service import broadcast, mailboxes
 
 from chat_service.doors.conftest import Scene
 from chat_service.doors.people import SECOND, Person
 from chat_service.doors.test_service import refused, texts
 from chat_service.fakes import PASSWORD
 from wireproto import Status
+from wireproto_chat.contract import AcknowledgeResponse, BroadcastResponse, ConversationMessage
+from wireproto_chat.service import broadcast, mailboxes
 
 pytestmark = pytest.mark.parametrize("door", SECOND, ids=str)
 

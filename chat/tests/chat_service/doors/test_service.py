@@ -4,12 +4,12 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from wireproto_chat.contract import SEND_MESSAGE, SendMessageRequest
 
 from chat_service.doors.conftest import Scene
 from chat_service.doors.people import CODECS, DOORS, PATIENCE, Door, Inbox, Person, eventually
 from chat_service.test_mailboxes import HOSTILE
 from wireproto import CallError, Status, codecs
+from wireproto_chat.contract import SEND_MESSAGE, SendMessageRequest
 
 
 def refused(call: Callable[[], object]) -> CallError:
