@@ -1,5 +1,6 @@
 """The front for people, on a pseudo-terminal whose screen pyte keeps, over a fake server."""
 
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -150,7 +151,7 @@ def test_a_server_that_goes_away_ends_the_prompt() -> None:
 
 def test_a_signal_leaves_the_terminal_as_it_was() -> None:
     """SIGTERM ends the program with 143, and whoever has the terminal next finds it echoing and wrapping."""
-    with Screen(["sh", "-c", f"{' '.join(program())}; echo status=$?; stty -a"], columns=200) as screen:
+    with Screen(["sh", "-c", f"{shlex.join(program())}; echo status=$?; stty -a"], columns=200) as screen:
         sign_in(screen)
         assert not screen.child.getecho()
         (child,) = psutil.Process(screen.child.pid).children()
