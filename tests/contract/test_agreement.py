@@ -192,7 +192,7 @@ def expressible(message: Message, other: type[Message], version: int) -> bool:
     try:
         twin = converted(message, other, version)
         compile_check(other, version, request=True)(twin, EncodeError)
-    except (EncodeError, TypeError, ValueError, KeyError, AttributeError):
+    except (EncodeError, TypeError, ValueError, OverflowError, KeyError, AttributeError):
         return False
     return same_message(message, twin, version)
 
