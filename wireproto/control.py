@@ -232,7 +232,7 @@ ECHO = Method(
     idempotent=True,
     doc="The bytes of the request, sent back.",
 )
-CONTROL = Service("wireproto.control.v1.ControlService", version=1, methods=[CHECK, DESCRIBE, ECHO])
+CONTROL = Service("wirecontrol.v1.ControlService", version=1, methods=[CHECK, DESCRIBE, ECHO])
 
 
 def describe(service: Service) -> ServiceDescription:

@@ -594,7 +594,7 @@ WHO_AM_I = Method(
 )
 
 CHAT = Service(
-    "wireproto.chat.v1.ChatService",
+    "wirechat.v1.ChatService",
     version=2,
     methods=[
         LOG_IN,

@@ -146,7 +146,7 @@ def test_several_services_are_checked_at_once(folder: Path) -> None:
     run("check", *services, "--write")
     assert sorted(path.name for path in Path("contract").iterdir()) == [
         NAME,
-        "wireproto.control.v1.ControlService.lock.json",
+        "wirecontrol.v1.ControlService.lock.json",
     ]
     assert run("check", *services).exit_code == 0
     assert run("check", "wireproto.control:CONTROL", declared(NARROWER)).exit_code == 1

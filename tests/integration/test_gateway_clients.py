@@ -103,7 +103,7 @@ def test_reflection_describes_everything_it_lists(gateway: GrpcGateway) -> None:
         listed = set(database.get_services())
         assert listed == {
             NAME,
-            "wireproto.control.v1.ControlService",
+            "wirecontrol.v1.ControlService",
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",

@@ -264,7 +264,7 @@ def test_new_messages_need_no_defaults() -> None:
 def test_framework_services_have_the_reserved_opcodes() -> None:
     """The framework's own services may have opcodes from 0xF000 on."""
     declared = method(opcode=0xF000)
-    assert Service("wireproto.control.v1.EchoService", 1, [declared]).at(1) == {0xF000: declared}
+    assert Service("wirecontrol.v1.EchoService", 1, [declared]).at(1) == {0xF000: declared}
 
 
 def test_messages_may_be_shared() -> None:

@@ -484,7 +484,7 @@ def test_watchers_learn_of_the_end(door: Callable[..., Open]) -> None:
     with stock(gateway.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         serving = health_pb2.HealthCheckResponse.SERVING
-        for name in ("", SERVICE.full_name, "wireproto.control.v1.ControlService", "grpc.health.v1.Health"):
+        for name in ("", SERVICE.full_name, "wirecontrol.v1.ControlService", "grpc.health.v1.Health"):
             assert health.Check(health_pb2.HealthCheckRequest(service=name)).status == serving
         with pytest.raises(grpc.RpcError) as caught:
             health.Check(health_pb2.HealthCheckRequest(service="other"))

@@ -22,7 +22,7 @@ from wireproto.schema import Service
 
 __all__ = ["HANDLERS", "command"]
 
-HANDLERS = Handlers(Service("wireproto.bench.v1.BenchService", version=1, methods=[]))
+HANDLERS = Handlers(Service("wirebench.v1.BenchService", version=1, methods=[]))
 """What the command's own server hosts: nothing, for the calls are of the framework's Echo."""
 
 WARM_UP = 0.2

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import click
 
 from wireproto.cli.command import Command, Failure
+from wireproto.cli.shadow import warn_of_shadows
 from wireproto.cli.target import resolve
 from wireproto.cli.values import dumps
 from wireproto.contract import LEVELS, Change, Lock, compare
@@ -86,6 +87,7 @@ def command(
     Exit status: 0 nothing breaks, 1 something does, 2 wrong usage. docs/contract.md has the rules.
     """
     declared = [resolve(target, Service) for target in services]
+    warn_of_shadows(declared)
     if write and against is not None:
         raise ConfigError("--write and --against exclude each other; compare first")
     if (release is not None or codecs) and not write:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from wireproto.cli.command import Command, Failure
+from wireproto.cli.shadow import warn_of_shadows
 from wireproto.cli.target import named_services
 from wireproto.errors import ConfigError
 from wireproto.protos import generate, render
@@ -27,6 +28,7 @@ def command(services: tuple[str, ...], out: Path | None, check: bool) -> None:
     Its messages have the bytes that the codec protobuf writes, so any protobuf library reads them.
     """
     chosen = named_services(services, "proto")
+    warn_of_shadows(chosen)
     if out is None:
         if check:
             raise ConfigError("--check belongs to --out DIR, where the files are")

@@ -15,7 +15,7 @@ from wireproto.wire.frame import PREAMBLE, Kind
 
 __all__ = ["judge_server"]
 
-CONTROL_SERVICE = "wireproto.control.v1.ControlService"
+CONTROL_SERVICE = "wirecontrol.v1.ControlService"
 
 
 def judge_server(

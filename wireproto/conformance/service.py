@@ -1,4 +1,4 @@
-"""``wireproto.conformance.v1``: what a server serves, and a client calls, to be judged; and our own handlers of it.
+"""``wireconformance.v1``: what a server serves, and a client calls, to be judged; and our own handlers of it.
 
 It is small on purpose, since whoever wants to be judged implements it: docs/conformance.md has its table. Serve it with
 ``wireproto conformance --serve``.
@@ -307,7 +307,7 @@ UNSERVED = Method(
 )
 
 CONFORMANCE = Service(
-    "wireproto.conformance.v1.ConformanceService",
+    "wireconformance.v1.ConformanceService",
     version=2,
     methods=[ECHO, COUNT, FAIL, SLEEP, BLOB, INSPECT, PRIVATE, SHORT, CRASH, RETIRED, RECENT, UNSERVED],
     doc="What an implementation serves or calls to be judged by `wireproto conformance`.",

@@ -40,8 +40,25 @@ _TYPES: dict[Scalar, FieldDescriptorProto.Type.ValueType] = {
 
 
 def file_name(package: str, name: str) -> str:
-    """Where a file lies in a module of ``.proto`` files: ``wireproto/chat/v1/chat.proto`` for its ChatService."""
+    """Where a file lies in a module of ``.proto`` files: ``example/v1/shop.proto`` for example.v1.ShopService."""
     return f"{package.replace('.', '/')}/{_snake_case(name.removesuffix('Service') or name)}.proto"
+
+
+def _set_options(file: FileDescriptorProto, name: str) -> None:
+    """Where Go, Java and C# find what is generated from the file, by the names that buf gives when it is asked to.
+
+    Without them protoc refuses to write Go at all, and Java puts every message into one class.
+    """
+    words = file.package.split(".")
+    file.options.go_package = f"{'/'.join(words)};{''.join(words[-2:])}"
+    file.options.java_package = f"com.{file.package}"
+    file.options.java_multiple_files = True
+    file.options.java_outer_classname = f"{name.removesuffix('Service') or name}Proto"
+    file.options.csharp_namespace = ".".join(_pascal_case(word) for word in words)
+
+
+def _pascal_case(word: str) -> str:
+    return "".join(f"{part[:1].upper()}{part[1:]}" for part in word.split("_"))
 
 
 def message_file(
@@ -89,6 +106,7 @@ def service_file(service: Service, version: int | None = None) -> FileDescriptor
     methods = service.at(version).values()
     types = [cls for method in methods for cls in (method.request, method.response)]
     file = message_file(types, service.package, version, name=service.name)
+    _set_options(file, service.name)
     described = file.service.add(name=service.name)
     for method in methods:
         rpc = described.method.add(

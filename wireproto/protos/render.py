@@ -123,6 +123,9 @@ def _file(file: FileDescriptorProto, comments: Comments, header: str) -> Iterato
         yield f'import "{path}";'
     if file.dependency:
         yield ""
+    for option, value in sorted((option.name, value) for option, value in file.options.ListFields()):
+        yield f"option {option} = {json.dumps(value)};"
+    yield ""
     for service in file.service:
         yield from _service(service, comments)
         yield ""

@@ -24,7 +24,7 @@ Item = TypeVar("Item", bound=Message)
 FIRST_RESERVED_OPCODE: Final = 0xF000
 """Opcodes from here to 0xFFFF belong to the framework: health, reflection, echo."""
 
-_CONTROL_PACKAGE: Final = "wireproto.control."
+_CONTROL_PACKAGE: Final = "wirecontrol."
 _MAX_TIMEOUT: Final = (2**32 - 1) / 1000
 _PACKAGE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*(\.[a-z][a-z0-9]*(_[a-z0-9]+)*)*\.v[1-9][0-9]*((alpha|beta)[0-9]*)?")
 

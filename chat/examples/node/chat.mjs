@@ -62,7 +62,7 @@ if (!host || !Object.hasOwn(commands, command) || !words.length || command === '
   process.exit(2)
 }
 try {
-  const client = await connect({ host, port: Number(port), service: 'wireproto.chat.v1.ChatService', versions: [2, 2], name: 'chat.mjs' })
+  const client = await connect({ host, port: Number(port), service: 'wirechat.v1.ChatService', versions: [2, 2], name: 'chat.mjs' })
   await commands[command](client, ...words).finally(() => client.close())
 } catch (error) {
   console.error(error instanceof WireError ? `${error.reason || `status ${error.status}`}: ${visible(error.message)}` : error)

@@ -67,17 +67,17 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (file,) = PROTOS.rglob("*.proto")
     known = Path(protoc.__file__).parent / "_proto"
     made = [f"--python_out={folder}", f"--grpc_python_out={folder}"]
-    status = protoc.main(["protoc", f"-I{file.parent}", f"-I{known}", *made, file.name])
+    status = protoc.main(["protoc", f"-I{PROTOS}", f"-I{known}", *made, str(file.relative_to(PROTOS))])
     assert status == 0, "protoc refused the file; its reasons are on stderr"
     return folder
 
 
 @pytest.fixture
 def stubs(compiled: Path) -> Iterator[tuple[Any, Any]]:
-    """The modules ``chat_pb2`` and ``chat_pb2_grpc``."""
+    """The modules of the package ``wirechat.v1``, beside the library and the chat."""
     sys.path.insert(0, str(compiled))
     try:
-        yield importlib.import_module("chat_pb2"), importlib.import_module("chat_pb2_grpc")
+        yield importlib.import_module("wirechat.v1.chat_pb2"), importlib.import_module("wirechat.v1.chat_pb2_grpc")
     finally:
         sys.path.remove(str(compiled))
 

@@ -281,7 +281,7 @@ def echo(bench: Bench) -> None:
 
 @case("13.08", over=Over.CODECS)
 def control_service(bench: Bench) -> None:
-    """A client that knows no service asks for wireproto.control.v1.ControlService, in version 1."""
+    """A client that knows no service asks for wirecontrol.v1.ControlService, in version 1."""
     with bench.of_control().open() as caller:
         caller.alive()
         caller.fail(_unknown(0x01), b"", "UNKNOWN_OPCODE")

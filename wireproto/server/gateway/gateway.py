@@ -46,7 +46,7 @@ _SETTLE = 1.0
 class GrpcGateway:
     """Serves handlers over gRPC: the same functions, limits, statuses and authorization rule as ``Server``.
 
-    Beside the services it has ``wireproto.control.v1.ControlService``, the standard reflection (v1 and v1alpha) and the
+    Beside the services it has ``wirecontrol.v1.ControlService``, the standard reflection (v1 and v1alpha) and the
     standard health service. Nothing is encrypted.
 
     Args:

@@ -223,7 +223,7 @@ POP_UNDELIVERED = Method(
 )
 
 CHAT = Service(
-    "wireproto.chat.v1.ChatService",
+    "wirechat.v1.ChatService",
     version=1,
     methods=[
         LOG_IN,
