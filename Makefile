@@ -111,8 +111,10 @@ coverage: $(DEV_STAMP)  ## measure the branches of the core that its tests take,
 	@HYPOTHESIS_PROFILE=coverage $(PY) -m coverage run -m pytest -q -m "not slow and not long" -k "$(NOT_TRACED)" $(CORE_TESTS)
 	@$(PY) -m coverage report
 
-SERVICES := wireproto_chat.contract:CHAT wireproto.control:CONTROL examples.calculator:CALCULATOR \
-	wireproto.conformance.service:CONFORMANCE
+# The services in the box. Each of the two distributions keeps the locks and .proto files of its own.
+SERVICES := wireproto.control:CONTROL wireproto.conformance.service:CONFORMANCE
+EXAMPLES := examples.calculator:CALCULATOR
+CHAT := wireproto_chat.contract:CHAT
 
 # One recipe, in this order whatever -j says: the cheap judges first, the tests and their summary last.
 .PHONY: check
