@@ -246,11 +246,8 @@ class Entry:
         "is_stream",
         "max_request",
         "method",
-        "ran",
-        "runs",
-        "slowness",
+        "pace",
         "timeout",
-        "wary",
     )
 
     def __init__(
@@ -267,11 +264,7 @@ class Entry:
         self.blocking = method.blocking
         self.timeout = method.timeout
         self.max_request = limits.max_frame if method.max_request is None else method.max_request
-        # How slow the handler was lately, and whether it ran, kept by whoever runs and times it; see server/pool.py.
-        self.slowness = 0
-        self.runs = 0
-        self.ran = False
-        self.wary = True  # not known to be quick: look at these, and at ``blocking``
+        self.pace: Any = None  # of a door that runs handlers where others wait for them; see server/pace.py
         self._handler = handler
         self._requires = method.requires
         self._reasons = frozenset(method.reasons)

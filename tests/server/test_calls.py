@@ -45,7 +45,7 @@ from wireproto.limits import Limits
 from wireproto.schema import Service
 from wireproto.server import Server
 from wireproto.server.call import Call
-from wireproto.server.pool import PROVEN
+from wireproto.server.pace import PROVEN
 from wireproto.status import Retry, Status
 from wireproto.wire.events import ErrorReceived, PongReceived, ResponseReceived
 from wireproto.wire.metadata import Metadata

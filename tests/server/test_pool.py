@@ -29,8 +29,9 @@ from wireproto.dispatch import Context, Handlers
 from wireproto.errors import CallError
 from wireproto.server import Server
 from wireproto.server.call import Call
+from wireproto.server.pace import PROVEN, SLOW
 from wireproto.server.poller import Poller
-from wireproto.server.pool import PENALTY, PROVEN, SLOW, Pool, Worker
+from wireproto.server.pool import Pool, Worker
 from wireproto.server.session import Session
 from wireproto.wire.events import ResponseReceived
 from wireproto.wire.metadata import Metadata
@@ -264,16 +265,16 @@ def test_what_ran_before_a_slow_turn_is_timed_the_next_time(stage: Stage) -> Non
     server = Server(stage.handlers, codecs=["msgpack", "pipe"])
     every = list({entry: None for table in server._tables.values() for entry in table.entries.values()})
     for entry in every:
-        entry.wary = False
+        entry.pace.wary = False
     ran = every[::3]
     for entry in ran:
-        entry.ran = True
+        entry.pace.ran = True
     server._suspect()
-    assert [entry for entry in every if entry.wary] == ran
+    assert [entry for entry in every if entry.pace.wary] == ran
     for entry in every:
-        entry.wary = False
+        entry.pace.wary = False
     server._suspect()
-    assert not any(entry.wary for entry in every)
+    assert not any(entry.pace.wary for entry in every)
     server.poller.close()
 
 
@@ -321,7 +322,7 @@ def test_a_method_that_was_stuck_is_slow_from_then_on(
     assert other.call(ECHO, EchoRequest(text="on")).text == "on"  # somebody else leads
     stage.gate("x").set()
     peer.expect(ResponseReceived)
-    until(lambda: entry.slowness >= PENALTY, "the method counts as slow")
+    until(lambda: not entry.pace.quick, "the method counts as slow")
 
 
 def test_a_leader_that_waits_behind_its_handler_blames_nobody() -> None:

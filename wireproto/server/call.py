@@ -10,7 +10,7 @@ import msgspec
 from wireproto.dispatch import Context, Entry, Identity, Outcome
 from wireproto.errors import CallError
 from wireproto.schema import Operation
-from wireproto.server.pool import PENALTY, PROVEN, SLOW, Worker
+from wireproto.server.pool import Worker
 from wireproto.status import Retry, Status
 from wireproto.wire.metadata import Metadata
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wireproto.server.session import Session
     from wireproto.server.stream import Stream
 
-__all__ = ["Call", "note_time"]
+__all__ = ["Call"]
 
 
 class Call(msgspec.Struct, Context, eq=False):
@@ -118,7 +118,7 @@ class Call(msgspec.Struct, Context, eq=False):
         if not self.answered:  # else it expired or was cancelled in the queue: only its place is left to give back
             start = time.perf_counter()
             outcome = entry.run(self.payload, self)
-            note_time(entry, time.perf_counter() - start)
+            entry.pace.note(time.perf_counter() - start)
         if leader is not None:
             leader.running = None
         session.go_on(self, outcome, last)
@@ -167,13 +167,3 @@ class Call(msgspec.Struct, Context, eq=False):
             outcome = self.entry.encode(future.result())
         self.session.settle(self, outcome)
         self.session.flush_soon()
-
-
-def note_time(entry: Entry, took: float) -> None:
-    """Keep how slow a method's handler was, in seconds, and whether it counts as quick now."""
-    entry.runs += 1
-    if took > SLOW:
-        entry.slowness = min(entry.slowness + PENALTY, 4 * PENALTY)
-    elif entry.slowness:
-        entry.slowness -= 1
-    entry.wary = entry.blocking or entry.slowness > 0 or entry.runs < PROVEN

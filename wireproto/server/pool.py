@@ -23,23 +23,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from wireproto.server.pace import SLOW
 from wireproto.server.poller import Poller
 
 __all__ = ["Job", "Pool", "Worker"]
 
 log = logging.getLogger("wireproto.server")
-
-SLOW = 0.0005
-"""Seconds: a handler that took longer is run by a follower from then on, until it was quick again a few times.
-A hand-off costs about 15 us, so below some 0.5 ms it is not worth its price."""
-
-PENALTY = 8
-"""What one slow run adds to an entry's slowness; each quick run takes one off; from PENALTY up it goes to a
-follower.
-"""
-
-PROVEN = 8
-"""Runs after which a method that was never slow counts as quick when no follower is left."""
 
 STUCK = 0.002
 """Seconds between two looks of the watchdog. A leader that both find in the same handler is deposed: so quick calls

@@ -19,6 +19,7 @@ from wireproto.errors import ConfigError
 from wireproto.limits import Limits
 from wireproto.server.call import Call
 from wireproto.server.control import control_handlers
+from wireproto.server.pace import Pace
 from wireproto.server.poller import READ, Poller
 from wireproto.server.pool import Pool, Worker
 from wireproto.server.session import Session
@@ -137,6 +138,10 @@ class Server:
                     table = handlers.table(codec, version, self.limits, authenticate)
                     entries = {**table.entries, **framework.entries}
                     self._tables[service.full_name, codec.id, version] = Table(service, version, entries)
+        for table in self._tables.values():
+            for entry in table.entries.values():
+                if entry.pace is None:  # the framework's methods are in every table
+                    entry.pace = Pace(entry.blocking)
 
     # ------------------------------------------------------------------ life
 
@@ -262,8 +267,7 @@ class Server:
         """A turn was slow: have what ran since the last such turn timed by itself, the next time it runs."""
         for table in self._tables.values():
             for entry in table.entries.values():
-                if entry.ran:
-                    entry.ran, entry.wary = False, True
+                entry.pace.suspect()
 
     def _on_stuck(self, running: object) -> None:
         """A leader was deposed inside a handler: send what it had answered, and go on with the rest of its batch."""

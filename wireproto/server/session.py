@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from wireproto.dispatch import Identity, Outcome, Table
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
 from wireproto.server.buckets import Budget
-from wireproto.server.call import Call, note_time
+from wireproto.server.call import Call
 from wireproto.server.poller import CLOSED, READ, WRITE
-from wireproto.server.pool import PENALTY, PROVEN, STUCK, Worker
+from wireproto.server.pool import STUCK, Worker
 from wireproto.server.refusals import busy, cancelled, half_closed, late, shutting_down, too_large
 from wireproto.server.stream import Stream
 from wireproto.server.transport import Transport
@@ -310,18 +310,19 @@ class Session:
     def _run(self, worker: Worker, call: Call, last: bool) -> bool:
         """Run a call here, if its handler is quick, or on a follower; False when the worker leads no more."""
         entry, pool = call.entry, self.pool
-        if entry.wary:
-            if entry.blocking or entry.slowness >= PENALTY or (entry.runs < PROVEN and pool.short):
+        pace = entry.pace
+        if pace.wary:
+            if not pace.may_lead(pool.short):
                 if not pool.submit(call):
                     self.settle(call, busy(), last)
                 elif last:
                     self.flush()
                 return True
-            entry.ran = True
+            pace.ran = True
             call.run(last, worker)
         else:
             # What ``Call.run`` does, without its clock and in one step less: nearly every call passes here.
-            entry.ran = call.started = True
+            pace.ran = call.started = True
             if self.identity is not None:
                 call.identity = self.identity
             worker.running = call
@@ -333,8 +334,8 @@ class Session:
                 self.go_on(call, outcome, last)
         if pool.leader is worker:
             return True
-        if not entry.wary:
-            note_time(entry, STUCK)
+        if not pace.wary:
+            pace.note(STUCK)  # the run was not timed, and was at least so long
         return False
 
     def _is_full(self) -> bool:

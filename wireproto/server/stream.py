@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wireproto.dispatch import Subscription
 from wireproto.errors import CallError
-from wireproto.server.pool import PENALTY, SLOW, Worker
+from wireproto.server.pool import Worker
 from wireproto.server.refusals import too_large
 from wireproto.wire.connection import PayloadTooLarge
 
@@ -98,7 +98,7 @@ class Stream:
     def _schedule(self) -> None:
         self._state = _SCHEDULED
         pool = self._session.pool
-        if self._subscription is not None and self._call.entry.slowness < PENALTY:
+        if self._subscription is not None and self._call.entry.pace.quick:
             pool.post(self._pump)
         else:
             pool.submit_pull(self)
@@ -182,9 +182,7 @@ class Stream:
         entry = self._call.entry
         start = time.perf_counter()
         items = source.take(most)
-        slow = time.perf_counter() - start > SLOW
-        entry.slowness = PENALTY if slow else max(0, entry.slowness - 1)
-        entry.wary |= slow
+        entry.pace.note(time.perf_counter() - start)
         if len(items) > most:
             raise ValueError(f"{type(source).__name__}.take({most}) gave {len(items)} items; give at most {most}")
         return [_bytes(entry.encode_shared(item)) for item in items]
