@@ -358,7 +358,7 @@ def test_a_stall_in_quiet_times_holds_up_nobody(
     monkeypatch: pytest.MonkeyPatch, stage: Stage, server: Server, connect: Callable[..., Peer]
 ) -> None:
     """While nothing was slow for long the watchdog looks less often, and still deposes a leader that is stuck."""
-    monkeypatch.setattr("wireproto.server.pool.QUIET", -1.0)
+    monkeypatch.setattr("wireproto.server.watch.QUIET", -1.0)
     peer, other = connect(server), connect(server)
     peer.call(STALL, StallRequest(name=""))
     peer.start(STALL, StallRequest(name="x"))

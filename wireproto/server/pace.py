@@ -1,8 +1,8 @@
 """Whether a method is quick: may the leader run its handler on the thread that reads for all connections?
 
 One record per method, codec and version, kept here and nowhere else: what counts as slow, how that is remembered, when
-a method that was quick is suspected, and what follows. To know it costs a quick call no look at the clock: a turn of the
-leader is timed as a whole, and when all its calls together were quick, each was. Only what ran in a slow turn is timed
+a method that was quick is suspected, and what follows. To know it costs a quick call no look at the clock. A turn of
+the leader is timed as a whole: when all its calls together were quick, each was. Only what ran in a slow turn is timed
 by itself the next time it runs.
 """
 

@@ -1,12 +1,10 @@
 """The workers: one of them leads (polls, reads, runs quick handlers), the others follow (run what may block).
 
 The leader runs the handlers of the frames it read on its own thread, so a quick call costs no hand-off, no second
-thread and no re-arming. What may block goes to a follower: a method declared ``blocking``, one that was slow lately,
-an iterator stream. What blocks unexpectedly is met by the watchdog: when two of its looks find the leader in the same
-handler, it is deposed, a follower leads on, and the old leader follows once its handler returns.
-
-Whether methods are slow costs their calls no look at the clock: a turn of the leader, from one poll to the next, is
-timed as a whole. Only what ran in a slow one is timed by itself the next time.
+thread and no re-arming. What may block goes to a follower: a method declared ``blocking``, one that was slow lately
+(``pace.py``), an iterator stream. What blocks unexpectedly is met by the watchdog (``watch.py``): when two of its looks
+find the leader in the same handler, it is deposed, a follower leads on, and the old leader follows once its handler
+returns.
 
 Somebody always leads. One follower is kept back for that when the pool has four workers or more; while none is left to
 depose the leader, it runs only methods with a record of being quick, and everything else waits in the run queue, which
@@ -25,24 +23,11 @@ from typing import Protocol
 
 from wireproto.server.pace import SLOW
 from wireproto.server.poller import Poller
+from wireproto.server.watch import Leader, Watch
 
 __all__ = ["Job", "Pool", "Worker"]
 
 log = logging.getLogger("wireproto.server")
-
-STUCK = 0.002
-"""Seconds between two looks of the watchdog. A leader that both find in the same handler is deposed: so quick calls
-wait 4 ms at the most behind an unexpected block."""
-
-CALM = 0.008
-"""Seconds to the first of the two looks once no turn was slow for ``QUIET`` seconds, so that they wait 10 ms at the
-most: the second one comes after ``STUCK`` when the first finds a turn that is as old as that. A look takes the
-interpreter away from the leader: 500 a second cost 2 to 3 % of its time."""
-
-QUIET = 1.0
-
-IDLE_TICKS = 50
-"""Watchdog ticks without any handler running after which the watchdog sleeps until the leader has work again."""
 
 
 class Job(Protocol):
@@ -82,6 +67,11 @@ class Pool:
         on_slow_turn: called by the leader after a turn in which something took more than ``SLOW``, or many things did.
         on_tick: called by the watchdog thread every ``tick`` seconds.
         on_stuck: called by the watchdog with what a deposed leader is ``running``.
+
+    Attributes:
+        leader: the worker that leads; None for a moment when nobody does.
+        turn_began: when the leader's turn began (monotonic).
+        slow_turns: turns so far in which something took more than ``SLOW``, or many things did.
     """
 
     def __init__(
@@ -114,14 +104,14 @@ class Pool:
         self._posted: deque[Callable[[Worker], None]] = deque()
         self._sleeping = False
         self._stopping = False
-        self._began = 0.0  # the leader's turn, at the end of a poll
-        self._slow_turns = 0
+        self.turn_began = 0.0  # at the end of a poll
+        self.slow_turns = 0
         self.leader: Worker | None = None
         self._workers = [Worker(self, number) for number in range(size)]
         self._watching = False
         self._watch_gate = threading.Lock()
         self._watch_gate.acquire()
-        self._watchdog = threading.Thread(target=self._watch, name="wireproto-watchdog", daemon=True)
+        self._watchdog = threading.Thread(target=self._guard, name="wireproto-watchdog", daemon=True)
 
     def start(self) -> None:
         for worker in self._workers:
@@ -235,7 +225,7 @@ class Pool:
         posted = self._posted
         poller = self._poller
         clock = time.monotonic
-        self._began = clock()
+        self.turn_began = clock()
         while self.leader is me:
             if self._stopping:
                 with self._lock:
@@ -250,13 +240,13 @@ class Pool:
                 if self.leader is not me:
                     return
             try:
-                if clock() - self._began > SLOW:  # when all together were quick, each was
-                    self._slow_turns += 1
+                if clock() - self.turn_began > SLOW:  # when all together were quick, each was
+                    self.slow_turns += 1
                     self._on_slow_turn()
                 self._sleeping = True
                 events = poller.poll(0 if posted or self._stopping else -1)
                 self._sleeping = False
-                self._began = clock()
+                self.turn_began = clock()
                 if self.leader is not me:
                     # Deposed on the way here, by a watchdog that looked a moment earlier. Level-triggered, the events
                     # are reported again; a wake is not, and may have been the new leader's.
@@ -283,42 +273,33 @@ class Pool:
             log.exception("a posted action failed; please report this")
         me.running = None
 
-    def _watch(self) -> None:
-        """Depose a leader that is stuck in one handler, and tick."""
-        idle = slow_turns = 0
-        last: tuple[Worker | None, object] = (None, None)
-        now = slow_at = time.monotonic()
+    def _guard(self) -> None:
+        """The life of the watchdog: depose a leader that is stuck, and tick."""
+        now = time.monotonic()
+        watch = Watch(self, now)
         next_tick = now + self._tick
         while not self._stopping:
-            if idle > IDLE_TICKS:
+            pause = watch.next_look(now)
+            if pause is not None:
+                self._watch_gate.acquire(timeout=pause)
+            else:
                 self._watching = False
                 self._watch_gate.acquire(timeout=max(0.0, next_tick - now))
-                idle = 0 if self._watching else idle
-            else:
-                young = last[1] is None or now - self._began < STUCK
-                calm = now - slow_at > QUIET and young
-                self._watch_gate.acquire(timeout=CALM if calm else STUCK)
+                if self._watching:  # the leader has opened the gate
+                    watch.work_again()
             try:
                 now = time.monotonic()
-                if slow_turns != self._slow_turns:
-                    slow_turns, slow_at = self._slow_turns, now
-                leader = self.leader
-                if leader is None or (running := leader.running) is None:
-                    idle += 1
-                    last = (None, None)
-                else:
-                    idle = 0
-                    if last[0] is leader and last[1] is running and self._depose(leader, running):
-                        slow_at = now
-                        self._on_stuck(running)
-                    last = (leader, running)
+                found = watch.stuck(now)
+                if found is not None and self._depose(*found):
+                    watch.deposed(now)
+                    self._on_stuck(found[1])
                 if now >= next_tick:
                     self._on_tick()
                     next_tick = now + self._tick
             except Exception:
                 log.exception("the watchdog failed and goes on; please report this")
 
-    def _depose(self, leader: Worker, running: object) -> bool:
+    def _depose(self, leader: Leader, running: object) -> bool:
         with self._lock:
             if self.leader is not leader or not self._parked or leader.running is not running:
                 return False

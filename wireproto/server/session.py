@@ -20,10 +20,11 @@ from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
 from wireproto.server.buckets import Budget
 from wireproto.server.call import Call
 from wireproto.server.poller import CLOSED, READ, WRITE
-from wireproto.server.pool import STUCK, Worker
+from wireproto.server.pool import Worker
 from wireproto.server.refusals import busy, cancelled, half_closed, late, shutting_down, too_large
 from wireproto.server.stream import Stream
 from wireproto.server.transport import Transport
+from wireproto.server.watch import STUCK
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import PayloadTooLarge, State
 from wireproto.wire.events import (
