@@ -19,6 +19,7 @@ PACKAGE = ROOT / "wireproto"
 BASE = {"errors", "limits", "status"}
 WIRE = {"wire/buffer", "wire/events", "wire/frame", "wire/handshake", "wire/metadata", "wire/state"}
 CORE = BASE | WIRE
+BOTH_ROLES = {"wire/connection", "wire/liveness"}
 ALLOWED: dict[str, set[str]] = {
     "status": set(),
     "limits": set(),
@@ -39,9 +40,9 @@ ALLOWED: dict[str, set[str]] = {
     "codecs": {"errors", "limits", "protos", "schema"},
     "contract": {"codecs", "control", "errors", "limits", "schema"},
     "dispatch": BASE | {"codecs", "schema", "wire/metadata"},
-    "server": CORE | {"address", "codecs", "control", "dispatch", "protos", "schema", "wire/connection"},
-    "client": CORE
-    | {"address", "codecs", "control", "protos", "schema", "wire/connection"},  # protos: client/grpc.py only
+    "wire/liveness": BASE | {"wire/connection"},
+    "server": CORE | {"address", "codecs", "control", "dispatch", "protos", "schema", *BOTH_ROLES},
+    "client": CORE | {"address", "codecs", "control", "protos", "schema", *BOTH_ROLES},  # protos: client/grpc.py only
     "conformance": CORE | {"client", "codecs", "control", "dispatch", "schema"},
     "testing": CORE
     | {"address", "client", "codecs", "conformance", "dispatch", "schema", "server"}
@@ -62,7 +63,7 @@ HEAVY = {
     "pytest": ("testing/",),
     "rich": ("cli",),
 }
-CORE_ONLY = CORE | {"wire/connection", "wire/framing", "wire/hurried"}
+CORE_ONLY = CORE | {"wire/connection", "wire/framing", "wire/hurried", "wire/liveness"}
 SANS_IO = CORE_ONLY | {"codecs", "contract", "control", "dispatch", "protos", "schema"}
 IO_MODULES = {"asyncio", "select", "selectors", "socket", "socketserver", "ssl", "subprocess"}
 CLOCKS_AND_LOGS = {"logging", "threading", "time", "_thread"}

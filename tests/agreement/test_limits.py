@@ -381,7 +381,7 @@ def test_connections_without_hello(house: House) -> None:
     server = house(max_handshaking=2, hello_timeout=600)
     first, second = silent(server), silent(server)
     until(lambda: len(server.sessions) == 2, "both are accepted")
-    server._sweep()
+    server._sweep(0.0)
     assert first.take(1, timeout=0.1) is Ending.SILENCE
     third = silent(server)
     assert first.take(1) is Ending.EOF
@@ -533,13 +533,13 @@ def test_time_for_a_frame(house: House) -> None:
     with peer:
         session = only_session(server)
         peer.send(frame(3, bytes(84), codec=2, version=1, opcode=1, call_id=1)[:20])
-        until(lambda: session._frame_begun is not None, "the frame is begun")
-        assert session._frame_begun is not None
-        allowed = session._frame_begun + 600 + 1  # 100 bytes at 100 bytes a second
-        session._heard = True
+        until(lambda: session.connection.partial_length is not None, "the frame is begun")
+        session.sweep(begun := time.monotonic() + 1)  # later than any look of the server's own
+        session._liveness._frame_since = begun
+        allowed = begun + 600 + 1  # 100 bytes at 100 bytes a second
+        session._liveness._heard_at = allowed  # so that no PING is due
         session.sweep(allowed - 0.001)
         assert session.connection.error is None
-        session._last_heard = allowed
         session.sweep(allowed + 0.001)
         assert ended_with(peer) == "FRAME_TIMEOUT"
 
@@ -550,8 +550,9 @@ def test_time_to_take_output(house: House) -> None:
     peer, _ = welcomed(server)
     with peer:
         session = only_session(server)
-        now = time.monotonic()
-        session.transport.stalled_since = now
+        session.transport.pending = 1  # and nothing that the kernel could take
+        session.sweep(now := time.monotonic() + 1)
+        session._liveness._unwritten_since = now
         session.sweep(now + 599.999)
         assert not session.transport.closed
         session.sweep(now + 600.001)
@@ -565,8 +566,8 @@ def test_the_heartbeat(house: House) -> None:
     with peer:
         assert int.from_bytes(answer.payload[10:14]) == 400_000
         session = only_session(server)
-        session._heard = True  # the server may have swept already
         session.sweep(heard := time.monotonic())
+        session._liveness._heard_at = heard  # the server may have swept already
         session.sweep(heard + 399.999)  # sums of such numbers are rounded
         assert peer.take(1, timeout=0.1) is Ending.SILENCE
         session.sweep(heard + 400.001)

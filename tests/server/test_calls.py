@@ -249,10 +249,10 @@ def test_every_call_is_a_sign_of_life(serve: Callable[..., Server], connect: Cal
     (session,) = server.sessions.values()
     for _ in range(20):  # more than once, for the peer greases now and then
         session.sweep(time.monotonic())
-        session._last_heard = -1.0
+        session._liveness._heard_at = -1.0
         peer.call(ECHO, EchoRequest())
         session.sweep(time.monotonic())
-        assert session._last_heard > 0.0
+        assert session._liveness._heard_at > 0.0
 
 
 def test_a_deadline_that_passed_keeps_the_handler_from_starting(peer: Peer, stage: Stage) -> None:

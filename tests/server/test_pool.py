@@ -46,7 +46,7 @@ def pool() -> Iterator[Pool]:
         poller=poller,
         on_events=lambda worker, events: None,
         on_slow_turn=lambda: None,
-        on_tick=lambda: None,
+        on_tick=lambda late: None,
         on_stuck=lambda session: None,
     )
     made.start()
@@ -81,7 +81,7 @@ def test_a_deposed_leader_on_its_way_to_poll_is_woken_by_the_stop() -> None:
         poller=poller,
         on_events=lambda worker, events: None,
         on_slow_turn=lambda: None,
-        on_tick=lambda: None,
+        on_tick=lambda late: None,
         on_stuck=lambda session: None,
     )
     pool.start()

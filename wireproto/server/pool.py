@@ -65,7 +65,7 @@ class Pool:
         poller: what the leader waits on.
         on_events: called by the leader with (worker, events).
         on_slow_turn: called by the leader after a turn in which something took more than ``SLOW``, or many things did.
-        on_tick: called by the watchdog thread every ``tick`` seconds.
+        on_tick: called by the watchdog thread every ``tick`` seconds, with the seconds by which it is late.
         on_stuck: called by the watchdog with what a deposed leader is ``running``.
 
     Attributes:
@@ -82,7 +82,7 @@ class Pool:
         poller: Poller,
         on_events: Callable[[Worker, list[tuple[int, int]]], None],
         on_slow_turn: Callable[[], None],
-        on_tick: Callable[[], None],
+        on_tick: Callable[[float], None],
         on_stuck: Callable[[object], None],
         tick: float = 0.25,
     ) -> None:
@@ -294,7 +294,7 @@ class Pool:
                     watch.deposed(now)
                     self._on_stuck(found[1])
                 if now >= next_tick:
-                    self._on_tick()
+                    self._on_tick(now - next_tick)
                     next_tick = now + self._tick
             except Exception:
                 log.exception("the watchdog failed and goes on; please report this")

@@ -353,7 +353,7 @@ class Server:
 
     # ------------------------------------------------------------------ the watchdog's
 
-    def _sweep(self) -> None:
+    def _sweep(self, late: float) -> None:
         now = time.monotonic()
         if self._accept_again is not None and now >= self._accept_again:
             with self._counts_lock:
@@ -364,7 +364,7 @@ class Server:
         sessions = list(self.sessions.values())
         handshaking = []
         for session in sessions:
-            session.sweep(now)
+            session.sweep(now, late)
             if session.handshaking:
                 handshaking.append(session)
         excess = len(handshaking) - self.limits.max_handshaking

@@ -36,6 +36,7 @@ from wireproto.wire.events import (
     PingReceived,
     RequestReceived,
 )
+from wireproto.wire.liveness import Liveness, Overdue
 from wireproto.wire.metadata import EMPTY
 
 if TYPE_CHECKING:
@@ -68,13 +69,9 @@ class Session:
         "_draining",
         "_ending",
         "_flushing",
-        "_frame_begun",
-        "_frames",
-        "_heard",
-        "_last_heard",
         "_linger_until",
+        "_liveness",
         "_more",
-        "_pinged",
         "_starved",
         "_table",
         "_turn",
@@ -113,10 +110,7 @@ class Session:
         self._starved = False  # a stream or a turn found no room in the output
         self._flushing = False  # a flush is posted
         self._linger_until: float | None = None
-        self._heard = True
-        self._last_heard = self._pinged = self.started
-        self._frames = -1
-        self._frame_begun: float | None = None
+        self._liveness = Liveness(self.connection, server.limits, self.started, idle=server.limits.idle_timeout)
         self._budget = Budget(server.limits)
 
     # ------------------------------------------------------------------ the poller's events
@@ -148,7 +142,6 @@ class Session:
                 data = transport.receive()
                 if data and not self._batch and (request := self.connection.lone_request(data)) is not None:
                     # By far the commonest: there is no more, so nothing to keep in a batch.
-                    self._heard = True
                     call = self._begin_locked(request)
                     if call is None:
                         self.flush_locked()
@@ -178,7 +171,6 @@ class Session:
             if self.transport.failure:
                 self._close_locked(self.transport.failure)
             return
-        self._heard = True
         if data:
             self.connection.receive_data(data)
             if self._linger_until is not None and self.connection.discarded > self.server.limits.linger_bytes:
@@ -523,58 +515,58 @@ class Session:
 
     # ------------------------------------------------------------------ time, and the end
 
-    def sweep(self, now: float) -> None:
-        """Look at every deadline of the connection; called by the watchdog four times a second."""
-        limits = self.server.limits
+    def sweep(self, now: float, late: float = 0.0) -> None:
+        """Look at every deadline of the connection; called by the watchdog four times a second.
+
+        Args:
+            now: by the monotonic clock.
+            late: seconds by which the look is later than it was meant to be.
+        """
         with self.lock:
             if self.transport.closed:
                 return
-            if self._heard:
-                self._heard = False
-                self._last_heard = now
-                # Noted here and not when it comes, so that no call pays for it.
-                if self.connection.partial_length is None:
-                    self._frame_begun = None
-                elif self.connection.frames_received != self._frames or self._frame_begun is None:
-                    self._frames = self.connection.frames_received
-                    self._frame_begun = now
             if self._linger_until is not None:
-                if now >= self._linger_until or self.connection.discarded > limits.linger_bytes:
+                if now >= self._linger_until or self.connection.discarded > self.server.limits.linger_bytes:
                     self._close_locked("lingered long enough")
                 return
-            stalled = self.transport.stalled_since
-            if stalled is not None and now - stalled > limits.write_timeout:
-                self._close_locked(f"the peer took nothing for {limits.write_timeout:g} s")
+            self._look_locked(now, late)
+            overdue = self._overdue_locked(now)
+            if overdue is not None:
+                self._give_up_locked(overdue, now)
                 return
-            if self.handshaking and now - self.started > limits.hello_timeout:
-                problem = f"no HELLO within {limits.hello_timeout:g} s"
-                self._end_connection_locked(RemoteProtocolError("HELLO_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
-                return
-            if self.transport.paused or self._more:
-                # We do not read, so what the peer sends meanwhile cannot be seen.
-                self._last_heard = now
-                self._frame_begun = None if self._frame_begun is None else now
-            if self._frame_begun is not None:
-                rate_time = (self.connection.partial_length or 0) / limits.frame_rate
-                if now - self._frame_begun > limits.frame_timeout + rate_time:
-                    problem = "a frame was begun and not finished in time"
-                    self._end_connection_locked(RemoteProtocolError("FRAME_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
-                    return
             if self._calls:
                 self._expire_calls_locked(now)
-            silent = now - self._last_heard
-            heartbeat = self.connection.heartbeat_ms / 1000
-            if silent > limits.idle_timeout and not self.transport.ended:
-                self._close_locked(f"silent for {limits.idle_timeout:g} s")
-            elif (
-                heartbeat
-                and now - max(self._last_heard, self._pinged) > heartbeat
-                and not self.handshaking
-                and not self.transport.ended
-            ):
-                self._pinged = now
+            if not self.handshaking and not self.transport.ended and self._liveness.ping_due(now):
                 self.connection.send_ping(HEARTBEAT)
                 self.flush_locked()
+
+    def _look_locked(self, now: float, late: float) -> None:
+        transport, liveness = self.transport, self._liveness
+        liveness.look(now, late, reading=not (transport.paused or self._more))
+        liveness.look_at_output(now, transport.pending > 0, transport.taken)
+
+    def _overdue_locked(self, now: float) -> Overdue | None:
+        """What the peer has not done in time; None when it is us who have not read or written, which is done first."""
+        liveness, transport = self._liveness, self.transport
+        overdue = liveness.overdue(now, greeting=self.handshaking, listening=not transport.ended)
+        if overdue is None:
+            return None
+        if overdue is Overdue.WRITING:
+            self.flush_locked()
+            if transport.closed:
+                return None
+            liveness.look_at_output(now, transport.pending > 0, transport.taken)
+            return liveness.overdue(now, greeting=self.handshaking, listening=not transport.ended)
+        return None if transport.input_waits() else overdue
+
+    def _give_up_locked(self, overdue: Overdue, now: float) -> None:
+        problem = self._liveness.sentence(overdue, now)
+        if overdue is Overdue.HELLO:
+            self._end_connection_locked(RemoteProtocolError("HELLO_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
+        elif overdue is Overdue.FRAME:
+            self._end_connection_locked(RemoteProtocolError("FRAME_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
+        else:
+            self._close_locked(problem)
 
     def _expire_calls_locked(self, now: float) -> None:
         overdue = [call for call in (self._calls or {}).values() if call.deadline is not None and call.deadline <= now]

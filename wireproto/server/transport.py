@@ -5,7 +5,6 @@ on the descriptor is in this module, and each looks at ``closed`` first.
 """
 
 import socket
-import time
 
 from wireproto.limits import Limits
 from wireproto.server.poller import READ, WRITE, Poller
@@ -29,7 +28,7 @@ class Transport:
         paused: output is above the high watermark, so reading rests until it is below the low one.
         failure: what the system said when it refused to read or write; "" while it has not.
         pending: bytes that the kernel did not take yet.
-        stalled_since: since when (monotonic) the peer took nothing of the output; None while nothing waits.
+        taken: bytes that the kernel took later than at once, so far.
     """
 
     __slots__ = (
@@ -47,7 +46,7 @@ class Transport:
         "paused",
         "pending",
         "reading",
-        "stalled_since",
+        "taken",
     )
 
     def __init__(self, sock: socket.socket, poller: Poller, limits: Limits) -> None:
@@ -58,7 +57,7 @@ class Transport:
         self.paused = False
         self.pending = 0
         self.failure = ""
-        self.stalled_since: float | None = None
+        self.taken = 0
         self._socket = sock
         self._poller = poller
         self._limits = limits
@@ -114,13 +113,11 @@ class Transport:
             if sent == len(data):
                 return True
             self._output = bytearray(data[sent:])
-            self.stalled_since = time.monotonic()
         else:
-            if sent:
-                self.stalled_since = time.monotonic()
+            self.taken += sent
             del output[:sent]
             if not output:
-                self._output = self.stalled_since = None
+                self._output = None
         waiting = self.pending = len(self._output) if self._output else 0
         if waiting > self._limits.high_watermark:
             self.paused = True
@@ -128,6 +125,15 @@ class Transport:
             self.paused = False
         self._interest()
         return False
+
+    def input_waits(self) -> bool:
+        """Whether there is input at the kernel that nobody has read yet; the end of the input is none."""
+        if self.closed or self.ended:
+            return False
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
 
     def shut_down_writing(self) -> None:
         """Tell the peer that nothing more will come; only once nothing waits."""

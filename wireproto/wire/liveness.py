@@ -1,0 +1,181 @@
+"""Is the peer alive, does it go on with what it began, does it take what we send? One judge for both roles.
+
+A connection is judged from counters each time its owner looks at it, with the time handed in, so receiving and sending
+cost nothing. Whoever slept blames nobody. An owner that looks later than it meant to was stopped, or kept from running,
+and all clocks are set forward by as much. And before a verdict the owner asks whether input waits, or room for output:
+then it is we who are late.
+"""
+
+import enum
+import math
+from typing import Final
+
+from wireproto.limits import Limits
+from wireproto.wire.connection import Connection
+
+__all__ = ["Liveness", "Overdue"]
+
+LATE: Final = 0.25
+"""Seconds by which a look may be late without the clocks being set forward: the interval of the server's sweep."""
+
+
+class Overdue(enum.Enum):
+    """What the peer has failed to do in time."""
+
+    HELLO = "HELLO"
+    """To greet, after it had connected."""
+    FRAME = "FRAME"
+    """To send the rest of a frame that it began."""
+    SILENCE = "SILENCE"
+    """To say anything at all, or to answer a PING."""
+    WRITING = "WRITING"
+    """To take what was sent."""
+
+
+class Liveness:
+    """The clocks of one connection. Not thread-safe: its owner holds a lock.
+
+    Args:
+        connection: read, never changed.
+        limits: ``hello_timeout``, ``frame_timeout``, ``frame_rate``, ``write_timeout`` and ``idle_timeout`` count here.
+        now: by a monotonic clock in seconds, as are all times here.
+        idle: seconds of silence after which a peer is overdue where no heartbeat was agreed on; ``math.inf`` for never.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_frame_after",
+        "_frame_since",
+        "_heard",
+        "_heard_at",
+        "_idle",
+        "_limits",
+        "_pinged_at",
+        "_taken",
+        "_unwritten_since",
+        "_waited_since",
+    )
+
+    def __init__(self, connection: Connection, limits: Limits, now: float, *, idle: float) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._idle = idle
+        self._waited_since = now  # for HELLO
+        self._heard = (connection.frames_received, connection.bytes_waiting)
+        self._heard_at = now
+        self._pinged_at = math.inf
+        self._frame_since: float | None = None
+        self._frame_after = 0
+        self._unwritten_since: float | None = None
+        self._taken = 0
+
+    def look(self, now: float, late: float = 0.0, *, reading: bool = True) -> bool:
+        """Note what was received since the last look.
+
+        Args:
+            now: the time.
+            late: seconds by which this look is later than it was meant to be.
+            reading: input is being read; while it is not, what the peer does cannot be seen, and no clock runs.
+
+        Returns:
+            Whether nothing was received.
+        """
+        if late > LATE:
+            self._set_forward(late)
+        connection = self._connection
+        heard = (connection.frames_received, connection.bytes_waiting)
+        quiet = heard == self._heard
+        if not quiet or not reading:
+            self._heard = heard
+            self._heard_at = now
+            self._pinged_at = math.inf
+        if connection.partial_length is None:
+            self._frame_since = None
+        elif self._frame_since is None or self._frame_after != connection.frames_received or not reading:
+            self._frame_since = now
+            self._frame_after = connection.frames_received
+        return quiet
+
+    def look_at_output(self, now: float, waiting: bool, taken: int) -> None:
+        """Note what became of what was sent.
+
+        Args:
+            now: the time.
+            waiting: whether there is output that the kernel did not take.
+            taken: how much it ever took of such output.
+        """
+        if not waiting:
+            self._unwritten_since = None
+        elif self._unwritten_since is None or self._taken != taken:
+            self._unwritten_since = now
+            self._taken = taken
+
+    def overdue(self, now: float, *, greeting: bool = False, listening: bool = True) -> Overdue | None:
+        """What the peer has not done in time, as far as was looked; None while there is nothing.
+
+        Args:
+            now: the time.
+            greeting: HELLO is still waited for.
+            listening: more input is to come; False once the peer has ended it.
+        """
+        limits = self._limits
+        if self._unwritten_since is not None and now - self._unwritten_since >= limits.write_timeout:
+            return Overdue.WRITING
+        if greeting and now - self._waited_since >= limits.hello_timeout:
+            return Overdue.HELLO
+        if self._frame_since is not None:
+            rate_time = (self._connection.partial_length or 0) / limits.frame_rate
+            if now - self._frame_since >= limits.frame_timeout + rate_time:
+                return Overdue.FRAME
+        if listening and self._is_silent(now):
+            return Overdue.SILENCE
+        return None
+
+    def sentence(self, overdue: Overdue, now: float) -> str:
+        """The same in words."""
+        if overdue is Overdue.WRITING:
+            return f"it took nothing of what was sent for {self._limits.write_timeout:g} s"
+        if overdue is Overdue.HELLO:
+            return f"no HELLO within {self._limits.hello_timeout:g} s"
+        if overdue is Overdue.FRAME:
+            return f"it stopped within a frame of {self._connection.partial_length} bytes"
+        pinged = ", and a PING was not answered" if self._pinged_at != math.inf else ""
+        return f"nothing was heard for {now - self._heard_at:.0f} s{pinged}"
+
+    def ping_due(self, now: float) -> bool:
+        """Whether a PING is to be sent now; the caller sends it."""
+        heartbeat = self._heartbeat()
+        if now - self._heard_at < heartbeat or self._pinged_at != math.inf:
+            return False
+        self._pinged_at = now
+        return True
+
+    def next_look(self, now: float) -> float:
+        """When silence is to be looked at again; ``math.inf`` where no silence counts."""
+        heartbeat = self._heartbeat()
+        if self._pinged_at != math.inf:
+            return min(self._pinged_at + self._patience(heartbeat), now + heartbeat)
+        return self._heard_at + min(heartbeat, self._idle)
+
+    def _heartbeat(self) -> float:
+        return self._connection.heartbeat_ms / 1000 or math.inf
+
+    def _patience(self, heartbeat: float) -> float:
+        return max(self._limits.idle_timeout - heartbeat, heartbeat)
+
+    def _is_silent(self, now: float) -> bool:
+        heartbeat = self._heartbeat()
+        if heartbeat == math.inf:
+            return now - self._heard_at >= self._idle
+        # Counted from the PING, not from the last sign of life: until it was asked, a peer need not say anything.
+        return now - self._pinged_at >= self._patience(heartbeat)
+
+    def _set_forward(self, late: float) -> None:
+        """We were kept from looking: nobody is to blame for that time."""
+        self._waited_since += late
+        self._heard_at += late
+        self._pinged_at += late
+        if self._frame_since is not None:
+            self._frame_since += late
+        if self._unwritten_since is not None:
+            self._unwritten_since += late
