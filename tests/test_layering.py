@@ -23,6 +23,7 @@ BOTH_ROLES = {"wire/connection", "wire/liveness"}
 ALLOWED: dict[str, set[str]] = {
     "status": set(),
     "limits": set(),
+    "bucket": set(),
     "errors": {"status"},
     "address": {"errors"},
     "schema": {"errors"},
@@ -41,8 +42,9 @@ ALLOWED: dict[str, set[str]] = {
     "contract": {"codecs", "control", "errors", "limits", "schema"},
     "dispatch": BASE | {"codecs", "schema", "wire/metadata"},
     "wire/liveness": BASE | {"wire/connection"},
-    "server": CORE | {"address", "codecs", "control", "dispatch", "protos", "schema", *BOTH_ROLES},
-    "client": CORE | {"address", "codecs", "control", "protos", "schema", *BOTH_ROLES},  # protos: client/grpc.py only
+    "server": CORE | {"address", "bucket", "codecs", "control", "dispatch", "protos", "schema", *BOTH_ROLES},
+    "client": CORE
+    | {"address", "bucket", "codecs", "control", "protos", "schema", *BOTH_ROLES},  # protos: client/grpc.py only
     "conformance": CORE | {"client", "codecs", "control", "dispatch", "schema"},
     "testing": CORE
     | {"address", "client", "codecs", "conformance", "dispatch", "schema", "server"}

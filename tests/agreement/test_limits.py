@@ -30,7 +30,7 @@ from wireproto.conformance.raw import Ending, RawPeer, frame, pack_hello
 from wireproto.errors import DecodeError, EncodeError, LocalProtocolError
 from wireproto.limits import HELLO_MAX_FRAME, MAX_FRAME_CEILING, Limits
 from wireproto.server import Server
-from wireproto.server.buckets import Budget
+from wireproto.server.budget import Budget
 from wireproto.server.session import Session
 from wireproto.server.transport import FIRST_READ, Transport
 from wireproto.wire.connection import MAX_STRAY_ANSWERS, Connection, PayloadTooLarge, Role
@@ -309,7 +309,7 @@ RATES: list[tuple[Any, str, str, str]] = [
 def test_rates(what: Any, burst: str, rate: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once there is the burst and no more; then one more for every while that the rate says."""
     now = 1000.0
-    monkeypatch.setattr("wireproto.server.buckets.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("wireproto.server.budget.time", SimpleNamespace(monotonic=lambda: now))
     limits = Limits()
     budget = Budget(limits)
     most = int(getattr(limits, burst))

@@ -1,6 +1,5 @@
 """``wireproto fuzz``: malformed and valid traffic against a server that runs, judged by docs/protocol.md."""
 
-import ipaddress
 import re
 import secrets
 import socket
@@ -16,7 +15,7 @@ import click
 import msgspec
 
 from wireproto import codecs
-from wireproto.address import Address
+from wireproto.address import Address, is_loopback
 from wireproto.cli.command import Command, Failure
 from wireproto.cli.reflect import hosted
 from wireproto.cli.target import resolve
@@ -142,7 +141,7 @@ def _resolved(address: Address, *, allow_remote: bool) -> tuple[str, int]:
     except OSError as error:
         raise Failure(f"{address} cannot be found: {error.strerror}", 2) from error
     host: str = str(found[0][4][0])
-    if not allow_remote and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+    if not allow_remote and not is_loopback(host):
         raise ConfigError(
             f"{address} is not on this machine; what is sent does harm where people rely on a server. "
             "If it is yours to harm, say --allow-remote"

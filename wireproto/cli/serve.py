@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from wireproto import __version__
+from wireproto.address import is_loopback
 from wireproto.cli.application import Application, Served
 from wireproto.cli.command import Command, Failure, drop_output, missing
 from wireproto.cli.plugins import applications, only_application
@@ -104,7 +105,7 @@ def command(
     SIGTERM or SIGINT lets calls in flight finish for at most 10 seconds and exits 0; a second one ends it at once.
     """
     _log_to_stderr(verbose)
-    if not allow_plaintext and not _is_loopback(host):
+    if not allow_plaintext and not is_loopback(host):
         raise ConfigError(
             f"--host {host} lets other machines connect, and nothing is encrypted; listen on 127.0.0.1 behind a tunnel "
             "or a proxy, or give --allow-plaintext on a network you trust"
@@ -295,7 +296,3 @@ def _log_to_stderr(verbose: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Format("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.INFO)
-
-
-def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")

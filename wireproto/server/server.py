@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from wireproto.address import Address
+from wireproto.address import Address, is_loopback
 from wireproto.codecs import Codec, select
 from wireproto.dispatch import Authenticate, Handlers, Table, each_service
 from wireproto.errors import ConfigError
@@ -305,7 +305,7 @@ class Server:
 
     def _admit(self, host: str) -> bool:
         with self._counts_lock:
-            if not _is_loopback(host) and self._per_address[host] >= self.limits.max_connections_per_address:
+            if not is_loopback(host) and self._per_address[host] >= self.limits.max_connections_per_address:
                 self.note(host, "address", "too many connections from one address; refused")
                 return False
             self._per_address[host] += 1
@@ -426,7 +426,3 @@ def _spare_descriptor() -> int:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return -1
-
-
-def _is_loopback(host: str) -> bool:
-    return host.startswith("127.") or host == "::1"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from wireproto.dispatch import Identity, Outcome, Table
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
-from wireproto.server.buckets import Budget
+from wireproto.server.budget import Budget
 from wireproto.server.call import Call
 from wireproto.server.poller import CLOSED, READ, WRITE
 from wireproto.server.pool import Worker

@@ -1,6 +1,5 @@
 """``wireproto chat``: talk to other people on a server, by hand or by script."""
 
-import ipaddress
 import os
 import stat
 import sys
@@ -107,7 +106,7 @@ def command(
       130 interrupted
     """
     where = Address.parse(grpc or address)
-    if not (allow_plaintext or _is_loopback(where.host)):
+    if not (allow_plaintext or where.on_this_machine):
         raise ConfigError(
             f"nothing is encrypted on the way to {where.host}, passwords included; connect through a tunnel, "
             "or give --allow-plaintext on a network you trust"
@@ -196,15 +195,6 @@ def _by_pipe(client: Line, ending: _Ending, user: str, passwords: _Passwords, re
     if piped.broken:
         raise piped.broken  # `Command` knows how a program ends that nobody listens to
     return 0
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether what is sent to ``host`` stays on this machine."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return address.is_loopback or address.is_unspecified
 
 
 def _connect(where: Address, codec: str, *, grpc: bool) -> Line:
