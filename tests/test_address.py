@@ -6,7 +6,6 @@ import pytest
 
 from wireproto.address import Address, is_loopback
 
-
 ADDRESSES = ["127.0.0.1", "127.1.2.3", "127.1", "::1", "::ffff:127.0.0.1"]
 NAMES = ["localhost", "LOCALHOST", "localhost.", "a.localhost"]
 ELSEWHERE = ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "127.any.invalid", "a..b", "x" * 300, ""]

@@ -61,7 +61,7 @@ def chat_distribution(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return build(ROOT / "chat", tmp_path_factory.mktemp("chat"))
 
 
-@pytest.fixture(scope="module", params=Built._fields)
+@pytest.fixture(scope="module", params=["sdist", "wheel"])
 def installed(
     request: pytest.FixtureRequest,
     framework: Built,

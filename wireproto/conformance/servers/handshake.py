@@ -93,7 +93,7 @@ def too_new(bench: Bench) -> None:
 def unknown_service(bench: Bench) -> None:
     """A service that is not there is UNKNOWN_SERVICE, whose text lists those that are."""
     error = bench.refused("UNKNOWN_SERVICE", service="nobody.v1.NobodyService")
-    if not bench.service.startswith("wireproto.control.") and bench.service not in error.message:
+    if not bench.service.startswith("wirecontrol.") and bench.service not in error.message:
         raise Deviation(f"{bench.service} is not in {error.message!r}")
 
 
