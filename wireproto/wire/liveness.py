@@ -43,6 +43,7 @@ class Liveness:
     """
 
     __slots__ = (
+        "_asked_at",
         "_connection",
         "_frame_after",
         "_frame_since",
@@ -63,7 +64,8 @@ class Liveness:
         self._waited_since = now  # for HELLO
         self._heard = (connection.frames_received, connection.bytes_waiting)
         self._heard_at = now
-        self._pinged_at = math.inf
+        self._asked_at = math.inf  # the first PING since anything was heard
+        self._pinged_at = math.inf  # ... and the last one
         self._frame_since: float | None = None
         self._frame_after = 0
         self._unwritten_since: float | None = None
@@ -88,7 +90,7 @@ class Liveness:
         if not quiet or not reading:
             self._heard = heard
             self._heard_at = now
-            self._pinged_at = math.inf
+            self._asked_at = self._pinged_at = math.inf
         if connection.partial_length is None:
             self._frame_since = None
         elif self._frame_since is None or self._frame_after != connection.frames_received or not reading:
@@ -139,23 +141,23 @@ class Liveness:
             return f"no HELLO within {self._limits.hello_timeout:g} s"
         if overdue is Overdue.FRAME:
             return f"it stopped within a frame of {self._connection.partial_length} bytes"
-        pinged = ", and a PING was not answered" if self._pinged_at != math.inf else ""
+        pinged = ", and a PING was not answered" if self._asked_at != math.inf else ""
         return f"nothing was heard for {now - self._heard_at:.0f} s{pinged}"
 
     def ping_due(self, now: float) -> bool:
-        """Whether a PING is to be sent now; the caller sends it."""
-        heartbeat = self._heartbeat()
-        if now - self._heard_at < heartbeat or self._pinged_at != math.inf:
+        """Whether a PING is to be sent now, which is once in each heartbeat of silence; the caller sends it."""
+        if now - (self._heard_at if self._pinged_at == math.inf else self._pinged_at) < self._heartbeat():
             return False
         self._pinged_at = now
+        self._asked_at = min(self._asked_at, now)
         return True
 
-    def next_look(self, now: float) -> float:
+    def next_look(self) -> float:
         """When silence is to be looked at again; ``math.inf`` where no silence counts."""
         heartbeat = self._heartbeat()
-        if self._pinged_at != math.inf:
-            return min(self._pinged_at + self._patience(heartbeat), now + heartbeat)
-        return self._heard_at + min(heartbeat, self._idle)
+        if self._asked_at == math.inf:
+            return self._heard_at + min(heartbeat, self._idle)
+        return min(self._asked_at + self._patience(heartbeat), self._pinged_at + heartbeat)
 
     def _heartbeat(self) -> float:
         return self._connection.heartbeat_ms / 1000 or math.inf
@@ -167,13 +169,14 @@ class Liveness:
         heartbeat = self._heartbeat()
         if heartbeat == math.inf:
             return now - self._heard_at >= self._idle
-        # Counted from the PING, not from the last sign of life: until it was asked, a peer need not say anything.
-        return now - self._pinged_at >= self._patience(heartbeat)
+        # Counted from the first PING, not from the last sign of life: until it is asked, a peer need not say anything.
+        return now - self._asked_at >= self._patience(heartbeat)
 
     def _set_forward(self, late: float) -> None:
         """We were kept from looking: nobody is to blame for that time."""
         self._waited_since += late
         self._heard_at += late
+        self._asked_at += late
         self._pinged_at += late
         if self._frame_since is not None:
             self._frame_since += late
