@@ -9,7 +9,6 @@ import pytest
 
 from wireproto import codecs
 from wireproto.dispatch import (
-    FRAMEWORK_REASONS,
     SHARED_BYTES,
     SHARED_ITEMS,
     Context,
@@ -22,6 +21,7 @@ from wireproto.dispatch import (
 )
 from wireproto.errors import CallError, ConfigError, DeclarationError
 from wireproto.limits import Limits
+from wireproto.reasons import REASONS, failure
 from wireproto.schema import Message, Method, Operation, Service, StreamMethod
 from wireproto.status import Retry, Status
 from wireproto.wire.metadata import EMPTY, Metadata
@@ -430,5 +430,10 @@ def test_each_service_is_served_once() -> None:
 
 
 def test_the_frameworks_reasons_have_their_status() -> None:
-    """Each is UPPER_SNAKE and none is OK."""
-    assert all(reason.isupper() and status is not Status.OK for reason, status in FRAMEWORK_REASONS.items())
+    """Each is UPPER_SNAKE, none is OK, and its error has what the table says unless it is told otherwise."""
+    for reason, (status, retry) in REASONS.items():
+        assert reason.isupper()
+        assert status is not Status.OK
+        error = failure(reason, "text")
+        assert (error.status, error.reason, error.message, error.retry) == (status, reason, "text", retry)
+        assert failure(reason, "text", retry=Retry.NOT_PROCESSED).retry is Retry.NOT_PROCESSED

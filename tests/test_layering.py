@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "bucket": set(),
     "errors": {"status"},
     "address": {"errors"},
+    "reasons": {"errors", "status"},
     "schema": {"errors"},
     "wire/buffer": set(),
     "wire/frame": {"errors", "status"},
@@ -40,14 +41,23 @@ ALLOWED: dict[str, set[str]] = {
     "protos": {"errors", "schema", "status"},
     "codecs": {"errors", "limits", "protos", "schema"},
     "contract": {"codecs", "control", "errors", "limits", "schema"},
-    "dispatch": BASE | {"codecs", "schema", "wire/metadata"},
+    "dispatch": BASE | {"codecs", "reasons", "schema", "wire/metadata"},
     "wire/liveness": BASE | {"wire/connection"},
-    "server": CORE | {"address", "bucket", "codecs", "control", "dispatch", "protos", "schema", *BOTH_ROLES},
+    "server": CORE | {"address", "bucket", "codecs", "control", "dispatch", "protos", "reasons", "schema", *BOTH_ROLES},
     "client": CORE
-    | {"address", "bucket", "codecs", "control", "protos", "schema", *BOTH_ROLES},  # protos: client/grpc.py only
+    | {
+        "address",
+        "bucket",
+        "codecs",
+        "control",
+        "protos",
+        "reasons",
+        "schema",
+        *BOTH_ROLES,
+    },  # protos: client/grpc.py only
     "conformance": CORE | {"client", "codecs", "control", "dispatch", "schema"},
     "testing": CORE
-    | {"address", "client", "codecs", "conformance", "dispatch", "schema", "server"}
+    | {"address", "client", "codecs", "conformance", "dispatch", "reasons", "schema", "server"}
     | {"wire/connection", "wire/framing"},
 }
 PUBLIC_FACE = {"address", "client", "dispatch", "errors", "limits", "schema", "server", "status", "wire/metadata"}

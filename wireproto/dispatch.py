@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar, ov
 from wireproto.codecs import Codec
 from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError
 from wireproto.limits import Limits
+from wireproto.reasons import REASONS, failure
 from wireproto.schema import Message, Method, Operation, Service, StreamMethod
 from wireproto.status import Retry, Status
 from wireproto.wire.metadata import Metadata
 
 __all__ = [
-    "FRAMEWORK_REASONS",
     "Authenticate",
     "Context",
     "Entry",
@@ -39,28 +39,6 @@ log = logging.getLogger("wireproto.dispatch")
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
 Item = TypeVar("Item", bound=Message)
-
-FRAMEWORK_REASONS: Mapping[str, Status] = {
-    "ALREADY_SIGNED_IN": Status.FAILED_PRECONDITION,
-    "BAD_METADATA": Status.INVALID_ARGUMENT,
-    "BAD_PAYLOAD": Status.INVALID_ARGUMENT,
-    "CANCELLED": Status.CANCELLED,
-    "DEADLINE": Status.DEADLINE_EXCEEDED,
-    "INTERNAL": Status.INTERNAL,
-    "METADATA_TOO_LARGE": Status.RESOURCE_EXHAUSTED,
-    "NOT_PERMITTED": Status.PERMISSION_DENIED,
-    "NO_HANDLER": Status.UNIMPLEMENTED,
-    "REQUEST_TOO_LARGE": Status.RESOURCE_EXHAUSTED,
-    "RESPONSE_TOO_LARGE": Status.RESOURCE_EXHAUSTED,
-    "SERVER_BUSY": Status.RESOURCE_EXHAUSTED,
-    "SHUTTING_DOWN": Status.UNAVAILABLE,
-    "SIGN_IN_REQUIRED": Status.UNAUTHENTICATED,
-    "TOO_MANY_CALLS": Status.RESOURCE_EXHAUSTED,
-    "UNKNOWN_METADATA": Status.UNIMPLEMENTED,
-    "UNKNOWN_OPCODE": Status.UNIMPLEMENTED,
-}
-"""What any call may be answered with, whatever its method declares. ``docs/protocol.md`` lists them for the peer."""
-
 
 SHARED_ITEMS = 64
 """Items of one method, codec and version whose bytes are kept for further subscriptions: as many as one turn takes."""
@@ -284,24 +262,18 @@ class Entry:
         try:
             deadline = context.deadline
             if deadline is not None and time.monotonic() >= deadline:
-                return CallError(
-                    Status.DEADLINE_EXCEEDED,
-                    "DEADLINE",
-                    "the deadline passed before the call was started",
-                    retry=Retry.NOT_PROCESSED,
-                )
+                return failure("DEADLINE", "the deadline passed before the call was started", retry=Retry.NOT_PROCESSED)
             if self._requires is not None or context.identity is not None or context.metadata.authorization:
                 self._judge(context)
             if len(payload) > self.max_request:
-                return CallError(
-                    Status.RESOURCE_EXHAUSTED,
+                return failure(
                     "REQUEST_TOO_LARGE",
                     f"the request is {len(payload)} bytes; {self.method.name} takes at most {self.max_request}",
                 )
             try:
                 request = self._decode(payload)
             except DecodeError as error:
-                return CallError(Status.INVALID_ARGUMENT, "BAD_PAYLOAD", str(error))
+                return failure("BAD_PAYLOAD", str(error))
             answer = self._handler(request, context)
             if self.is_stream:
                 return self._source(answer)
@@ -349,15 +321,10 @@ class Entry:
         """Keep an unexpected exception in the log and give the peer its number only: its text may hold secrets."""
         number = secrets.token_hex(4)
         log.error("incident %s in %s", number, self.method.name, exc_info=error)
-        return CallError(
-            Status.INTERNAL,
-            "INTERNAL",
-            f"incident {number}: the server failed; its log has the cause under this number",
-            retry=Retry.MAYBE_PROCESSED,
-        )
+        return failure("INTERNAL", f"incident {number}: the server failed; its log has the cause under this number")
 
     def _checked(self, error: CallError) -> CallError:
-        if error.reason in self._reasons or not error.reason or error.reason in FRAMEWORK_REASONS:
+        if error.reason in self._reasons or not error.reason or error.reason in REASONS:
             return error
         undeclared = DeclarationError(
             f"{self.method.name} aborted with the reason {error.reason}, which it does not declare; add it to reasons="
@@ -382,13 +349,9 @@ class Entry:
                 if context.metadata.authorization
                 else "sign in first, or send authorization metadata"
             )
-            raise CallError(
-                Status.UNAUTHENTICATED, "SIGN_IN_REQUIRED", f"{self.method.name} needs a signed-in caller; {advice}"
-            )
+            raise failure("SIGN_IN_REQUIRED", f"{self.method.name} needs a signed-in caller; {advice}")
         if needed not in identity.capabilities:
-            raise CallError(
-                Status.PERMISSION_DENIED, "NOT_PERMITTED", f"{self.method.name} needs the capability {needed!r}"
-            )
+            raise failure("NOT_PERMITTED", f"{self.method.name} needs the capability {needed!r}")
 
     def _source(self, answer: object) -> "CallError | Subscription[Any] | Iterator[Any]":
         if isinstance(answer, Subscription):
@@ -418,12 +381,12 @@ class Table:
         method = self._service.by_opcode.get(opcode)
         if method is None:
             text = f"opcode 0x{opcode:04x} is not in {self._service.full_name}; `wireproto ops` lists those that are"
-            return CallError(Status.UNIMPLEMENTED, "UNKNOWN_OPCODE", text)
+            return failure("UNKNOWN_OPCODE", text)
         if method in self._service.at(self.version).values():
-            return CallError(Status.UNIMPLEMENTED, "NO_HANDLER", f"this server has no handler for {method.name}")
+            return failure("NO_HANDLER", f"this server has no handler for {method.name}")
         span = f"since version {method.since}" + (f" until version {method.until}" if method.until else "")
         text = f"{method.name} exists {span}; this connection speaks version {self.version}"
-        return CallError(Status.UNIMPLEMENTED, "UNKNOWN_OPCODE", text)
+        return failure("UNKNOWN_OPCODE", text)
 
 
 class Handlers:

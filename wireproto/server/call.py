@@ -9,9 +9,11 @@ import msgspec
 
 from wireproto.dispatch import Context, Entry, Identity, Outcome
 from wireproto.errors import CallError
+from wireproto.reasons import failure
 from wireproto.schema import Operation
 from wireproto.server.pool import Worker
-from wireproto.status import Retry, Status
+from wireproto.server.refusals import given_up
+from wireproto.status import Retry
 from wireproto.wire.metadata import Metadata
 
 if TYPE_CHECKING:
@@ -90,8 +92,7 @@ class Call(msgspec.Struct, Context, eq=False):
             signed_in = session.identity
             if signed_in is not None and signed_in is not identity and not signed_in.revoked:
                 # Two log-ins in flight together: whichever comes second must not take the connection over.
-                raise CallError(
-                    Status.FAILED_PRECONDITION,
+                raise failure(
                     "ALREADY_SIGNED_IN",
                     f"this connection is signed in as {signed_in.subject}; sign out first, or open another one",
                 )
@@ -160,7 +161,7 @@ class Call(msgspec.Struct, Context, eq=False):
             return
         outcome: bytes | CallError
         if future.cancelled():
-            outcome = CallError(Status.CANCELLED, "CANCELLED", "the call was cancelled", retry=Retry.MAYBE_PROCESSED)
+            outcome = given_up()
         elif (error := future.exception()) is not None:
             outcome = self.entry.failure(error)
         else:

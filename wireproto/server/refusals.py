@@ -1,40 +1,60 @@
-"""What the server itself answers to a call that its handler does not answer."""
+"""What the server itself answers to a call that its handler does not answer, over TCP and over gRPC."""
 
 from wireproto.errors import CallError
-from wireproto.status import Retry, Status
-from wireproto.wire.connection import PayloadTooLarge
+from wireproto.reasons import failure
+from wireproto.status import Retry
 
-__all__ = ["busy", "cancelled", "half_closed", "late", "shutting_down", "too_large"]
+__all__ = [
+    "BUSY",
+    "busy",
+    "cancelled",
+    "given_up",
+    "half_closed",
+    "late",
+    "metadata_too_large",
+    "shutting_down",
+    "too_large",
+]
+
+BUSY = "every worker is busy and the run queue is full; try again later"
 
 
-def busy() -> CallError:
-    return CallError(
-        Status.RESOURCE_EXHAUSTED,
-        "SERVER_BUSY",
-        "every worker is busy and the run queue is full; try again later",
-        retry=Retry.NOT_PROCESSED,
-        retry_after_ms=100,
-    )
+def busy(text: str = BUSY) -> CallError:
+    """There is no room to run it."""
+    return failure("SERVER_BUSY", text, retry_after_ms=100)
 
 
-def cancelled(retry: Retry) -> CallError:
-    return CallError(Status.CANCELLED, "CANCELLED", "the caller cancelled the call", retry=retry)
+def cancelled(retry: Retry = Retry.MAYBE_PROCESSED) -> CallError:
+    """The caller wants no answer any more."""
+    return failure("CANCELLED", "the caller cancelled the call", retry=retry)
+
+
+def given_up() -> CallError:
+    """Whoever was to complete a deferred answer has cancelled its future."""
+    return failure("CANCELLED", "the call was cancelled")
 
 
 def half_closed(retry: Retry) -> CallError:
-    return CallError(Status.CANCELLED, "CANCELLED", "the caller closed its side", retry=retry)
+    """The caller closed its side, so nobody grants the stream any more credit."""
+    return failure("CANCELLED", "the caller closed its side", retry=retry)
 
 
-def late(retry: Retry) -> CallError:
-    text = "the deadline passed before the answer was there"
-    return CallError(Status.DEADLINE_EXCEEDED, "DEADLINE", text, retry=retry)
+def late(retry: Retry = Retry.MAYBE_PROCESSED) -> CallError:
+    """The deadline passed while it was waited for."""
+    return failure("DEADLINE", "the deadline passed before the answer was there", retry=retry)
 
 
-def shutting_down(retry: Retry) -> CallError:
+def shutting_down(retry: Retry = Retry.NOT_PROCESSED) -> CallError:
+    """The server is going away."""
     text = "the server is shutting down; connect again, to another one if there is one"
-    return CallError(Status.UNAVAILABLE, "SHUTTING_DOWN", text, retry=retry)
+    return failure("SHUTTING_DOWN", text, retry=retry)
 
 
-def too_large(error: PayloadTooLarge) -> CallError:
-    text = f"the answer cannot be sent: {error}"
-    return CallError(Status.RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE", text, retry=Retry.MAYBE_PROCESSED)
+def too_large(problem: object) -> CallError:
+    """The answer is larger than the caller accepts."""
+    return failure("RESPONSE_TOO_LARGE", f"the answer cannot be sent: {problem}")
+
+
+def metadata_too_large(size: int, most: int) -> CallError:
+    """The metadata are more than the server takes."""
+    return failure("METADATA_TOO_LARGE", f"the request has {size} bytes of metadata; at most {most} are accepted")

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from wireproto import codecs, schema
 from wireproto.client import Client
 from wireproto.codecs import Codec
-from wireproto.dispatch import FRAMEWORK_REASONS, Authenticate, Handlers
+from wireproto.dispatch import Authenticate, Handlers
 from wireproto.errors import CallError, ConnectionLost, DecodeError
 from wireproto.limits import Limits
+from wireproto.reasons import REASONS
 from wireproto.schema import Message, Operation, Service
 from wireproto.status import Retry, Status
 from wireproto.testing.doors import GRPC, has_grpc, running, threads_end
@@ -238,7 +239,7 @@ class ServerSuite:
                 assert error.status is not Status.INTERNAL, (
                     f"the handler of {method.name} raised an exception for {request}; the log has it as {error.message}"
                 )
-                known = not error.reason or error.reason in method.reasons or error.reason in FRAMEWORK_REASONS
+                known = not error.reason or error.reason in method.reasons or error.reason in REASONS
                 assert known, f"{method.name} does not declare the reason of {error}"
                 assert served == (error.reason != "NO_HANDLER"), error
 

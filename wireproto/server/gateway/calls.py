@@ -19,13 +19,15 @@ from wireproto.dispatch import Context, Entry, Identity, Subscription, Table
 from wireproto.errors import CallError
 from wireproto.limits import Limits
 from wireproto.protos.status import to_rpc_status
+from wireproto.reasons import failure
 from wireproto.schema import Operation
 from wireproto.server.gateway.metadata import read_headers
-from wireproto.server.gateway.pool import Pool
+from wireproto.server.gateway.pool import CountedPool
+from wireproto.server.refusals import cancelled, late, shutting_down, too_large
 from wireproto.status import Retry, Status
 from wireproto.wire.metadata import Metadata
 
-__all__ = ["Door", "Stream", "Unary", "fail"]
+__all__ = ["Door", "StreamBehavior", "UnaryBehavior", "fail"]
 
 log = logging.getLogger("wireproto.gateway")
 
@@ -52,7 +54,7 @@ class Door:
         closing: the gateway drains; streams are to end.
     """
 
-    def __init__(self, limits: Limits, streams: Pool) -> None:
+    def __init__(self, limits: Limits, streams: CountedPool) -> None:
         self.limits = limits
         self.largest = limits.max_frame - _FRAME_HEADER
         self.streams = streams
@@ -78,7 +80,7 @@ class Door:
             woken.set()
 
 
-class Call(Context):
+class RpcCall(Context):
     """The context of one call. ``cancelled`` asks grpcio, so a call that nobody cancels pays nothing for it."""
 
     __slots__ = ("_entry", "_over", "_version", "deadline", "identity", "metadata", "rpc")
@@ -144,7 +146,7 @@ class _Behavior:
             version: table.entries.get(opcode) or table.missing(opcode) for version, table in tables.items()
         }
 
-    def _begin(self, rpc: grpc.ServicerContext) -> tuple[Entry, Call]:
+    def _begin(self, rpc: grpc.ServicerContext) -> tuple[Entry, RpcCall]:
         """Read what came with the payload.
 
         Raises:
@@ -164,7 +166,7 @@ class _Behavior:
         if entry.timeout is not None and not entry.is_stream:
             latest = time.monotonic() + entry.timeout
             deadline = latest if deadline is None else min(deadline, latest)
-        return entry, Call(rpc, entry, version, metadata, deadline)
+        return entry, RpcCall(rpc, entry, version, metadata, deadline)
 
     def _unsupported(self, version: int) -> CallError:
         return CallError(
@@ -175,16 +177,11 @@ class _Behavior:
 
     def _sized(self, payload: bytes) -> bytes:
         if len(payload) > self._largest:
-            raise CallError(
-                Status.RESOURCE_EXHAUSTED,
-                "RESPONSE_TOO_LARGE",
-                f"the answer cannot be sent: it has {len(payload)} bytes, and at most {self._largest} are accepted",
-                retry=Retry.MAYBE_PROCESSED,
-            )
+            raise too_large(f"it has {len(payload)} bytes, and at most {self._largest} are accepted")
         return payload
 
 
-class Unary(_Behavior):
+class UnaryBehavior(_Behavior):
     """``behavior(request, context) -> response`` of one unary method; runs in the pool of unary calls."""
 
     def __call__(self, payload: bytes, rpc: grpc.ServicerContext) -> bytes:
@@ -197,12 +194,12 @@ class Unary(_Behavior):
             deadline = call.deadline
             if deadline is not None and time.monotonic() >= deadline:
                 # Over TCP this was answered when the deadline passed; here it is answered when the handler is back.
-                raise _late()
+                raise late()
             return self._sized(outcome)
         except Exception as error:  # noqa: BLE001 - grpcio would send its text to the caller
             fail(rpc, _told(error))
 
-    def _settled(self, entry: Entry, call: Call, outcome: object) -> bytes:
+    def _settled(self, entry: Entry, call: RpcCall, outcome: object) -> bytes:
         """What the handler's outcome comes to, when it was not an answer yet."""
         if isinstance(outcome, Future):
             outcome = _awaited(entry, call, outcome)
@@ -213,7 +210,7 @@ class Unary(_Behavior):
         return outcome
 
 
-def _awaited(entry: Entry, call: Call, future: "Future[Any]") -> "bytes | CallError":
+def _awaited(entry: Entry, call: RpcCall, future: "Future[Any]") -> "bytes | CallError":
     """Wait for a deferred answer, the deadline, or the end of the call. The thread waits with it, which gRPC's
     synchronous server demands of a unary call.
     """
@@ -223,14 +220,14 @@ def _awaited(entry: Entry, call: Call, future: "Future[Any]") -> "bytes | CallEr
         done.wait(call.remaining())
     if not future.done():
         future.cancel()
-        return _late() if call.remaining() == 0.0 else _cancelled()
+        return late() if call.remaining() == 0.0 else cancelled()
     if future.cancelled():
-        return _cancelled()
+        return cancelled()
     error = future.exception()
     return entry.encode(future.result()) if error is None else entry.failure(error)
 
 
-class Stream(_Behavior):
+class StreamBehavior(_Behavior):
     """``behavior(request, context, send)`` of one stream method; runs in the pool of streams, from begin to end.
 
     It is of the kind that grpcio calls non-blocking, where the behaviour sends the items: so it sees what has become
@@ -261,7 +258,7 @@ class Stream(_Behavior):
         send(None)
 
     def _subscribe(
-        self, entry: Entry, call: Call, source: Subscription[Any], send: Callable[[bytes | None], None]
+        self, entry: Entry, call: RpcCall, source: Subscription[Any], send: Callable[[bytes | None], None]
     ) -> None:
         """Send what the subscription has, and wait for its wake, the deadline, the end of the call or the gateway's.
 
@@ -292,7 +289,7 @@ class Stream(_Behavior):
                     self._send(call, payload, send)
                 if not items:
                     woken.wait(call.remaining())
-            raise _cancelled()
+            raise cancelled()
         except StopIteration:
             return
         except BaseException as error:  # noqa: BLE001 - whatever a source raises ends its stream only
@@ -303,7 +300,9 @@ class Stream(_Behavior):
             self._door.leave(woken)
             _close(entry, lambda: source.close(why))
 
-    def _iterate(self, entry: Entry, call: Call, source: Iterator[Any], send: Callable[[bytes | None], None]) -> None:
+    def _iterate(
+        self, entry: Entry, call: RpcCall, source: Iterator[Any], send: Callable[[bytes | None], None]
+    ) -> None:
         try:
             while True:
                 self._go_on(call)
@@ -316,19 +315,14 @@ class Stream(_Behavior):
             if isinstance(source, Generator):
                 _close(entry, source.close)
 
-    def _go_on(self, call: Call) -> None:
+    def _go_on(self, call: RpcCall) -> None:
         """Raise the reason why the stream is to end, if there is one."""
         if not call.rpc.is_active():
-            raise _cancelled()
+            raise cancelled()
         if call.remaining() == 0.0:
-            raise _late()
+            raise late()
         if self._door.closing:
-            raise CallError(
-                Status.UNAVAILABLE,
-                "SHUTTING_DOWN",
-                "the server is shutting down; connect again, to another one if there is one",
-                retry=Retry.NOT_PROCESSED,
-            )
+            raise shutting_down(Retry.MAYBE_PROCESSED)  # its handler has begun, as on the other door
 
     def _encoded(self, entry: Entry, item: object) -> bytes:
         payload = entry.encode(item)
@@ -336,10 +330,10 @@ class Stream(_Behavior):
             raise payload
         return self._sized(payload)
 
-    def _send(self, call: Call, payload: bytes, send: Callable[[bytes | None], None]) -> None:
+    def _send(self, call: RpcCall, payload: bytes, send: Callable[[bytes | None], None]) -> None:
         send(payload)
         if not call.rpc.is_active():
-            raise _cancelled()
+            raise cancelled()
 
 
 def fail(rpc: grpc.ServicerContext, error: CallError) -> NoReturn:
@@ -353,17 +347,15 @@ def _told(error: Exception) -> CallError:
     if isinstance(error, CallError):
         return error
     log.error("a call could not be served", exc_info=error)
-    return CallError(
-        Status.INTERNAL, "INTERNAL", "the server failed; its log has the cause", retry=Retry.MAYBE_PROCESSED
-    )
+    return failure("INTERNAL", "the server failed; its log has the cause")
 
 
-def _say_open(call: Call) -> None:
+def _say_open(call: RpcCall) -> None:
     """Send the headers now and not with the first item, so that the caller can know that the source is there."""
     try:
         call.rpc.send_initial_metadata(())
     except grpc.RpcError:
-        raise _cancelled() from None
+        raise cancelled() from None
 
 
 def _close(entry: Entry, close: Callable[[], object]) -> None:
@@ -371,16 +363,3 @@ def _close(entry: Entry, close: Callable[[], object]) -> None:
         close()
     except BaseException as error:  # noqa: BLE001 - the stream is over: only the log is left
         entry.incident(error)
-
-
-def _late() -> CallError:
-    return CallError(
-        Status.DEADLINE_EXCEEDED,
-        "DEADLINE",
-        "the deadline passed before the answer was there",
-        retry=Retry.MAYBE_PROCESSED,
-    )
-
-
-def _cancelled() -> CallError:
-    return CallError(Status.CANCELLED, "CANCELLED", "the caller cancelled the call", retry=Retry.MAYBE_PROCESSED)

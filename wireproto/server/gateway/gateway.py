@@ -15,13 +15,13 @@ import grpc
 from wireproto import codecs
 from wireproto.address import Address
 from wireproto.dispatch import Authenticate, Handlers, each_service
-from wireproto.errors import CallError, ConfigError
+from wireproto.errors import ConfigError
 from wireproto.limits import Limits
 from wireproto.server.control import control_handlers
-from wireproto.server.gateway.calls import Door, Stream, Unary, fail
-from wireproto.server.gateway.pool import Pool
+from wireproto.server.gateway.calls import Door, StreamBehavior, UnaryBehavior, fail
+from wireproto.server.gateway.pool import CountedPool
 from wireproto.server.gateway.standard import Standard
-from wireproto.status import Retry, Status
+from wireproto.server.refusals import BUSY, busy
 
 __all__ = ["GrpcGateway"]
 
@@ -86,11 +86,11 @@ class GrpcGateway:
         self._server: grpc.Server | None = None
         self._stopped = threading.Event()
         self._serving = True
-        self._calls = Pool("wireproto-grpc-call", workers)
-        self._refusals = Pool("wireproto-grpc-refusal", 2)
+        self._calls = CountedPool("wireproto-grpc-call", workers)
+        self._refusals = CountedPool("wireproto-grpc-refusal", 2)
         self._most_calls = workers + self.limits.run_queue
         self._most_streams = streams
-        self._door = Door(self.limits, Pool("wireproto-grpc-stream", streams))
+        self._door = Door(self.limits, CountedPool("wireproto-grpc-stream", streams))
         control = control_handlers([each.service for each in every], name, lambda: self._serving)
         services = [each.service for each in (*every, control)]
         self._standard = Standard(services, self._door.streams)
@@ -108,10 +108,12 @@ class GrpcGateway:
         for method in service.methods:
             path = f"/{service.full_name}/{method.name}"
             if method.is_stream:
-                stream = Stream(self._door, method.opcode, tables)
+                stream = StreamBehavior(self._door, method.opcode, tables)
                 self._methods[path] = grpc.unary_stream_rpc_method_handler(stream)
             else:
-                self._methods[path] = grpc.unary_unary_rpc_method_handler(Unary(self._door, method.opcode, tables))
+                self._methods[path] = grpc.unary_unary_rpc_method_handler(
+                    UnaryBehavior(self._door, method.opcode, tables)
+                )
 
     # ------------------------------------------------------------------ life
 
@@ -219,11 +221,11 @@ class GrpcGateway:
             if self._door.streams.active >= self._most_streams:
                 return self._busy(f"{self._most_streams} streams are open, the most there may be; try again later")
         elif self._calls.active >= self._most_calls:
-            return self._busy("every worker is busy and the run queue is full; try again later")
+            return self._busy(BUSY)
         return handler
 
     def _busy(self, text: str) -> "grpc.RpcMethodHandler[Any, Any]":
-        error = CallError(Status.RESOURCE_EXHAUSTED, "SERVER_BUSY", text, retry=Retry.NOT_PROCESSED, retry_after_ms=100)
+        error = busy(text)
 
         def refuse(payload: bytes, rpc: grpc.ServicerContext) -> bytes:
             fail(rpc, error)

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from wireproto.errors import CallError
-from wireproto.status import Status
+from wireproto.reasons import failure
+from wireproto.server.refusals import metadata_too_large
 from wireproto.wire.metadata import EMPTY, Metadata
 
 __all__ = ["CREDIT_HEADER", "VERSION_HEADER", "read_headers"]
@@ -71,11 +72,7 @@ def read_headers(
     if deadline_ms is not None:
         size += _NUMBER
     if size > most:
-        raise CallError(
-            Status.RESOURCE_EXHAUSTED,
-            "METADATA_TOO_LARGE",
-            f"the request has {size} bytes of metadata; at most {most} are accepted",
-        )
+        raise metadata_too_large(size, most)
     key = own["idempotency-key"]
     key = key.encode() if isinstance(key, str) else key
     if len(key) > 64:
@@ -115,4 +112,4 @@ def _number(name: str, value: str | bytes) -> int:
 
 
 def _bad(problem: str) -> CallError:
-    return CallError(Status.INVALID_ARGUMENT, "BAD_METADATA", f"the metadata cannot be read: {problem}")
+    return failure("BAD_METADATA", f"the metadata cannot be read: {problem}")

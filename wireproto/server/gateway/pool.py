@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
-__all__ = ["Pool"]
+__all__ = ["CountedPool"]
 
 Work = tuple[Callable[..., Any], tuple[Any, ...], "_Ticket"]
 
@@ -17,7 +17,7 @@ class _Ticket:
 
     __slots__ = ("_callback", "_pool", "done")
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: "CountedPool") -> None:
         self._pool = pool
         self._callback: Callable[[Any], object] | None = None
         self.done = False
@@ -39,7 +39,7 @@ class _Ticket:
             self._callback(self)
 
 
-class Pool(ThreadPoolExecutor):
+class CountedPool(ThreadPoolExecutor):
     """Threads that run calls; a ``ThreadPoolExecutor`` because grpcio looks for one, with none of its machinery.
 
     That one's threads keep the interpreter from exiting while a handler blocks, and it cannot say how much it was

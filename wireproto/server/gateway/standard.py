@@ -10,7 +10,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from wireproto.protos.reflected import ALPHA, STABLE, reflection_pool
 from wireproto.schema import Service
-from wireproto.server.gateway.pool import Pool
+from wireproto.server.gateway.pool import CountedPool
 
 __all__ = ["Standard"]
 
@@ -30,7 +30,7 @@ class Standard:
         streaming: the paths that count against the cap of streams.
     """
 
-    def __init__(self, services: Sequence[Service], streams: Pool) -> None:
+    def __init__(self, services: Sequence[Service], streams: CountedPool) -> None:
         names = [*(service.full_name for service in services), health.SERVICE_NAME]
         reflected = [*names, *(f"{package}.ServerReflection" for package in (ALPHA, STABLE))]
         pool = reflection_pool(services, health_pb2.DESCRIPTOR.serialized_pb, reflection_pb2.DESCRIPTOR.serialized_pb)
@@ -102,7 +102,7 @@ class Standard:
                 self._reflecting.discard(context)
 
 
-def _in_pool(method: Callable[..., Any], pool: Pool, *, non_blocking: bool = False) -> Callable[..., Any]:
+def _in_pool(method: Callable[..., Any], pool: CountedPool, *, non_blocking: bool = False) -> Callable[..., Any]:
     """``method`` with the attributes by which grpcio knows where, and how, to run it."""
 
     def behavior(*arguments: Any) -> Any:
