@@ -15,7 +15,7 @@ from tests.testing.shelf import LIST, MERGE, PUT, SHELF, TAKE, Shelf
 from wireproto.dispatch import Context, Entry, Handlers, Table
 from wireproto.errors import CallError, DecodeError
 from wireproto.server.call import Call
-from wireproto.server.stream import Stream
+from wireproto.server.pump import Pump
 from wireproto.status import Retry, Status
 from wireproto.testing import ServerSuite
 from wireproto.testing.serving import Case, Peers
@@ -212,7 +212,7 @@ def clinging(self: Call) -> None:
     """Hold on to a call that nobody waits for."""
 
 
-def endless(self: Stream) -> int:
+def endless(self: Pump) -> int:
     """Send whatever there is, whatever the credit."""
     self._session.connection._grant(self._call.call_id, 1)
     return 1
@@ -236,7 +236,7 @@ FAULTS: list[tuple[Any, str, Any, str, Case | Peers, str]] = [
     (Table, "__init__", timeless, "test_methods_of_other_versions_are_unimplemented", Peers(3, 1), "pipe"),
     (Call, "drop_future_locked", clinging, "test_deadlines_are_kept", Case(PUT, 3), "pipe"),
     (Call, "drop_future_locked", clinging, "test_cancelled_calls_are_let_go", Case(PUT, 3), "pipe"),
-    (Stream, "_room_locked", endless, "test_streams_send_within_their_credit", Case(LIST, 3), "pipe"),
+    (Pump, "_room_locked", endless, "test_streams_send_within_their_credit", Case(LIST, 3), "pipe"),
     (Handlers, "table", newest, "test_newer_fields_stay_with_newer_peers", Peers(1, 3), "msgpack"),
 ]
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -11,14 +11,12 @@ from wireproto.dispatch import Context, Entry, Identity, Outcome
 from wireproto.errors import CallError
 from wireproto.reasons import failure
 from wireproto.schema import Operation
+from wireproto.server.owners import CallOwner
 from wireproto.server.pool import Worker
+from wireproto.server.pump import Pump
 from wireproto.server.refusals import given_up
 from wireproto.status import Retry
 from wireproto.wire.metadata import Metadata
-
-if TYPE_CHECKING:
-    from wireproto.server.session import Session
-    from wireproto.server.stream import Stream
 
 __all__ = ["Call"]
 
@@ -38,7 +36,7 @@ class Call(msgspec.Struct, Context, eq=False):
     ``answered``, ``held`` and ``stream`` change under the session's lock only.
     """
 
-    session: "Session"
+    session: CallOwner
     call_id: int
     entry: Entry
     metadata: Metadata
@@ -51,7 +49,7 @@ class Call(msgspec.Struct, Context, eq=False):
     started: bool = False
     granted: int = 0
     future: "Future[Any] | None" = None
-    stream: "Stream | None" = None
+    stream: Pump | None = None
 
     def __repr__(self) -> str:
         return f"<Call {self.call_id} of {self.entry.method.name} from {self.peer}>"  # and nothing of what it carries

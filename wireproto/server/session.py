@@ -13,16 +13,16 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
 
 from wireproto.dispatch import Identity, Outcome, Table
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
 from wireproto.server.budget import Budget
 from wireproto.server.call import Call
+from wireproto.server.owners import SessionOwner
 from wireproto.server.poller import CLOSED, READ, WRITE
 from wireproto.server.pool import Worker
+from wireproto.server.pump import Pump
 from wireproto.server.refusals import busy, cancelled, half_closed, late, shutting_down, too_large
-from wireproto.server.stream import Stream
 from wireproto.server.transport import Transport
 from wireproto.server.watch import STUCK
 from wireproto.status import Retry, Status
@@ -38,9 +38,6 @@ from wireproto.wire.events import (
 )
 from wireproto.wire.liveness import Liveness, Overdue
 from wireproto.wire.metadata import EMPTY
-
-if TYPE_CHECKING:
-    from wireproto.server.server import Server
 
 __all__ = ["Session"]
 
@@ -88,7 +85,7 @@ class Session:
         "transport",
     )
 
-    def __init__(self, server: "Server", sock: socket.socket, address: str, port: int) -> None:
+    def __init__(self, server: SessionOwner, sock: socket.socket, address: str, port: int) -> None:
         self.server = server
         self.pool = server.pool
         self.address = address
@@ -389,11 +386,11 @@ class Session:
                 outcome.cancel()
             outcome.add_done_callback(call.on_done)
         else:
-            self._begin_stream(call, Stream(call, outcome))
+            self._begin_stream(call, Pump(call, outcome))
         if last:
             self.flush()
 
-    def _begin_stream(self, call: Call, stream: Stream) -> None:
+    def _begin_stream(self, call: Call, stream: Pump) -> None:
         with self.lock:
             if call.answered:
                 if call.held:

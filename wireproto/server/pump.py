@@ -8,18 +8,16 @@ exactly once, by whoever pumps it last.
 import enum
 import time
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wireproto.dispatch import Subscription
 from wireproto.errors import CallError
+from wireproto.server.owners import Pumped
 from wireproto.server.pool import Worker
 from wireproto.server.refusals import too_large
 from wireproto.wire.connection import PayloadTooLarge
 
-if TYPE_CHECKING:
-    from wireproto.server.call import Call
-
-__all__ = ["Stream"]
+__all__ = ["Pump"]
 
 TURN = 64
 """Items taken of one stream before others have their turn."""
@@ -37,7 +35,7 @@ class _State(enum.Enum):
 _IDLE, _SCHEDULED, _RUNNING, _AGAIN, _ENDED = _State
 
 
-class Stream:
+class Pump:
     """Pumps one call's source into its connection.
 
     Args:
@@ -48,7 +46,7 @@ class Stream:
 
     __slots__ = ("_call", "_iterator", "_session", "_state", "_subscription", "_told", "_why")
 
-    def __init__(self, call: "Call", source: "Subscription[Any] | Iterator[Any]") -> None:
+    def __init__(self, call: Pumped, source: "Subscription[Any] | Iterator[Any]") -> None:
         self._call = call
         self._session = call.session
         self._state = _IDLE

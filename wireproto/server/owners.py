@@ -1,0 +1,105 @@
+"""What the parts of a connection ask of what owns them: a session of its server, a call and a pump of their session.
+
+Each part names here what it needs and no more, so that no two modules of the server import each other.
+"""
+
+from _thread import LockType
+from collections.abc import MutableMapping
+from typing import Any, Protocol
+
+from wireproto.dispatch import Entry, Identity, Outcome, Table
+from wireproto.errors import CallError
+from wireproto.limits import Limits
+from wireproto.server.poller import Poller
+from wireproto.server.pool import Pool
+from wireproto.wire.connection import Connection
+from wireproto.wire.handshake import Hello, Welcome
+
+__all__ = ["CallOwner", "Pumped", "SessionOwner"]
+
+
+class SessionOwner(Protocol):
+    """A server, as its sessions see it."""
+
+    limits: Limits
+    poller: Poller
+    pool: Pool
+
+    @property
+    def sessions(self) -> MutableMapping[int, Any]:
+        """The sessions by descriptor: each enters itself when it opens."""
+
+    def connection(self) -> Connection:
+        """The protocol's state of one more session."""
+
+    def welcome(self, hello: Hello) -> tuple[Welcome, Table, str]:
+        """Agree with a client: what to answer, the opcodes it may call, and the codec's name.
+
+        Raises:
+            HandshakeError: there is nothing to agree on.
+        """
+
+    def forget(self, session: Any) -> None:
+        """The session is about to give its descriptor back."""
+
+    def note(self, host: str, subject: str, text: str) -> None:
+        """Log a fault of a peer, now and then."""
+
+
+class CallOwner(Protocol):
+    """A session, as its calls and their pumps see it. What ends in ``_locked`` is called with ``lock`` held."""
+
+    lock: LockType
+    connection: Connection
+    pool: Pool
+    peer: str
+    codec: str
+    identity: Identity | None
+
+    def settle(self, call: Any, outcome: bytes | CallError, last: bool = False) -> None:
+        """Queue a call's terminal frame, unless it has had one."""
+
+    def go_on(self, call: Any, outcome: Outcome, last: bool) -> None:
+        """Settle what a handler gave, or go on with its deferred answer or stream."""
+
+    def send_error_locked(self, call: Any, error: CallError) -> None:
+        """Queue the ERROR of a call that was not answered."""
+
+    def end_stream_locked(self, call: Any, error: CallError | None) -> None:
+        """The source of a call is exhausted, or failed."""
+
+    def starved_locked(self) -> bool:
+        """Whether so much waits to be written that nothing may be added; if so, whoever asked is woken when it may."""
+
+    def flush_locked(self) -> None:
+        """Write what is queued, without blocking."""
+
+    def flush_soon(self) -> None:
+        """Have the leader write what is queued, so that this thread does no system call."""
+
+    def take_over(self) -> None:
+        """The leader was deposed in a call of the session: the next one goes on with its batch."""
+
+
+class Pumped(Protocol):
+    """A call, as the pump of its stream sees it."""
+
+    @property
+    def session(self) -> CallOwner:
+        """Whose call it is."""
+
+    @property
+    def call_id(self) -> int:
+        """Its number on the connection."""
+
+    @property
+    def entry(self) -> Entry:
+        """The method."""
+
+    @property
+    def answered(self) -> bool:
+        """Its terminal frame is queued, or the connection is gone."""
+
+    @property
+    def granted(self) -> int:
+        """Credit that the caller gave so far."""
