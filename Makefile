@@ -25,22 +25,24 @@ help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
 		printf '  make %-12s %s\n' "$$name" "$$text"; done
 
-PROJECTS := pyproject.toml chat/pyproject.toml tools/venv.py
+# The source archive of the framework has no chat.
+CHAT_PROJECT := $(patsubst %/pyproject.toml,./%,$(wildcard chat/pyproject.toml))
+PROJECTS := pyproject.toml $(wildcard chat/pyproject.toml) tools/venv.py
 
 # A user needs the first, someone who works on it the second. tools/venv.py takes a lock, so both may run at once.
 $(RUN_STAMP): $(PROJECTS)
-	@if [ -e $(DEV_STAMP) ] && [ ! pyproject.toml -nt $(DEV_STAMP) ] && [ ! chat/pyproject.toml -nt $(DEV_STAMP) ]; then \
-	touch "$@"; else $(call install,".[cli$(,)grpc]" ./chat); fi
+	@if [ -e $(DEV_STAMP) ] && [ -z "$$(find $(PROJECTS) -newer $(DEV_STAMP))" ]; then \
+	touch "$@"; else $(call install,".[cli$(,)grpc]" $(CHAT_PROJECT)); fi
 
 $(DEV_STAMP): $(PROJECTS)
-	@$(call install,".[dev]" ./chat)
+	@$(call install,".[dev]" $(CHAT_PROJECT))
 
 $(BENCH_STAMP): $(PROJECTS)
-	@$(call install,".[bench]" ./chat)
+	@$(call install,".[bench]" $(CHAT_PROJECT))
 
 # atheris is 131 MiB and only `make fuzz` wants it.
 $(FUZZ_STAMP): $(PROJECTS)
-	@$(call install,".[dev$(,)fuzz]" ./chat)
+	@$(call install,".[dev$(,)fuzz]" $(CHAT_PROJECT))
 
 , := ,
 define install

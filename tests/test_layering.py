@@ -1,6 +1,7 @@
 """Who may import whom: the layers of docs/design.md, read from the source, so lazy and type-only imports count."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,8 +74,9 @@ HEAVY = {
     "hypothesis": ("testing/",),
     "msgpack": (),
     "pytest": ("testing/",),
-    "rich": ("cli",),
 }
+NAMED = re.compile(r"(import|from|:)\s*wireproto_chat|wireproto_chat[.:]")
+"""The chat's package in a program or a target that a string holds."""
 CORE_ONLY = CORE | {"wire/connection", "wire/framing", "wire/hurried", "wire/liveness"}
 SANS_IO = CORE_ONLY | {"codecs", "contract", "control", "dispatch", "protos", "schema"}
 IO_MODULES = {"asyncio", "select", "selectors", "socket", "socketserver", "ssl", "subprocess"}
@@ -180,7 +182,7 @@ def test_only_the_main_module_names_the_command() -> None:
 
 
 def test_nothing_of_the_framework_names_the_chat() -> None:
-    """No module, test, tool, benchmark or example of the framework imports the reference application."""
+    """No module, test, tool, benchmark or example of the framework imports the chat, nor a program in a string."""
     folders = ("wireproto", "tests", "tools", "benchmarks", "fuzz", "examples")
     offences = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
@@ -188,7 +190,8 @@ def test_nothing_of_the_framework_names_the_chat() -> None:
         for path in (ROOT / folder).rglob("*.py")
         if "node_modules" not in path.parts
         for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path)))
-        if isinstance(node, ast.Import | ast.ImportFrom) and "wireproto_chat" in ast.unparse(node)
+        if (isinstance(node, ast.Import | ast.ImportFrom) and "wireproto_chat" in ast.unparse(node))
+        or (isinstance(node, ast.Constant) and isinstance(node.value, str) and NAMED.search(node.value))
     ]
     assert not offences, "\n".join(offences)
 

@@ -102,13 +102,13 @@ def test_commands_exist_as_they_are_written(line: str) -> None:
     if program == "make":
         tasks = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
         assert words[0] in tasks
-    elif program == "wireproto":
+    elif program == "wireproto" and words[0] != "chat":
         command = root.wireproto.get_command(click.Context(root.wireproto), words[0])
         assert command is not None
         context = command.make_context(words[0], words[1:])
         assert isinstance(context, click.Context)
-    else:
-        assert line == "pip install '.[cli,grpc]' ./chat"
+    else:  # the chat's own tests run its command
+        assert line in ("pip install '.[cli,grpc]' ./chat", "wireproto chat 127.0.0.1:7411 --codec pipe")
 
 
 def test_the_answers_shown_are_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:

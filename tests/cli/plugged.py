@@ -15,6 +15,11 @@ from wireproto.errors import ConfigError
 COMMANDS = {"greet": (__name__, "Greet somebody.")}
 CLASH = {"serve": (__name__, "Not ours."), "wave": (__name__, "Wave."), "bad": "no pair"}
 NO_MAPPING = ["greet"]
+BROKEN = {
+    "gone": ("no_such_module", "Not there."),
+    "empty": ("tests.cli.services", "No command."),
+    "leaving": ("tests.cli.leaving", "Leaves."),
+}
 
 REFUSALS: dict[str, Exception] = {
     "config": ConfigError("the shelf is full"),

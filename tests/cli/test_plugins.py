@@ -110,7 +110,9 @@ def test_a_name_of_ours_stays_ours(installed: Installed) -> None:
     [
         ("no_such_module:X", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("NOTHING", "AttributeError"),
-        ("NO_MAPPING", "is of type list, not dict"),
+        ("NO_MAPPING", "is of type list, and is to be a mapping"),
+        ("tests.cli.leaving:COMMANDS", "SystemExit: 3"),
+        (":", "':' is not MODULE:NAME"),
     ],
 )
 def test_what_cannot_be_loaded_costs_a_line(installed: Installed, value: str, complaint: str) -> None:
@@ -140,6 +142,22 @@ def test_a_line_names_the_distribution(tmp_path: Path) -> None:
         check=True,
     )
     assert "wireproto: the distribution broken-extra: broken_extra.cli:COMMANDS cannot be loaded: " in done.stderr
+
+
+@pytest.mark.parametrize("name", ["gone", "empty", "leaving"])
+def test_a_command_that_cannot_be_imported_is_a_sentence(installed: Installed, name: str) -> None:
+    """A module that is not there, has no command, or leaves the process ends that command only, and says which."""
+    installed.commands("BROKEN")
+    done = run(name)
+    assert done.exit_code == 1
+    assert f"the command {name}, which another distribution brings, cannot be loaded: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run("--help").exit_code == 0
+
+
+def test_an_unknown_command_says_where_others_come_from(installed: Installed) -> None:
+    """Whoever wants the chat's command and has no chat is told what to install."""
+    assert "pip install wireproto-chat" in run("chat").stderr
 
 
 # Applications.
@@ -194,6 +212,17 @@ def test_none_is_told_what_to_name_or_install(installed: Installed) -> None:
         done = run(name)
         assert done.exit_code == 2
         assert f"name your own, wireproto {name} {argument}, or install one: pip install wireproto-chat" in done.stderr
+
+
+def test_one_that_is_broken_is_not_said_to_be_missing(installed: Installed) -> None:
+    """Where the only application cannot be loaded, nobody is told to install one."""
+    installed.application("no_such_module:X", "shelf")
+    for name in ("serve", "ops", "proto"):
+        done = run(name)
+        assert done.exit_code == 2
+        assert "no_such_module:X cannot be loaded" in done.stderr
+        assert "the application shelf is installed and cannot be served; the line above says why" in done.stderr
+        assert "pip install" not in done.stderr
 
 
 def test_of_two_one_must_be_named(installed: Installed) -> None:

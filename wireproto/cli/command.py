@@ -49,8 +49,10 @@ class Failure(click.ClickException):
         self.exit_code = status  # type: ignore[misc]  # click declares it on the class and reads it here
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print it the way Unix commands do."""
-        click.echo(f"wireproto: {self.message}", file=file or sys.stderr)
+        """Print it the way Unix commands do, behind the name of the program."""
+        context = click.get_current_context(silent=True)
+        program = (context.find_root().info_name if context is not None else None) or "wireproto"
+        click.echo(f"{program}: {self.message}", file=file or sys.stderr)
 
 
 class Command(click.Command):

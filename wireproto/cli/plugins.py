@@ -30,7 +30,7 @@ def commands(ours: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
     """The commands of other distributions, by name. One with a name of ``ours`` is left out, and a line says so."""
     found: dict[str, tuple[str, str]] = {}
     for entry in entry_points(group=COMMANDS):
-        brought = _load(entry, dict)
+        brought: Mapping[str, tuple[str, str]] | None = _load(entry, Mapping)  # type: ignore[type-abstract]
         for name, place in ({} if brought is None else brought).items():
             if name in ours or name in found:
                 _complain(entry, f"its command {name!r} is left out, for there is one of that name already")
@@ -83,10 +83,13 @@ def only_application(found: Mapping[str, Application], command: str, argument: s
     if len(found) == 1:
         ((name, application),) = found.items()
         return name, application
+    broken = [entry.name for entry in entry_points(group=APPLICATIONS)]
+    if not found and broken:
+        raise Failure(f"the application {broken[0]} is installed and cannot be served; the line above says why", 2)
     if not found:
         raise Failure(
             f"no application is installed that could be meant; name your own, wireproto {command} {argument}, "
-            "or install one: pip install wireproto-chat",
+            "or install one: pip install wireproto-chat (in a clone of wireproto: pip install ./chat)",
             2,
         )
     listed = ", ".join(f"{name} ({application.service.full_name})" for name, application in sorted(found.items()))
@@ -95,13 +98,17 @@ def only_application(found: Mapping[str, Application], command: str, argument: s
 
 def _load(entry: EntryPoint, kind: type[T]) -> T | None:
     """What an entry point stands for; None, and a line on stderr, when it cannot be had or is of another type."""
+    if entry.pattern.match(entry.value) is None:
+        _complain(entry, f"{entry.value!r} is not MODULE:NAME")
+        return None
     try:
         found = entry.load()
-    except Exception as error:  # noqa: BLE001  # somebody else's distribution may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # somebody else's module may raise anything when imported
         _complain(entry, f"{entry.value} cannot be loaded: {type(error).__name__}: {error}")
         return None
     if not isinstance(found, kind):
-        _complain(entry, f"{entry.value} is of type {type(found).__name__}, not {kind.__name__}")
+        wanted = "a mapping" if kind is Mapping else f"an {kind.__name__}"
+        _complain(entry, f"{entry.value} is of type {type(found).__name__}, and is to be {wanted}")
         return None
     return found
 

@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from wireproto import __version__
-from wireproto.cli.command import CONTEXT, INTERRUPTED, missing, run_as_program
+from wireproto.cli.command import CONTEXT, INTERRUPTED, Failure, missing, run_as_program
 
 __all__ = ["run", "wireproto"]
 
@@ -27,6 +27,15 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
+class _NoSuchCommand(click.NoSuchCommand):
+    """Says, beside the nearest name, where further commands come from."""
+
+    def format_message(self) -> str:
+        return (
+            f"{super().format_message()}\nFurther commands come with other distributions: pip install wireproto-chat."
+        )
+
+
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_every())
@@ -39,8 +48,20 @@ class _Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         # Whoever names one of ours does not wait for a look at what is installed, which takes 12 ms.
-        place = _COMMANDS.get(cmd_name) or _every().get(cmd_name)
-        return None if place is None else load(place[0])
+        if cmd_name in _COMMANDS:
+            return load(_COMMANDS[cmd_name][0])
+        place = _every().get(cmd_name)
+        if place is None:
+            return None
+        try:
+            return load(place[0])
+        except (Exception, SystemExit) as error:
+            if isinstance(error, click.ClickException):
+                raise
+            raise Failure(
+                f"the command {cmd_name}, which another distribution brings, cannot be loaded: "
+                f"{place[0]}: {type(error).__name__}: {error}"
+            ) from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -48,7 +69,7 @@ class _Lazy(click.Group):
         # click suggests from the commands that are loaded, and here that is none.
         name = args[0]
         if name not in _COMMANDS and not name.startswith("-") and not ctx.resilient_parsing and name not in _every():
-            raise click.NoSuchCommand(name, possibilities=_every(), ctx=ctx)
+            raise _NoSuchCommand(name, possibilities=_every(), ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

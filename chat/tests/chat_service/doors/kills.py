@@ -43,7 +43,7 @@ import os
 import select
 import signal
 import sys
-import wireproto_chat.service.handlers, wireproto.cli.serve, wireproto.server.gateway
+import wireproto_chat.service.handlers, wireproto.server.gateway
 from wireproto.cli import main
 {fault}
 while sys.stdin.readline():
