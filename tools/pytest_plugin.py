@@ -1,4 +1,4 @@
-"""What every test of this repository shares, as a plugin of pytest: profiles, ports, and which skips CI may see.
+"""What every test of this repository shares, as a plugin of pytest: profiles, ports, locks, and which skips CI may see.
 
 ``pyproject.toml`` loads it with ``-p``, so that tests in any folder have it without a ``conftest.py`` above them.
 """
@@ -10,6 +10,8 @@ from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tools import debug_locks
 
 ACCEPTED_SKIPS: Final[dict[str, str]] = {}
 """Tests that may be skipped in CI: a pattern of node ids, and why nothing is lost.
@@ -30,6 +32,16 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 # A server that a test starts as a program serves gRPC too, and must not want the port that another one has.
 os.environ["WIREPROTO_SERVE_GRPC_PORT"] = "0"
+
+
+# Before any module of ours is imported.
+debug_locks.install()
+
+
+@pytest.fixture(autouse=True)
+def _judged_locks() -> None:
+    """Whoever calls a method that ends in ``_locked`` holds the lock, in every test."""
+    debug_locks.judge_new_modules()
 
 
 class SkipJudge:
