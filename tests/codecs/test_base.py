@@ -1,13 +1,12 @@
-"""The ground that codecs stand on: error translation, the limit on elements, generated source."""
+"""The ground that codecs stand on: error translation, the limit on elements."""
 
-import traceback
 from typing import Any
 
 import pytest
 
 from tests.codecs.everything import Leaf, Maps, Nothing, Three
 from wireproto.codecs import PlainCodec
-from wireproto.codecs.base import Refused, compile_source, element_check, explain
+from wireproto.codecs.base import Refused, element_check, explain
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
 
@@ -85,16 +84,6 @@ def test_element_check_names_the_container() -> None:
         with pytest.raises(DecodeError, match="has more than 1 elements") as caught:
             check(Maps(**{**empty, name: value}), DecodeError)
         assert caught.value.path == path
-
-
-def test_generated_source_is_seen_in_tracebacks() -> None:
-    """A traceback through generated code shows the line it stopped at."""
-    made = compile_source("example", "def run():\n    return 1 / zero\n", {"zero": 0})
-    with pytest.raises(ZeroDivisionError) as caught:
-        made["run"]()
-    text = "".join(traceback.format_exception(caught.value))
-    assert 'File "<wireproto example>", line 2, in run' in text
-    assert "return 1 / zero" in text
 
 
 def test_refused_carries_problem_and_path() -> None:

@@ -1,8 +1,7 @@
 """What a codec is: a name, an id, and a pair of functions per message type and version."""
 
 import abc
-import linecache
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from wireproto import schema
@@ -11,7 +10,7 @@ from wireproto.errors import CodecError, DecodeError, EncodeError
 if TYPE_CHECKING:
     from wireproto.limits import Limits
 
-__all__ = ["Codec", "Plan", "PlainCodec", "Refused", "checked_plan", "compile_source", "element_check", "explain"]
+__all__ = ["Codec", "Plan", "PlainCodec", "Refused", "checked_plan", "element_check", "explain"]
 
 M = TypeVar("M", bound=schema.Message)
 
@@ -232,13 +231,3 @@ def _overlong(message_type: type[schema.Message], version: int, most: int) -> Ca
         return ""
 
     return find
-
-
-def compile_source(name: str, source: str, namespace: Mapping[str, object]) -> dict[str, Any]:
-    """Execute generated ``source``, visible to tracebacks and debuggers as ``<name>``, and give back its names."""
-    filename = f"<wireproto {name}>"
-    # A size without a modification time tells linecache that there is no file to compare with.
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    names: dict[str, Any] = dict(namespace)
-    exec(compile(source, filename, "exec"), names)
-    return names

@@ -16,10 +16,11 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from wireproto.codecs.base import Codec, M, Plan, Refused, compile_source, element_check, explain
+from wireproto.codecs.base import Codec, M, Plan, Refused, element_check, explain
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
 from wireproto.schema import Field, FieldType, Message, Scalar, compile_check, fields, inline_check, reachable
+from wireproto.schema.generated import compile_source, source_title
 
 __all__ = ["MsgpackCodec"]
 
@@ -73,7 +74,8 @@ class MsgpackCodec(Codec):
             count_encode="count(message, EncodeError)" if count else "",
             count_decode="count(message, DecodeError)" if count else "",
         )
-        made = compile_source(f"msgpack {message_type.__qualname__} v{version}", text, namespace)
+        title = source_title(self.name, message_type, version, request=request, most=limits.max_elements)
+        made = compile_source(title, text, namespace)
         return Plan(made["encode"], made["decode"])
 
 

@@ -29,11 +29,12 @@ from google.protobuf.message import DecodeError as RuntimeDecodeError
 from google.protobuf.message import Message as RuntimeMessage
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from wireproto.codecs.base import Codec, M, Plan, compile_source, element_check, explain
+from wireproto.codecs.base import Codec, M, Plan, element_check, explain
 from wireproto.errors import ConfigError, DecodeError, EncodeError
 from wireproto.limits import Limits
 from wireproto.protos.descriptor import TIMESTAMP, message_file, pool_for
 from wireproto.schema import Field, Message, Scalar, compile_check, fields, inline_check, reachable
+from wireproto.schema.generated import compile_source, source_title
 
 __all__ = ["ProtobufCodec"]
 
@@ -94,7 +95,8 @@ class ProtobufCodec(Codec):
             "size": read.ByteSize,
             "touch": written.SetInParent,
         }
-        made = compile_source(f"protobuf {message_type.__qualname__} v{version}", text, namespace)
+        title = source_title(self.name, message_type, version, request=request, most=limits.max_elements)
+        made = compile_source(title, text, namespace)
         return Plan(made["encode"], made["decode"])
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn, cast
 
 from wireproto.errors import CodecError
 from wireproto.schema.declarations import fields
+from wireproto.schema.generated import compile_source, source_title
 from wireproto.schema.messages import Bounds, Field, FieldType, Message, Scalar
 from wireproto.schema.names import type_name
 from wireproto.schema.values import INT64, has_surrogate, problem_with, size_problem
@@ -19,6 +20,9 @@ __all__ = ["compile_check", "inline_check"]
 
 Check = Callable[[Message, type[CodecError]], None]
 Accepts = Callable[[Message], bool]
+
+_CALLED: Final[dict[str, object]] = {"datetime": datetime, "UTC": UTC, "has_surrogate": has_surrogate}
+"""What the generated code of any message may name."""
 
 
 def compile_check(message_type: type[Message], version: int | None, *, request: bool) -> Check:
@@ -60,7 +64,7 @@ def inline_check(
         made: the codec made the message itself, of the types that are declared: ranges, bounds and sizes are looked at.
         held: the codec has the fields in ``f1``, ``f2``, ... already.
     """
-    names: dict[str, object] = {"datetime": datetime, "UTC": UTC, "has_surrogate": has_surrogate}
+    names = dict(_CALLED)
     bad = f"check(message, {error})"
     if not made:
         names["Checked"] = message_type
@@ -90,7 +94,8 @@ def _compile_check(message_type: type[Message], version: int | None, request: bo
     source = "\n    ".join(
         ["def check(m, error):", "if type(m) is not Checked:", "    return fail(m, error)", *body, "return None"]
     )
-    return cast(Check, _run(source, names, f"check of {message_type.__name__}")["check"])
+    title = source_title("check", message_type, version, request=request)
+    return cast(Check, compile_source(title, source, _CALLED | names)["check"])
 
 
 @functools.cache
@@ -99,13 +104,8 @@ def _accepts(message_type: type[Message], version: int | None, request: bool) ->
     names: dict[str, object] = {}
     body = _body(message_type, version, request, names, "return False")
     source = "\n    ".join(["def accepts(m):", *body, "return True"])
-    return cast(Accepts, _run(source, names, f"check of nested {message_type.__name__}")["accepts"])
-
-
-def _run(source: str, names: dict[str, object], title: str) -> dict[str, object]:
-    names |= {"datetime": datetime, "UTC": UTC, "has_surrogate": has_surrogate}
-    exec(compile(source, f"<{title}>", "exec"), names)
-    return names
+    title = source_title("nested check", message_type, version, request=request)
+    return cast(Accepts, compile_source(title, source, _CALLED | names)["accepts"])
 
 
 # Writing the code -----------------------------------------------------------------------------------------------
