@@ -15,7 +15,7 @@ from wireproto.codecs.pipe import PipeCodec
 from wireproto.codecs.protobuf import ProtobufCodec
 from wireproto.errors import CodecError, DecodeError, EncodeError
 from wireproto.limits import Limits
-from wireproto.schema import Bounds, Message, Since, compile_check
+from wireproto.schema import Bounds, Message, Since, compile_refusal
 from wireproto.schema.generated import compile_source
 
 CODECS = ["pipe", "msgpack", "protobuf"]
@@ -103,34 +103,34 @@ def test_plans_of_one_class_show_their_own_source(codec: str) -> None:
 
 
 @pytest.mark.parametrize("error", [EncodeError, DecodeError])
-def test_checks_of_one_class_show_their_own_source(error: type[CodecError]) -> None:
-    """The check of each version and role shows its own lines, whether the codec wrote or read the message."""
+def test_refusals_of_one_class_show_their_own_source(error: type[CodecError]) -> None:
+    """The refusal of each version and role shows its own lines, whether the codec wrote or read the message."""
     names = set()
     for version, request in [(1, True), (1, False), (2, True), (None, True)]:
-        check = compile_check(Outer, version, request=request)
-        (found,) = frames(lambda check=check: check(BAD, error))  # type: ignore[misc]
+        refuse = compile_refusal(Outer, version, request=request)
+        (found,) = frames(lambda refuse=refuse: refuse(BAD, error))  # type: ignore[misc]
         assert found.line == "return fail(m, error)"
         assert "default5" in source_of(found.filename) or (version, request) != (1, True)
         names.add(found.filename)
     assert len(names) == 4
 
 
-def test_the_check_of_a_nested_message_has_a_source() -> None:
+def test_what_looks_at_a_nested_message_has_a_source() -> None:
     """What looks at a nested message without words has lines, for a debugger that steps into it."""
     nested: Any = message("NestedHere", value=Annotated[float, Bounds(ge=0)])
     holder: Any = message("Holding", nested=nested)
-    compile_check(holder, 1, request=True)
+    compile_refusal(holder, 1, request=True)
     (name,) = (each for each in linecache.cache if "NestedHere" in each)
     assert "def accepts(m):" in source_of(name)
 
 
 @pytest.mark.parametrize("make", [PipeCodec, MsgpackCodec, ProtobufCodec])
 def test_the_same_arguments_take_no_more_memory(make: type[PipeCodec | MsgpackCodec | ProtobufCodec]) -> None:
-    """A plan or check is made once for the same arguments; another codec object that makes it again adds no source."""
+    """A plan or refusal is made once for the same arguments; a codec object that makes it again adds no source."""
     kept = make()
     plan = kept.plan(Outer, 1, Limits())
     assert kept.plan(Outer, 1, Limits()) is plan
-    assert compile_check(Outer, 1, request=True) is compile_check(Outer, 1, request=True)
+    assert compile_refusal(Outer, 1, request=True) is compile_refusal(Outer, 1, request=True)
     before = len(linecache.cache)
     for _ in range(3):
         assert make().plan(Outer, 1, Limits()).encode(GOOD) == plan.encode(GOOD)

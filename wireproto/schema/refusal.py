@@ -1,4 +1,4 @@
-"""The compiled check: generated code that says whether a message is what its class declares.
+"""The compiled refusal: generated code that raises for a message that is not what its class declares.
 
 It runs twice per call in every codec, so a message that is fine costs one generated function without a loop over its
 fields. Whatever that function does not like is walked again, slowly, by `_explain`, which finds the words.
@@ -16,17 +16,19 @@ from wireproto.schema.messages import Bounds, Field, FieldType, Message, Scalar
 from wireproto.schema.names import type_name
 from wireproto.schema.values import INT64, has_surrogate, problem_with, size_problem
 
-__all__ = ["compile_check", "inline_check"]
+__all__ = ["Refuse", "compile_refusal", "inline_refusal"]
 
-Check = Callable[[Message, type[CodecError]], None]
+Refuse = Callable[[Message, type[CodecError]], None]
+"""``refuse(message, error)`` raises ``error(path, problem)`` for a message that is not fine; it returns nothing."""
+
 Accepts = Callable[[Message], bool]
 
 _CALLED: Final[dict[str, object]] = {"datetime": datetime, "UTC": UTC, "has_surrogate": has_surrogate}
 """What the generated code of any message may name."""
 
 
-def compile_check(message_type: type[Message], version: int | None, *, request: bool) -> Check:
-    """The check of a message class in one version: ``check(message, error)`` raises ``error(path, problem)``.
+def compile_refusal(message_type: type[Message], version: int | None, *, request: bool) -> Refuse:
+    """What refuses the wrong messages of a class in one version: ``refuse(message, error)``, with a class of error.
 
     Types are exact: no bool for an int, no int for a float, no subclass, no naive datetime. Integers are within 64 bits
     and bounds, text has no surrogates, enums and nested messages are of their class. The text of an error never holds a
@@ -41,10 +43,10 @@ def compile_check(message_type: type[Message], version: int | None, *, request: 
     Raises:
         DeclarationError: the class is declared wrong, or does not exist in that version.
     """
-    return _compile_check(message_type, version, request)
+    return _compile_refusal(message_type, version, request)
 
 
-def inline_check(
+def inline_refusal(
     message_type: type[Message],
     version: int,
     *,
@@ -53,19 +55,19 @@ def inline_check(
     made: bool = False,
     held: bool = False,
 ) -> tuple[list[str], dict[str, object]]:
-    """The same check as lines for the function of a codec, where they cost no call, and the names they use.
+    """The same as lines for the function of a codec, where they cost no call, and the names they use.
 
-    They look at ``message`` and call ``check(message, error)``, which is to be what `compile_check` gives, for whatever
-    they do not like. They assign to ``v`` and ``k``, and each field they look at to ``f`` and its number.
+    They look at ``message`` and call ``refuse_wrong(message, error)``, which is to be what `compile_refusal` gives, for
+    whatever they do not like. They assign to ``v`` and ``k``, and each field they look at to ``f`` and its number.
 
     Args:
-        message_type, version, request: as for `compile_check`.
+        message_type, version, request: as for `compile_refusal`.
         error: the name of the error's class in that function.
         made: the codec made the message itself, of the types that are declared: ranges, bounds and sizes are looked at.
         held: the codec has the fields in ``f1``, ``f2``, ... already.
     """
     names = dict(_CALLED)
-    bad = f"check(message, {error})"
+    bad = f"refuse_wrong(message, {error})"
     if not made:
         names["Checked"] = message_type
         lines = ["if type(message) is not Checked:", f"    {bad}"]
@@ -84,7 +86,7 @@ def _is_proven(kind: FieldType, version: int | None) -> bool:
 
 
 @functools.cache
-def _compile_check(message_type: type[Message], version: int | None, request: bool) -> Check:
+def _compile_refusal(message_type: type[Message], version: int | None, request: bool) -> Refuse:
     def fail(message: object, error: type[CodecError]) -> NoReturn:
         _explain(message, message_type, version, request, message_type.__name__, error)
         raise error(message_type.__name__, "changed while it was checked; a message being sent must be left alone")
@@ -92,10 +94,10 @@ def _compile_check(message_type: type[Message], version: int | None, request: bo
     names: dict[str, object] = {"fail": fail, "Checked": message_type}
     body = _body(message_type, version, request, names, "return fail(m, error)")
     source = "\n    ".join(
-        ["def check(m, error):", "if type(m) is not Checked:", "    return fail(m, error)", *body, "return None"]
+        ["def refuse(m, error):", "if type(m) is not Checked:", "    return fail(m, error)", *body, "return None"]
     )
-    title = source_title("check", message_type, version, request=request)
-    return cast(Check, compile_source(title, source, _CALLED | names)["check"])
+    title = source_title("refusal", message_type, version, request=request)
+    return cast(Refuse, compile_source(title, source, _CALLED | names)["refuse"])
 
 
 @functools.cache
@@ -104,7 +106,7 @@ def _accepts(message_type: type[Message], version: int | None, request: bool) ->
     names: dict[str, object] = {}
     body = _body(message_type, version, request, names, "return False")
     source = "\n    ".join(["def accepts(m):", *body, "return True"])
-    title = source_title("nested check", message_type, version, request=request)
+    title = source_title("acceptance", message_type, version, request=request)
     return cast(Accepts, compile_source(title, source, _CALLED | names)["accepts"])
 
 
