@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def _instrument_generated(value: object, seen: set[int]) -> None:
-    """Instrument every function of a codec's plan or of a compiled check that ``value`` can call.
+    """Instrument every function of a codec's plan or of a compiled refusal that ``value`` can call.
 
     They are compiled from text, which the hook for imports never sees; their files have names in angle brackets.
     """
@@ -37,7 +37,7 @@ def _instrument_generated(value: object, seen: set[int]) -> None:
         for each in (value.encode, value.decode) if isinstance(value, Plan) else value:
             _instrument_generated(each, seen)
         return
-    if value.__code__.co_filename.startswith(("<wireproto ", "<check of ")):
+    if value.__code__.co_filename.startswith("<wireproto "):
         instrument: Callable[[FunctionType], object] = atheris.instrument_func
         instrument(value)
         for each in list(value.__globals__.values()):

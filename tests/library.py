@@ -24,7 +24,7 @@ PAGE_LIMIT = 100
 
 Name = Annotated[str, Bounds(min_length=1, max_length=32)]
 Password = Annotated[str, Bounds(min_length=8, max_length=128)]
-Text = Annotated[str, Bounds(max_length=2_000)]
+Text = Annotated[str, Bounds(min_length=1, max_length=2_000)]
 Limit = Annotated[int, Bounds(ge=0, le=PAGE_LIMIT)]
 Isbn = Annotated[UInt64, Bounds(ge=9_780_000_000_000, le=9_799_999_999_999)]
 Id = Annotated[bytes, Bounds(min_length=16, max_length=16)]

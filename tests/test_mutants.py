@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.mutants import mutants_of
+from tools.mutants import EXPLAINED, MODULES, explained, mutants_of, mutants_of_file
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,6 +69,22 @@ def test_templates_of_code_are_changed() -> None:
         "module: template -> `if not {x}:` -> `if {x}:`",
         "module: template -> `take()` -> `pass`",
     ]
+
+
+def test_the_page_quotes_mutants_that_there_are() -> None:
+    """Each mutant that docs/mutants.md explains is made of today's code, and compiles."""
+    made = {mutant.label: mutant for module in MODULES for mutant in mutants_of_file(module)}
+    quoted = explained(EXPLAINED.read_text("utf-8"))
+    assert len(quoted) > 10
+    assert not quoted - set(made), "gone from the code; take them off the page, or quote what they are called now"
+    for label in quoted:
+        compile(made[label].make(), made[label].module, "exec")
+
+
+def test_what_the_page_quotes_is_read_from_its_first_columns() -> None:
+    """A row may explain two mutants; what else is in backticks is no mutant."""
+    page = "Of `f: 1 -> 2`.\n\n| mutant | why |\n|---|---|\n| `f: 3 -> 4` and `f: 4 -> 5` | as `g: 0 -> 1` says |\n"
+    assert explained(page) == {"f: 3 -> 4", "f: 4 -> 5"}
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-__all__ = ["Mutant", "main", "mutants_of"]
+__all__ = ["MODULES", "Mutant", "explained", "main", "mutants_of", "mutants_of_file"]
 
 ROOT: Final = Path(__file__).parent.parent
 EXPLAINED: Final = ROOT / "docs" / "mutants.md"
@@ -93,6 +93,12 @@ class Mutant:
         return f"{self.module}:{self.line} {self.label}"
 
 
+def explained(page: str) -> set[str]:
+    """The labels that the tables of a page like ``docs/mutants.md`` explain: what its first columns quote."""
+    rows = (line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `"))
+    return {label for row in rows for label in re.findall("`([^`]+)`", row)}
+
+
 # What is changed ----------------------------------------------------------------------------------------------------
 
 _COMPARISONS: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
@@ -123,10 +129,15 @@ def mutants_of(module: str, source: str) -> list[Mutant]:
     made: list[Mutant] = []
     for path, change in _sites(tree):
         before, line = _text(_at(tree, path)), getattr(_at(tree, path), "lineno", 0)
-        after = change(copy.deepcopy(tree), path)
+        after = change(_copied(tree, path), path)
         label = f"{_owner(tree, path)}: {before} -> {after}"
         made.append(Mutant(module, line, label, functools.partial(_changed, source, path, change)))
     return made
+
+
+def mutants_of_file(module: str) -> list[Mutant]:
+    """Every mutant of a module as it is in this checkout."""
+    return mutants_of(module, _file_of(module).read_text("utf-8"))
 
 
 def _changed(source: str, path: "_Path", change: "_Change") -> ast.Module:
@@ -243,7 +254,7 @@ def _with(apply: Callable[[ast.AST], None]) -> _Change:
     def change(tree: ast.Module, path: _Path) -> str:
         node = _at(tree, path)
         apply(node)
-        ast.fix_missing_locations(tree)
+        ast.fix_missing_locations(node)
         return _text(node)
 
     return change
@@ -289,6 +300,22 @@ def _at(tree: ast.AST, path: _Path) -> ast.AST:
         value = getattr(tree, name)
         tree = value if index is None else value[index]
     return tree
+
+
+def _copied(tree: ast.Module, path: _Path) -> ast.Module:
+    """The tree with copies of the nodes along a path, the last one whole; the rest is shared, as it is not changed."""
+    made = copy.copy(tree)
+    node: ast.AST = made
+    for step, (name, index) in enumerate(path, 1):
+        copied: Callable[[ast.AST], ast.AST] = copy.deepcopy if step == len(path) else copy.copy
+        value = getattr(node, name)
+        child = copied(value if index is None else value[index])
+        if index is None:
+            setattr(node, name, child)
+        else:
+            setattr(node, name, [*value[:index], child, *value[index + 1 :]])
+        node = child
+    return made
 
 
 def _owner(tree: ast.AST, path: _Path) -> str:
@@ -401,7 +428,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.chdir(ROOT)
     _preload()
     modules = [asked.only] if asked.only else list(MODULES)
-    every = [each for module in modules for each in mutants_of(module, _file_of(module).read_text("utf-8"))]
+    every = [each for module in modules for each in mutants_of_file(module)]
     sample = random.Random(asked.seed).sample(every, min(asked.n, len(every)))
     sample = [each for each in sample if asked.match in str(each)]
     sys.stdout.write(f"{len(sample)} of {len(every)} mutants, seed {asked.seed}\n")
@@ -451,10 +478,10 @@ def _run(sample: list[Mutant], limits: dict[str, int]) -> list[tuple[Mutant, str
 
 
 def _report(outcomes: list[tuple[Mutant, str]], survivors: Path | None) -> int:
-    explained = EXPLAINED.read_text("utf-8") if EXPLAINED.exists() else ""
+    known = explained(EXPLAINED.read_text("utf-8"))
     left = [mutant for mutant, outcome in outcomes if outcome == SURVIVED]
     left.sort(key=lambda each: (each.module, each.line))
-    unexplained = [mutant for mutant in left if mutant.label not in explained]
+    unexplained = [mutant for mutant in left if mutant.label not in known]
     killed = sum(outcome == KILLED for _, outcome in outcomes)
     for module in MODULES:
         own = [outcome for mutant, outcome in outcomes if mutant.module == module]

@@ -26,6 +26,7 @@ from wireproto.schema import (
     fields,
     reachable,
 )
+from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE
 
 __all__ = [
     "CHECK",
@@ -207,7 +208,7 @@ class EchoResponse(Message):
 
 
 CHECK = Method(
-    opcode=0xF000,
+    opcode=FIRST_FRAMEWORK_OPCODE,
     name="Check",
     request=CheckRequest,
     response=CheckResponse,
@@ -216,7 +217,7 @@ CHECK = Method(
     doc="Whether a service, or the server, takes calls.",
 )
 DESCRIBE = Method(
-    opcode=0xF001,
+    opcode=FIRST_FRAMEWORK_OPCODE + 1,
     name="Describe",
     request=DescribeRequest,
     response=DescribeResponse,
@@ -225,7 +226,7 @@ DESCRIBE = Method(
     doc="The methods and messages of the services hosted here.",
 )
 ECHO = Method(
-    opcode=0xF002,
+    opcode=FIRST_FRAMEWORK_OPCODE + 2,
     name="Echo",
     request=EchoRequest,
     response=EchoResponse,

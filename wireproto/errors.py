@@ -1,4 +1,4 @@
-"""Every exception the framework raises, and the one table from exception to status.
+"""Every exception the framework raises.
 
     WireprotoError
     +-- DeclarationError            a message, method or service is declared wrong (raised at import time)
@@ -31,7 +31,6 @@ __all__ = [
     "ProtocolError",
     "RemoteProtocolError",
     "WireprotoError",
-    "status_of",
 ]
 
 
@@ -143,22 +142,3 @@ class ConnectionLost(CallError):
 
 class HandshakeError(CallError):
     """The peer refused the connection: no common version, codec, service or contract. Its text lists what is."""
-
-
-_STATUS: tuple[tuple[type[BaseException], Status], ...] = (
-    (DecodeError, Status.INVALID_ARGUMENT),
-    (EncodeError, Status.INTERNAL),
-    (LocalProtocolError, Status.INTERNAL),
-    (TimeoutError, Status.DEADLINE_EXCEEDED),
-    (NotImplementedError, Status.UNIMPLEMENTED),
-)
-
-
-def status_of(error: BaseException) -> Status:
-    """The status a server answers for ``error``; INTERNAL for whatever the table does not name."""
-    if isinstance(error, CallError | RemoteProtocolError):
-        return error.status
-    for kind, status in _STATUS:
-        if isinstance(error, kind):
-            return status
-    return Status.INTERNAL

@@ -314,7 +314,7 @@ REFUSED: list[tuple[type[Message], str, str]] = [
     (Leaves, "[(x,0,[true,no],\\N)]", "Leaves.value[0].flags[1]: is no bool"),
     (Leaves, "[(x,0,[],\\N),(x,0,[],7)]", "Leaves.value[1].color: is no number of Color"),
     (Nothings, "[(a)]", "Nothings.value[0]: does not have exactly 0 fields"),
-    (Bounded, "1|-1|9223372036854775808|0.5|1e+16|abc|00000000|[a]|{}|9", "Bounded.maybe: is not within at least 10"),
+    (Bounded, "1|-1|9223372036854775808|0.5|1e+16|abc|00000000|[a]|{}|9", "Bounded.maybe: is not at least 10"),
 ]
 
 

@@ -32,7 +32,7 @@ from tests.protos.contract import (
 )
 from tests.protos.values import messages
 from wireproto.errors import DecodeError
-from wireproto.schema import Message, compile_check
+from wireproto.schema import Message, compile_refusal
 
 # Bytes that are not as declared -----------------------------------------------------------------------------------
 
@@ -231,7 +231,7 @@ def _decodes_or_refuses(cls: type[Message], payload: bytes) -> None:
     except DecodeError:
         return
     # The codec leaves out the check after reading where the runtime makes sure of it; here it is made.
-    compile_check(cls, 1, request=True)(message, DecodeError)
+    compile_refusal(cls, 1, request=True)(message, DecodeError)
     again = plan(cls).encode(message)
     assert plan(cls).encode(plan(cls).decode(again)) == again
 

@@ -23,7 +23,7 @@ from wireproto.control import describe
 from wireproto.errors import DeclarationError, DecodeError, EncodeError
 from wireproto.limits import Limits
 from wireproto.protos.descriptor import pool_for, service_file
-from wireproto.schema import Field, Message, Method, Operation, Scalar, Service, compile_check, fields
+from wireproto.schema import Field, Message, Method, Operation, Scalar, Service, compile_refusal, fields
 
 AnyMethod = Operation[Any, Any]
 
@@ -191,7 +191,7 @@ def expressible(message: Message, other: type[Message], version: int) -> bool:
     """Whether another declaration has the message, too."""
     try:
         twin = converted(message, other, version)
-        compile_check(other, version, request=True)(twin, EncodeError)
+        compile_refusal(other, version, request=True)(twin, EncodeError)
     except (EncodeError, TypeError, ValueError, OverflowError, KeyError, AttributeError):
         return False
     return same_message(message, twin, version)

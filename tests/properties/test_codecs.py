@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.codecs.everything import ALL, Color, Nothing
 from wireproto.errors import DecodeError
 from wireproto.limits import Limits
-from wireproto.schema import Message, UInt64, compile_check, from_plain, to_plain
+from wireproto.schema import Message, UInt64, compile_refusal, from_plain, to_plain
 from wireproto.testing import messages, mutated
 
 SCALARS: list[Any] = [bool, int, UInt64, float, str, bytes, datetime, Color, Nothing]
@@ -158,7 +158,7 @@ def test_codecs_refuse_the_same_values(data: st.DataObject) -> None:
 
     def by_the_schema() -> Message:
         message = from_plain(message_type, plain)
-        compile_check(message_type, None, request=True)(message, DecodeError)
+        compile_refusal(message_type, None, request=True)(message, DecodeError)
         return message
 
     expected = verdict(by_the_schema)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.schema.declaring import Color, Point, message
 from wireproto.errors import DeclarationError, DecodeError, EncodeError
-from wireproto.schema import Bounds, Message, Since, UInt64, compile_check, from_plain, to_plain
+from wireproto.schema import Bounds, Message, Since, UInt64, compile_refusal, from_plain, to_plain
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
@@ -136,9 +136,9 @@ def messages(draw: st.DrawFn) -> Message:
 def test_there_and_back(subject: Message) -> None:
     """What becomes plain comes back equal, and passes the check."""
     cls = type(subject)
-    compile_check(cls, 1, request=True)(subject, EncodeError)
+    compile_refusal(cls, 1, request=True)(subject, EncodeError)
     again = from_plain(cls, to_plain(subject))
-    compile_check(cls, 1, request=True)(again, DecodeError)
+    compile_refusal(cls, 1, request=True)(again, DecodeError)
     assert repr(again) == repr(subject)  # by repr, as NaN equals nothing
 
 
@@ -252,7 +252,7 @@ def test_ranges_are_left_to_the_check() -> None:
     cls = message(a=int, b=Annotated[str, Bounds(max_length=1)], c=str)
     found = from_plain(cls, [2**70, "long", "\ud800"])
     with pytest.raises(DecodeError, match=r"Subject\.a"):
-        compile_check(cls, 1, request=True)(found, DecodeError)
+        compile_refusal(cls, 1, request=True)(found, DecodeError)
 
 
 def test_versions() -> None:

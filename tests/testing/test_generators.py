@@ -27,7 +27,7 @@ from tests.codecs.everything import (
     Twig,
 )
 from wireproto.errors import EncodeError
-from wireproto.schema import Field, Message, compile_check, fields
+from wireproto.schema import Field, Message, compile_refusal, fields
 from wireproto.testing import messages, mutated, strategies, values, wrong_values
 
 # Any example will do; making it smaller would take most of the time.
@@ -60,11 +60,11 @@ def test_a_service_has_a_strategy_for_each_message() -> None:
 @pytest.mark.parametrize("version", [1, None])
 def test_what_is_made_is_declared(cls: type[Message], version: int | None) -> None:
     """Every message passes the check of its version, which knows types and bounds, without one being thrown away."""
-    check = compile_check(cls, version, request=True)
+    refuse = compile_refusal(cls, version, request=True)
 
     @given(messages(cls, version))
     def run(message: Message) -> None:
-        check(message, EncodeError)
+        refuse(message, EncodeError)
 
     run()
 
@@ -114,12 +114,12 @@ def test_older_versions_leave_newer_fields_alone() -> None:
 def test_wrong_values_are_wrong(cls: type[Message], field: Field) -> None:
     """Each is refused by the check, for that field and no other."""
     right = find(messages(cls), lambda message: True, settings=QUICK)
-    check = compile_check(cls, None, request=True)
+    refuse = compile_refusal(cls, None, request=True)
     wrong = wrong_values(field.type)
     assert wrong
     for value in wrong:
         with pytest.raises(EncodeError) as caught:
-            check(msgspec.structs.replace(right, **{field.name: value}), EncodeError)
+            refuse(msgspec.structs.replace(right, **{field.name: value}), EncodeError)
         assert caught.value.path.startswith(field.path), value
 
 

@@ -1,21 +1,19 @@
 """What a codec is: a name, an id, and a pair of functions per message type and version."""
 
 import abc
-import linecache
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from wireproto import schema
 from wireproto.errors import CodecError, DecodeError, EncodeError
+from wireproto.schema.refusal import Refuse
 
 if TYPE_CHECKING:
     from wireproto.limits import Limits
 
-__all__ = ["Codec", "Plan", "PlainCodec", "Refused", "checked_plan", "compile_source", "element_check", "explain"]
+__all__ = ["Codec", "Plan", "PlainCodec", "Refused", "checked_plan", "element_refusal", "explain"]
 
 M = TypeVar("M", bound=schema.Message)
-
-Check = Callable[[schema.Message, type[CodecError]], None]
 
 
 class Plan(Generic[M]):
@@ -123,15 +121,15 @@ def checked_plan(
     What the declaration demands is checked before ``encode`` and after ``decode``, and the limit on elements, too.
     Whatever the two functions raise comes out as ``EncodeError`` or ``DecodeError``.
     """
-    check = schema.compile_check(message_type, version, request=request)
-    count = element_check(message_type, version, limits.max_elements)
+    refuse_wrong = schema.compile_refusal(message_type, version, request=request)
+    refuse_long = element_refusal(message_type, version, limits.max_elements)
     name = message_type.__name__
 
     def checked_encode(message: M) -> bytes:
         try:
-            check(message, EncodeError)
-            if count is not None:
-                count(message, EncodeError)
+            refuse_wrong(message, EncodeError)
+            if refuse_long is not None:
+                refuse_long(message, EncodeError)
             return encode(message)
         except EncodeError:
             raise
@@ -141,9 +139,9 @@ def checked_plan(
     def checked_decode(payload: bytes) -> M:
         try:
             message = decode(payload)
-            check(message, DecodeError)
-            if count is not None:
-                count(message, DecodeError)
+            refuse_wrong(message, DecodeError)
+            if refuse_long is not None:
+                refuse_long(message, DecodeError)
         except DecodeError:
             raise
         except Exception as error:  # noqa: BLE001 - ... or lets a payload provoke
@@ -182,21 +180,21 @@ def explain(error: Exception) -> str:
     return f"is malformed ({type(error).__name__})"
 
 
-def element_check(message_type: type[schema.Message], version: int, most: int) -> Check | None:
+def element_refusal(message_type: type[schema.Message], version: int, most: int) -> Refuse | None:
     """A function that refuses lists and maps of more than ``most`` elements; None when the type has neither.
 
-    It is for messages that passed the compiled check, and called like it.
+    It is for messages that the compiled refusal let pass, and called like it.
     """
     find = _overlong(message_type, version, most)
     if find is None:
         return None
 
-    def check(message: schema.Message, error: type[CodecError]) -> None:
+    def refuse(message: schema.Message, error: type[CodecError]) -> None:
         where = find(message)
         if where:
             raise error(message_type.__name__ + where, f"has more than {most} elements")
 
-    return check
+    return refuse
 
 
 def _overlong(message_type: type[schema.Message], version: int, most: int) -> Callable[[Any], str] | None:
@@ -232,13 +230,3 @@ def _overlong(message_type: type[schema.Message], version: int, most: int) -> Ca
         return ""
 
     return find
-
-
-def compile_source(name: str, source: str, namespace: Mapping[str, object]) -> dict[str, Any]:
-    """Execute generated ``source``, visible to tracebacks and debuggers as ``<name>``, and give back its names."""
-    filename = f"<wireproto {name}>"
-    # A size without a modification time tells linecache that there is no file to compare with.
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    names: dict[str, Any] = dict(namespace)
-    exec(compile(source, filename, "exec"), names)
-    return names

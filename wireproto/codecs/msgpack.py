@@ -16,10 +16,11 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from wireproto.codecs.base import Codec, M, Plan, Refused, compile_source, element_check, explain
+from wireproto.codecs.base import Codec, M, Plan, Refused, element_refusal, explain
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
-from wireproto.schema import Field, FieldType, Message, Scalar, compile_check, fields, inline_check, reachable
+from wireproto.schema import Field, FieldType, Message, Scalar, compile_refusal, fields, inline_refusal, reachable
+from wireproto.schema.generated import compile_source, source_title
 
 __all__ = ["MsgpackCodec"]
 
@@ -38,18 +39,18 @@ class MsgpackCodec(Codec):
     def compile(self, message_type: type[M], version: int, limits: Limits, *, request: bool) -> Plan[M]:
         """Generate the two functions. ``limits.max_elements`` holds for every list and map."""
         source = _Source(message_type, version)
-        count = element_check(message_type, version, limits.max_elements)
-        before, names = inline_check(message_type, version, request=request, error="EncodeError")
+        refuse_long = element_refusal(message_type, version, limits.max_elements)
+        before, names = inline_refusal(message_type, version, request=request, error="EncodeError")
         read = source.read(message_type)
-        after, more = inline_check(
+        after, more = inline_refusal(
             message_type, version, request=request, error="DecodeError", made=True, held=bool(read["unpacked"])
         )
         namespace: dict[str, object] = {
             "DecodeError": DecodeError,
             "EncodeError": EncodeError,
             "NAN": math.nan,
-            "check": compile_check(message_type, version, request=request),
-            "count": count,
+            "refuse_wrong": compile_refusal(message_type, version, request=request),
+            "refuse_long": refuse_long,
             "Refused": Refused,
             "each": _each,
             "each_value": _each_value,
@@ -67,13 +68,14 @@ class MsgpackCodec(Codec):
         text = source.nested() + _PLAN.format(
             name=message_type.__name__,
             written=source.written(message_type, held=True),
-            check_encode="\n        ".join(before),
-            check_decode="\n        ".join(after),
+            refuse_to_encode="\n        ".join(before),
+            refuse_to_decode="\n        ".join(after),
             **read,
-            count_encode="count(message, EncodeError)" if count else "",
-            count_decode="count(message, DecodeError)" if count else "",
+            refuse_long_to_encode="refuse_long(message, EncodeError)" if refuse_long else "",
+            refuse_long_to_decode="refuse_long(message, DecodeError)" if refuse_long else "",
         )
-        made = compile_source(f"msgpack {message_type.__qualname__} v{version}", text, namespace)
+        title = source_title(self.name, message_type, version, request=request, most=limits.max_elements)
+        made = compile_source(title, text, namespace)
         return Plan(made["encode"], made["decode"])
 
 
@@ -82,8 +84,8 @@ class MsgpackCodec(Codec):
 _PLAN = """
 def encode(message):
     try:
-        {check_encode}
-        {count_encode}
+        {refuse_to_encode}
+        {refuse_long_to_encode}
         return pack({written})
     except EncodeError:
         raise
@@ -98,8 +100,8 @@ def decode(payload):
         {unpacked}
         {values}
         message = {made}
-        {check_decode}
-        {count_decode}
+        {refuse_to_decode}
+        {refuse_long_to_decode}
         return message
     except DecodeError:
         raise

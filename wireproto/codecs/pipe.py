@@ -19,10 +19,11 @@ from typing import Any, Final, NoReturn, cast
 
 import msgspec
 
-from wireproto.codecs.base import Codec, M, Plan, Refused, compile_source, element_check, explain
+from wireproto.codecs.base import Codec, M, Plan, Refused, element_refusal, explain
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
-from wireproto.schema import Field, FieldType, Message, Scalar, compile_check, fields, inline_check, reachable
+from wireproto.schema import Field, FieldType, Message, Scalar, compile_refusal, fields, inline_refusal, reachable
+from wireproto.schema.generated import compile_source, source_title
 
 __all__ = ["PipeCodec"]
 
@@ -36,23 +37,24 @@ class PipeCodec(Codec):
     def compile(self, message_type: type[M], version: int, limits: Limits, *, request: bool) -> Plan[M]:
         """Generate the two functions. A list or map is refused at the first element beyond ``limits.max_elements``."""
         source = _Source(message_type, version)
-        count = element_check(message_type, version, limits.max_elements)
-        before, names = inline_check(message_type, version, request=request, error="EncodeError")
-        after, more = inline_check(message_type, version, request=request, error="DecodeError", made=True, held=True)
-        if count:
-            before.append("count(message, EncodeError)")
+        refuse_long = element_refusal(message_type, version, limits.max_elements)
+        before, names = inline_refusal(message_type, version, request=request, error="EncodeError")
+        after, more = inline_refusal(message_type, version, request=request, error="DecodeError", made=True, held=True)
+        if refuse_long:
+            before.append("refuse_long(message, EncodeError)")
         namespace: dict[str, object] = {
             **_CALLED,
             **names,
             **more,
             **source.classes,
-            "check": compile_check(message_type, version, request=request),
-            "count": count,
+            "refuse_wrong": compile_refusal(message_type, version, request=request),
+            "refuse_long": refuse_long,
             "failed": _failure(message_type.__name__, len(source.fields[message_type])),
             "most": limits.max_elements,
         }
         text = source.text(message_type, before, after)
-        made = compile_source(f"pipe {message_type.__qualname__} v{version}", text, namespace)
+        title = source_title(self.name, message_type, version, request=request, most=limits.max_elements)
+        made = compile_source(title, text, namespace)
         return Plan(made["encode"], made["decode"])
 
 
@@ -61,7 +63,7 @@ class PipeCodec(Codec):
 _ENCODE = """
 def encode(message):
     try:
-        {check}
+        {refusals}
         {values}
         return {payload}
     except EncodeError:
@@ -84,7 +86,7 @@ def decode(payload):
         {split}
         {values}
         message = {label}({arguments})
-        {check}
+        {refusals}
         return message
     except DecodeError:
         raise
@@ -194,7 +196,7 @@ class _Source:
                     self.classes[label] = _enum_reader(_class(field.type))
 
     def text(self, message_type: type[Message], before: list[str], after: list[str]) -> str:
-        """All of it; with the lines that check a message before it is encoded and after it was decoded."""
+        """All of it; with the lines that refuse a wrong message before it is encoded and after it was decoded."""
         nested = [cls for cls in self.fields if cls is not message_type]
         return "".join(
             [
@@ -213,7 +215,7 @@ class _Source:
 
     # Writing
 
-    def _encode(self, cls: type[Message], check: list[str]) -> str:
+    def _encode(self, cls: type[Message], refusals: list[str]) -> str:
         own = self.fields[cls]
         lines: list[str] = []
         if own and all(_is_number(field.type) for field in own):
@@ -223,7 +225,7 @@ class _Source:
         else:
             lines, payload = self._written_text(own)
         return _ENCODE.format(
-            name=cls.__name__, check="\n        ".join(check), values="\n        ".join(lines), payload=payload
+            name=cls.__name__, refusals="\n        ".join(refusals), values="\n        ".join(lines), payload=payload
         )
 
     def _written_text(self, own: tuple[Field, ...]) -> tuple[list[str], str]:
@@ -301,7 +303,7 @@ class _Source:
 
     # Reading
 
-    def _decode(self, cls: type[Message], check: list[str]) -> str:
+    def _decode(self, cls: type[Message], refusals: list[str]) -> str:
         own = self.fields[cls]
         names = "".join(f"f{field.number}, " for field in own)
         split = f'{names}= text.split("|", {len(own)})' if own else "() = text"
@@ -322,7 +324,7 @@ class _Source:
             values="\n        ".join(lines),
             label=self.labels[cls],
             arguments=_arguments(own),
-            check="\n        ".join(check),
+            refusals="\n        ".join(refusals),
         )
 
     def _unescaped(self, field: Field) -> str:

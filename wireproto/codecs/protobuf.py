@@ -29,11 +29,12 @@ from google.protobuf.message import DecodeError as RuntimeDecodeError
 from google.protobuf.message import Message as RuntimeMessage
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from wireproto.codecs.base import Codec, M, Plan, compile_source, element_check, explain
+from wireproto.codecs.base import Codec, M, Plan, element_refusal, explain
 from wireproto.errors import ConfigError, DecodeError, EncodeError
 from wireproto.limits import Limits
 from wireproto.protos.descriptor import TIMESTAMP, message_file, pool_for
-from wireproto.schema import Field, Message, Scalar, compile_check, fields, inline_check, reachable
+from wireproto.schema import Field, Message, Scalar, compile_refusal, fields, inline_refusal, reachable
+from wireproto.schema.generated import compile_source, source_title
 
 __all__ = ["ProtobufCodec"]
 
@@ -75,13 +76,13 @@ class ProtobufCodec(Codec):
         source = _Source(message_type, version)
         written = _runtime_class(message_type, version, writing=True)
         read = _runtime_class(message_type, version, writing=False)
-        check, names = inline_check(message_type, version, request=request, error="EncodeError")
-        text = source.text(check)
+        refusals, names = inline_refusal(message_type, version, request=request, error="EncodeError")
+        text = source.text(refusals)
         namespace: dict[str, object] = {
             **_CALLED,
             **names,
             **source.names,
-            "check": compile_check(message_type, version, request=request),
+            "refuse_wrong": compile_refusal(message_type, version, request=request),
             "diagnose": _diagnosis(message_type, version, limits.max_elements, read),
             "most": limits.max_elements,
             "new": written,
@@ -94,7 +95,8 @@ class ProtobufCodec(Codec):
             "size": read.ByteSize,
             "touch": written.SetInParent,
         }
-        made = compile_source(f"protobuf {message_type.__qualname__} v{version}", text, namespace)
+        title = source_title(self.name, message_type, version, request=request, most=limits.max_elements)
+        made = compile_source(title, text, namespace)
         return Plan(made["encode"], made["decode"])
 
 
@@ -139,7 +141,7 @@ def _widen(field: FieldDescriptorProto) -> None:
 _PLAN = """
 def encode(message):
     try:
-        {check}
+        {refusals}
         m = new()
         {write}
         return serialize(m)
@@ -196,7 +198,7 @@ class _Source:
         # The runtime gives exact types, integers of 64 bits and sound text, so only bounds are left to be checked.
         self.bounded = any(field.type.bounds or field.type.size for field in every)
 
-    def text(self, check: list[str]) -> str:
+    def text(self, refusals: list[str]) -> str:
         functions = (
             _NESTED.format(
                 label=label,
@@ -209,8 +211,8 @@ class _Source:
         plan = _PLAN.format(
             write="\n        ".join(self._write(self.root, "message", "m")) or "pass",
             read="\n        ".join(self._read(self.root)),
-            check="\n        ".join(check),
-            bounds="check(message, DecodeError)" if self.bounded else "",
+            refusals="\n        ".join(refusals),
+            bounds="refuse_wrong(message, DecodeError)" if self.bounded else "",
         )
         return "".join(functions) + plan
 
@@ -392,12 +394,12 @@ _CALLED: Final[dict[str, object]] = {
 
 def _puzzlement(message_type: type[Message], version: int, most: int) -> Callable[[Message, Exception], EncodeError]:
     """A function that turns whatever stopped a writer into an error with a path."""
-    count = element_check(message_type, version, most)
+    refuse_long = element_refusal(message_type, version, most)
 
     def puzzled(message: Message, error: Exception) -> EncodeError:
         try:
-            if count is not None:
-                count(message, EncodeError)
+            if refuse_long is not None:
+                refuse_long(message, EncodeError)
         except EncodeError as refused:
             return refused
         return EncodeError(message_type.__name__, explain(error))

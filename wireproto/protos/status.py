@@ -10,6 +10,7 @@ from google.rpc.status_pb2 import Status as RpcStatus
 
 from wireproto.errors import CallError
 from wireproto.status import Retry, Status
+from wireproto.wire.frame import U32_MAX
 
 __all__ = ["DOMAIN", "MAX_MESSAGE", "from_rpc_status", "to_rpc_status"]
 
@@ -20,8 +21,6 @@ MAX_MESSAGE = 1024
 """Bytes of UTF-8 of a message; longer ones are cut. It travels twice, once with three characters for most bytes, and
 clients take no more than 8 KiB of trailers."""
 
-_U32_MAX = 0xFFFF_FFFF
-
 
 def to_rpc_status(error: CallError) -> RpcStatus:
     """``error`` as stock clients read it. Never fails: what cannot be said is cut or left out."""
@@ -30,7 +29,7 @@ def to_rpc_status(error: CallError) -> RpcStatus:
     info = ErrorInfo(reason=error.reason, domain=DOMAIN)
     info.metadata["retry"] = error.retry.name
     if error.retry_after_ms > 0:
-        after = min(error.retry_after_ms, _U32_MAX)
+        after = min(error.retry_after_ms, U32_MAX)
         info.metadata["retry_after_ms"] = str(after)
         made.details.add().Pack(info)
         advice = RetryInfo()
@@ -59,7 +58,7 @@ def from_rpc_status(received: RpcStatus) -> CallError:
                     retry = Retry.__members__.get(info.metadata.get("retry", ""), Retry.NEVER)
                     after = _milliseconds(info.metadata.get("retry_after_ms", "")) or after
             elif detail.Unpack(advice):
-                after = after or max(0, min(advice.retry_delay.ToMilliseconds(), _U32_MAX))
+                after = after or max(0, min(advice.retry_delay.ToMilliseconds(), U32_MAX))
         except (DecodeError, ValueError):
             continue
     return CallError(status, reason, received.message, retry=retry, retry_after_ms=after)
@@ -69,4 +68,4 @@ _ERRORS = frozenset(int(status) for status in Status) - {Status.OK}
 
 
 def _milliseconds(text: str) -> int:
-    return min(int(text), _U32_MAX) if text.isascii() and text.isdigit() and len(text) <= 10 else 0
+    return min(int(text), U32_MAX) if text.isascii() and text.isdigit() and len(text) <= 10 else 0

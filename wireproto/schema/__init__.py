@@ -1,9 +1,9 @@
 """The opcode table: messages, methods and services, declared once in typed Python and checked when declared."""
 
-from wireproto.schema.checks import compile_check, inline_check
 from wireproto.schema.declarations import fields, nested_types, reachable
 from wireproto.schema.messages import MISSING, Bounds, Field, FieldType, Message, Scalar, Since, UInt64
 from wireproto.schema.plain import from_plain, to_plain
+from wireproto.schema.refusal import compile_refusal, inline_refusal
 from wireproto.schema.services import Method, Operation, Service, StreamMethod, message_types
 
 __all__ = [
@@ -19,10 +19,10 @@ __all__ = [
     "Since",
     "StreamMethod",
     "UInt64",
-    "compile_check",
+    "compile_refusal",
     "fields",
     "from_plain",
-    "inline_check",
+    "inline_refusal",
     "message_types",
     "nested_types",
     "reachable",

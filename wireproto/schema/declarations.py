@@ -29,7 +29,7 @@ from wireproto.schema.messages import (
     UInt64Mark,
 )
 from wireproto.schema.names import camel_case, is_camel, is_snake, is_upper_snake, snake_case, type_name, upper_snake
-from wireproto.schema.values import INT64, UINT64, problem_with
+from wireproto.schema.values import INT64, UINT64, problem_with, type_problem
 
 __all__ = ["MAX_DEPTH", "fields", "nested_types", "reachable"]
 
@@ -485,5 +485,14 @@ def _default(raw: Any, kind: FieldType, path: str) -> object:
         raise DeclarationError(f"{path}: nan and -0.0 are no defaults, they equal something else or nothing")
     problem = problem_with(raw, kind)
     if problem:
-        raise DeclarationError(f"{path}: the default {problem}")
+        raise DeclarationError(f"{path}: the default {problem}{_default_advice(raw, kind, problem)}")
     return typing.cast(object, raw)
+
+
+def _default_advice(raw: object, kind: FieldType, problem: str) -> str:
+    """What to write instead of a default, where the words for its problem say nothing about that."""
+    if "; " in problem:
+        return ""
+    if kind.bounds is not None and not type_problem(raw, kind):
+        return f"; write one within {kind.bounds}, or change the bounds"
+    return f"; write a value of type {kind}"

@@ -45,6 +45,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid
 
     Fields are ``bool``, ``int`` (signed 64 bit), ``UInt64``, ``float``, ``str``, ``bytes``, ``datetime`` (UTC),
     an ``IntEnum``, another message, ``T | None`` of those, ``list[T]``, ``dict[str, T]`` and ``dict[int, T]``.
+    The only default of a list or map is the empty one: ``= []`` or ``= {}``.
     They are numbered by their order, so a new field goes to the end, with a default and `Since`; fields without a
     default come first, or the class says ``class Name(Message, kw_only=True)``.
 

@@ -25,7 +25,7 @@ def to_plain(message: Message, version: int | None = None) -> list[Any]:
     """A message as a list of its fields in order, nested messages as lists, too.
 
     A datetime becomes an int, microseconds since 1970; an enum its number; a map a dict; bytes stay bytes. Fields newer
-    than the version are left out. Nothing is checked: do that first, with `compile_check`.
+    than the version are left out. Nothing is checked: do that first, with `compile_refusal`.
 
     Args:
         message: an instance of a subclass of `Message`.
@@ -37,7 +37,7 @@ def to_plain(message: Message, version: int | None = None) -> list[Any]:
 def from_plain(message_type: type[M], value: object, version: int | None = None) -> M:
     """The inverse of `to_plain`: strict about types and the number of fields, silent about ranges and bounds.
 
-    An int is taken for a float when the float is exactly that number. Check the result with `compile_check`.
+    An int is taken for a float when the float is exactly that number. Check the result with `compile_refusal`.
 
     Args:
         message_type: the class to make.

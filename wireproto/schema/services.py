@@ -14,18 +14,16 @@ from wireproto.errors import ConfigError, DeclarationError
 from wireproto.schema.declarations import fields, nested_types
 from wireproto.schema.messages import MAX_VERSION, Field, Message, Scalar
 from wireproto.schema.names import camel_case, is_camel, is_upper_snake, type_name, upper_snake
+from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, U32_MAX
 
-__all__ = ["FIRST_RESERVED_OPCODE", "Method", "Operation", "Service", "StreamMethod", "message_types"]
+__all__ = ["Method", "Operation", "Service", "StreamMethod", "message_types"]
 
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
 Item = TypeVar("Item", bound=Message)
 
-FIRST_RESERVED_OPCODE: Final = 0xF000
-"""Opcodes from here to 0xFFFF belong to the framework: health, reflection, echo."""
-
 _CONTROL_PACKAGE: Final = "wirecontrol."
-_MAX_TIMEOUT: Final = (2**32 - 1) / 1000
+_MAX_TIMEOUT: Final = U32_MAX / 1000
 _PACKAGE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*(\.[a-z][a-z0-9]*(_[a-z0-9]+)*)*\.v[1-9][0-9]*((alpha|beta)[0-9]*)?")
 
 
@@ -272,7 +270,7 @@ def _check_policy(where: str, method: Operation[Any, Any]) -> None:
     ):
         raise DeclarationError(f"{where}: timeout is in seconds, above 0 and at most {_MAX_TIMEOUT:.0f}, or None")
     if method.max_request is not None:
-        _check_int(where, "max_request", method.max_request, 1, 2**32 - 1)
+        _check_int(where, "max_request", method.max_request, 1, U32_MAX)
 
 
 def _check_int(where: str, name: str, value: object, low: int, high: int) -> int:
@@ -306,10 +304,10 @@ def _check_method(service: Service, method: object) -> None:
         )
     if any(other.name == method.name for other in service.by_opcode.values()):
         raise DeclarationError(f"{where}: two methods have this name; rename one")
-    if method.opcode >= FIRST_RESERVED_OPCODE and not service.full_name.startswith(_CONTROL_PACKAGE):
+    if method.opcode >= FIRST_FRAMEWORK_OPCODE and not service.full_name.startswith(_CONTROL_PACKAGE):
         raise DeclarationError(
-            f"{where} has opcode {method.opcode:#06x}; those from {FIRST_RESERVED_OPCODE:#06x} on are the framework's, "
-            f"take one from 0 to {FIRST_RESERVED_OPCODE - 1:#06x}"
+            f"{where} has opcode {method.opcode:#06x}; those from {FIRST_FRAMEWORK_OPCODE:#06x} on are the "
+            f"framework's, take one from 0 to {FIRST_FRAMEWORK_OPCODE - 1:#06x}"
         )
     for what, version in (("since", method.since), ("until", method.until)):
         if version is not None and version > service.version:

@@ -51,7 +51,7 @@ def problem_with(value: object, kind: FieldType) -> str | None:
     elif kind.scalar is Scalar.INT or kind.scalar is Scalar.UINT:
         low, high = UINT64 if kind.scalar is Scalar.UINT else INT64
         if not low <= cast(int, value) <= high:
-            return f"is not within {_range(low, high)}"
+            return _outside(low, high)
     return _range_problem(value, kind.bounds) or size_problem(value, kind.bounds)
 
 
@@ -84,7 +84,11 @@ def _range_problem(value: Any, bounds: Bounds | None) -> str | None:
     # NaN is within no bounds.
     if (low is None or value >= low) and (high is None or value <= high):
         return None
-    return f"is not within {_range(low, high)}"
+    return _outside(low, high)
+
+
+def _outside(low: float | None, high: float | None) -> str:
+    return f"is not {_range(low, high)}" if low is None or high is None else f"is not within {_range(low, high)}"
 
 
 def _range(low: float | None, high: float | None) -> str:

@@ -36,10 +36,10 @@ from wireproto.testing.standin import (
     failures,
     raising,
 )
+from wireproto.wire.frame import HEADER_AFTER_LENGTH
 
 __all__ = ["Application", "ServerSuite"]
 
-FRAME_HEADER = 12
 ROUNDING = 1.0
 """Seconds: gRPC rounds deadlines up, coarser the longer they are."""
 ENOUGH = 5
@@ -574,7 +574,7 @@ def _told(error: CallError | None) -> tuple[object, ...]:
 
 def _fits_a_frame(suite: type[ServerSuite], case: Case) -> bool:
     most = case.method.max_request
-    return most is not None and most + 1 + FRAME_HEADER <= suite.limits.max_frame
+    return most is not None and most + 1 + HEADER_AFTER_LENGTH <= suite.limits.max_frame
 
 
 def _lacks_methods(suite: type[ServerSuite], peers: Peers) -> bool:

@@ -150,7 +150,7 @@ def _of_message(
         shorter = tree.fields[:-1]
         last = schema.fields(cls, version)[-1]
         default = _default(last)
-        reading = None if default is _NOTHING else _put(root, steps, Record([*shorter, default]))
+        reading = _put(root, steps, Record([*shorter, default])) if _fits(default, last.type) else None
         made = _put(root, steps, Record(shorter))
         yield Spoilt("one field less", "message", where, path, made, readings={DEFAULT: reading})
 

@@ -32,6 +32,7 @@ from wireproto.wire.events import (
     WelcomeReceived,
 )
 from wireproto.wire.frame import (
+    HALF,
     HEADER_AFTER_LENGTH,
     U32_MAX,
     Frame,
@@ -47,7 +48,7 @@ from wireproto.wire.frame import (
 )
 from wireproto.wire.framing import PayloadTooLarge
 from wireproto.wire.handshake import Hello, Welcome
-from wireproto.wire.hurried import HALF, Hurried, not_in_flight
+from wireproto.wire.hurried import Hurried, not_in_flight
 from wireproto.wire.metadata import EMPTY
 from wireproto.wire.state import Role, State
 

@@ -1,6 +1,8 @@
-"""The frame: its sixteen byte header, its kinds, and the fixed binary body of ERROR.
+"""The frame: its sixteen byte header and what its fields can hold, its kinds, and the fixed binary body of ERROR.
 
-Nothing here knows the state of a connection; ``connection.py`` does. Layout and rules: ``docs/protocol.md``.
+This is the one home of the header's layouts and bounds; whoever needs one imports it, the schema included. Only the
+judges in ``wireproto.conformance`` read ``docs/protocol.md`` by themselves. Nothing here knows the state of a
+connection; ``connection.py`` does. Layout and rules: ``docs/protocol.md``.
 """
 
 import enum
@@ -12,8 +14,12 @@ from wireproto.errors import CallError, RemoteProtocolError
 from wireproto.status import Retry, Status
 
 __all__ = [
+    "FIRST_FRAMEWORK_OPCODE",
+    "HALF",
     "HEADER",
     "HEADER_AFTER_LENGTH",
+    "HEADER_SIZE",
+    "HEADER_WITH_WORD",
     "IGNORABLE",
     "KINDS",
     "MAJOR",
@@ -27,6 +33,7 @@ __all__ = [
     "Kind",
     "bad_body",
     "check_header",
+    "header_word",
     "pack",
     "pack_credit",
     "pack_error",
@@ -49,7 +56,14 @@ PREAMBLE = b"\xf5WP" + bytes([MAJOR])
 HEADER = struct.Struct(">IBBBBHHI")
 """length, kind, flags, codec, version, opcode, length of the metadata, call id."""
 
-HEADER_AFTER_LENGTH = HEADER.size - 4
+HEADER_WITH_WORD = struct.Struct(">IIHHI")
+"""The same bytes with kind, flags, codec and version read as one number, the word, so that one comparison proves all
+four of them: length, word, opcode, length of the metadata, call id."""
+
+HEADER_SIZE = HEADER.size
+"""Bytes of the header: 16."""
+
+HEADER_AFTER_LENGTH = HEADER_SIZE - 4
 """The least value of the length field: it counts the bytes after itself."""
 
 IGNORABLE = 0x80
@@ -62,6 +76,12 @@ Buffered = bytes | bytearray
 
 U32_MAX = 0xFFFF_FFFF
 """The largest call id, credit and duration."""
+
+HALF = 0x8000_0000
+"""RFC 1982: a call id is ahead of another when it is less than half the circle away."""
+
+FIRST_FRAMEWORK_OPCODE = 0xF000
+"""Opcodes from here to 0xFFFF belong to the framework: health, reflection, echo. Those below are the service's."""
 
 _U32 = struct.Struct(">I")
 _ERROR = struct.Struct(">BBIB")
@@ -115,6 +135,11 @@ def pack(kind: int, codec: int, version: int, opcode: int, call_id: int, metadat
     return HEADER.pack(length, kind, 0, codec, version, opcode, len(metadata), call_id) + metadata + payload
 
 
+def header_word(kind: int, codec: int, version: int) -> int:
+    """The word of a frame without flags, which is every frame, as ``HEADER_WITH_WORD`` reads and writes it."""
+    return kind << 24 | codec << 8 | version
+
+
 def total_length(data: Buffered, at: int, max_frame: int) -> int:
     """Bytes of the frame that begins at ``at``, its length field included; 0 while that field is not there whole.
 
@@ -145,7 +170,7 @@ def unpack(data: Buffered, at: int = 0) -> Frame:
         RemoteProtocolError: METADATA_OVERRUN.
     """
     length, kind, flags, codec, version, opcode, metadata_length, call_id = HEADER.unpack_from(data, at)
-    body = at + HEADER.size
+    body = at + HEADER_SIZE
     payload = body + metadata_length
     end = at + _U32.size + length
     if payload > end:

@@ -10,8 +10,8 @@ from wireproto.limits import HELLO_MAX_FRAME, Limits
 from wireproto.wire.buffer import Buffer
 from wireproto.wire.events import NEED_DATA, ConnectionEnded, Event, NeedData, PingReceived, PongReceived
 from wireproto.wire.frame import (
-    HEADER,
     HEADER_AFTER_LENGTH,
+    HEADER_SIZE,
     IGNORABLE,
     KINDS,
     OF_MESSAGES,
@@ -144,8 +144,8 @@ class Framing:
         if not length:
             return None
         if not self._preamble_read:
-            return len(PREAMBLE) + HEADER.size
-        return 4 + int.from_bytes(length, "big") if len(length) == 4 else HEADER.size
+            return len(PREAMBLE) + HEADER_SIZE
+        return 4 + int.from_bytes(length, "big") if len(length) == 4 else HEADER_SIZE
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Buffer what was received. Nothing is parsed yet, so nothing can go wrong here."""

@@ -8,6 +8,7 @@ import msgspec
 
 from wireproto.errors import CallError, EncodeError
 from wireproto.status import Status
+from wireproto.wire.frame import U32_MAX
 
 __all__ = ["CRITICAL", "EMPTY", "MAX_METADATA", "Metadata", "pack_metadata", "unpack_metadata"]
 
@@ -21,7 +22,6 @@ DEADLINE_MS, TRACEPARENT, AUTHORIZATION, IDEMPOTENCY_KEY, CREDIT, ENTRY = range(
 
 _HEAD = Struct(">BH")
 _U32 = Struct(">I")
-_U32_MAX = 0xFFFF_FFFF
 _DEADLINE = Struct(">BHI")  # the whole block of a call that has a deadline and nothing else: by far the commonest
 _DEADLINE_HEAD = _HEAD.pack(DEADLINE_MS, _U32.size)
 _NAME = re.compile(r"[a-z0-9._-]{1,64}")
@@ -138,8 +138,8 @@ def unpack_metadata(block: bytes) -> Metadata:
 
 
 def _pack_u32(key: int, path: str, value: int) -> bytes:
-    if type(value) is not int or not 0 <= value <= _U32_MAX:
-        raise EncodeError(f"Metadata.{path}", f"give an integer from 0 to {_U32_MAX}")
+    if type(value) is not int or not 0 <= value <= U32_MAX:
+        raise EncodeError(f"Metadata.{path}", f"give an integer from 0 to {U32_MAX}")
     return _DEADLINE.pack(key, _U32.size, value)
 
 

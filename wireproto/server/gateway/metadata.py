@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from wireproto.errors import CallError
 from wireproto.reasons import failure
 from wireproto.server.refusals import metadata_too_large
+from wireproto.wire.frame import U32_MAX
 from wireproto.wire.metadata import EMPTY, Metadata
 
 __all__ = ["CREDIT_HEADER", "VERSION_HEADER", "read_headers"]
@@ -21,7 +22,6 @@ _BINARY = "-bin"
 _TRANSPORT = frozenset({"accept-encoding", "content-type", "te", "user-agent"})
 _TRANSPORT_PREFIXES = ("grpc-", ":")
 
-_U32_MAX = 0xFFFF_FFFF
 _FIELD, _NAMED, _NUMBER = 3, 4, 7
 """Bytes of a metadata block beside the value: of a field, of an entry beside its name, and all of a number's."""
 
@@ -106,8 +106,8 @@ def _printable(name: str, value: str | bytes) -> str:
 
 def _number(name: str, value: str | bytes) -> int:
     text = _text(value)
-    if not (text.isascii() and text.isdigit() and len(text) <= 10) or int(text) > _U32_MAX:
-        raise _bad(f"{name} is not a number from 0 to {_U32_MAX}")
+    if not (text.isascii() and text.isdigit() and len(text) <= 10) or int(text) > U32_MAX:
+        raise _bad(f"{name} is not a number from 0 to {U32_MAX}")
     return int(text)
 
 

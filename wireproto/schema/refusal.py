@@ -1,4 +1,4 @@
-"""The compiled check: generated code that says whether a message is what its class declares.
+"""The compiled refusal: generated code that raises for a message that is not what its class declares.
 
 It runs twice per call in every codec, so a message that is fine costs one generated function without a loop over its
 fields. Whatever that function does not like is walked again, slowly, by `_explain`, which finds the words.
@@ -11,18 +11,24 @@ from typing import Any, Final, NoReturn, cast
 
 from wireproto.errors import CodecError
 from wireproto.schema.declarations import fields
+from wireproto.schema.generated import compile_source, source_title
 from wireproto.schema.messages import Bounds, Field, FieldType, Message, Scalar
 from wireproto.schema.names import type_name
-from wireproto.schema.values import INT64, has_surrogate, problem_with, size_problem
+from wireproto.schema.values import INT64, PYTHON_TYPES, has_surrogate, problem_with, size_problem
 
-__all__ = ["compile_check", "inline_check"]
+__all__ = ["Refuse", "compile_refusal", "inline_refusal"]
 
-Check = Callable[[Message, type[CodecError]], None]
+Refuse = Callable[[Message, type[CodecError]], None]
+"""``refuse(message, error)`` raises ``error(path, problem)`` for a message that is not fine; it returns nothing."""
+
 Accepts = Callable[[Message], bool]
 
+_CALLED: Final[dict[str, object]] = {"datetime": datetime, "UTC": UTC, "has_surrogate": has_surrogate}
+"""What the generated code of any message may name."""
 
-def compile_check(message_type: type[Message], version: int | None, *, request: bool) -> Check:
-    """The check of a message class in one version: ``check(message, error)`` raises ``error(path, problem)``.
+
+def compile_refusal(message_type: type[Message], version: int | None, *, request: bool) -> Refuse:
+    """What refuses the wrong messages of a class in one version: ``refuse(message, error)``, with a class of error.
 
     Types are exact: no bool for an int, no int for a float, no subclass, no naive datetime. Integers are within 64 bits
     and bounds, text has no surrogates, enums and nested messages are of their class. The text of an error never holds a
@@ -37,10 +43,10 @@ def compile_check(message_type: type[Message], version: int | None, *, request: 
     Raises:
         DeclarationError: the class is declared wrong, or does not exist in that version.
     """
-    return _compile_check(message_type, version, request)
+    return _compile_refusal(message_type, version, request)
 
 
-def inline_check(
+def inline_refusal(
     message_type: type[Message],
     version: int,
     *,
@@ -49,19 +55,19 @@ def inline_check(
     made: bool = False,
     held: bool = False,
 ) -> tuple[list[str], dict[str, object]]:
-    """The same check as lines for the function of a codec, where they cost no call, and the names they use.
+    """The same as lines for the function of a codec, where they cost no call, and the names they use.
 
-    They look at ``message`` and call ``check(message, error)``, which is to be what `compile_check` gives, for whatever
-    they do not like. They assign to ``v`` and ``k``, and each field they look at to ``f`` and its number.
+    They look at ``message`` and call ``refuse_wrong(message, error)``, which is to be what `compile_refusal` gives, for
+    whatever they do not like. They assign to ``v`` and ``k``, and each field they look at to ``f`` and its number.
 
     Args:
-        message_type, version, request: as for `compile_check`.
+        message_type, version, request: as for `compile_refusal`.
         error: the name of the error's class in that function.
         made: the codec made the message itself, of the types that are declared: ranges, bounds and sizes are looked at.
         held: the codec has the fields in ``f1``, ``f2``, ... already.
     """
-    names: dict[str, object] = {"datetime": datetime, "UTC": UTC, "has_surrogate": has_surrogate}
-    bad = f"check(message, {error})"
+    names = dict(_CALLED)
+    bad = f"refuse_wrong(message, {error})"
     if not made:
         names["Checked"] = message_type
         lines = ["if type(message) is not Checked:", f"    {bad}"]
@@ -80,7 +86,7 @@ def _is_proven(kind: FieldType, version: int | None) -> bool:
 
 
 @functools.cache
-def _compile_check(message_type: type[Message], version: int | None, request: bool) -> Check:
+def _compile_refusal(message_type: type[Message], version: int | None, request: bool) -> Refuse:
     def fail(message: object, error: type[CodecError]) -> NoReturn:
         _explain(message, message_type, version, request, message_type.__name__, error)
         raise error(message_type.__name__, "changed while it was checked; a message being sent must be left alone")
@@ -88,9 +94,10 @@ def _compile_check(message_type: type[Message], version: int | None, request: bo
     names: dict[str, object] = {"fail": fail, "Checked": message_type}
     body = _body(message_type, version, request, names, "return fail(m, error)")
     source = "\n    ".join(
-        ["def check(m, error):", "if type(m) is not Checked:", "    return fail(m, error)", *body, "return None"]
+        ["def refuse(m, error):", "if type(m) is not Checked:", "    return fail(m, error)", *body, "return None"]
     )
-    return cast(Check, _run(source, names, f"check of {message_type.__name__}")["check"])
+    title = source_title("refusal", message_type, version, request=request)
+    return cast(Refuse, compile_source(title, source, _CALLED | names)["refuse"])
 
 
 @functools.cache
@@ -99,13 +106,8 @@ def _accepts(message_type: type[Message], version: int | None, request: bool) ->
     names: dict[str, object] = {}
     body = _body(message_type, version, request, names, "return False")
     source = "\n    ".join(["def accepts(m):", *body, "return True"])
-    return cast(Accepts, _run(source, names, f"check of nested {message_type.__name__}")["accepts"])
-
-
-def _run(source: str, names: dict[str, object], title: str) -> dict[str, object]:
-    names |= {"datetime": datetime, "UTC": UTC, "has_surrogate": has_surrogate}
-    exec(compile(source, f"<{title}>", "exec"), names)
-    return names
+    title = source_title("acceptance", message_type, version, request=request)
+    return cast(Accepts, compile_source(title, source, _CALLED | names)["accepts"])
 
 
 # Writing the code -----------------------------------------------------------------------------------------------
@@ -165,77 +167,98 @@ def _nested(each: Field, version: int | None, request: bool, names: dict[str, ob
 
 
 def _field_code(kind: FieldType, suffix: str, bad: str, field: str, made: bool) -> Iterator[str]:
-    """Lines that leave when the variable `field` is not of the field's type or, if it was made of that, its range."""
+    """Lines that leave by ``bad`` when the variable ``field`` is not what the field holds."""
     if kind.shape == "single":
-        wrong = _wrong(kind, suffix, field, made)
+        wrong = " or ".join(_wrong(kind, suffix, field, made))
         if wrong:
             yield f"if {field} is not None and ({wrong}):" if kind.optional else f"if {wrong}:"
             yield f"    {bad}"
         return
     container = "list" if kind.shape == "list" else "dict"
-    wrong = _either(f"type({field}) is not {container}", _wrong_length(kind.size, field), made)
-    if wrong:
-        yield f"if {wrong}:"
+    outside = [] if made else [f"type({field}) is not {container}"]
+    if kind.size is not None:
+        outside += _wrong_length(kind.size, field)
+    if outside:
+        yield f"if {' or '.join(outside)}:"
         yield f"    {bad}"
-    wrong = _wrong(kind, suffix, "v", made)
+    inside = _wrong(kind, suffix, "v", made)
     loop = f"for v in {field}:"
     if kind.key is not None:
+        inside = [*_wrong(FieldType("single", kind.key), suffix, "k", made), *inside]
         loop = f"for k, v in {field}.items():"
-        wrong = " or ".join(filter(None, (_wrong(FieldType("single", kind.key), suffix, "k", made), wrong)))
-    if wrong:
+    if inside:
         yield loop
-        yield f"    if {wrong}:"
+        yield f"    if {' or '.join(inside)}:"
         yield f"        {bad}"
 
 
-_SIMPLE: Final = {Scalar.BOOL: "bool", Scalar.FLOAT: "float", Scalar.BYTES: "bytes"}
+# What may be wrong with one value ---------------------------------------------------------------------------------
+#
+# Each function gives conditions, texts of Python about a variable. The value in it is wrong when any of them is true,
+# and they are asked in their order: those of the range rely on the type.
 
 
-def _wrong(kind: FieldType, suffix: str, v: str, made: bool) -> str:
-    """The condition under which the variable is not of a type; of a value made of that, its range is left, or ""."""
-    bounds = kind.bounds or Bounds()
+def _wrong(kind: FieldType, suffix: str, v: str, made: bool) -> list[str]:
+    """For a value of a field, an element of a list, or a key or value of a map; none when nothing can be wrong.
+
+    Args:
+        kind: the type; of a list or map, its elements are meant.
+        suffix: of the names ``Class...`` and ``accepts...``, which an enum or a message needs.
+        v: the variable.
+        made: a codec made the value itself, so it has the declared type, and only its range is asked for.
+    """
+    of_type = _wrong_type(kind.scalar, suffix, v)
     if kind.scalar is Scalar.MESSAGE:
-        return f"type({v}) is not Class{suffix} or not accepts{suffix}({v})"
-    if kind.scalar is Scalar.ENUM:
-        return _either(f"type({v}) is not Class{suffix}", "", made)
-    if kind.scalar is Scalar.DATETIME:
-        return _either(f"type({v}) is not datetime or {v}.tzinfo is not UTC", "", made)
-    if kind.scalar is Scalar.STR:
-        # isascii is one flag of the string; only other text is searched.
-        text = f"type({v}) is not str or not {v}.isascii() and has_surrogate({v})"
-        return _either(text, _wrong_length(bounds, v), made)
+        # Whoever made it: there are ranges inside.
+        return [*of_type, f"not accepts{suffix}({v})"]
+    return _wrong_range(kind, v) if made else [*of_type, *_wrong_range(kind, v)]
+
+
+def _wrong_type(scalar: Scalar, suffix: str, v: str) -> list[str]:
+    match scalar:
+        case Scalar.MESSAGE | Scalar.ENUM:
+            return [f"type({v}) is not Class{suffix}"]
+        case Scalar.DATETIME:
+            return [f"type({v}) is not datetime", f"{v}.tzinfo is not UTC"]
+        case Scalar.STR:
+            # isascii is one flag of the string; only other text is searched.
+            return [f"type({v}) is not str", f"not {v}.isascii() and has_surrogate({v})"]
+        case _:
+            return [f"type({v}) is not {PYTHON_TYPES[scalar].__name__}"]
+
+
+def _wrong_range(kind: FieldType, v: str) -> list[str]:
+    bounds = kind.bounds or Bounds()
     if kind.scalar is Scalar.INT or kind.scalar is Scalar.UINT:
-        return _either(f"type({v}) is not int", _wrong_range(kind.scalar, bounds, v), made)
+        return _wrong_integer(kind.scalar, bounds, v)
     # `not >=` rather than `<`: NaN is within no bounds.
-    low = "" if bounds.ge is None else f" or not {v} >= {bounds.ge!r}"
-    high = "" if bounds.le is None else f" or not {v} <= {bounds.le!r}"
-    return _either(f"type({v}) is not {_SIMPLE[kind.scalar]}", low + high + _wrong_length(bounds, v), made)
+    low = [] if bounds.ge is None else [f"not {v} >= {bounds.ge!r}"]
+    high = [] if bounds.le is None else [f"not {v} <= {bounds.le!r}"]
+    return [*low, *high, *_wrong_length(bounds, v)]
 
 
-def _either(of_type: str, of_range: str, made: bool) -> str:
-    return of_range.removeprefix(" or ") if made else of_type + of_range
+def _wrong_integer(scalar: Scalar, bounds: Bounds, v: str) -> list[str]:
+    """An end with a bound is compared with that, which lies within 64 bits; an end without one is held by the length.
 
-
-def _wrong_range(scalar: Scalar, bounds: Bounds, v: str) -> str:
-    # bit_length is half the price of a comparison with a number of 64 bits, but it counts the least one as 64.
+    `bit_length` takes half the time of a comparison with a number of 64 bits.
+    """
     least, low, high = INT64[0], bounds.ge, bounds.le
     if scalar is Scalar.UINT:
-        low, too_long = low or 0, f" or {v}.bit_length() > 64"
+        low, too_long = low or 0, f"{v}.bit_length() > 64"
     elif low is None or low == least:
-        low, too_long = None, f" or {v}.bit_length() > 63 and {v} != {least}"
+        # Of 64 bits is also the least integer, and it is fine.
+        low, too_long = None, f"{v}.bit_length() > 63 and {v} != {least}"
     else:
-        too_long = f" or {v}.bit_length() > 63"
-    wrong = "" if low is None else f" or {v} < {low}"
-    if high is not None:
-        wrong += f" or {v} > {high}"
-    return wrong + too_long if low is None or high is None else wrong
+        too_long = f"{v}.bit_length() > 63"
+    below = [] if low is None else [f"{v} < {low}"]
+    above = [] if high is None else [f"{v} > {high}"]
+    return [*below, *above] if below and above else [*below, *above, too_long]
 
 
-def _wrong_length(bounds: Bounds | None, v: str) -> str:
-    if bounds is None:
-        return ""
-    low = f" or len({v}) < {bounds.min_length}" if bounds.min_length else ""
-    return low + ("" if bounds.max_length is None else f" or len({v}) > {bounds.max_length}")
+def _wrong_length(bounds: Bounds, v: str) -> list[str]:
+    low = [f"len({v}) < {bounds.min_length}"] if bounds.min_length else []
+    high = [] if bounds.max_length is None else [f"len({v}) > {bounds.max_length}"]
+    return [*low, *high]
 
 
 # Finding the words ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The compiled check: every type against every kind of value, judged by a second opinion written here."""
+"""The compiled refusal: every type against every kind of value, judged by a second opinion written here."""
 
 import enum
 import math
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.schema.declaring import Color, Point, message
 from wireproto.errors import CodecError, DeclarationError, DecodeError, EncodeError
-from wireproto.schema import Bounds, Message, Since, UInt64, compile_check, fields, inline_check
+from wireproto.schema import Bounds, Message, Since, UInt64, compile_refusal, fields, inline_refusal
 
 
 class Number(int):
@@ -152,9 +152,9 @@ SUBJECTS = [(message(field=hint), oracle) for hint, oracle in TYPES]
 
 
 def verdict(cls: type[Message], value: Message, version: int | None = 1, *, request: bool = True) -> str | None:
-    """What the check says; None when it is fine."""
+    """What is said of a message; None when it is fine."""
     try:
-        compile_check(cls, version, request=request)(value, EncodeError)
+        compile_refusal(cls, version, request=request)(value, EncodeError)
     except EncodeError as error:
         return str(error)
     return None
@@ -167,13 +167,13 @@ def test_every_type_with_every_value(cls: type[Message], oracle: Oracle) -> None
     for value in VALUES:
         subject = cls(field=value)
         for error in (EncodeError, DecodeError):
-            check = compile_check(cls, 1, request=error is DecodeError)
+            refuse = compile_refusal(cls, 1, request=error is DecodeError)
             if oracle(value):
-                check(subject, error)
+                refuse(subject, error)
                 accepted += 1
             else:
                 with pytest.raises(CodecError) as caught:
-                    check(subject, error)
+                    refuse(subject, error)
                 assert type(caught.value) is error
                 assert caught.value.path.startswith("Subject.field")
                 assert "changed while it was checked" not in caught.value.problem
@@ -205,9 +205,9 @@ WORDS: list[tuple[Any, object, str]] = [
     (UInt64, -1, "Subject.field: is not within 0 to 18446744073709551615"),
     (UInt64, "1", "Subject.field: is str, not UInt64"),
     (float, 1, "Subject.field: is int, not float; give exactly float"),
-    (Annotated[float, Bounds(ge=0)], math.nan, "Subject.field: is not within at least 0"),
+    (Annotated[float, Bounds(ge=0)], math.nan, "Subject.field: is not at least 0"),
     (Annotated[int, Bounds(ge=0, le=255)], 256, "Subject.field: is not within 0 to 255"),
-    (Annotated[int, Bounds(le=255)], 256, "Subject.field: is not within at most 255"),
+    (Annotated[int, Bounds(le=255)], 256, "Subject.field: is not at most 255"),
     (str | None, 1, "Subject.field: is int, not str | None"),
     (str, "\ud800", "Subject.field: holds a surrogate, which no encoding of Unicode can carry; decode the text with"),
     (Annotated[str, Bounds(max_length=3)], "abcd", "Subject.field: has 4 characters, not at most 3"),
@@ -351,38 +351,38 @@ def test_every_kind_of_default_is_compared() -> None:
 
 
 def test_a_version_in_which_the_message_does_not_exist() -> None:
-    """A check for a version that has no such message is a mistake in the declaration."""
+    """A refusal for a version that has no such message is a mistake in the declaration."""
     with pytest.raises(DeclarationError, match="does not exist in version 1"):
-        compile_check(message(a=Annotated[int, Since(2)]), 1, request=True)
+        compile_refusal(message(a=Annotated[int, Since(2)]), 1, request=True)
 
 
 # Cost -----------------------------------------------------------------------------------------------------------
 
 
-def test_checks_are_made_once() -> None:
-    """The same check is given for the same arguments."""
-    assert compile_check(Point, 1, request=True) is compile_check(Point, 1, request=True)
-    assert compile_check(Point, 1, request=True) is not compile_check(Point, 1, request=False)
+def test_refusals_are_made_once() -> None:
+    """The same function is given for the same arguments."""
+    assert compile_refusal(Point, 1, request=True) is compile_refusal(Point, 1, request=True)
+    assert compile_refusal(Point, 1, request=True) is not compile_refusal(Point, 1, request=False)
 
 
 def test_a_message_that_is_fine_costs_no_memory() -> None:
-    """The check of a good message allocates nothing, not even for a moment."""
+    """Looking at a good message allocates nothing, not even for a moment."""
     cls = message(sender=str, text=str, number=int, stamp=datetime, color=Color, size=Annotated[int, Bounds(ge=0)])
     subject = cls(sender="ann", text="hello " * 100, number=2**62, stamp=NOON, color=Color.RED, size=5)
-    check = compile_check(cls, 1, request=True)
-    assert peak_memory(check, subject) == peak_memory(lambda message, error: None, subject)
+    refuse = compile_refusal(cls, 1, request=True)
+    assert peak_memory(refuse, subject) == peak_memory(lambda message, error: None, subject)
 
 
-def peak_memory(check: Callable[[Message, type[CodecError]], None], subject: Message) -> int:
-    """Bytes above the start that a hundred checks reach, and the loop around them."""
+def peak_memory(refuse: Callable[[Message, type[CodecError]], None], subject: Message) -> int:
+    """Bytes above the start that a hundred looks reach, and the loop around them."""
     for _ in range(100):  # the interpreter specializes the code first
-        check(subject, EncodeError)
+        refuse(subject, EncodeError)
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
         for _ in range(100):
-            check(subject, EncodeError)
+            refuse(subject, EncodeError)
         return tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
@@ -410,13 +410,13 @@ INLINED = Inlined(
 
 @pytest.mark.parametrize("held", [False, True])
 @pytest.mark.parametrize("made", [False, True])
-def test_inline_lines_accept_and_refuse_like_the_check(made: bool, held: bool) -> None:
-    """A codec's copy of the check calls it for what it refuses, and only for that; what it made has its types."""
-    lines, names = inline_check(Inlined, 1, request=True, error="EncodeError", made=made, held=held)
+def test_inline_lines_accept_and_refuse_like_the_function(made: bool, held: bool) -> None:
+    """Lines in a codec call the function for what it refuses, and for nothing else; what was made has its types."""
+    lines, names = inline_refusal(Inlined, 1, request=True, error="EncodeError", made=made, held=held)
     called: list[object] = []
     own = [f"f{field.number} = message.{field.name}" for field in fields(Inlined)] if held else []
     source = "\n    ".join(["def look(message):", *own, *lines])
-    scope = {**names, "check": lambda message, error: called.append(error), "EncodeError": EncodeError}
+    scope = {**names, "refuse_wrong": lambda message, error: called.append(error), "EncodeError": EncodeError}
     exec(source, scope)
     look = cast(Callable[[object], None], scope["look"])
     look(INLINED)
