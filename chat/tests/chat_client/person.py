@@ -17,8 +17,8 @@ PATIENCE = 5.0
 class Person:
     """A session over a fake client, and everything it showed."""
 
-    def __init__(self, server: FakeServer, name: str = "", *, version: int = 1, patience: float = 0) -> None:
-        self.client = FakeClient(server, version)
+    def __init__(self, server: FakeServer, name: str = "", *, patience: float = 0) -> None:
+        self.client = FakeClient(server)
         self.lines: list[Line] = []
         self.farewells: list[str] = []
         self._grown = threading.Condition()

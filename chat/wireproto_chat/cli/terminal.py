@@ -231,7 +231,7 @@ class Terminal:
         """Queue one command, after its password was asked for."""
         if isinstance(command, ChangePassword):
             await commands.join()
-            if session.user and session.version >= 2:  # else the answer is a refusal, whatever was typed
+            if session.user:  # else the answer is a refusal, whatever was typed
                 changed = await self._passwords_for(session.user)
                 if changed is None:
                     self._print(Line(Kind.NOTICE, "Nothing was done."))

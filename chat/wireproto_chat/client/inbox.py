@@ -1,8 +1,6 @@
 """What one signed-in account has received: which messages were shown, and how the server comes to know.
 
-In version 2 of the contract a message is acknowledged by Acknowledge once it was shown; several that come together are
-acknowledged together. In version 1 asking for the next message gives the credit of the last one back, which says the
-same; over gRPC ``over_grpc`` does it with PopUndelivered.
+A message is acknowledged by Acknowledge once it was shown; several that come together are acknowledged together.
 """
 
 import threading
@@ -84,18 +82,11 @@ class Inbox:
 
     @property
     def after(self) -> int:
-        """Where a stream has to begin.
-
-        In version 1 only the stream itself acknowledges, so what was shown and not acknowledged must come once more: it
-        is not shown, but its credit goes back.
-        """
-        return self.mailbox.streamed if self._client.version >= 2 else 0
+        """Where a stream has to begin: behind what was shown, whether it was acknowledged or not."""
+        return self.mailbox.streamed
 
     def messages(self, stream: Messages[ReceiveMessagesResponse]) -> Iterator[ReceiveMessagesResponse]:
         """The messages of ``stream``; one counts as shown when the next one is asked for."""
-        if self._client.version < 2:
-            yield from stream
-            return
         with self._acknowledging:
             # What was shown over an earlier connection; that it was acknowledged there is not known.
             self._shown, self._acknowledged, self._failed = self.mailbox.streamed, 0, False
@@ -115,9 +106,7 @@ class Inbox:
                 self.acknowledge()
 
     def acknowledge(self) -> None:
-        """Have the server know what was shown, if that takes a call of its own. From any thread."""
-        if self._client.version < 2:
-            return
+        """Have the server know what was shown, if it does not yet. From any thread."""
         with self._acknowledging:
             shown = self._shown
             if shown <= self._acknowledged:

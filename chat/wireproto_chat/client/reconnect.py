@@ -9,7 +9,7 @@ its caller says that a repetition does no harm (it only reads, or carries an ide
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from wireproto import CallError, CodecError, ConnectionLost, HandshakeError, LocalProtocolError, Metadata, Retry, Status
@@ -45,16 +45,11 @@ Item = TypeVar("Item", bound=Message, covariant=True)
 class Messages(Protocol[Item]):
     """What is needed of ``wireproto.client.Stream``."""
 
-    def __iter__(self) -> Iterator[Item]: ...
-
     def next(self, timeout: float | None = None) -> Item: ...
 
 
 class Connection(Protocol):
     """What is needed of ``wireproto.client.Client``."""
-
-    @property
-    def version(self) -> int: ...
 
     def call(
         self, method: Method[Req, Resp], request: Req, *, timeout: float | None = None, metadata: Metadata | None = None
@@ -135,11 +130,6 @@ class Lasting:
     def down(self) -> bool:
         """Whether the connection is lost, and somebody is getting it back."""
         return self._restoring.locked()
-
-    @property
-    def version(self) -> int:
-        """The version of the service spoken now; another server may have another."""
-        return self.client.version
 
     def signed_in(self, user: str, token: str) -> None:
         """Sign in as ``user`` by ``token`` whenever the connection had to be opened again."""

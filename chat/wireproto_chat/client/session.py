@@ -57,7 +57,7 @@ from wireproto_chat.client.sentences import refusal
 __all__ = ["ChatSession", "Connection"]
 
 WINDOW = 64
-"""Messages the server may send ahead of what was shown; what the contract allows at most."""
+"""Messages the server may send ahead of what was shown; no stream of the chat has more that are not acknowledged."""
 
 PONG = 5.0
 """Seconds within which a server that is there answers a PING."""
@@ -130,11 +130,6 @@ class ChatSession:
     def gone(self) -> bool:
         """Whether the server went away."""
         return self._gone
-
-    @property
-    def version(self) -> int:
-        """The version of the service that the server speaks."""
-        return self._lasting.version
 
     def execute(self, command: Command) -> None:
         """Carry out one command and show its answer; blocks until the server has answered.
@@ -479,9 +474,8 @@ class ChatSession:
     def _open(self, inbox: Inbox) -> Opened:
         inbox.era = self._lasting.era
         request = contract.ReceiveMessagesRequest(after=inbox.after)
-        batch = 1 if self._lasting.version < 2 else WINDOW // 2
         try:
-            return self._client.stream(contract.RECEIVE_MESSAGES, request, credit=WINDOW, batch=batch)
+            return self._client.stream(contract.RECEIVE_MESSAGES, request, credit=WINDOW, batch=WINDOW // 2)
         except (CallError, CodecError) as error:
             return error
         except LocalProtocolError as error:  # closed meanwhile
@@ -502,7 +496,7 @@ class ChatSession:
             again = self._resume(inbox, error)
 
     def _show_messages(self, inbox: Inbox, stream: Messages[contract.ReceiveMessagesResponse]) -> None:
-        # Asking for the next message acknowledges this one: so not before it was shown.
+        # To ask for the next message counts this one as shown: so not before it was.
         for message in inbox.messages(stream):
             with self._changed:
                 new = inbox.mailbox.take_streamed(message.sequence)

@@ -267,7 +267,7 @@ class ChatApp:
     def _receive_messages(
         self, request: ReceiveMessagesRequest, context: Context
     ) -> Subscription[ReceiveMessagesResponse]:
-        stream = MailboxStream(self._store, self._streams, self._caller(context), request.after, context.version)
+        stream = MailboxStream(self._store, self._streams, self._caller(context), request.after)
         self._streams.add(stream)
         return stream
 

@@ -195,10 +195,6 @@ class Store:
         """Have the writer do a job; its future is resolved after the commit. Raises as ``Writer.submit`` does."""
         return self._writer.submit(job)
 
-    def acknowledge(self, account_id: int, sequence: int, bytes_through: int) -> None:
-        """Move an account's acknowledged end forward, some time soon."""
-        self._writer.acknowledge(account_id, sequence, bytes_through)
-
     @property
     def counts(self) -> tuple[int, int]:
         """Jobs done and transactions they took, since the store was opened."""

@@ -196,10 +196,6 @@ class Transaction:
         if self._space.low:
             raise store_full()
 
-    def changed(self, box: Mailbox) -> None:
-        """Have the counters of ``box`` written before the commit."""
-        self._changed.add(box)
-
     def acknowledge(self, box: Mailbox, sequence: int, bytes_through: int) -> None:
         """Move the acknowledged end forward to a message that exists."""
         if box.deleted:

@@ -83,30 +83,6 @@ class _Stop(Job[None]):
     """Ends the writer once everything before it is done."""
 
 
-class _Nudge(Job[None]):
-    """Wakes the writer for work that is not in the queue: acknowledgements."""
-
-    def apply(self, tx: Transaction) -> None:
-        return None
-
-
-class Acknowledge(Job[None]):
-    """Moves the acknowledged end of a mailbox forward, never back."""
-
-    __slots__ = ("account_id", "bytes_through", "sequence")
-
-    def __init__(self, account_id: int, sequence: int, bytes_through: int) -> None:
-        super().__init__()
-        self.account_id = account_id
-        self.sequence = sequence
-        self.bytes_through = bytes_through
-
-    def apply(self, tx: Transaction) -> None:
-        box = tx.mailbox(self.account_id)
-        if box is not None and box.acked < self.sequence <= box.head:
-            tx.acknowledge(box, self.sequence, self.bytes_through)
-
-
 class Writer:
     """The writer thread and its queue.
 
@@ -140,8 +116,6 @@ class Writer:
         self._on_fatal = on_fatal
         self._housekeeping = housekeeping
         self._queue: queue.SimpleQueue[Job[Any]] = queue.SimpleQueue()
-        self._acks: dict[int, tuple[int, int]] = {}
-        self._acks_lock = threading.Lock()
         self._failing = threading.Lock()
         self._failed: CallError | None = None
         self._closed = False
@@ -176,15 +150,6 @@ class Writer:
             )
         self._queue.put(job)
         return job.future
-
-    def acknowledge(self, account_id: int, sequence: int, bytes_through: int) -> None:
-        """Move an account's acknowledged end forward, some time soon; only the furthest of a batch is written."""
-        with self._acks_lock:
-            nudge = not self._acks
-            if sequence > self._acks.get(account_id, (0, 0))[0]:
-                self._acks[account_id] = (sequence, bytes_through)
-        if nudge:
-            self._queue.put(_Nudge())
 
     def close(self, timeout: float = 10.0) -> bool:
         """Finish what waits and end the thread; whether it ended within ``timeout`` seconds."""
@@ -243,16 +208,10 @@ class Writer:
             self._refuse(self._taken([self._queue.get()]), closed())
 
     def _taken(self, jobs: list[Job[Any]]) -> list[Job[Any]]:
-        """The jobs somebody still waits for, behind the acknowledgements that are due."""
-        with self._acks_lock:
-            acks, self._acks = self._acks, {}
+        """The jobs somebody still waits for."""
         taken: list[Job[Any]] = []
-        for account_id, (sequence, bytes_through) in acks.items():
-            ack = Acknowledge(account_id, sequence, bytes_through)
-            ack.claimed = True
-            taken.append(ack)
         for job in jobs:
-            if isinstance(job, _Stop | _Nudge):
+            if isinstance(job, _Stop):
                 continue
             # From here on a caller that cancels is too late: the job is done, and its answer dropped.
             if job.claimed or job.future.set_running_or_notify_cancel():
