@@ -10,8 +10,8 @@ import pytest
 from chat_client.fake import PASSWORD
 from wireproto import CallError
 from wireproto.server.gateway import GrpcGateway
-from wireproto_chat.client.inbox import Inbox, Mailbox
-from wireproto_chat.client.over_grpc import GrpcConnection
+from wireproto_chat.client.inbox import Inbox, ShownMessages
+from wireproto_chat.client.over_grpc import GrpcChatClient
 from wireproto_chat.contract import (
     CREATE_ACCOUNT,
     LOG_IN,
@@ -30,7 +30,7 @@ from wireproto_chat.contract import (
 from wireproto_chat.service.handlers import open_chat
 from wireproto_chat.service.live import WINDOW
 
-Connect = Callable[[str], GrpcConnection]
+Connect = Callable[[str], GrpcChatClient]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def gateway(tmp_path: Path) -> Iterator[GrpcGateway]:
     """The chat over gRPC, with the accounts alice and bob."""
     app = open_chat(str(tmp_path / "chat.db"))
     with app, GrpcGateway(app.handlers, port=0, authenticate=app.authenticate) as gateway:
-        connection = GrpcConnection(gateway.address)
+        connection = GrpcChatClient(gateway.address)
         for name in ("alice", "bob"):
             connection.call(CREATE_ACCOUNT, CreateAccountRequest(username=name, password=PASSWORD))
         connection.close()
@@ -48,10 +48,10 @@ def gateway(tmp_path: Path) -> Iterator[GrpcGateway]:
 @pytest.fixture
 def signed_in(gateway: GrpcGateway) -> Iterator[Connect]:
     """Opens connections and signs them in."""
-    made: list[GrpcConnection] = []
+    made: list[GrpcChatClient] = []
 
-    def connect(name: str) -> GrpcConnection:
-        connection = GrpcConnection(gateway.address)
+    def connect(name: str) -> GrpcChatClient:
+        connection = GrpcChatClient(gateway.address)
         made.append(connection)
         connection.call(LOG_IN, LogInRequest(username=name, password=PASSWORD))
         return connection
@@ -61,18 +61,18 @@ def signed_in(gateway: GrpcGateway) -> Iterator[Connect]:
         connection.close()
 
 
-def post(sender: GrpcConnection, texts: list[str]) -> None:
+def post(sender: GrpcChatClient, texts: list[str]) -> None:
     for text in texts:
         sender.call(SEND_MESSAGE, SendMessageRequest(recipient="bob", text=text))
 
 
-def messages(connection: GrpcConnection) -> Iterator[ReceiveMessagesResponse]:
+def messages(connection: GrpcChatClient) -> Iterator[ReceiveMessagesResponse]:
     """The messages of an account, acknowledged once the next one is asked for, as a session does it."""
-    inbox = Inbox(connection, "bob", Mailbox(), 0)
+    inbox = Inbox(connection, "bob", ShownMessages(), 0)
     return inbox.messages(connection.stream(RECEIVE_MESSAGES, ReceiveMessagesRequest()))
 
 
-def undelivered(connection: GrpcConnection) -> list[str]:
+def undelivered(connection: GrpcChatClient) -> list[str]:
     """What the server still holds for the account; takes it."""
     return [message.text for message in connection.call(POP_UNDELIVERED, PopUndeliveredRequest()).messages]
 

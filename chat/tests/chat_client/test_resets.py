@@ -18,7 +18,7 @@ from wireproto import CallError, Client, Server, connect
 from wireproto.testing import FaultProxy, Reset
 from wireproto_chat.client import reconnect
 from wireproto_chat.client.commands import Create, LogIn, Send
-from wireproto_chat.client.display import Kind, Line
+from wireproto_chat.client.display import DisplayLine, LineKind
 from wireproto_chat.client.session import ChatSession
 from wireproto_chat.contract import (
     CHAT,
@@ -55,8 +55,8 @@ class Seen:
         self.farewells: list[str] = []
         self._grown = threading.Condition()
 
-    def show(self, line: Line) -> None:
-        if line.kind is Kind.MESSAGE:
+    def show(self, line: DisplayLine) -> None:
+        if line.kind is LineKind.MESSAGE:
             with self._grown:
                 self.texts.append(line.text)
                 self._grown.notify_all()

@@ -11,10 +11,11 @@ from chat_client.person import PATIENCE
 from wireproto import Server, connect
 from wireproto.server.gateway import GrpcGateway
 from wireproto_chat.client import reconnect
-from wireproto_chat.client.commands import Command, Create, LogIn, Send
-from wireproto_chat.client.display import Line, rows
-from wireproto_chat.client.over_grpc import GrpcConnection
-from wireproto_chat.client.session import ChatSession, Connection
+from wireproto_chat.client.commands import ChatCommand, Create, LogIn, Send
+from wireproto_chat.client.display import DisplayLine, rows
+from wireproto_chat.client.over_grpc import GrpcChatClient
+from wireproto_chat.client.reconnect import ChatClient
+from wireproto_chat.client.session import ChatSession
 from wireproto_chat.contract import CHAT
 from wireproto_chat.service.handlers import ChatApp, open_chat
 
@@ -50,10 +51,10 @@ class Door:
         assert self._server is not None
         self._server.shutdown()
 
-    def connect(self) -> Connection:
+    def connect(self) -> ChatClient:
         where = f"127.0.0.1:{self._port}"
         if self._grpc:
-            return GrpcConnection(where)
+            return GrpcChatClient(where)
         return connect(where, CHAT)
 
 
@@ -68,12 +69,12 @@ class Member:
         self.do(Create(name, PASSWORD))
         self.do(LogIn(name, PASSWORD))
 
-    def _show(self, line: Line) -> None:
+    def _show(self, line: DisplayLine) -> None:
         with self._grown:
             self.texts.append("\n".join(str(row) for row in rows(line)))
             self._grown.notify_all()
 
-    def do(self, command: Command) -> None:
+    def do(self, command: ChatCommand) -> None:
         self.session.execute(command)
 
     @property

@@ -91,3 +91,16 @@ def _defined(tree: ast.Module) -> Iterator[str]:
             found = node.value  # in __slots__
         if found.startswith("_") and not found.startswith("__") and found.isidentifier():
             yield found
+
+
+def test_a_class_name_means_one_class() -> None:
+    """No two classes of the chat share a name, and none has the name of a class of the framework."""
+    found: dict[str, list[str]] = {}
+    for folder in (FRAMEWORK, ROOT / "chat" / "wireproto_chat"):
+        for path in folder.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    # An underscore says that a class is private, and so tells it from no other.
+                    found.setdefault(node.name.lstrip("_"), []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    shared = [f"{name}: {', '.join(places)}" for name, places in sorted(found.items()) if len(places) > 1]
+    assert not [line for line in shared if "chat/wireproto_chat/" in line]

@@ -11,14 +11,14 @@ from wireproto.schema import Message, Method, StreamMethod
 from wireproto_chat.client.reconnect import Messages
 from wireproto_chat.contract import CHAT, DELETE_ACCOUNT, LOG_IN, LOG_OUT, RECEIVE_MESSAGES, LogInResponse
 
-__all__ = ["GrpcConnection"]
+__all__ = ["GrpcChatClient"]
 
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
 
 
-class GrpcConnection:
-    """A ``client.reconnect.Connection`` through a gateway.
+class GrpcChatClient:
+    """A ``client.reconnect.ChatClient`` through a gateway.
 
     Args:
         address: of the gateway.

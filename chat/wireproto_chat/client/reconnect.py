@@ -16,7 +16,7 @@ from wireproto import CallError, CodecError, ConnectionLost, HandshakeError, Loc
 from wireproto.schema import Message, Method, StreamMethod
 from wireproto_chat.contract import LOG_IN, LogInRequest
 
-__all__ = ["PATIENCE", "TRIES", "Connection", "Gone", "Lasting", "Messages", "SessionEnded", "is_lost"]
+__all__ = ["PATIENCE", "TRIES", "ChatClient", "Gone", "Lasting", "Messages", "SessionEnded", "is_lost"]
 
 TRIES = 10
 """How often at most a connection is tried again, or a call without a certain answer repeated."""
@@ -48,7 +48,7 @@ class Messages(Protocol[Item]):
     def next(self, timeout: float | None = None) -> Item: ...
 
 
-class Connection(Protocol):
+class ChatClient(Protocol):
     """What is needed of ``wireproto.client.Client``."""
 
     def call(
@@ -100,7 +100,7 @@ class Lasting:
 
     def __init__(
         self,
-        client: Connection,
+        client: ChatClient,
         told: Callable[[bool], None],
         *,
         patience: float = PATIENCE,

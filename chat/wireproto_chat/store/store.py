@@ -27,7 +27,7 @@ from wireproto_chat.store.failures import Complaints, closed, is_fatal, is_full,
 from wireproto_chat.store.space import KEEP_FREE, Space, free_bytes
 from wireproto_chat.store.tables import SCHEMA_VERSION, Statements, alembic_version, metadata
 from wireproto_chat.store.transaction import Transaction
-from wireproto_chat.store.writer import Job, Writer
+from wireproto_chat.store.writer import WriteJob, Writer
 
 __all__ = ["APPLICATION_ID", "Store", "claim", "default_path", "path_of"]
 
@@ -99,7 +99,7 @@ class Store:
         url: str | None,
         *,
         clock: Callable[[], float],
-        housekeeping: Callable[[], Job[bool]],
+        housekeeping: Callable[[], WriteJob[bool]],
         on_arrival: Callable[[dict[int, int]], None],
         on_fatal: Callable[[BaseException], None],
         keep_free: int = KEEP_FREE,
@@ -191,7 +191,7 @@ class Store:
         rows = self.rows(statement, *parameters)
         return rows[0] if rows else None
 
-    def submit(self, job: Job[R]) -> "Future[R]":
+    def submit(self, job: WriteJob[R]) -> "Future[R]":
         """Have the writer do a job; its future is resolved after the commit. Raises as ``Writer.submit`` does."""
         return self._writer.submit(job)
 

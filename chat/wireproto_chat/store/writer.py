@@ -22,9 +22,9 @@ from sqlalchemy.exc import DBAPIError
 from wireproto import CallError, Retry, Status
 from wireproto_chat.store.failures import Complaints, closed, is_fatal, is_full, store_error
 from wireproto_chat.store.space import Space
-from wireproto_chat.store.transaction import Key, Transaction
+from wireproto_chat.store.transaction import IdempotencyKey, Transaction
 
-__all__ = ["Job", "Writer"]
+__all__ = ["WriteJob", "Writer"]
 
 log = logging.getLogger("wireproto_chat.store")
 
@@ -51,7 +51,7 @@ HOUSEKEEPING = 3600.0
 """Seconds between two rounds of deleting what has expired."""
 
 
-class Job(Generic[R]):
+class WriteJob(Generic[R]):
     """Something to do in the writer's transaction.
 
     Attributes:
@@ -61,7 +61,7 @@ class Job(Generic[R]):
 
     __slots__ = ("claimed", "future", "lookup")
 
-    def __init__(self, future: "Future[R] | None" = None, *, lookup: Key | None = None) -> None:
+    def __init__(self, future: "Future[R] | None" = None, *, lookup: IdempotencyKey | None = None) -> None:
         # A future handed in is running already: whoever made it has claimed it from its caller.
         self.claimed = future is not None
         self.future: Future[R] = Future() if future is None else future
@@ -79,7 +79,7 @@ class Job(Generic[R]):
         """Called on the writer thread when the result is durable, before the future is resolved. Must be quick."""
 
 
-class _Stop(Job[None]):
+class _Stop(WriteJob[None]):
     """Ends the writer once everything before it is done."""
 
 
@@ -106,7 +106,7 @@ class Writer:
         *,
         on_arrival: Callable[[dict[int, int]], None],
         on_fatal: Callable[[BaseException], None],
-        housekeeping: "Callable[[], Job[bool]]",
+        housekeeping: "Callable[[], WriteJob[bool]]",
     ) -> None:
         self._connection = connection
         self._tx = tx
@@ -115,7 +115,7 @@ class Writer:
         self._on_arrival = on_arrival
         self._on_fatal = on_fatal
         self._housekeeping = housekeeping
-        self._queue: queue.SimpleQueue[Job[Any]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[WriteJob[Any]] = queue.SimpleQueue()
         self._failing = threading.Lock()
         self._failed: CallError | None = None
         self._closed = False
@@ -130,7 +130,7 @@ class Writer:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, job: Job[R]) -> "Future[R]":
+    def submit(self, job: WriteJob[R]) -> "Future[R]":
         """Queue a job; its future, resolved on the writer thread after the commit.
 
         Raises:
@@ -207,9 +207,9 @@ class Writer:
         while not self._queue.empty():
             self._refuse(self._taken([self._queue.get()]), closed())
 
-    def _taken(self, jobs: list[Job[Any]]) -> list[Job[Any]]:
+    def _taken(self, jobs: list[WriteJob[Any]]) -> list[WriteJob[Any]]:
         """The jobs somebody still waits for."""
-        taken: list[Job[Any]] = []
+        taken: list[WriteJob[Any]] = []
         for job in jobs:
             if isinstance(job, _Stop):
                 continue
@@ -219,7 +219,7 @@ class Writer:
                 taken.append(job)
         return taken
 
-    def _do(self, jobs: list[Job[Any]]) -> None:
+    def _do(self, jobs: list[WriteJob[Any]]) -> None:
         if not jobs:
             return
         if self._failed is not None:
@@ -261,7 +261,7 @@ class Writer:
             except Exception:
                 log.exception("a stream could not be woken; please report this")
 
-    def _attempt(self, jobs: list[Job[Any]]) -> list[Any]:
+    def _attempt(self, jobs: list[WriteJob[Any]]) -> list[Any]:
         tx = self._tx
         tx.begin([job.lookup for job in jobs if job.lookup is not None])
         results: list[Any] = []
@@ -281,7 +281,7 @@ class Writer:
         except DBAPIError as second:
             self.fail(second)
 
-    def _refuse(self, jobs: list[Job[Any]], error: BaseException | None) -> None:
+    def _refuse(self, jobs: list[WriteJob[Any]], error: BaseException | None) -> None:
         for job in jobs:
             job.future.set_exception(error)
 

@@ -31,7 +31,7 @@ from chat_service.doors.people import PATIENCE, Door, House, Inbox, Person, even
 from chat_service.fakes import WAIT, Clock
 from wireproto import CallError
 from wireproto_chat.store.transaction import Transaction
-from wireproto_chat.store.writer import Job
+from wireproto_chat.store.writer import WriteJob
 
 __all__ = ["WINDOW", "Crashing", "People"]
 
@@ -75,7 +75,7 @@ class Crashing:
         self.house.stop()
 
 
-class _Still(Job[None]):
+class _Still(WriteJob[None]):
     """Holds the writer between two transactions."""
 
     def __init__(self) -> None:
