@@ -94,7 +94,7 @@ class Guesses:
         key = (name, network_of(peer))
         with self._lock:
             row = self._store.one(self._store.sql.guesses_find, *key)
-            left = max(self._wait(key, row), *(self._wait_together(each) for each in _together(key)))
+            left = max(self._wait_locked(key, row), *(self._wait_together_locked(each) for each in _together(key)))
             if left > 0:
                 raise CallError(
                     Status.RESOURCE_EXHAUSTED,
@@ -112,7 +112,7 @@ class Guesses:
         """The password was wrong: count it, and then answer so."""
         self._store.submit(_Failed(key, answer))
 
-    def _wait(self, key: GuessKey, row: "Sequence[Any] | None") -> int:
+    def _wait_locked(self, key: GuessKey, row: "Sequence[Any] | None") -> int:
         """Microseconds for which this name may not be tried from this network."""
         failures, failed_at = (0, 0) if row is None else (row[0], row[1])
         since = self._store.now - failed_at
@@ -124,7 +124,7 @@ class Guesses:
         left = min(wait, wait - since)
         return max(left, 1_000_000) if under_way and failures + under_way >= FREE else left
 
-    def _wait_together(self, key: GuessKey) -> int:
+    def _wait_together_locked(self, key: GuessKey) -> int:
         """Microseconds until one more of what is counted together may fail."""
         row = self._store.one(self._store.sql.guesses_find, *key)
         forgotten = 0 if row is None else max(0, row[1] - self._store.now)

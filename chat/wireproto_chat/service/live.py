@@ -84,11 +84,11 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         return max(self._cursor, self._after)
 
     def take(self, n: int) -> Sequence[ReceiveMessagesResponse]:
-        """The next messages, as far as they exist and the window allows."""
+        """The next messages, as far as they exist and the window allows. The server calls it with ``giving`` held."""
         if self.owner.revoked:
             raise CallError(Status.UNAUTHENTICATED, "SIGNED_OUT", "this session has ended; log in again")
         if self._cursor < 0:
-            self._open()
+            self._open_locked()
         unacknowledged = self._unacknowledged
         while unacknowledged and unacknowledged[0] <= self._acknowledged:
             unacknowledged.popleft()
@@ -127,7 +127,7 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         if self._streams.remove(self):
             note_seen(self._store, self.owner.account_id)
 
-    def _open(self) -> None:
+    def _open_locked(self) -> None:
         row = self._store.one(self._store.sql.mailbox_by_id, self.owner.account_id)
         if row is None:
             raise CallError(Status.UNAUTHENTICATED, "SIGNED_OUT", "this account was deleted")

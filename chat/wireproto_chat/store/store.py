@@ -108,7 +108,7 @@ class Store:
         # Links resolved, so that one file has one lock, whatever it is called by.
         self.path = Path(os.path.realpath(path_of(url)))
         self.clock = clock
-        self._lock = claim(self.path)
+        self._claim = claim(self.path)
         self._writing: Connection | None = None
         self._complaints = Complaints(log)
         space = Space(self.path, keep_free=keep_free, free=free)
@@ -144,7 +144,7 @@ class Store:
         except BaseException:
             if self._writing is not None:
                 self._writing.close()
-            os.close(self._lock)
+            os.close(self._claim)
             raise
         self._writer.start()
 
@@ -222,7 +222,7 @@ class Store:
             log.warning("the log stays beside the database, the next start folds it in: %s", error.orig)
         self._writing.close()
         self._writing = None
-        os.close(self._lock)
+        os.close(self._claim)
         return True
 
     def _prepare(self, connection: Connection) -> None:
