@@ -1,4 +1,4 @@
-"""How much the chat's objects may know of each other: read from the source."""
+"""How the chat's modules may know each other, and its objects: read from the source."""
 
 import ast
 from collections.abc import Iterator
@@ -7,6 +7,68 @@ from pathlib import Path
 CHAT = Path(__file__).parents[2]
 PACKAGE = CHAT / "wireproto_chat"
 TREES = {path: ast.parse(path.read_text("utf-8"), str(path)) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(CHAT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): tree for path, tree in TREES.items()}
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """The chat's modules that a module imports, wherever the import stands and for types only, too."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (names & MODULES.keys()) or {node.module}
+    return found & MODULES.keys()
+
+
+IMPORTS = {module: imports(tree) - {module} for module, tree in MODULES.items()}
+
+ALLOWED = {
+    "contract": set[str](),
+    "wildcard": set[str](),
+    "store": {"contract", "wildcard"},
+    "service": {"contract", "wildcard", "store"},
+    "client": {"contract", "wildcard"},
+    "application": {"contract", "service"},
+    "cli": {"contract", "client", "store"},
+    "__main__": {"cli"},
+}
+"""What each part of the package imports of the others; docs/design.md says why."""
+
+
+def test_no_modules_import_each_other() -> None:
+    """There is no circle of imports, however long."""
+
+    def circle(module: str, way: tuple[str, ...]) -> Iterator[str]:
+        if module in way:
+            yield " -> ".join((*way[way.index(module) :], module))
+        elif module not in done:
+            for imported in sorted(IMPORTS[module]):
+                yield from circle(imported, (*way, module))
+            done.add(module)
+
+    done: set[str] = set()
+    assert not [found for module in sorted(MODULES) for found in circle(module, ())]
+
+
+def test_each_part_imports_what_it_may() -> None:
+    """Of the chat: the store only the contract and the wildcard, the service never the client, the client neither."""
+    parts = {module: module.split(".")[1] for module in MODULES if "." in module}
+    assert set(parts.values()) == ALLOWED.keys()
+    wrong = [
+        f"{module} imports {imported}"
+        for module, part in parts.items()
+        for imported in sorted(IMPORTS[module])
+        if parts.get(imported, part) not in {part, *ALLOWED[part]}
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def own(node: ast.expr) -> bool:
