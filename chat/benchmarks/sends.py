@@ -1,9 +1,9 @@
 """Durable sends a second through the whole chat server, against what bare sqlite3 does in the same run.
 
-A server process on a fresh store (synchronous=FULL) and, in this process, clients of version 2 that each send one
-message after the other, with an idempotency key, to each other's mailboxes. In rounds that take turns: one client, many
-clients, and a plain ``sqlite3`` loop that runs the same statements, item by item, in batches of the size that the
-server's transactions had. Each figure is the median of the rounds, with the least and the greatest.
+A server process on a fresh store (synchronous=FULL) and, in this process, clients that each send one message after the
+other, with an idempotency key, to each other's mailboxes. In rounds that take turns: one client, many clients, and a
+plain ``sqlite3`` loop that runs the same statements, item by item, in batches of the size that the server's
+transactions had. Each figure is the median of the rounds, with the least and the greatest.
 
     python chat/benchmarks/sends.py [--clients 64] [--rounds 5] [--seconds 2] [--codec msgpack] [--directory DIR]
 """

@@ -18,7 +18,7 @@ from typing import Self
 from wireproto import Address, Client, Limits, Metadata, Server, codecs, connect
 from wireproto.testing import pair
 from wireproto_chat.client.commands import parse
-from wireproto_chat.client.display import Kind, Line, rows
+from wireproto_chat.client.display import DisplayLine, LineKind, rows
 from wireproto_chat.client.session import ChatSession
 from wireproto_chat.contract import CHAT, LOG_IN, SEND_MESSAGE, LogInRequest, SendMessageRequest
 from wireproto_chat.service.handlers import open_chat
@@ -50,7 +50,7 @@ class Person:
 
     def __init__(self, name: str, address: Address, codec: str) -> None:
         self.name = name
-        self.shown: list[Line] = []
+        self.shown: list[DisplayLine] = []
         self._grown = threading.Condition()
         self._client: Client = connect(address, CHAT, codec=codec)
         self._session = ChatSession(self._client, self._show, self._lost)
@@ -75,7 +75,7 @@ class Person:
             if not self._grown.wait_for(lambda: len(self.shown) >= count, 10):
                 raise TimeoutError(f"{self.name} sees {len(self.shown)} lines of {count}")
 
-    def _show(self, line: Line) -> None:
+    def _show(self, line: DisplayLine) -> None:
         with self._grown:
             self.shown.append(line)
             self._grown.notify_all()
@@ -96,7 +96,7 @@ def converse(address: Address, codec: str) -> Iterator[str]:
                 goal = done[person.name] + count
                 person.wait(goal)
                 # The answer to a line and the message it caused race each other; messages are told last.
-                new = sorted(person.shown[done[person.name] : goal], key=lambda line: line.kind is Kind.MESSAGE)
+                new = sorted(person.shown[done[person.name] : goal], key=lambda line: line.kind is LineKind.MESSAGE)
                 for row in (row for line in new for row in rows(line)):
                     yield f"{person.name:>5} sees   {row}"
                 done[person.name] = goal

@@ -1,17 +1,15 @@
 """The chat's opcode table: its messages, its methods and the reasons each one may be refused with.
 
 Everything else (pipe text, MessagePack, protobuf, the ``.proto`` file, the gRPC service) follows from this page.
-Fields are numbered by their order: append, never insert; a field added later needs a default and ``Since(2)``.
-
-Version 2 adds the methods 8 to 13, and changes one meaning: a ReceiveMessages stream of version 1 acknowledges by the
-credit it returns, in version 2 only Acknowledge does (and PopUndelivered, in both).
+Fields are numbered by their order: append, never insert. Once this version is released, a field that is added needs a
+default and ``Since(2)``, and a method ``since=2``.
 """
 
 import re
 from datetime import datetime
 from typing import Annotated, Any
 
-from wireproto.schema import Bounds, Message, Method, Service, Since, StreamMethod
+from wireproto.schema import Bounds, Message, Method, Service, StreamMethod
 
 __all__ = [
     "ACKNOWLEDGE",
@@ -148,7 +146,7 @@ class Account(Message):
     username: str
     online: bool
     """Whether a ReceiveMessages stream of this account is open: a message sent now would arrive now."""
-    last_seen: Annotated[datetime | None, Since(2)] = None
+    last_seen: datetime | None = None
     """When it last logged in, used a session (to the hour) or closed a stream; the time of the answer while it is
     online, and nothing when it never logged in. For display."""
 
@@ -182,7 +180,7 @@ class SendMessageResponse(Message):
     """16 random bytes, never used again."""
     sequence: int
     """The message's place in the recipient's mailbox: 1, 2, 3, without gaps, in the order of acceptance."""
-    duplicate: Annotated[bool, Since(2)] = False
+    duplicate: bool = False
     """The key was used before for the same message: nothing was sent now, and this is what was answered then."""
 
 
@@ -217,13 +215,8 @@ class ReceiveMessagesRequest(Message):
     open; each gets everything, and the furthest acknowledgement counts. A deleted message is left out, and with it its
     sequence.
 
-    In version 2 credit only controls the flow. Acknowledge acknowledges, and the stream pauses while 64 of its messages
-    are not acknowledged, behind every door alike.
-
-    Version 1 acknowledges by credit. The credit in the request (at most 64) is the window; every credit given after
-    that says that so many more messages, in the order of the stream, were dealt with, and the server does not deliver
-    them again. Over gRPC there is no credit to give, since a window of HTTP/2 acknowledges nothing: the stream pauses
-    after 64 messages until PopUndelivered has acknowledged some of them.
+    Acknowledge and PopUndelivered acknowledge; credit only controls the flow. The stream pauses while 64 of its
+    messages are not acknowledged, over TCP and gRPC alike.
     """
 
     after: int = 0
@@ -497,9 +490,8 @@ RECEIVE_MESSAGES = StreamMethod(
     request=ReceiveMessagesRequest,
     response=ReceiveMessagesResponse,
     requires="account",
-    reasons=("BAD_AFTER", "WINDOW_TOO_LARGE", "ACKNOWLEDGED_TOO_MUCH", "TOO_MANY_STREAMS", "SIGNED_OUT", *_READS),
-    doc="Streams the caller's messages: the undelivered ones first, then live. Acknowledge says which were dealt with; "
-    "in version 1 returned credit does.",
+    reasons=("BAD_AFTER", "TOO_MANY_STREAMS", "SIGNED_OUT", *_READS),
+    doc="Streams the caller's messages: the undelivered ones first, then live. Acknowledge says which were dealt with.",
 )
 
 POP_UNDELIVERED = Method(
@@ -518,7 +510,6 @@ ACKNOWLEDGE = Method(
     name="Acknowledge",
     request=AcknowledgeRequest,
     response=AcknowledgeResponse,
-    since=2,
     requires="account",
     reasons=("ACKNOWLEDGED_TOO_MUCH", *_WRITES),
     idempotent=True,
@@ -531,7 +522,6 @@ LIST_CONVERSATION = Method(
     name="ListConversation",
     request=ListConversationRequest,
     response=ListConversationResponse,
-    since=2,
     requires="account",
     reasons=("UNKNOWN_ACCOUNT", *_READS),
     idempotent=True,
@@ -545,7 +535,6 @@ DELETE_MESSAGE = Method(
     name="DeleteMessage",
     request=DeleteMessageRequest,
     response=DeleteMessageResponse,
-    since=2,
     requires="account",
     reasons=("UNKNOWN_MESSAGE", *_WRITES),
     idempotent=True,
@@ -558,7 +547,6 @@ BROADCAST = Method(
     name="Broadcast",
     request=BroadcastRequest,
     response=BroadcastResponse,
-    since=2,
     requires="account",
     reasons=("BAD_PATTERN", "BAD_TEXT", "TOO_MANY_RECIPIENTS", "KEY_CONFLICT", "TOO_OFTEN", *_WRITES),
     blocking=True,
@@ -571,7 +559,6 @@ CHANGE_PASSWORD = Method(
     name="ChangePassword",
     request=ChangePasswordRequest,
     response=ChangePasswordResponse,
-    since=2,
     requires="account",
     reasons=("BAD_PASSWORD", "BAD_CREDENTIALS", "THROTTLED", *_WRITES),
     timeout=15.0,
@@ -584,7 +571,6 @@ WHO_AM_I = Method(
     name="WhoAmI",
     request=WhoAmIRequest,
     response=WhoAmIResponse,
-    since=2,
     requires="account",
     reasons=_READS,
     idempotent=True,
@@ -595,7 +581,7 @@ WHO_AM_I = Method(
 
 CHAT = Service(
     "wirechat.v1.ChatService",
-    version=2,
+    version=1,
     methods=[
         LOG_IN,
         CREATE_ACCOUNT,

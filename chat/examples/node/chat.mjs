@@ -5,17 +5,17 @@
 //   node chat/examples/node/chat.mjs 127.0.0.1:7411 send ann bob 'hello, bob'
 //   node chat/examples/node/chat.mjs 127.0.0.1:7411 receive bob
 import { WireError, connect } from '../../../examples/node-client/wireproto.mjs'
-import { bool, bytes, datetime, int, list, message, optional, since, str } from '../../../examples/node-client/pipe.mjs'
+import { bool, bytes, datetime, int, list, message, optional, str } from '../../../examples/node-client/pipe.mjs'
 
 const USAGE = `usage: node chat.mjs HOST:PORT create NAME | list NAME [PATTERN] | send NAME RECIPIENT TEXT | receive NAME [COUNT]`
 const empty = message({})
-const account = message({ username: str, online: bool, last_seen: since(2, optional(datetime)) })
+const account = message({ username: str, online: bool, last_seen: optional(datetime) })
 const LogIn = { opcode: 0, request: message({ username: str, password: str, token: str }), response: message({ token: str, undelivered: int }) }
 const CreateAccount = { opcode: 1, request: message({ username: str, password: str }), response: empty }
 const WildCard = { opcode: 2, request: message({ pattern: str, after: str, limit: int }), response: message({ accounts: list(account), next: str }) }
 const SendMessage = {
   opcode: 3, request: message({ recipient: str, text: str }),
-  response: message({ message_id: bytes, sequence: int, duplicate: since(2, bool) }),
+  response: message({ message_id: bytes, sequence: int, duplicate: bool }),
 }
 const ReceiveMessages = {
   opcode: 6, stream: true, request: message({ after: int }),
@@ -62,7 +62,7 @@ if (!host || !Object.hasOwn(commands, command) || !words.length || command === '
   process.exit(2)
 }
 try {
-  const client = await connect({ host, port: Number(port), service: 'wirechat.v1.ChatService', versions: [2, 2], name: 'chat.mjs' })
+  const client = await connect({ host, port: Number(port), service: 'wirechat.v1.ChatService', versions: [1, 1], name: 'chat.mjs' })
   await commands[command](client, ...words).finally(() => client.close())
 } catch (error) {
   console.error(error instanceof WireError ? `${error.reason || `status ${error.status}`}: ${visible(error.message)}` : error)

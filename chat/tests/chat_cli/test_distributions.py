@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-import wireproto
 import wireproto_chat
+from wireproto import __version__
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 300.0
@@ -78,10 +78,10 @@ def installed(
 
 def test_the_versions_agree() -> None:
     """Both distributions are of one release, and the chat asks for that of the framework."""
-    assert wireproto_chat.__version__ == wireproto.__version__
+    assert wireproto_chat.__version__ == __version__
     text = (ROOT / "chat" / "pyproject.toml").read_text("utf-8")
     (wanted,) = re.findall(r'"wireproto\[cli\]~=([0-9.]+)"', text)
-    assert wanted == wireproto.__version__
+    assert wanted == __version__
 
 
 def test_the_chat_has_no_settings_of_tools() -> None:

@@ -4,7 +4,7 @@ import fnmatch
 import queue
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
@@ -92,9 +92,8 @@ class FakeServer:
 class FakeClient:
     """One connection to a `FakeServer`; the part of ``wireproto.client.Client`` that a session uses."""
 
-    def __init__(self, server: FakeServer, version: int = 1) -> None:
+    def __init__(self, server: FakeServer) -> None:
         self.server = server
-        self.version = version
         self.user = ""
         self.asked: list[str] = []
         """The methods that were called, by name."""
@@ -119,8 +118,6 @@ class FakeClient:
             raise self.server.absent
         if self.failures:
             raise self.failures.pop(0)
-        if method.since > self.version:
-            raise CallError(Status.UNIMPLEMENTED, "UNKNOWN_OPCODE", f"{method.name} is there since version 2")
         if method.requires and not self.user:
             raise CallError(Status.UNAUTHENTICATED, "SIGN_IN_REQUIRED", "sign in first")
         if key in self.server.sent:
@@ -138,7 +135,7 @@ class FakeClient:
         self, method: StreamMethod[Req, Resp], request: Req, *, credit: int = 64, batch: int = 32
     ) -> "FakeStream":
         """The undelivered messages, then live ones."""
-        assert (credit, batch) == (64, 1 if self.version < 2 else 32)
+        assert (credit, batch) == (64, 32)
         if self.server.absent is not None:
             raise self.server.absent
         if self.failures:
@@ -195,7 +192,7 @@ class FakeClient:
             contract.Account(
                 username=name,
                 online=bool(self.server.streams.get(name)),
-                last_seen=NOON if self.version >= 2 and name != "carol" else None,
+                last_seen=NOON if name != "carol" else None,
             )
             for name in found[:2]
         ]
@@ -293,23 +290,14 @@ class FakeClient:
 
 
 class FakeStream:
-    """One open ReceiveMessages. In version 1 asking for the next message acknowledges the last one."""
+    """One open ReceiveMessages."""
 
     def __init__(self, client: FakeClient, events: "queue.SimpleQueue[object]") -> None:
-        self._server, self._user, self._version = client.server, client.user, client.version
+        self._server, self._user = client.server, client.user
         self._events = events
-        self._last = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        return self.next()
 
     def next(self, timeout: float | None = None) -> Any:
         """As ``Stream.next``."""
-        if self._version < 2 and self._user in self._server.acknowledged:
-            self._server.acknowledged[self._user] = max(self._server.acknowledged[self._user], self._last)
         try:
             event = self._events.get(timeout=30 if timeout is None else timeout)
         except queue.Empty:
@@ -318,7 +306,6 @@ class FakeStream:
             raise event
         if not isinstance(event, int):
             raise StopIteration
-        self._last = event
         sender, text = self._server.mail[self._user][event - 1]
         return contract.ReceiveMessagesResponse(
             sequence=event, message_id=bytes(16), sender=sender, text=text, sent_at=NOON

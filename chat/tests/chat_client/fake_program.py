@@ -40,7 +40,7 @@ def main() -> int:
         farewell.append(sentence)
         terminal.stop()
 
-    session = ChatSession(_Client(server, version=2), terminal.show, lost, server="The server", patience=0)
+    session = ChatSession(_Client(server), terminal.show, lost, server="The server", patience=0)
     threading.Thread(target=_storm, args=(server, int(sys.argv[1])), daemon=True).start()
     code = terminal.run(session, "Connected to nothing.", "")
     for sentence in farewell:

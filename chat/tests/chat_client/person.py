@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from chat_client.fake import PASSWORD, FakeClient, FakeServer
 from wireproto_chat.client.commands import LogIn
-from wireproto_chat.client.display import Line, rows
+from wireproto_chat.client.display import DisplayLine, rows
 from wireproto_chat.client.session import ChatSession
 
 __all__ = ["PATIENCE", "Person"]
@@ -17,9 +17,9 @@ PATIENCE = 5.0
 class Person:
     """A session over a fake client, and everything it showed."""
 
-    def __init__(self, server: FakeServer, name: str = "", *, version: int = 1, patience: float = 0) -> None:
-        self.client = FakeClient(server, version)
-        self.lines: list[Line] = []
+    def __init__(self, server: FakeServer, name: str = "", *, patience: float = 0) -> None:
+        self.client = FakeClient(server)
+        self.lines: list[DisplayLine] = []
         self.farewells: list[str] = []
         self._grown = threading.Condition()
         self.session = ChatSession(self.client, self._show, self._lost, server="The server", patience=patience)
@@ -27,7 +27,7 @@ class Person:
             self.session.execute(LogIn(name, PASSWORD))
             self.session.settle(PATIENCE)
 
-    def _show(self, line: Line) -> None:
+    def _show(self, line: DisplayLine) -> None:
         with self._grown:
             self.lines.append(line)
             self._grown.notify_all()

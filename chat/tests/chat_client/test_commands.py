@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from wireproto_chat.client.commands import (
     Broadcast,
     ChangePassword,
-    Command,
+    ChatCommand,
     Create,
     Delete,
     DeleteMessage,
@@ -88,7 +88,7 @@ from wireproto_chat.client.commands import (
         (" \t ", None),
     ],
 )
-def test_a_line_becomes_a_command(line: str, command: Command | None) -> None:
+def test_a_line_becomes_a_command(line: str, command: ChatCommand | None) -> None:
     """Both spellings mean the same, and a message's text stays as it is."""
     assert parse(line) == command
 

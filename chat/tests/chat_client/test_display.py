@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from chat_cli.screen import strip_formats
 from wireproto_chat.cli.terminal import columns_of
 from wireproto_chat.client.commands import HELP
-from wireproto_chat.client.display import MARKER, MAX_MARKS, NARROWEST, Kind, Line, rows, units, visible
+from wireproto_chat.client.display import MARKER, MAX_MARKS, NARROWEST, DisplayLine, LineKind, rows, units, visible
 
 HOSTILE = st.sampled_from(
     [
@@ -57,7 +57,7 @@ HOSTILE = st.sampled_from(
 )
 TEXTS = st.lists(st.one_of(HOSTILE, st.text(max_size=8), st.characters()), max_size=20).map("".join)
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789._-", min_size=1, max_size=32)
-LINES = st.builds(Line, st.sampled_from(Kind), TEXTS, NAMES)
+LINES = st.builds(DisplayLine, st.sampled_from(LineKind), TEXTS, NAMES)
 WIDTHS = st.integers(NARROWEST, 100)
 
 
@@ -130,8 +130,8 @@ def test_units_tell_escapes_from_text(text: str) -> None:
 
 
 @given(LINES)
-@example(Line(Kind.MESSAGE, "hi\nServer: you are signed out\n  | x", "mallory"))
-def test_a_pipe_gets_rows_of_one_speaker(line: Line) -> None:
+@example(DisplayLine(LineKind.MESSAGE, "hi\nServer: you are signed out\n  | x", "mallory"))
+def test_a_pipe_gets_rows_of_one_speaker(line: DisplayLine) -> None:
     """On a pipe there is a row per LF, the first with the speaker's prefix, all others with the marker."""
     shown = [str(row) for row in rows(line)]
     assert len(shown) == line.text.count("\n") + 1
@@ -141,10 +141,10 @@ def test_a_pipe_gets_rows_of_one_speaker(line: Line) -> None:
 
 
 @given(st.lists(LINES, max_size=5), WIDTHS)
-@example([Line(Kind.MESSAGE, "hi" + " " * 12 + "Server: you are signed out", "bob")], 20)
-@example([Line(Kind.MESSAGE, "\u6f22" * 30, "bob")], 20)
-@example([Line(Kind.MESSAGE, "\U0001fffe", "mallory")], 16)
-def test_a_terminal_shows_what_the_rows_say(lines: list[Line], columns: int) -> None:
+@example([DisplayLine(LineKind.MESSAGE, "hi" + " " * 12 + "Server: you are signed out", "bob")], 20)
+@example([DisplayLine(LineKind.MESSAGE, "\u6f22" * 30, "bob")], 20)
+@example([DisplayLine(LineKind.MESSAGE, "\U0001fffe", "mallory")], 16)
+def test_a_terminal_shows_what_the_rows_say(lines: list[DisplayLine], columns: int) -> None:
     """Printed on a terminal the rows, and nothing else, are on its screen, each under a prefix no sender controls."""
     expected: list[str] = []
     prefixes: list[str] = []
@@ -163,7 +163,7 @@ def test_a_terminal_shows_what_the_rows_say(lines: list[Line], columns: int) -> 
 
 
 @given(LINES, WIDTHS)
-def test_wrapping_loses_nothing(line: Line, columns: int) -> None:
+def test_wrapping_loses_nothing(line: DisplayLine, columns: int) -> None:
     """Wrapped rows put together are the rows of a pipe, and none is wider than the terminal."""
     wrapped = rows(line, columns=columns, measure=columns_of)
     plain = rows(line)
@@ -190,12 +190,12 @@ def test_wrapping_loses_nothing(line: Line, columns: int) -> None:
 )
 def test_a_name_is_legal_or_in_quotes(name: str, prefix: str) -> None:
     """No name, not even from a server that breaks the rules, looks like the server or like a continued row."""
-    assert Line(Kind.MESSAGE, "hi", name).prefix == prefix
+    assert DisplayLine(LineKind.MESSAGE, "hi", name).prefix == prefix
 
 
 def test_right_to_left_rows_are_isolated_on_a_terminal_only() -> None:
     """A row with right-to-left letters cannot reorder its prefix; other rows and pipes are left alone."""
-    line = Line(Kind.MESSAGE, "\u05d0\u05d1\nplain", "bob")
+    line = DisplayLine(LineKind.MESSAGE, "\u05d0\u05d1\nplain", "bob")
     first, second = rows(line, columns=80)
     assert str(first) == "bob: \u2068\u05d0\u05d1\u2069"
     assert str(second) == "  | plain"
@@ -204,7 +204,7 @@ def test_right_to_left_rows_are_isolated_on_a_terminal_only() -> None:
 
 def test_rows_break_at_blanks() -> None:
     """A long row is cut behind a blank near its end, a long word where it must be."""
-    line = Line(Kind.MESSAGE, "the quick brown fox jumps over " + "a" * 30, "bob")
+    line = DisplayLine(LineKind.MESSAGE, "the quick brown fox jumps over " + "a" * 30, "bob")
     assert [str(row) for row in rows(line, columns=20)] == [
         "bob: the quick ",
         "  | brown fox jumps ",
@@ -217,7 +217,7 @@ def test_rows_break_at_blanks() -> None:
 
 def test_a_terminal_narrower_than_a_name() -> None:
     """The name has a row of its own, and the text follows under the marker."""
-    assert [str(row) for row in rows(Line(Kind.MESSAGE, "hello", "a" * 20), columns=12)] == [
+    assert [str(row) for row in rows(DisplayLine(LineKind.MESSAGE, "hello", "a" * 20), columns=12)] == [
         "a" * 20 + ": ",
         "  | hello",
     ]
@@ -241,7 +241,7 @@ def test_an_emoji_selector_counts_as_a_column() -> None:
 )
 def test_a_message_of_the_past_begins_with_its_place(columns: int | None, shown: list[str]) -> None:
     """No message can look like another of the list; a narrow terminal leaves out the time."""
-    line = Line(Kind.HISTORY, "one\n[#8] bob: two", sender="alice", place="bob#7", when="2026-01-01 12:00")
+    line = DisplayLine(LineKind.HISTORY, "one\n[#8] bob: two", sender="alice", place="bob#7", when="2026-01-01 12:00")
     assert [str(row) for row in rows(line, columns=columns)] == shown
 
 
@@ -287,7 +287,7 @@ A sentence that is no table, and too long for a narrow terminal."""
 )
 def test_a_table_is_laid_out_for_the_terminal(columns: int | None, shown: list[str]) -> None:
     """The last column is wrapped below itself, or below the row where there is no room beside it."""
-    found = rows(Line(Kind.NOTICE, "A table:\n" + TABLE, tabular=True), columns=columns)
+    found = rows(DisplayLine(LineKind.NOTICE, "A table:\n" + TABLE, tabular=True), columns=columns)
     assert [str(row).rstrip(" ") for row in found] == ["* A table:", *(MARKER + row for row in shown)]
 
 
@@ -295,6 +295,6 @@ def test_a_table_is_laid_out_for_the_terminal(columns: int | None, shown: list[s
 @example(41, [HELP])
 def test_a_table_loses_nothing_but_blanks(columns: int, texts: list[str]) -> None:
     """At any width all words of a table are there, in order, and no row is wider than the terminal."""
-    found = rows(Line(Kind.NOTICE, "\n".join(texts), tabular=True), columns=columns)
+    found = rows(DisplayLine(LineKind.NOTICE, "\n".join(texts), tabular=True), columns=columns)
     assert all(len(str(row)) <= max(columns, NARROWEST) for row in found)
     assert "".join("".join(row.body for row in found).split()) == "".join("".join(texts).split())

@@ -10,7 +10,8 @@ import pytest
 from chat_client.fake import PASSWORD
 from wireproto import CallError
 from wireproto.server.gateway import GrpcGateway
-from wireproto_chat.client.over_grpc import GrpcConnection
+from wireproto_chat.client.inbox import Inbox, ShownMessages
+from wireproto_chat.client.over_grpc import GrpcChatClient
 from wireproto_chat.contract import (
     CREATE_ACCOUNT,
     LOG_IN,
@@ -23,12 +24,13 @@ from wireproto_chat.contract import (
     LogOutRequest,
     PopUndeliveredRequest,
     ReceiveMessagesRequest,
+    ReceiveMessagesResponse,
     SendMessageRequest,
 )
 from wireproto_chat.service.handlers import open_chat
 from wireproto_chat.service.live import WINDOW
 
-Connect = Callable[[str], GrpcConnection]
+Connect = Callable[[str], GrpcChatClient]
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def gateway(tmp_path: Path) -> Iterator[GrpcGateway]:
     """The chat over gRPC, with the accounts alice and bob."""
     app = open_chat(str(tmp_path / "chat.db"))
     with app, GrpcGateway(app.handlers, port=0, authenticate=app.authenticate) as gateway:
-        connection = GrpcConnection(gateway.address)
+        connection = GrpcChatClient(gateway.address)
         for name in ("alice", "bob"):
             connection.call(CREATE_ACCOUNT, CreateAccountRequest(username=name, password=PASSWORD))
         connection.close()
@@ -45,11 +47,11 @@ def gateway(tmp_path: Path) -> Iterator[GrpcGateway]:
 
 @pytest.fixture
 def signed_in(gateway: GrpcGateway) -> Iterator[Connect]:
-    """Opens connections of version 1 and signs them in."""
-    made: list[GrpcConnection] = []
+    """Opens connections and signs them in."""
+    made: list[GrpcChatClient] = []
 
-    def connect(name: str) -> GrpcConnection:
-        connection = GrpcConnection(gateway.address, version=1)
+    def connect(name: str) -> GrpcChatClient:
+        connection = GrpcChatClient(gateway.address)
         made.append(connection)
         connection.call(LOG_IN, LogInRequest(username=name, password=PASSWORD))
         return connection
@@ -59,12 +61,18 @@ def signed_in(gateway: GrpcGateway) -> Iterator[Connect]:
         connection.close()
 
 
-def post(sender: GrpcConnection, texts: list[str]) -> None:
+def post(sender: GrpcChatClient, texts: list[str]) -> None:
     for text in texts:
         sender.call(SEND_MESSAGE, SendMessageRequest(recipient="bob", text=text))
 
 
-def undelivered(connection: GrpcConnection) -> list[str]:
+def messages(connection: GrpcChatClient) -> Iterator[ReceiveMessagesResponse]:
+    """The messages of an account, acknowledged once the next one is asked for, as a session does it."""
+    inbox = Inbox(connection, "bob", ShownMessages(), 0)
+    return inbox.messages(connection.stream(RECEIVE_MESSAGES, ReceiveMessagesRequest()))
+
+
+def undelivered(connection: GrpcChatClient) -> list[str]:
     """What the server still holds for the account; takes it."""
     return [message.text for message in connection.call(POP_UNDELIVERED, PopUndeliveredRequest()).messages]
 
@@ -82,26 +90,23 @@ def test_more_than_a_window_comes_through_in_order(signed_in: Connect) -> None:
     """Acknowledging what was shown opens the window again and again; each message comes once."""
     texts = [str(number) for number in range(2 * WINDOW + 20)]
     post(signed_in("alice"), texts)
-    bob = signed_in("bob")
-    stream = iter(bob.stream(RECEIVE_MESSAGES, ReceiveMessagesRequest()))
+    stream = messages(signed_in("bob"))
     assert [next(stream).text for _ in texts] == texts
 
 
 def test_what_was_not_shown_is_not_acknowledged(signed_in: Connect) -> None:
     """A message counts as shown when the next one is asked for: the last one given out still waits."""
     post(signed_in("alice"), [str(number) for number in range(40)])
-    bob = signed_in("bob")
-    stream = iter(bob.stream(RECEIVE_MESSAGES, ReceiveMessagesRequest()))
+    stream = messages(signed_in("bob"))
     assert [next(stream).text for _ in range(33)][-1] == "32"
     assert undelivered(signed_in("bob")) == [str(number) for number in range(32, 40)]
 
 
-def test_what_another_client_took_first_makes_room_for_nothing_lost(signed_in: Connect) -> None:
-    """When another client of the account acknowledged some, popping brings newer ones: they are shown, once."""
+def test_what_another_client_takes_meanwhile_comes_once(signed_in: Connect) -> None:
+    """When another client of the account has taken some, the stream goes on all the same: each message comes once."""
     texts = [str(number) for number in range(100)]
     post(signed_in("alice"), texts)
-    bob, other = signed_in("bob"), signed_in("bob")
-    stream = iter(bob.stream(RECEIVE_MESSAGES, ReceiveMessagesRequest()))
+    stream, other = messages(signed_in("bob")), signed_in("bob")
     seen = [next(stream).text for _ in range(10)]
     other.call(POP_UNDELIVERED, PopUndeliveredRequest(limit=20))
     seen += [next(stream).text for _ in range(90)]

@@ -27,8 +27,6 @@ BACK = "* The connection is back."
 CUT = ConnectionLost("connection reset")
 SHUTTING_DOWN = CallError(Status.UNAVAILABLE, "SHUTTING_DOWN", "the server is shutting down", retry=Retry.NOT_PROCESSED)
 
-VERSIONS = pytest.mark.parametrize("version", [1, 2])
-
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,16 +48,15 @@ def server() -> Iterator[FakeServer]:
             assert not thread.is_alive()
 
 
-def lasting(server: FakeServer, name: str, version: int = 2) -> Person:
+def lasting(server: FakeServer, name: str) -> Person:
     """Somebody signed in whose session does not give up at once."""
-    return Person(server, name, version=version, patience=30)
+    return Person(server, name, patience=30)
 
 
-@VERSIONS
 @pytest.mark.parametrize("error", [CUT, SHUTTING_DOWN])
-def test_a_lost_connection_comes_back(server: FakeServer, version: int, error: CallError) -> None:
+def test_a_lost_connection_comes_back(server: FakeServer, error: CallError) -> None:
     """The person is told in one line each, stays signed in, and gets what came meanwhile, once."""
-    bob = lasting(server, "bob", version)
+    bob = lasting(server, "bob")
     server.post("carol", "bob", "before")
     bob.wait_for(lambda: bob.texts[-1] == "carol: before")
     server.absent = ConnectionLost("connection refused", retry=Retry.NOT_PROCESSED)
@@ -78,10 +75,9 @@ def test_a_lost_connection_comes_back(server: FakeServer, version: int, error: C
 DISK = CallError(Status.UNAVAILABLE, "STORE_FAILED", "the store", retry=Retry.NOT_PROCESSED, retry_after_ms=1)
 
 
-@VERSIONS
-def test_a_stream_that_the_server_could_not_serve_goes_on(server: FakeServer, version: int) -> None:
+def test_a_stream_that_the_server_could_not_serve_goes_on(server: FakeServer) -> None:
     """While the server's store fails nothing is said; when it has recovered what came meanwhile is shown, once."""
-    bob = lasting(server, "bob", version)
+    bob = lasting(server, "bob")
     for number in range(TRIES + 5):
         server.post("carol", "bob", f"{number}")
         bob.wait_for(lambda: bob.texts[-1] == f"carol: {number}")  # noqa: B023
@@ -109,10 +105,9 @@ def test_a_stream_that_fails_again_and_again_is_given_up(server: FakeServer, mon
     assert carol.texts[2].startswith("* New messages are not shown from here on")
 
 
-@VERSIONS
-def test_an_acknowledgement_that_was_lost_is_made_good(server: FakeServer, version: int) -> None:
+def test_an_acknowledgement_that_was_lost_is_made_good(server: FakeServer) -> None:
     """What was shown before the loss is not shown again after it, and the server comes to know."""
-    bob = lasting(server, "bob", version)
+    bob = lasting(server, "bob")
     server.post("carol", "bob", "one")
     server.post("carol", "bob", "two")
     bob.wait_for(lambda: bob.texts[-1] == "carol: two")
@@ -124,14 +119,13 @@ def test_an_acknowledgement_that_was_lost_is_made_good(server: FakeServer, versi
     bob.session.close(PATIENCE)
     assert server.acknowledged["bob"] >= 2
     assert [text for text in bob.texts if text.startswith("carol")] == ["carol: one", "carol: two", "carol: three"]
-    assert bob.client.after == ([0, 2] if version == 2 else [0, 0])
+    assert bob.client.after == [0, 2]
 
 
-@VERSIONS
-def test_many_losses_lose_and_double_nothing(server: FakeServer, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_losses_lose_and_double_nothing(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often the connection is cut, each message is shown once and in order."""
     monkeypatch.setattr(reconnect, "STEADY", -1.0)  # each of these connections counts as one that held
-    bob = lasting(server, "bob", version)
+    bob = lasting(server, "bob")
     for number in range(60):
         server.post("carol", "bob", str(number))
         if number % 3 == 0:
@@ -269,7 +263,7 @@ def test_leaving_meanwhile_takes_no_two_minutes(server: FakeServer, monkeypatch:
 
 def test_nobody_signed_in_comes_back_too(server: FakeServer) -> None:
     """check gets the connection back although there is nobody to sign in."""
-    person = Person(server, version=2, patience=30)
+    person = Person(server, patience=30)
     person.client.failures = [CUT, CUT]
     person.session.check()
     assert person.texts == [LOST, BACK]
@@ -298,7 +292,7 @@ def test_reads_are_repeated_without_a_word(server: FakeServer) -> None:
 
 def test_threads_that_see_one_loss_share_its_repair(server: FakeServer) -> None:
     """The second to report a loss does nothing; told is called once for each."""
-    alice = Person(server, "alice", version=2)
+    alice = Person(server, "alice")
     told: list[bool] = []
     shared = Lasting(alice.client, told.append, patience=30)
     era = shared.era

@@ -18,7 +18,7 @@ from wireproto import CallError, Client, Server, connect
 from wireproto.testing import FaultProxy, Reset
 from wireproto_chat.client import reconnect
 from wireproto_chat.client.commands import Create, LogIn, Send
-from wireproto_chat.client.display import Kind, Line
+from wireproto_chat.client.display import DisplayLine, LineKind
 from wireproto_chat.client.session import ChatSession
 from wireproto_chat.contract import (
     CHAT,
@@ -55,8 +55,8 @@ class Seen:
         self.farewells: list[str] = []
         self._grown = threading.Condition()
 
-    def show(self, line: Line) -> None:
-        if line.kind is Kind.MESSAGE:
+    def show(self, line: DisplayLine) -> None:
+        if line.kind is LineKind.MESSAGE:
             with self._grown:
                 self.texts.append(line.text)
                 self._grown.notify_all()
@@ -89,16 +89,16 @@ class Scene:
     def to_bob(self, text: str) -> None:
         self.alice.call(SEND_MESSAGE, SendMessageRequest(recipient="bob", text=text))
 
-    def bobs(self, version: int) -> Client:
+    def bobs(self) -> Client:
         """A connection of bob's; one that is reset in the handshake is made again, as a person would."""
         for _ in range(3):
             try:
-                return connect(self.proxy.address, CHAT, version=version, timeout=WAIT)
+                return connect(self.proxy.address, CHAT, timeout=WAIT)
             except CallError:
                 continue
         raise AssertionError("only one connection is reset")
 
-    def talk(self, way: Literal["up", "down"], at: int, version: int) -> int:
+    def talk(self, way: Literal["up", "down"], at: int) -> int:
         """One visit of bob's, whose connection is reset behind so many bytes; how many bytes that way it had."""
         label = f"{next(self._rounds)}"
         texts = [f"{label} {number}" for number in range(WAITED + LIVE)]
@@ -109,7 +109,7 @@ class Scene:
         faults = [Reset(at, skip=before.connections, count=1)]
         self.proxy.up, self.proxy.down = (faults, []) if way == "up" else ([], faults)
         seen = Seen()
-        session = ChatSession(self.bobs(version), seen.show, seen.farewells.append, patience=WAIT)
+        session = ChatSession(self.bobs(), seen.show, seen.farewells.append, patience=WAIT)
         session.execute(LogIn("bob", PASSWORD))
         assert session.user == "bob"
         for number in range(SENT):
@@ -145,24 +145,22 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("way", ["up", "down"])
-def test_a_reset_at_a_byte_loses_and_doubles_nothing(scene: Scene, way: Literal["up", "down"], version: int) -> None:
+def test_a_reset_at_a_byte_loses_and_doubles_nothing(scene: Scene, way: Literal["up", "down"]) -> None:
     """Wherever the connection is reset, here at every 29th byte, each message is shown once, in order, and each line is
     carried out once."""
-    whole = scene.talk(way, 1_000_000, version)
+    whole = scene.talk(way, 1_000_000)
     assert whole > 300
-    for at in range(version, whole, 29):
-        scene.talk(way, at, version)
+    for at in range(2, whole, 29):
+        scene.talk(way, at)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("way", ["up", "down"])
-def test_a_reset_at_each_byte_loses_and_doubles_nothing(scene: Scene, way: Literal["up", "down"], version: int) -> None:
+def test_a_reset_at_each_byte_loses_and_doubles_nothing(scene: Scene, way: Literal["up", "down"]) -> None:
     """The same at every byte."""
-    for at in range(scene.talk(way, 1_000_000, version)):
-        scene.talk(way, at, version)
+    for at in range(scene.talk(way, 1_000_000)):
+        scene.talk(way, at)
 
 
 @pytest.mark.slow

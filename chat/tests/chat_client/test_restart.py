@@ -1,21 +1,21 @@
-"""Sessions over a real server that is taken away and comes back, over TCP and gRPC, in both versions."""
+"""Sessions over a real server that is taken away and comes back, over TCP and gRPC."""
 
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from chat_client.fake import PASSWORD
 from chat_client.person import PATIENCE
-from wireproto import Handlers, Server, connect
+from wireproto import Server, connect
 from wireproto.server.gateway import GrpcGateway
 from wireproto_chat.client import reconnect
-from wireproto_chat.client.commands import Command, Create, LogIn, Send, WhoAmI
-from wireproto_chat.client.display import Line, rows
-from wireproto_chat.client.over_grpc import GrpcConnection
-from wireproto_chat.client.session import ChatSession, Connection
+from wireproto_chat.client.commands import ChatCommand, Create, LogIn, Send
+from wireproto_chat.client.display import DisplayLine, rows
+from wireproto_chat.client.over_grpc import GrpcChatClient
+from wireproto_chat.client.reconnect import ChatClient
+from wireproto_chat.client.session import ChatSession
 from wireproto_chat.contract import CHAT
 from wireproto_chat.service.handlers import ChatApp, open_chat
 
@@ -35,20 +35,15 @@ def app(tmp_path: Path) -> Iterator[ChatApp]:
 class Door:
     """One way to the chat, which can be shut and opened again at the same port."""
 
-    def __init__(self, app: ChatApp, *, grpc: bool, version: int) -> None:
-        self._app, self._grpc, self._version = app, grpc, version
+    def __init__(self, app: ChatApp, *, grpc: bool) -> None:
+        self._app, self._grpc = app, grpc
         self._port = 0
         self._server: Server | GrpcGateway | None = None
         self.open()
 
-    def open(self, *, served: int = CHAT.version) -> None:
-        """Serve; with an older version it is the server of an earlier release."""
+    def open(self) -> None:
         kind = GrpcGateway if self._grpc else Server
-        handlers = Handlers(CHAT.as_of(served))
-        for method in handlers.service.methods:
-            register: Any = handlers.register
-            register(method)(self._app.handlers.handler(method))
-        self._server = kind(handlers, port=self._port, authenticate=self._app.authenticate)
+        self._server = kind(self._app.handlers, port=self._port, authenticate=self._app.authenticate)
         self._server.start()
         self._port = self._server.address.port
 
@@ -56,11 +51,11 @@ class Door:
         assert self._server is not None
         self._server.shutdown()
 
-    def connect(self) -> Connection:
+    def connect(self) -> ChatClient:
         where = f"127.0.0.1:{self._port}"
         if self._grpc:
-            return GrpcConnection(where, version=self._version)
-        return connect(where, CHAT, version=self._version)
+            return GrpcChatClient(where)
+        return connect(where, CHAT)
 
 
 class Member:
@@ -74,12 +69,12 @@ class Member:
         self.do(Create(name, PASSWORD))
         self.do(LogIn(name, PASSWORD))
 
-    def _show(self, line: Line) -> None:
+    def _show(self, line: DisplayLine) -> None:
         with self._grown:
             self.texts.append("\n".join(str(row) for row in rows(line)))
             self._grown.notify_all()
 
-    def do(self, command: Command) -> None:
+    def do(self, command: ChatCommand) -> None:
         self.session.execute(command)
 
     @property
@@ -91,11 +86,11 @@ class Member:
             assert self._grown.wait_for(done, 30), self.texts
 
 
-@pytest.mark.parametrize(("grpc", "version"), [(False, 1), (False, 2), (True, 1), (True, 2)])
-def test_a_server_that_comes_back(app: ChatApp, grpc: bool, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("grpc", [False, True])
+def test_a_server_that_comes_back(app: ChatApp, grpc: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both sides come back by themselves; each message is shown once, and once acknowledged stays so."""
     monkeypatch.setattr(reconnect, "STEADY", -1.0)
-    door = Door(app, grpc=grpc, version=version)
+    door = Door(app, grpc=grpc)
     alice, bob = Member(door, "alice"), Member(door, "bob")
     try:
         for round_number in range(3):
@@ -113,39 +108,6 @@ def test_a_server_that_comes_back(app: ChatApp, grpc: bool, version: int, monkey
         assert bob.texts.count(BACK) == 3
         bob.session.close(PATIENCE)
         again = Member(door, "bob")  # its account is there: the first line is a refusal
-        assert again.texts[1:] == ["Server: You are signed in as bob."]
-        again.session.close(PATIENCE)
-        assert alice.farewells == bob.farewells == []
-    finally:
-        alice.session.close(PATIENCE)
-        bob.session.close(PATIENCE)
-        door.shut()
-
-
-@pytest.mark.parametrize("grpc", [False, True])
-def test_a_server_of_another_version_comes_back(app: ChatApp, grpc: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a downgrade the session goes on in version 1, after an upgrade in version 2; nothing is lost or doubled,
-    and a command that the server does not have is said so."""
-    monkeypatch.setattr(reconnect, "STEADY", -1.0)
-    door = Door(app, grpc=grpc, version=2)
-    alice, bob = Member(door, "alice"), Member(door, "bob")
-    try:
-        for round_number, served in enumerate((1, 2, 1, 2)):
-            door.shut()
-            door.open(served=served)
-            for number in range(3):
-                alice.do(Send("bob", f"{round_number} {number}"))
-            bob.wait_for(lambda: f"alice: {round_number} 2" in bob.texts)  # noqa: B023
-            # Over gRPC a call may find the new server before the stream has seen that the old one is gone.
-            alice.wait_for(lambda: BACK in alice.texts)
-            bob.wait_for(lambda: bob.texts.count(BACK) == round_number + 1)  # noqa: B023
-            assert (alice.session.version, bob.session.version) == (served, served)
-            alice.texts.clear()
-            alice.do(WhoAmI())
-            assert alice.texts[-1].startswith("Server: You are alice." if served == 2 else "Server: This server does")
-        assert bob.received == [f"alice: {round_number} {number}" for round_number in range(4) for number in range(3)]
-        bob.session.close(PATIENCE)
-        again = Member(door, "bob")
         assert again.texts[1:] == ["Server: You are signed in as bob."]
         again.session.close(PATIENCE)
         assert alice.farewells == bob.farewells == []

@@ -12,15 +12,21 @@ from argon2 import PasswordHasher
 from wireproto import CallError, Context, Identity, Metadata
 from wireproto.schema import Message, Method, StreamMethod
 from wireproto_chat.contract import (
+    ACKNOWLEDGE,
+    CHAT,
     CREATE_ACCOUNT,
     LOG_IN,
     LOG_OUT,
+    POP_UNDELIVERED,
     RECEIVE_MESSAGES,
     SEND_MESSAGE,
+    AcknowledgeRequest,
+    AcknowledgeResponse,
     CreateAccountRequest,
     LogInRequest,
     LogInResponse,
     LogOutRequest,
+    PopUndeliveredRequest,
     ReceiveMessagesRequest,
     ReceiveMessagesResponse,
     SendMessageRequest,
@@ -57,15 +63,14 @@ class Clock:
 class FakeContext(Context):
     """One connection: it stays signed in from call to call, as a real one does."""
 
-    __slots__ = ("_version", "cancelled", "deadline", "from_", "identity", "metadata")
+    __slots__ = ("cancelled", "deadline", "from_", "identity", "metadata")
 
-    def __init__(self, key: bytes = b"", identity: Identity | None = None, *, version: int = 1) -> None:
+    def __init__(self, key: bytes = b"", identity: Identity | None = None) -> None:
         self.metadata = Metadata(idempotency_key=key)
         self.identity = identity
         self.deadline = None
         self.cancelled = False
         self.from_ = "127.0.0.1:1"
-        self._version = version
 
     @property
     def peer(self) -> str:
@@ -77,7 +82,7 @@ class FakeContext(Context):
 
     @property
     def version(self) -> int:
-        return self._version
+        return CHAT.version
 
     @property
     def method(self) -> "Method[Any, Any] | StreamMethod[Any, Any]":
@@ -135,10 +140,10 @@ class Chat:
             return error
         raise AssertionError(f"{method.name} answered {answer!r} instead of failing")
 
-    def account(self, name: str, *, version: int = 1) -> FakeContext:
+    def account(self, name: str) -> FakeContext:
         """A new account, signed in on a connection of its own."""
         self.call(CREATE_ACCOUNT, CreateAccountRequest(username=name, password=PASSWORD), FakeContext())
-        context = FakeContext(version=version)
+        context = FakeContext()
         self.log_in(name, context)
         return context
 
@@ -153,38 +158,50 @@ class Chat:
         request = SendMessageRequest(recipient=to, text=text)
         return self.call(SEND_MESSAGE, request, FakeContext(key, context.identity))
 
-    def receive(self, context: FakeContext, *, after: int = 0, credit: int = 64) -> "Reader":
+    def filled(self, count: int) -> tuple[FakeContext, FakeContext]:
+        """Ann and Bob, to whom she has sent so many messages: "1", "2", "3"."""
+        ann, bob = self.account("ann"), self.account("bob")
+        for number in range(1, count + 1):
+            self.send(ann, "bob", str(number))
+        return ann, bob
+
+    def acknowledge(self, context: FakeContext, sequence: int) -> AcknowledgeResponse:
+        return self.call(ACKNOWLEDGE, AcknowledgeRequest(sequence=sequence), context)
+
+    def pop(self, context: FakeContext, limit: int = 0) -> list[str]:
+        """The texts of the page that was taken."""
+        page = self.call(POP_UNDELIVERED, PopUndeliveredRequest(limit=limit), context)
+        return [message.text for message in page.messages]
+
+    def receive(self, context: FakeContext, *, after: int = 0) -> "Reader":
         handler = self.app.handlers.handler(RECEIVE_MESSAGES)
         assert handler is not None
-        return Reader(handler(ReceiveMessagesRequest(after=after), context), credit)
+        return Reader(self, context, handler(ReceiveMessagesRequest(after=after), context))
 
     def close(self) -> None:
         assert self.app.close(WAIT)
 
 
 class Reader:
-    """Takes from a stream as the server does: credit first, then as many items as it allows."""
+    """Takes from a stream as the server does."""
 
-    def __init__(self, stream: MailboxStream, credit: int) -> None:
+    def __init__(self, chat: Chat, owner: FakeContext, stream: MailboxStream) -> None:
         self.stream = stream
-        self.credit = credit
-        self.taken = 0
         self.woken = threading.Event()
         stream.wake = self.woken.set
-        stream.credited(credit)
+        self._chat = chat
+        self._owner = owner
 
-    def take(self, most: int = 64) -> list[ReceiveMessagesResponse]:
+    def take(self, most: int = 1000) -> list[ReceiveMessagesResponse]:
         with self.stream.giving:
-            items = list(self.stream.take(min(most, self.credit - self.taken)))
-        self.taken += len(items)
-        return items
+            return list(self.stream.take(most))
 
-    def texts(self, most: int = 64) -> list[str]:
+    def texts(self, most: int = 1000) -> list[str]:
         return [item.text for item in self.take(most)]
 
-    def acknowledge(self, count: int) -> None:
-        self.credit += count
-        self.stream.credited(self.credit)
+    def acknowledge(self, sequence: int) -> None:
+        """As the stream's owner, by a call."""
+        self._chat.acknowledge(self._owner, sequence)
 
     def close(self) -> None:
         self.stream.close("test")

@@ -27,6 +27,7 @@ from wireproto_chat.contract import (
 )
 from wireproto_chat.service import accounts
 from wireproto_chat.service.accounts import CreateAccount, list_accounts
+from wireproto_chat.service.mailboxes import moment
 from wireproto_chat.wildcard import Pattern
 
 
@@ -290,3 +291,28 @@ def test_a_send_under_way_does_not_survive_the_senders_deletion(chat: Chat) -> N
     error = chat.refused(SEND_MESSAGE, SendMessageRequest(recipient="bob", text="late"), gone)
     assert (error.status, error.reason) == (Status.UNAUTHENTICATED, "SIGN_IN_REQUIRED")
     assert chat.call(POP_UNDELIVERED, PopUndeliveredRequest(), bob).messages == []
+
+
+def test_a_list_says_when_somebody_was_last_seen(chat: Chat, clock: Clock) -> None:
+    """Never, at the last log-in, at the end of the last stream, and now while one is open."""
+
+    def seen() -> Any:
+        (account,) = chat.call(WILD_CARD, WildCardRequest(pattern="bob"), ann).accounts
+        return account.online, account.last_seen
+
+    def now() -> Any:
+        return moment(int(clock() * 1_000_000))
+
+    ann, bob = chat.account("ann"), chat.account("bob")
+    at = now()
+    clock.move(seconds=60)
+    assert seen() == (False, at)
+    reader = chat.receive(bob)
+    reader.take()
+    clock.move(seconds=60)
+    assert seen() == (True, now())
+    reader.close()
+    chat.log_in("ann", FakeContext())  # the writer has done what came before
+    at = now()
+    clock.move(seconds=60)
+    assert seen() == (False, at)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from chat_service.fakes import WAIT, Chat, Clock, FakeContext, Reader
-from chat_service.test_version_2 import acknowledge, filled, pop
 from wireproto import Status
 from wireproto_chat.contract import ACKNOWLEDGE, DELETE_MESSAGE, AcknowledgeRequest, DeleteMessageRequest
 
@@ -18,8 +17,8 @@ from wireproto_chat.contract import ACKNOWLEDGE, DELETE_MESSAGE, AcknowledgeRequ
 def test_what_was_not_delivered_cannot_be_acknowledged(chat: Chat) -> None:
     """Up to what any stream of the account has given, or was told that the client has, and no further; a stream that
     has ended counts."""
-    _, bob = filled(chat, 9)
-    phone = FakeContext(version=2)
+    _, bob = chat.filled(9)
+    phone = FakeContext()
     chat.log_in("bob", phone)
 
     def refused(sequence: int) -> bool:
@@ -31,34 +30,34 @@ def test_what_was_not_delivered_cannot_be_acknowledged(chat: Chat) -> None:
     assert refused(1)
     reader.take(2)
     assert refused(3)
-    assert acknowledge(chat, phone, 1).acknowledged == 1
+    assert chat.acknowledge(phone, 1).acknowledged == 1
     reader.take(1)
     reader.close()
     assert refused(4)
-    assert acknowledge(chat, phone, 3).acknowledged == 3
+    assert chat.acknowledge(phone, 3).acknowledged == 3
     assert refused(4)
     with closing(chat.receive(bob, after=5)):
         assert refused(6)
-        assert acknowledge(chat, phone, 5).acknowledged == 5
+        assert chat.acknowledge(phone, 5).acknowledged == 5
     # A page acknowledges itself.
-    assert pop(chat, bob) == ["6", "7", "8", "9"]
-    assert acknowledge(chat, phone, 9).acknowledged == 9
+    assert chat.pop(bob) == ["6", "7", "8", "9"]
+    assert chat.acknowledge(phone, 9).acknowledged == 9
 
 
 def test_what_a_server_before_may_have_delivered_can_be_acknowledged(store_path: Path, clock: Clock) -> None:
     """After a restart nobody knows what was delivered before: all that is older may be acknowledged, nothing newer."""
     chat = Chat(store_path, clock)
-    filled(chat, 5)
+    chat.filled(5)
     chat.close()
     chat = Chat(store_path, clock)
-    ann, bob = FakeContext(version=2), FakeContext(version=2)
+    ann, bob = FakeContext(), FakeContext()
     chat.log_in("ann", ann)
     chat.log_in("bob", bob)
     chat.send(ann, "bob", "6")
     assert chat.refused(ACKNOWLEDGE, AcknowledgeRequest(sequence=6), bob).reason == "ACKNOWLEDGED_TOO_MUCH"
-    assert acknowledge(chat, bob, 4).acknowledged == 4
+    assert chat.acknowledge(bob, 4).acknowledged == 4
     assert chat.receive(bob).texts() == ["5", "6"]
-    assert acknowledge(chat, bob, 6).acknowledged == 6
+    assert chat.acknowledge(bob, 6).acknowledged == 6
     chat.close()
 
 
@@ -81,7 +80,7 @@ class Watched:
 @pytest.mark.parametrize("when", ["before it is taken", "after it is taken"])
 def test_a_deletion_waits_for_what_is_being_given_out(chat: Chat, when: str) -> None:
     """What a stream has taken is encoded before the deletion is answered; what it takes later was read after it."""
-    ann, bob = filled(chat, 3)
+    ann, bob = chat.filled(3)
     stream = chat.receive(bob).stream
     lock = Watched()
     stream.giving = lock
@@ -104,7 +103,7 @@ def test_a_deletion_waits_for_what_is_being_given_out(chat: Chat, when: str) -> 
 def test_nothing_is_given_out_after_its_deletion_was_answered(chat: Chat, seed: int) -> None:
     """However streams, which read ahead, and deletions interleave, no item follows the answer to its deletion."""
     chance = random.Random(seed)
-    ann, bob = filled(chat, 400)
+    ann, bob = chat.filled(400)
     log: list[tuple[str, int]] = []
     done = threading.Event()
 
@@ -116,7 +115,7 @@ def test_nothing_is_given_out_after_its_deletion_was_answered(chat: Chat, seed: 
                 for item in reader.stream.take(sizes[last % len(sizes)]):
                     log.append(("item", last := item.sequence))
 
-    readers = [chat.receive(bob, credit=10_000) for _ in range(2)]
+    readers = [chat.receive(bob) for _ in range(2)]
     threads = [
         threading.Thread(target=follow, args=(reader, [chance.randrange(1, 9) for _ in range(7)])) for reader in readers
     ]

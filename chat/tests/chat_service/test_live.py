@@ -18,18 +18,13 @@ from hypothesis.stateful import (
 
 from chat_service.fakes import WAIT, Chat, Clock, FakeContext, Reader
 from wireproto import CallError, Status
-from wireproto_chat.contract import (
-    LOG_IN,
-    POP_UNDELIVERED,
-    LogInRequest,
-    PopUndeliveredRequest,
-    ReceiveMessagesResponse,
-)
+from wireproto_chat.contract import LOG_IN, WHO_AM_I, LogInRequest, ReceiveMessagesResponse, WhoAmIRequest
+from wireproto_chat.service import live
 from wireproto_chat.service.live import MAX_STREAMS, WINDOW
 
 
 def undelivered(chat: Chat, name: str) -> int:
-    """How many messages wait, as a log-in says it; acknowledgements before it count."""
+    """How many messages wait, as a log-in says it."""
     return chat.log_in(name, FakeContext()).undelivered
 
 
@@ -99,18 +94,35 @@ def test_a_client_that_takes_one_by_one_costs_one_read_for_many(chat: Chat, read
 
 
 def test_the_window_holds_back_what_is_not_acknowledged(chat: Chat) -> None:
-    """At most 64 unacknowledged messages are out; each credit lets one more through."""
+    """At most 64 unacknowledged messages are out; as many as are acknowledged come next, woken by that."""
     ann, bob = chat.account("ann"), chat.account("bob")
     texts = fill(chat, ann, "bob", WINDOW + 20)
     reader = chat.receive(bob)
     assert reader.texts() == texts[:WINDOW]
-    assert reader.stream.take(10) == ()
+    assert reader.texts() == []
+    reader.woken.clear()
     reader.acknowledge(5)
+    assert reader.woken.wait(WAIT)
     assert reader.texts() == texts[WINDOW : WINDOW + 5]
+    assert reader.texts() == []
 
 
-def test_returned_credit_acknowledges_in_order(chat: Chat) -> None:
-    """Credit returned for n messages takes the first n off the undelivered ones, durably."""
+def test_popping_makes_room_in_a_full_window(chat: Chat) -> None:
+    """A stream that pauses after a window goes on by as many as were popped, woken by the pop."""
+    ann, bob = chat.account("ann"), chat.account("bob")
+    texts = fill(chat, ann, "bob", WINDOW + 10)
+    reader = chat.receive(bob)
+    assert reader.texts() == texts[:WINDOW]
+    assert reader.texts() == []
+    reader.woken.clear()
+    assert chat.pop(bob, 4) == texts[:4]
+    assert reader.woken.wait(WAIT)
+    assert reader.texts() == texts[WINDOW : WINDOW + 4]
+    assert reader.texts() == []
+
+
+def test_an_acknowledgement_is_cumulative(chat: Chat) -> None:
+    """What was acknowledged up to a message does not wait any more, durably; the next stream begins behind it."""
     ann, bob = chat.account("ann"), chat.account("bob")
     texts = fill(chat, ann, "bob", 10)
     reader = chat.receive(bob)
@@ -118,9 +130,8 @@ def test_returned_credit_acknowledges_in_order(chat: Chat) -> None:
     assert undelivered(chat, "bob") == 10
     reader.acknowledge(3)
     assert undelivered(chat, "bob") == 7
-    reader.acknowledge(1)
+    reader.acknowledge(4)
     reader.close()
-    # Acknowledgements are written in their own time; this log-in is answered behind them.
     assert undelivered(chat, "bob") == 6
     assert chat.receive(bob).texts() == texts[4:]
 
@@ -135,50 +146,15 @@ def test_what_was_not_acknowledged_comes_again(chat: Chat) -> None:
         reader.close()
 
 
-def test_the_initial_credit_acknowledges_nothing(chat: Chat) -> None:
-    """Credit granted before the first message is the window, in however many pieces it comes."""
-    ann, bob = chat.account("ann"), chat.account("bob")
-    reader = chat.receive(bob, credit=2)
-    reader.acknowledge(3)
-    assert reader.take() == []
-    fill(chat, ann, "bob", 8)
-    assert len(reader.texts()) == 5
-    assert undelivered(chat, "bob") == 8
-    reader.acknowledge(1)
-    assert undelivered(chat, "bob") == 7
-
-
-def test_a_window_above_the_limit_is_refused(chat: Chat) -> None:
-    """A stream that starts with more than 64 credits fails and says what to give."""
-    chat.account("ann")
-    bob = chat.account("bob")
-    with pytest.raises(CallError, match="WINDOW_TOO_LARGE: the credit is 65; start with 64 at most") as caught:
-        chat.receive(bob, credit=65).take()
-    assert caught.value.status is Status.INVALID_ARGUMENT
-
-
-def test_acknowledging_what_was_not_sent_fails_the_stream(chat: Chat) -> None:
-    """More credits than messages end the stream and acknowledge nothing of it."""
-    ann, bob = chat.account("ann"), chat.account("bob")
-    fill(chat, ann, "bob", 3)
-    reader = chat.receive(bob)
-    reader.take(2)
-    reader.acknowledge(3)
-    with pytest.raises(CallError, match="ACKNOWLEDGED_TOO_MUCH") as caught:
-        reader.take()
-    assert caught.value.status is Status.OUT_OF_RANGE
-    reader.close()
-    assert undelivered(chat, "bob") == 3
-
-
 def test_after_skips_what_the_client_has(chat: Chat) -> None:
-    """A stream with `after` starts behind it, but acknowledges nothing until credit returns; then all of it."""
+    """A stream with `after` starts behind it, but acknowledges nothing by that; what is acknowledged then counts from
+    the start of the mailbox."""
     ann, bob = chat.account("ann"), chat.account("bob")
     texts = fill(chat, ann, "bob", 6)
     reader = chat.receive(bob, after=4)
     assert reader.texts() == texts[4:]
     assert undelivered(chat, "bob") == 6
-    reader.acknowledge(1)
+    reader.acknowledge(5)
     assert undelivered(chat, "bob") == 1
     reader.close()
     assert chat.receive(bob, after=2).texts() == texts[5:]
@@ -204,7 +180,7 @@ def test_every_stream_of_an_account_gets_everything(chat: Chat) -> None:
     assert undelivered(chat, "bob") == 1
     desk.acknowledge(2)
     assert undelivered(chat, "bob") == 1
-    desk.acknowledge(4)
+    desk.acknowledge(6)
     assert undelivered(chat, "bob") == 0
 
 
@@ -213,10 +189,12 @@ def test_popping_beside_a_stream_loses_nothing(chat: Chat) -> None:
     ann, bob = chat.account("ann"), chat.account("bob")
     reader = chat.receive(bob)
     texts = fill(chat, ann, "bob", 4)
-    assert len(chat.call(POP_UNDELIVERED, PopUndeliveredRequest(limit=3), bob).messages) == 3
+    assert chat.pop(bob, 3) == texts[:3]
     # Opened, but nothing taken yet: it starts behind what is acknowledged when it first looks.
     assert reader.texts() == texts[3:]
-    reader.acknowledge(1)
+    reader.acknowledge(2)
+    assert undelivered(chat, "bob") == 1
+    reader.acknowledge(4)
     assert undelivered(chat, "bob") == 0
 
 
@@ -270,9 +248,8 @@ def test_no_wake_up_is_lost(chat: Chat) -> None:
             reader.woken.clear()
             items = reader.take()
             seen += [item.sequence for item in items]
-            # The other readers acknowledge too; ours must stay below what we took.
-            if items and reader.taken > 32:
-                reader.acknowledge(reader.taken - (reader.credit - 64))
+            if items and len(seen) > 32:
+                reader.acknowledge(seen[-1])
             if not items and len(seen) < total and not reader.woken.wait(WAIT):
                 failures.append(f"slept at {seen[-3:]}")
                 break
@@ -293,6 +270,10 @@ def test_no_wake_up_is_lost(chat: Chat) -> None:
     assert not failures
 
 
+SMALL = 4
+"""What the server is told its window is, so that short runs fill it."""
+
+
 class Delivery(RuleBasedStateMachine):
     """One mailbox with several readers against a list: what a reader takes, what waits, what comes again."""
 
@@ -305,8 +286,7 @@ class Delivery(RuleBasedStateMachine):
         self.bob = self.chat.account(self.bob_name)
         self.sent: list[str] = []
         self.acked = 0
-        self.readers: list[tuple[Reader, list[str]]] = []
-        self.starts: dict[int, int] = {}
+        self.readers: list[tuple[Reader, list[int]]] = []
 
     @initialize()
     def begin(self) -> None:
@@ -320,30 +300,33 @@ class Delivery(RuleBasedStateMachine):
     @precondition(lambda self: len(self.readers) < 3)
     @rule()
     def open(self) -> None:
-        reader = self.chat.receive(self.bob, credit=4)
-        self.readers.append((reader, []))
-        taken = reader.texts(1)
-        self.starts[id(reader)] = self.acked
-        self.readers[-1][1].extend(taken)
+        reader = self.chat.receive(self.bob)
+        first = reader.take(1)
+        assert [item.sequence for item in first] == [self.acked + 1][: len(self.sent) - self.acked]
+        # Without a first message the next one is it.
+        self.readers.append((reader, [self.acked, *(item.sequence for item in first)]))
 
     @precondition(lambda self: self.readers)
     @rule(data=st.data(), most=st.integers(1, 6))
     def take(self, data: st.DataObject, most: int) -> None:
         reader, seen = data.draw(st.sampled_from(self.readers))
-        seen += reader.texts(most)
-        start = self.starts[id(reader)]
-        assert seen == self.sent[start : start + len(seen)]
-        assert len(seen) == min(reader.credit, len(self.sent) - start) or most <= 6
+        items = reader.take(most)
+        room = SMALL - sum(sequence > self.acked for sequence in seen[1:])
+        there = max(0, min(most, room, len(self.sent) - seen[-1]))
+        # What it has read ahead is given out first; the rest is read by the next take.
+        assert min(1, there) <= len(items) <= there
+        assert [(item.sequence, item.text) for item in items] == [
+            (seen[-1] + 1 + place, self.sent[seen[-1] + place]) for place in range(len(items))
+        ]
+        seen += [item.sequence for item in items]
 
     @precondition(lambda self: self.readers)
     @rule(data=st.data())
     def acknowledge(self, data: st.DataObject) -> None:
         reader, seen = data.draw(st.sampled_from(self.readers))
-        outstanding = len(seen) - (reader.credit - 4)
-        if outstanding > 0 and seen:
-            count = data.draw(st.integers(1, outstanding))
-            reader.acknowledge(count)
-            self.acked = max(self.acked, self.starts[id(reader)] + reader.credit - 4)
+        sequence = data.draw(st.integers(0, seen[-1]))
+        reader.acknowledge(sequence)
+        self.acked = max(self.acked, sequence)
 
     @precondition(lambda self: self.readers)
     @rule(data=st.data())
@@ -354,14 +337,14 @@ class Delivery(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 5))
     def pop(self, limit: int) -> None:
-        page = self.chat.call(POP_UNDELIVERED, PopUndeliveredRequest(limit=limit), self.bob)
-        assert [m.text for m in page.messages] == self.sent[self.acked : self.acked + limit]
-        self.acked += len(page.messages)
-        assert page.remaining == len(self.sent) - self.acked
+        page = self.chat.pop(self.bob, limit)
+        assert page == self.sent[self.acked : self.acked + limit]
+        self.acked += len(page)
 
     @invariant()
     def what_waits_is_what_is_not_acknowledged(self) -> None:
-        assert undelivered(self.chat, self.bob_name) == len(self.sent) - self.acked
+        found = self.chat.call(WHO_AM_I, WhoAmIRequest(), self.bob)
+        assert (found.acknowledged, found.undelivered) == (self.acked, len(self.sent) - self.acked)
 
     def teardown(self) -> None:
         for reader, _ in self.readers:
@@ -371,7 +354,9 @@ class Delivery(RuleBasedStateMachine):
 _numbers = iter(range(10**9))
 
 
-def test_delivery_agrees_with_a_model(chat: Chat) -> None:
-    """Whatever is sent, taken, acknowledged, popped and closed in any order, each reader sees its part in order."""
+def test_delivery_agrees_with_a_model(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is sent, taken, acknowledged, popped and closed in any order, each reader sees its part in order, and no
+    more of it than a window."""
+    monkeypatch.setattr(live, "WINDOW", SMALL)
     Delivery.chat = chat
     run_state_machine_as_test(Delivery, settings=settings(max_examples=25, stateful_step_count=25, deadline=None))

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+import wireproto_chat
 from chat_service.fakes import QUICK, Chat, FakeContext
 from wireproto import Status
 from wireproto_chat.contract import CREATE_ACCOUNT, CreateAccountRequest
-from wireproto_chat.service import common
-from wireproto_chat.service.common import common_passwords, is_common
+from wireproto_chat.service.common_passwords import common_passwords, is_common
 from wireproto_chat.service.passwords import Passwords
 
 LONG = " ".join(str(number * number) for number in range(3, 50))
@@ -55,7 +55,7 @@ def test_the_list_has_ten_thousand_passwords() -> None:
     assert len(words) == 10_000
     assert all(word == word.lower() for word in words)
     assert {"password", "123456", "qwerty"} <= words
-    text = Path(common.__file__).with_name("common_passwords.txt").read_text()
+    text = (Path(wireproto_chat.__file__).parent / "service" / "common_passwords.txt").read_text()
     assert "Permission is hereby granted" in text
 
 

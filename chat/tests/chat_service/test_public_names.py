@@ -18,6 +18,8 @@ PUBLIC = {
     "wireproto.testing",
 }
 """The modules whose ``__all__`` is the framework's public face."""
+OF_TUPLES = {"_asdict", "_field_defaults", "_fields", "_make", "_replace"}
+"""Public names of a ``NamedTuple``: the underscore keeps them apart from its fields."""
 
 
 WHOLE = ""
@@ -75,7 +77,7 @@ def test_no_private_attribute_of_the_framework_is_used() -> None:
         f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
         for path, tree in trees()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and node.attr in private - own
+        if isinstance(node, ast.Attribute) and node.attr in private - own - OF_TUPLES
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -94,3 +96,16 @@ def _defined(tree: ast.Module) -> Iterator[str]:
             found = node.value  # in __slots__
         if found.startswith("_") and not found.startswith("__") and found.isidentifier():
             yield found
+
+
+def test_a_class_name_means_one_class() -> None:
+    """No two classes of the chat share a name, and none has the name of a class of the framework."""
+    found: dict[str, list[str]] = {}
+    for folder in (FRAMEWORK, ROOT / "chat" / "wireproto_chat"):
+        for path in folder.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    # An underscore says that a class is private, and so tells it from no other.
+                    found.setdefault(node.name.lstrip("_"), []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    shared = [f"{name}: {', '.join(places)}" for name, places in sorted(found.items()) if len(places) > 1]
+    assert not [line for line in shared if "chat/wireproto_chat/" in line]

@@ -91,11 +91,11 @@ def limited(store_path: Path, clock: Clock) -> Iterator[Chat]:
 
 def test_lists_and_broadcasts_are_limited_by_account(limited: Chat) -> None:
     """Each account has its own number of both, whichever session it uses; a pattern that is none costs nothing."""
-    ann, bob = limited.account("ann", version=2), limited.account("bob", version=2)
+    ann, bob = limited.account("ann"), limited.account("bob")
     assert limited.refused(WILD_CARD, WildCardRequest(pattern=""), ann).reason == "BAD_PATTERN"
     for _ in range(RATES["WildCard"].burst):
         limited.call(WILD_CARD, WildCardRequest(pattern="*"), ann)
-    again = FakeContext(version=2)
+    again = FakeContext()
     limited.log_in("ann", again)
     assert limited.refused(WILD_CARD, WildCardRequest(pattern="*"), again).reason == "TOO_OFTEN"
     limited.call(WILD_CARD, WildCardRequest(pattern="*"), bob)

@@ -15,14 +15,18 @@ from argon2 import PasswordHasher
 from chat_service.fakes import PASSWORD, QUICK, WAIT, Chat, Clock, FakeContext
 from wireproto import CallError, Identity, Metadata, Retry, Status
 from wireproto_chat.contract import (
+    CHANGE_PASSWORD,
     CREATE_ACCOUNT,
     LOG_IN,
     LOG_OUT,
     SEND_MESSAGE,
+    WHO_AM_I,
+    ChangePasswordRequest,
     CreateAccountRequest,
     LogInRequest,
     LogOutRequest,
     SendMessageRequest,
+    WhoAmIRequest,
 )
 from wireproto_chat.service.passwords import HashPool, Passwords
 
@@ -448,3 +452,22 @@ def test_a_revoked_identity_cannot_send(chat: Chat) -> None:
     chat.call(LOG_OUT, LogOutRequest(), ann)
     error = chat.refused(SEND_MESSAGE, SendMessageRequest(recipient="ann", text="x"), late)
     assert error.status is Status.UNAUTHENTICATED
+
+
+def test_a_log_in_that_overlaps_a_change_opens_no_session(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password verified before the change and used after it is refused, and may be tried again."""
+    ann = chat.account("ann")
+    real = chat.app._passwords.verify
+    once = threading.Lock()
+
+    def slow(stored: "str | None", normal: str) -> bool:
+        good = real(stored, normal)
+        if once.acquire(blocking=False):
+            request = ChangePasswordRequest(password=PASSWORD, new_password="another password")
+            assert chat.call(CHANGE_PASSWORD, request, ann).sessions_ended == 0
+        return good
+
+    monkeypatch.setattr(chat.app._passwords, "verify", slow)
+    error = chat.refused(LOG_IN, LogInRequest(username="ann", password=PASSWORD), FakeContext())
+    assert (error.reason, error.retry) == ("SERVER_BUSY", Retry.NOT_PROCESSED)
+    assert chat.call(WHO_AM_I, WhoAmIRequest(), ann).sessions == 1

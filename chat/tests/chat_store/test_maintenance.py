@@ -1,7 +1,8 @@
-"""Upgrading, checking and backing up: a database of the first release serves again, and nothing is lost on the way."""
+"""Upgrading, checking and backing up: a database of an earlier release serves again, and nothing is lost on the way."""
 
 import random
 import re
+import shutil
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from click.testing import CliRunner
-from sqlalchemy import create_engine
+from sqlalchemy import Column, MetaData, String, Table, create_engine
 
 from chat_service.fakes import Chat, Clock, FakeContext
 from wireproto import CallError, ConfigError
@@ -24,10 +26,22 @@ from wireproto_chat.contract import (
     PopUndeliveredRequest,
     WildCardRequest,
 )
-from wireproto_chat.store import maintenance
+from wireproto_chat.store import maintenance, store
 from wireproto_chat.store.tables import SCHEMA_VERSION, metadata
 
-TOKEN = "DoIVcWZP-OQm_cSqrko03gEu3p7BvIm5L0VBPyYgFG8"
+NEXT = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade():
+    op.add_column("accounts", sa.Column("colour", sa.String(16), nullable=False, server_default="blue"))
+    op.create_table("rooms", sa.Column("name", sa.String(32), primary_key=True))
+"""
+"""A revision behind the first one, as a later release might have it."""
 
 
 def do(path: Path, *statements: str) -> list[object]:
@@ -36,12 +50,32 @@ def do(path: Path, *statements: str) -> list[object]:
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> Path:
-    """A database that wireproto 0.1 has written: ann, bob, and eve, who is deleted."""
-    path = tmp_path / "old.db"
-    with closing(sqlite3.connect(path)) as database:
-        database.executescript((Path(__file__).parent / "version_1.sql").read_text())
-    return path
+def old(store_path: Path, clock: Clock) -> Path:
+    """A database that this release has written: ann has sent bob five messages, of which he has taken two."""
+    chat = Chat(store_path, clock)
+    ann, bob = chat.account("ann"), chat.account("bob")
+    for number in range(5):
+        chat.send(ann, "bob", f"to bob {number}", key=b"key %d" % number)
+    chat.call(POP_UNDELIVERED, PopUndeliveredRequest(limit=2), bob)
+    chat.close()
+    return store_path
+
+
+@pytest.fixture
+def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MetaData:
+    """Makes this a later release, with one more revision than there is; the tables that it has."""
+    migrations = tmp_path / "migrations"
+    shutil.copytree(maintenance.MIGRATIONS, migrations)
+    (migrations / "versions" / "v0002.py").write_text(NEXT)
+    monkeypatch.setattr(maintenance, "MIGRATIONS", migrations)
+    for module in (maintenance, store):
+        monkeypatch.setattr(module, "SCHEMA_VERSION", 2)
+    tables = MetaData()
+    for table in metadata.tables.values():
+        table.to_metadata(tables)
+    tables.tables["accounts"].append_column(Column("colour", String(16), nullable=False, server_default="blue"))
+    Table("rooms", tables, Column("name", String(32), primary_key=True))
+    return tables
 
 
 def shape(path: Path) -> list[tuple[str, str, str]]:
@@ -61,47 +95,63 @@ def shape(path: Path) -> list[tuple[str, str, str]]:
     return sorted(found)
 
 
-def test_a_database_of_the_first_release_is_refused_until_it_is_upgraded(old: Path, clock: Clock) -> None:
+def differences(path: Path, tables: MetaData) -> list[object]:
+    """In what a database is not what these tables say, as alembic finds it."""
+    engine = create_engine(f"sqlite:///{path}")
+    try:
+        with engine.connect() as connection:
+            found: list[object] = compare_metadata(MigrationContext.configure(connection), tables)
+            return found
+    finally:
+        engine.dispose()
+
+
+def test_a_new_database_has_the_newest_revision(old: Path) -> None:
+    """Alembic finds in it all that the tables declare and nothing else, and has no revision behind the one it says."""
+    assert differences(old, metadata) == []
+    (newest,) = ScriptDirectory(str(maintenance.MIGRATIONS)).get_heads()
+    assert newest == f"{SCHEMA_VERSION:04}"
+    assert do(old, "SELECT version_num FROM alembic_version", "PRAGMA user_version") == [[(newest,)], [(int(newest),)]]
+
+
+def test_a_database_of_an_earlier_release_is_refused_until_it_is_upgraded(
+    old: Path, clock: Clock, later: MetaData
+) -> None:
     """A server does not open it, says what to run, and leaves it alone."""
     with pytest.raises(ConfigError, match=r"older wireproto \(schema 1, .*run: wireproto db upgrade --store "):
         Chat(old, clock)
     assert do(old, "PRAGMA user_version") == [[(1,)]]
 
 
-def test_a_database_of_the_first_release_upgrades(old: Path, clock: Clock) -> None:
-    """After upgrade the accounts, messages, acknowledgements, keys and sessions are what they were."""
-    assert maintenance.upgrade(str(old)) == (1, SCHEMA_VERSION, old.with_name("old.db.schema1"))
+def test_a_database_of_an_earlier_release_upgrades(old: Path, clock: Clock, later: MetaData) -> None:
+    """After upgrade the tables are the later release's, and accounts, messages, acknowledgements, keys and sessions
+    what they were."""
+    kept = [f"SELECT * FROM {table}" for table in ("messages", "mailboxes", "idempotency_keys", "sessions")]
+    before = do(old, *kept)
+    assert maintenance.upgrade(str(old)) == (1, 2, old.with_name("chat.db.schema1"))
     assert maintenance.check(str(old)) == []
+    assert differences(old, later) == []
+    assert do(old, *kept) == before
+    assert do(old, "SELECT version_num FROM alembic_version", "PRAGMA user_version") == [[("0002",)], [(2,)]]
+    assert do(old, "SELECT name, colour FROM accounts ORDER BY id") == [[("ann", "blue"), ("bob", "blue")]]
     chat = Chat(old, clock)
     ann, bob = FakeContext(), FakeContext()
-    assert chat.log_in("ann", ann, token=TOKEN).undelivered == 1
-    assert chat.log_in("bob", bob).undelivered == 4
+    chat.log_in("ann", ann)
+    assert chat.log_in("bob", bob).undelivered == 3
     repeated = chat.send(ann, "bob", "to bob 3", key=b"key 3")
     assert (repeated.sequence, repeated.duplicate) == (4, True)
     page = chat.call(LIST_CONVERSATION, ListConversationRequest(username="ann", oldest_first=True), bob)
-    assert [m.text for m in page.messages] == [*(f"to bob {i}" for i in range(5)), "to ann"]
+    assert [m.text for m in page.messages] == [f"to bob {number}" for number in range(5)]
     texts = [m.text for m in chat.call(POP_UNDELIVERED, PopUndeliveredRequest(), bob).messages]
-    assert texts == ["to bob 2", "to bob 3", "to bob 4", "from eve"]
+    assert texts == ["to bob 2", "to bob 3", "to bob 4"]
     chat.close()
 
 
-def test_an_upgraded_database_is_a_new_one(old: Path, tmp_path: Path, clock: Clock) -> None:
-    """Migrations lead to exactly the tables, columns and indexes that a new database gets, and alembic agrees."""
-    maintenance.upgrade(str(old), keep=False)
-    Chat(tmp_path / "new.db", clock).close()
-    assert shape(old) == shape(tmp_path / "new.db")
-    version = "SELECT version_num FROM alembic_version"
-    assert do(old, version, "PRAGMA user_version") == do(tmp_path / "new.db", version, "PRAGMA user_version")
-    with create_engine(f"sqlite:///{old}").connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    connection.engine.dispose()
-
-
-def test_a_failed_upgrade_leaves_the_database_as_it_was(old: Path) -> None:
+def test_a_failed_upgrade_leaves_the_database_as_it_was(old: Path, later: MetaData) -> None:
     """An error in the middle of the migrations undoes what they did before it."""
-    do(old, "CREATE TABLE guesses (x INTEGER)")
+    do(old, "CREATE TABLE rooms (x INTEGER)")
     before = shape(old)
-    with pytest.raises(Exception, match="guesses already exists"):
+    with pytest.raises(Exception, match="rooms already exists"):
         maintenance.upgrade(str(old), keep=False)
     assert shape(old) == before
     assert do(old, "PRAGMA user_version") == [[(1,)]]
@@ -191,7 +241,7 @@ def served(path: Path, clock: Clock) -> tuple[str, list[str]]:
     except ConfigError as error:
         return str(error), []
     texts: list[str] = []
-    bob = FakeContext(version=2)
+    bob = FakeContext()
     reason = ""
     try:
         chat.log_in("bob", bob)
@@ -215,7 +265,7 @@ def test_a_flipped_bit_is_found_or_does_no_harm(tmp_path: Path, clock: Clock) ->
     is neither found nor refused has changed one letter of one text, or a password's hash, or what is for display."""
     path = tmp_path / "chat.db"
     chat = Chat(path, clock)
-    ann, bob = chat.account("ann", version=2), chat.account("bob", version=2)
+    ann, bob = chat.account("ann"), chat.account("bob")
     for number, text in enumerate(FLIPPED):
         chat.send(ann, "bob", text, key=b"key %d" % number)
     chat.call(POP_UNDELIVERED, PopUndeliveredRequest(limit=2), bob)
@@ -258,15 +308,25 @@ def test_a_missing_or_foreign_database_is_refused(tmp_path: Path, verb: str) -> 
     assert not (tmp_path / "copy").exists()
 
 
-def test_the_command_upgrades_checks_and_backs_up(old: Path, tmp_path: Path) -> None:
-    """`wireproto db` says what it did, and fails when a database is damaged."""
+def test_the_command_upgrades(old: Path, later: MetaData) -> None:
+    """`wireproto db upgrade` says what it did, and `check` that it is to be run."""
+
+    def run(verb: str) -> tuple[int, str]:
+        done = CliRunner().invoke(command, [verb, "--store", str(old)])
+        return done.exit_code, done.output
+
+    assert run("check") == (2, f"wireproto: {old} has schema 1; run: wireproto db upgrade\n")
+    assert run("upgrade") == (0, f"backup {old}.schema1\nupgraded from schema 1 to 2\n")
+    assert run("upgrade") == (0, "schema 2: there is nothing to do\n")
+
+
+def test_the_command_checks_and_backs_up(old: Path, tmp_path: Path) -> None:
+    """`wireproto db` says what it did, and fails when a database is damaged; today there is nothing to upgrade."""
 
     def run(*arguments: str) -> tuple[int, str]:
         done = CliRunner().invoke(command, [*arguments[:1], "--store", str(old), *arguments[1:]])
         return done.exit_code, done.output
 
-    assert run("check") == (2, f"wireproto: {old} has schema 1; run: wireproto db upgrade\n")
-    assert run("upgrade") == (0, f"backup {old}.schema1\nupgraded from schema 1 to {SCHEMA_VERSION}\n")
     assert run("upgrade") == (0, f"schema {SCHEMA_VERSION}: there is nothing to do\n")
     assert run("check") == (0, "ok\n")
     assert run("backup", str(tmp_path / "copy")) == (0, f"backup {tmp_path / 'copy'}\n")

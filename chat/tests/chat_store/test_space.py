@@ -174,7 +174,7 @@ def test_with_little_room_only_what_grows_is_refused(filled: Chat, disk: Disk) -
     """Sends, broadcasts and accounts answer STORE_FULL, "not processed"; reading, acknowledging, deleting, logging in
     and out go on; a repeated send has its old answer; with room again the next call is done."""
     chat = filled
-    ann, bob = chat.account("ann", version=2), chat.account("bob", version=2)
+    ann, bob = chat.account("ann"), chat.account("bob")
     sent = [chat.send(ann, "bob", f"kept {i}", key=b"key %d" % i) for i in range(5)]
     disk.free = 0
     chat.app._store._writer._space._next_look = 0.0  # it would look within a quarter of a second
@@ -261,7 +261,7 @@ def test_every_failure_of_the_store_has_a_reason(store_path: Path, clock: Clock,
     """Whatever the database answers, each method fails with a reason that it declares, tells nothing of the inside,
     and says whether it was done; when the fault passes, the next call works, unless it is one that must not."""
     chat = Chat(store_path, clock)
-    ann = chat.account("ann", version=2)
+    ann = chat.account("ann")
     chat.account("bob")
     chat.send(ann, "bob", "before")
     store = chat.app._store
@@ -271,7 +271,7 @@ def test_every_failure_of_the_store_has_a_reason(store_path: Path, clock: Clock,
     store._readers[:] = [reading := Refusing(store._readers[0])]  # type: ignore[list-item]
     writing.code = reading.code = code
     for method, request in CALLS:
-        context = FakeContext(version=2) if method in (LOG_IN, CREATE_ACCOUNT) else ann
+        context = FakeContext() if method in (LOG_IN, CREATE_ACCOUNT) else ann
         error = chat.refused(method, request, context)
         assert error.reason in method.reasons, (method.name, error)
         assert error.reason in ("STORE_FULL", "STORE_FAILED")
@@ -310,7 +310,7 @@ def test_a_text_that_is_none_is_not_given_out(store_path: Path, clock: Clock, bo
     """A damaged text fails whoever reads it, DATA_LOSS, naming its number; what lies before it is delivered, and what
     lies behind it once it is deleted."""
     chat = Chat(store_path, clock)
-    ann = chat.account("ann", version=2)
+    ann = chat.account("ann")
     for i in range(1, 6):
         chat.send(ann, "ann", f"text {i}")
     chat.close()
@@ -319,7 +319,7 @@ def test_a_text_that_is_none_is_not_given_out(store_path: Path, clock: Clock, bo
         database.execute("UPDATE messages SET body = ? WHERE seq = 3", (body,))
     database.close()
     chat = Chat(store_path, clock)
-    ann = FakeContext(version=2)
+    ann = FakeContext()
     chat.log_in("ann", ann)
     reader = chat.receive(ann)
     assert reader.texts() == ["text 1", "text 2"]

@@ -18,8 +18,10 @@ from sqlalchemy.dialects.sqlite import pysqlite
 from chat_service.fakes import WAIT, Chat, Clock, FakeContext
 from wireproto import CallError, ConfigError
 from wireproto_chat.contract import (
+    ACKNOWLEDGE,
     POP_UNDELIVERED,
     SEND_MESSAGE,
+    AcknowledgeRequest,
     PopUndeliveredRequest,
     SendMessageRequest,
 )
@@ -157,7 +159,7 @@ def test_a_newer_schema_is_refused(store_path: Path, clock: Clock) -> None:
     Chat(store_path, clock).close()
     edit(store_path, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     content = store_path.read_bytes()
-    with pytest.raises(ConfigError, match=r"written by a newer wireproto \(schema 3, this one knows 2\); install that"):
+    with pytest.raises(ConfigError, match=r"written by a newer wireproto \(schema 2, this one knows 1\); install that"):
         Chat(store_path, clock)
     assert store_path.read_bytes() == content
 
@@ -246,10 +248,10 @@ def test_an_acknowledgement_is_written_before_close_returns(store_path: Path, cl
     ann = chat.account("ann")
     for i in range(10):
         chat.send(ann, "ann", str(i))
-    reader = chat.receive(ann)
-    reader.take()
-    reader.acknowledge(10)
+    chat.receive(ann).take()
+    answer = chat.start(ACKNOWLEDGE, AcknowledgeRequest(sequence=10), ann)
     chat.close()
+    assert answer.result(0).undelivered == 0
     chat = Chat(store_path, clock)
     assert chat.log_in("ann", FakeContext()).undelivered == 0
     chat.close()

@@ -15,7 +15,7 @@ from wireproto_chat.contract import POP_UNDELIVERED, SEND_MESSAGE, PopUndelivere
 from wireproto_chat.store import writer as writer_module
 from wireproto_chat.store.failures import is_fatal, store_error
 from wireproto_chat.store.transaction import Transaction
-from wireproto_chat.store.writer import Job
+from wireproto_chat.store.writer import WriteJob
 
 
 def sqlite_error(code: int) -> OperationalError:
@@ -25,7 +25,7 @@ def sqlite_error(code: int) -> OperationalError:
     return OperationalError("COMMIT", (), origin)
 
 
-class Gate(Job[str]):
+class Gate(WriteJob[str]):
     """Holds the writer until it is opened, so that what comes meanwhile shares the next transaction."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Gate(Job[str]):
         return "open"
 
 
-class Bomb(Job[None]):
+class Bomb(WriteJob[None]):
     """Raises what it is given, each time or the first time only."""
 
     def __init__(self, error: BaseException, *, once: bool = False) -> None:
@@ -54,7 +54,7 @@ class Bomb(Job[None]):
             raise self.error
 
 
-def together(chat: Chat, *jobs: "Job[Any]") -> "list[Future[Any]]":
+def together(chat: Chat, *jobs: "WriteJob[Any]") -> "list[Future[Any]]":
     """Have the writer do these in one transaction."""
     gate = Gate()
     chat.app._store.submit(gate)
@@ -65,9 +65,9 @@ def together(chat: Chat, *jobs: "Job[Any]") -> "list[Future[Any]]":
     return futures
 
 
-def send_job(chat: Chat, context: FakeContext, to: str, text: str) -> "Job[Any]":
+def send_job(chat: Chat, context: FakeContext, to: str, text: str) -> "WriteJob[Any]":
     """The job of one send, not submitted."""
-    caught: list[Job[Any]] = []
+    caught: list[WriteJob[Any]] = []
     store = chat.app._store
     real = store._writer.submit
     store._writer.submit = lambda job: (caught.append(job), job.future)[1]  # type: ignore[method-assign, func-returns-value]
@@ -120,7 +120,7 @@ def test_a_rollback_forgets_the_counters_in_memory(chat: Chat) -> None:
 def test_a_callback_that_breaks_does_not_stop_the_writer(chat: Chat) -> None:
     """An exception after the commit goes to that job's caller; the writer goes on."""
 
-    class Broken(Job[None]):
+    class Broken(WriteJob[None]):
         def apply(self, tx: Transaction) -> None:
             return None
 
@@ -244,7 +244,7 @@ def test_a_full_disk_refuses_and_recovers(chat: Chat) -> None:
 def test_a_database_that_cannot_grow_refuses_and_recovers(chat: Chat) -> None:
     """What SQLite itself does when it gets no more pages: STORE_FULL for sends, and nothing acknowledged is lost."""
 
-    class Limit(Job[None]):
+    class Limit(WriteJob[None]):
         def __init__(self, pages: int) -> None:
             super().__init__()
             self.pages = pages

@@ -13,8 +13,8 @@ from wireproto import Address, CallError, ConfigError, HandshakeError, Status, c
 from wireproto.cli.command import CALL_STATUS, Command, Failure, missing
 from wireproto_chat.client.commands import LogIn
 from wireproto_chat.client.display import visible
-from wireproto_chat.client.reconnect import PATIENCE
-from wireproto_chat.client.session import ChatSession, Connection
+from wireproto_chat.client.reconnect import PATIENCE, ChatClient
+from wireproto_chat.client.session import ChatSession
 from wireproto_chat.contract import CHAT
 
 __all__ = ["command"]
@@ -31,7 +31,7 @@ NOT_SIGNED_IN = CALL_STATUS + Status.UNAUTHENTICATED
 SERVER_GONE = CALL_STATUS + Status.UNAVAILABLE
 
 
-class Line(Connection, Protocol):
+class AddressedClient(ChatClient, Protocol):
     """A connection that can say what it is, for the greeting."""
 
     @property
@@ -41,7 +41,7 @@ class Line(Connection, Protocol):
     def codec(self) -> str: ...
 
 
-class _Ending:
+class _Farewell:
     """How the conversation ended, told from any thread."""
 
     def __init__(self) -> None:
@@ -117,20 +117,20 @@ def command(
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     if user and secret is None and not sys.stdin.isatty():
         raise click.UsageError("--user needs --password-file FILE when the input is not a terminal")
-    ending = _Ending()
+    farewell = _Farewell()
     client = _connect(where, codec, grpc=bool(grpc))
     try:
         run = _by_terminal if interactive else _by_pipe
-        passwords = _Passwords(secret, new, user, ask=sys.stdin.isatty() and not interactive)
-        code = run(client, ending, user, passwords, reconnect)
+        passwords = _PasswordSource(secret, new, user, ask=sys.stdin.isatty() and not interactive)
+        code = run(client, farewell, user, passwords, reconnect)
     finally:
         client.close()
-    if ending.sentence:
-        raise Failure(visible(ending.sentence), SERVER_GONE)
+    if farewell.sentence:
+        raise Failure(visible(farewell.sentence), SERVER_GONE)
     sys.exit(code)
 
 
-class _Passwords:
+class _PasswordSource:
     """Who knows passwords: the files (that of ``--user`` only, if given), or a person to ask."""
 
     def __init__(self, secret: str | None, new: str | None, user: str, *, ask: bool) -> None:
@@ -158,29 +158,33 @@ class _Passwords:
         return str(click.prompt(text, hide_input=True, err=True, confirmation_prompt=confirm))
 
 
-def _by_terminal(client: Line, ending: _Ending, user: str, passwords: _Passwords, reconnect: float) -> int:
+def _by_terminal(
+    client: AddressedClient, farewell: _Farewell, user: str, passwords: _PasswordSource, reconnect: float
+) -> int:
     try:
         from wireproto_chat.cli.terminal import Terminal
     except ModuleNotFoundError as error:
         raise missing(error) from error
     terminal = Terminal(passwords.of, passwords.new)
-    ending.stop = terminal.stop
+    farewell.stop = terminal.stop
     server = f"The server at {client.address}"
-    session = ChatSession(client, terminal.show, ending.lost, server=server, patience=reconnect)
+    session = ChatSession(client, terminal.show, farewell.lost, server=server, patience=reconnect)
     greeting = f"Connected to {client.address} by {client.codec}. Type /help to see what you can type."
     return terminal.run(session, greeting, user)
 
 
-def _by_pipe(client: Line, ending: _Ending, user: str, passwords: _Passwords, reconnect: float) -> int:
+def _by_pipe(
+    client: AddressedClient, farewell: _Farewell, user: str, passwords: _PasswordSource, reconnect: float
+) -> int:
     from wireproto_chat.cli.piped import Piped
 
     if hasattr(sys.stdout, "reconfigure"):
         # One message in letters the locale lacks must not end the program.
         sys.stdout.reconfigure(errors="backslashreplace")
     piped = Piped(sys.stdin.fileno(), sys.stdout, passwords.of, passwords.new)
-    ending.stop = piped.stop
+    farewell.stop = piped.stop
     server = f"The server at {client.address}"
-    session = ChatSession(client, piped.show, ending.lost, server=server, patience=reconnect)
+    session = ChatSession(client, piped.show, farewell.lost, server=server, patience=reconnect)
     try:
         if user:
             session.execute(LogIn(user, passwords.of(user)))
@@ -197,13 +201,13 @@ def _by_pipe(client: Line, ending: _Ending, user: str, passwords: _Passwords, re
     return 0
 
 
-def _connect(where: Address, codec: str, *, grpc: bool) -> Line:
+def _connect(where: Address, codec: str, *, grpc: bool) -> AddressedClient:
     try:
         if not grpc:
             return connect(where, CHAT, codec=codec)
-        from wireproto_chat.client.over_grpc import GrpcConnection
+        from wireproto_chat.client.over_grpc import GrpcChatClient
 
-        return GrpcConnection(where)
+        return GrpcChatClient(where)
     except HandshakeError as error:
         # Before CallError: there is a server, so the advice would be wrong.
         raise Failure(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from wireproto_chat.client.commands import PASSWORD_ON_LINE, ChangePassword, Create, LogIn, Misunderstood, Quit, parse
-from wireproto_chat.client.display import Kind, Line, rows
+from wireproto_chat.client.display import DisplayLine, LineKind, rows
 from wireproto_chat.client.session import ChatSession
 
 __all__ = ["Piped"]
@@ -50,7 +50,7 @@ class Piped:
         self._wake_out, self._wake = os.pipe()
         self._waking = threading.Lock()
 
-    def show(self, line: Line) -> None:
+    def show(self, line: DisplayLine) -> None:
         """Print one line at once; any thread."""
         text = "\n".join([str(row) for row in rows(line)])
         reason = f" [{line.reason}]" if line.reason else ""
@@ -94,10 +94,12 @@ class Piped:
                 elif isinstance(command, ChangePassword) and session.user:
                     command = self._passwords_for(session.user)
             except UnicodeDecodeError:
-                self.show(Line(Kind.PROBLEM, f"Line {number} is not UTF-8; nothing was done.", reason="NOT_UTF8"))
+                self.show(
+                    DisplayLine(LineKind.PROBLEM, f"Line {number} is not UTF-8; nothing was done.", reason="NOT_UTF8")
+                )
                 continue
             except Misunderstood as error:
-                self.show(Line(Kind.PROBLEM, str(error), reason="MISUNDERSTOOD"))
+                self.show(DisplayLine(LineKind.PROBLEM, str(error), reason="MISUNDERSTOOD"))
                 continue
             if isinstance(command, Quit):
                 break

@@ -30,7 +30,7 @@ from wireproto_chat.cli.completion import ChatCompleter
 from wireproto_chat.client.commands import (
     PASSWORD_ON_LINE,
     ChangePassword,
-    Command,
+    ChatCommand,
     Create,
     LogIn,
     Misunderstood,
@@ -38,7 +38,7 @@ from wireproto_chat.client.commands import (
     hides_password,
     parse,
 )
-from wireproto_chat.client.display import Kind, Line, Row, rows, visible
+from wireproto_chat.client.display import DisplayLine, DisplayRow, LineKind, rows, visible
 from wireproto_chat.client.session import ChatSession
 
 __all__ = ["Terminal"]
@@ -80,7 +80,7 @@ _WRAP = ("[ZeroWidthEscape]", "\x1b[?7h")
 _WIDE_VARIANT = "\ufe0f"
 
 
-class _History(InMemoryHistory):
+class _TypedLines(InMemoryHistory):
     """What was typed, for the arrow keys; in memory only, and without passwords."""
 
     def append_string(self, string: str) -> None:
@@ -118,7 +118,7 @@ class Terminal:
         self._password = password
         self._new_password = new_password
         self._prompt: PromptSession[str] = PromptSession(
-            history=_History(),
+            history=_TypedLines(),
             style=STYLE,
             complete_while_typing=False,  # each key would ask the server
             complete_style=CompleteStyle.COLUMN,
@@ -135,7 +135,7 @@ class Terminal:
 
     # From any thread
 
-    def show(self, line: Line) -> None:
+    def show(self, line: DisplayLine) -> None:
         """Print a line above the prompt; returns once it was written, so that only then it is acknowledged."""
         loop = self._loop
         if loop is None:
@@ -182,11 +182,11 @@ class Terminal:
         self._prompt.completer = ChatCompleter(session.suggest)
         for number in (signal.SIGTERM, signal.SIGHUP):  # unhandled they would leave the terminal raw
             self._loop.add_signal_handler(number, self._signalled, number)
-        commands: asyncio.Queue[Command] = asyncio.Queue()
+        commands: asyncio.Queue[ChatCommand] = asyncio.Queue()
         tasks = [asyncio.create_task(self._work(session, commands)), asyncio.create_task(_watch(session))]
         # Between two prompts the terminal stays raw: a key pressed just then is read by the next one, not echoed.
         with self._prompt.app.input.raw_mode():
-            self._print(Line(Kind.NOTICE, greeting))
+            self._print(DisplayLine(LineKind.NOTICE, greeting))
             with contextlib.suppress(_Ended):
                 if user:
                     await self._take(LogIn(user), session, commands)
@@ -200,7 +200,7 @@ class Terminal:
             task.cancel()
         return 128 + self._signal if self._signal else 0
 
-    async def _converse(self, session: ChatSession, commands: "asyncio.Queue[Command]") -> None:
+    async def _converse(self, session: ChatSession, commands: "asyncio.Queue[ChatCommand]") -> None:
         """Read lines until the person leaves."""
         warned = False
         while True:
@@ -214,38 +214,38 @@ class Terminal:
                 if warned:
                     return
                 warned = True
-                self._print(Line(Kind.NOTICE, "To leave type /quit, or press Ctrl-D, or Ctrl-C again."))
+                self._print(DisplayLine(LineKind.NOTICE, "To leave type /quit, or press Ctrl-D, or Ctrl-C again."))
                 continue
             warned = False
             try:
                 command = parse(line)
             except Misunderstood as error:
-                self._print(Line(Kind.PROBLEM, str(error)))
+                self._print(DisplayLine(LineKind.PROBLEM, str(error)))
                 continue
             if isinstance(command, Quit):
                 return
             if command is not None:
                 await self._take(command, session, commands)
 
-    async def _take(self, command: Command, session: ChatSession, commands: "asyncio.Queue[Command]") -> None:
+    async def _take(self, command: ChatCommand, session: ChatSession, commands: "asyncio.Queue[ChatCommand]") -> None:
         """Queue one command, after its password was asked for."""
         if isinstance(command, ChangePassword):
             await commands.join()
-            if session.user and session.version >= 2:  # else the answer is a refusal, whatever was typed
+            if session.user:  # else the answer is a refusal, whatever was typed
                 changed = await self._passwords_for(session.user)
                 if changed is None:
-                    self._print(Line(Kind.NOTICE, "Nothing was done."))
+                    self._print(DisplayLine(LineKind.NOTICE, "Nothing was done."))
                     return
                 command = changed
         elif isinstance(command, LogIn | Create):
             if command.password is not None:
-                self._print(Line(Kind.PROBLEM, PASSWORD_ON_LINE))
+                self._print(DisplayLine(LineKind.PROBLEM, PASSWORD_ON_LINE))
                 return
             await commands.join()  # so that who is signed in is known before anybody types a password
             if isinstance(command, Create) or not session.user:
                 password = await self._password_for(command)
                 if password is None:
-                    self._print(Line(Kind.NOTICE, "Nothing was done."))
+                    self._print(DisplayLine(LineKind.NOTICE, "Nothing was done."))
                     return
                 command = dataclasses.replace(command, password=password)
         commands.put_nowait(command)
@@ -273,7 +273,7 @@ class Terminal:
             return None
         again = await self._ask_password("Type it again: ")
         if again is not None and again != password:
-            self._print(Line(Kind.PROBLEM, "The two passwords differ."))
+            self._print(DisplayLine(LineKind.PROBLEM, "The two passwords differ."))
         return password if again == password else None
 
     async def _ask_password(self, message: str) -> str | None:
@@ -291,7 +291,7 @@ class Terminal:
         finally:
             self._active = None
 
-    async def _work(self, session: ChatSession, commands: "asyncio.Queue[Command]") -> None:
+    async def _work(self, session: ChatSession, commands: "asyncio.Queue[ChatCommand]") -> None:
         """Carry out the commands in order, each in a thread that may wait for the server."""
         while True:
             command = await commands.get()
@@ -312,7 +312,7 @@ class Terminal:
         if self._active is not None and self._active.app.is_running and not self._active.app.is_done:
             self._active.app.exit(exception=_Ended())
 
-    def _print(self, line: Line, printed: threading.Event | None = None) -> None:
+    def _print(self, line: DisplayLine, printed: threading.Event | None = None) -> None:
         app = self._active.app if self._active is not None and self._active.app.is_running else None
         if app is not None:
             app.renderer.erase()
@@ -334,7 +334,7 @@ def _prompt_text(user: str) -> AnyFormattedText:
     return [("class:prompt", f"{visible(user)}> ")]
 
 
-def _fragments(row: Row, style: str) -> Iterator[tuple[str, str]]:
+def _fragments(row: DisplayRow, style: str) -> Iterator[tuple[str, str]]:
     """One row as styled text; runs of one style are one piece."""
     yield style, row.prefix
     for escaped, run in itertools.groupby(row.units, key=lambda unit: unit.escaped):

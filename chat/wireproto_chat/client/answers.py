@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from wireproto_chat.client.display import Kind, Line
+from wireproto_chat.client.display import DisplayLine, LineKind
 from wireproto_chat.contract import Account, ConversationMessage, WhoAmIResponse
 
 __all__ = ["accounts", "count", "past", "who_you_are"]
@@ -17,10 +17,10 @@ def accounts(found: Sequence[Account], *, times: bool) -> list[str]:
     return [f"{account.username:{width}}  {_presence(account)}" for account in found]
 
 
-def past(message: ConversationMessage, reader: str) -> Line:
+def past(message: ConversationMessage, reader: str) -> DisplayLine:
     """A message of a conversation as ``reader`` sees it; a place without a name is in the reader's own mailbox."""
-    return Line(
-        Kind.HISTORY,
+    return DisplayLine(
+        LineKind.HISTORY,
         "(deleted)" if message.deleted else message.text,
         sender=message.sender,
         place=f"{'' if message.recipient == reader else message.recipient}#{message.sequence}",

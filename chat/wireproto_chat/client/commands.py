@@ -16,7 +16,7 @@ __all__ = [
     "TAKES_NAME",
     "Broadcast",
     "ChangePassword",
-    "Command",
+    "ChatCommand",
     "Create",
     "Delete",
     "DeleteMessage",
@@ -167,7 +167,7 @@ class Quit:
     pass
 
 
-Command = (
+ChatCommand = (
     LogIn
     | Create
     | Search
@@ -209,7 +209,7 @@ _USAGE = {
 _OPTIONS = ("0|NAME", "1|NAME", "2|PATTERN", "3|NAME|TEXT", "4|", "5|NAME", "6|", "7|")
 _SAME = {"/bye": "/quit", "/exit": "/quit", "/?": "/help", "/signin": "/login", "/msg": "/send", "/passwd": "/password"}
 _KNOWN = [*_USAGE, *_SAME]
-_BARE: dict[str, Callable[[], Command]] = {
+_BARE: dict[str, Callable[[], ChatCommand]] = {
     "/logout": LogOut,
     "/pop": Pop,
     "/more": More,
@@ -242,7 +242,7 @@ def hides_password(line: str) -> bool:
     return _WITH_PASSWORD.match(line) is not None
 
 
-def parse(line: str) -> Command | None:
+def parse(line: str) -> ChatCommand | None:
     """The command that ``line`` spells; None for a blank line.
 
     Only the ends of the line are stripped, and of a message's text not even these.
@@ -265,7 +265,7 @@ def parse(line: str) -> Command | None:
     raise Misunderstood("That is not a command. To send a message type /send NAME TEXT; /help lists what there is.")
 
 
-def _option(code: int, data: str) -> Command:
+def _option(code: int, data: str) -> ChatCommand:
     """One line of the original syntax, ``{option code}|{data}``."""
     if code >= len(_OPTIONS):
         raise Misunderstood(f"There is no option {code}; the options are 0 to 7. /help lists them.")
@@ -295,7 +295,7 @@ def _option(code: int, data: str) -> Command:
     return LogOut() if code == 4 else Listen() if code == 6 else Pop()
 
 
-def _plain(line: str) -> Command:
+def _plain(line: str) -> ChatCommand:
     """One line of the plain syntax, ``/command words``."""
     word, rest = _split(line)
     name = _SAME.get(word.lower(), word.lower())

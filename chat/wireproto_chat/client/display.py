@@ -21,7 +21,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["MARKER", "MAX_MARKS", "NARROWEST", "ROOMY", "Kind", "Line", "Row", "Unit", "rows", "units", "visible"]
+__all__ = [
+    "MARKER",
+    "MAX_MARKS",
+    "NARROWEST",
+    "ROOMY",
+    "DisplayLine",
+    "DisplayRow",
+    "LineKind",
+    "Unit",
+    "rows",
+    "units",
+    "visible",
+]
 
 MARKER = "  | "
 """Begins every row that continues the one above. No name may begin with a space, so no first row looks like it."""
@@ -53,7 +65,7 @@ _DOTTED_CIRCLE = "\u25cc"
 _ISOLATE, _POP_ISOLATE = "\u2068", "\u2069"
 
 
-class Kind(enum.Enum):
+class LineKind(enum.Enum):
     """Who speaks on a line."""
 
     MESSAGE = "message"
@@ -69,7 +81,7 @@ class Kind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class DisplayLine:
     """One thing to print; may take several rows.
 
     Attributes:
@@ -83,7 +95,7 @@ class Line:
             the last one is wrapped below itself. For texts of our own: one that is foreign is not laid out by itself.
     """
 
-    kind: Kind
+    kind: LineKind
     text: str
     sender: str = ""
     reason: str = ""
@@ -95,16 +107,16 @@ class Line:
     def prefix(self) -> str:
         """What the first row begins with; safe to print."""
         match self.kind:
-            case Kind.MESSAGE:
+            case LineKind.MESSAGE:
                 return f"{_name(self.sender)}: "
-            case Kind.HISTORY:
+            case LineKind.HISTORY:
                 # No name begins with a bracket, so nobody's message looks like this.
                 return f"[{' '.join(filter(None, (visible(self.place), self.when)))}] {_name(self.sender)}: "
-            case Kind.SERVER:
+            case LineKind.SERVER:
                 return "Server: "
-            case Kind.NOTICE:
+            case LineKind.NOTICE:
                 return "* "
-            case Kind.PROBLEM:
+            case LineKind.PROBLEM:
                 return "! "
 
 
@@ -115,7 +127,7 @@ class Unit(NamedTuple):
     escaped: bool
 
 
-class Row(NamedTuple):
+class DisplayRow(NamedTuple):
     """One row of output, in the parts a terminal may style apart."""
 
     prefix: str
@@ -219,7 +231,7 @@ def visible(text: str) -> str:
     return "".join([unit.text for unit in units(text)])
 
 
-def rows(line: Line, *, columns: int | None = None, measure: Callable[[str], int] = len) -> list[Row]:
+def rows(line: DisplayLine, *, columns: int | None = None, measure: Callable[[str], int] = len) -> list[DisplayRow]:
     """The rows to print for ``line``.
 
     Args:
@@ -228,7 +240,7 @@ def rows(line: Line, *, columns: int | None = None, measure: Callable[[str], int
             carry no isolates.
         measure: columns that one unit's text takes.
     """
-    found: list[Row] = []
+    found: list[DisplayRow] = []
     if line.when and columns is not None and columns < ROOMY:
         line = dataclasses.replace(line, when="")
     prefix = line.prefix
@@ -239,7 +251,7 @@ def rows(line: Line, *, columns: int | None = None, measure: Callable[[str], int
         texts = [part for text in texts for part in _laid_out(text, room)]
     for text in texts:
         if columns is None:
-            found.append(Row(prefix, tuple(units(text))))
+            found.append(DisplayRow(prefix, tuple(units(text))))
         else:
             found.extend(_wrapped(prefix, text, max(columns, NARROWEST), measure))
         prefix = MARKER
@@ -263,7 +275,7 @@ def _fill(text: str, room: int) -> list[str]:
     return textwrap.wrap(text, max(room, 1), expand_tabs=False, replace_whitespace=False, break_on_hyphens=False)
 
 
-def _wrapped(prefix: str, text: str, columns: int, measure: Callable[[str], int]) -> Iterator[Row]:
+def _wrapped(prefix: str, text: str, columns: int, measure: Callable[[str], int]) -> Iterator[DisplayRow]:
     """Cut one row where it must be, at a space where there is one in the last third."""
     row: list[Unit] = []
     used = measure(prefix)
@@ -284,8 +296,8 @@ def _wrapped(prefix: str, text: str, columns: int, measure: Callable[[str], int]
     yield _isolated(prefix, row)
 
 
-def _isolated(prefix: str, row: list[Unit]) -> Row:
+def _isolated(prefix: str, row: list[Unit]) -> DisplayRow:
     for unit in row:
         if unicodedata.bidirectional(unit.text[0]) in _RIGHT_TO_LEFT:
-            return Row(prefix, (Unit(_ISOLATE, False), *row, Unit(_POP_ISOLATE, False)))
-    return Row(prefix, tuple(row))
+            return DisplayRow(prefix, (Unit(_ISOLATE, False), *row, Unit(_POP_ISOLATE, False)))
+    return DisplayRow(prefix, tuple(row))

@@ -1,18 +1,16 @@
 """What one signed-in account has received: which messages were shown, and how the server comes to know.
 
-In version 2 of the contract a message is acknowledged by Acknowledge once it was shown; several that come together are
-acknowledged together. In version 1 asking for the next message gives the credit of the last one back, which says the
-same; over gRPC ``over_grpc`` does it with PopUndelivered.
+A message is acknowledged by Acknowledge once it was shown; several that come together are acknowledged together.
 """
 
 import threading
 from collections.abc import Iterator
 
 from wireproto import CallError, CodecError, LocalProtocolError
-from wireproto_chat.client.reconnect import Connection, Messages
+from wireproto_chat.client.reconnect import ChatClient, Messages
 from wireproto_chat.contract import ACKNOWLEDGE, AcknowledgeRequest, ReceiveMessagesResponse
 
-__all__ = ["Inbox", "Mailbox"]
+__all__ = ["Inbox", "ShownMessages"]
 
 QUIET = 0.01
 """Seconds without a further message after which those shown are acknowledged together."""
@@ -24,7 +22,7 @@ AGAIN = 5.0
 """Seconds after which an acknowledgement that failed is tried again, if nothing else comes."""
 
 
-class Mailbox:
+class ShownMessages:
     """Which sequence numbers of one account were shown. The stream and PopUndelivered may bring the same ones."""
 
     def __init__(self) -> None:
@@ -60,9 +58,9 @@ class Inbox:
     Its thread and the session's owner use it; what both change is guarded by the session's lock.
     """
 
-    def __init__(self, client: Connection, user: str, mailbox: Mailbox, backlog: int) -> None:
+    def __init__(self, client: ChatClient, user: str, shown: ShownMessages, backlog: int) -> None:
         self.user = user
-        self.mailbox = mailbox
+        self.shown = shown
         self.backlog = backlog  # messages that waited at log-in and have not come yet
         self.awaited = 0  # a sequence number known to come: this account wrote to itself
         self.dismissed = False  # the session ended it: its end is no news
@@ -73,34 +71,27 @@ class Inbox:
         self.thread: threading.Thread | None = None
         self._client = client
         self._acknowledging = threading.Lock()  # held over each Acknowledge and what is concluded from it
-        self._shown = 0  # every number up to this one
-        self._acknowledged = 0
+        self._shown_through = 0  # every number up to this one was shown, and up to the next one acknowledged
+        self._acknowledged_through = 0
         self._failed = False  # the last acknowledgement did, and nothing was shown since
 
     @property
     def owes(self) -> bool:
         """Whether messages are known to be on their way."""
-        return not self.ended and (self.backlog > 0 or self.awaited not in self.mailbox)
+        return not self.ended and (self.backlog > 0 or self.awaited not in self.shown)
 
     @property
     def after(self) -> int:
-        """Where a stream has to begin.
-
-        In version 1 only the stream itself acknowledges, so what was shown and not acknowledged must come once more: it
-        is not shown, but its credit goes back.
-        """
-        return self.mailbox.streamed if self._client.version >= 2 else 0
+        """Where a stream has to begin: behind what was shown, whether it was acknowledged or not."""
+        return self.shown.streamed
 
     def messages(self, stream: Messages[ReceiveMessagesResponse]) -> Iterator[ReceiveMessagesResponse]:
         """The messages of ``stream``; one counts as shown when the next one is asked for."""
-        if self._client.version < 2:
-            yield from stream
-            return
         with self._acknowledging:
             # What was shown over an earlier connection; that it was acknowledged there is not known.
-            self._shown, self._acknowledged, self._failed = self.mailbox.streamed, 0, False
+            self._shown_through, self._acknowledged_through, self._failed = self.shown.streamed, 0, False
         while True:
-            patience = None if self._shown <= self._acknowledged else AGAIN if self._failed else QUIET
+            patience = None if self._shown_through <= self._acknowledged_through else AGAIN if self._failed else QUIET
             try:
                 message = stream.next(patience)
             except TimeoutError:
@@ -109,18 +100,16 @@ class Inbox:
             except StopIteration:
                 return
             yield message
-            self._shown = max(self._shown, message.sequence)
+            self._shown_through = max(self._shown_through, message.sequence)
             self._failed = False
-            if self._shown - self._acknowledged >= BATCH:
+            if self._shown_through - self._acknowledged_through >= BATCH:
                 self.acknowledge()
 
     def acknowledge(self) -> None:
-        """Have the server know what was shown, if that takes a call of its own. From any thread."""
-        if self._client.version < 2:
-            return
+        """Have the server know what was shown, if it does not yet. From any thread."""
         with self._acknowledging:
-            shown = self._shown
-            if shown <= self._acknowledged:
+            shown = self._shown_through
+            if shown <= self._acknowledged_through:
                 return
             try:
                 self._client.call(ACKNOWLEDGE, AcknowledgeRequest(sequence=shown))
@@ -128,4 +117,4 @@ class Inbox:
                 # Nothing is lost: it is said again. If the connection is gone the stream will tell.
                 self._failed = True
                 return
-            self._acknowledged = shown
+            self._acknowledged_through = shown

@@ -9,14 +9,14 @@ its caller says that a repetition does no harm (it only reads, or carries an ide
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from wireproto import CallError, CodecError, ConnectionLost, HandshakeError, LocalProtocolError, Metadata, Retry, Status
 from wireproto.schema import Message, Method, StreamMethod
 from wireproto_chat.contract import LOG_IN, LogInRequest
 
-__all__ = ["PATIENCE", "TRIES", "Connection", "Gone", "Lasting", "Messages", "SessionEnded", "is_lost"]
+__all__ = ["PATIENCE", "TRIES", "ChatClient", "Gone", "Lasting", "Messages", "SessionEnded", "is_lost"]
 
 TRIES = 10
 """How often at most a connection is tried again, or a call without a certain answer repeated."""
@@ -45,16 +45,11 @@ Item = TypeVar("Item", bound=Message, covariant=True)
 class Messages(Protocol[Item]):
     """What is needed of ``wireproto.client.Stream``."""
 
-    def __iter__(self) -> Iterator[Item]: ...
-
     def next(self, timeout: float | None = None) -> Item: ...
 
 
-class Connection(Protocol):
+class ChatClient(Protocol):
     """What is needed of ``wireproto.client.Client``."""
-
-    @property
-    def version(self) -> int: ...
 
     def call(
         self, method: Method[Req, Resp], request: Req, *, timeout: float | None = None, metadata: Metadata | None = None
@@ -105,7 +100,7 @@ class Lasting:
 
     def __init__(
         self,
-        client: Connection,
+        client: ChatClient,
         told: Callable[[bool], None],
         *,
         patience: float = PATIENCE,
@@ -115,16 +110,17 @@ class Lasting:
         self._told = told
         self._patience = patience
         self._chance = chance
-        self._restoring = threading.Lock()  # held by the one thread that gets the connection back
-        # Guards what follows; notified when there is less time, or none.
-        self._changed = threading.Condition()
-        self._limit: float | None = None  # the point in time after which nothing is tried any more
+        # Held by the one thread that gets the connection back; guards the four that follow.
+        self._restoring = threading.Lock()
         self._era = 0
-        self._user = ""
-        self._token = ""
         self._gone: CallError | None = None
         self._tries = 0  # of late; those of a connection that has held do not count
         self._held_from = 0.0
+        # Guards the three that follow; notified when there is less time, or none.
+        self._changed = threading.Condition()
+        self._limit: float | None = None  # the point in time after which nothing is tried any more
+        self._user = ""
+        self._token = ""
 
     @property
     def era(self) -> int:
@@ -135,11 +131,6 @@ class Lasting:
     def down(self) -> bool:
         """Whether the connection is lost, and somebody is getting it back."""
         return self._restoring.locked()
-
-    @property
-    def version(self) -> int:
-        """The version of the service spoken now; another server may have another."""
-        return self.client.version
 
     def signed_in(self, user: str, token: str) -> None:
         """Sign in as ``user`` by ``token`` whenever the connection had to be opened again."""
@@ -216,11 +207,11 @@ class Lasting:
             if self._gone is not None:
                 raise Gone(self._gone)
             if self._era == era:
-                self._restore(error)
+                self._restore_locked(error)
             elif error.reason == "SIGN_IN_REQUIRED" and not self._token:
                 raise SessionEnded
 
-    def _restore(self, error: CallError) -> None:
+    def _restore_locked(self, error: CallError) -> None:
         needs_sign_in = error.reason == "SIGN_IN_REQUIRED"
         now = time.monotonic()
         deadline = now + self._patience
@@ -239,7 +230,7 @@ class Lasting:
             if not hasty and not self._pause(self._tries - 1, error.retry_after_ms, deadline):
                 break
             try:
-                self._sign_in()
+                self._sign_in_locked()
             except CallError as caught:
                 error = caught
                 if isinstance(error, HandshakeError):
@@ -247,34 +238,38 @@ class Lasting:
                         break  # another server stands there now, and will not change its mind
                 elif error.status is Status.UNAUTHENTICATED:
                     self.signed_out()
-                    self._back()
+                    self._back_locked()
                     raise SessionEnded from None
             except (CodecError, LocalProtocolError):
                 break
             else:
-                self._back()
+                self._back_locked()
                 return
         self._gone = error
         raise Gone(error)
 
-    def _back(self) -> None:
+    def _back_locked(self) -> None:
         self._era += 1
         self._held_from = time.monotonic()
         self._told(True)
 
-    def _sign_in(self) -> None:
+    def _sign_in_locked(self) -> None:
         """Find out that the server is there, as whoever is signed in."""
-        if not self._token:
+        with self._changed:
+            user, token = self._user, self._token
+        if not token:
             self.client.ping(PING)
             return
         try:
-            answer = self.client.call(LOG_IN, LogInRequest(username=self._user, token=self._token))
+            answer = self.client.call(LOG_IN, LogInRequest(username=user, token=token))
         except CallError as error:
             # Where each call carries the token, the log-in does, too.
             if error.reason != "ALREADY_SIGNED_IN":
                 raise
-        else:
-            self._token = answer.token
+            return
+        with self._changed:
+            if self._token == token:  # else somebody signed out, or in, meanwhile
+                self._token = answer.token
 
     def _pause(self, again: int, at_least_ms: int, deadline: float) -> bool:
         """Wait before the next try; False when there is no time for one."""

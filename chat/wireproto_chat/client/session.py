@@ -31,7 +31,7 @@ from wireproto_chat.client.commands import (
     HELP,
     Broadcast,
     ChangePassword,
-    Command,
+    ChatCommand,
     Create,
     Delete,
     DeleteMessage,
@@ -48,16 +48,16 @@ from wireproto_chat.client.commands import (
     Who,
     WhoAmI,
 )
-from wireproto_chat.client.display import Kind, Line
-from wireproto_chat.client.inbox import Inbox, Mailbox
+from wireproto_chat.client.display import DisplayLine, LineKind
+from wireproto_chat.client.inbox import Inbox, ShownMessages
 from wireproto_chat.client.names import Names
-from wireproto_chat.client.reconnect import PATIENCE, Connection, Gone, Lasting, Messages, SessionEnded, is_lost
+from wireproto_chat.client.reconnect import PATIENCE, ChatClient, Gone, Lasting, Messages, SessionEnded, is_lost
 from wireproto_chat.client.sentences import refusal
 
-__all__ = ["ChatSession", "Connection"]
+__all__ = ["ChatSession"]
 
 WINDOW = 64
-"""Messages the server may send ahead of what was shown; what the contract allows at most."""
+"""Messages the server may send ahead of what was shown; no stream of the chat has more that are not acknowledged."""
 
 PONG = 5.0
 """Seconds within which a server that is there answers a PING."""
@@ -97,8 +97,8 @@ class ChatSession:
 
     def __init__(
         self,
-        client: Connection,
-        show: Callable[[Line], None],
+        client: ChatClient,
+        show: Callable[[DisplayLine], None],
         lost: Callable[[str], None],
         *,
         server: str = "the server",
@@ -116,7 +116,7 @@ class ChatSession:
         self._changed = threading.Condition()
         self._user = ""
         self._inbox: Inbox | None = None
-        self._mailboxes: dict[str, Mailbox] = {}
+        self._shown: dict[str, ShownMessages] = {}
         self._closing = False
         self._gone = False
         self._further: Callable[[], None] | None = None  # shows the next page
@@ -131,12 +131,7 @@ class ChatSession:
         """Whether the server went away."""
         return self._gone
 
-    @property
-    def version(self) -> int:
-        """The version of the service that the server speaks."""
-        return self._lasting.version
-
-    def execute(self, command: Command) -> None:
+    def execute(self, command: ChatCommand) -> None:
         """Carry out one command and show its answer; blocks until the server has answered.
 
         A log-in, a new account or a change of password must bring its passwords. Never raises for what a server or a
@@ -153,7 +148,7 @@ class ChatSession:
                 self._list(pattern, "", times=True)
             case More():
                 if self._further is None:
-                    self._show(Kind.PROBLEM, "There is no further page. /list PATTERN begins a list.")
+                    self._show(LineKind.PROBLEM, "There is no further page. /list PATTERN begins a list.")
                 else:
                     self._further()
             case Send():
@@ -176,13 +171,13 @@ class ChatSession:
                 self._who_am_i()
             case Listen():
                 self._show(
-                    Kind.NOTICE,
+                    LineKind.NOTICE,
                     "Messages arrive by themselves."
                     if self._user
                     else "Messages arrive by themselves once you are signed in: type /login NAME.",
                 )
             case Help():
-                self._print(Line(Kind.NOTICE, "What you can type:\n" + HELP, tabular=True))
+                self._print(DisplayLine(LineKind.NOTICE, "What you can type:\n" + HELP, tabular=True))
             case Quit():
                 pass  # the front's to do: it has lines to finish first
 
@@ -202,8 +197,8 @@ class ChatSession:
         with self._changed:
             inbox = self._inbox
             while inbox is not None and inbox.owes:
-                before = inbox.mailbox.streamed
-                if not self._changed.wait(patience) and inbox.mailbox.streamed == before:
+                before = inbox.shown.streamed
+                if not self._changed.wait(patience) and inbox.shown.streamed == before:
                     return
 
     def hurry(self, seconds: float) -> None:
@@ -258,16 +253,16 @@ class ChatSession:
     def _log_in(self, command: LogIn) -> None:
         if self._user:
             # Answered here as well as by the server, so that nobody types a password for nothing.
-            self._show(Kind.PROBLEM, f"You are signed in as {self._user} already. Type /logout first.")
+            self._show(LineKind.PROBLEM, f"You are signed in as {self._user} already. Type /logout first.")
             return
         request = contract.LogInRequest(username=command.name, password=command.password or "")
         answer = self._call(contract.LOG_IN, request, name=command.name, repeat=True)
         if answer is None:
             return
         waiting = f" {count(answer.undelivered, 'message')} came while you were away." if answer.undelivered else ""
-        self._show(Kind.SERVER, f"You are signed in as {command.name}.{waiting}")
-        mailbox = self._mailboxes.setdefault(command.name, Mailbox())
-        inbox = Inbox(self._client, command.name, mailbox, answer.undelivered)
+        self._show(LineKind.SERVER, f"You are signed in as {command.name}.{waiting}")
+        shown = self._shown.setdefault(command.name, ShownMessages())
+        inbox = Inbox(self._client, command.name, shown, answer.undelivered)
         self._lasting.signed_in(command.name, answer.token)
         with self._changed:
             self._user = command.name
@@ -279,7 +274,7 @@ class ChatSession:
         if self._call(contract.CREATE_ACCOUNT, request, name=command.name, writes=True) is not None:
             advice = "" if self._user else f" Sign in with /login {command.name}."
             self._names.learn([command.name])
-            self._show(Kind.SERVER, f"The account {command.name} is made.{advice}")
+            self._show(LineKind.SERVER, f"The account {command.name} is made.{advice}")
 
     def _list(self, pattern: str, after: str, *, times: bool = False) -> None:
         further = " more" if after else ""
@@ -294,10 +289,10 @@ class ChatSession:
                 break
         else:
             self._further = partial(self._list, pattern, after, times=times)
-            self._show(Kind.SERVER, f"No{further} account matches {pattern} so far. /more looks further.")
+            self._show(LineKind.SERVER, f"No{further} account matches {pattern} so far. /more looks further.")
             return
         if not page.accounts:
-            self._show(Kind.SERVER, f"No{further} account matches {pattern}.")
+            self._show(LineKind.SERVER, f"No{further} account matches {pattern}.")
             return
         self._names.learn([account.username for account in page.accounts])
         names = answers.accounts(page.accounts, times=times)
@@ -305,7 +300,7 @@ class ChatSession:
         if after:
             self._further = partial(self._list, pattern, after, times=times)
         text = "\n".join([f"{head}{'; /more shows the next' if after else ''}:", *names])
-        self._print(Line(Kind.SERVER, text, tabular=times))
+        self._print(DisplayLine(LineKind.SERVER, text, tabular=times))
 
     def _send(self, command: Send) -> None:
         request = contract.SendMessageRequest(recipient=command.recipient, text=command.text)
@@ -318,7 +313,7 @@ class ChatSession:
         with self._changed:
             if self._inbox is not None and self._inbox.user == command.recipient:
                 self._inbox.awaited = answer.sequence
-        self._show(Kind.SERVER, f"Sent to {command.recipient}.")
+        self._show(LineKind.SERVER, f"Sent to {command.recipient}.")
 
     def _broadcast(self, command: Broadcast) -> None:
         request = contract.BroadcastRequest(pattern=command.pattern, text=command.text)
@@ -328,10 +323,10 @@ class ChatSession:
         if answer is None:
             return
         if not (answer.recipients or answer.full):
-            self._show(Kind.SERVER, f"No account but yours matches {command.pattern}, so nothing was sent.")
+            self._show(LineKind.SERVER, f"No account but yours matches {command.pattern}, so nothing was sent.")
             return
         full = f" {count(answer.full, 'mailbox', 'mailboxes')} had no room for it." if answer.full else ""
-        self._show(Kind.SERVER, f"Sent to {count(answer.recipients, 'account')} matching {command.pattern}.{full}")
+        self._show(LineKind.SERVER, f"Sent to {count(answer.recipients, 'account')} matching {command.pattern}.{full}")
 
     def _history(self, name: str, most: int, before: int) -> None:
         """The ``most`` messages before a position (0: the last ones), the newest at the bottom."""
@@ -350,7 +345,7 @@ class ChatSession:
             before = found[-1].position if found else 0
         self._names.learn([name])
         if not found:
-            self._show(Kind.SERVER, f"There are no {'more ' if start else ''}messages between you and {name}.")
+            self._show(LineKind.SERVER, f"There are no {'more ' if start else ''}messages between you and {name}.")
             return
         for message in reversed(found):
             self._print(answers.past(message, self._user))
@@ -358,12 +353,12 @@ class ChatSession:
         if more:
             self._further = partial(self._history, name, most, before)
             earlier = "; /more shows earlier ones"
-        self._show(Kind.SERVER, f"{count(len(found), 'message')} between you and {name}{earlier}.")
+        self._show(LineKind.SERVER, f"{count(len(found), 'message')} between you and {name}{earlier}.")
 
     def _delete_message(self, command: DeleteMessage) -> None:
         request = contract.DeleteMessageRequest(recipient=command.recipient or self._user, sequence=command.sequence)
         if self._call(contract.DELETE_MESSAGE, request, writes=True, repeat=True) is not None:
-            self._show(Kind.SERVER, f"The message {command.recipient}#{command.sequence} is deleted.")
+            self._show(LineKind.SERVER, f"The message {command.recipient}#{command.sequence} is deleted.")
 
     def _change_password(self, command: ChangePassword) -> None:
         request = contract.ChangePasswordRequest(
@@ -374,42 +369,43 @@ class ChatSession:
             return
         ended = answer.sessions_ended
         others = f" {count(ended, 'other session')} of yours {'was' if ended == 1 else 'were'} ended." if ended else ""
-        self._show(Kind.SERVER, f"Your password is changed.{others}")
+        self._show(LineKind.SERVER, f"Your password is changed.{others}")
 
     def _who_am_i(self) -> None:
         answer = self._call(contract.WHO_AM_I, contract.WhoAmIRequest(), repeat=True)
         if answer is None:
             return
-        self._show(Kind.SERVER, answers.who_you_are(answer))
+        self._show(LineKind.SERVER, answers.who_you_are(answer))
 
     def _log_out(self) -> None:
         if self._call_ending(contract.LOG_OUT, contract.LogOutRequest()) is not None:
-            self._show(Kind.SERVER, "You are signed out.")
+            self._show(LineKind.SERVER, "You are signed out.")
 
     def _delete(self, command: Delete) -> None:
         request = contract.DeleteAccountRequest(username=command.name, force=command.force)
         answer = self._call_ending(contract.DELETE_ACCOUNT, request, name=command.name)
         if answer is None:
             return
-        self._mailboxes.pop(command.name, None)  # an account made anew counts from 1 again
+        self._shown.pop(command.name, None)  # an account made anew counts from 1 again
         lost = f" {count(answer.discarded, 'message')} that nobody read went with it." if answer.discarded else ""
-        self._show(Kind.SERVER, f"The account {command.name} is deleted.{lost}")
+        self._show(LineKind.SERVER, f"The account {command.name} is deleted.{lost}")
 
     def _pop(self) -> None:
         page = self._call(contract.POP_UNDELIVERED, contract.PopUndeliveredRequest(), writes=True)
         if page is None:
             return
-        mailbox = self._mailboxes.setdefault(self._user, Mailbox())
-        shown = 0
+        shown = self._shown.setdefault(self._user, ShownMessages())
+        number = 0
         self._names.learn([message.sender for message in page.messages])
         for message in page.messages:
             with self._changed:
-                new = mailbox.take_popped(message.sequence)
+                new = shown.take_popped(message.sequence)
             if new:
-                shown += 1
-                self._show(Kind.MESSAGE, message.text, sender=message.sender)
+                number += 1
+                self._show(LineKind.MESSAGE, message.text, sender=message.sender)
         rest = f" {count(page.remaining, 'message')} more: type /pop again." if page.remaining else ""
-        self._show(Kind.SERVER, f"{count(shown, 'undelivered message') if shown else 'No undelivered messages'}.{rest}")
+        what = count(number, "undelivered message") if number else "No undelivered messages"
+        self._show(LineKind.SERVER, f"{what}.{rest}")
 
     # Calls
 
@@ -432,14 +428,14 @@ class ChatSession:
         except SessionEnded:
             self._signed_out(self._inbox, anew=True)
             if writes:
-                self._show(Kind.NOTICE, "It is not known whether your last line was carried out.")
+                self._show(LineKind.NOTICE, "It is not known whether your last line was carried out.")
         except CallError as error:
             text = refusal(error, name=name, user=self._user, writes=writes, command=command)
-            self._show(Kind.SERVER, text, reason=error.reason or error.status.name)
+            self._show(LineKind.SERVER, text, reason=error.reason or error.status.name)
         except DecodeError as error:
-            self._show(Kind.PROBLEM, f"The server's answer cannot be read: {error}", reason="BAD_ANSWER")
+            self._show(LineKind.PROBLEM, f"The server's answer cannot be read: {error}", reason="BAD_ANSWER")
         except (CodecError, LocalProtocolError) as error:
-            self._show(Kind.PROBLEM, f"That cannot be sent: {error}", reason="NOT_SENT")
+            self._show(LineKind.PROBLEM, f"That cannot be sent: {error}", reason="NOT_SENT")
         return None
 
     def _call_ending(self, method: Method[Req, Resp], request: Req, *, name: str = "") -> Resp | None:
@@ -479,9 +475,8 @@ class ChatSession:
     def _open(self, inbox: Inbox) -> Opened:
         inbox.era = self._lasting.era
         request = contract.ReceiveMessagesRequest(after=inbox.after)
-        batch = 1 if self._lasting.version < 2 else WINDOW // 2
         try:
-            return self._client.stream(contract.RECEIVE_MESSAGES, request, credit=WINDOW, batch=batch)
+            return self._client.stream(contract.RECEIVE_MESSAGES, request, credit=WINDOW, batch=WINDOW // 2)
         except (CallError, CodecError) as error:
             return error
         except LocalProtocolError as error:  # closed meanwhile
@@ -502,13 +497,13 @@ class ChatSession:
             again = self._resume(inbox, error)
 
     def _show_messages(self, inbox: Inbox, stream: Messages[contract.ReceiveMessagesResponse]) -> None:
-        # Asking for the next message acknowledges this one: so not before it was shown.
+        # To ask for the next message counts this one as shown: so not before it was.
         for message in inbox.messages(stream):
             with self._changed:
-                new = inbox.mailbox.take_streamed(message.sequence)
+                new = inbox.shown.take_streamed(message.sequence)
             if new:
                 self._names.learn([message.sender])
-                self._show(Kind.MESSAGE, message.text, sender=message.sender)
+                self._show(LineKind.MESSAGE, message.text, sender=message.sender)
             inbox.failures = 0
             with self._changed:
                 inbox.backlog -= 1
@@ -537,7 +532,7 @@ class ChatSession:
             news = False  # signed out meanwhile
         elif error.reason == "BAD_AFTER" and inbox.after:
             # The server was set back to an earlier state. What it now counts from the start is new.
-            inbox.mailbox.forget()
+            inbox.shown.forget()
             return self._open(inbox)
         self._stream_ended(inbox, error, news=news)
         return None
@@ -552,10 +547,10 @@ class ChatSession:
         elif is_lost(error) and isinstance(error, CallError):
             self._server_gone(error)
         elif isinstance(error, CodecError):
-            self._show(Kind.PROBLEM, f"A message cannot be read, and none behind it: {error}", reason="BAD_ANSWER")
+            self._show(LineKind.PROBLEM, f"A message cannot be read, and none behind it: {error}", reason="BAD_ANSWER")
         elif error is not None and error.reason not in ("SIGNED_OUT", "SIGN_IN_REQUIRED"):
-            self._show(Kind.SERVER, refusal(error, user=inbox.user), reason=error.reason)
-            self._show(Kind.NOTICE, "New messages are not shown from here on; /logout and /login begin again.")
+            self._show(LineKind.SERVER, refusal(error, user=inbox.user), reason=error.reason)
+            self._show(LineKind.NOTICE, "New messages are not shown from here on; /logout and /login begin again.")
         else:
             self._signed_out(inbox)
 
@@ -575,9 +570,9 @@ class ChatSession:
         if self._closing:
             return
         if back:
-            self._show(Kind.NOTICE, "The connection is back.")
+            self._show(LineKind.NOTICE, "The connection is back.")
         else:
-            self._show(Kind.NOTICE, f"The connection to {self._server_name} was lost; trying to get it back.")
+            self._show(LineKind.NOTICE, f"The connection to {self._server_name} was lost; trying to get it back.")
 
     def _signed_out(self, inbox: Inbox | None, *, anew: bool = False) -> None:
         """The server ended the session that ``inbox`` belongs to; ``anew``: while the connection was lost."""
@@ -588,9 +583,9 @@ class ChatSession:
         self._lasting.signed_out()
         if anew:
             text = "The connection was lost and made again, so you are signed out. Type /login NAME."
-            self._show(Kind.NOTICE, text)
+            self._show(LineKind.NOTICE, text)
         else:
-            self._show(Kind.SERVER, refusal(CallError(Status.UNAUTHENTICATED, "SIGNED_OUT")), reason="SIGNED_OUT")
+            self._show(LineKind.SERVER, refusal(CallError(Status.UNAUTHENTICATED, "SIGNED_OUT")), reason="SIGNED_OUT")
 
     def _server_gone(self, error: CallError, unsure: str = "") -> None:
         with self._changed:
@@ -602,10 +597,10 @@ class ChatSession:
         why = error.message.partition(";")[0].rstrip(".") or error.status.name
         self._lost(" ".join(filter(None, (f"{self._server} went away: {why}.", unsure))))
 
-    def _show(self, kind: Kind, text: str, *, sender: str = "", reason: str = "") -> None:
-        self._print(Line(kind, text, sender, reason))
+    def _show(self, kind: LineKind, text: str, *, sender: str = "", reason: str = "") -> None:
+        self._print(DisplayLine(kind, text, sender, reason))
 
-    def _print(self, line: Line) -> None:
+    def _print(self, line: DisplayLine) -> None:
         with self._printing:
             self._show_line(line)
 

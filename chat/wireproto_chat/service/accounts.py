@@ -20,15 +20,15 @@ from wireproto_chat.service.sessions import ChatIdentity, changed_meanwhile
 from wireproto_chat.store.expiry import NAME_HELD
 from wireproto_chat.store.store import Store
 from wireproto_chat.store.transaction import Transaction
-from wireproto_chat.store.writer import Job
+from wireproto_chat.store.writer import WriteJob
 from wireproto_chat.wildcard import Pattern
 
 __all__ = [
     "ROW_BUDGET",
-    "ChangePassword",
     "CreateAccount",
     "DeleteAccount",
     "Matches",
+    "ReplacePassword",
     "check_name",
     "describe",
     "is_held",
@@ -70,7 +70,7 @@ def is_held(deleted_at: int, now: int) -> bool:
     return deleted_at == 0 or now - deleted_at < NAME_HELD
 
 
-class CreateAccount(Job[CreateAccountResponse]):
+class CreateAccount(WriteJob[CreateAccountResponse]):
     """Makes an account with an empty mailbox.
 
     Args:
@@ -96,7 +96,7 @@ class CreateAccount(Job[CreateAccountResponse]):
         return CreateAccountResponse()
 
 
-class DeleteAccount(Job[DeleteAccountResponse]):
+class DeleteAccount(WriteJob[DeleteAccountResponse]):
     """Deletes an account, its mailbox and its sessions; its id and, for a while, its name stay taken.
 
     Args:
@@ -138,7 +138,7 @@ class DeleteAccount(Job[DeleteAccountResponse]):
         self._ended()
 
 
-class ChangePassword(Job[ChangePasswordResponse]):
+class ReplacePassword(WriteJob[ChangePasswordResponse]):
     """Stores another password's hash and drops every session of the account but the caller's.
 
     Args:

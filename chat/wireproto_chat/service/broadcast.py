@@ -10,10 +10,10 @@ from wireproto_chat.service.mailboxes import has_room, key_conflict, signed_out,
 from wireproto_chat.service.sessions import ChatIdentity
 from wireproto_chat.store.store import Store
 from wireproto_chat.store.transaction import Transaction
-from wireproto_chat.store.writer import Job
+from wireproto_chat.store.writer import WriteJob
 from wireproto_chat.wildcard import Pattern
 
-__all__ = ["Broadcast", "audience"]
+__all__ = ["AppendBroadcast", "audience"]
 
 # What a key remembers of a broadcast, in the place of a message id: both counts.
 _COUNTS = struct.Struct(">QQ")
@@ -46,7 +46,7 @@ def _too_many(why: str) -> CallError:
     )
 
 
-class Broadcast(Job[BroadcastResponse]):
+class AppendBroadcast(WriteJob[BroadcastResponse]):
     """Puts one text into many mailboxes.
 
     Args:

@@ -22,7 +22,7 @@ from wireproto_chat.service.sessions import bad_credentials
 from wireproto_chat.store.expiry import GUESS_KEPT
 from wireproto_chat.store.store import Store
 from wireproto_chat.store.transaction import Transaction
-from wireproto_chat.store.writer import Job
+from wireproto_chat.store.writer import WriteJob
 
 __all__ = ["Guesses", "is_own", "network_of", "wait_after"]
 
@@ -39,7 +39,7 @@ HOURLY = 50
 INTERVAL = 3_600_000_000 // HOURLY
 """Microseconds in which one of them is."""
 
-Key = tuple[str, str]
+GuessKey = tuple[str, str]
 """A name and a network; one of them is empty where all are counted together."""
 
 
@@ -80,9 +80,9 @@ class Guesses:
         self._store = store
         self._lock = threading.Lock()
         # Being verified right now. They count as failures meanwhile, or many at once would all be tried.
-        self._under_way: Counter[Key] = Counter()
+        self._under_way: Counter[GuessKey] = Counter()
 
-    def begin(self, name: str, peer: str, answer: "Future[Any]") -> tuple[Key, bool]:
+    def begin(self, name: str, peer: str, answer: "Future[Any]") -> tuple[GuessKey, bool]:
         """A password for ``name`` is about to be verified; until ``answer`` is done it is under way.
 
         Returns:
@@ -94,7 +94,7 @@ class Guesses:
         key = (name, network_of(peer))
         with self._lock:
             row = self._store.one(self._store.sql.guesses_find, *key)
-            left = max(self._wait(key, row), *(self._wait_together(each) for each in _together(key)))
+            left = max(self._wait_locked(key, row), *(self._wait_together_locked(each) for each in _together(key)))
             if left > 0:
                 raise CallError(
                     Status.RESOURCE_EXHAUSTED,
@@ -108,11 +108,11 @@ class Guesses:
         answer.add_done_callback(lambda _: self._end(counted))
         return key, row is not None
 
-    def failed(self, key: Key, answer: "Future[Any]") -> None:
+    def failed(self, key: GuessKey, answer: "Future[Any]") -> None:
         """The password was wrong: count it, and then answer so."""
         self._store.submit(_Failed(key, answer))
 
-    def _wait(self, key: Key, row: "Sequence[Any] | None") -> int:
+    def _wait_locked(self, key: GuessKey, row: "Sequence[Any] | None") -> int:
         """Microseconds for which this name may not be tried from this network."""
         failures, failed_at = (0, 0) if row is None else (row[0], row[1])
         since = self._store.now - failed_at
@@ -124,7 +124,7 @@ class Guesses:
         left = min(wait, wait - since)
         return max(left, 1_000_000) if under_way and failures + under_way >= FREE else left
 
-    def _wait_together(self, key: Key) -> int:
+    def _wait_together_locked(self, key: GuessKey) -> int:
         """Microseconds until one more of what is counted together may fail."""
         row = self._store.one(self._store.sql.guesses_find, *key)
         forgotten = 0 if row is None else max(0, row[1] - self._store.now)
@@ -132,7 +132,7 @@ class Guesses:
         forgotten = min(forgotten, (HOURLY + 1) * INTERVAL)
         return forgotten + (self._under_way[key] + 1 - HOURLY) * INTERVAL
 
-    def _end(self, keys: Iterable[Key]) -> None:
+    def _end(self, keys: Iterable[GuessKey]) -> None:
         with self._lock:
             for key in keys:
                 self._under_way[key] -= 1
@@ -140,18 +140,18 @@ class Guesses:
                     del self._under_way[key]
 
 
-def _together(key: Key) -> list[Key]:
+def _together(key: GuessKey) -> list[GuessKey]:
     """What a try counts under besides: its name from everywhere, and all names from its network."""
     name, network = key
     return [(name, "")] if is_own(network) else [(name, ""), ("", network)]
 
 
-class _Failed(Job[None]):
+class _Failed(WriteJob[None]):
     """Counts a failure. The caller is answered once it is durable, and not before: or a crash would forget it."""
 
     __slots__ = ("_key",)
 
-    def __init__(self, key: Key, answer: "Future[Any]") -> None:
+    def __init__(self, key: GuessKey, answer: "Future[Any]") -> None:
         super().__init__(answer)
         self._key = key
 

@@ -59,20 +59,20 @@ from wireproto_chat.contract import (
     WildCardResponse,
 )
 from wireproto_chat.service.accounts import (
-    ChangePassword,
     CreateAccount,
     DeleteAccount,
+    ReplacePassword,
     check_name,
     describe,
     is_held,
     list_accounts,
     name_taken,
 )
-from wireproto_chat.service.broadcast import Broadcast, audience
+from wireproto_chat.service.broadcast import AppendBroadcast, audience
 from wireproto_chat.service.guesses import Guesses, is_own, network_of
-from wireproto_chat.service.history import DeleteMessage, list_conversation
+from wireproto_chat.service.history import ClearMessage, list_conversation
 from wireproto_chat.service.live import MailboxStream, Streams
-from wireproto_chat.service.mailboxes import MAX_TEXT, AcknowledgeThrough, Pop, Send, signed_out
+from wireproto_chat.service.mailboxes import MAX_TEXT, AcknowledgeThrough, AppendMessage, TakePage, signed_out
 from wireproto_chat.service.passwords import HashPool, Passwords
 from wireproto_chat.service.rates import RATES, Rate, Rates
 from wireproto_chat.service.sessions import (
@@ -236,7 +236,7 @@ class ChatApp:
     def _send_message(self, request: SendMessageRequest, context: Context) -> "Future[SendMessageResponse]":
         caller = self._caller(context)
         body = self._body(request.text)
-        return self._store.submit(Send(caller, request.recipient, body, context.metadata.idempotency_key))
+        return self._store.submit(AppendMessage(caller, request.recipient, body, context.metadata.idempotency_key))
 
     def _log_out(self, request: LogOutRequest, context: Context) -> "Future[LogOutResponse]":
         caller = self._caller(context)
@@ -267,13 +267,13 @@ class ChatApp:
     def _receive_messages(
         self, request: ReceiveMessagesRequest, context: Context
     ) -> Subscription[ReceiveMessagesResponse]:
-        stream = MailboxStream(self._store, self._streams, self._caller(context), request.after, context.version)
+        stream = MailboxStream(self._store, self._streams, self._caller(context), request.after)
         self._streams.add(stream)
         return stream
 
     def _pop_undelivered(self, request: PopUndeliveredRequest, context: Context) -> "Future[PopUndeliveredResponse]":
         caller = self._caller(context)
-        return self._store.submit(Pop(caller, request.limit, self._streams.acknowledged))
+        return self._store.submit(TakePage(caller, request.limit, self._streams.acknowledged))
 
     def _acknowledge(self, request: AcknowledgeRequest, context: Context) -> "Future[AcknowledgeResponse]":
         caller = self._caller(context)
@@ -289,7 +289,7 @@ class ChatApp:
     def _delete_message(self, request: DeleteMessageRequest, context: Context) -> "Future[DeleteMessageResponse]":
         caller = self._caller(context)
         return self._store.submit(
-            DeleteMessage(caller, request.recipient, request.sequence, deleted=self._streams.deleted)
+            ClearMessage(caller, request.recipient, request.sequence, deleted=self._streams.deleted)
         )
 
     def _broadcast(self, request: BroadcastRequest, context: Context) -> "Future[BroadcastResponse]":
@@ -298,7 +298,7 @@ class ChatApp:
         self._rates.count(BROADCAST.name, caller.account_id)
         recipients = audience(self._store, self._pattern(request.pattern))
         return self._store.submit(
-            Broadcast(caller, request.pattern, recipients, body, context.metadata.idempotency_key)
+            AppendBroadcast(caller, request.pattern, recipients, body, context.metadata.idempotency_key)
         )
 
     def _change_password(self, request: ChangePasswordRequest, context: Context) -> "Future[ChangePasswordResponse]":
@@ -321,7 +321,7 @@ class ChatApp:
                 self._guesses.failed(guess, answer)
                 return
             self._store.submit(
-                ChangePassword(
+                ReplacePassword(
                     answer,
                     caller,
                     old_hash=row[0],

@@ -14,9 +14,9 @@ from wireproto_chat.service.mailboxes import MESSAGE_BYTES, PAGE_BYTES, moment, 
 from wireproto_chat.service.sessions import ChatIdentity
 from wireproto_chat.store.store import Store
 from wireproto_chat.store.transaction import Transaction
-from wireproto_chat.store.writer import Job
+from wireproto_chat.store.writer import WriteJob
 
-__all__ = ["DeleteMessage", "list_conversation"]
+__all__ = ["ClearMessage", "list_conversation"]
 
 _NO_BOUND = 2**63 - 1
 
@@ -71,7 +71,7 @@ def list_conversation(store: Store, caller: ChatIdentity, request: ListConversat
     return ListConversationResponse(messages=page, more=len(page) < len(rows))
 
 
-class DeleteMessage(Job[DeleteMessageResponse]):
+class ClearMessage(WriteJob[DeleteMessageResponse]):
     """Deletes the text of a message that the caller sent or received.
 
     Args:

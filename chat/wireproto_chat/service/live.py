@@ -37,36 +37,28 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
     """One open ReceiveMessages.
 
     At most ``WINDOW`` of its messages are unacknowledged at any time. What Acknowledge and PopUndelivered acknowledge
-    makes room, on whichever connection they were called. For a client of version 1 credit given once a message was
-    taken acknowledges, too, in the order of the stream; in version 2 it is the server's business alone.
+    makes room, on whichever connection they were called.
 
     Args:
         store: where the messages are.
         streams: where the stream is registered until it is closed.
         owner: whose mailbox it follows.
         after: the client has everything up to this sequence.
-        version: of the contract, as the client speaks it.
     """
 
-    def __init__(self, store: Store, streams: "Streams", owner: ChatIdentity, after: int, version: int) -> None:
+    def __init__(self, store: Store, streams: "Streams", owner: ChatIdentity, after: int) -> None:
         self.owner = owner
         self.giving = threading.Lock()
         self._store = store
         self._streams = streams
         self._after = after
-        self._by_credit = version < 2
         self._cursor = -1  # nothing was read yet
         # Two heads, so that neither of two threads overwrites what the other one saw.
         self._head_read = 0
         self._head_told = 0
         self._page: deque[Sequence[Any]] = deque()
-        self._unacknowledged: deque[tuple[int, int]] = deque()
-        self._acked_told = 0  # by Acknowledge and PopUndelivered
-        self._dropped = 0  # acknowledged by these, and the credit for them has not come
-        self._taken = 0
-        self._window = 0
+        self._unacknowledged: deque[int] = deque()
         self._acknowledged = 0
-        self._refusal: CallError | None = None
 
     def told(self, head: int) -> None:
         """The mailbox has grown; called by the writer thread after the commit."""
@@ -75,7 +67,7 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
 
     def acknowledged(self, sequence: int) -> None:
         """Everything up to ``sequence`` was acknowledged; called by the writer thread after the commit."""
-        self._acked_told = max(self._acked_told, sequence)
+        self._acknowledged = max(self._acknowledged, sequence)
         self.wake()
 
     def deleted(self) -> None:
@@ -92,19 +84,14 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         return max(self._cursor, self._after)
 
     def take(self, n: int) -> Sequence[ReceiveMessagesResponse]:
-        """The next messages, as far as they exist and the window allows."""
-        if self._refusal is not None:
-            raise self._refusal
+        """The next messages, as far as they exist and the window allows. The server calls it with ``giving`` held."""
         if self.owner.revoked:
             raise CallError(Status.UNAUTHENTICATED, "SIGNED_OUT", "this session has ended; log in again")
         if self._cursor < 0:
-            self._open()
+            self._open_locked()
         unacknowledged = self._unacknowledged
-        # Where credit acknowledges, most of them are dropped by it, and to drop them here would only confuse the count.
-        if len(unacknowledged) >= WINDOW or not self._by_credit:
-            while unacknowledged and unacknowledged[0][0] <= self._acked_told:
-                unacknowledged.popleft()
-                self._dropped += 1
+        while unacknowledged and unacknowledged[0] <= self._acknowledged:
+            unacknowledged.popleft()
         n = min(n, WINDOW - len(unacknowledged))
         if n <= 0:
             return ()
@@ -117,7 +104,7 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
                 self._cursor = head  # everything up to there was deleted
         items: list[ReceiveMessagesResponse] = []
         while page and len(items) < n:
-            sequence, message_id, sender, body, sent_at, bytes_through = page[0]
+            sequence, message_id, sender, body, sent_at, _ = page[0]
             try:
                 text = text_of(sequence, body)
             except CallError:
@@ -131,40 +118,8 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
                 )
             )
             self._cursor = sequence
-            unacknowledged.append((sequence, bytes_through))
-        self._taken += len(items)
+            unacknowledged.append(sequence)
         return items
-
-    def credited(self, total: int) -> None:
-        """Credit was granted: in version 1 the window at first, acknowledgements once a message was taken."""
-        if not self._by_credit:
-            return
-        if not self._taken:
-            self._window = total
-            if total > WINDOW:
-                # Served with a smaller one, a client that acknowledges every hundred messages would wait for ever.
-                self._refusal = CallError(
-                    Status.INVALID_ARGUMENT, "WINDOW_TOO_LARGE", f"the credit is {total}; start with {WINDOW} at most"
-                )
-            return
-        new = total - self._window - self._acknowledged
-        if new > self._dropped + len(self._unacknowledged):
-            self._refusal = CallError(
-                Status.OUT_OF_RANGE,
-                "ACKNOWLEDGED_TOO_MUCH",
-                f"{total - self._window} messages were acknowledged, {self._taken} were sent; "
-                "return one credit for each message received",
-            )
-            return
-        self._acknowledged += new
-        known = min(new, self._dropped)
-        self._dropped -= known
-        new -= known
-        if new > 0:
-            sequence, bytes_through = 0, 0
-            for _ in range(new):
-                sequence, bytes_through = self._unacknowledged.popleft()
-            self._store.acknowledge(self.owner.account_id, sequence, bytes_through)
 
     def close(self, reason: str) -> None:
         """The stream has ended; what was not acknowledged comes again on the next one."""
@@ -172,7 +127,7 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         if self._streams.remove(self):
             note_seen(self._store, self.owner.account_id)
 
-    def _open(self) -> None:
+    def _open_locked(self) -> None:
         row = self._store.one(self._store.sql.mailbox_by_id, self.owner.account_id)
         if row is None:
             raise CallError(Status.UNAUTHENTICATED, "SIGNED_OUT", "this account was deleted")

@@ -17,15 +17,15 @@ from wireproto_chat.service.sessions import ChatIdentity
 from wireproto_chat.store.expiry import KEY_STEP
 from wireproto_chat.store.failures import damaged
 from wireproto_chat.store.transaction import KnownKey, Mailbox, Transaction
-from wireproto_chat.store.writer import Job
+from wireproto_chat.store.writer import WriteJob
 
 __all__ = [
     "MAX_TEXT",
     "MESSAGE_BYTES",
     "PAGE_BYTES",
     "AcknowledgeThrough",
-    "Pop",
-    "Send",
+    "AppendMessage",
+    "TakePage",
     "has_room",
     "key_conflict",
     "moment",
@@ -97,7 +97,7 @@ def has_room(box: Mailbox, size: int) -> bool:
     return box.undelivered < MAILBOX_MESSAGES and box.bytes_in - box.bytes_acked + size <= MAILBOX_BYTES
 
 
-class Send(Job[SendMessageResponse]):
+class AppendMessage(WriteJob[SendMessageResponse]):
     """Puts one message into a mailbox.
 
     Args:
@@ -150,7 +150,7 @@ class Send(Job[SendMessageResponse]):
         return SendMessageResponse(message_id=known.message_id, sequence=known.sequence, duplicate=True)
 
 
-class AcknowledgeThrough(Job[AcknowledgeResponse]):
+class AcknowledgeThrough(WriteJob[AcknowledgeResponse]):
     """Acknowledges a mailbox up to a sequence; never moves it back.
 
     Args:
@@ -202,7 +202,7 @@ class AcknowledgeThrough(Job[AcknowledgeResponse]):
         self._acknowledged(self._owner.account_id, result.acknowledged)
 
 
-class Pop(Job[PopUndeliveredResponse]):
+class TakePage(WriteJob[PopUndeliveredResponse]):
     """Takes the oldest undelivered messages of a mailbox and acknowledges them.
 
     Args:

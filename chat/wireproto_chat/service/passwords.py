@@ -16,7 +16,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 
 from wireproto import CallError, Retry, Status
-from wireproto_chat.service.common import is_common
+from wireproto_chat.service.common_passwords import is_common
 
 __all__ = ["HashPool", "Passwords"]
 

@@ -84,9 +84,9 @@ class Rates:
                 )
             self._whole[key] = whole
             if len(self._whole) > KNOWN:
-                self._forget(now)
+                self._forget_locked(now)
 
-    def _forget(self, now: float) -> None:
+    def _forget_locked(self, now: float) -> None:
         self._whole = {key: whole for key, whole in self._whole.items() if whole > now}
         while len(self._whole) > KNOWN * 9 // 10:
             del self._whole[next(iter(self._whole))]

@@ -19,7 +19,7 @@ from wireproto_chat.contract import LogInResponse, LogOutResponse
 from wireproto_chat.store.expiry import TOKEN_IDLE, TOKEN_LIFETIME, TOKEN_STEP
 from wireproto_chat.store.store import Store
 from wireproto_chat.store.transaction import Transaction
-from wireproto_chat.store.writer import Job
+from wireproto_chat.store.writer import WriteJob
 
 __all__ = [
     "ChatIdentity",
@@ -190,7 +190,7 @@ class Sessions:
             # Some session ended since we looked. Was it this one? Then nobody has revoked the identity just made.
 
 
-class _Touch(Job[None]):
+class _Touch(WriteJob[None]):
     __slots__ = ("_account_id", "_now", "_token_hash")
 
     def __init__(self, account_id: int, token_hash: bytes, now: int) -> None:
@@ -204,7 +204,7 @@ class _Touch(Job[None]):
         tx.run(tx.sql.account_seen, self._now, self._account_id, self._now)
 
 
-class _Seen(Job[None]):
+class _Seen(WriteJob[None]):
     __slots__ = ("_account_id",)
 
     def __init__(self, account_id: int) -> None:
@@ -223,7 +223,7 @@ def note_seen(store: Store, account_id: int) -> None:
         pass  # it is for display, and whoever closes a stream has nobody to tell
 
 
-class OpenSession(Job[LogInResponse]):
+class OpenSession(WriteJob[LogInResponse]):
     """Opens a session for an account whose password was right.
 
     Args:
@@ -280,7 +280,7 @@ class OpenSession(Job[LogInResponse]):
             self._signed_in(token_hash, self._created_at)
 
 
-class ResumeSession(Job[LogInResponse]):
+class ResumeSession(WriteJob[LogInResponse]):
     """Signs in by the token of an earlier log-in.
 
     Args:
@@ -321,7 +321,7 @@ class ResumeSession(Job[LogInResponse]):
             self._signed_in(account_id, self._token_hash, created_at, 0)
 
 
-class CloseSession(Job[LogOutResponse]):
+class CloseSession(WriteJob[LogOutResponse]):
     """Ends a session for good.
 
     Args:

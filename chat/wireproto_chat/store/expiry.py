@@ -1,7 +1,7 @@
 """How long the chat keeps what it does not keep for ever, and the job that deletes what is over."""
 
 from wireproto_chat.store.transaction import Transaction
-from wireproto_chat.store.writer import Job
+from wireproto_chat.store.writer import WriteJob
 
 __all__ = ["GUESS_KEPT", "KEY_KEPT", "NAME_HELD", "TOKEN_IDLE", "TOKEN_LIFETIME", "TOKEN_STEP", "Expire"]
 
@@ -33,7 +33,7 @@ AT_ONCE = 1000
 """Keys deleted in one transaction, so that no send waits long behind it."""
 
 
-class Expire(Job[bool]):
+class Expire(WriteJob[bool]):
     """Deletes tokens, failed log-ins and idempotency keys that are over; answers whether there may be more."""
 
     __slots__ = ()

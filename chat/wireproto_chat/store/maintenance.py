@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from wireproto import ConfigError
 from wireproto_chat.contract import NAME
@@ -13,6 +12,9 @@ from wireproto_chat.store.store import APPLICATION_ID, claim, path_of
 from wireproto_chat.store.tables import SCHEMA_VERSION
 
 __all__ = ["backup", "check", "upgrade"]
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+"""Where alembic finds its ``env.py`` and, in ``versions``, its revisions."""
 
 # What must hold between the tables, as a count of rows that break it.
 _RULES = {
@@ -45,15 +47,14 @@ def upgrade(url: str | None, *, keep: bool = True) -> tuple[int, int, Path | Non
 
     Raises:
         ConfigError: it is in use, missing, not a chat database, of a newer release, or cannot be written; the backup
-            exists already; alembic is not installed.
+            exists already.
     """
     path = _existing(url)
     lock = claim(path)
     try:
         # Imported here: a server does without it.
+        from alembic.command import upgrade as migrate
         from alembic.config import Config
-        from alembic.runtime.environment import EnvironmentContext
-        from alembic.script import ScriptDirectory
         from sqlalchemy import create_engine
         from sqlalchemy.pool import StaticPool
 
@@ -63,21 +64,15 @@ def upgrade(url: str | None, *, keep: bool = True) -> tuple[int, int, Path | Non
                 return found, found, None
             kept = backup(str(path), f"{path}.schema{found}") if keep else None
             engine = create_engine("sqlite://", creator=lambda: database, poolclass=StaticPool)
-            config = Config()
-            config.set_main_option("script_location", str(Path(__file__).parent))
-            config.set_main_option("version_locations", str(Path(__file__).parent / "migrations"))
-            config.set_main_option("path_separator", "os")
-            script = ScriptDirectory.from_config(config)
             with engine.connect() as connection:
+                config = Config(attributes={"connection": connection})
+                config.set_main_option("script_location", str(MIGRATIONS))
+                config.set_main_option("version_locations", str(MIGRATIONS / "versions"))
+                config.set_main_option("path_separator", "os")
                 connection.exec_driver_sql("PRAGMA synchronous = FULL")
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 try:
-                    with EnvironmentContext(config, script, fn=_steps(script)) as environment:
-                        environment.configure(connection=connection)
-                        if found == 1:
-                            # The first release made its tables without saying so to alembic.
-                            environment.get_context().stamp(script, "0001")
-                        environment.run_migrations()
+                    migrate(config, f"{SCHEMA_VERSION:04}")
                     connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
                     connection.exec_driver_sql("COMMIT")
                 except BaseException:
@@ -185,13 +180,6 @@ def _unreadable(database: sqlite3.Connection) -> Iterator[str]:
             fits = False
         if not fits or bytes_through < before:
             yield f"message {sequence} of mailbox {mailbox_id} has a text that is not the one stored"
-
-
-def _steps(script: Any) -> Any:
-    def steps(revision: Any, context: Any) -> Any:
-        return script._upgrade_revs(f"{SCHEMA_VERSION:04}", revision)  # what alembic's own command does
-
-    return steps
 
 
 def _existing(url: str | None) -> Path:

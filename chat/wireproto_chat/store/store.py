@@ -27,7 +27,7 @@ from wireproto_chat.store.failures import Complaints, closed, is_fatal, is_full,
 from wireproto_chat.store.space import KEEP_FREE, Space, free_bytes
 from wireproto_chat.store.tables import SCHEMA_VERSION, Statements, alembic_version, metadata
 from wireproto_chat.store.transaction import Transaction
-from wireproto_chat.store.writer import Job, Writer
+from wireproto_chat.store.writer import WriteJob, Writer
 
 __all__ = ["APPLICATION_ID", "Store", "claim", "default_path", "path_of"]
 
@@ -99,7 +99,7 @@ class Store:
         url: str | None,
         *,
         clock: Callable[[], float],
-        housekeeping: Callable[[], Job[bool]],
+        housekeeping: Callable[[], WriteJob[bool]],
         on_arrival: Callable[[dict[int, int]], None],
         on_fatal: Callable[[BaseException], None],
         keep_free: int = KEEP_FREE,
@@ -108,7 +108,7 @@ class Store:
         # Links resolved, so that one file has one lock, whatever it is called by.
         self.path = Path(os.path.realpath(path_of(url)))
         self.clock = clock
-        self._lock = claim(self.path)
+        self._claim = claim(self.path)
         self._writing: Connection | None = None
         self._complaints = Complaints(log)
         space = Space(self.path, keep_free=keep_free, free=free)
@@ -144,7 +144,7 @@ class Store:
         except BaseException:
             if self._writing is not None:
                 self._writing.close()
-            os.close(self._lock)
+            os.close(self._claim)
             raise
         self._writer.start()
 
@@ -191,13 +191,9 @@ class Store:
         rows = self.rows(statement, *parameters)
         return rows[0] if rows else None
 
-    def submit(self, job: Job[R]) -> "Future[R]":
+    def submit(self, job: WriteJob[R]) -> "Future[R]":
         """Have the writer do a job; its future is resolved after the commit. Raises as ``Writer.submit`` does."""
         return self._writer.submit(job)
-
-    def acknowledge(self, account_id: int, sequence: int, bytes_through: int) -> None:
-        """Move an account's acknowledged end forward, some time soon."""
-        self._writer.acknowledge(account_id, sequence, bytes_through)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -226,7 +222,7 @@ class Store:
             log.warning("the log stays beside the database, the next start folds it in: %s", error.orig)
         self._writing.close()
         self._writing = None
-        os.close(self._lock)
+        os.close(self._claim)
         return True
 
     def _prepare(self, connection: Connection) -> None:

@@ -42,7 +42,7 @@ from sqlalchemy.sql import ClauseElement
 
 __all__ = ["SCHEMA_VERSION", "Rows", "Statements", "alembic_version", "metadata"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 """What the database says its tables are; a program refuses one that is newer than itself, and one that is older until
 ``wireproto db upgrade`` has run ``migrations`` over it."""
 

@@ -15,9 +15,9 @@ from wireproto_chat.store.failures import store_full
 from wireproto_chat.store.space import Space
 from wireproto_chat.store.tables import Rows, Statements
 
-__all__ = ["Key", "KnownKey", "Mailbox", "Transaction"]
+__all__ = ["IdempotencyKey", "KnownKey", "Mailbox", "Transaction"]
 
-Key = tuple[int, bytes]
+IdempotencyKey = tuple[int, bytes]
 """An account's id and an idempotency key of its own."""
 
 CACHED_MAILBOXES = 20_000
@@ -81,7 +81,7 @@ class Transaction:
         self._clock = clock
         self.sql = sql
         self.now = 0
-        self.known: dict[Key, KnownKey] = {}
+        self.known: dict[IdempotencyKey, KnownKey] = {}
         self.arrived: dict[int, int] = {}
         row = self.one(sql.message_newest)
         self.inherited: int = 0 if row is None or row[0] is None else row[0]
@@ -95,7 +95,7 @@ class Transaction:
 
     # ------------------------------------------------------------------ the writer's
 
-    def begin(self, lookups: Iterable[Key]) -> None:
+    def begin(self, lookups: Iterable[IdempotencyKey]) -> None:
         """Open the transaction and look up the idempotency keys its jobs carry, all at once."""
         self.now = int(self._clock() * 1_000_000)
         self._connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -196,10 +196,6 @@ class Transaction:
         if self._space.low:
             raise store_full()
 
-    def changed(self, box: Mailbox) -> None:
-        """Have the counters of ``box`` written before the commit."""
-        self._changed.add(box)
-
     def acknowledge(self, box: Mailbox, sequence: int, bytes_through: int) -> None:
         """Move the acknowledged end forward to a message that exists."""
         if box.deleted:
@@ -224,7 +220,7 @@ class Transaction:
         self.arrived[box.account_id] = sequence
         return message_id, sequence
 
-    def remember(self, key: Key, request_hash: bytes, message_id: bytes, sequence: int) -> None:
+    def remember(self, key: IdempotencyKey, request_hash: bytes, message_id: bytes, sequence: int) -> None:
         """Keep what was answered under an idempotency key."""
         self.known[key] = KnownKey(request_hash, message_id, sequence, self.now)
         self._keys += (*key, request_hash, message_id, sequence, self.now)

@@ -22,9 +22,9 @@ from sqlalchemy.exc import DBAPIError
 from wireproto import CallError, Retry, Status
 from wireproto_chat.store.failures import Complaints, closed, is_fatal, is_full, store_error
 from wireproto_chat.store.space import Space
-from wireproto_chat.store.transaction import Key, Transaction
+from wireproto_chat.store.transaction import IdempotencyKey, Transaction
 
-__all__ = ["Job", "Writer"]
+__all__ = ["WriteJob", "Writer"]
 
 log = logging.getLogger("wireproto_chat.store")
 
@@ -51,7 +51,7 @@ HOUSEKEEPING = 3600.0
 """Seconds between two rounds of deleting what has expired."""
 
 
-class Job(Generic[R]):
+class WriteJob(Generic[R]):
     """Something to do in the writer's transaction.
 
     Attributes:
@@ -61,7 +61,7 @@ class Job(Generic[R]):
 
     __slots__ = ("claimed", "future", "lookup")
 
-    def __init__(self, future: "Future[R] | None" = None, *, lookup: Key | None = None) -> None:
+    def __init__(self, future: "Future[R] | None" = None, *, lookup: IdempotencyKey | None = None) -> None:
         # A future handed in is running already: whoever made it has claimed it from its caller.
         self.claimed = future is not None
         self.future: Future[R] = Future() if future is None else future
@@ -79,32 +79,8 @@ class Job(Generic[R]):
         """Called on the writer thread when the result is durable, before the future is resolved. Must be quick."""
 
 
-class _Stop(Job[None]):
+class _Stop(WriteJob[None]):
     """Ends the writer once everything before it is done."""
-
-
-class _Nudge(Job[None]):
-    """Wakes the writer for work that is not in the queue: acknowledgements."""
-
-    def apply(self, tx: Transaction) -> None:
-        return None
-
-
-class Acknowledge(Job[None]):
-    """Moves the acknowledged end of a mailbox forward, never back."""
-
-    __slots__ = ("account_id", "bytes_through", "sequence")
-
-    def __init__(self, account_id: int, sequence: int, bytes_through: int) -> None:
-        super().__init__()
-        self.account_id = account_id
-        self.sequence = sequence
-        self.bytes_through = bytes_through
-
-    def apply(self, tx: Transaction) -> None:
-        box = tx.mailbox(self.account_id)
-        if box is not None and box.acked < self.sequence <= box.head:
-            tx.acknowledge(box, self.sequence, self.bytes_through)
 
 
 class Writer:
@@ -130,7 +106,7 @@ class Writer:
         *,
         on_arrival: Callable[[dict[int, int]], None],
         on_fatal: Callable[[BaseException], None],
-        housekeeping: "Callable[[], Job[bool]]",
+        housekeeping: "Callable[[], WriteJob[bool]]",
     ) -> None:
         self._connection = connection
         self._tx = tx
@@ -139,9 +115,7 @@ class Writer:
         self._on_arrival = on_arrival
         self._on_fatal = on_fatal
         self._housekeeping = housekeeping
-        self._queue: queue.SimpleQueue[Job[Any]] = queue.SimpleQueue()
-        self._acks: dict[int, tuple[int, int]] = {}
-        self._acks_lock = threading.Lock()
+        self._queue: queue.SimpleQueue[WriteJob[Any]] = queue.SimpleQueue()
         self._failing = threading.Lock()
         self._failed: CallError | None = None
         self._closed = False
@@ -156,7 +130,7 @@ class Writer:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, job: Job[R]) -> "Future[R]":
+    def submit(self, job: WriteJob[R]) -> "Future[R]":
         """Queue a job; its future, resolved on the writer thread after the commit.
 
         Raises:
@@ -176,15 +150,6 @@ class Writer:
             )
         self._queue.put(job)
         return job.future
-
-    def acknowledge(self, account_id: int, sequence: int, bytes_through: int) -> None:
-        """Move an account's acknowledged end forward, some time soon; only the furthest of a batch is written."""
-        with self._acks_lock:
-            nudge = not self._acks
-            if sequence > self._acks.get(account_id, (0, 0))[0]:
-                self._acks[account_id] = (sequence, bytes_through)
-        if nudge:
-            self._queue.put(_Nudge())
 
     def close(self, timeout: float = 10.0) -> bool:
         """Finish what waits and end the thread; whether it ended within ``timeout`` seconds."""
@@ -242,17 +207,11 @@ class Writer:
         while not self._queue.empty():
             self._refuse(self._taken([self._queue.get()]), closed())
 
-    def _taken(self, jobs: list[Job[Any]]) -> list[Job[Any]]:
-        """The jobs somebody still waits for, behind the acknowledgements that are due."""
-        with self._acks_lock:
-            acks, self._acks = self._acks, {}
-        taken: list[Job[Any]] = []
-        for account_id, (sequence, bytes_through) in acks.items():
-            ack = Acknowledge(account_id, sequence, bytes_through)
-            ack.claimed = True
-            taken.append(ack)
+    def _taken(self, jobs: list[WriteJob[Any]]) -> list[WriteJob[Any]]:
+        """The jobs somebody still waits for."""
+        taken: list[WriteJob[Any]] = []
         for job in jobs:
-            if isinstance(job, _Stop | _Nudge):
+            if isinstance(job, _Stop):
                 continue
             # From here on a caller that cancels is too late: the job is done, and its answer dropped.
             if job.claimed or job.future.set_running_or_notify_cancel():
@@ -260,7 +219,7 @@ class Writer:
                 taken.append(job)
         return taken
 
-    def _do(self, jobs: list[Job[Any]]) -> None:
+    def _do(self, jobs: list[WriteJob[Any]]) -> None:
         if not jobs:
             return
         if self._failed is not None:
@@ -302,7 +261,7 @@ class Writer:
             except Exception:
                 log.exception("a stream could not be woken; please report this")
 
-    def _attempt(self, jobs: list[Job[Any]]) -> list[Any]:
+    def _attempt(self, jobs: list[WriteJob[Any]]) -> list[Any]:
         tx = self._tx
         tx.begin([job.lookup for job in jobs if job.lookup is not None])
         results: list[Any] = []
@@ -322,7 +281,7 @@ class Writer:
         except DBAPIError as second:
             self.fail(second)
 
-    def _refuse(self, jobs: list[Job[Any]], error: BaseException | None) -> None:
+    def _refuse(self, jobs: list[WriteJob[Any]], error: BaseException | None) -> None:
         for job in jobs:
             job.future.set_exception(error)
 

@@ -1,4 +1,4 @@
-"""One house for each module, and for each test its own people in it, once through every door in every version."""
+"""One house for each module, and for each test its own people in it, once through every door."""
 
 import itertools
 from collections.abc import Iterator
@@ -26,10 +26,6 @@ class Scene:
         self.door = door
         self._stack = stack
         self._number = next(_numbers)
-
-    @property
-    def version(self) -> int:
-        return self.door.version
 
     def name(self, name: str) -> str:
         """The name of somebody here; of a pattern, one that finds nobody elsewhere."""

@@ -76,7 +76,7 @@ class Sending(Operation):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Acknowledging(Operation):
-    """An acknowledgement up to a sequence; one by returned credit is never answered."""
+    """An acknowledgement up to a sequence."""
 
     owner: str
     sequence: int

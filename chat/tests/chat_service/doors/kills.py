@@ -27,7 +27,7 @@ from chat_service.doors.history import (
     Streaming,
     Taking,
 )
-from chat_service.doors.people import CODECS, PATIENCE, Addresses, Door, Inbox, Person
+from chat_service.doors.people import DOORS, PATIENCE, Addresses, Door, Inbox, Person
 from wireproto import Address, CallError, Retry
 from wireproto_chat.contract import BROADCAST, SEND_MESSAGE, BroadcastRequest, SendMessageRequest
 
@@ -160,8 +160,8 @@ def denied(history: History, operation: Operation) -> Iterator[None]:
 class Crowd:
     """The people of one part of a run, their history, and what they have to do.
 
-    Three mailboxes get mail: ``streamed`` is followed by two clients that call Acknowledge, ``credited`` by one of
-    version 1, ``popped`` is read with PopUndelivered. Four people send to them, each by another door, which they change
+    Three mailboxes get mail: ``shared`` is followed by two clients that acknowledge, ``streamed`` by one, ``popped`` is
+    read with PopUndelivered. Four people send to them, each by another door, which they change
     in every life of the server: with fresh keys, used ones, other people's and none; they broadcast and delete. Whoever
     receives deletes, too.
     """
@@ -170,7 +170,7 @@ class Crowd:
         self.history = History()
         self.chance = chance
         self.name = name
-        self.boxes = [f"{name}.{kind}" for kind in ("credited", "popped", "streamed")]
+        self.boxes = [f"{name}.{kind}" for kind in ("popped", "shared", "streamed")]
         self.senders = [f"{name}-sender{i}" for i in range(SENDERS)]
         self.tokens: dict[str, str] = {}
         self.answered = 0
@@ -185,7 +185,7 @@ class Crowd:
     def arrive(self, addresses: Addresses) -> None:
         """Make the accounts."""
         for name in (*self.boxes, *self.senders):
-            with addresses.person(Door("msgpack", 2), name) as person:
+            with addresses.person("msgpack", name) as person:
                 person.create()
                 self.tokens[name] = person.log_in().token
 
@@ -199,23 +199,18 @@ class Crowd:
                 someone.log_in(token=self.tokens[name])
                 return someone
 
-            second = [Door(codec, 2) for codec in (*CODECS, "grpc")]
-            doors = second[life % 4 :] + second[: life % 4]
-            first = [Door(codec, 1) for codec in (*CODECS, "grpc")][life % 4]
-            credited, popped, streamed = (
-                person(name, door) for name, door in zip(self.boxes, (first, *doors[:2]), strict=True)
-            )
-            also_streamed = person(streamed.name, doors[2])
-            with person(credited.name, doors[3]) as looking:
-                for each in (looking, popped, streamed):
-                    self.look(each)
+            doors = DOORS[life % 4 :] + DOORS[: life % 4]
+            popped, shared, streamed = (person(name, door) for name, door in zip(self.boxes, doors[:3], strict=True))
+            also_shared = person(shared.name, doors[3])
+            for each in (popped, shared, streamed):
+                self.look(each)
             senders = [person(name, door) for name, door in zip(self.senders, doors, strict=True)]
             self.repeat(senders)
             tasks: list[Callable[[], None]] = [
                 *(lambda sender=sender: self.send(sender) for sender in senders),
                 lambda: self.receive(streamed),
-                lambda: self.receive(also_streamed),
-                lambda: self.receive(credited),
+                lambda: self.receive(shared),
+                lambda: self.receive(also_shared),
                 lambda: self.take(popped),
             ]
             threads = [threading.Thread(target=self.until_killed, args=(task,)) for task in tasks]
@@ -260,8 +255,9 @@ class Crowd:
     def leave(self, addresses: Addresses) -> list[str]:
         """Receive all that waits, look at everything, and have it judged."""
         with ExitStack() as stack:
-            door = Door("msgpack", 2)
-            people = {name: stack.enter_context(addresses.person(door, name)) for name in (*self.boxes, *self.senders)}
+            people = {
+                name: stack.enter_context(addresses.person("msgpack", name)) for name in (*self.boxes, *self.senders)
+            }
             for name, person in people.items():
                 person.log_in(token=self.tokens[name])
             self.repeat([people[name] for name in self.senders])
@@ -403,27 +399,13 @@ class Crowd:
         """Follow a mailbox, acknowledging what came in portions; now and then delete something."""
         streaming, inbox = self.open(person)
         with inbox:
-            if person.door.acknowledges_by_credit:
-                self.receive_by_credit(person, streaming, inbox)
             while True:
                 for _ in range(self.chance.randrange(1, 20)):
                     self.note(streaming, inbox)
-                if person.door.version == 1:
-                    self.take_shown(person, inbox)
-                    continue
                 self.acknowledge(inbox)
                 if self.chance.random() < 0.2:
                     _, message = self.chance.choice(streaming.came)
                     self.delete(person, person.name, message.sequence)
-
-    def receive_by_credit(self, person: Person, streaming: Streaming, inbox: Inbox) -> None:
-        while True:
-            if inbox.last:
-                # To ask for the next one gives the credit of the last one back.
-                self.history.acknowledgings.append(
-                    Acknowledging(begun=self.history.now(), owner=person.name, sequence=inbox.last)
-                )
-            self.note(streaming, inbox)
 
     def acknowledge(self, inbox: Inbox) -> None:
         operation = Acknowledging(begun=self.history.now(), owner=inbox.person.name, sequence=inbox.last)
@@ -437,13 +419,6 @@ class Crowd:
         while True:
             if not self.pop(person, self.chance.randrange(1, 30)):
                 time.sleep(0.002)
-
-    def take_shown(self, person: Person, inbox: Inbox) -> None:
-        """Version 1 over gRPC acknowledges so: with as many as have come."""
-        acknowledged = 0
-        while acknowledged < inbox.last:
-            page = self.pop(person, min(inbox.last - acknowledged, 10))
-            acknowledged = page[-1].sequence if page else inbox.last
 
     def pop(self, person: Person, limit: int) -> list[Seen]:
         operation = Taking(begun=self.history.now(), owner=person.name, limit=limit)

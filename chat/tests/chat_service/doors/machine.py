@@ -31,7 +31,7 @@ from chat_service.doors.people import PATIENCE, Door, House, Inbox, Person, even
 from chat_service.fakes import WAIT, Clock
 from wireproto import CallError
 from wireproto_chat.store.transaction import Transaction
-from wireproto_chat.store.writer import Job
+from wireproto_chat.store.writer import WriteJob
 
 __all__ = ["WINDOW", "Crashing", "People"]
 
@@ -75,7 +75,7 @@ class Crashing:
         self.house.stop()
 
 
-class _Still(Job[None]):
+class _Still(WriteJob[None]):
     """Holds the writer between two transactions."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class Reader:
         self.came: list[int] = []
         self._mailbox = visit.account.mailbox
         self._last = max(after, visit.account.acknowledged)  # it begins behind this, or what is acknowledged until then
-        self._ahead = credit if visit.person.door.codec != "grpc" else WINDOW
+        self._ahead = credit if visit.person.door != "grpc" else WINDOW
         self._gone = {message.sequence for message in self._mailbox if message.deleted}
         self._on_their_way: set[int] = set()  # deleted when the server may have sent them already
 
@@ -122,9 +122,7 @@ class Reader:
     def due(self) -> tuple[set[int], int]:
         """The sequences that may come now, and the one that must, behind them; 0 when none must."""
         acknowledged = self.visit.account.acknowledged
-        # Over TCP version 1 asks for the next one by acknowledging, so its window is never full.
-        counted = [] if self.visit.person.door.acknowledges_by_credit else self.came
-        held = sum(sequence > acknowledged for sequence in counted)
+        held = sum(sequence > acknowledged for sequence in self.came)
         may: set[int] = set()
         for message in self._mailbox[self._last :]:
             sequence = message.sequence
@@ -134,7 +132,7 @@ class Reader:
                     held += sequence > acknowledged
             elif not self.came and sequence <= acknowledged:
                 may.add(sequence)
-            elif held >= WINDOW and counted is self.came:
+            elif held >= WINDOW:
                 return may | {sequence}, 0
             else:
                 return may, sequence
@@ -143,6 +141,18 @@ class Reader:
     def note(self, sequence: int) -> None:
         self.came.append(sequence)
         self._last = sequence
+
+
+def all_pages(person: Person, other: str, *, limit: int, oldest_first: bool) -> list[Any]:
+    """A conversation, read page by page from one end or the other; its oldest message first in any case."""
+    found: list[Any] = []
+    more = True
+    while more:
+        where = {"after" if oldest_first else "before": found[-1].position if found else 0}
+        page = person.conversation(other, limit=limit, oldest_first=oldest_first, **where)
+        found += page.messages
+        more = page.more
+    return found if oldest_first else found[::-1]
 
 
 class People(RuleBasedStateMachine):
@@ -170,12 +180,9 @@ class People(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------ helpers
 
-    def some(self, data: st.DataObject, version: int = 1) -> Visit:
-        """Anybody who has a session; in this version at least."""
-        return data.draw(st.sampled_from([visit for visit in self.visits if visit.person.door.version >= version]))
-
-    def somebody(self, version: int = 1) -> bool:
-        return any(visit.person.door.version >= version for visit in self.visits)
+    def some(self, data: st.DataObject) -> Visit:
+        """Anybody who has a session."""
+        return data.draw(st.sampled_from(self.visits))
 
     def a_name(self, data: st.DataObject) -> str:
         """Of an account, mostly; else of one that was deleted, or never was."""
@@ -215,14 +222,14 @@ class People(RuleBasedStateMachine):
         self.model.pass_time(seconds)
 
     def watcher(self, account: Account) -> Person:
-        """Somebody signed in as this account, in version 2, who only looks."""
+        """Somebody signed in as this account who only looks."""
         found = self.watchers.get(account.name)
         if found is None or found.session.ended:
             if found is not None:
                 found.person.close()
             if account.failures >= 5:
                 self.pass_time(900)
-            person = self.meet(Door("msgpack", 2), account.name)
+            person = self.meet("msgpack", account.name)
             person.log_in(account.password)
             found = self.watchers[account.name] = Visit(self.model.log_in(account.name, account.password), person)
         return found.person
@@ -299,10 +306,10 @@ class People(RuleBasedStateMachine):
         self.both(lambda: person.log_in(token=token), lambda: self.model.resume(visit.session))
         assert person.token == token
 
-    @precondition(lambda self: self.somebody(2))
+    @precondition(lambda self: self.visits)
     @rule(data=st.data(), right=st.booleans(), new=st.sampled_from(("second password", "third password")))
     def change_password(self, data: st.DataObject, right: bool, new: str) -> None:
-        visit = self.some(data, 2)
+        visit = self.some(data)
         old = visit.account.password if right else "not that one"
         pair = self.both(
             lambda: visit.person.change_password(old, new), lambda: self.model.change_password(visit.session, old, new)
@@ -343,21 +350,16 @@ class People(RuleBasedStateMachine):
             self.come_again(visit, None)
         for name, visit in self.watchers.items():
             token = visit.person.token
-            visit.person = self.meet(Door("msgpack", 2), name)
+            visit.person = self.meet("msgpack", name)
             if not visit.session.ended:
                 visit.person.log_in(token=token)
 
     # ------------------------------------------------------------------ messages
 
     @precondition(lambda self: self.visits)
-    @rule(data=st.data(), key=st.sampled_from(KEYS), again=st.booleans())
-    def send(self, data: st.DataObject, key: bytes, again: bool) -> None:
-        visit = self.some(data)
-        known = visit.account.keys.get(key)
-        to, text = self.a_name(data), f"text {next(self.texts)}"
-        if again and known is not None and known.content[0] == "send":
-            _, to, text = known.content
-        self.send_one(visit, to, text, key)
+    @rule(data=st.data(), key=st.sampled_from(KEYS))
+    def send(self, data: st.DataObject, key: bytes) -> None:
+        self.send_one(self.some(data), self.a_name(data), f"text {next(self.texts)}", key)
 
     @precondition(lambda self: self.visits)
     @rule(data=st.data(), count=st.integers(2, WINDOW + 2))
@@ -374,19 +376,25 @@ class People(RuleBasedStateMachine):
         if pair is not None:
             answer, (message, duplicate) = pair
             assert answer.sequence == message.sequence, "I3"
-            assert answer.duplicate == (duplicate and visit.person.door.version == 2), "I2"
+            assert answer.duplicate == duplicate, "I2"
             self.learn(answer.message_id, message)
 
-    @precondition(lambda self: self.somebody(2))
-    @rule(
-        data=st.data(), key=st.sampled_from(KEYS), again=st.booleans(), pattern=st.sampled_from(("*", "?", "a*", "b"))
-    )
-    def broadcast(self, data: st.DataObject, key: bytes, again: bool, pattern: str) -> None:
-        visit = self.some(data, 2)
-        known = visit.account.keys.get(key)
-        to, text = self.prefix + pattern, f"text {next(self.texts)}"
-        if again and known is not None and known.content[0] == "broadcast":
-            _, to, text = known.content
+    @precondition(lambda self: self.visits)
+    @rule(data=st.data(), key=st.sampled_from(KEYS), pattern=st.sampled_from(("*", "?", "a*", "b")))
+    def broadcast(self, data: st.DataObject, key: bytes, pattern: str) -> None:
+        self.broadcast_one(self.some(data), self.prefix + pattern, f"text {next(self.texts)}", key)
+
+    @precondition(lambda self: any(visit.account.keys for visit in self.visits))
+    @rule(data=st.data(), same=st.booleans())
+    def use_a_key_again(self, data: st.DataObject, same: bool) -> None:
+        """For what it was used for, which happens once, or for another text, which is refused."""
+        visit = data.draw(st.sampled_from([visit for visit in self.visits if visit.account.keys]))
+        key = data.draw(st.sampled_from(sorted(visit.account.keys)))
+        kind, to, text = visit.account.keys[key].content
+        again = self.send_one if kind == "send" else self.broadcast_one
+        again(visit, to, text if same else f"text {next(self.texts)}", key)
+
+    def broadcast_one(self, visit: Visit, to: str, text: str, key: bytes) -> None:
         pair = self.both(
             lambda: visit.person.broadcast(to, text, key), lambda: self.model.broadcast(visit.session, to, text, key)
         )
@@ -407,25 +415,36 @@ class People(RuleBasedStateMachine):
                 self.i6_i7_it_is_this_message(got, message)
             assert answer.remaining == remaining, "I8"
 
-    @precondition(lambda self: self.somebody(2))
+    @precondition(lambda self: self.visits)
     @rule(data=st.data())
     def acknowledge(self, data: st.DataObject) -> None:
-        visit = self.some(data, 2)
+        visit = self.some(data)
         account = visit.account
         sequence = data.draw(st.integers(0, account.head + 1))
         given = self.given.get(account.name, 0)
         if account.name in self.streamed and max(given, account.acknowledged) < sequence <= account.head:
             return  # whether a stream has given it out already is not to be known from here
+        self.acknowledge_one(visit, sequence, given)
+
+    @precondition(lambda self: any(reader.came for reader in self.readers))
+    @rule(data=st.data())
+    def acknowledge_what_came(self, data: st.DataObject) -> None:
+        """Any message that a stream has brought; not always the last one, so that acknowledgements come late, too."""
+        reader = data.draw(st.sampled_from([reader for reader in self.readers if reader.came]))
+        sequence = data.draw(st.sampled_from(reader.came))
+        self.acknowledge_one(reader.visit, sequence, self.given[reader.visit.account.name])
+
+    def acknowledge_one(self, visit: Visit, sequence: int, given: int) -> None:
         pair = self.both(
             lambda: visit.person.acknowledge(sequence), lambda: self.model.acknowledge(visit.session, sequence, given)
         )
         if pair is not None:
             assert (pair[0].acknowledged, pair[0].undelivered) == pair[1], "I8"
 
-    @precondition(lambda self: self.somebody(2))
+    @precondition(lambda self: self.visits)
     @rule(data=st.data())
     def delete_message(self, data: st.DataObject) -> None:
-        visit, recipient = self.some(data, 2), self.a_name(data)
+        visit, recipient = self.some(data), self.a_name(data)
         box = self.model.accounts[recipient].mailbox if recipient in self.model.accounts else []
         sequence = data.draw(st.integers(0, len(box) + 1))
         pair = self.both(
@@ -437,22 +456,15 @@ class People(RuleBasedStateMachine):
                 if reader.visit.account is pair[1].recipient:
                     reader.deleted(pair[1])
 
-    @precondition(lambda self: self.somebody(2))
+    @precondition(lambda self: self.visits)
     @rule(data=st.data(), limit=st.integers(1, 5), oldest_first=st.booleans())
     def read_a_conversation(self, data: st.DataObject, limit: int, oldest_first: bool) -> None:
-        visit, other = self.some(data, 2), self.a_name(data)
+        visit, other = self.some(data), self.a_name(data)
 
-        def read() -> list[Any]:
-            found: list[Any] = []
-            more = True
-            while more:
-                where = {"after" if oldest_first else "before": found[-1].position if found else 0}
-                page = visit.person.conversation(other, limit=limit, oldest_first=oldest_first, **where)
-                found += page.messages
-                more = page.more
-            return found if oldest_first else found[::-1]
-
-        pair = self.both(read, lambda: self.model.conversation(visit.session, other))
+        pair = self.both(
+            lambda: all_pages(visit.person, other, limit=limit, oldest_first=oldest_first),
+            lambda: self.model.conversation(visit.session, other),
+        )
         if pair is not None:
             self.same_conversation(*pair)
 
@@ -535,9 +547,7 @@ class People(RuleBasedStateMachine):
 
     def take_one(self, reader: Reader, patience: float) -> None:
         """One message that may come now."""
-        account, last = reader.visit.account, reader.inbox.last
-        if reader.visit.person.door.acknowledges_by_credit:
-            account.acknowledged = max(account.acknowledged, last)
+        account = reader.visit.account
         may, must = reader.due()
         got = reader.inbox.next(patience)
         assert got.sequence in may | {must}, f"I4 or I5: {got.sequence} came, not {must} or {may}"
@@ -548,10 +558,6 @@ class People(RuleBasedStateMachine):
     def take_the_end(self, reader: Reader) -> None:
         """What was on its way may still come, and then the stream ends."""
         self.readers.remove(reader)
-        if reader.visit.person.door.acknowledges_by_credit:
-            # To ask for more acknowledges; whether that is in time is nobody's promise.
-            reader.inbox.close()
-            return
 
         def drain() -> None:
             while True:
@@ -571,17 +577,12 @@ class People(RuleBasedStateMachine):
 
     @invariant()
     def i8_what_waits_is_what_is_not_acknowledged(self) -> None:
-        """Each mailbox stands as the model's does; what was acknowledged by credit, soon."""
+        """Each mailbox stands as the model's does."""
         type(self).steps += 1
         for account in self.model.live():
-            person = self.watcher(account)
-
-            def stands(person: Person = person) -> tuple[int, int, int, int]:
-                found = person.who_am_i()
-                return found.acknowledged, found.last_sequence, found.undelivered, found.sessions
-
-            expected = (account.acknowledged, account.head, len(account.waiting()), len(account.sessions))
-            eventually(stands, expected, self.patience)
+            found = self.watcher(account).who_am_i()
+            stands = (found.acknowledged, found.last_sequence, found.undelivered, found.sessions)
+            assert stands == (account.acknowledged, account.head, len(account.waiting()), len(account.sessions))
 
     def teardown(self) -> None:
         try:
@@ -597,8 +598,8 @@ class People(RuleBasedStateMachine):
         """All conversations are as the model has them, with nothing else in them."""
         for other in self.model.live():
             session = self.watchers[account.name].session
-            found = self.watcher(account).conversation(other.name, limit=100, oldest_first=True)
-            self.same_conversation(found.messages, self.model.conversation(session, other.name))
+            found = all_pages(self.watcher(account), other.name, limit=100, oldest_first=True)
+            self.same_conversation(found, self.model.conversation(session, other.name))
 
     def i10_everything_comes(self, account: Account) -> None:
         """A new stream has all that waits, and when it was acknowledged nothing does."""
@@ -611,4 +612,4 @@ class People(RuleBasedStateMachine):
                     self.i6_i7_it_is_this_message(inbox.next(self.patience), message)
                 if waiting:
                     inbox.acknowledge()
-            eventually(lambda: watcher.who_am_i().undelivered, 0, self.patience)
+            assert watcher.who_am_i().undelivered == 0

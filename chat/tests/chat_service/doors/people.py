@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeAlias, TypeVar, get_args
 
 from chat_service.fakes import PASSWORD, QUICK
 from wireproto import Address, CallError, Client, Metadata, Server, Stream, connect
@@ -55,7 +55,7 @@ from wireproto_chat.contract import (
 from wireproto_chat.service.handlers import ChatApp, open_chat
 from wireproto_chat.service.passwords import Passwords
 
-__all__ = ["CODECS", "DOORS", "PATIENCE", "SECOND", "Addresses", "Door", "House", "Inbox", "Person", "eventually"]
+__all__ = ["CODECS", "DOORS", "PATIENCE", "Addresses", "Door", "House", "Inbox", "Person", "eventually"]
 
 CODECS = ("pipe", "msgpack", "protobuf")
 
@@ -66,24 +66,10 @@ Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
 
 
-class Door(NamedTuple):
-    """One way into the chat: a codec over TCP, or ``grpc``; and the version of the opcode table spoken there."""
+Door: TypeAlias = Literal["pipe", "msgpack", "protobuf", "grpc"]
+"""One way into the chat: a codec over TCP, or gRPC."""
 
-    codec: str
-    version: int
-
-    def __str__(self) -> str:
-        return f"{self.codec} {self.version}"
-
-    @property
-    def acknowledges_by_credit(self) -> bool:
-        return self.version == 1 and self.codec != "grpc"
-
-
-DOORS = tuple(Door(codec, version) for codec in (*CODECS, "grpc") for version in (1, 2))
-
-
-SECOND = tuple(door for door in DOORS if door.version == 2)
+DOORS: tuple[Door, ...] = get_args(Door)
 
 
 class Addresses(NamedTuple):
@@ -95,11 +81,10 @@ class Addresses(NamedTuple):
     def person(self, door: Door, name: str = "") -> "Person":
         """Somebody who is connected, and not signed in."""
         client: Client | GrpcClient
-        if door.codec == "grpc":
-            client = connect_grpc(self.grpc, CHAT, version=door.version, timeout=PATIENCE)
+        if door == "grpc":
+            client = connect_grpc(self.grpc, CHAT, timeout=PATIENCE)
         else:
-            client = connect(self.tcp, CHAT, codec=door.codec, version=door.version, timeout=PATIENCE)
-        assert client.version == door.version
+            client = connect(self.tcp, CHAT, codec=door, timeout=PATIENCE)
         return Person(client, door, name)
 
 
@@ -218,8 +203,7 @@ class Person:
 
 
 class Inbox:
-    """An open ReceiveMessages. What acknowledges depends on the door: a call in version 2, returned credit in version
-    1 over TCP (there it always happens by itself), PopUndelivered in version 1 over gRPC."""
+    """An open ReceiveMessages."""
 
     def __init__(
         self,
@@ -251,16 +235,9 @@ class Inbox:
         return item
 
     def acknowledge(self) -> None:
-        """Acknowledge what was handed out. By credit it is done some time after this returns."""
-        if self.person.door.version == 2:
-            self.person.acknowledge(self.last)
-        elif self.person.door.acknowledges_by_credit:
-            self._stream.acknowledge()
-        else:
-            while self._acknowledged < self.last:
-                page = self.person.pop(min(self.last - self._acknowledged, 100))
-                self._acknowledged = page.messages[-1].sequence if page.messages else self.last
-        self._acknowledged = max(self._acknowledged, self.last)
+        """Acknowledge what was handed out."""
+        self.person.acknowledge(self.last)
+        self._acknowledged = self.last
 
     def wait_until_open(self) -> None:
         """Over gRPC, wait until the server has begun; over TCP a call made after this is served after it."""

@@ -407,7 +407,7 @@ def test_a_lost_page_may_reach_over_what_was_deleted() -> None:
 
 
 def test_an_unknown_acknowledgement_may_have_happened() -> None:
-    """What was returned as credit before a crash comes again, or does not."""
+    """What was acknowledged without an answer before a crash comes again, or does not."""
     for first in (1, 2, 3):
         story = three()
         story.stream(1, 2)

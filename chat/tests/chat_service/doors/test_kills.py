@@ -86,9 +86,9 @@ def test_thirty_kills_leave_no_violation(store_path: Path) -> None:
 ANSWERED_TOO_EARLY = """
 import time
 from concurrent.futures import Future
-from wireproto_chat.service.mailboxes import Send
+from wireproto_chat.service.mailboxes import AppendMessage
 from wireproto_chat.store.transaction import Transaction
-apply, commit = Send.apply, Transaction.commit
+apply, commit = AppendMessage.apply, Transaction.commit
 def early(self, tx):
     answer = apply(self, tx)
     self.future.set_result(answer)
@@ -97,7 +97,7 @@ def early(self, tx):
 def slowly(self):
     time.sleep(0.01)
     commit(self)
-Send.apply, Transaction.commit = early, slowly
+AppendMessage.apply, Transaction.commit = early, slowly
 """
 
 KEYS_IN_MEMORY = """

@@ -1,4 +1,4 @@
-"""Every reason that a method of the chat declares, and who may call it, through each door in each version."""
+"""Every reason that a method of the chat declares, and who may call it, through each door."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -10,12 +10,11 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from chat_service.doors.conftest import Scene
-from chat_service.doors.people import DOORS, Door, House, Person
+from chat_service.doors.people import DOORS, House, Person
 from chat_service.doors.test_service import refused
 from chat_service.fakes import PASSWORD
-from wireproto import CallError, Metadata, Retry, Status
+from wireproto import CallError, Retry, Status
 from wireproto.schema import Message
-from wireproto.testing import BareClient
 from wireproto_chat.contract import (
     ACKNOWLEDGE,
     BROADCAST,
@@ -34,8 +33,6 @@ from wireproto_chat.contract import (
     WILD_CARD,
     CreateAccountRequest,
     DeleteAccountRequest,
-    LogInRequest,
-    ReceiveMessagesRequest,
 )
 from wireproto_chat.service import broadcast, handlers, live, mailboxes
 from wireproto_chat.service.rates import Rate, Rates
@@ -69,11 +66,10 @@ def ready(scene: Scene, name: str = "ann") -> Person:
     return person
 
 
-def methods(version: int) -> list[Any]:
-    """The methods of a version, those last that end a session."""
+def methods() -> list[Any]:
+    """All methods, those last that end a session."""
     ending = [CHANGE_PASSWORD, LOG_OUT, DELETE_ACCOUNT]
-    found = [method for method in CHAT.at(version).values() if method not in ending]
-    return found + [method for method in ending if method in CHAT.at(version).values()]
+    return [method for method in CHAT.methods if method not in ending] + ending
 
 
 # ---------------------------------------------------------------------- who may
@@ -89,8 +85,8 @@ def test_nothing_works_without_an_account(scene: Scene, who: str) -> None:
     elif who == "deleted":
         person.delete_account()
     authorization = f"Bearer {'x' * 43}" if who == "worthless" else None
-    wanting = [method for method in methods(scene.version) if method.requires]
-    assert len(wanting) == (6 if scene.version == 1 else 12)
+    wanting = [method for method in methods() if method.requires]
+    assert len(wanting) == 12
     for method in wanting:
         error = refused(partial(ask, person, method, sample(scene, method), authorization))
         assert (error.status, error.reason) == (Status.UNAUTHENTICATED, "SIGN_IN_REQUIRED"), method
@@ -99,14 +95,14 @@ def test_nothing_works_without_an_account(scene: Scene, who: str) -> None:
 
 @pytest.mark.parametrize("how", ["signed in", "by token"])
 def test_everything_works_with_an_account(scene: Scene, how: str) -> None:
-    """Every method of the version answers whoever is signed in, or whose token comes with the call."""
+    """Every method answers whoever is signed in, or whose token comes with the call."""
     ann = ready(scene)
     caller, authorization = (ann, None) if how == "signed in" else (scene.person("ann"), f"Bearer {ann.token}")
-    for method in methods(scene.version):
+    for method in methods():
         if method is LOG_IN:
             continue  # refused to whoever is signed in
         if method is DELETE_ACCOUNT:  # which comes after LogOut
-            authorization = f"Bearer {scene.again('ann', PASSWORD if scene.version == 1 else OTHER_PASSWORD).token}"
+            authorization = f"Bearer {scene.again('ann', OTHER_PASSWORD).token}"
         assert type(ask(caller, method, sample(scene, method), authorization)) is method.response
         if method is POP_UNDELIVERED:
             ask(caller, SEND_MESSAGE, sample(scene, SEND_MESSAGE), authorization)  # for those after it
@@ -122,22 +118,10 @@ def test_nobody_reaches_anothers_account(scene: Scene) -> None:
     assert refused(lambda: eve.log_in(token=bob.token)).reason == "ALREADY_SIGNED_IN"
     stranger = scene.person("eve")
     assert refused(lambda: stranger.log_in(token=bob.token)).reason == "BAD_CREDENTIALS"
-    if scene.version == 2:
-        assert refused(lambda: eve.delete_message(bob.name, 1)).reason == "UNKNOWN_MESSAGE"
-        assert eve.conversation(bob.name).messages == eve.conversation(ann.name).messages == []
-        assert eve.who_am_i().last_sequence == 0
+    assert refused(lambda: eve.delete_message(bob.name, 1)).reason == "UNKNOWN_MESSAGE"
+    assert eve.conversation(bob.name).messages == eve.conversation(ann.name).messages == []
+    assert eve.who_am_i().last_sequence == 0
     assert [message.text for message in bob.pop().messages] == ["secret"]
-
-
-@pytest.mark.parametrize("door", [door for door in DOORS if door.version == 1], ids=str)
-def test_what_version_1_has_not_is_unknown_there(scene: Scene) -> None:
-    """A method that came with version 2 is refused to whoever speaks version 1, and nothing is sent."""
-    ann = ready(scene)
-    newer = [method for method in CHAT.methods if method.since == 2]
-    assert len(newer) == 6
-    for method in newer:
-        error = refused(partial(ask, ann, method, sample(scene, method)))
-        assert (error.status, error.reason) == (Status.UNIMPLEMENTED, "UNKNOWN_OPCODE")
 
 
 # ---------------------------------------------------------------------- why not
@@ -150,7 +134,6 @@ class Case(NamedTuple):
     status: Status
     provoke: Callable[[Scene], object]
     retry: Retry = Retry.NEVER
-    only: Callable[[Door], bool] = lambda door: True
 
 
 def create(scene: Scene, name: str, password: str = PASSWORD) -> None:
@@ -215,8 +198,8 @@ def broadcast_to_too_many(scene: Scene) -> None:
         ann.broadcast(scene.name("*"), "x")
 
 
-def receive(scene: Scene, *, after: int = 0, credit: int = 1) -> None:
-    with ready(scene).receive(after=after, credit=credit) as inbox:
+def receive(scene: Scene, *, after: int) -> None:
+    with ready(scene).receive(after=after) as inbox:
         inbox.next()
 
 
@@ -226,21 +209,6 @@ def open_too_many(scene: Scene) -> None:
         first.next()
         with ann.receive() as inbox:
             inbox.next()
-
-
-def acknowledge_what_did_not_come(scene: Scene) -> None:
-    ann = ready(scene)
-    address, door = scene.house.addresses.tcp, scene.door
-    with BareClient(address, CHAT, codec=door.codec, version=door.version) as client:
-        client.call(LOG_IN, client.encode(LOG_IN, LogInRequest(username=ann.name, token=ann.token)))
-        everything = client.encode(RECEIVE_MESSAGES, ReceiveMessagesRequest())
-        stream = client.send(RECEIVE_MESSAGES, everything, Metadata(credit=1))
-        answers = client.take()
-        client.grant(stream, 2)  # and one message came
-        while not answers[-1].last:
-            answers += client.take()
-        assert answers[-1].error is not None
-        raise answers[-1].error
 
 
 def sign_out_beside_a_stream(scene: Scene) -> None:
@@ -291,13 +259,6 @@ CASES: dict[Any, list[Case]] = {
     ],
     RECEIVE_MESSAGES: [
         Case("BAD_AFTER", TOO_FAR, lambda s: receive(s, after=2)),
-        Case("WINDOW_TOO_LARGE", INVALID, lambda s: receive(s, credit=65), only=lambda door: door.version == 1),
-        Case(
-            "ACKNOWLEDGED_TOO_MUCH",
-            TOO_FAR,
-            acknowledge_what_did_not_come,
-            only=lambda door: door.acknowledges_by_credit,
-        ),
         Case("TOO_MANY_STREAMS", EXHAUSTED, open_too_many),
         Case("SIGNED_OUT", UNKNOWN_PERSON, sign_out_beside_a_stream),
     ],
@@ -343,7 +304,6 @@ def test_no_reason_is_forgotten() -> None:
         for door in DOORS
         for method, cases in CASES.items()
         for case in cases
-        if method.in_version(door.version) and case.only(door)
     ],
 )
 def test_every_reason_reaches_the_client(scene: Scene, method: Any, case: Case) -> None:
@@ -395,7 +355,7 @@ FULL, READONLY = 13, 8
 def calls_that_fail(scene: Scene, reason: str, code: int, *, reads: bool) -> None:
     """Every method that declares the reason gives it while the store fails, did nothing, and works afterwards."""
     signed_in = ready(scene)
-    for method in methods(scene.version):
+    for method in methods():
         if reason not in method.reasons:
             continue
         caller = scene.person("ann") if method in (LOG_IN, CREATE_ACCOUNT) else signed_in
@@ -408,7 +368,7 @@ def calls_that_fail(scene: Scene, reason: str, code: int, *, reads: bool) -> Non
         assert error.retry_after_ms > 0
         if method is LOG_OUT:
             signed_in = scene.person("ann")
-            signed_in.log_in(PASSWORD if scene.version == 1 else OTHER_PASSWORD)
+            signed_in.log_in(OTHER_PASSWORD)
         else:
             ask(caller, method, request)
         if method is POP_UNDELIVERED:
@@ -432,7 +392,6 @@ def test_a_refusal_says_no_secret(scene: Scene) -> None:
         refused(lambda: scene.person("ann").log_in("s3cret-canary")),
         refused(lambda: scene.person("ann").log_in(token="s3cret-canary")),
         refused(lambda: create(scene, "ann", "s3cret")),
+        refused(lambda: ann.change_password("s3cret-canary", OTHER_PASSWORD)),
     ]
-    if scene.version == 2:
-        errors.append(refused(lambda: ann.change_password("s3cret-canary", OTHER_PASSWORD)))
     assert not [error for error in errors if "s3cret" in str(error)]

@@ -1,4 +1,4 @@
-"""The whole service through each door in each version: what every method does, as a client in the field sees it."""
+"""The whole service through each door: what every method does, as a client in the field sees it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from chat_service.doors.conftest import Scene
-from chat_service.doors.people import CODECS, DOORS, PATIENCE, Door, Inbox, Person, eventually
+from chat_service.doors.people import CODECS, DOORS, PATIENCE, Door, Inbox, eventually
 from chat_service.test_mailboxes import HOSTILE
 from wireproto import CallError, Status, codecs
 from wireproto_chat.contract import SEND_MESSAGE, SendMessageRequest
@@ -31,7 +31,7 @@ def waiting(scene: Scene, name: str) -> int:
 def test_these_are_all_the_doors() -> None:
     """The suite runs over every codec that comes with the framework, and gRPC."""
     assert codecs.names()[:3] == list(CODECS)
-    assert {door.codec for door in DOORS} == {*CODECS, "grpc"}
+    assert set(DOORS) == {*CODECS, "grpc"}
 
 
 # ---------------------------------------------------------------------- sending and receiving
@@ -72,8 +72,8 @@ def test_what_was_not_acknowledged_comes_again(scene: Scene) -> None:
         ann.send(bob.name, str(i))
     inbox = bob.receive()
     assert texts(inbox, 6) == ["0", "1", "2", "3", "4", "5"]
-    # Asking for the sixth acknowledged the fifth; acknowledgements by credit are written in their own time.
-    eventually(lambda: waiting(scene, "bob"), 5)
+    # Asking for the sixth acknowledged the fifth.
+    assert waiting(scene, "bob") == 5
     bob.close()
     with scene.again("bob").receive() as inbox:
         assert texts(inbox, 5) == ["5", "6", "7", "8", "9"]
@@ -96,7 +96,7 @@ def test_hostile_texts_are_carried_as_they_are(scene: Scene) -> None:
             ann.send(ann.name, text)
             assert inbox.next().text == text
         inbox.acknowledge()
-    eventually(lambda: waiting(scene, "ann"), 0)
+    assert waiting(scene, "ann") == 0
     for text in HOSTILE:
         ann.send(ann.name, text)
     assert [message.text for message in ann.pop().messages] == HOSTILE
@@ -128,11 +128,11 @@ def test_pages_are_taken_in_order_and_acknowledged(scene: Scene) -> None:
 
 
 def test_a_key_makes_a_repetition_safe(scene: Scene) -> None:
-    """The same key and message answer the same; version 2 says that it is one; without a key it is a second message."""
+    """The same key and message answer the same, and that it is a repetition; without a key it is a second message."""
     ann, bob = scene.account("ann"), scene.account("bob")
     first, again = (ann.send(bob.name, "once", key=b"k") for _ in range(2))
     assert (again.message_id, again.sequence) == (first.message_id, first.sequence)
-    assert (first.duplicate, again.duplicate) == (False, scene.version == 2)
+    assert (first.duplicate, again.duplicate) == (False, True)
     assert bob.send(bob.name, "another's key", key=b"k").sequence == 2
     ann.send(bob.name, "twice")
     ann.send(bob.name, "twice")
@@ -153,9 +153,9 @@ def test_many_sends_in_flight_on_one_connection(scene: Scene) -> None:
     assert all(by_sequence[message.sequence] == message.text for message in ann.pop().messages)
 
 
-@pytest.mark.parametrize("other", [door for door in DOORS if door.version == 2], ids=str)
+@pytest.mark.parametrize("other", DOORS)
 def test_people_at_different_doors_chat(scene: Scene, other: Door) -> None:
-    """What is sent through one door in one version is received through another in another."""
+    """What is sent through one door is received through another."""
     ann, bob = scene.account("ann"), scene.account("bob", other)
     with bob.receive() as to_bob, ann.receive() as to_ann:
         ann.send(bob.name, "a|b\\c\0€")
@@ -248,12 +248,12 @@ def test_deleting_an_account_ends_it_everywhere(scene: Scene) -> None:
 
 
 def test_a_list_shows_who_is_online(scene: Scene) -> None:
-    """WildCard names the matching accounts, pages on, and shows whose stream is open; version 2, since when not."""
+    """WildCard names the matching accounts, pages on, and shows whose stream is open, and since when not."""
     ann, bob, carl = (scene.account(name) for name in ("ann", "bob", "carl"))
 
     def shown(pattern: str, **page: object) -> tuple[list[tuple[str, bool]], str]:
         found = ann.list(scene.name(pattern), **page)  # type: ignore[arg-type]
-        assert all((account.last_seen is not None) == (scene.version == 2) for account in found.accounts)
+        assert all(account.last_seen is not None for account in found.accounts)
         return [(account.username, account.online) for account in found.accounts], found.next
 
     with bob.receive() as inbox:
@@ -268,19 +268,12 @@ def test_a_list_shows_who_is_online(scene: Scene) -> None:
 # ---------------------------------------------------------------------- windows
 
 
-def receive_one(person: Person, credit: int) -> None:
-    with person.receive(credit=credit) as inbox:
-        inbox.next()
-
-
-def test_a_window_is_part_of_version_1_only(scene: Scene) -> None:
-    """Version 1 acknowledges by credit, and is refused more than 64 of it; in version 2 credit is only credit."""
+def test_credit_is_no_window(scene: Scene) -> None:
+    """A client may give more credit than the window has room for; it only controls the flow."""
     ann = scene.account("ann")
     ann.send(ann.name, "x")
-    if scene.version == 1:
-        error = refused(lambda: receive_one(ann, 65))
-        assert (error.status, error.reason) == (Status.INVALID_ARGUMENT, "WINDOW_TOO_LARGE")
-    receive_one(ann, 64 if scene.version == 1 else 1000)
+    with ann.receive(credit=1000) as inbox:
+        assert inbox.next().text == "x"
 
 
 def test_a_stream_pauses_at_64_unacknowledged_messages(scene: Scene) -> None:
@@ -289,17 +282,14 @@ def test_a_stream_pauses_at_64_unacknowledged_messages(scene: Scene) -> None:
     requests = (SendMessageRequest(recipient=ann.name, text=str(i)) for i in range(70))
     assert len(list(ann.client.call_many(SEND_MESSAGE, requests, timeout=PATIENCE))) == 70
     with ann.receive(by_itself=False) as inbox:
-        if scene.door.acknowledges_by_credit:
-            # There is nothing else to see from here: to ask for the next one acknowledges.
-            assert [inbox.next().sequence for _ in range(70)] == list(range(1, 71))
-            return
         assert [inbox.next().sequence for _ in range(64)] == list(range(1, 65))
         with pytest.raises(TimeoutError):
             inbox.next(0.05)
-        if scene.version == 2:
-            ann.acknowledge(3)
-        else:
-            ann.pop(3)
+        ann.acknowledge(3)
         assert [inbox.next().sequence for _ in range(3)] == [65, 66, 67]
+        with pytest.raises(TimeoutError):
+            inbox.next(0.05)
+        assert len(ann.pop(2).messages) == 2
+        assert [inbox.next().sequence for _ in range(2)] == [68, 69]
         with pytest.raises(TimeoutError):
             inbox.next(0.05)

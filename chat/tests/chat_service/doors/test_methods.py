@@ -1,5 +1,5 @@
-"""What version 2 of the opcode table brought, through each door: acknowledging by name, conversations, deleting,
-broadcasts, passwords, and who one is."""
+"""More of what each method does, through each door: acknowledging, conversations, deleting, broadcasts, passwords, and
+who one is."""
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 
 from chat_service.doors.conftest import Scene
-from chat_service.doors.people import SECOND, Person
+from chat_service.doors.people import Person
 from chat_service.doors.test_service import refused, texts
 from chat_service.fakes import PASSWORD
 from wireproto import Status
 from wireproto_chat.contract import AcknowledgeResponse, BroadcastResponse, ConversationMessage
 from wireproto_chat.service import broadcast, mailboxes
-
-pytestmark = pytest.mark.parametrize("door", SECOND, ids=str)
 
 
 def filled(scene: Scene, count: int) -> tuple[Person, Person]:
