@@ -214,7 +214,6 @@ def test_a_subscription_defines_take() -> None:
     """The base class gives nothing, wakes nobody, and says what to define."""
     bare: Subscription[AskResponse] = Subscription()
     bare.wake()
-    bare.credited(5)
     bare.close("over")
     with pytest.raises(NotImplementedError, match="Subscription must define take"):
         bare.take(1)

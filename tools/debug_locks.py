@@ -20,6 +20,8 @@ PACKAGES: Final = ("wireproto.", "wireproto_")
 
 LOCKS: Final = {
     "Call": "session.lock",
+    "Lasting": "_restoring",
+    "MailboxStream": "giving",
     "Pump": "_session.lock",
     "Server": "_counts_lock",
 }

@@ -174,14 +174,15 @@ class Subscription(Generic[Item]):
     """A stream whose items come when they come, without holding a thread. Subclass it and return one from a handler.
 
     ``wake`` is set by the server before anything else is called; call it, from any thread, whenever ``take`` may have
-    something to give. The server calls ``credited`` and ``take`` from one thread at a time, and ``close`` last.
+    something to give. The server calls ``take`` from one thread at a time, and ``close`` last.
     """
 
     wake: Callable[[], None] = staticmethod(lambda: None)
 
     giving: AbstractContextManager[object] = nullcontext()
-    """Entered before ``take``, and left when what that gave is encoded and, over TCP, in the connection's output. One
-    that can take back what it would give has a lock of its own here: who holds it knows that nothing is in between."""
+    """The server enters it before ``take`` and leaves it once the items are encoded and, over TCP, in the connection's
+    output. A source that can take an item back puts a lock of its own here. Whoever holds that lock knows that no item
+    is on its way between ``take`` and the output."""
 
     def take(self, n: int) -> Sequence[Item]:
         """Up to ``n`` items, at once; empty when there is nothing yet.
@@ -194,10 +195,6 @@ class Subscription(Generic[Item]):
             CallError: the stream fails with that status.
         """
         raise NotImplementedError(f"{type(self).__name__} must define take(self, n)")
-
-    def credited(self, total: int) -> None:
-        """Told before ``take``, and before ``close``, whenever the caller granted credit: the sum of all grants, the
-        initial one included."""
 
     def close(self, reason: str) -> None:
         """Called exactly once, when the stream has ended for whatever cause; ``reason`` is for logs."""

@@ -128,7 +128,6 @@ class Feed(Subscription[FeedResponse]):
     def __init__(self) -> None:
         self.items: deque[str] = deque()
         self.over = False
-        self.credits: list[int] = []
         self.closed: list[str] = []
         self.was_closed = threading.Event()
 
@@ -145,9 +144,6 @@ class Feed(Subscription[FeedResponse]):
         if not taken and self.over:
             raise StopIteration
         return taken
-
-    def credited(self, total: int) -> None:
-        self.credits.append(total)
 
     def close(self, reason: str) -> None:
         self.closed.append(reason)

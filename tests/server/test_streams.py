@@ -114,36 +114,6 @@ def test_no_wake_is_lost(stage: Stage, peer: Peer) -> None:
     feeder.join(10)
 
 
-def test_returned_credit_is_told_to_the_subscription(stage: Stage, peer: Peer) -> None:
-    """``credited`` hears the sum of all grants, the initial one included, before anything is taken."""
-    call_id = peer.start(FEED, FeedRequest(name="c"), Metadata(credit=2))
-    peer.flush()
-    feed = stage.feed("c")
-    until(lambda: feed.credits == [2], "the initial credit was told")
-    feed.put("a", "b")
-    assert texts(peer, 2) == ["a", "b"]
-    peer.connection.send_credit(call_id, 1)
-    peer.flush()
-    until(lambda: feed.credits == [2, 3], "the grant was told")
-    peer.connection.send_credit(call_id, 4)
-    peer.connection.send_credit(call_id, 5)
-    peer.flush()
-    until(lambda: feed.credits[-1] == 12, "the sum was told")
-
-
-def test_credit_just_before_the_end_is_told(stage: Stage, peer: Peer) -> None:
-    """A grant that a CANCEL follows at once is told before the source is closed."""
-    call_id = peer.start(FEED, FeedRequest(name="g"), Metadata(credit=2))
-    peer.flush()
-    feed = stage.feed("g")
-    until(lambda: feed.credits == [2], "the initial credit was told")
-    peer.connection.send_credit(call_id, 1)
-    peer.connection.send_cancel(call_id)
-    peer.flush()
-    assert feed.was_closed.wait(10)
-    assert feed.credits == [2, 3]
-
-
 def test_cancelling_closes_the_source(stage: Stage, peer: Peer) -> None:
     """CANCEL of a stream closes its subscription or generator, and the connection goes on."""
     feeding = peer.start(FEED, FeedRequest(name="x"), Metadata(credit=5))
@@ -323,12 +293,11 @@ def test_a_stream_that_filled_the_output_goes_on_when_it_is_written_at_once(
         peer.expect(EndReceived)
 
 
-def test_credit_that_comes_before_the_stream_began_is_told(stage: Stage, peer: Peer) -> None:
-    """CREDIT right behind its REQUEST, in one write, is part of what the subscription hears."""
+def test_credit_that_comes_before_the_stream_began_counts(stage: Stage, peer: Peer) -> None:
+    """CREDIT right behind its REQUEST, in one write, is as good as that of the REQUEST."""
     call_id = peer.start(FEED, FeedRequest(name="early"), Metadata(credit=1))
     peer.connection.send_credit(call_id, 2)
     peer.flush()
     feed = stage.feed("early")
-    until(lambda: bool(feed.credits) and feed.credits[-1] == 3, "all credit was told")
     feed.put("a", "b", "c", "d")
     assert texts(peer, 3) == ["a", "b", "c"]

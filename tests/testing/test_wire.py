@@ -157,7 +157,6 @@ def test_a_subscription_is_asked_when_bytes_move(stage: Stage, link: Pair) -> No
     assert len(link.exchange()) == 2
     link.client.send_credit(call_id, 5)
     assert len(link.exchange()) == 1
-    assert feed.credits == [2, 7]
     link.client.send_cancel(call_id)
     link.exchange()
     assert feed.closed == ["the caller cancelled"]

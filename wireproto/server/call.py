@@ -28,7 +28,6 @@ class Call(msgspec.Struct, Context, eq=False):
     Attributes:
         answered: the terminal frame is queued, or the connection is gone; whatever the handler still gives is dropped.
         held: answered while the handler still ran, so it goes on counting against the calls in flight.
-        granted: credit the caller gave so far, the initial one included.
         started: a worker has taken it up; before that it can be said to be not processed.
         future: the deferred answer, once the handler gave one.
         stream: the running stream, once the handler gave one.
@@ -47,7 +46,6 @@ class Call(msgspec.Struct, Context, eq=False):
     answered: bool = False
     held: bool = False
     started: bool = False
-    granted: int = 0
     future: "Future[Any] | None" = None
     stream: Pump | None = None
 
@@ -59,9 +57,8 @@ class Call(msgspec.Struct, Context, eq=False):
         return [("call_id", self.call_id), ("method", self.entry.method.name)]
 
     def read_terms(self) -> None:
-        """Take the deadline and the first credit from what the request says and what the method allows."""
+        """Take the deadline from what the request says and what the method allows."""
         metadata, timeout = self.metadata, self.entry.timeout
-        self.granted = metadata.credit or 0
         if metadata.deadline_ms is not None:
             self.deadline = time.monotonic() + metadata.deadline_ms / 1000
         if timeout is not None and not self.entry.is_stream:

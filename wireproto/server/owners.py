@@ -99,7 +99,3 @@ class Pumped(Protocol):
     @property
     def answered(self) -> bool:
         """Its terminal frame is queued, or the connection is gone."""
-
-    @property
-    def granted(self) -> int:
-        """Credit that the caller gave so far."""

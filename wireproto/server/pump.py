@@ -44,18 +44,18 @@ class Pump:
             block.
     """
 
-    __slots__ = ("_call", "_iterator", "_session", "_state", "_subscription", "_told", "_why")
+    __slots__ = ("_call", "_iterator", "_session", "_state", "_subscription", "_why")
 
     def __init__(self, call: Pumped, source: "Subscription[Any] | Iterator[Any]") -> None:
         self._call = call
         self._session = call.session
         self._state = _IDLE
-        self._told = -1  # so that the initial credit is told even when it is 0
         self._why = "ended"
         self._subscription: Subscription[Any] | None = None
         self._iterator: Iterator[Any] | None = None
         if isinstance(source, Subscription):
             self._subscription = source
+            source.wake = self.wake
         else:
             self._iterator = source
 
@@ -159,9 +159,6 @@ class Pump:
     def _send_taken(self, source: Subscription[Any], room: int) -> bool:
         """Send up to ``room`` items of what the subscription has; False when the stream was ended meanwhile."""
         session = self._session
-        if self._told < 0:
-            source.wake = self.wake
-        self._tell(source)
         if not room:
             with session.lock:
                 return self._rest_locked(False)
@@ -184,11 +181,6 @@ class Pump:
         if len(items) > most:
             raise ValueError(f"{type(source).__name__}.take({most}) gave {len(items)} items; give at most {most}")
         return [_bytes(entry.encode_shared(item)) for item in items]
-
-    def _tell(self, source: Subscription[Any]) -> None:
-        if self._told != self._call.granted:
-            self._told = self._call.granted
-            source.credited(self._told)
 
     def _send_iterated(self) -> bool:
         """Pull up to a turn's worth of the iterator; False when the stream was ended meanwhile."""
@@ -225,12 +217,7 @@ class Pump:
         source = self._subscription
         try:
             if source is not None:
-                try:
-                    # What was granted just before a cancel or a loss may mean something, such as "received".
-                    if self._told >= 0:
-                        self._tell(source)
-                finally:
-                    source.close(self._why)
+                source.close(self._why)
             elif isinstance(self._iterator, Generator):
                 self._iterator.close()
         except BaseException as error:  # noqa: BLE001 - the stream is over: only the log is left

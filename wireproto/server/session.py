@@ -231,10 +231,8 @@ class Session:
         """Everything but a request; False when the connection reads no further."""
         if type(event) is CreditReceived:
             call = self._calls.get(event.call_id) if self._calls else None
-            if call is not None:
-                call.granted += event.amount
-                if call.stream is not None:
-                    call.stream.wake_locked()
+            if call is not None and call.stream is not None:
+                call.stream.wake_locked()
         elif type(event) is CancelReceived:
             self._cancel_locked(event.call_id)
         elif type(event) is PingReceived:

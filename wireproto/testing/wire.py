@@ -22,7 +22,6 @@ from wireproto.wire.events import (
     NEED_DATA,
     CancelReceived,
     ConnectionEnded,
-    CreditReceived,
     EndReceived,
     ErrorReceived,
     Event,
@@ -308,9 +307,6 @@ class Pair:
             return
         elif isinstance(event, RequestReceived):
             self._begin(self._table, event)
-        elif isinstance(event, CreditReceived):
-            if (call := self._calls.get(event.call_id)) is not None:
-                call.granted += event.amount
         elif isinstance(event, CancelReceived):
             if (call := self._calls.pop(event.call_id, None)) is not None:
                 call.end("the caller cancelled")
@@ -371,11 +367,9 @@ class _Call(Context):
 
     __slots__ = (
         "_link",
-        "_told",
         "cancelled",
         "deadline",
         "entry",
-        "granted",
         "identity",
         "metadata",
         "source",
@@ -390,10 +384,8 @@ class _Call(Context):
         self.deadline = None if timeout is None else time.monotonic() + timeout
         self.cancelled = False
         self.entry = entry
-        self.granted = metadata.credit or 0
         self.source: Future[Any] | Subscription[Any] | Iterator[Any] | None = None
         self._link = link
-        self._told = -1
 
     @property
     def peer(self) -> str:
@@ -432,9 +424,6 @@ class _Call(Context):
         """
         source = self.source
         if isinstance(source, Subscription):
-            if self._told != self.granted:
-                self._told = self.granted
-                source.credited(self.granted)
             items = list(source.take(credit)) if credit else []
             if len(items) > credit:
                 raise ValueError(f"{type(source).__name__}.take({credit}) gave {len(items)} items")

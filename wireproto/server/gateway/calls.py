@@ -31,9 +31,6 @@ __all__ = ["Door", "StreamBehavior", "UnaryBehavior", "fail"]
 
 log = logging.getLogger("wireproto.gateway")
 
-CREDIT = 64
-"""Items: what a stream's source is told as the initial credit when the caller does not say."""
-
 TURN = 64
 """Items taken of a subscription at once."""
 
@@ -271,8 +268,6 @@ class StreamBehavior(_Behavior):
         self._door.enter(woken)
         try:
             going = call.rpc.add_callback(woken.set)
-            credit = call.metadata.credit
-            source.credited(CREDIT if credit is None else credit)
             if going:
                 _say_open(call)
             while going:
