@@ -9,6 +9,7 @@ from wireproto.conformance.caller import SERVER_CASES, Bench, Caller, wire_frame
 from wireproto.conformance.case import Deviation, Needs, Over
 from wireproto.conformance.raw import Ending, pack_hello
 from wireproto.conformance.service import CONFORMANCE
+from wireproto.control import CONTROL
 from wireproto.control import ECHO, EchoRequest
 from wireproto.wire.frame import PREAMBLE, Frame, Kind
 
@@ -93,7 +94,7 @@ def too_new(bench: Bench) -> None:
 def unknown_service(bench: Bench) -> None:
     """A service that is not there is UNKNOWN_SERVICE, whose text lists those that are."""
     error = bench.refused("UNKNOWN_SERVICE", service="nobody.v1.NobodyService")
-    if not bench.service.startswith("wireproto.control.") and bench.service not in error.message:
+    if bench.service != CONTROL.full_name and bench.service not in error.message:
         raise Deviation(f"{bench.service} is not in {error.message!r}")
 
 
