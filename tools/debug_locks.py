@@ -6,6 +6,7 @@ owns the lock of its object. Nothing of it exists outside of tests, so the conve
 """
 
 import functools
+import inspect
 import sys
 import threading
 from collections.abc import Callable
@@ -68,7 +69,9 @@ class DebugLock:
 
 def _make_lock() -> Any:
     """What ``threading.Lock`` is while tests run: ours for our modules, the real one for everybody else."""
-    caller = str(sys._getframe(1).f_globals.get("__name__", ""))
+    frame = inspect.currentframe()
+    maker = frame and frame.f_back
+    caller = str(maker.f_globals.get("__name__", "")) if maker else ""
     return DebugLock() if caller.startswith(PACKAGES) else _real_lock()
 
 

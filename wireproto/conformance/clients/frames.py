@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from wireproto.conformance import wire
+from wireproto.conformance import page
+from wireproto.conformance.callee import CLIENT_CASES, Callee, Request, Trial, call, start, wait
 from wireproto.conformance.case import Deviation, NotJudged, Over
-from wireproto.conformance.host import CLIENT_CASES, Host, Request, Trial, call, start, wait
 from wireproto.conformance.service import BLOB, SHORT, BlobResponse, ShortResponse
-from wireproto.wire.frame import Kind
 
 case = CLIENT_CASES.case
 
@@ -18,92 +17,92 @@ LARGEST_JUDGED = 32 * 1024 * 1024
 @case("2.01")
 def right_header(trial: Trial) -> None:
     """A REQUEST has the codec and version of WELCOME, its method's opcode, no flags, and what the caller said."""
-    with trial.client(call("Short", text="hello"), call("Short", text="Zoë")) as host:
+    with trial.client(call("Short", text="hello"), call("Short", text="Zoë")) as callee:
         for text in ("hello", "Zoë"):
-            request = host.request(SHORT)
+            request = callee.request(SHORT)
             if request.message.text != text:
                 raise Deviation(f"the request says {request.message.text!r} and not {text!r}")
-            host.respond(request, ShortResponse(length=len(text)))
-        host.answered(0, length=5)
-        host.answered(1, length=3)
+            callee.respond(request, ShortResponse(length=len(text)))
+        callee.answered(0, length=5)
+        callee.answered(1, length=3)
 
 
 @case("2.02")
 def byte_by_byte(trial: Trial) -> None:
     """A frame that comes one byte at a time is read."""
-    with trial.client(SHORT_CALL) as host:
-        data = host.response(host.request(SHORT), ShortResponse(length=5))
-        host.send(*(data[n : n + 1] for n in range(len(data))))
-        host.answered(length=5)
+    with trial.client(SHORT_CALL) as callee:
+        data = callee.response(callee.request(SHORT), ShortResponse(length=5))
+        callee.send(*(data[n : n + 1] for n in range(len(data))))
+        callee.answered(length=5)
 
 
 @case("2.03")
 def many_in_a_segment(trial: Trial) -> None:
     """Frames that come in one segment are all read, and so are those cut between two."""
-    with trial.client(start("a", "Short", text="a"), start("b", "Short", text="b"), wait("a"), wait("b")) as host:
-        first, second = host.request(SHORT), host.request(SHORT)
-        data = host.response(first, ShortResponse(length=1)) + host.response(second, ShortResponse(length=2))
-        host.send(data[:-3], data[-3:])
-        host.answered(2, length=1)
-        host.answered(3, length=2)
+    with trial.client(start("a", "Short", text="a"), start("b", "Short", text="b"), wait("a"), wait("b")) as callee:
+        first, second = callee.request(SHORT), callee.request(SHORT)
+        data = callee.response(first, ShortResponse(length=1)) + callee.response(second, ShortResponse(length=2))
+        callee.send(data[:-3], data[-3:])
+        callee.answered(2, length=1)
+        callee.answered(3, length=2)
 
 
 @case("2.04")
 def ignorable(trial: Trial) -> None:
     """Frames of kinds 128 to 255 are skipped, whatever else their headers say."""
-    with trial.client(SHORT_CALL) as host:
-        request = host.request(SHORT)
+    with trial.client(SHORT_CALL) as callee:
+        request = callee.request(SHORT)
         for kind in (128, 200, 255):
-            host.send(
-                host.frame(kind, b"later", metadata=b"more", codec=99, version=77, opcode=5, call_id=6, flags=255)
+            callee.send(
+                callee.frame(kind, b"later", metadata=b"more", codec=99, version=77, opcode=5, call_id=6, flags=255)
             )
-        host.respond(request, ShortResponse(length=5))
-        host.answered(length=5)
+        callee.respond(request, ShortResponse(length=5))
+        callee.answered(length=5)
 
 
 @case("2.05", over=Over.CODECS)
 def longest_frame(trial: Trial) -> None:
     """A frame whose length is exactly HELLO's max frame is read."""
-    with trial.client(call("Blob", size=1)) as host:
-        request = host.request(BLOB)
-        assert host.hello is not None
-        room = host.hello.max_frame - 12
+    with trial.client(call("Blob", size=1)) as callee:
+        request = callee.request(BLOB)
+        assert callee.hello is not None
+        room = callee.hello.max_frame - 12
         if room > LARGEST_JUDGED:
-            raise NotJudged(f"the client accepts frames of {host.hello.max_frame} bytes")
-        one, two = (len(host.payload(BlobResponse(data=bytes(size)))) for size in (100_000, 200_000))
+            raise NotJudged(f"the client accepts frames of {callee.hello.max_frame} bytes")
+        one, two = (len(callee.payload(BlobResponse(data=bytes(size)))) for size in (100_000, 200_000))
         size = (room - one) * 100_000 // (two - one) + 100_000
-        while len(payload := host.payload(BlobResponse(data=bytes(size)))) > room:
+        while len(payload := callee.payload(BlobResponse(data=bytes(size)))) > room:
             size -= 1
         if len(payload) != room:
             raise NotJudged(f"no answer in this codec has exactly {room} bytes")
-        host.respond(request, payload)
-        host.answered(data=bytes(size).hex())
+        callee.respond(request, payload)
+        callee.answered(data=bytes(size).hex())
 
 
-Wrong = Callable[[Host, Request], bytes]
+Wrong = Callable[[Callee, Request], bytes]
 
 
 def _ends(number: str, reason: str, text: str, wrong: Wrong) -> None:
     """A frame, while a call is in flight, that ends the connection."""
 
     def run(trial: Trial) -> None:
-        with trial.client(SHORT_CALL) as host:
-            host.send(wrong(host, host.request(SHORT)))
-            host.ends(reason)
-            host.failed()
+        with trial.client(SHORT_CALL) as callee:
+            callee.send(wrong(callee, callee.request(SHORT)))
+            callee.ends(reason)
+            callee.failed()
 
     CLIENT_CASES.add(number, text, run)
 
 
 def _frame(kind: int, payload: bytes = b"", **changes: Any) -> Wrong:
-    return lambda host, request: host.frame(kind, payload, to=request, **changes)
+    return lambda callee, request: callee.frame(kind, payload, to=request, **changes)
 
 
-def _above_limit(host: Host, request: Request) -> bytes:
-    assert host.hello is not None
-    if host.hello.max_frame == 0xFFFF_FFFF:
+def _above_limit(callee: Callee, request: Request) -> bytes:
+    assert callee.hello is not None
+    if callee.hello.max_frame == 0xFFFF_FFFF:
         raise NotJudged("the client accepts frames of any length")
-    return wire.u32(host.hello.max_frame + 1)
+    return page.u32(callee.hello.max_frame + 1)
 
 
 _ends(
@@ -112,59 +111,64 @@ _ends(
     "A length of one more than HELLO's max frame is FRAME_TOO_LARGE as soon as its four bytes are there.",
     _above_limit,
 )
-_ends("2.11", "FRAME_TOO_SHORT", "A length of 11 is FRAME_TOO_SHORT.", _frame(Kind.RESPONSE, length=11))
+_ends("2.11", "FRAME_TOO_SHORT", "A length of 11 is FRAME_TOO_SHORT.", _frame(page.RESPONSE, length=11))
 _ends(
     "2.12",
     "METADATA_OVERRUN",
     "Metadata that end behind the frame are METADATA_OVERRUN.",
-    _frame(Kind.RESPONSE, metadata_length=9),
+    _frame(page.RESPONSE, metadata_length=9),
 )
 _ends("2.13", "UNKNOWN_KIND", "Kind 0 is UNKNOWN_KIND.", _frame(0))
 _ends("2.14", "UNKNOWN_KIND", "Kind 13 is UNKNOWN_KIND.", _frame(13))
-_ends("2.15", "RESERVED_FLAGS", "A flag on a RESPONSE is RESERVED_FLAGS.", _frame(Kind.RESPONSE, flags=128))
-_ends("2.16", "RESERVED_FLAGS", "A flag on a PING is RESERVED_FLAGS.", _frame(Kind.PING, bytes(8), flags=1))
-_ends("2.17", "WRONG_CODEC", "A RESPONSE with codec 0 is WRONG_CODEC.", _frame(Kind.RESPONSE, codec=0))
+_ends("2.15", "RESERVED_FLAGS", "A flag on a RESPONSE is RESERVED_FLAGS.", _frame(page.RESPONSE, flags=128))
+_ends("2.16", "RESERVED_FLAGS", "A flag on a PING is RESERVED_FLAGS.", _frame(page.PING, bytes(8), flags=1))
+_ends("2.17", "WRONG_CODEC", "A RESPONSE with codec 0 is WRONG_CODEC.", _frame(page.RESPONSE, codec=0))
 _ends(
     "2.18",
     "WRONG_CODEC",
     "An ERROR with a codec other than 0 is WRONG_CODEC.",
-    _frame(Kind.ERROR, wire.error_body(), codec=1),
+    _frame(page.ERROR, page.error_body(), codec=1),
 )
-_ends("2.19", "WRONG_VERSION", "A RESPONSE with another version is WRONG_VERSION.", _frame(Kind.RESPONSE, version=99))
+_ends("2.19", "WRONG_VERSION", "A RESPONSE with another version is WRONG_VERSION.", _frame(page.RESPONSE, version=99))
 _ends(
     "2.20",
     "WRONG_VERSION",
     "A PONG with a version other than 0 is WRONG_VERSION.",
-    _frame(Kind.PONG, bytes(8), version=1),
+    _frame(page.PONG, bytes(8), version=1),
 )
-_ends("2.21", "CALL_ID", "A RESPONSE with call id 0 is CALL_ID.", _frame(Kind.RESPONSE, call_id=0))
-_ends("2.22", "CALL_ID", "A PING with a call id is CALL_ID.", _frame(Kind.PING, bytes(8), call_id=1))
+_ends("2.21", "CALL_ID", "A RESPONSE with call id 0 is CALL_ID.", _frame(page.RESPONSE, call_id=0))
+_ends("2.22", "CALL_ID", "A PING with a call id is CALL_ID.", _frame(page.PING, bytes(8), call_id=1))
 _ends(
     "2.23",
     "WRONG_OPCODE",
     "A RESPONSE whose opcode is not its call's is WRONG_OPCODE.",
-    _frame(Kind.RESPONSE, opcode=99),
+    _frame(page.RESPONSE, opcode=99),
 )
 _ends(
     "2.24",
     "WRONG_OPCODE",
     "An ERROR whose opcode is not its call's is WRONG_OPCODE.",
-    _frame(Kind.ERROR, wire.error_body(), opcode=99),
+    _frame(page.ERROR, page.error_body(), opcode=99),
 )
-_ends("2.25", "WRONG_OPCODE", "A PING with an opcode is WRONG_OPCODE.", _frame(Kind.PING, bytes(8), opcode=1))
+_ends("2.25", "WRONG_OPCODE", "A PING with an opcode is WRONG_OPCODE.", _frame(page.PING, bytes(8), opcode=1))
 _ends(
     "2.26",
     "UNEXPECTED_METADATA",
     "A RESPONSE with metadata is UNEXPECTED_METADATA.",
-    _frame(Kind.RESPONSE, metadata=b"\x07\0\0"),
+    _frame(page.RESPONSE, metadata=b"\x07\0\0"),
 )
-_ends("2.27", "BAD_BODY", "A PING of 7 bytes is BAD_BODY.", _frame(Kind.PING, bytes(7)))
-_ends("2.28", "BAD_BODY", "A GOAWAY of 3 bytes is BAD_BODY.", _frame(Kind.GOAWAY, bytes(3)))
+_ends("2.27", "BAD_BODY", "A PING of 7 bytes is BAD_BODY.", _frame(page.PING, bytes(7)))
+_ends("2.28", "BAD_BODY", "A GOAWAY of 3 bytes is BAD_BODY.", _frame(page.GOAWAY, bytes(3)))
 
 for _number, _kind, _payload in (
-    ("7.01", Kind.HELLO, bytes(30)),
-    ("7.02", Kind.REQUEST, b""),
-    ("7.03", Kind.CANCEL, b""),
-    ("7.04", Kind.CREDIT, wire.u32(1)),
+    ("7.01", page.HELLO, bytes(30)),
+    ("7.02", page.REQUEST, b""),
+    ("7.03", page.CANCEL, b""),
+    ("7.04", page.CREDIT, page.u32(1)),
 ):
-    _ends(_number, "UNEXPECTED_KIND", f"{_kind.name} from a server is UNEXPECTED_KIND.", _frame(_kind, _payload))
+    _ends(
+        _number,
+        "UNEXPECTED_KIND",
+        f"{page.KIND_NAMES[_kind]} from a server is UNEXPECTED_KIND.",
+        _frame(_kind, _payload),
+    )

@@ -15,12 +15,11 @@ from typing import Final
 
 import msgspec
 
-from wireproto.conformance.fuzzing import rules
-from wireproto.conformance.fuzzing.cases import KINDS, Case, Generator
-from wireproto.conformance.fuzzing.judge import Observed, Table, judge
+from wireproto.conformance import page
+from wireproto.conformance.fuzzing.cases import KINDS, Generator, Input
+from wireproto.conformance.fuzzing.judge import Methods, Observed, judge
 from wireproto.conformance.raw import Ending, RawPeer
 from wireproto.schema import Service
-from wireproto.wire.frame import HEADER
 
 __all__ = ["PROBE_EVERY", "Campaign", "Finding", "load", "save", "show"]
 
@@ -44,7 +43,7 @@ class Finding(msgspec.Struct, frozen=True):
     seed: int
     number: int
     problems: list[str]
-    cases: list[Case]
+    cases: list[Input]
     service: str
     codec: str
     version: int
@@ -79,7 +78,7 @@ class Campaign:
         timeout: float = 10.0,
     ) -> None:
         self.address = address
-        self.table = Table.of(service, codec, service.version)
+        self.table = Methods.of(service, codec, service.version)
         self.codec = codec
         self.seed = seed
         self.timeout = timeout
@@ -88,7 +87,7 @@ class Campaign:
         self.answered = 0
         self.cases: Counter[str] = Counter()
         self.generator = Generator(self.table, codec, seed, kinds or list(KINDS))
-        self._since_probe: deque[Case] = deque(maxlen=PROBE_EVERY)
+        self._since_probe: deque[Input] = deque(maxlen=PROBE_EVERY)
 
     def run(self, connections: int | None = None, seconds: float | None = None) -> Iterator[Finding | None]:
         """Send one case after another; None for each that was answered as it should be.
@@ -123,7 +122,7 @@ class Campaign:
             return None
         return self._finding(-1, [f"after that, a fresh connection: {problem}" for problem in problems], suspects)
 
-    def _finding(self, number: int, problems: list[str], cases: list[Case]) -> Finding:
+    def _finding(self, number: int, problems: list[str], cases: list[Input]) -> Finding:
         table = self.table
         return Finding(self.seed, number, problems, cases, table.service.full_name, self.codec, table.version)
 
@@ -133,7 +132,7 @@ class Campaign:
         problems += self.send(self.generator.probe())
         return list(dict.fromkeys(problems))
 
-    def send(self, case: Case) -> list[str]:
+    def send(self, case: Input) -> list[str]:
         """Send one case and judge the answer; what is wrong with it."""
         self.connections += 1
         try:
@@ -144,7 +143,7 @@ class Campaign:
             return []
         return judge(case.opening, case.rest or b"", observed, self.table)
 
-    def observe(self, case: Case) -> Observed | None:
+    def observe(self, case: Input) -> Observed | None:
         """What comes back; None for a case that does not look.
 
         Raises:
@@ -171,12 +170,13 @@ class Campaign:
     def _welcome(self, peer: RawPeer) -> bytes | Observed:
         """The bytes of preamble and WELCOME; all that came when they are something else."""
         deadline = time.monotonic() + self.timeout
-        first = peer.take(len(rules.PREAMBLE) + HEADER.size, self.timeout)
+        first = peer.take(len(page.PREAMBLE) + page.HEADER.size, self.timeout)
         if isinstance(first, Ending):
             peer.end_output()
             return Observed(bytes(peer.received), None, first)
-        length = int.from_bytes(first[4:8], "big") - 12
-        if first.startswith(rules.PREAMBLE) and first[8] == rules.WELCOME and 0 <= length <= 4096:
+        header = page.read_header(first, len(page.PREAMBLE))
+        length = header.length - page.AFTER_LENGTH
+        if first.startswith(page.PREAMBLE) and header.kind == page.WELCOME and 0 <= length <= page.HELLO_MAX_FRAME:
             body = peer.take(length, max(deadline - time.monotonic(), 0.001))
             if not isinstance(body, Ending):
                 return first + body
@@ -185,7 +185,7 @@ class Campaign:
         return Observed(first + rest, None, ending)
 
 
-def _pieces(case: Case) -> list[bytes]:
+def _pieces(case: Input) -> list[bytes]:
     pieces = []
     rest = case.rest or b""
     for cut in case.cuts:
@@ -216,17 +216,17 @@ def load(path: Path) -> Finding:
     return msgspec.json.decode(path.read_bytes(), type=Finding)
 
 
-def show(case: Case) -> list[str]:
+def show(case: Input) -> list[str]:
     """What a case sends, a line for each frame, for people."""
     lines = [f"{case.kind}:"]
     for label, data in (("first", case.opening), ("then", case.rest)):
         if data is None:
             continue
-        if label == "first" and data.startswith(rules.PREAMBLE):
+        if label == "first" and data.startswith(page.PREAMBLE):
             lines.append("  first  f5 57 50 01  preamble")
-            data = data[4:]
+            data = data[len(page.PREAMBLE) :]
         while data:
-            length = int.from_bytes(data[:4], "big") + 4 if len(data) >= HEADER.size else len(data)
+            length = int.from_bytes(data[:4], "big") + 4 if len(data) >= page.HEADER.size else len(data)
             shown, data = data[:length], data[length:]
             text = shown[:64].hex(" ") + (f" ... {len(shown)} bytes" if len(shown) > 64 else "")
             lines.append(f"  {label:<5}  {text}")
