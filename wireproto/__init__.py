@@ -28,7 +28,7 @@ from wireproto.limits import Limits
 from wireproto.status import Retry, Status
 
 if TYPE_CHECKING:
-    from wireproto.client import Client, Stream, connect
+    from wireproto.client import Backoff, Client, Stream, connect
     from wireproto.dispatch import Context, Handlers, Identity, Subscription
     from wireproto.schema import Bounds, Message, Method, Service, Since, StreamMethod, UInt64
     from wireproto.server import Server
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Address",
+    "Backoff",
     "Bounds",
     "CallError",
     "Client",
@@ -72,21 +73,22 @@ __all__ = [
 
 
 _LAZY = {
-    "UInt64": "wireproto.schema",
-    "StreamMethod": "wireproto.schema",
-    "Since": "wireproto.schema",
-    "Service": "wireproto.schema",
-    "Method": "wireproto.schema",
-    "Message": "wireproto.schema",
+    "Backoff": "wireproto.client",
     "Bounds": "wireproto.schema",
     "Client": "wireproto.client",
     "Context": "wireproto.dispatch",
     "Handlers": "wireproto.dispatch",
     "Identity": "wireproto.dispatch",
+    "Message": "wireproto.schema",
     "Metadata": "wireproto.wire.metadata",
+    "Method": "wireproto.schema",
     "Server": "wireproto.server",
+    "Service": "wireproto.schema",
+    "Since": "wireproto.schema",
     "Stream": "wireproto.client",
+    "StreamMethod": "wireproto.schema",
     "Subscription": "wireproto.dispatch",
+    "UInt64": "wireproto.schema",
     "connect": "wireproto.client",
 }
 

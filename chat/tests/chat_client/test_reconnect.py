@@ -20,7 +20,7 @@ from wireproto_chat.client.commands import (
     Search,
     Send,
 )
-from wireproto_chat.client.reconnect import TRIES, Gone, Lasting
+from wireproto_chat.client.reconnect import TRIES, Gone, Lasting, Tries
 
 LOST = "* The connection to the server was lost; trying to get it back."
 BACK = "* The connection is back."
@@ -70,6 +70,20 @@ def test_a_lost_connection_comes_back(server: FakeServer, error: CallError) -> N
     assert bob.texts[1:] == ["carol: before", LOST, BACK, "carol: meanwhile", "carol: after"]
     assert bob.session.user == "bob"
     assert bob.farewells == []
+
+
+def test_pauses_grow_up_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before each try is a random part of a ceiling that doubles from half a second to half a minute; what worked
+    begins anew."""
+    monkeypatch.undo()
+    tries = Tries(chance=lambda: 1.0)
+    ceilings = [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30]
+    assert [tries.next() for _ in range(TRIES)] == pytest.approx(ceilings, abs=0.1)
+    assert tries.made == TRIES
+    tries.reset()
+    assert tries.made == 0
+    assert tries.next() == pytest.approx(0.5, abs=0.1)
+    assert Tries(chance=lambda: 0.0).next() == 0.0
 
 
 DISK = CallError(Status.UNAVAILABLE, "STORE_FAILED", "the store", retry=Retry.NOT_PROCESSED, retry_after_ms=1)

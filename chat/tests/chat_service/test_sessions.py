@@ -471,3 +471,15 @@ def test_a_log_in_that_overlaps_a_change_opens_no_session(chat: Chat, monkeypatc
     error = chat.refused(LOG_IN, LogInRequest(username="ann", password=PASSWORD), FakeContext())
     assert (error.reason, error.retry) == ("SERVER_BUSY", Retry.NOT_PROCESSED)
     assert chat.call(WHO_AM_I, WhoAmIRequest(), ann).sessions == 1
+
+
+def test_a_session_that_was_resumed_just_now_is_not_noted_as_used_again(chat: Chat) -> None:
+    """The call after a log-in by token writes nothing of its own: when the session was used is known to the hour."""
+    ann = chat.account("ann")
+    token = chat.log_in("ann", FakeContext()).token
+    resumed = FakeContext()
+    chat.log_in("ann", resumed, token=token)
+    jobs, _ = chat.app.counts
+    chat.send(resumed, "ann", "x")
+    chat.send(ann, "ann", "y")
+    assert chat.app.counts[0] == jobs + 2

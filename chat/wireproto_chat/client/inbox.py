@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from wireproto import CallError, CodecError, LocalProtocolError
-from wireproto_chat.client.reconnect import ChatClient, Messages
+from wireproto_chat.client.reconnect import ChatClient, Messages, Tries
 from wireproto_chat.contract import ACKNOWLEDGE, AcknowledgeRequest, ReceiveMessagesResponse
 
 __all__ = ["Inbox", "ShownMessages"]
@@ -67,7 +67,7 @@ class Inbox:
         self.ended = False
         self.error: CallError | CodecError | None = None  # why it ended
         self.era = 0  # of the connection that the stream was opened on
-        self.failures = 0  # how often it was opened since a message came
+        self.tries = Tries()  # to open it again, since a message came
         self.thread: threading.Thread | None = None
         self._client = client
         self._acknowledging = threading.Lock()  # held over each Acknowledge and what is concluded from it

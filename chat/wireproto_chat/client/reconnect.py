@@ -12,11 +12,21 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from wireproto import CallError, CodecError, ConnectionLost, HandshakeError, LocalProtocolError, Metadata, Retry, Status
+from wireproto import (
+    Backoff,
+    CallError,
+    CodecError,
+    ConnectionLost,
+    HandshakeError,
+    LocalProtocolError,
+    Metadata,
+    Retry,
+    Status,
+)
 from wireproto.schema import Message, Method, StreamMethod
 from wireproto_chat.contract import LOG_IN, LogInRequest
 
-__all__ = ["PATIENCE", "TRIES", "ChatClient", "Gone", "Lasting", "Messages", "SessionEnded", "is_lost"]
+__all__ = ["PATIENCE", "TRIES", "ChatClient", "Gone", "Lasting", "Messages", "SessionEnded", "Tries", "is_lost"]
 
 TRIES = 10
 """How often at most a connection is tried again, or a call without a certain answer repeated."""
@@ -87,6 +97,32 @@ def is_lost(error: BaseException | None) -> bool:
     return isinstance(error, CallError) and error.reason == "SHUTTING_DOWN"
 
 
+class Tries:
+    """How often something was tried in vain of late, and how long to wait before the next try. Not thread-safe.
+
+    Args:
+        chance: a function of random numbers from 0 to 1.
+
+    Attributes:
+        made: tries made since the last ``reset``.
+    """
+
+    def __init__(self, *, chance: Callable[[], float] = random.random) -> None:
+        self.made = 0
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, chance=chance)
+
+    def next(self) -> float:
+        """Count one more try; the seconds to wait before it."""
+        self.made += 1
+        self._backoff.failed()
+        return self._backoff.remaining()
+
+    def reset(self) -> None:
+        """It worked: begin anew."""
+        self.made = 0
+        self._backoff.reset()
+
+
 class Lasting:
     """A connection, and who is signed in on it. Any thread may call any method.
 
@@ -95,26 +131,17 @@ class Lasting:
         told: called with False when the connection is found lost, with True when it is back; by the thread that got it
             back, and for each loss once.
         patience: seconds that getting it back, or repeating a call, may take; 0 to do neither.
-        chance: a function of random numbers from 0 to 1.
     """
 
-    def __init__(
-        self,
-        client: ChatClient,
-        told: Callable[[bool], None],
-        *,
-        patience: float = PATIENCE,
-        chance: Callable[[], float] = random.random,
-    ) -> None:
+    def __init__(self, client: ChatClient, told: Callable[[bool], None], *, patience: float = PATIENCE) -> None:
         self.client = client
         self._told = told
         self._patience = patience
-        self._chance = chance
         # Held by the one thread that gets the connection back; guards the four that follow.
         self._restoring = threading.Lock()
         self._era = 0
         self._gone: CallError | None = None
-        self._tries = 0  # of late; those of a connection that has held do not count
+        self._tries = Tries()  # begins anew once a connection has held
         self._held_from = 0.0
         # Guards the three that follow; notified when there is less time, or none.
         self._changed = threading.Condition()
@@ -170,11 +197,13 @@ class Lasting:
             CodecError, LocalProtocolError: as ``Client.call``.
         """
         deadline = time.monotonic() + self._patience
-        for again in range(TRIES):
+        tries = Tries()
+        while True:
             era = self._era
             try:
                 return self.client.call(method, request, metadata=metadata)
             except CallError as error:
+                pause = tries.next()
                 safe = repeat or error.retry is Retry.NOT_PROCESSED
                 if is_lost(error):
                     self.restore(era, error)
@@ -183,18 +212,19 @@ class Lasting:
                     self.restore(era, error)
                     safe = True
                 elif error.retry is Retry.MAYBE_PROCESSED and repeat and self._patience:
-                    self._pause(again, error.retry_after_ms, deadline)
+                    self._wait(pause, error.retry_after_ms, deadline)
                 else:
                     raise
-                if not safe or again == TRIES - 1 or time.monotonic() >= self._until(deadline):
+                if not safe or tries.made == TRIES or time.monotonic() >= self._until(deadline):
                     raise
-        raise AssertionError("the last try returns or raises")
 
-    def rest(self, again: int, error: CallError) -> bool:
+    def rest(self, tries: Tries, error: CallError) -> bool:
         """Wait before what the server could not do just now is asked for again; whether to ask."""
-        if again >= TRIES or not self._patience or error.reason not in _PASSING or error.status is Status.DATA_LOSS:
+        if not self._patience or error.reason not in _PASSING or error.status is Status.DATA_LOSS:
             return False
-        return self._pause(again, error.retry_after_ms, time.monotonic() + self._patience)
+        if tries.made == TRIES:
+            return False
+        return self._wait(tries.next(), error.retry_after_ms, time.monotonic() + self._patience)
 
     def restore(self, era: int, error: CallError) -> None:
         """Get the connection of ``era`` back, whose loss ``error`` has shown; at once if another thread has done so.
@@ -221,13 +251,13 @@ class Lasting:
             self._gone = error
             raise Gone(error)
         if now - self._held_from > STEADY:
-            self._tries = 0
+            self._tries.reset()
         self._told(False)
-        while self._tries < TRIES:
-            self._tries += 1
+        while self._tries.made < TRIES:
+            pause = self._tries.next()
             # Refused for want of a sign-in: then the connection is there already.
-            hasty, needs_sign_in = needs_sign_in and self._tries == 1, False
-            if not hasty and not self._pause(self._tries - 1, error.retry_after_ms, deadline):
+            hasty, needs_sign_in = needs_sign_in and self._tries.made == 1, False
+            if not hasty and not self._wait(pause, error.retry_after_ms, deadline):
                 break
             try:
                 self._sign_in_locked()
@@ -271,10 +301,9 @@ class Lasting:
             if self._token == token:  # else somebody signed out, or in, meanwhile
                 self._token = answer.token
 
-    def _pause(self, again: int, at_least_ms: int, deadline: float) -> bool:
-        """Wait before the next try; False when there is no time for one."""
-        ceiling = min(FIRST_PAUSE * 2**again, LONGEST_PAUSE)
-        end = time.monotonic() + max(self._chance() * ceiling, at_least_ms / 1000)
+    def _wait(self, pause: float, at_least_ms: int, deadline: float) -> bool:
+        """Wait so many seconds before the next try, and as long as the server said; False when there is no time."""
+        end = time.monotonic() + max(pause, at_least_ms / 1000)
         with self._changed:
             while (now := time.monotonic()) < (until := min(end, self._until(deadline))):
                 self._changed.wait(until - now)

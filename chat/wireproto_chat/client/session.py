@@ -504,7 +504,7 @@ class ChatSession:
             if new:
                 self._names.learn([message.sender])
                 self._show(LineKind.MESSAGE, message.text, sender=message.sender)
-            inbox.failures = 0
+            inbox.tries.reset()
             with self._changed:
                 inbox.backlog -= 1
                 self._changed.notify_all()
@@ -525,8 +525,7 @@ class ChatSession:
                 news = False
             else:
                 return self._open(inbox)
-        elif self._lasting.rest(inbox.failures, error):
-            inbox.failures += 1
+        elif self._lasting.rest(inbox.tries, error):
             if self._inbox is inbox:
                 return self._open(inbox)
             news = False  # signed out meanwhile

@@ -162,53 +162,63 @@ class ChatApp:
                 "ALREADY_SIGNED_IN",
                 f"this connection is signed in as {present.subject}; log out first",
             )
-        name = request.username
-        check_name(name)
-        sessions = self._sessions
-
-        def sign_in(identity: ChatIdentity) -> None:
-            # A caller who stopped waiting does not know that it worked, and would be told ALREADY_SIGNED_IN next.
-            if not context.cancelled:
-                context.sign_in(identity)
-
+        check_name(request.username)
         if request.token:
+            return self._resume_session(request, context)
+        return self._open_session(request, context)
 
-            def resumed(account_id: int, token_hash: bytes, created_at: int, used_at: int) -> None:
-                sign_in(sessions.hold(name, account_id, token_hash, created_at, used_at))
+    def _resume_session(self, request: LogInRequest, context: Context) -> "Future[LogInResponse]":
+        """Sign in by a token. It costs no hash and cannot be guessed, so it is neither limited nor held up."""
 
-            return self._store.submit(ResumeSession(name, request.token, signed_in=resumed))
+        def signed_in(account_id: int, token_hash: bytes, created_at: int, used_at: int) -> None:
+            identity = self._sessions.hold(request.username, account_id, token_hash, created_at, used_at)
+            self._sign_in(context, identity)
 
-        passwords = self._passwords
-        password = passwords.normalise(request.password)
+        return self._store.submit(ResumeSession(request.username, request.token, signed_in=signed_in))
+
+    def _open_session(self, request: LogInRequest, context: Context) -> "Future[LogInResponse]":
+        """Sign in by a password. A hashing thread verifies it, then the writer opens the session and answers."""
+        name = request.username
+        password = self._passwords.normalise(request.password)
         self._count_from(LOG_IN.name, context)
         answer: Future[LogInResponse] = Future()
 
         def verify() -> None:
-            guess, earlier = self._guesses.begin(name, context.peer, answer)
+            guess, failed_before = self._guesses.begin(name, context.peer, answer)
             row = self._store.one(self._store.sql.account_by_name, name)
-            # Somebody unknown is verified too, against nobody's password: the answer and its time are the same.
-            if not passwords.verify(None if row is None else row[1], password) or row is None:
+            # A name that nobody has is verified, too, against the password of nobody. So the time that an answer takes
+            # does not tell whether there is such an account, and neither does the answer.
+            is_right = self._passwords.verify(None if row is None else row[1], password)
+            if row is None or not is_right:
                 self._guesses.failed(guess, answer)
                 return
             account_id, stored = row
-            new_hash = passwords.hash(password) if passwords.is_old(stored) else None
 
-            def opened(token_hash: bytes, created_at: int) -> None:
-                sign_in(sessions.hold(name, account_id, token_hash, created_at, created_at))
+            def signed_in(token_hash: bytes, created_at: int) -> None:
+                identity = self._sessions.hold(name, account_id, token_hash, created_at, created_at)
+                self._sign_in(context, identity)
 
             self._store.submit(
                 OpenSession(
                     answer,
                     account_id,
                     old_hash=stored,
-                    new_hash=new_hash,
-                    guess=guess if earlier else None,
-                    signed_in=opened,
+                    new_hash=self._passwords.hash(password) if self._passwords.is_old(stored) else None,
+                    guess=guess if failed_before else None,
+                    signed_in=signed_in,
                 )
             )
 
         self._hashing.submit(answer, verify)
         return answer
+
+    def _sign_in(self, context: Context, identity: ChatIdentity) -> None:
+        """Make the connection the account's, unless its caller has given the log-in up.
+
+        Such a caller does not know that the log-in worked. It will try again, and would be told ALREADY_SIGNED_IN.
+        """
+        if not context.cancelled:
+            context.sign_in(identity)
 
     def _create_account(self, request: CreateAccountRequest, context: Context) -> "Future[CreateAccountResponse]":
         name = request.username
@@ -313,7 +323,7 @@ class ChatApp:
             self._streams.wake(caller.account_id)
 
         def change() -> None:
-            guess, earlier = self._guesses.begin(caller.subject, context.peer, answer)
+            guess, failed_before = self._guesses.begin(caller.subject, context.peer, answer)
             row = self._store.one(self._store.sql.account_by_id, caller.account_id)
             if row is None or caller.revoked:
                 raise signed_out()
@@ -326,7 +336,7 @@ class ChatApp:
                     caller,
                     old_hash=row[0],
                     new_hash=passwords.hash(new),
-                    guess=guess if earlier else None,
+                    guess=guess if failed_before else None,
                     ended=ended,
                 )
             )

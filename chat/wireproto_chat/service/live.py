@@ -52,13 +52,15 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         self._store = store
         self._streams = streams
         self._after = after
-        self._cursor = -1  # nothing was read yet
-        # Two heads, so that neither of two threads overwrites what the other one saw.
+        # The sequence that was given out last, or that the stream begins behind; -1 until ``take`` was called.
+        self._cursor = -1
+        # The newest sequence, as ``take`` has read it and as the writer has told it. Each is set by one thread only, so
+        # that neither thread overwrites what the other one saw.
         self._head_read = 0
         self._head_told = 0
-        self._page: deque[Sequence[Any]] = deque()
-        self._unacknowledged: deque[int] = deque()
-        self._acknowledged = 0
+        self._page: deque[Sequence[Any]] = deque()  # rows that were read and not given out
+        self._unacknowledged: deque[int] = deque()  # sequences that were given out; some may be acknowledged by now
+        self._acknowledged = 0  # everything up to this sequence, as the writer has told it
 
     def told(self, head: int) -> None:
         """The mailbox has grown; called by the writer thread after the commit."""
@@ -84,42 +86,54 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         return max(self._cursor, self._after)
 
     def take(self, n: int) -> Sequence[ReceiveMessagesResponse]:
-        """The next messages, as far as they exist and the window allows. The server calls it with ``giving`` held."""
+        """The next messages, at most ``n``, as far as the window has room; empty when there is nothing to give now.
+
+        The server calls it with ``giving`` held, and again until it gives nothing. So it may give fewer than there are:
+        it reads the store only when all that was read before is given out.
+
+        Raises:
+            CallError: SIGNED_OUT; BAD_AFTER; STORE_FAILED, for a message that is damaged, too.
+        """
         if self.owner.revoked:
             raise CallError(Status.UNAUTHENTICATED, "SIGNED_OUT", "this session has ended; log in again")
         if self._cursor < 0:
             self._open_locked()
-        unacknowledged = self._unacknowledged
-        while unacknowledged and unacknowledged[0] <= self._acknowledged:
-            unacknowledged.popleft()
-        n = min(n, WINDOW - len(unacknowledged))
-        if n <= 0:
+        most = min(n, self._room_locked())
+        if most <= 0:
             return ()
-        page = self._page
-        head = max(self._head_read, self._head_told)
-        if not page and self._cursor < head:
-            most = max(n, READ_AHEAD)
-            page.extend(self._store.rows(self._store.sql.messages_after, self.owner.account_id, self._cursor, most))
-            if not page:
-                self._cursor = head  # everything up to there was deleted
+        if not self._page:
+            self._read_locked(most)
         items: list[ReceiveMessagesResponse] = []
-        while page and len(items) < n:
-            sequence, message_id, sender, body, sent_at, _ = page[0]
+        while self._page and len(items) < most:
             try:
-                text = text_of(sequence, body)
+                item = _message(self._page[0])
             except CallError:
-                if not items:
-                    raise
-                break  # those before it are given out first
-            page.popleft()
-            items.append(
-                ReceiveMessagesResponse(
-                    sequence=sequence, message_id=message_id, sender=sender, text=text, sent_at=moment(sent_at)
-                )
-            )
-            self._cursor = sequence
-            unacknowledged.append(sequence)
+                # The messages in front of a damaged one are given out; the next call begins with it, and fails.
+                if items:
+                    break
+                raise
+            self._page.popleft()
+            self._cursor = item.sequence
+            self._unacknowledged.append(item.sequence)
+            items.append(item)
         return items
+
+    def _room_locked(self) -> int:
+        """How many more messages the window has room for."""
+        while self._unacknowledged and self._unacknowledged[0] <= self._acknowledged:
+            self._unacknowledged.popleft()
+        return WINDOW - len(self._unacknowledged)
+
+    def _read_locked(self, most: int) -> None:
+        """Read the next messages from the store, ``most`` or a few more; not when everything was given out."""
+        head = max(self._head_read, self._head_told)
+        if self._cursor >= head:
+            return
+        most = max(most, READ_AHEAD)
+        self._page.extend(self._store.rows(self._store.sql.messages_after, self.owner.account_id, self._cursor, most))
+        if not self._page:
+            # All messages up to the head were deleted. The next call must not look for them again.
+            self._cursor = head
 
     def close(self, reason: str) -> None:
         """The stream has ended; what was not acknowledged comes again on the next one."""
@@ -128,6 +142,7 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
             note_seen(self._store, self.owner.account_id)
 
     def _open_locked(self) -> None:
+        """Find out where the stream begins: behind ``after`` or behind the last acknowledgement, whichever is later."""
         row = self._store.one(self._store.sql.mailbox_by_id, self.owner.account_id)
         if row is None:
             raise CallError(Status.UNAUTHENTICATED, "SIGNED_OUT", "this account was deleted")
@@ -140,6 +155,18 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
             )
         self._head_read = head
         self._cursor = max(acked, self._after)
+
+
+def _message(row: Sequence[Any]) -> ReceiveMessagesResponse:
+    """A message as the stream gives it.
+
+    Raises:
+        CallError: STORE_FAILED, DATA_LOSS: its text cannot be read.
+    """
+    sequence, message_id, sender, body, sent_at, _ = row
+    return ReceiveMessagesResponse(
+        sequence=sequence, message_id=message_id, sender=sender, text=text_of(sequence, body), sent_at=moment(sent_at)
+    )
 
 
 class Streams:

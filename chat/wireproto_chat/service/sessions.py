@@ -297,7 +297,7 @@ class ResumeSession(WriteJob[LogInResponse]):
         self._token = token
         self._token_hash = hash_of(token)
         self._signed_in = signed_in
-        self._row: tuple[int, int] = (0, 0)
+        self._row: tuple[int, int, int] = (0, 0, 0)
 
     def apply(self, tx: Transaction) -> LogInResponse:
         row = None if self._token_hash is None else tx.one(tx.sql.session_by_hash, self._token_hash)
@@ -311,14 +311,15 @@ class ResumeSession(WriteJob[LogInResponse]):
             raise bad_credentials()
         if tx.now - used_at >= TOKEN_STEP:
             tx.run(tx.sql.session_touch, tx.now, self._token_hash, tx.now)
+            used_at = tx.now
         tx.run(tx.sql.account_seen, tx.now, account_id, tx.now)
-        self._row = (account_id, created_at)
+        self._row = (account_id, created_at, used_at)
         return LogInResponse(token=self._token, undelivered=box.undelivered)
 
     def committed(self, result: LogInResponse) -> None:
-        account_id, created_at = self._row
+        account_id, created_at, used_at = self._row
         if self._token_hash is not None:
-            self._signed_in(account_id, self._token_hash, created_at, 0)
+            self._signed_in(account_id, self._token_hash, created_at, used_at)
 
 
 class CloseSession(WriteJob[LogOutResponse]):
