@@ -6,11 +6,11 @@ then a frame behind its length field.
 """
 
 import json
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.wire.peers import draining, greeted, half_closed, opened, plain, started
+from wireproto.conformance.page import HEADER
 from wireproto.errors import CallError, RemoteProtocolError
 from wireproto.limits import Limits
 from wireproto.status import Status
@@ -34,7 +34,6 @@ __all__ = ["frames", "frames_seeds"]
 
 _VECTORS = Path(__file__).parent.parent / "tests" / "vectors"
 _LIMITS = Limits(max_frame=4096, max_metadata=48, max_calls=5)
-_HEADER = struct.Struct(">IBBBBHHI")
 
 # docs/protocol.md, section 9: what either side may find, and the statuses other than INVALID_ARGUMENT.
 _REASONS_OF_BOTH = {
@@ -94,7 +93,7 @@ def _busy() -> Iterator[Connection]:
 def _strayed() -> Connection:
     """A client that has dropped as many answers as it does."""
     client = opened(_LIMITS).client
-    client.receive_data(_HEADER.pack(12, Kind.RESPONSE, 0, 2, 1, 0x10, 0, 9) * MAX_STRAY_ANSWERS)
+    client.receive_data(HEADER.pack(12, Kind.RESPONSE, 0, 2, 1, 0x10, 0, 9) * MAX_STRAY_ANSWERS)
     return client
 
 
@@ -313,7 +312,7 @@ def _check_sent(role: Role, out: bytes) -> None:
         out = out[4:]
     at = 0
     while at < len(out):
-        length, kind, flags, codec, version, opcode, metadata, call_id = _HEADER.unpack_from(out, at)
+        length, kind, flags, codec, version, opcode, metadata, call_id = HEADER.unpack_from(out, at)
         at += 4 + length
         assert kind in _ANSWERS[role], kind
         assert (flags, metadata) == (0, 0)

@@ -9,11 +9,11 @@ from tests.test_protocol_document import ADD, CALCULATOR, AddRequest, AddRespons
 from tests.test_vectors import CONVERSATIONS, Vector, each, event_of, send
 from tests.wire.peers import drain, plain, started
 from wireproto import Context, Handlers, Server
-from wireproto.conformance.raw import Ending, RawPeer
+from wireproto.conformance.raw import Ending, RawFrame, RawPeer
 from wireproto.errors import RemoteProtocolError
 from wireproto.wire.connection import Connection, State
 from wireproto.wire.events import ConnectionEnded, Event
-from wireproto.wire.frame import PREAMBLE, Frame, unpack_error
+from wireproto.wire.frame import PREAMBLE, unpack_error
 
 
 def before(vector: Vector, number: int) -> Connection:
@@ -133,7 +133,7 @@ def shaken(server: Server, *pieces: bytes) -> RawPeer:
     assert peer.send(*pieces) is None
     assert peer.take(len(PREAMBLE)) == PREAMBLE
     answer = peer.receive()
-    assert isinstance(answer, Frame)
+    assert isinstance(answer, RawFrame)
     assert (answer.kind, answer.payload[:2]) == (2, b"\x01\x02")
     return peer
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.server.service import SERVICE, Stage
 from tests.wire.peers import CODEC, attempt, drain, in_state, opened, raw, reasons
-from wireproto.conformance.raw import RawPeer, frame, pack_hello
+from wireproto.conformance.raw import RawFrame, RawPeer, frame, pack_hello
 from wireproto.errors import RemoteProtocolError
 from wireproto.limits import Limits
 from wireproto.server import Server
@@ -134,7 +134,7 @@ def connect(server: Server) -> Iterator[Callable[[], RawPeer]]:
         peers.append(peer)
         peer.send(PREAMBLE + frame(1, pack_hello(service=SERVICE.full_name)))
         assert peer.take(4) == PREAMBLE
-        assert isinstance(peer.receive(), Frame)
+        assert isinstance(peer.receive(), RawFrame)
         return peer
 
     yield make
@@ -161,7 +161,7 @@ def test_a_server_answers_every_opcode(connect: Callable[[], RawPeer]) -> None:
         answered: dict[int, str] = {}
         for _ in opcodes:
             answer = peer.receive()
-            assert isinstance(answer, Frame)
+            assert isinstance(answer, RawFrame)
             assert (answer.kind, answer.codec, answer.version, answer.call_id) == (7, 0, 0, answer.opcode + 1)
             answered[answer.opcode] = unpack_error(answer.payload).reason
         assert answered == {each: ANSWERS.get(each, "UNKNOWN_OPCODE") for each in opcodes}
@@ -178,7 +178,7 @@ def test_a_server_answers_every_byte(connect: Callable[[], RawPeer], field: str)
         peer = connect()
         peer.send(frame(kind, b"12345678", flags=flags, codec=codec, version=version), frame(10, b"afterall"))
         answer = peer.receive()
-        assert isinstance(answer, Frame), value
+        assert isinstance(answer, RawFrame), value
         if value == right[field] or (field == "kind" and (kind == 11 or kind >= 128)):
             assert answer.kind == 11
             if kind == 10:

@@ -26,7 +26,7 @@ from tests.server.service import (
 from tests.test_protocol_document import table
 from tests.wire.peers import HELLO, drain, opened, raw, reasons
 from wireproto import codecs, schema
-from wireproto.conformance.raw import Ending, RawPeer, frame, pack_hello
+from wireproto.conformance.raw import Ending, RawFrame, RawPeer, frame, pack_hello
 from wireproto.errors import DecodeError, EncodeError, LocalProtocolError
 from wireproto.limits import HELLO_MAX_FRAME, MAX_FRAME_CEILING, Limits
 from wireproto.server import Server
@@ -35,7 +35,7 @@ from wireproto.server.session import Session
 from wireproto.server.transport import FIRST_READ, Transport
 from wireproto.wire.connection import MAX_STRAY_ANSWERS, Connection, PayloadTooLarge, Role
 from wireproto.wire.events import ConnectionEnded, ErrorReceived, ResponseReceived
-from wireproto.wire.frame import PREAMBLE, Frame, unpack, unpack_error
+from wireproto.wire.frame import PREAMBLE, unpack, unpack_error
 from wireproto.wire.handshake import Hello
 
 CODECS = ("pipe", "msgpack", "protobuf")
@@ -72,13 +72,13 @@ def silent(server: Server) -> RawPeer:
     return RawPeer.connect((server.address.host, server.address.port))
 
 
-def welcomed(server: Server, **hello: Any) -> tuple[RawPeer, Frame]:
+def welcomed(server: Server, **hello: Any) -> tuple[RawPeer, RawFrame]:
     """Somebody who said HELLO, and what it was answered."""
     peer = silent(server)
     peer.send(PREAMBLE + frame(1, pack_hello(service=SERVICE.full_name, **hello)))
     assert peer.take(4) == PREAMBLE
     answer = peer.receive()
-    assert isinstance(answer, Frame)
+    assert isinstance(answer, RawFrame)
     return peer, answer
 
 
@@ -114,7 +114,7 @@ def test_max_frame_of_the_server(house: House, codec: str) -> None:
         assert int.from_bytes(request[:4]) == most + off
         peer.send(request)
         reply = peer.receive()
-        assert isinstance(reply, Frame)
+        assert isinstance(reply, RawFrame)
         if off <= 0:
             assert reply.kind == 4
         else:
@@ -146,7 +146,7 @@ def test_max_frame_of_the_client(house: House, codec: str) -> None:
         request = plan.encode(EchoRequest(text="", size=size))
         peer.send(frame(3, request, codec=number, version=1, opcode=1, call_id=call_id))
         reply = peer.receive()
-        assert isinstance(reply, Frame)
+        assert isinstance(reply, RawFrame)
         if off <= 0:
             assert (reply.kind, len(reply.payload)) == (4, most - 12 + off)
         else:
@@ -172,7 +172,7 @@ def test_frames_of_the_handshake(house: House) -> None:
         peer.send(PREAMBLE + frame(1, body))
         peer.take(4)
         answer = peer.receive()
-        assert isinstance(answer, Frame)
+        assert isinstance(answer, RawFrame)
         assert answer.kind == (2 if off <= 0 else 7)
         peer.close()
         peer, answer = welcomed(server, max_frame=HELLO_MAX_FRAME + off)
@@ -203,7 +203,7 @@ def test_metadata(house: House, most: int) -> None:
         request = frame(3, b"\x92\xa0\0", block, codec=2, version=1, opcode=1, call_id=call_id)
         peer.send(request)
         reply = peer.receive()
-        assert isinstance(reply, Frame)
+        assert isinstance(reply, RawFrame)
         assert reply.kind == (4 if off <= 0 else 7)
         assert off <= 0 or unpack_error(reply.payload).reason == "METADATA_TOO_LARGE"
     peer.close()
@@ -224,7 +224,7 @@ def test_a_methods_own_limit(house: House, codec: str) -> None:
         assert len(payload) == 1000 + off
         peer.send(frame(3, payload, codec=number, version=1, opcode=FAIL.opcode, call_id=call_id))
         reply = peer.receive()
-        assert isinstance(reply, Frame)
+        assert isinstance(reply, RawFrame)
         assert unpack_error(reply.payload).reason == ("INTERNAL" if off <= 0 else "REQUEST_TOO_LARGE")
     peer.close()
 
@@ -274,16 +274,16 @@ def test_calls_in_flight(house: House, stage: Stage, codec: str) -> None:
     for call_id in range(1, most + 2):
         begin(call_id)
     reply = peer.receive()
-    assert isinstance(reply, Frame)
+    assert isinstance(reply, RawFrame)
     assert (reply.call_id, unpack_error(reply.payload).reason) == (most + 1, "TOO_MANY_CALLS")
     stage.future("1").set_result(DEFER.response(name="1"))
     reply = peer.receive()
-    assert isinstance(reply, Frame)
+    assert isinstance(reply, RawFrame)
     assert (reply.kind, reply.call_id) == (4, 1)
     begin(most + 2)
     stage.future(str(most + 2)).set_result(DEFER.response(name=""))
     reply = peer.receive()
-    assert isinstance(reply, Frame)
+    assert isinstance(reply, RawFrame)
     assert (reply.kind, reply.call_id) == (4, most + 2)
     for call_id in range(2, most + 1):
         stage.future(str(call_id)).set_result(DEFER.response(name=""))
@@ -341,13 +341,13 @@ def test_rates_end_the_connection(house: House, what: str, burst: str, rate: str
     for number in range(1, most + 1):
         peer.send(one(number))
         answer = peer.receive()
-        assert isinstance(answer, Frame)
+        assert isinstance(answer, RawFrame)
         assert answer.kind == (11 if what == "pings" else 7)
         assert answer.call_id == (0 if what == "pings" else number)
     peer.send(one(most + 1))
     answers = list(iter(peer.receive, Ending.EOF))
     last = answers[-1]
-    assert isinstance(last, Frame)
+    assert isinstance(last, RawFrame)
     assert (last.call_id, unpack_error(last.payload).reason) == (0, reason)
     peer.close()
 
@@ -572,7 +572,7 @@ def test_the_heartbeat(house: House) -> None:
         assert peer.take(1, timeout=0.1) is Ending.SILENCE
         session.sweep(heard + 400.001)
         ping = peer.receive()
-        assert isinstance(ping, Frame)
+        assert isinstance(ping, RawFrame)
         assert ping.kind == 10
         session.sweep(heard + 1799.999)
         assert not session.transport.closed
@@ -588,7 +588,7 @@ def test_lingering(house: House) -> None:
         with peer:
             session = only_session(server)
             peer.send(frame(99))
-            assert isinstance(peer.receive(), Frame)
+            assert isinstance(peer.receive(), RawFrame)
             peer.send(bytes(1000 + off))
             until(lambda s=session, n=1000 + off: s.connection.discarded >= n or s.transport.closed, "all is read")  # type: ignore[misc]
             assert session.transport.closed is (off > 0)

@@ -14,10 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.server.peer import until
 from tests.server.service import SERVICE, DeferResponse, Stage
-from wireproto.conformance.raw import Ending, RawPeer, frame, pack_hello
+from wireproto.conformance.raw import Ending, RawFrame, RawPeer, frame, pack_hello
 from wireproto.limits import Limits
 from wireproto.server import Server
-from wireproto.wire.frame import PREAMBLE, Frame, unpack_error
+from wireproto.wire.frame import PREAMBLE, unpack_error
 
 MAX_CALLS = 4
 ECHO, DEFER, FEED, UNKNOWN = 1, 3, 5, 0x0EEE
@@ -75,10 +75,10 @@ class LiveMachine(RuleBasedStateMachine):
         assert self.peer is not None
         assert self.peer.send(*(wire[at : at + self.piece] for at in range(0, len(wire), self.piece))) is None
 
-    def hear(self) -> Frame:
+    def hear(self) -> RawFrame:
         assert self.peer is not None
         heard = self.peer.receive(20)
-        assert isinstance(heard, Frame), heard
+        assert isinstance(heard, RawFrame), heard
         return heard
 
     def begin(self, opcode: int, payload: str, metadata: bytes = b"") -> int | None:
@@ -103,7 +103,7 @@ class LiveMachine(RuleBasedStateMachine):
     def answers(self, kind: int, call_id: int, opcode: int, payload: str) -> None:
         heard = self.hear()
         codec = 0 if kind == END else 1
-        assert heard == Frame(kind, 0, codec, codec, opcode, call_id, b"", payload.encode())
+        assert heard == RawFrame(kind, 0, codec, codec, opcode, call_id, b"", payload.encode())
 
     def flows(self, call_id: int) -> None:
         """Hear what a stream may send now."""
@@ -128,7 +128,7 @@ class LiveMachine(RuleBasedStateMachine):
         until(lambda: sessions[0].connection.calls_in_flight == len(self.calls), "the places are given back")
         if self.phase != "half":
             self.say(frame(PING, b"%8d" % self.last))
-            assert self.hear() == Frame(PONG, 0, 0, 0, 0, 0, b"", b"%8d" % self.last)
+            assert self.hear() == RawFrame(PONG, 0, 0, 0, 0, 0, b"", b"%8d" % self.last)
 
     def leave(self, *, reset: bool = False, failed: bool = False) -> None:
         """Be gone, and see that what was in flight is let go; it is given up when the connection failed."""

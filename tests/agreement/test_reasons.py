@@ -36,7 +36,7 @@ from tests.test_protocol_document import TEXT, table
 from tests.wire.peers import drain, in_call, in_state, opened, raw
 from wireproto import Handlers
 from wireproto.client import connect
-from wireproto.conformance.raw import Ending, RawListener, RawPeer, frame, pack_hello, pack_welcome
+from wireproto.conformance.raw import Ending, RawFrame, RawListener, RawPeer, frame, pack_hello, pack_welcome
 from wireproto.control import CONTROL
 from wireproto.errors import CallError, RemoteProtocolError
 from wireproto.limits import Limits
@@ -44,7 +44,7 @@ from wireproto.server import Server
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import Connection, Role, State
 from wireproto.wire.events import ErrorReceived
-from wireproto.wire.frame import PREAMBLE, Frame, Kind, unpack_error
+from wireproto.wire.frame import PREAMBLE, Kind, unpack_error
 from wireproto.wire.metadata import Metadata, pack_metadata
 
 
@@ -135,7 +135,7 @@ THEN: dict[str, tuple[bytes, dict[str, Any]]] = {
 def last_words(peer: RawPeer) -> CallError:
     """The final ERROR, the last of what comes."""
     frames = list(iter(peer.receive, Ending.EOF))
-    assert isinstance(frames[-1], Frame)
+    assert isinstance(frames[-1], RawFrame)
     assert (frames[-1].kind, frames[-1].call_id) == (7, 0)
     return unpack_error(frames[-1].payload)
 
@@ -147,7 +147,7 @@ def found_by_the_server(scene: Scene, reason: str) -> CallError:
         if reason not in FIRST:
             peer.send(HELLO)
             peer.take(4)
-            assert isinstance(peer.receive(), Frame)
+            assert isinstance(peer.receive(), RawFrame)
         peer.send(wire)
         if reason == "TRUNCATED_FRAME":
             peer.end_output()
@@ -245,7 +245,7 @@ def test_a_clients_user_is_told() -> None:
 
 def unpack_error_of(peer: RawPeer) -> CallError:
     answer = peer.receive()
-    assert isinstance(answer, Frame)
+    assert isinstance(answer, RawFrame)
     return unpack_error(answer.payload)
 
 

@@ -4,13 +4,13 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
-from wireproto.conformance.raw import Ending, RawListener, RawPeer, frame
-from wireproto.conformance.wire import error_body, read_error
-from wireproto.wire.frame import HEADER, PREAMBLE, Frame, Kind
+from wireproto.conformance.page import HEADER, PREAMBLE, error_body, read_error
+from wireproto.conformance.raw import Ending, RawFrame, RawListener, RawPeer, frame
+from wireproto.wire.frame import Kind
 
 __all__ = ["Change", "Mutant", "call_error", "changed", "drop", "every", "final_error", "instead", "on", "twice"]
 
-Change = Callable[[Frame], Iterable[bytes] | None]
+Change = Callable[[RawFrame], Iterable[bytes] | None]
 """What is passed on instead of a frame; None for the frame as it is."""
 
 LONGEST = 1 << 21
@@ -19,13 +19,13 @@ LONGEST = 1 << 21
 PATIENCE = 20.0
 
 
-def changed(each: Frame, **fields: Any) -> bytes:
+def changed(each: RawFrame, **fields: Any) -> bytes:
     """A frame with some of its fields changed."""
     kind, flags, codec, version, opcode, call_id, metadata, payload = each._replace(**fields)
     return frame(kind, payload, metadata, codec=codec, version=version, opcode=opcode, call_id=call_id, flags=flags)
 
 
-def _nothing(each: Frame) -> None:
+def _nothing(each: RawFrame) -> None:
     return None
 
 
@@ -129,10 +129,10 @@ class Mutant:
             sink.end_output()
 
 
-def _taken_apart(data: bytes) -> Frame:
+def _taken_apart(data: bytes) -> RawFrame:
     _, kind, flags, codec, version, opcode, metadata_length, call_id = HEADER.unpack_from(data)
     body = data[HEADER.size :]
-    return Frame(kind, flags, codec, version, opcode, call_id, body[:metadata_length], body[metadata_length:])
+    return RawFrame(kind, flags, codec, version, opcode, call_id, body[:metadata_length], body[metadata_length:])
 
 
 # What is changed.
@@ -151,7 +151,7 @@ def instead(kind: int, *frames: bytes) -> Callable[[], Change]:
     return lambda: lambda each: frames if each.kind == kind else None
 
 
-def every(function: Callable[[Frame], list[bytes] | None]) -> Callable[[], Change]:
+def every(function: Callable[[RawFrame], list[bytes] | None]) -> Callable[[], Change]:
     return lambda: function
 
 
@@ -159,17 +159,17 @@ def twice(kind: int) -> Callable[[], Change]:
     return every(lambda each: [changed(each), changed(each)] if each.kind == kind else None)
 
 
-def call_error(each: Frame, **fields: Any) -> list[bytes] | None:
+def call_error(each: RawFrame, **fields: Any) -> list[bytes] | None:
     """An ERROR of a call with its body changed."""
     return _error(each, **fields) if each.kind == Kind.ERROR and each.call_id else None
 
 
-def final_error(each: Frame, **fields: Any) -> list[bytes] | None:
+def final_error(each: RawFrame, **fields: Any) -> list[bytes] | None:
     """A final ERROR with its body changed."""
     return _error(each, **fields) if each.kind == Kind.ERROR and not each.call_id else None
 
 
-def _error(each: Frame, **fields: Any) -> list[bytes]:
+def _error(each: RawFrame, **fields: Any) -> list[bytes]:
     read = read_error(each.payload)._replace(**fields)
     body = error_body(read.status, read.reason.encode(), read.message.encode(), read.retry, read.retry_after_ms)
     return [changed(each, payload=body)]

@@ -14,9 +14,9 @@ from wireproto.conformance.case import SECTIONS, Deviation, Verdict
 from wireproto.conformance.client import judge_client
 from wireproto.conformance.clients import CLIENT_CASES
 from wireproto.conformance.host import Trial
-from wireproto.conformance.raw import frame, pack_hello
+from wireproto.conformance.raw import RawFrame, frame, pack_hello
 from wireproto.conformance.runner import Selection
-from wireproto.wire.frame import Frame, Kind
+from wireproto.wire.frame import Kind
 
 OURS = [sys.executable, "-m", "wireproto.conformance.adapter"]
 
@@ -87,7 +87,7 @@ def said(step: int, **changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]
     return change
 
 
-def same_ids() -> Callable[[Frame], list[bytes] | None]:
+def same_ids() -> Callable[[RawFrame], list[bytes] | None]:
     return lambda each: [changed(each, call_id=1)] if each.kind == Kind.REQUEST else None
 
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 import pytest
 
 from tests.conformance.mutants import Mutant, call_error, drop, every, on
-from wireproto.conformance import wire
+from wireproto.conformance import page
 from wireproto.conformance.caller import Bench
 from wireproto.conformance.case import Deviation, Needs
 from wireproto.conformance.servers import SERVER_CASES
@@ -63,7 +63,7 @@ def test_our_server_goes_as_it_must(case: Any) -> None:
     case.run(bench())
 
 
-WRONG = wire.goaway_body(77, wire.error_body(14, b"SHUTTING_DOWN"))
+WRONG = page.goaway_body(77, page.error_body(14, b"SHUTTING_DOWN"))
 
 MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "no GOAWAY": ("4.70", {"down": drop(Kind.GOAWAY)}),

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from wireproto.conformance.raw import Ending, RawListener, RawPeer, frame, pack_hello, pack_welcome
-from wireproto.wire.frame import PREAMBLE, Frame, Kind, pack, unpack
+from wireproto.conformance.raw import Ending, RawFrame, RawListener, RawPeer, frame, pack_hello, pack_welcome
+from wireproto.wire.frame import PREAMBLE, Kind, pack, unpack
 from wireproto.wire.handshake import Hello, Welcome
 
 SHORT = 0.05
@@ -70,8 +70,8 @@ def test_frames_are_read_across_any_pieces(ends: tuple[RawPeer, RawPeer]) -> Non
     data = PREAMBLE + frame(Kind.PING, b"12345678") + frame(200, b"x" * 300, b"mm", call_id=5)
     assert client.send(*(data[n : n + 1] for n in range(len(data)))) is None
     assert server.take(4) == PREAMBLE
-    assert server.receive() == unpack(frame(Kind.PING, b"12345678"))
-    assert server.receive() == Frame(200, 0, 0, 0, 0, 5, b"mm", b"x" * 300)
+    assert server.receive() == RawFrame(*unpack(frame(Kind.PING, b"12345678")))
+    assert server.receive() == RawFrame(200, 0, 0, 0, 0, 5, b"mm", b"x" * 300)
 
 
 def test_a_frame_that_contradicts_itself_is_read(ends: tuple[RawPeer, RawPeer]) -> None:
@@ -79,11 +79,11 @@ def test_a_frame_that_contradicts_itself_is_read(ends: tuple[RawPeer, RawPeer]) 
     client, server = ends
     client.send(frame(3, b"abc", metadata_length=100), frame(3, length=0), frame(4, b"z"))
     first, second, third = (server.receive() for _ in range(3))
-    assert isinstance(first, Frame)
+    assert isinstance(first, RawFrame)
     assert (first.metadata, first.payload) == (b"abc", b"")
-    assert isinstance(second, Frame)
+    assert isinstance(second, RawFrame)
     assert second.payload == b""
-    assert isinstance(third, Frame)
+    assert isinstance(third, RawFrame)
     assert third.payload == b"z"
 
 
@@ -94,7 +94,7 @@ def test_silence_is_no_ending(ends: tuple[RawPeer, RawPeer]) -> None:
     client.send(whole[:10])
     assert server.receive(SHORT) is Ending.SILENCE
     client.send(whole[10:])
-    assert server.receive() == unpack(whole)
+    assert server.receive() == RawFrame(*unpack(whole))
 
 
 def test_an_end_of_input_is_told_from_a_reset(ends: tuple[RawPeer, RawPeer]) -> None:
@@ -102,7 +102,7 @@ def test_an_end_of_input_is_told_from_a_reset(ends: tuple[RawPeer, RawPeer]) -> 
     client, server = ends
     client.send(frame(Kind.END, call_id=1), b"\x00\x00")
     client.end_output()
-    assert isinstance(server.receive(), Frame)
+    assert isinstance(server.receive(), RawFrame)
     assert server.receive() is Ending.EOF
     assert server.receive() is Ending.EOF
     assert bytes(server.received) == b"\x00\x00"

@@ -11,13 +11,13 @@ from tests.conformance.mutants import Change, Mutant, call_error, changed, drop,
 from tests.server.service import Stage
 from wireproto.conformance.caller import Bench
 from wireproto.conformance.case import SECTIONS, Deviation, Needs, Run, Verdict
-from wireproto.conformance.raw import frame, pack_welcome
+from wireproto.conformance.raw import RawFrame, frame, pack_welcome
 from wireproto.conformance.runner import Selection
 from wireproto.conformance.server import judge_server
 from wireproto.conformance.servers import SERVER_CASES
 from wireproto.conformance.service import CONFORMANCE, RETIRED
 from wireproto.server import Server
-from wireproto.wire.frame import Frame, Kind
+from wireproto.wire.frame import Kind
 
 
 def not_passed(runs: list[Run]) -> list[str]:
@@ -63,7 +63,7 @@ def test_there_are_enough_cases() -> None:
 def generous() -> Change:
     """Each CREDIT is taken for one more than it is."""
 
-    def change(each: Frame) -> list[bytes] | None:
+    def change(each: RawFrame) -> list[bytes] | None:
         if each.kind != Kind.CREDIT or len(each.payload) != 4:
             return None
         (amount,) = struct.unpack(">I", each.payload)
@@ -76,7 +76,7 @@ def renumbered() -> Change:
     """Ids that are not ahead are given ones that are."""
     last = 0
 
-    def change(each: Frame) -> list[bytes] | None:
+    def change(each: RawFrame) -> list[bytes] | None:
         nonlocal last
         if each.kind != Kind.REQUEST:
             return None
@@ -90,7 +90,7 @@ def swapped() -> Change:
     """Every second item comes before the first one."""
     held: list[bytes] = []
 
-    def change(each: Frame) -> list[bytes] | None:
+    def change(each: RawFrame) -> list[bytes] | None:
         if each.kind != Kind.ITEM:
             return None
         held.append(changed(each))

@@ -28,7 +28,7 @@ from tests.server.service import (
     FeedRequest,
     Stage,
 )
-from wireproto.conformance.raw import Ending, RawPeer, frame
+from wireproto.conformance.raw import Ending, RawFrame, RawPeer, frame
 from wireproto.errors import CallError, ConfigError, HandshakeError
 from wireproto.limits import Limits
 from wireproto.server import Server
@@ -36,7 +36,7 @@ from wireproto.server.poller import Poller
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import State
 from wireproto.wire.events import ConnectionEnded, ErrorReceived, GoAwayReceived, PingReceived, ResponseReceived
-from wireproto.wire.frame import Frame, Kind
+from wireproto.wire.frame import Kind
 from wireproto.wire.metadata import Metadata
 
 
@@ -388,11 +388,11 @@ def test_shutdown_finishes_what_is_in_flight(
     # A request that crosses GOAWAY; the core would not let us send one now.
     peer.raw.send(frame(Kind.REQUEST, codec=2, version=1, opcode=ECHO.opcode, call_id=blocked + 1))
     refused = peer.raw.receive()
-    assert isinstance(refused, Frame)
+    assert isinstance(refused, RawFrame)
     assert b"SHUTTING_DOWN" in refused.payload
     stage.gate("s").set()
     answer = peer.raw.receive()
-    assert isinstance(answer, Frame)
+    assert isinstance(answer, RawFrame)
     assert answer.kind == Kind.RESPONSE
     assert peer.raw.receive() is Ending.EOF
     stopper.join(20)

@@ -8,21 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 from wireproto import codecs
-from wireproto.conformance import wire
+from wireproto.conformance import page
 from wireproto.conformance.case import Deviation, Registry
-from wireproto.conformance.raw import Ending, RawPeer, frame, pack_hello
-from wireproto.conformance.side import LIMITS, OF_CALLS, OF_MESSAGES, PATIENCE, Side
+from wireproto.conformance.raw import Ending, RawPeer
+from wireproto.conformance.side import LIMITS, PATIENCE, Side
 from wireproto.control import CONTROL
 from wireproto.control import ECHO as CONTROL_ECHO
 from wireproto.control import EchoRequest as ControlEchoRequest
 from wireproto.errors import DecodeError
 from wireproto.schema import Message, Operation
-from wireproto.wire.frame import PREAMBLE, Frame, Kind
 
-__all__ = ["PATIENCE", "SERVER_CASES", "Bench", "Caller", "Subject", "wire_frame"]
-
-_FROM_SERVER = {Kind.RESPONSE, Kind.ITEM, Kind.END, Kind.ERROR, Kind.PING, Kind.PONG, Kind.GOAWAY}
-_TERMINAL = {Kind.RESPONSE, Kind.END, Kind.ERROR}
+__all__ = ["PATIENCE", "SERVER_CASES", "Bench", "Caller", "Subject"]
 
 
 class Subject(Protocol):
@@ -74,7 +70,7 @@ class Bench:
 
     def hello(self, **changes: Any) -> bytes:
         """The body of this run's HELLO, but for what is changed."""
-        return pack_hello(
+        return page.pack_hello(
             **{
                 "codecs": [self.codec],
                 "service": self.service,
@@ -95,17 +91,12 @@ class Bench:
             raise
         return caller
 
-    def refused(self, reason: str, **changes: Any) -> wire.ErrorBody:
+    def refused(self, reason: str, **changes: Any) -> page.ErrorBody:
         """A handshake that must be refused: the final ERROR."""
         with self.raw() as peer:
             caller = Caller(peer, self)
-            caller.send(PREAMBLE + wire_frame(Kind.HELLO, self.hello(**changes)))
+            caller.send(page.PREAMBLE + page.frame(page.HELLO, self.hello(**changes)))
             return caller.ends(reason)
-
-
-def wire_frame(kind: int, payload: bytes = b"", **fields: Any) -> bytes:
-    """A frame; see ``wireproto.conformance.raw.frame``."""
-    return frame(kind, payload, **fields)
 
 
 class Caller(Side):
@@ -119,7 +110,7 @@ class Caller(Side):
     def __init__(self, peer: RawPeer, bench: Bench) -> None:
         super().__init__(peer, "server", bench.patience)
         self.bench = bench
-        self.welcome: wire.WelcomeBody | None = None
+        self.welcome: page.WelcomeBody | None = None
         self._codec = codecs.get(bench.codec[1])
         self._opcodes: dict[int, int] = {}  # of the calls in flight
         self._streams: dict[int, int] = {}  # credit left
@@ -138,20 +129,20 @@ class Caller(Side):
 
     def greet(self, hello: bytes) -> None:
         """Preamble and HELLO, answered by WELCOME."""
-        self.send(PREAMBLE + wire_frame(Kind.HELLO, hello))
+        self.send(page.PREAMBLE + page.frame(page.HELLO, hello))
         self.expect_welcome()
 
-    def expect_welcome(self) -> wire.WelcomeBody:
+    def expect_welcome(self) -> page.WelcomeBody:
         """The server's preamble and WELCOME."""
-        self.welcome = wire.read_welcome(self.greeting(Kind.WELCOME))
+        self.welcome = page.read_welcome(self.greeting(page.WELCOME))
         return self.welcome
 
     # Sending.
 
     def frame(self, kind: int, payload: bytes = b"", **changes: Any) -> bytes:
         """A frame as it must be on this connection, but for what is changed."""
-        of_message = kind in OF_MESSAGES
-        of_call = kind in OF_CALLS
+        of_message = kind in page.OF_MESSAGES
+        of_call = kind in page.OF_CALLS
         fields: dict[str, Any] = {
             "codec": self.bench.codec[0] if of_message else 0,
             "version": self.bench.version if of_message else 0,
@@ -159,7 +150,7 @@ class Caller(Side):
             "call_id": 1 if of_call else 0,
             **changes,
         }
-        return frame(kind, payload, **fields)
+        return page.frame(kind, payload, **fields)
 
     def payload(self, message: Message) -> bytes:
         """A request's payload."""
@@ -182,15 +173,15 @@ class Caller(Side):
             credit: written into the metadata; a stream's first credit.
         """
         if call_id is None:
-            call_id = self._last_id % 0xFFFF_FFFF + 1
+            call_id = page.next_id(self._last_id)
         self._last_id = call_id
         if credit is not None:
-            metadata += wire.field(5, wire.u32(credit))
+            metadata += page.field(page.CREDIT_KEY, page.u32(credit))
         self._opcodes[call_id] = method.opcode
         if method.is_stream:
             self._streams[call_id] = credit or 0
         payload = message if isinstance(message, bytes) else self.payload(message)
-        return call_id, self.frame(Kind.REQUEST, payload, metadata=metadata, opcode=method.opcode, call_id=call_id)
+        return call_id, self.frame(page.REQUEST, payload, metadata=metadata, opcode=method.opcode, call_id=call_id)
 
     def request(self, method: Operation[Any, Any], message: Message | bytes, metadata: bytes = b"", **more: Any) -> int:
         """Send a REQUEST; its id."""
@@ -200,36 +191,36 @@ class Caller(Side):
 
     def cancel(self, call_id: int) -> None:
         """Send CANCEL; items of the call may still come, and one terminal frame must."""
-        self.send(self.frame(Kind.CANCEL, opcode=self._opcodes.get(call_id, 0), call_id=call_id))
+        self.send(self.frame(page.CANCEL, opcode=self._opcodes.get(call_id, 0), call_id=call_id))
 
     def credit(self, call_id: int, amount: int) -> None:
         """Send CREDIT."""
         self._streams[call_id] = self._streams.get(call_id, 0) + amount
         opcode = self._opcodes.get(call_id, 0)
-        self.send(self.frame(Kind.CREDIT, wire.u32(amount), opcode=opcode, call_id=call_id))
+        self.send(self.frame(page.CREDIT, page.u32(amount), opcode=opcode, call_id=call_id))
 
     # Receiving.
 
-    def check(self, found: Frame) -> None:
+    def check(self, found: page.RawFrame) -> None:
         """See ``Side``; before WELCOME the cases themselves look."""
         if self.welcome is None:
             return
-        shown = wire.shown(found)
-        if found.kind not in _FROM_SERVER:
+        shown = page.shown(found)
+        if found.kind not in page.FROM_SERVER:
             raise Deviation(f"a server sends no such frame here: {shown}")
         if found.flags or found.metadata:
             raise Deviation(f"{shown} has flags {found.flags:#04x} and {len(found.metadata)} bytes of metadata")
-        of_message = found.kind in OF_MESSAGES
+        of_message = found.kind in page.OF_MESSAGES
         wanted = (self.bench.codec[0], self.bench.version) if of_message else (0, 0)
         if (found.codec, found.version) != wanted:
             raise Deviation(f"{shown} has codec {found.codec} and version {found.version}; they must be {wanted}")
         if not found.call_id:
             if found.opcode:
                 raise Deviation(f"{shown} has opcode {found.opcode:#06x} and belongs to no call")
-            if found.kind in _TERMINAL and found.kind != Kind.ERROR:
+            if found.kind in page.TERMINAL and found.kind != page.ERROR:
                 raise Deviation(f"{shown} names no call")
             return
-        if found.kind in (Kind.PING, Kind.PONG, Kind.GOAWAY):
+        if found.kind in (page.PING, page.PONG, page.GOAWAY):
             raise Deviation(f"{shown} belongs to no call")
         opcode = self._opcodes.get(found.call_id)
         if opcode is None:
@@ -237,21 +228,21 @@ class Caller(Side):
         if found.opcode != opcode:
             raise Deviation(f"{shown} has opcode {found.opcode:#06x}; its REQUEST had {opcode:#06x}")
         credit = self._streams.get(found.call_id)
-        if found.kind == Kind.ITEM:
+        if found.kind == page.ITEM:
             if not credit:
                 raise Deviation(f"{shown} came without credit")
             self._streams[found.call_id] = credit - 1
-        elif found.kind != Kind.ERROR and (credit is None) == (found.kind == Kind.END):
+        elif found.kind != page.ERROR and (credit is None) == (found.kind == page.END):
             raise Deviation(f"{shown} ends a call that is {'a stream' if credit is not None else 'unary'}")
-        if found.kind == Kind.END and found.payload:
+        if found.kind == page.END and found.payload:
             raise Deviation(f"{shown}; an END is empty")
-        if found.kind in _TERMINAL:
+        if found.kind in page.TERMINAL:
             del self._opcodes[found.call_id]
             self._streams.pop(found.call_id, None)
 
     def decode(self, method: Operation[Any, Any], payload: bytes) -> Any:
         """An answer's message."""
-        version = 1 if method.opcode >= 0xF000 else self.bench.version
+        version = 1 if method.opcode >= page.FIRST_OPCODE_OF_CONTROL else self.bench.version
         try:
             return self._codec.plan(method.response, version, LIMITS, request=False).decode(payload)
         except DecodeError as error:
@@ -263,7 +254,7 @@ class Caller(Side):
 
     def response(self, method: Operation[Any, Any], call_id: int, timeout: float | None = None) -> Any:
         """The next frame must be the call's RESPONSE: its message."""
-        return self.decode(method, self.expect(Kind.RESPONSE, call_id, timeout).payload)
+        return self.decode(method, self.expect(page.RESPONSE, call_id, timeout).payload)
 
     def call(self, method: Operation[Any, Any], message: Message | bytes, metadata: bytes = b"", **more: Any) -> Any:
         """A call that must be answered."""
@@ -271,14 +262,14 @@ class Caller(Side):
 
     def error(
         self, call_id: int, reason: str, *, retry: int | None = None, timeout: float | None = None
-    ) -> wire.ErrorBody:
+    ) -> page.ErrorBody:
         """The next frame must be the call's ERROR with ``reason``, and the status that belongs to it."""
-        found = wire.read_error(self.expect(Kind.ERROR, call_id, timeout).payload)
+        found = page.read_error(self.expect(page.ERROR, call_id, timeout).payload)
         if found.reason != reason:
             raise Deviation(
                 f"call {call_id} failed with {found.reason or 'no reason'} and not {reason}: {found.message}"
             )
-        status = wire.CALL_REASONS.get(reason, found.status)
+        status = page.STATUS_OF_CALLS.get(reason, found.status)
         if found.status != status:
             raise Deviation(f"{reason} has status {found.status}; it must be {status}")
         if retry is not None and found.retry != retry:
@@ -294,7 +285,7 @@ class Caller(Side):
         *,
         retry: int | None = None,
         **more: Any,
-    ) -> wire.ErrorBody:
+    ) -> page.ErrorBody:
         """A call that must fail with ``reason``, whereupon the connection lives."""
         found = self.error(self.request(method, message, metadata, **more), reason, retry=retry)
         self.alive()
@@ -302,7 +293,7 @@ class Caller(Side):
 
     def item(self, method: Operation[Any, Any], call_id: int) -> Any:
         """The next frame must be an ITEM of the stream: its message."""
-        return self.decode(method, self.expect(Kind.ITEM, call_id).payload)
+        return self.decode(method, self.expect(page.ITEM, call_id).payload)
 
     def alive(self) -> None:
         """The connection takes calls: what was sent before this is dealt with, and nothing was left to come of it."""
@@ -315,7 +306,7 @@ class Caller(Side):
 
     def ends(
         self, reason: str, timeout: float | None = None, *, meanwhile: Callable[[], None] | None = None
-    ) -> wire.ErrorBody:
+    ) -> page.ErrorBody:
         """The server must send a final ERROR with ``reason``, and then an end of input; answers may come before it.
 
         Args:
@@ -330,10 +321,10 @@ class Caller(Side):
                 continue
             if isinstance(found, Ending):
                 raise Deviation(f"a final ERROR with {reason} was due, and there was {found.value}")
-            if found.kind == Kind.ERROR and not found.call_id:
+            if found.kind == page.ERROR and not found.call_id:
                 break
             if self.welcome is None:
-                raise Deviation(f"a final ERROR with {reason} was due, and {wire.shown(found)} came")
+                raise Deviation(f"a final ERROR with {reason} was due, and {page.shown(found)} came")
         return self.judge_end(found, reason)
 
 

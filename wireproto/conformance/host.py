@@ -9,19 +9,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from wireproto import codecs
-from wireproto.conformance import wire
+from wireproto.conformance import page
 from wireproto.conformance.case import Deviation, NotJudged, Registry
 from wireproto.conformance.programs import Pool, Talker
-from wireproto.conformance.raw import Ending, RawListener, RawPeer, frame, pack_welcome
+from wireproto.conformance.raw import Ending, RawListener, RawPeer
 from wireproto.conformance.service import CONFORMANCE
-from wireproto.conformance.side import LIMITS, OF_CALLS, OF_MESSAGES, PATIENCE, Side
+from wireproto.conformance.side import LIMITS, PATIENCE, Side
 from wireproto.errors import DecodeError
 from wireproto.schema import Message, Operation
-from wireproto.wire.frame import PREAMBLE, Frame, Kind
 
 __all__ = ["CLIENT_CASES", "Host", "Request", "Trial", "call", "cancel", "close", "start", "stream", "wait"]
-
-_FROM_CLIENT = {Kind.REQUEST, Kind.CANCEL, Kind.CREDIT, Kind.PING, Kind.PONG, Kind.ERROR}
 
 
 # What the client is told: docs/conformance.md.
@@ -69,7 +66,7 @@ class Request(NamedTuple):
     @property
     def credit(self) -> int:
         """The stream's first."""
-        return int.from_bytes(self.metadata.get(5, [b"\0"])[0], "big")
+        return int.from_bytes(self.metadata.get(page.CREDIT_KEY, [b"\0"])[0], "big")
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ class Host(Side):
     def __init__(self, peer: RawPeer, trial: Trial, program: Talker) -> None:
         super().__init__(peer, "client", trial.patience)
         self.trial = trial
-        self.hello: wire.HelloBody | None = None
+        self.hello: page.HelloBody | None = None
         self.version = 0
         self._program = program
         self._answer: list[dict[str, Any]] | None = None
@@ -160,16 +157,16 @@ class Host(Side):
 
     # The handshake.
 
-    def read_hello(self) -> wire.HelloBody:
+    def read_hello(self) -> page.HelloBody:
         """The client's preamble and HELLO, which it sends at once."""
-        self.hello = wire.read_hello(self.greeting(Kind.HELLO))
+        self.hello = page.read_hello(self.greeting(page.HELLO))
         return self.hello
 
     def welcome(self, **changes: Any) -> bytes:
         """Preamble and WELCOME."""
         fields = {"codec": self.trial.codec[0], "version": self.trial.version, **changes}
         self.version = fields["version"]
-        return PREAMBLE + frame(Kind.WELCOME, pack_welcome(**fields))
+        return page.PREAMBLE + page.frame(page.WELCOME, page.pack_welcome(**fields))
 
     def greet(self, **changes: Any) -> None:
         """Read HELLO and welcome the client."""
@@ -178,51 +175,50 @@ class Host(Side):
 
     # Receiving.
 
-    def check(self, found: Frame) -> None:
+    def check(self, found: page.RawFrame) -> None:
         """See ``Side``; before WELCOME the cases themselves look."""
         if not self.version:
             return
-        shown = wire.shown(found)
-        if found.kind not in _FROM_CLIENT or (found.kind == Kind.ERROR and found.call_id):
+        shown = page.shown(found)
+        if found.kind not in page.FROM_CLIENT or (found.kind == page.ERROR and found.call_id):
             raise Deviation(f"a client sends no such frame here: {shown}")
-        if found.flags or (found.metadata and found.kind != Kind.REQUEST):
+        if found.flags or (found.metadata and found.kind != page.REQUEST):
             raise Deviation(f"{shown} has flags {found.flags:#04x} and {len(found.metadata)} bytes of metadata")
-        wanted = (self.trial.codec[0], self.version) if found.kind == Kind.REQUEST else (0, 0)
+        wanted = (self.trial.codec[0], self.version) if found.kind == page.REQUEST else (0, 0)
         if (found.codec, found.version) != wanted:
             raise Deviation(f"{shown} has codec {found.codec} and version {found.version}; they must be {wanted}")
-        if found.kind in (Kind.PING, Kind.PONG):
+        if found.kind in (page.PING, page.PONG):
             if found.call_id or found.opcode or len(found.payload) != 8:
                 raise Deviation(f"{shown} has call id {found.call_id} and opcode {found.opcode:#06x}")
-        elif found.kind == Kind.REQUEST:
+        elif found.kind == page.REQUEST:
             if self._leaving:
                 raise Deviation(f"{shown} came behind GOAWAY")
-            ahead = (found.call_id - self._last_id) & 0xFFFF_FFFF
-            if not 0 < ahead < 0x8000_0000 or found.call_id in self._in_flight:
+            if not page.is_ahead(found.call_id, self._last_id) or found.call_id in self._in_flight:
                 raise Deviation(f"{shown} follows call {self._last_id}; its id must lie ahead")
             self._last_id = found.call_id
             self._in_flight[found.call_id] = self._known[found.call_id] = found.opcode
-        elif found.kind in (Kind.CANCEL, Kind.CREDIT):
+        elif found.kind in (page.CANCEL, page.CREDIT):
             if self._known.get(found.call_id) != found.opcode:
                 raise Deviation(f"{shown} has opcode {found.opcode:#06x}; no such call was begun")
             if found.call_id in self._cancelled:
                 raise Deviation(f"{shown} came behind the CANCEL of its call")
-            size = 4 if found.kind == Kind.CREDIT else 0
+            size = 4 if found.kind == page.CREDIT else 0
             if len(found.payload) != size or (size and not any(found.payload)):
                 raise Deviation(f"the body of {shown} is {found.payload.hex(' ') or 'empty'}")
-            if found.kind == Kind.CANCEL:
+            if found.kind == page.CANCEL:
                 self._cancelled.add(found.call_id)
 
     def request(self, method: Operation[Any, Any]) -> Request:
         """The next frame must be a REQUEST of that method; credit of a stream may come before it, at any time."""
-        while (found := self.read()).kind == Kind.CREDIT:
+        while (found := self.read()).kind == page.CREDIT:
             pass
-        if found.kind != Kind.REQUEST or found.opcode != method.opcode:
-            raise Deviation(f"REQUEST of {method.name} was due, and {wire.shown(found)} came, opcode {found.opcode}")
+        if found.kind != page.REQUEST or found.opcode != method.opcode:
+            raise Deviation(f"REQUEST of {method.name} was due, and {page.shown(found)} came, opcode {found.opcode}")
         try:
             message = self._codec.plan(method.request, self.version, LIMITS, request=True).decode(found.payload)
         except DecodeError as error:
             raise Deviation(f"the request cannot be read: {error}; it is {found.payload.hex(' ')}") from None
-        return Request(found.call_id, found.opcode, message, wire.read_metadata(found.metadata))
+        return Request(found.call_id, found.opcode, message, page.read_metadata(found.metadata))
 
     def written(self, method: Operation[Any, Any], request: Request) -> bytes:
         """The canonical form of a request's payload."""
@@ -232,8 +228,8 @@ class Host(Side):
 
     def frame(self, kind: int, payload: bytes = b"", *, to: Request | None = None, **changes: Any) -> bytes:
         """A frame as it must be on this connection, but for what is changed."""
-        of_message = kind in OF_MESSAGES
-        of_call = kind in OF_CALLS and to is not None
+        of_message = kind in page.OF_MESSAGES
+        of_call = kind in page.OF_CALLS and to is not None
         fields: dict[str, Any] = {
             "codec": self.trial.codec[0] if of_message else 0,
             "version": self.version if of_message else 0,
@@ -241,9 +237,9 @@ class Host(Side):
             "call_id": to.call_id if to is not None and of_call else 0,
             **changes,
         }
-        if kind in (Kind.RESPONSE, Kind.END, Kind.ERROR):
+        if kind in page.TERMINAL:
             self._in_flight.pop(fields["call_id"], None)
-        return frame(kind, payload, **fields)
+        return page.frame(kind, payload, **fields)
 
     def payload(self, message: Message) -> bytes:
         """An answer's payload."""
@@ -251,7 +247,7 @@ class Host(Side):
 
     def response(self, to: Request, message: Message | bytes) -> bytes:
         """The frame of a RESPONSE."""
-        return self.frame(Kind.RESPONSE, message if isinstance(message, bytes) else self.payload(message), to=to)
+        return self.frame(page.RESPONSE, message if isinstance(message, bytes) else self.payload(message), to=to)
 
     def respond(self, to: Request, message: Message | bytes) -> None:
         """Answer a call."""
@@ -259,24 +255,24 @@ class Host(Side):
 
     def item(self, to: Request, message: Message) -> None:
         """Send an ITEM; whether there is credit for it is the case's affair."""
-        self.send(self.frame(Kind.ITEM, self.payload(message), to=to))
+        self.send(self.frame(page.ITEM, self.payload(message), to=to))
 
     def end(self, to: Request) -> None:
         """End a stream."""
-        self.send(self.frame(Kind.END, to=to))
+        self.send(self.frame(page.END, to=to))
 
     def error(self, to: Request, status: int, reason: bytes, message: bytes = b"", **more: Any) -> None:
         """Fail a call."""
-        self.send(self.frame(Kind.ERROR, wire.error_body(status, reason, message, **more), to=to))
+        self.send(self.frame(page.ERROR, page.error_body(status, reason, message, **more), to=to))
 
     def final(self, status: int, reason: bytes, message: bytes = b"", **more: Any) -> None:
         """Send a final ERROR, and nothing behind it."""
-        self.send(self.frame(Kind.ERROR, wire.error_body(status, reason, message, **more)))
+        self.send(self.frame(page.ERROR, page.error_body(status, reason, message, **more)))
         self.peer.end_output()
 
     def goaway(self, last_call_id: int) -> None:
         """Say that no more calls are taken."""
-        self.send(self.frame(Kind.GOAWAY, wire.goaway_body(last_call_id, wire.error_body(14, b"SHUTTING_DOWN"))))
+        self.send(self.frame(page.GOAWAY, page.goaway_body(last_call_id, page.error_body(14, b"SHUTTING_DOWN"))))
 
     def gone(self) -> None:
         """From here on a REQUEST has not crossed GOAWAY."""
@@ -284,13 +280,13 @@ class Host(Side):
 
     # The end.
 
-    def ends(self, reason: str) -> wire.ErrorBody:
+    def ends(self, reason: str) -> page.ErrorBody:
         """The client must send a final ERROR with ``reason``, and then end; other frames may come before."""
         while True:
             found = self.first()
             if isinstance(found, Ending):
                 raise Deviation(f"a final ERROR with {reason} was due, and there was {found.value}")
-            if found.kind == Kind.ERROR:
+            if found.kind == page.ERROR:
                 break
         return self.judge_end(found, reason)
 

@@ -4,9 +4,9 @@ It judges implementations of ``docs/protocol.md``, ours among them, so it shares
 answers nothing, and keeps no state but the bytes it has not handed out. It plays either role.
 
     with RawPeer.connect(("127.0.0.1", 7411)) as peer:
-        peer.send(PREAMBLE + frame(Kind.HELLO, pack_hello(codecs=[(2, "msgpack")])))
+        peer.send(PREAMBLE + frame(HELLO, pack_hello(codecs=[(2, "msgpack")])))
         assert peer.take(4, timeout=5) == PREAMBLE
-        answer = peer.receive(timeout=5)        # a Frame, or how it ended: EOF, RESET, SILENCE
+        answer = peer.receive(timeout=5)        # a RawFrame, or how it ended: EOF, RESET, SILENCE
 
 It takes neither pytest nor hypothesis. Not thread-safe, but one thread may send while another one receives.
 """
@@ -15,15 +15,13 @@ import enum
 import socket
 import struct
 import time
-from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from wireproto.wire.frame import Frame
+from wireproto.conformance.page import HEADER, RawFrame, frame, pack_hello, pack_welcome, read_frame, read_header
 
-__all__ = ["Ending", "RawListener", "RawPeer", "frame", "pack_hello", "pack_welcome"]
+__all__ = ["Ending", "RawFrame", "RawListener", "RawPeer", "frame", "pack_hello", "pack_welcome"]
 
-_HEADER = struct.Struct(">IBBBBHHI")
 _CHUNK = 65536
 
 
@@ -36,85 +34,6 @@ class Ending(enum.Enum):
     """The peer, or the system for it, dropped the connection."""
     SILENCE = "silence"
     """Nothing came, or nothing was taken, until the deadline; the connection is still there."""
-
-
-def frame(
-    kind: int,
-    payload: bytes = b"",
-    metadata: bytes = b"",
-    *,
-    codec: int = 0,
-    version: int = 0,
-    opcode: int = 0,
-    call_id: int = 0,
-    flags: int = 0,
-    length: int | None = None,
-    metadata_length: int | None = None,
-) -> bytes:
-    """The bytes of a frame that says what it is told to say.
-
-    Args:
-        length: what the length field says; None for the truth. The same for ``metadata_length``.
-
-    Raises:
-        struct.error: a number does not fit its field.
-    """
-    header = _HEADER.pack(
-        12 + len(metadata) + len(payload) if length is None else length,
-        kind,
-        flags,
-        codec,
-        version,
-        opcode,
-        len(metadata) if metadata_length is None else metadata_length,
-        call_id,
-    )
-    return header + metadata + payload
-
-
-def _text8(text: str | bytes) -> bytes:
-    data = text.encode() if isinstance(text, str) else text
-    return bytes([len(data)]) + data
-
-
-def pack_hello(
-    *,
-    codecs: Iterable[tuple[int, str | bytes]] = ((2, "msgpack"),),
-    service: str | bytes = "",
-    versions: tuple[int, int] = (1, 1),
-    max_frame: int = 1024 * 1024,
-    max_calls: int = 0,
-    heartbeat_ms: int = 0,
-    features: int = 0,
-    client_name: str | bytes = "raw",
-    fields: bytes = b"",
-) -> bytes:
-    """The body of a HELLO, right or wrong. Texts may be bytes, which need not be UTF-8.
-
-    Args:
-        versions: oldest and newest.
-        fields: what stands at its end, as it is.
-    """
-    offered = list(codecs)
-    head = struct.pack(">BBIIIQB", *versions, max_frame, max_calls, heartbeat_ms, features, len(offered))
-    listed = b"".join(bytes([number]) + _text8(name) for number, name in offered)
-    return head + listed + _text8(client_name) + _text8(service) + fields
-
-
-def pack_welcome(
-    *,
-    version: int = 1,
-    codec: int = 2,
-    max_frame: int = 1024 * 1024,
-    max_calls: int = 256,
-    heartbeat_ms: int = 0,
-    features: int = 0,
-    server_name: str | bytes = "raw",
-    fields: bytes = b"",
-) -> bytes:
-    """The body of a WELCOME, right or wrong, as ``pack_hello``."""
-    head = struct.pack(">BBIIIQ", version, codec, max_frame, max_calls, heartbeat_ms, features)
-    return head + _text8(server_name) + fields
 
 
 class RawPeer:
@@ -196,22 +115,19 @@ class RawPeer:
         ending = self._fill(size, time.monotonic() + timeout)
         return ending or self._cut(size)
 
-    def receive(self, timeout: float = 10.0) -> Frame | Ending:
+    def receive(self, timeout: float = 10.0) -> RawFrame | Ending:
         """The next whole frame, or why there is none within ``timeout`` seconds, however many of its bytes came.
 
         Take the preamble first. A frame is read by its lengths alone; when these contradict each other, the metadata
         are cut at the end of the frame, and a length below 12 leaves an empty frame behind the header.
         """
         deadline = time.monotonic() + timeout
-        if ending := self._fill(_HEADER.size, deadline):
+        if ending := self._fill(HEADER.size, deadline):
             return ending
-        length, kind, flags, codec, version, opcode, metadata_length, call_id = _HEADER.unpack_from(self.received)
-        body_length = max(length - 12, 0)
-        if ending := self._fill(_HEADER.size + body_length, deadline):
+        size = max(HEADER.size, 4 + read_header(self.received).length)
+        if ending := self._fill(size, deadline):
             return ending
-        body = self._cut(_HEADER.size + body_length)[_HEADER.size :]
-        metadata, payload = body[:metadata_length], body[metadata_length:]
-        return Frame(kind, flags, codec, version, opcode, call_id, metadata, payload)
+        return read_frame(self._cut(size))
 
     def drain(self, timeout: float = 10.0) -> tuple[bytes, Ending]:
         """Everything that comes until the connection ends or ``timeout`` seconds have passed, and which it was."""

@@ -3,19 +3,17 @@
 from collections.abc import Callable, Sequence
 
 from wireproto import codecs as registry
-from wireproto.conformance import wire
-from wireproto.conformance.caller import Bench, Caller, Subject, wire_frame
+from wireproto.conformance import page
+from wireproto.conformance.caller import Bench, Caller, Subject
 from wireproto.conformance.case import Case, Deviation, Needs, NotJudged, Run
 from wireproto.conformance.raw import Ending
 from wireproto.conformance.runner import JOBS, Selection, judge
 from wireproto.conformance.servers import SERVER_CASES
 from wireproto.conformance.service import CONFORMANCE
+from wireproto.control import CONTROL
 from wireproto.errors import ConfigError
-from wireproto.wire.frame import PREAMBLE, Kind
 
 __all__ = ["judge_server"]
-
-CONTROL_SERVICE = "wirecontrol.v1.ControlService"
 
 
 def judge_server(
@@ -56,14 +54,14 @@ def judge_server(
 
 def _hosted(address: tuple[str, int]) -> tuple[str, int]:
     """The service to judge the server by, and its newest version there."""
-    for service in (CONFORMANCE.full_name, CONTROL_SERVICE):
+    for service in (CONFORMANCE.full_name, CONTROL.full_name):
         found = _greet(address, service, [(each.id, each.name) for each in registry.select()])
-        if isinstance(found, wire.WelcomeBody):
+        if isinstance(found, page.WelcomeBody):
             return service, found.version
         if found.reason != "UNKNOWN_SERVICE":
             raise ConfigError(f"the server refuses a client of {service}: {found.reason}: {found.message}")
     raise ConfigError(
-        f"the server hosts neither {CONFORMANCE.full_name} nor {CONTROL_SERVICE}, which every server does"
+        f"the server hosts neither {CONFORMANCE.full_name} nor {CONTROL.full_name}, which every server does"
     )
 
 
@@ -76,7 +74,7 @@ def _codecs(address: tuple[str, int], service: str, wanted: Sequence[str]) -> li
     names = [
         name
         for name in wanted or installed
-        if isinstance(_greet(address, service, [(installed[name], name)]), wire.WelcomeBody)
+        if isinstance(_greet(address, service, [(installed[name], name)]), page.WelcomeBody)
     ]
     if not names:
         raise ConfigError(f"the server has none of the codecs {', '.join(wanted or installed)}")
@@ -85,7 +83,7 @@ def _codecs(address: tuple[str, int], service: str, wanted: Sequence[str]) -> li
 
 def _greet(
     address: tuple[str, int], service: str, codecs: Sequence[tuple[int, str]]
-) -> wire.WelcomeBody | wire.ErrorBody:
+) -> page.WelcomeBody | page.ErrorBody:
     bench = Bench(address, codecs[0], 1, service, 1)
     try:
         peer = bench.raw()
@@ -93,7 +91,7 @@ def _greet(
         raise ConfigError(f"{address[0]}:{address[1]} cannot be reached: {error}") from error
     with peer:
         caller = Caller(peer, bench)
-        caller.send(PREAMBLE + wire_frame(Kind.HELLO, bench.hello(codecs=codecs, versions=(1, 255))))
+        caller.send(page.PREAMBLE + page.frame(page.HELLO, bench.hello(codecs=codecs, versions=(1, 255))))
         try:
             found = caller.first()
         except Deviation as deviation:
@@ -101,6 +99,6 @@ def _greet(
     if isinstance(found, Ending):
         raise ConfigError(f"{address[0]}:{address[1]} does not answer a HELLO: there was {found.value}")
     try:
-        return wire.read_welcome(found.payload) if found.kind == Kind.WELCOME else wire.read_error(found.payload)
+        return page.read_welcome(found.payload) if found.kind == page.WELCOME else page.read_error(found.payload)
     except Deviation as deviation:
         raise ConfigError(f"the server's answer to HELLO cannot be read: {deviation}") from None

@@ -2,22 +2,18 @@
 
 import time
 
-from wireproto.conformance import wire
+from wireproto.conformance import page
 from wireproto.conformance.case import Deviation
-from wireproto.conformance.raw import Ending, RawPeer, frame
+from wireproto.conformance.raw import Ending, RawPeer
 from wireproto.limits import Limits
-from wireproto.wire.frame import PREAMBLE, Frame, Kind
 
-__all__ = ["LIMITS", "OF_CALLS", "OF_MESSAGES", "PATIENCE", "Side"]
+__all__ = ["LIMITS", "PATIENCE", "Side"]
 
 PATIENCE = 10.0
 """Seconds in which what must happen at once has to happen: on a machine that others use, too."""
 
 LIMITS = Limits(max_frame=16 * 1024 * 1024)
 """For reading what is judged; its own limits are its affair."""
-
-OF_MESSAGES = (Kind.REQUEST, Kind.RESPONSE, Kind.ITEM)
-OF_CALLS = (*OF_MESSAGES, Kind.END, Kind.ERROR, Kind.CANCEL, Kind.CREDIT)
 
 
 class Side:
@@ -35,7 +31,7 @@ class Side:
         self._patience = patience
         self._preamble_read = False
 
-    def check(self, found: Frame) -> None:
+    def check(self, found: page.RawFrame) -> None:
         """Hold a frame to what every frame of an open connection must be.
 
         Raises:
@@ -48,22 +44,22 @@ class Side:
         if self.peer.send(*pieces, timeout=self._patience) is Ending.SILENCE:
             raise Deviation(f"the {self._who} reads no further")
 
-    def read(self, timeout: float | None = None) -> Frame:
+    def read(self, timeout: float | None = None) -> page.RawFrame:
         """The next frame, held to the rules. PINGs are answered, and not returned."""
         found = self.first(timeout)
         if isinstance(found, Ending):
             raise Deviation(f"a frame was due, and there was {found.value}")
         return found
 
-    def first(self, timeout: float | None = None) -> Frame | Ending:
+    def first(self, timeout: float | None = None) -> page.RawFrame | Ending:
         """The next frame, or why there is none; see ``read``."""
         timeout = self._patience if timeout is None else timeout
         deadline = time.monotonic() + timeout
         if not self._preamble_read:
-            first = self.peer.take(len(PREAMBLE), timeout)
+            first = self.peer.take(len(page.PREAMBLE), timeout)
             if isinstance(first, Ending):
                 return first
-            if first != PREAMBLE:
+            if first != page.PREAMBLE:
                 raise Deviation(f"the {self._who}'s first bytes are {first.hex(' ')}, not its preamble")
             self._preamble_read = True
         while True:
@@ -71,40 +67,40 @@ class Side:
             if isinstance(found, Ending):
                 return found
             self.check(found)
-            if found.kind != Kind.PING:
+            if found.kind != page.PING:
                 return found
-            self.send(frame(Kind.PONG, found.payload))
+            self.send(page.frame(page.PONG, found.payload))
 
-    def expect(self, kind: int, call_id: int = 0, timeout: float | None = None) -> Frame:
+    def expect(self, kind: int, call_id: int = 0, timeout: float | None = None) -> page.RawFrame:
         """The next frame, which must be that one."""
         found = self.read(timeout)
         if (found.kind, found.call_id) != (kind, call_id):
-            due = f"{Kind(kind).name} of call {call_id}" if call_id else Kind(kind).name
-            raise Deviation(f"{due} was due, and {wire.shown(found)} came")
+            due = page.KIND_NAMES[kind] + (f" of call {call_id}" if call_id else "")
+            raise Deviation(f"{due} was due, and {page.shown(found)} came")
         return found
 
-    def greeting(self, kind: Kind) -> bytes:
+    def greeting(self, kind: int) -> bytes:
         """The next frame must be a HELLO or WELCOME: its body."""
         found = self.expect(kind)
-        _bare(found, kind.name)
+        _bare(found, page.KIND_NAMES[kind])
         return found.payload
 
     def ping(self, data: bytes = b"conforms") -> None:
         """PING must be answered by PONG, next."""
-        self.send(frame(Kind.PING, data))
-        found = self.expect(Kind.PONG)
+        self.send(page.frame(page.PING, data))
+        found = self.expect(page.PONG)
         if found.payload != data:
             raise Deviation(f"PONG has {found.payload.hex(' ')}; PING had {data.hex(' ')}")
 
-    def judge_end(self, found: Frame, reason: str) -> wire.ErrorBody:
+    def judge_end(self, found: page.RawFrame, reason: str) -> page.ErrorBody:
         """A final ERROR must have ``reason``, and the connection must end in order behind it."""
         _bare(found, "a final ERROR")
-        error = wire.read_error(found.payload)
+        error = page.read_error(found.payload)
         if error.reason != reason:
             raise Deviation(
                 f"the final ERROR has {error.reason or 'no reason'}, and {reason} was due; it says {error.message!r}"
             )
-        status = wire.END_REASONS.get(reason, wire.INVALID_ARGUMENT)
+        status = page.FINAL_REASONS[reason]
         if error.status != status:
             raise Deviation(f"{reason} has status {error.status}; it must be {status}")
         self.closes(f"the final ERROR with {reason}")
@@ -113,14 +109,14 @@ class Side:
     def closes(self, after: str) -> None:
         """Nothing more may come, and the connection must be closed in order."""
         found = self.first()
-        if isinstance(found, Frame):
-            raise Deviation(f"after {after} came {wire.shown(found)}")
+        if isinstance(found, page.RawFrame):
+            raise Deviation(f"after {after} came {page.shown(found)}")
         if self.peer.received:
             raise Deviation(f"after {after} came a part of a frame: {bytes(self.peer.received[:16]).hex(' ')}")
         if found is not Ending.EOF:
             raise Deviation(f"after {after} there was {found.value} and not an end of input")
 
 
-def _bare(found: Frame, what: str) -> None:
+def _bare(found: page.RawFrame, what: str) -> None:
     if (found.flags, found.codec, found.version, found.opcode, found.call_id, found.metadata) != (0, 0, 0, 0, 0, b""):
         raise Deviation(f"the header of {what} has more than its length and kind: {found[:6]}")

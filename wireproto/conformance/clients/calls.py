@@ -1,11 +1,10 @@
 """Sections 4 and 9: a client's calls, what they come to, and what it does when the server goes."""
 
-from wireproto.conformance import wire
+from wireproto.conformance import page
 from wireproto.conformance.case import Deviation, Over
 from wireproto.conformance.host import CLIENT_CASES, Host, Request, Trial, call, cancel, start, wait
-from wireproto.conformance.raw import Ending, frame
+from wireproto.conformance.raw import Ending
 from wireproto.conformance.service import FAIL, SHORT, SLEEP, ShortResponse, SleepResponse
-from wireproto.wire.frame import Kind
 
 case = CLIENT_CASES.case
 
@@ -45,7 +44,7 @@ def cancelled(trial: Trial) -> None:
     """A call that is cancelled is sent CANCEL, once, and its ERROR is dropped; the connection goes on."""
     with trial.client(SLEEPING, cancel("a"), SHORT_CALL) as host:
         sleeping = host.request(SLEEP)
-        host.expect(Kind.CANCEL, sleeping.call_id)
+        host.expect(page.CANCEL, sleeping.call_id)
         host.error(sleeping, 1, b"CANCELLED")
         _short(host)
         host.answered(2, length=5)
@@ -56,7 +55,7 @@ def cancel_crossed(trial: Trial) -> None:
     """An answer that crossed CANCEL is dropped, and is the call's terminal frame."""
     with trial.client(SLEEPING, cancel("a"), SHORT_CALL) as host:
         sleeping = host.request(SLEEP)
-        host.expect(Kind.CANCEL, sleeping.call_id)
+        host.expect(page.CANCEL, sleeping.call_id)
         host.respond(sleeping, SleepResponse())
         _short(host)
         host.answered(2, length=5)
@@ -70,7 +69,7 @@ def strays(trial: Trial) -> None:
         host.respond(first, ShortResponse(length=5))
         second = host.request(SHORT)
         stray = host.response(first, ShortResponse(length=6))
-        host.send(stray * 8, host.frame(Kind.ERROR, wire.error_body(), to=first) * 8)
+        host.send(stray * 8, host.frame(page.ERROR, page.error_body(), to=first) * 8)
         host.respond(second, ShortResponse(length=7))
         host.answered(0, length=5)
         host.answered(1, length=7)
@@ -122,7 +121,7 @@ def pong_unasked(trial: Trial) -> None:
     """A PONG that nobody asked for is ignored."""
     with trial.client(SHORT_CALL) as host:
         request = host.request(SHORT)
-        host.send(frame(Kind.PONG, b"unasked!"))
+        host.send(page.frame(page.PONG, b"unasked!"))
         host.respond(request, ShortResponse(length=5))
         host.answered(length=5)
 
@@ -135,9 +134,9 @@ def heartbeat(trial: Trial) -> None:
         for _ in range(2):
             # Past the kit's own reading, which answers PINGs and does not show them.
             found = host.peer.receive(trial.slow_patience)
-            if isinstance(found, Ending) or found.kind != Kind.PING or len(found.payload) != 8:
+            if isinstance(found, Ending) or found.kind != page.PING or len(found.payload) != 8:
                 raise Deviation(f"a PING was due, and there was {found}")
-            host.send(frame(Kind.PONG, found.payload))
+            host.send(page.frame(page.PONG, found.payload))
         host.respond(request, ShortResponse(length=5))
         host.answered(length=5)
 
@@ -169,8 +168,8 @@ def goaway_excludes(trial: Trial) -> None:
         host.goaway(first.call_id)
         host.gone()
         host.peer.end_output()
-        host.failed(2, retry=wire.MAYBE_PROCESSED)
-        host.failed(3, retry=wire.NOT_PROCESSED)
+        host.failed(2, retry=page.MAYBE_PROCESSED)
+        host.failed(3, retry=page.NOT_PROCESSED)
 
 
 @case("4.14")
@@ -191,7 +190,7 @@ def lost(trial: Trial) -> None:
     with trial.client(SHORT_CALL) as host:
         _first(host)
         host.peer.reset()
-        host.failed(retry=wire.MAYBE_PROCESSED)
+        host.failed(retry=page.MAYBE_PROCESSED)
 
 
 @case("4.16")
@@ -201,7 +200,7 @@ def ended(trial: Trial) -> None:
         _first(host)
         host.peer.end_output()
         host.closes("an end of input")
-        host.failed(retry=wire.MAYBE_PROCESSED)
+        host.failed(retry=page.MAYBE_PROCESSED)
 
 
 @case("4.17")
@@ -259,8 +258,8 @@ def not_processed(trial: Trial) -> None:
     """TOO_MANY_CALLS fails its call, or the client makes it again; the other calls go on."""
     with trial.client(start("a", "Short", text="a"), start("b", "Short", text="b"), wait("a"), wait("b")) as host:
         first, second = host.request(SHORT), host.request(SHORT)
-        host.error(second, 8, b"TOO_MANY_CALLS", b"too many", retry=wire.NOT_PROCESSED)
+        host.error(second, 8, b"TOO_MANY_CALLS", b"too many", retry=page.NOT_PROCESSED)
         host.respond(first, ShortResponse(length=1))
         host.answered(2, length=1)
         if "error" in host.result(3):
-            host.failed(3, reason="TOO_MANY_CALLS", retry=wire.NOT_PROCESSED)
+            host.failed(3, reason="TOO_MANY_CALLS", retry=page.NOT_PROCESSED)

@@ -1,11 +1,10 @@
 """Sections 6, 8 and 14: bodies, how connections end, and what may be added."""
 
-from wireproto.conformance import wire
+from wireproto.conformance import page
 from wireproto.conformance.case import Deviation, Over
 from wireproto.conformance.host import CLIENT_CASES, Trial, call, close
 from wireproto.conformance.raw import Ending
 from wireproto.conformance.service import FAIL, SHORT, ShortResponse
-from wireproto.wire.frame import Kind
 
 case = CLIENT_CASES.case
 
@@ -13,21 +12,21 @@ SHORT_CALL = call("Short", text="hello")
 
 
 for _number, _text, _body in (
-    ("6.01", "An ERROR with status 0 is BAD_BODY.", wire.error_body(0)),
-    ("6.02", "An ERROR with status 17 is BAD_BODY.", wire.error_body(17)),
-    ("6.03", "An ERROR with retry 3 is BAD_BODY.", wire.error_body(14, retry=3)),
-    ("6.04", "An ERROR whose reason is not UPPER_SNAKE is BAD_BODY.", wire.error_body(14, b"lower")),
-    ("6.05", "An ERROR whose reason has 65 characters is BAD_BODY.", wire.error_body(14, b"R" * 65)),
-    ("6.06", "An ERROR whose message is not UTF-8 is BAD_BODY.", wire.error_body(14, b"R", b"\xff")),
-    ("6.07", "An ERROR that ends within its message is BAD_BODY.", wire.error_body(14, b"R", b"text")[:-1]),
-    ("6.08", "An ERROR that ends within a field is BAD_BODY.", wire.error_body(14, b"R", b"t", tail=b"\x01\x00\x05a")),
+    ("6.01", "An ERROR with status 0 is BAD_BODY.", page.error_body(0)),
+    ("6.02", "An ERROR with status 17 is BAD_BODY.", page.error_body(17)),
+    ("6.03", "An ERROR with retry 3 is BAD_BODY.", page.error_body(14, retry=3)),
+    ("6.04", "An ERROR whose reason is not UPPER_SNAKE is BAD_BODY.", page.error_body(14, b"lower")),
+    ("6.05", "An ERROR whose reason has 65 characters is BAD_BODY.", page.error_body(14, b"R" * 65)),
+    ("6.06", "An ERROR whose message is not UTF-8 is BAD_BODY.", page.error_body(14, b"R", b"\xff")),
+    ("6.07", "An ERROR that ends within its message is BAD_BODY.", page.error_body(14, b"R", b"text")[:-1]),
+    ("6.08", "An ERROR that ends within a field is BAD_BODY.", page.error_body(14, b"R", b"t", tail=b"\x01\x00\x05a")),
     ("6.09", "An empty ERROR is BAD_BODY.", b""),
 ):
 
     def _bad_body(trial: Trial, body: bytes = _body) -> None:
         with trial.client(call("Fail", status=2)) as host:
             request = host.request(FAIL)
-            host.send(host.frame(Kind.ERROR, body, to=request))
+            host.send(host.frame(page.ERROR, body, to=request))
             host.ends("BAD_BODY")
             host.failed()
 
@@ -77,8 +76,8 @@ def nothing_after_the_end(trial: Trial) -> None:
     """Nothing is answered behind the client's final ERROR, and what still comes is dropped."""
     with trial.client(SHORT_CALL) as host:
         request = host.request(SHORT)
-        wrong = host.frame(Kind.PING, bytes(7))
-        host.send(wrong + host.response(request, ShortResponse(length=5)) + host.frame(Kind.PING, bytes(8)))
+        wrong = host.frame(page.PING, bytes(7))
+        host.send(wrong + host.response(request, ShortResponse(length=5)) + host.frame(page.PING, bytes(8)))
         host.ends("BAD_BODY")
         host.failed()
 
@@ -88,11 +87,11 @@ def reason_is_read(trial: Trial) -> None:
     """A client whose connection is closed behind a final ERROR has read it, although it was about to send."""
     with trial.client(SHORT_CALL, SHORT_CALL) as host:
         request = host.request(SHORT)
-        host.send(host.response(request, ShortResponse(length=5)) + host.frame(Kind.ERROR, wire.error_body(8, b"FULL")))
+        host.send(host.response(request, ShortResponse(length=5)) + host.frame(page.ERROR, page.error_body(8, b"FULL")))
         host.peer.end_output()
         while not isinstance(found := host.first(), Ending):
-            if found.kind != Kind.REQUEST:
-                raise Deviation(f"{wire.shown(found)} came behind a final ERROR")
+            if found.kind != page.REQUEST:
+                raise Deviation(f"{page.shown(found)} came behind a final ERROR")
         host.answered(0, length=5)
         host.failed(1)
 
@@ -100,7 +99,7 @@ def reason_is_read(trial: Trial) -> None:
 @case("14.01")
 def grease(trial: Trial) -> None:
     """A server of a later day, with fields and kinds unknown here, is spoken with."""
-    with trial.client(SHORT_CALL, call("Fail", status=2), fields=wire.tlv(0x8001, b"later")) as host:
+    with trial.client(SHORT_CALL, call("Fail", status=2), fields=page.tlv(0x8001, b"later")) as host:
         request = host.request(SHORT)
         host.send(host.frame(0xC1, b"later", opcode=0, call_id=0))
         host.respond(request, ShortResponse(length=5))

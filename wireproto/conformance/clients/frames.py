@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from wireproto.conformance import wire
+from wireproto.conformance import page
 from wireproto.conformance.case import Deviation, NotJudged, Over
 from wireproto.conformance.host import CLIENT_CASES, Host, Request, Trial, call, start, wait
 from wireproto.conformance.service import BLOB, SHORT, BlobResponse, ShortResponse
-from wireproto.wire.frame import Kind
 
 case = CLIENT_CASES.case
 
@@ -103,7 +102,7 @@ def _above_limit(host: Host, request: Request) -> bytes:
     assert host.hello is not None
     if host.hello.max_frame == 0xFFFF_FFFF:
         raise NotJudged("the client accepts frames of any length")
-    return wire.u32(host.hello.max_frame + 1)
+    return page.u32(host.hello.max_frame + 1)
 
 
 _ends(
@@ -112,59 +111,64 @@ _ends(
     "A length of one more than HELLO's max frame is FRAME_TOO_LARGE as soon as its four bytes are there.",
     _above_limit,
 )
-_ends("2.11", "FRAME_TOO_SHORT", "A length of 11 is FRAME_TOO_SHORT.", _frame(Kind.RESPONSE, length=11))
+_ends("2.11", "FRAME_TOO_SHORT", "A length of 11 is FRAME_TOO_SHORT.", _frame(page.RESPONSE, length=11))
 _ends(
     "2.12",
     "METADATA_OVERRUN",
     "Metadata that end behind the frame are METADATA_OVERRUN.",
-    _frame(Kind.RESPONSE, metadata_length=9),
+    _frame(page.RESPONSE, metadata_length=9),
 )
 _ends("2.13", "UNKNOWN_KIND", "Kind 0 is UNKNOWN_KIND.", _frame(0))
 _ends("2.14", "UNKNOWN_KIND", "Kind 13 is UNKNOWN_KIND.", _frame(13))
-_ends("2.15", "RESERVED_FLAGS", "A flag on a RESPONSE is RESERVED_FLAGS.", _frame(Kind.RESPONSE, flags=128))
-_ends("2.16", "RESERVED_FLAGS", "A flag on a PING is RESERVED_FLAGS.", _frame(Kind.PING, bytes(8), flags=1))
-_ends("2.17", "WRONG_CODEC", "A RESPONSE with codec 0 is WRONG_CODEC.", _frame(Kind.RESPONSE, codec=0))
+_ends("2.15", "RESERVED_FLAGS", "A flag on a RESPONSE is RESERVED_FLAGS.", _frame(page.RESPONSE, flags=128))
+_ends("2.16", "RESERVED_FLAGS", "A flag on a PING is RESERVED_FLAGS.", _frame(page.PING, bytes(8), flags=1))
+_ends("2.17", "WRONG_CODEC", "A RESPONSE with codec 0 is WRONG_CODEC.", _frame(page.RESPONSE, codec=0))
 _ends(
     "2.18",
     "WRONG_CODEC",
     "An ERROR with a codec other than 0 is WRONG_CODEC.",
-    _frame(Kind.ERROR, wire.error_body(), codec=1),
+    _frame(page.ERROR, page.error_body(), codec=1),
 )
-_ends("2.19", "WRONG_VERSION", "A RESPONSE with another version is WRONG_VERSION.", _frame(Kind.RESPONSE, version=99))
+_ends("2.19", "WRONG_VERSION", "A RESPONSE with another version is WRONG_VERSION.", _frame(page.RESPONSE, version=99))
 _ends(
     "2.20",
     "WRONG_VERSION",
     "A PONG with a version other than 0 is WRONG_VERSION.",
-    _frame(Kind.PONG, bytes(8), version=1),
+    _frame(page.PONG, bytes(8), version=1),
 )
-_ends("2.21", "CALL_ID", "A RESPONSE with call id 0 is CALL_ID.", _frame(Kind.RESPONSE, call_id=0))
-_ends("2.22", "CALL_ID", "A PING with a call id is CALL_ID.", _frame(Kind.PING, bytes(8), call_id=1))
+_ends("2.21", "CALL_ID", "A RESPONSE with call id 0 is CALL_ID.", _frame(page.RESPONSE, call_id=0))
+_ends("2.22", "CALL_ID", "A PING with a call id is CALL_ID.", _frame(page.PING, bytes(8), call_id=1))
 _ends(
     "2.23",
     "WRONG_OPCODE",
     "A RESPONSE whose opcode is not its call's is WRONG_OPCODE.",
-    _frame(Kind.RESPONSE, opcode=99),
+    _frame(page.RESPONSE, opcode=99),
 )
 _ends(
     "2.24",
     "WRONG_OPCODE",
     "An ERROR whose opcode is not its call's is WRONG_OPCODE.",
-    _frame(Kind.ERROR, wire.error_body(), opcode=99),
+    _frame(page.ERROR, page.error_body(), opcode=99),
 )
-_ends("2.25", "WRONG_OPCODE", "A PING with an opcode is WRONG_OPCODE.", _frame(Kind.PING, bytes(8), opcode=1))
+_ends("2.25", "WRONG_OPCODE", "A PING with an opcode is WRONG_OPCODE.", _frame(page.PING, bytes(8), opcode=1))
 _ends(
     "2.26",
     "UNEXPECTED_METADATA",
     "A RESPONSE with metadata is UNEXPECTED_METADATA.",
-    _frame(Kind.RESPONSE, metadata=b"\x07\0\0"),
+    _frame(page.RESPONSE, metadata=b"\x07\0\0"),
 )
-_ends("2.27", "BAD_BODY", "A PING of 7 bytes is BAD_BODY.", _frame(Kind.PING, bytes(7)))
-_ends("2.28", "BAD_BODY", "A GOAWAY of 3 bytes is BAD_BODY.", _frame(Kind.GOAWAY, bytes(3)))
+_ends("2.27", "BAD_BODY", "A PING of 7 bytes is BAD_BODY.", _frame(page.PING, bytes(7)))
+_ends("2.28", "BAD_BODY", "A GOAWAY of 3 bytes is BAD_BODY.", _frame(page.GOAWAY, bytes(3)))
 
 for _number, _kind, _payload in (
-    ("7.01", Kind.HELLO, bytes(30)),
-    ("7.02", Kind.REQUEST, b""),
-    ("7.03", Kind.CANCEL, b""),
-    ("7.04", Kind.CREDIT, wire.u32(1)),
+    ("7.01", page.HELLO, bytes(30)),
+    ("7.02", page.REQUEST, b""),
+    ("7.03", page.CANCEL, b""),
+    ("7.04", page.CREDIT, page.u32(1)),
 ):
-    _ends(_number, "UNEXPECTED_KIND", f"{_kind.name} from a server is UNEXPECTED_KIND.", _frame(_kind, _payload))
+    _ends(
+        _number,
+        "UNEXPECTED_KIND",
+        f"{page.KIND_NAMES[_kind]} from a server is UNEXPECTED_KIND.",
+        _frame(_kind, _payload),
+    )

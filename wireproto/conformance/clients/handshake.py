@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from wireproto.conformance import wire
+from wireproto.conformance import page
 from wireproto.conformance.case import Deviation, Over
 from wireproto.conformance.host import CLIENT_CASES, Trial, call
-from wireproto.conformance.raw import Ending, frame, pack_welcome
+from wireproto.conformance.raw import Ending
 from wireproto.conformance.service import CONFORMANCE, SHORT, ShortResponse
-from wireproto.wire.frame import PREAMBLE, Kind
 
 case = CLIENT_CASES.case
 
@@ -40,8 +39,8 @@ def byte_by_byte(trial: Trial) -> None:
 def before_hello(trial: Trial) -> None:
     """A final ERROR may come before HELLO was read, and is what the caller is told."""
     with trial.client(SHORT_CALL, greet=False) as host:
-        host.send(PREAMBLE)
-        host.final(8, b"TOO_MANY_CALLS", b"the server is full", retry=wire.NOT_PROCESSED)
+        host.send(page.PREAMBLE)
+        host.final(8, b"TOO_MANY_CALLS", b"the server is full", retry=page.NOT_PROCESSED)
         host.refused(status=8, reason="TOO_MANY_CALLS")
 
 
@@ -53,7 +52,7 @@ def _stranger(number: str, text: str, first: bytes) -> None:
             host.peer.end_output()
             found = host.first()
             if not isinstance(found, Ending):
-                raise Deviation(f"the client must send nothing more, and {wire.shown(found)} came")
+                raise Deviation(f"the client must send nothing more, and {page.shown(found)} came")
             if found is Ending.SILENCE:
                 raise Deviation("the client did not close")
             host.refused()
@@ -121,7 +120,7 @@ def digests(trial: Trial) -> None:
 @case("3.04", over=Over.CODECS)
 def unknown_fields(trial: Trial) -> None:
     """Fields at the end of WELCOME whose type is unknown are read over."""
-    with trial.client(SHORT_CALL, fields=wire.tlv(99, b"later") + wire.tlv(1, b"")) as host:
+    with trial.client(SHORT_CALL, fields=page.tlv(99, b"later") + page.tlv(1, b"")) as host:
         host.respond(host.request(SHORT), ShortResponse(length=5))
         host.answered(length=5)
 
@@ -148,7 +147,7 @@ def _bad(number: str, text: str, body: Callable[[Trial], bytes], reason: str = "
     def run(trial: Trial) -> None:
         with trial.client(SHORT_CALL, greet=False) as host:
             host.read_hello()
-            host.send(PREAMBLE + frame(Kind.WELCOME, body(trial), **header))
+            host.send(page.PREAMBLE + page.frame(page.WELCOME, body(trial), **header))
             host.ends(reason)
             host.refused()
 
@@ -156,7 +155,7 @@ def _bad(number: str, text: str, body: Callable[[Trial], bytes], reason: str = "
 
 
 def _welcome(**changes: Any) -> Callable[[Trial], bytes]:
-    return lambda trial: pack_welcome(**{"codec": trial.codec[0], "version": trial.version, **changes})
+    return lambda trial: page.pack_welcome(**{"codec": trial.codec[0], "version": trial.version, **changes})
 
 
 _bad("3.10", "A WELCOME with a version that was not offered is BAD_BODY.", _welcome(version=99))
@@ -177,7 +176,7 @@ _bad("3.24", "A WELCOME with an opcode is WRONG_OPCODE.", _welcome(), "WRONG_OPC
 _bad(
     "3.25",
     "A WELCOME longer than 4096 is FRAME_TOO_LARGE.",
-    _welcome(fields=wire.tlv(99, bytes(4100))),
+    _welcome(fields=page.tlv(99, bytes(4100))),
     "FRAME_TOO_LARGE",
 )
 
@@ -191,7 +190,7 @@ for _number, _status, _reason in (
     def _refusal(trial: Trial, status: int = _status, reason: str = _reason) -> None:
         with trial.client(SHORT_CALL, greet=False) as host:
             host.read_hello()
-            host.send(PREAMBLE)
+            host.send(page.PREAMBLE)
             host.final(status, reason.encode(), b"what there is instead")
             host.closes("the refusal")
             host.refused(status=status, reason=reason)
@@ -204,7 +203,7 @@ def not_welcome(trial: Trial) -> None:
     """Another frame than WELCOME or a final ERROR, before them, is UNEXPECTED_KIND."""
     with trial.client(SHORT_CALL, greet=False) as host:
         host.read_hello()
-        host.send(PREAMBLE + frame(Kind.PING, bytes(8)))
+        host.send(page.PREAMBLE + page.frame(page.PING, bytes(8)))
         host.ends("UNEXPECTED_KIND")
         host.refused()
 
@@ -214,7 +213,7 @@ def ignorable_first(trial: Trial) -> None:
     """A frame of a kind from 128 on, skipped once the connection is open, is UNEXPECTED_KIND before WELCOME."""
     with trial.client(SHORT_CALL, greet=False) as host:
         host.read_hello()
-        host.send(PREAMBLE + frame(200))
+        host.send(page.PREAMBLE + page.frame(200))
         host.ends("UNEXPECTED_KIND")
         host.refused()
 
@@ -224,7 +223,7 @@ def welcome_again(trial: Trial) -> None:
     """A second WELCOME is UNEXPECTED_KIND."""
     with trial.client(SHORT_CALL) as host:
         host.request(SHORT)
-        host.send(frame(Kind.WELCOME, _welcome()(trial)))
+        host.send(page.frame(page.WELCOME, _welcome()(trial)))
         host.ends("UNEXPECTED_KIND")
 
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from wireproto.conformance import page
 from wireproto.conformance.case import Deviation
 from wireproto.conformance.host import CLIENT_CASES, Trial, call
 from wireproto.conformance.service import SHORT, ShortResponse
-from wireproto.wire.frame import Kind
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -56,5 +56,5 @@ def deadline_passes(trial: Trial) -> None:
     """A call whose time is over fails with DEADLINE_EXCEEDED, though the server says nothing, and is sent CANCEL."""
     with trial.client(call("Short", {"deadline_ms": 100}, text="hello")) as host:
         request = host.request(SHORT)
-        host.expect(Kind.CANCEL, request.call_id)
+        host.expect(page.CANCEL, request.call_id)
         host.failed(status=4)

@@ -1,11 +1,10 @@
 """Section 4: a client's streams and the credit it gives."""
 
-from wireproto.conformance import wire
+from wireproto.conformance import page
 from wireproto.conformance.case import Deviation, NotJudged, Over
 from wireproto.conformance.host import CLIENT_CASES, Host, Request, Trial, call, stream
 from wireproto.conformance.raw import Ending
 from wireproto.conformance.service import COUNT, SHORT, CountResponse, ShortResponse
-from wireproto.wire.frame import Kind
 
 case = CLIENT_CASES.case
 
@@ -46,7 +45,7 @@ def more_credit(trial: Trial) -> None:
         credit, sent = 2, 0
         while sent < 40:
             if not credit:
-                credit += int.from_bytes(host.expect(Kind.CREDIT, request.call_id).payload, "big")
+                credit += int.from_bytes(host.expect(page.CREDIT, request.call_id).payload, "big")
                 continue
             host.item(request, CountResponse(number=sent))
             sent, credit = sent + 1, credit - 1
@@ -86,10 +85,10 @@ def left(trial: Trial) -> None:
         request = _begun(host, 10)
         for number in range(5):
             host.item(request, CountResponse(number=number))
-        while (found := host.read()).kind == Kind.CREDIT:
+        while (found := host.read()).kind == page.CREDIT:
             pass
-        if (found.kind, found.call_id) != (Kind.CANCEL, request.call_id):
-            raise Deviation(f"CANCEL was due, and {wire.shown(found)} came")
+        if (found.kind, found.call_id) != (page.CANCEL, request.call_id):
+            raise Deviation(f"CANCEL was due, and {page.shown(found)} came")
         for number in range(5, 8):
             host.item(request, CountResponse(number=number))
         host.error(request, 1, b"CANCELLED")
@@ -105,10 +104,10 @@ def left_at_its_end(trial: Trial) -> None:
         request = host.request(COUNT)
         host.item(request, CountResponse(number=0))
         host.end(request)
-        while (found := host.read()).kind in (Kind.CREDIT, Kind.CANCEL):
+        while (found := host.read()).kind in (page.CREDIT, page.CANCEL):
             pass
-        if found.kind != Kind.REQUEST or found.opcode != SHORT.opcode:
-            raise Deviation(f"REQUEST of Short was due, and {wire.shown(found)} came")
+        if found.kind != page.REQUEST or found.opcode != SHORT.opcode:
+            raise Deviation(f"REQUEST of Short was due, and {page.shown(found)} came")
         host.respond(Request(found.call_id, found.opcode, None, {}), ShortResponse(length=5))
         _items(host, [0])
         host.answered(1, length=5)
@@ -120,17 +119,17 @@ def without_credit(trial: Trial) -> None:
     with trial.client(stream("Count", 2, items=1 << 40)) as host:
         request = _begun(host, 2)
         many = 3000
-        host.send(host.frame(Kind.ITEM, host.payload(CountResponse(number=0)), to=request) * many)
+        host.send(host.frame(page.ITEM, host.payload(CountResponse(number=0)), to=request) * many)
         granted = 2
-        while (found := host.read()).kind == Kind.CREDIT:
+        while (found := host.read()).kind == page.CREDIT:
             granted += int.from_bytes(found.payload, "big")
             if granted >= many:
                 # Items that come at once may be taken at once: then nothing was wrong.
                 host.end(request)
                 raise NotJudged(f"the client grants credit as fast as {many} items come in one go")
-        error = wire.read_error(found.payload)
+        error = page.read_error(found.payload)
         if error.reason != "CREDIT_EXCEEDED":
-            raise Deviation(f"a final ERROR with CREDIT_EXCEEDED was due, and {wire.shown(found)} came")
+            raise Deviation(f"a final ERROR with CREDIT_EXCEEDED was due, and {page.shown(found)} came")
         host.closes("the final ERROR")
         host.failed()
 
@@ -149,7 +148,7 @@ def end_with_payload(trial: Trial) -> None:
     """An END with a payload is BAD_BODY."""
     with trial.client(stream("Count", 2, items=1)) as host:
         request = host.request(COUNT)
-        host.send(host.frame(Kind.END, b"!", to=request))
+        host.send(host.frame(page.END, b"!", to=request))
         host.ends("BAD_BODY")
         host.failed()
 
@@ -159,8 +158,8 @@ def unreadable_item(trial: Trial) -> None:
     """A stream of which an item cannot be read fails for its caller and is sent CANCEL; the connection goes on."""
     with trial.client(stream("Count", 4, items=3), SHORT_CALL) as host:
         request = host.request(COUNT)
-        host.send(host.frame(Kind.ITEM, b"\xff\xff\xff", to=request))
-        host.expect(Kind.CANCEL, request.call_id)
+        host.send(host.frame(page.ITEM, b"\xff\xff\xff", to=request))
+        host.expect(page.CANCEL, request.call_id)
         host.error(request, 1, b"CANCELLED")
         host.respond(host.request(SHORT), ShortResponse(length=5))
         host.failed(0)
@@ -186,7 +185,7 @@ def lost(trial: Trial) -> None:
         host.item(request, CountResponse(number=0))
         host.peer.end_output()
         _items(host, [0])
-        host.failed(retry=wire.MAYBE_PROCESSED)
+        host.failed(retry=page.MAYBE_PROCESSED)
 
 
 @case("4.51", over=Over.CODECS)
@@ -196,11 +195,11 @@ def goes(trial: Trial) -> None:
         request = host.request(COUNT)
         host.item(request, CountResponse(number=0))
         host.goaway(request.call_id)
-        host.error(request, 14, b"SHUTTING_DOWN", retry=wire.MAYBE_PROCESSED)
+        host.error(request, 14, b"SHUTTING_DOWN", retry=page.MAYBE_PROCESSED)
         _items(host, [0])
         host.failed(status=14, reason="SHUTTING_DOWN")
         while isinstance(found := host.first(), tuple):
-            if found.kind != Kind.CREDIT:
-                raise Deviation(f"the end was due, and {wire.shown(found)} came")
+            if found.kind != page.CREDIT:
+                raise Deviation(f"the end was due, and {page.shown(found)} came")
         if found is Ending.SILENCE:
             raise Deviation("the client did not close")

@@ -6,13 +6,11 @@ from typing import Any, Final
 
 import msgspec
 
+from wireproto.conformance import page
 from wireproto.conformance.edges import PIECES
-from wireproto.conformance.fuzzing import rules
 from wireproto.conformance.fuzzing.judge import Entry, Table
 from wireproto.conformance.fuzzing.messages import random_bytes, random_message, random_text
-from wireproto.conformance.raw import frame, pack_hello
 from wireproto.errors import EncodeError
-from wireproto.wire.metadata import Metadata, pack_metadata
 
 __all__ = ["KINDS", "Case", "Generator", "mutated"]
 
@@ -86,14 +84,14 @@ class Generator:
         self._most = most
         self._methods = list(table.entries.items())
         self._classes = _classes(table)
-        hello = pack_hello(
+        hello = page.pack_hello(
             codecs=[(table.codec, codec)],
             service=table.service.full_name,
             versions=(table.version, table.version),
             client_name="wireproto fuzz",
         )
         self.hello_body = hello
-        self.opening = rules.PREAMBLE + frame(rules.HELLO, hello)
+        self.opening = page.PREAMBLE + page.frame(page.HELLO, hello)
 
     def case(self, number: int) -> Case:
         """The case of that number; the same for the same seed, whatever was made before."""
@@ -117,7 +115,7 @@ class Generator:
         elif way == 2:
             opening = random_bytes(rng, rng.randint(0, 40))
         else:
-            opening = rules.PREAMBLE + random_bytes(rng, rng.randint(0, 40))
+            opening = page.PREAMBLE + random_bytes(rng, rng.randint(0, 40))
         return Case("first-bytes", opening, None)
 
     def _hello(self, rng: random.Random) -> Case:
@@ -125,11 +123,11 @@ class Generator:
         if way == 0:
             opening = mutated(rng, self.opening)
         elif way == 1:
-            opening = rules.PREAMBLE + frame(rules.HELLO, mutated(rng, self.hello_body))
+            opening = page.PREAMBLE + page.frame(page.HELLO, mutated(rng, self.hello_body))
         elif way == 2:
-            opening = rules.PREAMBLE + self._changed(rng, rules.HELLO, self.hello_body, {})
+            opening = page.PREAMBLE + self._changed(rng, page.HELLO, self.hello_body, {})
         elif way == 3:
-            opening = rules.PREAMBLE + frame(rules.HELLO, self._other_hello(rng))
+            opening = page.PREAMBLE + page.frame(page.HELLO, self._other_hello(rng))
         else:
             opening = self.opening + random_bytes(rng, rng.randint(1, 40))
         return Case("hello", opening, None)
@@ -138,7 +136,7 @@ class Generator:
         low = rng.randint(0, 4)
         codec: tuple[int, str | bytes] = (self.table.codec, self._codec)
         others: list[tuple[int, str | bytes]] = [(0, "x"), (200, "own"), (9, b"\xff"), (1, "msgpack"), codec, (5, "X")]
-        return pack_hello(
+        return page.pack_hello(
             versions=(low, rng.choice((low, 255, rng.randint(0, 4)))),
             codecs=rng.sample(others, rng.randint(0, 3)),
             service=rng.choice(("", self.table.service.full_name, "no.v1.Such", b"\xff\xfe")),
@@ -165,27 +163,27 @@ class Generator:
         return Case("frames", self.opening, rest, cuts, reset=rng.random() < 0.05)
 
     def _frame(self, rng: random.Random, call_id: int) -> bytes:
-        kind = rng.choice((*(rules.REQUEST,) * 4, rules.CANCEL, rules.CREDIT, rules.PING, *range(256)))
+        kind = rng.choice((*(page.REQUEST,) * 4, page.CANCEL, page.CREDIT, page.PING, *range(256)))
         if rng.random() < 0.5:
-            kind = rng.choice((rules.REQUEST, rules.CANCEL, rules.CREDIT, rules.PING, rules.PONG, rules.ERROR))
+            kind = rng.choice((page.REQUEST, page.CANCEL, page.CREDIT, page.PING, page.PONG, page.ERROR))
         opcode, metadata, payload = 0, b"", b""
         fields = {}
-        if kind == rules.REQUEST:
+        if kind == page.REQUEST:
             opcode, entry = rng.choice(self._methods)
             payload = mutated(rng, self._valid(rng, opcode))
             fields = {"codec": self.table.codec, "version": self.table.version}
             metadata = self._metadata(rng, entry)
-        elif kind in (rules.CANCEL, rules.CREDIT):
+        elif kind in (page.CANCEL, page.CREDIT):
             opcode = rng.choice(self._methods)[0]
-            payload = b"" if kind == rules.CANCEL else random_bytes(rng, 4)
-        elif kind in (rules.PING, rules.PONG):
+            payload = b"" if kind == page.CANCEL else random_bytes(rng, 4)
+        elif kind in (page.PING, page.PONG):
             payload = random_bytes(rng, 8)
-        elif kind == rules.ERROR:
+        elif kind == page.ERROR:
             payload = b"\x0e\x00\x00\x00\x00\x00\x03BYE\x00\x02so"
-        if kind in (rules.REQUEST, rules.CANCEL, rules.CREDIT):
+        if kind in (page.REQUEST, page.CANCEL, page.CREDIT):
             fields |= {"opcode": opcode, "call_id": call_id}
         if rng.random() < 0.5:
-            return frame(kind, payload, metadata, **fields)
+            return page.frame(kind, payload, metadata, **fields)
         return self._changed(rng, kind, payload, fields, metadata)
 
     def _changed(
@@ -204,7 +202,7 @@ class Generator:
             near = len(payload) + len(metadata) + 12
             value = rng.choice((0, 1, most - 1, near, near - 1, near + 1, rng.randrange(most), 11, 4096))
             fields = {**fields, name: min(value, most - 1)}
-        return frame(kind, payload, metadata, **fields)
+        return page.frame(kind, payload, metadata, **fields)
 
     def _payload(self, rng: random.Random) -> Case:
         return self._calls("payload", rng, lambda opcode, entry: (b"", mutated(rng, self._valid(rng, opcode))))
@@ -240,16 +238,16 @@ class Generator:
             metadata, payload = make(opcode, entry)
             parts.append(self._request(call_id, opcode, payload, metadata))
             if rng.random() < 0.1:
-                parts.append(frame(rules.CANCEL, opcode=opcode, call_id=call_id))
-        parts.append(frame(rules.PING, random_bytes(rng, 8)))
+                parts.append(page.frame(page.CANCEL, opcode=opcode, call_id=call_id))
+        parts.append(page.frame(page.PING, random_bytes(rng, 8)))
         return Case(kind, self.opening, b"".join(parts), calls=count)
 
     # Parts.
 
     def _request(self, call_id: int, opcode: int, payload: bytes, metadata: bytes = b"") -> bytes:
         table = self.table
-        return frame(
-            rules.REQUEST,
+        return page.frame(
+            page.REQUEST,
             payload,
             metadata,
             codec=table.codec,
@@ -271,15 +269,17 @@ class Generator:
         return payload
 
     def _metadata(self, rng: random.Random, entry: Entry) -> bytes:
-        metadata = Metadata(
-            deadline_ms=rng.choice((None, None, 0, 1, 60_000, 2**32 - 1)),
-            traceparent=rng.choice(("", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "x")),
-            authorization=rng.choice(("", "", "Bearer x", "~" * 40)),
-            idempotency_key=random_bytes(rng, rng.choice((0, 0, 16, 64))),
-            credit=rng.choice((0, 1, 2, 100)) if entry.is_stream else None,
-            entries={f"k{index}": random_text(rng, 4) for index in range(rng.choice((0, 0, 1, 3)))},
-        )
-        return pack_metadata(metadata)
+        deadline = rng.choice((None, None, 0, 1, 60_000, 2**32 - 1))
+        given = [(page.DEADLINE_KEY, b"" if deadline is None else page.u32(deadline))]
+        traceparent = rng.choice(("", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "x"))
+        given.append((page.TRACEPARENT_KEY, traceparent.encode()))
+        given.append((page.AUTHORIZATION_KEY, rng.choice((b"", b"", b"Bearer x", b"~" * 40))))
+        given.append((page.IDEMPOTENCY_KEY, random_bytes(rng, rng.choice((0, 0, 16, 64)))))
+        if entry.is_stream:
+            given.append((page.CREDIT_KEY, page.u32(rng.choice((0, 1, 2, 100)))))
+        own = [(f"k{index}", random_text(rng, 4)) for index in range(rng.choice((0, 0, 1, 3)))]
+        fields = [page.field(key, value) for key, value in given if value]
+        return b"".join((*fields, *(page.entry(name.encode(), value.encode()) for name, value in own)))
 
 
 def _classes(table: Table) -> dict[int, tuple[Any, int, Callable[[Any], bytes]]]:

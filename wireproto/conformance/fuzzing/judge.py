@@ -9,14 +9,15 @@ from typing import Any, Final, NamedTuple
 
 from wireproto import codecs
 from wireproto.codecs import Plan
+from wireproto.conformance import page
+from wireproto.conformance.case import Deviation
 from wireproto.conformance.fuzzing import rules
-from wireproto.conformance.fuzzing.rules import HEADER, PREAMBLE, Call, Expected
+from wireproto.conformance.fuzzing.rules import Expected, Sent
 from wireproto.conformance.raw import Ending
 from wireproto.control import CONTROL
 from wireproto.errors import DecodeError
 from wireproto.limits import Limits
 from wireproto.schema import Service, StreamMethod
-from wireproto.status import Status
 
 __all__ = ["Entry", "Observed", "Table", "judge"]
 
@@ -24,13 +25,6 @@ __all__ = ["Entry", "Observed", "Table", "judge"]
 _LEAK: Final = re.compile(
     r"Traceback|File \"|\bline \d+\b|\b[A-Z]\w*(?:Error|Exception):|0x[0-9a-f]{8,}|<[\w.]+ object"
 )
-
-_TERMINAL: Final = (rules.RESPONSE, rules.END, rules.ERROR)
-_NAMES: Final = {
-    rules.HELLO: "HELLO", rules.WELCOME: "WELCOME", rules.REQUEST: "REQUEST", rules.RESPONSE: "RESPONSE",
-    rules.ITEM: "ITEM", rules.END: "END", rules.ERROR: "ERROR", rules.CANCEL: "CANCEL", rules.CREDIT: "CREDIT",
-    rules.PING: "PING", rules.PONG: "PONG", rules.GOAWAY: "GOAWAY",
-}  # fmt: skip
 
 # A call that was never looked at, whatever its payload is.
 _UNSEEN: Final = {
@@ -90,21 +84,6 @@ class Observed(NamedTuple):
     ending: Ending
 
 
-class _Answer(NamedTuple):
-    kind: int
-    flags: int
-    codec: int
-    version: int
-    opcode: int
-    call_id: int
-    metadata_length: int
-    payload: bytes
-
-    @property
-    def name(self) -> str:
-        return _NAMES.get(self.kind, f"kind {self.kind}")
-
-
 def judge(opening: bytes, rest: bytes, observed: Observed, table: Table) -> list[str]:
     """What is wrong with an answer, in sentences; nothing when it is an outcome that the page allows.
 
@@ -122,23 +101,15 @@ def judge(opening: bytes, rest: bytes, observed: Observed, table: Table) -> list
     if observed.rest is None:
         judgement.opening(rules.expect_opening(opening), observed)
     else:
-        judgement.welcome(opening, observed.opening)
-        head = _welcome_of(observed.opening)
-        if head is not None:
-            version, codec, max_frame = head
-            expected = rules.expect_frames(rest, max_frame=max_frame, codec=codec, version=version)
+        welcome = judgement.welcome(observed.opening)
+        if welcome is not None:
+            expected = rules.expect_frames(
+                rest, max_frame=welcome.max_frame, codec=welcome.codec, version=welcome.version
+            )
             judgement.frames(expected, observed)
     if observed.ending is Ending.RESET and not judgement.ended:
         judgement.wrong("the server reset the connection and did not say why")
     return judgement.problems
-
-
-def _welcome_of(opening: bytes) -> tuple[int, int, int] | None:
-    """Version, codec and frame limit of the WELCOME that ``opening`` is."""
-    if len(opening) < 4 + HEADER.size + 10 or opening[8] != rules.WELCOME:
-        return None
-    body = opening[4 + HEADER.size :]
-    return body[0], body[1], int.from_bytes(body[2:6], "big")
 
 
 class _Judgement:
@@ -164,30 +135,31 @@ class _Judgement:
             return
         answers = self._answers(data)
         for answer in answers:
-            if answer.kind == rules.ERROR and not answer.call_id:
-                self._final(answer, expected, rules.CONNECTION_REASONS | rules.HANDSHAKE_REASONS)
-            elif answer.kind == rules.WELCOME and expected.welcome and answer is answers[0]:
+            if answer.kind == page.ERROR and not answer.call_id:
+                self._final(answer, expected, page.SERVER_REASONS | page.HANDSHAKE_REASONS)
+            elif answer.kind == page.WELCOME and expected.welcome and answer is answers[0]:
                 self._header(answer, codec=0, version=0)
             elif not expected.welcome:
-                self.wrong(f"{answer.name} came in answer to what is no handshake")
+                self.wrong(f"{page.kind_name(answer.kind)} came in answer to what is no handshake")
         if not self.ended and not expected.lives:
             self.wrong(f"the connection ended without a final ERROR; it must be {_any_of(expected.reasons)}")
         elif not self.ended and expected.welcome and not answers:
             self.wrong("HELLO was answered with nothing")
 
-    def welcome(self, opening: bytes, answer: bytes) -> None:
-        """Of our own HELLO, which is in order."""
+    def welcome(self, answer: bytes) -> page.WelcomeBody | None:
+        """Of our own HELLO, which is in order; None when it cannot be read."""
         welcome, *more = self._answers(answer)
         if more:
-            self.wrong(f"{more[0].name} came behind WELCOME, unasked")
+            self.wrong(f"{page.kind_name(more[0].kind)} came behind WELCOME, unasked")
         self._header(welcome, codec=0, version=0)
-        head = _welcome_of(answer)
-        if head is None:
-            self.wrong("WELCOME is too short")
-        elif head[:2] != (self.table.version, self.table.codec):
-            self.wrong(f"WELCOME chose version {head[0]} and codec {head[1]}, which is not what was offered")
-        elif head[2] < 4096:
-            self.wrong(f"WELCOME says max frame {head[2]}; the least is 4096")
+        try:
+            found = page.read_welcome(welcome.payload)
+        except Deviation as deviation:
+            self.wrong(str(deviation))
+            return None
+        if (found.version, found.codec) != (self.table.version, self.table.codec):
+            self.wrong(f"WELCOME chose version {found.version} and codec {found.codec}, which is not what was offered")
+        return found
 
     # Calls.
 
@@ -198,18 +170,18 @@ class _Judgement:
         for answer in self._answers(observed.rest or b"", preamble=False):
             kind = answer.kind
             if self.ended:
-                self.wrong(f"{answer.name} came behind a final ERROR")
-            elif kind == rules.ERROR and not answer.call_id:
-                self._final(answer, expected, rules.CONNECTION_REASONS | {"SHUTTING_DOWN": Status.UNAVAILABLE})
-            elif kind == rules.PONG:
+                self.wrong(f"{page.kind_name(answer.kind)} came behind a final ERROR")
+            elif kind == page.ERROR and not answer.call_id:
+                self._final(answer, expected, page.SERVER_REASONS | {"SHUTTING_DOWN": page.UNAVAILABLE})
+            elif kind == page.PONG:
                 self._header(answer, codec=0, version=0)
                 pongs.append(answer.payload)
-            elif kind in (rules.PING, rules.GOAWAY):
+            elif kind in (page.PING, page.GOAWAY):
                 self._header(answer, codec=0, version=0)
-            elif kind in (*_TERMINAL, rules.ITEM):
+            elif kind in (*page.TERMINAL, page.ITEM):
                 self._answer(answer, expected, open_calls, credit)
             else:
-                self.wrong(f"{answer.name} came, which no server sends on an open connection")
+                self.wrong(f"{page.kind_name(answer.kind)} came, which no server sends on an open connection")
         if pongs != expected.pings[: len(pongs)]:
             self.wrong("a PONG came that brings back no PING's bytes, or not in order")
         if self.ended or expected.silent or observed.ending is Ending.SILENCE:
@@ -222,33 +194,41 @@ class _Judgement:
         for call in open_calls.values():
             self.wrong(f"a call of {self._name(call)} was not answered")
 
-    def _answer(self, answer: _Answer, expected: Expected, open_calls: dict[int, Call], credit: dict[int, int]) -> None:
-        message = answer.kind in (rules.RESPONSE, rules.ITEM)
+    def _answer(
+        self, answer: page.RawFrame, expected: Expected, open_calls: dict[int, Sent], credit: dict[int, int]
+    ) -> None:
+        message = answer.kind in (page.RESPONSE, page.ITEM)
         self._header(answer, codec=self.table.codec * message, version=self.table.version * message)
         call = open_calls.get(answer.call_id)
         if call is None:
             known = answer.call_id in expected.calls
-            self.wrong(f"{answer.name} came for a call that {'was over' if known else 'was never begun'}")
+            self.wrong(
+                f"{page.kind_name(answer.kind)} came for a call that {'was over' if known else 'was never begun'}"
+            )
             return
         if answer.opcode != call.opcode:
-            self.wrong(f"{answer.name} has opcode {answer.opcode:#06x} and not its call's, {call.opcode:#06x}")
-        if answer.kind in _TERMINAL:
+            self.wrong(
+                f"{page.kind_name(answer.kind)} has opcode {answer.opcode:#06x} and not its call's, {call.opcode:#06x}"
+            )
+        if answer.kind in page.TERMINAL:
             del open_calls[answer.call_id]
         entry = self.table.entries.get(call.opcode)
         name = self._name(call)
-        if answer.kind == rules.ERROR:
+        if answer.kind == page.ERROR:
             self._call_error(answer, call, entry)
             return
         if entry is None:
-            self.wrong(f"{answer.name} came for {name}, which does not exist")
+            self.wrong(f"{page.kind_name(answer.kind)} came for {name}, which does not exist")
             return
-        if entry.is_stream == (answer.kind == rules.RESPONSE):
-            self.wrong(f"{answer.name} came for {name}, which is {'a' if entry.is_stream else 'no'} stream")
-        if answer.kind == rules.ITEM:
+        if entry.is_stream == (answer.kind == page.RESPONSE):
+            self.wrong(
+                f"{page.kind_name(answer.kind)} came for {name}, which is {'a' if entry.is_stream else 'no'} stream"
+            )
+        if answer.kind == page.ITEM:
             credit[call.call_id] -= 1
             if credit[call.call_id] < 0:
                 self.wrong(f"{name} sent an item and had no credit left")
-        if answer.kind == rules.END:
+        if answer.kind == page.END:
             if answer.payload:
                 self.wrong("an END has a payload")
         else:
@@ -258,30 +238,32 @@ class _Judgement:
         except DecodeError as error:
             self.wrong(f"{name} accepted a payload that is no message of it: {error.problem}")
 
-    def _decodes(self, entry: Entry, answer: _Answer) -> None:
+    def _decodes(self, entry: Entry, answer: page.RawFrame) -> None:
         try:
             entry.response.decode(answer.payload)
         except DecodeError as error:
             self.wrong(f"{entry.name} answered with a payload that cannot be read: {error}")
 
-    def _call_error(self, answer: _Answer, call: Call, entry: Entry | None) -> None:
+    def _call_error(self, answer: page.RawFrame, call: Sent, entry: Entry | None) -> None:
         error = self._error(answer)
         if error is None:
             return
-        status, reason, message = error
+        status, reason, message = error.status, error.reason, error.message
         name = self._name(call)
         declared = entry.reasons if entry is not None else frozenset()
         self._no_leak(name, message)
-        if reason in rules.CALL_REASONS:
-            if reason not in declared and status != rules.CALL_REASONS[reason]:
-                self.wrong(f"{reason} of {name} has status {status.name}, not {rules.CALL_REASONS[reason].name}")
+        if reason in page.CALL_REASONS:
+            if reason not in declared and status != page.CALL_REASONS[reason]:
+                self.wrong(f"{reason} of {name} has status {_status(status)}, not {_status(page.CALL_REASONS[reason])}")
         elif reason and reason not in declared:
             self.wrong(f"{name} failed with {reason}, which it does not declare")
-        if status is Status.INTERNAL:
+        if status == page.INTERNAL:
             self.wrong(f"{name} failed with INTERNAL: its handler, or the server, has a bug")
         if entry is None:
             if reason != "UNKNOWN_OPCODE" and reason not in _UNSEEN:
-                self.wrong(f"{name}, which does not exist, failed with {reason or status.name} and not UNKNOWN_OPCODE")
+                self.wrong(
+                    f"{name}, which does not exist, failed with {reason or _status(status)} and not UNKNOWN_OPCODE"
+                )
         elif reason == "UNKNOWN_OPCODE":
             self.wrong(f"{name} was said not to exist")
         elif reason == "BAD_PAYLOAD":
@@ -294,70 +276,75 @@ class _Judgement:
 
     # Frames of any kind.
 
-    def _answers(self, data: bytes, *, preamble: bool = True) -> list[_Answer]:
+    def _answers(self, data: bytes, *, preamble: bool = True) -> list[page.RawFrame]:
         """The frames in what the server sent."""
         if preamble and data:
-            if not data.startswith(PREAMBLE):
+            if not data.startswith(page.PREAMBLE):
                 self.wrong(f"the server's first bytes are {data[:4].hex(' ')}, not the preamble")
                 return []
-            data = data[len(PREAMBLE) :]
+            data = data[len(page.PREAMBLE) :]
         answers = []
         at = 0
         while at < len(data):
             end = at + 4 + int.from_bytes(data[at : at + 4], "big")
-            if len(data) - at < HEADER.size or end > len(data):
+            if len(data) - at < page.HEADER.size or end > len(data):
                 self.wrong("the server's output ends within a frame")
                 break
-            _, kind, flags, codec, version, opcode, metadata_length, call_id = HEADER.unpack_from(data, at)
-            payload = data[at + HEADER.size : end]
-            answers.append(_Answer(kind, flags, codec, version, opcode, call_id, metadata_length, payload))
+            header = page.read_header(data, at)
+            if header.length < page.AFTER_LENGTH:
+                self.wrong("a frame of the server is shorter than its header")
+                break
+            if header.metadata_length > header.length - page.AFTER_LENGTH:
+                self.wrong(f"{page.kind_name(header.kind)} declares more metadata than it has room for")
+            answers.append(page.read_frame(data[at:end]))
             at = end
         return answers
 
-    def _header(self, answer: _Answer, *, codec: int, version: int) -> None:
-        if answer.flags or answer.metadata_length:
-            self.wrong(f"{answer.name} has flags or metadata")
+    def _header(self, answer: page.RawFrame, *, codec: int, version: int) -> None:
+        if answer.flags or answer.metadata:
+            self.wrong(f"{page.kind_name(answer.kind)} has flags or metadata")
         if (answer.codec, answer.version) != (codec, version):
-            self.wrong(
-                f"{answer.name} has codec {answer.codec} and version {answer.version}, not {codec} and {version}"
-            )
+            name = page.kind_name(answer.kind)
+            self.wrong(f"{name} has codec {answer.codec} and version {answer.version}, not {codec} and {version}")
         if not answer.call_id and answer.opcode:
-            self.wrong(f"{answer.name} has an opcode and no call")
+            self.wrong(f"{page.kind_name(answer.kind)} has an opcode and no call")
 
-    def _final(self, answer: _Answer, expected: Expected, known: dict[str, Status]) -> None:
+    def _final(self, answer: page.RawFrame, expected: Expected, known: dict[str, int]) -> None:
         self.ended = True
         self._header(answer, codec=0, version=0)
         error = self._error(answer)
         if error is None:
             return
-        status, reason, message = error
+        status, reason, message = error.status, error.reason, error.message
         self._no_leak("a final ERROR", message)
         if reason not in known:
             self.wrong(f"the final ERROR has the reason {reason!r}, which is none of a connection's")
         elif status != known[reason]:
-            self.wrong(f"the final ERROR {reason} has status {status.name}, not {known[reason].name}")
+            self.wrong(f"the final ERROR {reason} has status {_status(status)}, not {_status(known[reason])}")
         elif reason not in expected.reasons and reason != "SHUTTING_DOWN":
             should = _any_of(expected.reasons) if expected.reasons else "no end at all"
             self.wrong(f"the connection was ended as {reason}; expected: {should}")
 
-    def _error(self, answer: _Answer) -> tuple[Status, str, str] | None:
-        """Status, reason and message of an ERROR whose layout is right."""
-        body = answer.payload
-        if not rules.is_error_body(body):
-            self.wrong(f"the body of {answer.name} breaks its layout")
+    def _error(self, answer: page.RawFrame) -> page.ErrorBody | None:
+        """The body of an ERROR whose layout is right."""
+        try:
+            return page.read_error(answer.payload)
+        except Deviation as deviation:
+            self.wrong(str(deviation))
             return None
-        reason_end = 7 + body[6]
-        text_end = reason_end + 2 + int.from_bytes(body[reason_end : reason_end + 2], "big")
-        return Status(body[0]), body[7:reason_end].decode(), body[reason_end + 2 : text_end].decode()
 
     def _no_leak(self, name: str, message: str) -> None:
         if found := _LEAK.search(message):
             self.wrong(f"{name} failed with a text out of the server's insides ({found[0]}): {message[:200]}")
 
-    def _name(self, call: Call) -> str:
+    def _name(self, call: Sent) -> str:
         entry = self.table.entries.get(call.opcode)
         return entry.name if entry is not None else "an opcode"
 
 
 def _any_of(reasons: set[str]) -> str:
     return " or ".join(sorted(reasons))
+
+
+def _status(number: int) -> str:
+    return page.STATUS_NAMES[number]

@@ -15,12 +15,11 @@ from typing import Final
 
 import msgspec
 
-from wireproto.conformance.fuzzing import rules
+from wireproto.conformance import page
 from wireproto.conformance.fuzzing.cases import KINDS, Case, Generator
 from wireproto.conformance.fuzzing.judge import Observed, Table, judge
 from wireproto.conformance.raw import Ending, RawPeer
 from wireproto.schema import Service
-from wireproto.wire.frame import HEADER
 
 __all__ = ["PROBE_EVERY", "Campaign", "Finding", "load", "save", "show"]
 
@@ -171,12 +170,13 @@ class Campaign:
     def _welcome(self, peer: RawPeer) -> bytes | Observed:
         """The bytes of preamble and WELCOME; all that came when they are something else."""
         deadline = time.monotonic() + self.timeout
-        first = peer.take(len(rules.PREAMBLE) + HEADER.size, self.timeout)
+        first = peer.take(len(page.PREAMBLE) + page.HEADER.size, self.timeout)
         if isinstance(first, Ending):
             peer.end_output()
             return Observed(bytes(peer.received), None, first)
-        length = int.from_bytes(first[4:8], "big") - 12
-        if first.startswith(rules.PREAMBLE) and first[8] == rules.WELCOME and 0 <= length <= 4096:
+        header = page.read_header(first, len(page.PREAMBLE))
+        length = header.length - page.AFTER_LENGTH
+        if first.startswith(page.PREAMBLE) and header.kind == page.WELCOME and 0 <= length <= page.HELLO_MAX_FRAME:
             body = peer.take(length, max(deadline - time.monotonic(), 0.001))
             if not isinstance(body, Ending):
                 return first + body
@@ -222,11 +222,11 @@ def show(case: Case) -> list[str]:
     for label, data in (("first", case.opening), ("then", case.rest)):
         if data is None:
             continue
-        if label == "first" and data.startswith(rules.PREAMBLE):
+        if label == "first" and data.startswith(page.PREAMBLE):
             lines.append("  first  f5 57 50 01  preamble")
-            data = data[4:]
+            data = data[len(page.PREAMBLE) :]
         while data:
-            length = int.from_bytes(data[:4], "big") + 4 if len(data) >= HEADER.size else len(data)
+            length = int.from_bytes(data[:4], "big") + 4 if len(data) >= page.HEADER.size else len(data)
             shown, data = data[:length], data[length:]
             text = shown[:64].hex(" ") + (f" ... {len(shown)} bytes" if len(shown) > 64 else "")
             lines.append(f"  {label:<5}  {text}")

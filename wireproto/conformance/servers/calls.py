@@ -1,12 +1,11 @@
 """Section 4: ids, unary calls, cancelling, deadlines, too many calls, signs of life."""
 
-from wireproto.conformance import wire
+from wireproto.conformance import page
 from wireproto.conformance.caller import SERVER_CASES, Bench, Caller
 from wireproto.conformance.case import Deviation, Needs, NotJudged, Over
 from wireproto.conformance.raw import Ending
 from wireproto.conformance.service import SLEEP, SleepRequest
 from wireproto.control import CHECK, ECHO, CheckRequest, EchoRequest
-from wireproto.wire.frame import Kind
 
 case = SERVER_CASES.case
 
@@ -25,7 +24,7 @@ def _echo(caller: Caller, call_id: int) -> None:
 
 
 def _refused_id(caller: Caller, call_id: int) -> None:
-    caller.send(caller.frame(Kind.REQUEST, caller.payload(EchoRequest(payload=b"x")), call_id=call_id))
+    caller.send(caller.frame(page.REQUEST, caller.payload(EchoRequest(payload=b"x")), call_id=call_id))
     caller.ends("CALL_ID")
 
 
@@ -122,8 +121,8 @@ def pipelined(bench: Bench) -> None:
         seen = {}
         for _ in due:
             found = caller.read()
-            if found.kind != Kind.RESPONSE:
-                raise Deviation(f"one of {many} calls in flight together was answered {wire.shown(found)}")
+            if found.kind != page.RESPONSE:
+                raise Deviation(f"one of {many} calls in flight together was answered {page.shown(found)}")
             seen[found.call_id] = caller.decode(ECHO, found.payload).payload
         if seen != due:
             raise Deviation("answers were exchanged between calls")
@@ -145,8 +144,8 @@ def cancel_crossed(bench: Bench) -> None:
     with bench.open() as caller:
         call_id = caller.request(CHECK, CheckRequest())
         caller.response(CHECK, call_id)
-        caller.send(caller.frame(Kind.CANCEL, opcode=CHECK.opcode, call_id=call_id))
-        caller.send(caller.frame(Kind.CANCEL, opcode=0x1234, call_id=call_id))
+        caller.send(caller.frame(page.CANCEL, opcode=CHECK.opcode, call_id=call_id))
+        caller.send(caller.frame(page.CANCEL, opcode=0x1234, call_id=call_id))
         caller.alive()
 
 
@@ -154,7 +153,7 @@ def cancel_crossed(bench: Bench) -> None:
 def cancel_unknown(bench: Bench) -> None:
     """CANCEL of a call that never was is ignored."""
     with bench.open() as caller:
-        caller.send(caller.frame(Kind.CANCEL, call_id=4711))
+        caller.send(caller.frame(page.CANCEL, call_id=4711))
         caller.alive()
 
 
@@ -163,7 +162,7 @@ def cancel_wrong_opcode(bench: Bench) -> None:
     """CANCEL of a call in flight with another opcode is WRONG_OPCODE."""
     with bench.open() as caller:
         call_id = caller.request(SLEEP, SleepRequest(milliseconds=LONG))
-        caller.send(caller.frame(Kind.CANCEL, opcode=SLEEP.opcode + 1, call_id=call_id))
+        caller.send(caller.frame(page.CANCEL, opcode=SLEEP.opcode + 1, call_id=call_id))
         caller.ends("WRONG_OPCODE")
 
 
@@ -171,7 +170,7 @@ def cancel_wrong_opcode(bench: Bench) -> None:
 def cancel_with_payload(bench: Bench) -> None:
     """CANCEL with a payload is BAD_BODY, also when its call is not in flight."""
     with bench.open() as caller:
-        caller.send(caller.frame(Kind.CANCEL, b"\0"))
+        caller.send(caller.frame(page.CANCEL, b"\0"))
         caller.ends("BAD_BODY")
 
 
@@ -183,7 +182,7 @@ def cancel_is_final(bench: Bench) -> None:
         caller.cancel(call_id)
         found = caller.read()
         if found.call_id != call_id:
-            raise Deviation(f"{wire.shown(found)} came")
+            raise Deviation(f"{page.shown(found)} came")
         # Longer than the call would have taken; a second answer would come to a call that is not in flight.
         after = caller.request(SLEEP, SleepRequest(milliseconds=60))
         caller.response(SLEEP, after)
@@ -194,7 +193,7 @@ def cancel_is_final(bench: Bench) -> None:
 def deadline_passes(bench: Bench) -> None:
     """A call whose deadline passes is answered ERROR, DEADLINE."""
     with bench.open() as caller:
-        call_id = caller.request(SLEEP, SleepRequest(milliseconds=LONG), wire.field(1, wire.u32(30)))
+        call_id = caller.request(SLEEP, SleepRequest(milliseconds=LONG), page.field(1, page.u32(30)))
         caller.error(call_id, "DEADLINE")
         caller.alive()
 
@@ -203,7 +202,7 @@ def deadline_passes(bench: Bench) -> None:
 def deadline_passed(bench: Bench) -> None:
     """A call with a deadline of 0 ms is answered ERROR, DEADLINE, not processed."""
     with bench.open() as caller:
-        caller.fail(ECHO, EchoRequest(payload=b"x"), "DEADLINE", wire.field(1, wire.u32(0)), retry=wire.NOT_PROCESSED)
+        caller.fail(ECHO, EchoRequest(payload=b"x"), "DEADLINE", page.field(1, page.u32(0)), retry=page.NOT_PROCESSED)
 
 
 @case("4.20")
@@ -211,7 +210,7 @@ def deadline_far(bench: Bench) -> None:
     """A deadline that has not passed changes nothing, up to the greatest there is."""
     with bench.open() as caller:
         for milliseconds in (60_000, 0xFFFF_FFFF):
-            caller.call(ECHO, EchoRequest(payload=b"x"), wire.field(1, wire.u32(milliseconds)))
+            caller.call(ECHO, EchoRequest(payload=b"x"), page.field(1, page.u32(milliseconds)))
 
 
 def _fill(caller: Caller) -> list[int]:
@@ -232,7 +231,7 @@ def too_many(bench: Bench) -> None:
         running = _fill(caller)
         for _ in range(3):
             call_id = caller.request(ECHO, EchoRequest(payload=b"x"))
-            caller.error(call_id, "TOO_MANY_CALLS", retry=wire.NOT_PROCESSED)
+            caller.error(call_id, "TOO_MANY_CALLS", retry=page.NOT_PROCESSED)
         for call_id in running[:2]:
             caller.cancel(call_id)
             caller.error(call_id, "CANCELLED")
@@ -268,23 +267,23 @@ def ping_while_busy(bench: Bench) -> None:
 def pong_unasked(bench: Bench) -> None:
     """A PONG that nobody asked for is ignored."""
     with bench.open() as caller:
-        caller.send(caller.frame(Kind.PONG, b"unasked!"))
+        caller.send(caller.frame(page.PONG, b"unasked!"))
         caller.alive()
 
 
 for _number, _kind, _size in (
-    ("4.26", Kind.PING, 7),
-    ("4.27", Kind.PING, 9),
-    ("4.28", Kind.PING, 0),
-    ("4.29", Kind.PONG, 7),
+    ("4.26", page.PING, 7),
+    ("4.27", page.PING, 9),
+    ("4.28", page.PING, 0),
+    ("4.29", page.PONG, 7),
 ):
 
-    def _run(bench: Bench, kind: Kind = _kind, size: int = _size) -> None:
+    def _run(bench: Bench, kind: int = _kind, size: int = _size) -> None:
         with bench.open() as caller:
             caller.send(caller.frame(kind, bytes(size)))
             caller.ends("BAD_BODY")
 
-    SERVER_CASES.add(_number, f"A {_kind.name} of {_size} bytes is BAD_BODY.", _run)
+    SERVER_CASES.add(_number, f"A {page.KIND_NAMES[_kind]} of {_size} bytes is BAD_BODY.", _run)
 
 
 @case("4.30", over=Over.ONCE, slow=True)
@@ -294,7 +293,7 @@ def heartbeat(bench: Bench) -> None:
         for _ in range(2):
             # Past the kit's own reading, which answers PINGs and does not show them.
             found = caller.peer.receive(bench.slow_patience)
-            if isinstance(found, Ending) or found.kind != Kind.PING or len(found.payload) != 8:
+            if isinstance(found, Ending) or found.kind != page.PING or len(found.payload) != 8:
                 raise Deviation(f"a PING was due, and there was {found}")
 
 

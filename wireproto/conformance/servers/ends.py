@@ -1,11 +1,10 @@
 """Sections 6, 7, 8 and 10: a client's final ERROR, kinds that it may not send, and how connections end."""
 
-from wireproto.conformance import wire
-from wireproto.conformance.caller import SERVER_CASES, Bench, Caller, wire_frame
+from wireproto.conformance import page
+from wireproto.conformance.caller import SERVER_CASES, Bench, Caller
 from wireproto.conformance.case import Deviation, Needs, Over
 from wireproto.conformance.service import COUNT, SLEEP, CountRequest, SleepRequest
 from wireproto.control import ECHO, EchoRequest
-from wireproto.wire.frame import PREAMBLE, Kind
 
 case = SERVER_CASES.case
 
@@ -14,8 +13,8 @@ case = SERVER_CASES.case
 def final_error(bench: Bench) -> None:
     """A client's final ERROR ends the connection: nothing is answered to it, nor to what stands behind it."""
     with bench.open() as caller:
-        error = caller.frame(Kind.ERROR, wire.error_body(14, b"GOING", b"bye"), call_id=0, opcode=0)
-        caller.send(error + caller.frame(Kind.PING, bytes(8)))
+        error = caller.frame(page.ERROR, page.error_body(14, b"GOING", b"bye"), call_id=0, opcode=0)
+        caller.send(error + caller.frame(page.PING, bytes(8)))
         caller.closes("a client's final ERROR")
 
 
@@ -24,54 +23,54 @@ def error_with_fields(bench: Bench) -> None:
     """Fields at the end of an ERROR are read over."""
     with bench.open() as caller:
         tail = b"\x01\x00\x03abc\xff\x00\x00"
-        caller.send(caller.frame(Kind.ERROR, wire.error_body(2, b"", b"", tail=tail), call_id=0, opcode=0))
+        caller.send(caller.frame(page.ERROR, page.error_body(2, b"", b"", tail=tail), call_id=0, opcode=0))
         caller.closes("a client's final ERROR")
 
 
 for _number, _text, _body in (
-    ("6.03", "An ERROR with status 0 is BAD_BODY.", wire.error_body(0)),
-    ("6.04", "An ERROR with status 17 is BAD_BODY.", wire.error_body(17)),
-    ("6.05", "An ERROR with retry 3 is BAD_BODY.", wire.error_body(14, retry=3)),
-    ("6.06", "An ERROR whose reason is not UPPER_SNAKE is BAD_BODY.", wire.error_body(14, b"lower")),
-    ("6.07", "An ERROR whose reason has 65 characters is BAD_BODY.", wire.error_body(14, b"R" * 65)),
-    ("6.08", "An ERROR whose message is not UTF-8 is BAD_BODY.", wire.error_body(14, b"R", b"\xff")),
-    ("6.09", "An ERROR that ends within its message is BAD_BODY.", wire.error_body(14, b"R", b"text")[:-1]),
+    ("6.03", "An ERROR with status 0 is BAD_BODY.", page.error_body(0)),
+    ("6.04", "An ERROR with status 17 is BAD_BODY.", page.error_body(17)),
+    ("6.05", "An ERROR with retry 3 is BAD_BODY.", page.error_body(14, retry=3)),
+    ("6.06", "An ERROR whose reason is not UPPER_SNAKE is BAD_BODY.", page.error_body(14, b"lower")),
+    ("6.07", "An ERROR whose reason has 65 characters is BAD_BODY.", page.error_body(14, b"R" * 65)),
+    ("6.08", "An ERROR whose message is not UTF-8 is BAD_BODY.", page.error_body(14, b"R", b"\xff")),
+    ("6.09", "An ERROR that ends within its message is BAD_BODY.", page.error_body(14, b"R", b"text")[:-1]),
     (
         "6.10",
         "An ERROR that ends within a field is BAD_BODY.",
-        wire.error_body(14, b"R", b"text", tail=b"\x01\x00\x05a"),
+        page.error_body(14, b"R", b"text", tail=b"\x01\x00\x05a"),
     ),
     ("6.11", "An empty ERROR is BAD_BODY.", b""),
 ):
 
     def _bad_body(bench: Bench, body: bytes = _body) -> None:
         with bench.open() as caller:
-            caller.send(caller.frame(Kind.ERROR, body, call_id=0, opcode=0))
+            caller.send(caller.frame(page.ERROR, body, call_id=0, opcode=0))
             caller.ends("BAD_BODY")
 
     SERVER_CASES.add(_number, _text, _bad_body)
 
 for _number, _kind, _payload in (
-    ("7.01", Kind.WELCOME, bytes(23)),
-    ("7.02", Kind.RESPONSE, b""),
-    ("7.03", Kind.ITEM, b""),
-    ("7.04", Kind.END, b""),
-    ("7.05", Kind.GOAWAY, wire.goaway_body(0, wire.error_body())),
+    ("7.01", page.WELCOME, bytes(23)),
+    ("7.02", page.RESPONSE, b""),
+    ("7.03", page.ITEM, b""),
+    ("7.04", page.END, b""),
+    ("7.05", page.GOAWAY, page.goaway_body(0, page.error_body())),
 ):
 
-    def _unexpected(bench: Bench, kind: Kind = _kind, payload: bytes = _payload) -> None:
+    def _unexpected(bench: Bench, kind: int = _kind, payload: bytes = _payload) -> None:
         with bench.open() as caller:
             caller.send(caller.frame(kind, payload))
             caller.ends("UNEXPECTED_KIND")
 
-    SERVER_CASES.add(_number, f"{_kind.name} from a client is UNEXPECTED_KIND.", _unexpected)
+    SERVER_CASES.add(_number, f"{page.KIND_NAMES[_kind]} from a client is UNEXPECTED_KIND.", _unexpected)
 
 
 @case("7.06")
 def error_of_a_call(bench: Bench) -> None:
     """ERROR of a call from a client is UNEXPECTED_KIND."""
     with bench.open() as caller:
-        caller.send(caller.frame(Kind.ERROR, wire.error_body()))
+        caller.send(caller.frame(page.ERROR, page.error_body()))
         caller.ends("UNEXPECTED_KIND")
 
 
@@ -88,7 +87,7 @@ def orderly_end(bench: Bench) -> None:
 def end_within_a_frame(bench: Bench) -> None:
     """An end of input within a frame is TRUNCATED_FRAME."""
     with bench.open() as caller:
-        caller.send(caller.frame(Kind.REQUEST, b"payload")[:-1])
+        caller.send(caller.frame(page.REQUEST, b"payload")[:-1])
         caller.peer.end_output()
         caller.ends("TRUNCATED_FRAME")
 
@@ -129,7 +128,7 @@ def half_close_ends_streams(bench: Bench) -> None:
 def reason_is_not_lost(bench: Bench) -> None:
     """The final ERROR reaches a client that goes on sending: what it still sends is read and dropped for a while."""
     with bench.open() as caller:
-        caller.send(caller.frame(Kind.PING, bytes(8), flags=1), *(bytes(8192) for _ in range(12)))
+        caller.send(caller.frame(page.PING, bytes(8), flags=1), *(bytes(8192) for _ in range(12)))
         caller.ends("RESERVED_FLAGS")
 
 
@@ -138,7 +137,7 @@ def nothing_after_the_end(bench: Bench) -> None:
     """Nothing is answered behind the server's final ERROR."""
     with bench.open() as caller:
         _, request = caller.request_frame(ECHO, EchoRequest(payload=b"x"))
-        caller.send(caller.frame(Kind.PING, bytes(7)) + request + caller.frame(Kind.PING, bytes(8)))
+        caller.send(caller.frame(page.PING, bytes(7)) + request + caller.frame(page.PING, bytes(8)))
         caller.ends("BAD_BODY")
 
 
@@ -168,7 +167,7 @@ def others_live(bench: Bench) -> None:
             wrong.send(wrong.frame(13))
             wrong.ends("UNKNOWN_KIND")
         reset = bench.open()
-        reset.send(reset.frame(Kind.REQUEST, bytes(100), length=5000))
+        reset.send(reset.frame(page.REQUEST, bytes(100), length=5000))
         reset.peer.reset()
         other.alive()
 
@@ -177,14 +176,14 @@ def others_live(bench: Bench) -> None:
 def frame_timeout(bench: Bench) -> None:
     """A frame that was begun and is not whole in time is FRAME_TIMEOUT, however often a byte of it comes."""
     with bench.open() as caller:
-        caller.send(caller.frame(Kind.REQUEST, length=2000))
+        caller.send(caller.frame(page.REQUEST, length=2000))
         caller.ends("FRAME_TIMEOUT", bench.slow_patience, meanwhile=lambda: caller.send(b"x"))
 
 
 @case("10.02", over=Over.ONCE, slow=True)
 def dripped_hello(bench: Bench) -> None:
     """A HELLO that is not whole in time is HELLO_TIMEOUT, however often a byte of it comes."""
-    data = PREAMBLE + wire_frame(Kind.HELLO, bench.hello(fields=wire.tlv(99, bytes(1000))))
+    data = page.PREAMBLE + page.frame(page.HELLO, bench.hello(fields=page.tlv(99, bytes(1000))))
     with bench.raw() as peer:
         caller = Caller(peer, bench)
         caller.send(data[:10])
@@ -197,12 +196,12 @@ def ping_flood(bench: Bench) -> None:
     """PINGs beyond a server's limit end the connection as TOO_MANY_PINGS; those within it are answered."""
     with bench.open() as caller:
         many = 3000
-        caller.send(caller.frame(Kind.PING, bytes(8)) * many)
+        caller.send(caller.frame(page.PING, bytes(8)) * many)
         for _ in range(many):
             found = caller.read()
-            if found.kind != Kind.PONG:
-                error = wire.read_error(found.payload)
-                if found.call_id or (error.reason, error.status) != ("TOO_MANY_PINGS", wire.RESOURCE_EXHAUSTED):
-                    raise Deviation(f"a flood of PINGs was answered {wire.shown(found)}")
+            if found.kind != page.PONG:
+                error = page.read_error(found.payload)
+                if found.call_id or (error.reason, error.status) != ("TOO_MANY_PINGS", page.RESOURCE_EXHAUSTED):
+                    raise Deviation(f"a flood of PINGs was answered {page.shown(found)}")
                 caller.closes("TOO_MANY_PINGS")
                 return

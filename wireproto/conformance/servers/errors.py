@@ -1,6 +1,6 @@
 """Sections 9, 13 and 14: what calls are answered with, the framework's opcodes, and what may be added."""
 
-from wireproto.conformance import wire
+from wireproto.conformance import page
 from wireproto.conformance.caller import SERVER_CASES, Bench, Caller
 from wireproto.conformance.case import Deviation, Needs, Over
 from wireproto.conformance.service import (
@@ -30,7 +30,6 @@ from wireproto.conformance.service import (
 )
 from wireproto.control import CHECK, DESCRIBE, ECHO, CheckRequest, DescribeRequest, EchoRequest, Health
 from wireproto.schema import Method
-from wireproto.wire.frame import Frame, Kind
 
 case = SERVER_CASES.case
 
@@ -81,21 +80,21 @@ def sign_in_required(bench: Bench) -> None:
 def unknown_credential(bench: Bench) -> None:
     """Authorization that is worth nothing is SIGN_IN_REQUIRED."""
     with bench.open() as caller:
-        caller.fail(PRIVATE, PrivateRequest(), "SIGN_IN_REQUIRED", wire.field(3, b"Bearer nobody"))
+        caller.fail(PRIVATE, PrivateRequest(), "SIGN_IN_REQUIRED", page.field(3, b"Bearer nobody"))
 
 
 @case("9.06", needs=Needs.SERVICE)
 def not_permitted(bench: Bench) -> None:
     """An identity without the permission is NOT_PERMITTED."""
     with bench.open() as caller:
-        caller.fail(PRIVATE, PrivateRequest(), "NOT_PERMITTED", wire.field(3, OTHER_AUTHORIZATION.encode()))
+        caller.fail(PRIVATE, PrivateRequest(), "NOT_PERMITTED", page.field(3, OTHER_AUTHORIZATION.encode()))
 
 
 @case("9.07", needs=Needs.SERVICE)
 def permitted(bench: Bench) -> None:
     """Authorization that is right signs its own call, and not the ones behind it."""
     with bench.open() as caller:
-        found = caller.call(PRIVATE, PrivateRequest(), wire.field(3, AUTHORIZATION.encode()))
+        found = caller.call(PRIVATE, PrivateRequest(), page.field(3, AUTHORIZATION.encode()))
         if found.subject != "tester":
             raise Deviation(f"the caller is taken for {found.subject!r}")
         caller.fail(PRIVATE, PrivateRequest(), "SIGN_IN_REQUIRED")
@@ -135,12 +134,12 @@ def response_too_large(bench: Bench) -> None:
         if bench.codec[1] == "pipe":
             fits = (4096 - 12) // 2
         found = _blob(caller, fits)
-        if found.kind != Kind.RESPONSE:
-            raise Deviation(f"an answer of {fits} bytes, which fits, was answered {wire.shown(found)}")
+        if found.kind != page.RESPONSE:
+            raise Deviation(f"an answer of {fits} bytes, which fits, was answered {page.shown(found)}")
         caller.fail(BLOB, BlobRequest(size=fits + 1), "RESPONSE_TOO_LARGE")
 
 
-def _blob(caller: Caller, size: int) -> Frame:
+def _blob(caller: Caller, size: int) -> page.RawFrame:
     caller.request(BLOB, BlobRequest(size=size))
     return caller.read()
 
@@ -291,9 +290,9 @@ def control_service(bench: Bench) -> None:
 def grease(bench: Bench) -> None:
     """A client of a later day, with features, fields, codecs, metadata and kinds unknown here, is served."""
     with bench.open(
-        features=1 << 63 | 1, fields=wire.tlv(7, b"new") + wire.tlv(0x8000, b""), codecs=[(250, "later"), bench.codec]
+        features=1 << 63 | 1, fields=page.tlv(7, b"new") + page.tlv(0x8000, b""), codecs=[(250, "later"), bench.codec]
     ) as caller:
         caller.send(caller.frame(0xC0, b"later", call_id=0, opcode=0))
-        caller.call(ECHO, EchoRequest(payload=b"x"), wire.field(77, b"later"))
+        caller.call(ECHO, EchoRequest(payload=b"x"), page.field(77, b"later"))
         caller.send(caller.frame(0xFE, bytes(100), call_id=9, opcode=9))
         caller.alive()

@@ -1,9 +1,9 @@
 """Section 1: what a server answers to the first bytes of a connection."""
 
-from wireproto.conformance.caller import SERVER_CASES, Bench, Caller, wire_frame
+from wireproto.conformance import page
+from wireproto.conformance.caller import SERVER_CASES, Bench, Caller
 from wireproto.conformance.case import Deviation, Over
 from wireproto.conformance.raw import Ending
-from wireproto.wire.frame import PREAMBLE, Kind
 
 case = SERVER_CASES.case
 
@@ -20,8 +20,8 @@ def preamble_alone(bench: Bench) -> None:
     """The preamble may come alone, and HELLO later."""
     with bench.raw() as peer:
         caller = Caller(peer, bench)
-        caller.send(PREAMBLE[:1], PREAMBLE[1:])
-        caller.send(wire_frame(Kind.HELLO, bench.hello()))
+        caller.send(page.PREAMBLE[:1], page.PREAMBLE[1:])
+        caller.send(page.frame(page.HELLO, bench.hello()))
         caller.expect_welcome()
 
 
@@ -30,7 +30,7 @@ def byte_by_byte(bench: Bench) -> None:
     """How the bytes are cut into segments means nothing: preamble and HELLO may come one byte at a time."""
     with bench.raw() as peer:
         caller = Caller(peer, bench)
-        data = PREAMBLE + wire_frame(Kind.HELLO, bench.hello())
+        data = page.PREAMBLE + page.frame(page.HELLO, bench.hello())
         caller.send(*(data[n : n + 1] for n in range(len(data))))
         caller.expect_welcome()
 
@@ -39,7 +39,7 @@ def _other_major(number: str, major: int) -> None:
     def run(bench: Bench) -> None:
         with bench.raw() as peer:
             caller = Caller(peer, bench)
-            caller.send(PREAMBLE[:3] + bytes([major]))
+            caller.send(page.PREAMBLE[:3] + bytes([major]))
             error = caller.ends("UNSUPPORTED_MAJOR")
             if "1" not in error.message:
                 raise Deviation(f"the text must list the majors spoken, 1 among them: {error.message!r}")
@@ -100,7 +100,7 @@ _foreign("1.10", "A TLS client", bytes.fromhex("16030100c8010000c40303") + bytes
 _foreign("1.11", "An SSH client", b"SSH-2.0-OpenSSH_9.2\r\n")
 _foreign("1.12", "A load balancer's PROXY header, version 1,", b"PROXY TCP4 192.0.2.1 192.0.2.2 5000 7411\r\n")
 _foreign("1.13", "A load balancer's PROXY header, version 2,", b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + bytes(12))
-_foreign("1.14", "A client that leaves out its preamble", wire_frame(Kind.HELLO, b"\x01\x01"))
+_foreign("1.14", "A client that leaves out its preamble", page.frame(page.HELLO, b"\x01\x01"))
 _foreign("1.15", "Whoever begins with other bytes", b"\x00\x01\x02\x03\x04\x05\x06\x07")
 _foreign("1.16", "Whoever writes only two bytes of the preamble right", b"\xf5WX\x01")
 
@@ -119,6 +119,6 @@ def half_a_preamble(bench: Bench) -> None:
     """An end of input within the preamble is TRUNCATED_FRAME."""
     with bench.raw() as peer:
         caller = Caller(peer, bench)
-        caller.send(PREAMBLE[:2])
+        caller.send(page.PREAMBLE[:2])
         peer.end_output()
         caller.ends("TRUNCATED_FRAME")

@@ -4,11 +4,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from wireproto.conformance import wire
-from wireproto.conformance.caller import SERVER_CASES, Bench, Caller, wire_frame
+from wireproto.conformance import page
+from wireproto.conformance.caller import SERVER_CASES, Bench, Caller
 from wireproto.conformance.case import Deviation, NotJudged, Over
 from wireproto.control import ECHO, EchoRequest
-from wireproto.wire.frame import PREAMBLE, Kind
 
 case = SERVER_CASES.case
 
@@ -44,7 +43,7 @@ def many_in_a_segment(bench: Bench) -> None:
 def byte_by_byte(bench: Bench) -> None:
     """A frame that comes one byte at a time is read."""
     with bench.open() as caller:
-        call_id, data = caller.request_frame(ECHO, EchoRequest(payload=b"slowly"), wire.entry(b"a", b"b"))
+        call_id, data = caller.request_frame(ECHO, EchoRequest(payload=b"slowly"), page.entry(b"a", b"b"))
         caller.send(*(data[n : n + 1] for n in range(len(data))))
         if caller.response(ECHO, call_id).payload != b"slowly":
             raise Deviation("Echo answered something else")
@@ -92,7 +91,7 @@ def _kind(kind: int, payload: bytes = b"", **changes: Any) -> Wrong:
 def _above_limit(caller: Caller) -> bytes:
     if _max_frame(caller) == 0xFFFF_FFFF:
         raise NotJudged("the server accepts frames of any length")
-    return wire.u32(_max_frame(caller) + 1)
+    return page.u32(_max_frame(caller) + 1)
 
 
 _ends(
@@ -105,7 +104,7 @@ _ends(
     "2.06",
     "FRAME_TOO_LARGE",
     "The greatest length there is is FRAME_TOO_LARGE, and no memory is kept for it.",
-    lambda caller: wire.u32(0xFFFF_FFFF) if _max_frame(caller) < 0xFFFF_FFFF else _above_limit(caller),
+    lambda caller: page.u32(0xFFFF_FFFF) if _max_frame(caller) < 0xFFFF_FFFF else _above_limit(caller),
 )
 
 
@@ -121,30 +120,30 @@ def longest_frame(bench: Bench) -> None:
         room = size - 12
         one, two = (len(caller.payload(EchoRequest(payload=bytes(length)))) for length in (1000, 2000))
         payload = caller.payload(EchoRequest(payload=bytes((room - 200) * 1000 // (two - one))))
-        filler = wire.field(99, bytes(room - len(payload) - 3))
+        filler = page.field(99, bytes(room - len(payload) - 3))
         call_id, data = caller.request_frame(ECHO, payload, filler)
         caller.send(data)
         found = caller.read()
         if found.call_id != call_id:
-            raise Deviation(f"a REQUEST of the greatest length was answered {wire.shown(found)}")
-        if found.kind == Kind.ERROR and wire.read_error(found.payload).reason != "RESPONSE_TOO_LARGE":
-            raise Deviation(f"a REQUEST of the greatest length was answered {wire.shown(found)}")
+            raise Deviation(f"a REQUEST of the greatest length was answered {page.shown(found)}")
+        if found.kind == page.ERROR and page.read_error(found.payload).reason != "RESPONSE_TOO_LARGE":
+            raise Deviation(f"a REQUEST of the greatest length was answered {page.shown(found)}")
         caller.alive()
 
 
-_ends("2.08", "FRAME_TOO_SHORT", "A length of 11 is FRAME_TOO_SHORT.", _kind(Kind.REQUEST, length=11))
-_ends("2.09", "FRAME_TOO_SHORT", "A length of 0 is FRAME_TOO_SHORT.", _kind(Kind.REQUEST, length=0))
+_ends("2.08", "FRAME_TOO_SHORT", "A length of 11 is FRAME_TOO_SHORT.", _kind(page.REQUEST, length=11))
+_ends("2.09", "FRAME_TOO_SHORT", "A length of 0 is FRAME_TOO_SHORT.", _kind(page.REQUEST, length=0))
 _ends(
     "2.10",
     "METADATA_OVERRUN",
     "Metadata that end one byte behind the frame are METADATA_OVERRUN.",
-    _kind(Kind.REQUEST, b"abc", metadata_length=4),
+    _kind(page.REQUEST, b"abc", metadata_length=4),
 )
 _ends(
     "2.11",
     "METADATA_OVERRUN",
     "Metadata of 65535 bytes in a frame without room for them are METADATA_OVERRUN.",
-    _kind(Kind.REQUEST, metadata_length=0xFFFF),
+    _kind(page.REQUEST, metadata_length=0xFFFF),
 )
 _ends("2.12", "UNKNOWN_KIND", "Kind 0 is UNKNOWN_KIND.", _kind(0))
 _ends("2.13", "UNKNOWN_KIND", "Kind 13 is UNKNOWN_KIND.", _kind(13))
@@ -157,8 +156,8 @@ def ignorable(bench: Bench) -> None:
     with bench.open() as caller:
         for kind in (128, 129, 200, 255):
             caller.send(
-                wire_frame(kind),
-                wire_frame(
+                page.frame(kind),
+                page.frame(
                     kind, b"payload", metadata=b"metadata", codec=99, version=77, opcode=5, call_id=6, flags=255
                 ),
             )
@@ -184,7 +183,7 @@ def flags(bench: Bench) -> None:
     """Each of the eight flags is RESERVED_FLAGS."""
     for bit in range(8):
         with bench.open() as caller:
-            caller.send(caller.frame(Kind.REQUEST, flags=1 << bit))
+            caller.send(caller.frame(page.REQUEST, flags=1 << bit))
             caller.ends("RESERVED_FLAGS")
 
 
@@ -192,81 +191,86 @@ _ends(
     "2.19",
     "RESERVED_FLAGS",
     "A flag on a frame of the connection is RESERVED_FLAGS.",
-    _kind(Kind.PING, bytes(8), flags=1),
+    _kind(page.PING, bytes(8), flags=1),
 )
-_ends("2.20", "WRONG_CODEC", "A REQUEST with codec 0 is WRONG_CODEC.", _kind(Kind.REQUEST, codec=0))
+_ends("2.20", "WRONG_CODEC", "A REQUEST with codec 0 is WRONG_CODEC.", _kind(page.REQUEST, codec=0))
 _ends(
     "2.21",
     "WRONG_CODEC",
     "A REQUEST with another codec than the connection's is WRONG_CODEC.",
-    lambda caller: caller.frame(Kind.REQUEST, codec=caller.bench.codec[0] % 3 + 1),
+    lambda caller: caller.frame(page.REQUEST, codec=caller.bench.codec[0] % 3 + 1),
 )
 for number, kind, payload in (
-    ("2.22", Kind.CANCEL, b""),
-    ("2.23", Kind.CREDIT, wire.u32(1)),
-    ("2.24", Kind.PING, bytes(8)),
-    ("2.25", Kind.PONG, bytes(8)),
+    ("2.22", page.CANCEL, b""),
+    ("2.23", page.CREDIT, page.u32(1)),
+    ("2.24", page.PING, bytes(8)),
+    ("2.25", page.PONG, bytes(8)),
 ):
     _ends(
         number,
         "WRONG_CODEC",
-        f"A {kind.name} with a codec other than 0 is WRONG_CODEC.",
+        f"A {page.KIND_NAMES[kind]} with a codec other than 0 is WRONG_CODEC.",
         lambda caller, kind=kind, payload=payload: caller.frame(kind, payload, codec=caller.bench.codec[0]),  # type: ignore[misc]
     )
-_ends("2.26", "WRONG_VERSION", "A REQUEST with version 0 is WRONG_VERSION.", _kind(Kind.REQUEST, version=0))
+_ends("2.26", "WRONG_VERSION", "A REQUEST with version 0 is WRONG_VERSION.", _kind(page.REQUEST, version=0))
 _ends(
     "2.27",
     "WRONG_VERSION",
     "A REQUEST with another version than the connection's is WRONG_VERSION.",
-    lambda caller: caller.frame(Kind.REQUEST, version=caller.bench.version + 1),
+    lambda caller: caller.frame(page.REQUEST, version=caller.bench.version + 1),
 )
-_ends("2.28", "WRONG_VERSION", "A CANCEL with a version other than 0 is WRONG_VERSION.", _kind(Kind.CANCEL, version=1))
+_ends("2.28", "WRONG_VERSION", "A CANCEL with a version other than 0 is WRONG_VERSION.", _kind(page.CANCEL, version=1))
 _ends(
     "2.29",
     "WRONG_VERSION",
     "A PING with a version other than 0 is WRONG_VERSION.",
-    _kind(Kind.PING, bytes(8), version=1),
+    _kind(page.PING, bytes(8), version=1),
 )
 for number, kind, payload in (
-    ("2.30", Kind.REQUEST, b""),
-    ("2.31", Kind.CANCEL, b""),
-    ("2.32", Kind.CREDIT, wire.u32(1)),
+    ("2.30", page.REQUEST, b""),
+    ("2.31", page.CANCEL, b""),
+    ("2.32", page.CREDIT, page.u32(1)),
 ):
-    _ends(number, "CALL_ID", f"A {kind.name} with call id 0 is CALL_ID.", _kind(kind, payload, call_id=0))
-for number, kind in (("2.33", Kind.PING), ("2.34", Kind.PONG)):
-    _ends(number, "CALL_ID", f"A {kind.name} with a call id is CALL_ID.", _kind(kind, bytes(8), call_id=1))
-for number, kind in (("2.35", Kind.PING), ("2.36", Kind.PONG)):
-    _ends(number, "WRONG_OPCODE", f"A {kind.name} with an opcode is WRONG_OPCODE.", _kind(kind, bytes(8), opcode=1))
+    _ends(number, "CALL_ID", f"A {page.KIND_NAMES[kind]} with call id 0 is CALL_ID.", _kind(kind, payload, call_id=0))
+for number, kind in (("2.33", page.PING), ("2.34", page.PONG)):
+    _ends(number, "CALL_ID", f"A {page.KIND_NAMES[kind]} with a call id is CALL_ID.", _kind(kind, bytes(8), call_id=1))
+for number, kind in (("2.35", page.PING), ("2.36", page.PONG)):
+    _ends(
+        number,
+        "WRONG_OPCODE",
+        f"A {page.KIND_NAMES[kind]} with an opcode is WRONG_OPCODE.",
+        _kind(kind, bytes(8), opcode=1),
+    )
 _ends(
     "2.37",
     "WRONG_OPCODE",
     "A final ERROR with an opcode is WRONG_OPCODE.",
-    _kind(Kind.ERROR, wire.error_body(), call_id=0, opcode=1),
+    _kind(page.ERROR, page.error_body(), call_id=0, opcode=1),
 )
 for number, kind, payload in (
-    ("2.38", Kind.PING, bytes(8)),
-    ("2.39", Kind.CANCEL, b""),
-    ("2.40", Kind.CREDIT, wire.u32(1)),
+    ("2.38", page.PING, bytes(8)),
+    ("2.39", page.CANCEL, b""),
+    ("2.40", page.CREDIT, page.u32(1)),
 ):
     _ends(
         number,
         "UNEXPECTED_METADATA",
-        f"A {kind.name} with metadata is UNEXPECTED_METADATA.",
-        _kind(kind, payload, metadata=wire.entry(b"a", b"b")),
+        f"A {page.KIND_NAMES[kind]} with metadata is UNEXPECTED_METADATA.",
+        _kind(kind, payload, metadata=page.entry(b"a", b"b")),
     )
 
 # Each row breaks two rules that stand next to each other; the first one counts.
 _ORDER: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
-    ("2.41", "FRAME_TOO_SHORT", "METADATA_OVERRUN", {"kind": Kind.PING, "length": 11, "metadata_length": 99}),
+    ("2.41", "FRAME_TOO_SHORT", "METADATA_OVERRUN", {"kind": page.PING, "length": 11, "metadata_length": 99}),
     ("2.42", "METADATA_OVERRUN", "UNKNOWN_KIND", {"kind": 13, "metadata_length": 99}),
     ("2.43", "UNKNOWN_KIND", "RESERVED_FLAGS", {"kind": 13, "flags": 1}),
-    ("2.44", "UNEXPECTED_KIND", "RESERVED_FLAGS", {"kind": Kind.WELCOME, "flags": 1}),
-    ("2.45", "RESERVED_FLAGS", "WRONG_CODEC", {"kind": Kind.PING, "flags": 1, "codec": 9}),
-    ("2.46", "WRONG_CODEC", "WRONG_VERSION", {"kind": Kind.PING, "codec": 9, "version": 9}),
-    ("2.47", "WRONG_VERSION", "CALL_ID", {"kind": Kind.PING, "version": 9, "call_id": 9}),
-    ("2.48", "CALL_ID", "WRONG_OPCODE", {"kind": Kind.PING, "call_id": 9, "opcode": 9}),
-    ("2.49", "WRONG_OPCODE", "UNEXPECTED_METADATA", {"kind": Kind.PING, "opcode": 9, "metadata": b"\x01\x00\x00"}),
-    ("2.50", "UNEXPECTED_METADATA", "BAD_BODY", {"kind": Kind.PING, "metadata": b"\x01\x00\x00"}),
+    ("2.44", "UNEXPECTED_KIND", "RESERVED_FLAGS", {"kind": page.WELCOME, "flags": 1}),
+    ("2.45", "RESERVED_FLAGS", "WRONG_CODEC", {"kind": page.PING, "flags": 1, "codec": 9}),
+    ("2.46", "WRONG_CODEC", "WRONG_VERSION", {"kind": page.PING, "codec": 9, "version": 9}),
+    ("2.47", "WRONG_VERSION", "CALL_ID", {"kind": page.PING, "version": 9, "call_id": 9}),
+    ("2.48", "CALL_ID", "WRONG_OPCODE", {"kind": page.PING, "call_id": 9, "opcode": 9}),
+    ("2.49", "WRONG_OPCODE", "UNEXPECTED_METADATA", {"kind": page.PING, "opcode": 9, "metadata": b"\x01\x00\x00"}),
+    ("2.50", "UNEXPECTED_METADATA", "BAD_BODY", {"kind": page.PING, "metadata": b"\x01\x00\x00"}),
 )
 for number, first, second, wrong in _ORDER:
     _ends(
@@ -283,9 +287,9 @@ def kinds_mixed(bench: Bench) -> None:
     """A frame of the connection, and a REQUEST, may come right behind each other, in any order."""
     with bench.open() as caller:
         _, data = caller.request_frame(ECHO, EchoRequest(payload=b"x"))
-        caller.send(caller.frame(Kind.PING, b"before!!") + data + caller.frame(Kind.PONG, b"nobodys!"))
+        caller.send(caller.frame(page.PING, b"before!!") + data + caller.frame(page.PONG, b"nobodys!"))
         kinds = sorted((caller.read().kind, caller.read().kind))
-        if kinds != [Kind.RESPONSE, Kind.PONG]:
+        if kinds != [page.RESPONSE, page.PONG]:
             raise Deviation(f"PING and REQUEST in one segment were answered by kinds {kinds}")
 
 
@@ -294,5 +298,5 @@ def limit_before_hello(bench: Bench) -> None:
     """Before HELLO a length above 4096 is FRAME_TOO_LARGE."""
     with bench.raw() as peer:
         caller = Caller(peer, bench)
-        caller.send(PREAMBLE + wire.u32(4097))
+        caller.send(page.PREAMBLE + page.u32(4097))
         caller.ends("FRAME_TOO_LARGE")

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from wireproto.conformance import wire
+from wireproto.conformance import page
 from wireproto.conformance.caller import SERVER_CASES, Bench, Caller, Subject
 from wireproto.conformance.case import Deviation, Needs, NotJudged, Over
 from wireproto.conformance.service import COUNT, SLEEP, CountRequest, SleepRequest
 from wireproto.control import ECHO, EchoRequest
-from wireproto.wire.frame import Kind
 
 case = SERVER_CASES.case
 
@@ -23,7 +22,7 @@ def _leaving(bench: Bench) -> Iterator[tuple[Subject, Caller]]:
 
 
 def _goaway(caller: Caller, last_call_id: int) -> None:
-    found = wire.read_goaway(caller.expect(Kind.GOAWAY, 0).payload)
+    found = page.read_goaway(caller.expect(page.GOAWAY, 0).payload)
     if found.last_call_id != last_call_id:
         raise Deviation(f"GOAWAY names call {found.last_call_id} as the last one taken; it was {last_call_id}")
 
@@ -83,7 +82,7 @@ def crossed(bench: Bench) -> None:
         subject.terminate()
         _goaway(caller, slow)
         late = caller.request(ECHO, EchoRequest(payload=b"x"))
-        caller.error(late, "SHUTTING_DOWN", retry=wire.NOT_PROCESSED)
+        caller.error(late, "SHUTTING_DOWN", retry=page.NOT_PROCESSED)
         caller.response(SLEEP, slow)
         caller.closes("the last answer")
 

@@ -4,13 +4,12 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from wireproto.conformance import wire
-from wireproto.conformance.caller import SERVER_CASES, Bench, Caller, wire_frame
+from wireproto.conformance import page
+from wireproto.conformance.caller import SERVER_CASES, Bench, Caller
 from wireproto.conformance.case import Deviation, Needs, Over
-from wireproto.conformance.raw import Ending, pack_hello
+from wireproto.conformance.raw import Ending
 from wireproto.conformance.service import CONFORMANCE
 from wireproto.control import ECHO, EchoRequest
-from wireproto.wire.frame import PREAMBLE, Frame, Kind
 
 case = SERVER_CASES.case
 
@@ -68,7 +67,7 @@ def newest(bench: Bench) -> None:
     hello = {"versions": (1, 255)}
     with bench.raw() as peer:
         caller = Caller(peer, bench)
-        caller.send(PREAMBLE + wire_frame(Kind.HELLO, bench.hello(**hello)))
+        caller.send(page.PREAMBLE + page.frame(page.HELLO, bench.hello(**hello)))
         _equal("the version", caller.expect_welcome().version, bench.newest)
 
 
@@ -102,12 +101,12 @@ def empty_service(bench: Bench) -> None:
     """The empty service name is the only service, or UNKNOWN_SERVICE where there are several."""
     with bench.raw() as peer:
         caller = Caller(peer, bench)
-        caller.send(PREAMBLE + wire_frame(Kind.HELLO, bench.hello(service="", versions=(1, 255))))
+        caller.send(page.PREAMBLE + page.frame(page.HELLO, bench.hello(service="", versions=(1, 255))))
         first = caller.read()
-        if first.kind == Kind.ERROR:
-            _equal("the reason", wire.read_error(first.payload).reason, "UNKNOWN_SERVICE")
+        if first.kind == page.ERROR:
+            _equal("the reason", page.read_error(first.payload).reason, "UNKNOWN_SERVICE")
         else:
-            _equal("the answer's kind", first.kind, int(Kind.WELCOME))
+            _equal("the answer's kind", first.kind, int(page.WELCOME))
 
 
 @case("3.11", over=Over.ONCE)
@@ -135,7 +134,7 @@ def features(bench: Bench) -> None:
 @case("3.13", over=Over.ONCE)
 def unknown_fields(bench: Bench) -> None:
     """Fields at the end of HELLO whose type is unknown are read over."""
-    fields = wire.tlv(99, b"whatever") + wire.tlv(0xFFFF, b"") + wire.tlv(0, bytes(200))
+    fields = page.tlv(99, b"whatever") + page.tlv(0xFFFF, b"") + page.tlv(0, bytes(200))
     with bench.open(fields=fields) as caller:
         caller.alive()
 
@@ -144,7 +143,7 @@ def unknown_fields(bench: Bench) -> None:
 def longest_hello(bench: Bench) -> None:
     """A HELLO whose length is exactly 4096 is read."""
     padding = 4096 - 12 - len(bench.hello()) - 4
-    with bench.open(fields=wire.tlv(99, bytes(padding))) as caller:
+    with bench.open(fields=page.tlv(99, bytes(padding))) as caller:
         caller.alive()
 
 
@@ -152,7 +151,7 @@ def longest_hello(bench: Bench) -> None:
 def too_long(bench: Bench) -> None:
     """A HELLO whose length is 4097 is FRAME_TOO_LARGE."""
     padding = 4096 - 12 - len(bench.hello()) - 3
-    bench.refused("FRAME_TOO_LARGE", fields=wire.tlv(99, bytes(padding)))
+    bench.refused("FRAME_TOO_LARGE", fields=page.tlv(99, bytes(padding)))
 
 
 def _accepted(number: str, text: str, **changes: Any) -> None:
@@ -199,18 +198,18 @@ _bad("3.32", "A HELLO whose client name is not UTF-8 is BAD_BODY.", client_name=
 _bad("3.33", "A HELLO whose service name is not UTF-8 is BAD_BODY.", service=b"\xc3")
 _bad("3.34", "A HELLO that ends within a field's type and length is BAD_BODY.", fields=b"\x00\x63\x00")
 _bad("3.35", "A HELLO whose last field is longer than what is left is BAD_BODY.", fields=b"\x00\x63\x00\x05abcd")
-_bad("3.36", "A HELLO with an opcode listed twice is BAD_BODY.", fields=wire.tlv(1, struct.pack(">HIHI", 1, 2, 1, 2)))
-_bad("3.37", "A HELLO whose list of methods ends within a pair is BAD_BODY.", fields=wire.tlv(1, bytes(7)))
+_bad("3.36", "A HELLO with an opcode listed twice is BAD_BODY.", fields=page.tlv(1, struct.pack(">HIHI", 1, 2, 1, 2)))
+_bad("3.37", "A HELLO whose list of methods ends within a pair is BAD_BODY.", fields=page.tlv(1, bytes(7)))
 
 
 @case("3.38", over=Over.ONCE)
 def cut_anywhere(bench: Bench) -> None:
     """A HELLO whose body is cut short, anywhere before its fields, is BAD_BODY."""
-    whole = pack_hello(codecs=[bench.codec], service=bench.service, client_name="kit")
+    whole = page.pack_hello(codecs=[bench.codec], service=bench.service, client_name="kit")
     for cut in range(len(whole)):
         with bench.raw() as peer:
             caller = Caller(peer, bench)
-            caller.send(PREAMBLE + wire_frame(Kind.HELLO, whole[:cut]))
+            caller.send(page.PREAMBLE + page.frame(page.HELLO, whole[:cut]))
             caller.ends("BAD_BODY")
 
 
@@ -218,7 +217,7 @@ def _wrong_hello(number: str, reason: str, text: str, **changes: Any) -> None:
     def run(bench: Bench) -> None:
         with bench.raw() as peer:
             caller = Caller(peer, bench)
-            caller.send(PREAMBLE + wire_frame(Kind.HELLO, bench.hello(), **changes))
+            caller.send(page.PREAMBLE + page.frame(page.HELLO, bench.hello(), **changes))
             caller.ends(reason)
 
     SERVER_CASES.add(number, text, run, over=Over.ONCE)
@@ -237,23 +236,23 @@ def early(bench: Bench) -> None:
     """More bytes behind HELLO before the server has answered end the connection as EARLY_FRAME."""
     with bench.raw() as peer:
         caller = Caller(peer, bench)
-        caller.send(PREAMBLE + wire_frame(Kind.HELLO, bench.hello()) + wire_frame(Kind.PING, bytes(8)))
+        caller.send(page.PREAMBLE + page.frame(page.HELLO, bench.hello()) + page.frame(page.PING, bytes(8)))
         caller.ends("EARLY_FRAME")
 
 
-def _first(number: str, kind: Kind, payload: bytes, **changes: Any) -> None:
+def _first(number: str, kind: int, payload: bytes, **changes: Any) -> None:
     def run(bench: Bench) -> None:
         with bench.raw() as peer:
             caller = Caller(peer, bench)
-            caller.send(PREAMBLE + caller.frame(kind, payload, **changes))
+            caller.send(page.PREAMBLE + caller.frame(kind, payload, **changes))
             caller.ends("UNEXPECTED_KIND")
 
-    SERVER_CASES.add(number, f"{kind.name} before HELLO is UNEXPECTED_KIND.", run, over=Over.ONCE)
+    SERVER_CASES.add(number, f"{page.KIND_NAMES[kind]} before HELLO is UNEXPECTED_KIND.", run, over=Over.ONCE)
 
 
-_first("3.46", Kind.PING, bytes(8))
-_first("3.47", Kind.REQUEST, b"")
-_first("3.48", Kind.WELCOME, bytes(23))
+_first("3.46", page.PING, bytes(8))
+_first("3.47", page.REQUEST, b"")
+_first("3.48", page.WELCOME, bytes(23))
 
 
 @case("3.59", over=Over.ONCE)
@@ -261,7 +260,7 @@ def ignorable_first(bench: Bench) -> None:
     """A frame of a kind from 128 on is skipped only once the connection is open: before HELLO it is UNEXPECTED_KIND."""
     with bench.raw() as peer:
         caller = Caller(peer, bench)
-        caller.send(PREAMBLE + wire_frame(200))
+        caller.send(page.PREAMBLE + page.frame(200))
         caller.ends("UNEXPECTED_KIND")
 
 
@@ -269,7 +268,7 @@ def ignorable_first(bench: Bench) -> None:
 def hello_again(bench: Bench) -> None:
     """A second HELLO is UNEXPECTED_KIND."""
     with bench.open() as caller:
-        caller.send(wire_frame(Kind.HELLO, bench.hello()))
+        caller.send(page.frame(page.HELLO, bench.hello()))
         caller.ends("UNEXPECTED_KIND")
 
 
@@ -291,11 +290,11 @@ def _digests(number: str, text: str, made: Digests, refused: int | None = None) 
 
     def run(bench: Bench) -> None:
         versions, digests = made(bench)
-        changes = {"versions": versions, "fields": wire.digest_field(digests)}
+        changes = {"versions": versions, "fields": page.digest_field(digests)}
         if refused is None:
             with bench.raw() as peer:
                 caller = Caller(peer, bench)
-                caller.send(PREAMBLE + wire_frame(Kind.HELLO, bench.hello(**changes)))
+                caller.send(page.PREAMBLE + page.frame(page.HELLO, bench.hello(**changes)))
                 caller.expect_welcome()
             return
         error = bench.refused("CONTRACT_MISMATCH", **changes)
@@ -339,7 +338,7 @@ def hello_timeout(bench: Bench) -> None:
     """A client that sends no HELLO in time is told HELLO_TIMEOUT."""
     with bench.raw() as peer:
         caller = Caller(peer, bench)
-        caller.send(PREAMBLE)
+        caller.send(page.PREAMBLE)
         caller.ends("HELLO_TIMEOUT", bench.slow_patience)
 
 
@@ -348,10 +347,10 @@ def end_after_hello(bench: Bench) -> None:
     """A client that ends its output behind HELLO is closed in order, welcomed or not, and is told nothing wrong."""
     with bench.raw() as peer:
         caller = Caller(peer, bench)
-        caller.send(PREAMBLE + wire_frame(Kind.HELLO, bench.hello()))
+        caller.send(page.PREAMBLE + page.frame(page.HELLO, bench.hello()))
         peer.end_output()
-        if isinstance(first := caller.first(), Frame):
-            _equal("the answer's kind", first.kind, int(Kind.WELCOME))
+        if isinstance(first := caller.first(), page.RawFrame):
+            _equal("the answer's kind", first.kind, int(page.WELCOME))
             caller.closes("WELCOME")
         else:
             _equal("the ending", first, Ending.EOF)

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from wireproto.conformance import wire
+from wireproto.conformance import page
 from wireproto.conformance.caller import SERVER_CASES, Bench
 from wireproto.conformance.case import Deviation, Needs, Over
 from wireproto.conformance.service import AUTHORIZATION, INSPECT, InspectRequest
 from wireproto.control import ECHO, EchoRequest
-from wireproto.wire.frame import Kind
 
 case = SERVER_CASES.case
 
@@ -49,37 +48,37 @@ def _bad(number: str, text: str, block: bytes) -> None:
 def deadline(bench: Bench) -> None:
     """Key 1 is the deadline: of what was sent, nearly all is left when the handler looks."""
     with bench.open() as caller:
-        found = caller.call(INSPECT, InspectRequest(), wire.field(DEADLINE_MS, wire.u32(60_000)))
+        found = caller.call(INSPECT, InspectRequest(), page.field(DEADLINE_MS, page.u32(60_000)))
         if found.remaining_ms is None or not 30_000 < found.remaining_ms <= 60_000:
             raise Deviation(f"of a deadline of 60000 ms the server sees {found.remaining_ms}")
 
 
-_seen("5.02", "Key 2 is the traceparent.", wire.field(TRACEPARENT, TRACE), traceparent=TRACE.decode())
+_seen("5.02", "Key 2 is the traceparent.", page.field(TRACEPARENT, TRACE), traceparent=TRACE.decode())
 _seen(
     "5.03",
     "Key 3 is the authorization.",
-    wire.field(AUTHORIZATION_KEY, AUTHORIZATION.encode()),
+    page.field(AUTHORIZATION_KEY, AUTHORIZATION.encode()),
     authorization=AUTHORIZATION,
 )
 _seen(
     "5.04",
     "Key 4 is the idempotency key, of any 1 to 64 bytes.",
-    wire.field(IDEMPOTENCY_KEY, bytes(range(192, 256))),
+    page.field(IDEMPOTENCY_KEY, bytes(range(192, 256))),
     idempotency_key=bytes(range(192, 256)),
 )
 _seen(
     "5.05",
     "Key 6 is an entry of the caller's, once for each name, its value UTF-8 that may be empty.",
-    wire.entry(b"region", b"eu") + wire.entry(b"user.name", "Zoë".encode()) + wire.entry(b"a_b-c.9", b""),
+    page.entry(b"region", b"eu") + page.entry(b"user.name", "Zoë".encode()) + page.entry(b"a_b-c.9", b""),
     entries={"region": "eu", "user.name": "Zoë", "a_b-c.9": ""},
 )
 _seen(
     "5.06",
     "The fields come in any order.",
-    wire.entry(b"z", b"1")
-    + wire.field(TRACEPARENT, TRACE)
-    + wire.entry(b"a", b"2")
-    + wire.field(IDEMPOTENCY_KEY, b"k"),
+    page.entry(b"z", b"1")
+    + page.field(TRACEPARENT, TRACE)
+    + page.entry(b"a", b"2")
+    + page.field(IDEMPOTENCY_KEY, b"k"),
     entries={"z": "1", "a": "2"},
     traceparent=TRACE.decode(),
     idempotency_key=b"k",
@@ -87,9 +86,9 @@ _seen(
 _seen(
     "5.07",
     "A known key with the top bit, which says that it must be understood, is the same key.",
-    wire.field(UNDERSTOOD | TRACEPARENT, TRACE)
-    + wire.field(UNDERSTOOD | IDEMPOTENCY_KEY, b"k")
-    + wire.field(UNDERSTOOD | ENTRY, b"\x01av"),
+    page.field(UNDERSTOOD | TRACEPARENT, TRACE)
+    + page.field(UNDERSTOOD | IDEMPOTENCY_KEY, b"k")
+    + page.field(UNDERSTOOD | ENTRY, b"\x01av"),
     traceparent=TRACE.decode(),
     idempotency_key=b"k",
     entries={"a": "v"},
@@ -97,66 +96,66 @@ _seen(
 _seen(
     "5.08",
     "An unknown key without the top bit is read over, wherever it stands and however often.",
-    wire.field(7, b"?")
-    + wire.entry(b"a", b"1")
-    + wire.field(127, bytes(300))
-    + wire.field(7, b"")
-    + wire.field(0, b"x"),
+    page.field(7, b"?")
+    + page.entry(b"a", b"1")
+    + page.field(127, bytes(300))
+    + page.field(7, b"")
+    + page.field(0, b"x"),
     entries={"a": "1"},
 )
-_seen("5.09", "An entry's name of 64 characters is accepted.", wire.entry(b"n" * 64, b"v"), entries={"n" * 64: "v"})
+_seen("5.09", "An entry's name of 64 characters is accepted.", page.entry(b"n" * 64, b"v"), entries={"n" * 64: "v"})
 _seen("5.10", "A call without metadata has none.", b"", remaining_ms=None, traceparent="", entries={})
 
 _refused(
     "5.11",
     "UNKNOWN_METADATA",
     "An unknown key with the top bit is UNKNOWN_METADATA.",
-    wire.field(UNDERSTOOD | 7, b"?"),
+    page.field(UNDERSTOOD | 7, b"?"),
 )
 _refused(
     "5.12",
     "UNKNOWN_METADATA",
     "Key 127 with the top bit is UNKNOWN_METADATA behind fields that are known, too.",
-    wire.field(TRACEPARENT, TRACE) + wire.field(0xFF, b""),
+    page.field(TRACEPARENT, TRACE) + page.field(0xFF, b""),
 )
-_bad("5.13", "A deadline of 3 bytes is BAD_METADATA.", wire.field(DEADLINE_MS, bytes(3)))
-_bad("5.14", "A deadline of 5 bytes is BAD_METADATA.", wire.field(DEADLINE_MS, bytes(5)))
-_bad("5.15", "A credit of 8 bytes is BAD_METADATA.", wire.field(CREDIT, bytes(8)))
-_bad("5.16", "An empty traceparent is BAD_METADATA.", wire.field(TRACEPARENT, b""))
-_bad("5.17", "A traceparent with a control character is BAD_METADATA.", wire.field(TRACEPARENT, b"00-\n"))
-_bad("5.18", "An empty authorization is BAD_METADATA.", wire.field(AUTHORIZATION_KEY, b""))
-_bad("5.19", "An authorization that is not ASCII is BAD_METADATA.", wire.field(AUTHORIZATION_KEY, "Bearer é".encode()))
-_bad("5.20", "An authorization with DEL is BAD_METADATA.", wire.field(AUTHORIZATION_KEY, b"Bearer \x7f"))
-_bad("5.21", "An empty idempotency key is BAD_METADATA.", wire.field(IDEMPOTENCY_KEY, b""))
-_bad("5.22", "An idempotency key of 65 bytes is BAD_METADATA.", wire.field(IDEMPOTENCY_KEY, bytes(65)))
-_bad("5.23", "An entry with a capital in its name is BAD_METADATA.", wire.entry(b"Region", b"eu"))
-_bad("5.24", "An entry with an empty name is BAD_METADATA.", wire.entry(b"", b"eu"))
-_bad("5.25", "An entry with a name of 65 characters is BAD_METADATA.", wire.entry(b"n" * 65, b"eu"))
-_bad("5.26", "An entry with a space in its name is BAD_METADATA.", wire.entry(b"a b", b"eu"))
-_bad("5.27", "An entry whose value is not UTF-8 is BAD_METADATA.", wire.entry(b"a", b"\xff"))
-_bad("5.28", "An entry whose name ends behind it is BAD_METADATA.", wire.field(ENTRY, b"\x05abc"))
-_bad("5.29", "An entry without a name's length is BAD_METADATA.", wire.field(ENTRY, b""))
-_bad("5.30", "An entry's name twice is BAD_METADATA.", wire.entry(b"a", b"1") + wire.entry(b"a", b"2"))
+_bad("5.13", "A deadline of 3 bytes is BAD_METADATA.", page.field(DEADLINE_MS, bytes(3)))
+_bad("5.14", "A deadline of 5 bytes is BAD_METADATA.", page.field(DEADLINE_MS, bytes(5)))
+_bad("5.15", "A credit of 8 bytes is BAD_METADATA.", page.field(CREDIT, bytes(8)))
+_bad("5.16", "An empty traceparent is BAD_METADATA.", page.field(TRACEPARENT, b""))
+_bad("5.17", "A traceparent with a control character is BAD_METADATA.", page.field(TRACEPARENT, b"00-\n"))
+_bad("5.18", "An empty authorization is BAD_METADATA.", page.field(AUTHORIZATION_KEY, b""))
+_bad("5.19", "An authorization that is not ASCII is BAD_METADATA.", page.field(AUTHORIZATION_KEY, "Bearer é".encode()))
+_bad("5.20", "An authorization with DEL is BAD_METADATA.", page.field(AUTHORIZATION_KEY, b"Bearer \x7f"))
+_bad("5.21", "An empty idempotency key is BAD_METADATA.", page.field(IDEMPOTENCY_KEY, b""))
+_bad("5.22", "An idempotency key of 65 bytes is BAD_METADATA.", page.field(IDEMPOTENCY_KEY, bytes(65)))
+_bad("5.23", "An entry with a capital in its name is BAD_METADATA.", page.entry(b"Region", b"eu"))
+_bad("5.24", "An entry with an empty name is BAD_METADATA.", page.entry(b"", b"eu"))
+_bad("5.25", "An entry with a name of 65 characters is BAD_METADATA.", page.entry(b"n" * 65, b"eu"))
+_bad("5.26", "An entry with a space in its name is BAD_METADATA.", page.entry(b"a b", b"eu"))
+_bad("5.27", "An entry whose value is not UTF-8 is BAD_METADATA.", page.entry(b"a", b"\xff"))
+_bad("5.28", "An entry whose name ends behind it is BAD_METADATA.", page.field(ENTRY, b"\x05abc"))
+_bad("5.29", "An entry without a name's length is BAD_METADATA.", page.field(ENTRY, b""))
+_bad("5.30", "An entry's name twice is BAD_METADATA.", page.entry(b"a", b"1") + page.entry(b"a", b"2"))
 for _number, _key, _value, _name in (
-    ("5.31", DEADLINE_MS, wire.u32(1_000_000), "deadline"),
+    ("5.31", DEADLINE_MS, page.u32(1_000_000), "deadline"),
     ("5.32", TRACEPARENT, TRACE, "traceparent"),
     ("5.33", AUTHORIZATION_KEY, b"x", "authorization"),
     ("5.34", IDEMPOTENCY_KEY, b"x", "idempotency key"),
-    ("5.35", CREDIT, wire.u32(1), "credit"),
+    ("5.35", CREDIT, page.u32(1), "credit"),
 ):
     _bad(
         _number,
         f"The {_name} twice is BAD_METADATA, also when one of them has the top bit.",
-        wire.field(_key, _value) + wire.field(UNDERSTOOD | _key, _value),
+        page.field(_key, _value) + page.field(UNDERSTOOD | _key, _value),
     )
-_bad("5.36", "Metadata that end within a key's length are BAD_METADATA.", wire.entry(b"a", b"1") + b"\x01\x00")
+_bad("5.36", "Metadata that end within a key's length are BAD_METADATA.", page.entry(b"a", b"1") + b"\x01\x00")
 _bad("5.37", "Metadata whose last field is longer than what is left are BAD_METADATA.", b"\x06\x00\x09\x01ab")
 
 
 @case("5.38", over=Over.CODECS)
 def too_large(bench: Bench) -> None:
     """Metadata over the server's limit are METADATA_TOO_LARGE, and the connection lives; 65535 bytes are the most."""
-    block = b"".join(wire.field(7, bytes(1021)) for _ in range(63)) + wire.field(7, bytes(1020))
+    block = b"".join(page.field(7, bytes(1021)) for _ in range(63)) + page.field(7, bytes(1020))
     with bench.open() as caller:
         assert caller.welcome is not None
         call_id, data = caller.request_frame(ECHO, EchoRequest(payload=b"x"), block)
@@ -164,10 +163,10 @@ def too_large(bench: Bench) -> None:
             return
         caller.send(data)
         found = caller.read()
-        if found.kind == Kind.ERROR:
-            error = wire.read_error(found.payload)
-            if (found.call_id, error.reason, error.status) != (call_id, "METADATA_TOO_LARGE", wire.RESOURCE_EXHAUSTED):
-                raise Deviation(f"{len(block)} bytes of metadata were answered {wire.shown(found)}")
+        if found.kind == page.ERROR:
+            error = page.read_error(found.payload)
+            if (found.call_id, error.reason, error.status) != (call_id, "METADATA_TOO_LARGE", page.RESOURCE_EXHAUSTED):
+                raise Deviation(f"{len(block)} bytes of metadata were answered {page.shown(found)}")
         caller.alive()
 
 
@@ -175,7 +174,7 @@ def too_large(bench: Bench) -> None:
 def per_call(bench: Bench) -> None:
     """Metadata belong to their call: the next one has none of them."""
     with bench.open() as caller:
-        caller.call(INSPECT, InspectRequest(), wire.entry(b"a", b"1") + wire.field(AUTHORIZATION_KEY, b"Bearer x"))
+        caller.call(INSPECT, InspectRequest(), page.entry(b"a", b"1") + page.field(AUTHORIZATION_KEY, b"Bearer x"))
         found = caller.call(INSPECT, InspectRequest())
         if found.entries or found.authorization:
             raise Deviation(f"a call without metadata has {found}")

@@ -1,11 +1,10 @@
 """Section 4: server streams and their credit."""
 
-from wireproto.conformance import wire
+from wireproto.conformance import page
 from wireproto.conformance.caller import SERVER_CASES, Bench, Caller
 from wireproto.conformance.case import Deviation, Needs, Over
 from wireproto.conformance.service import COUNT, SLEEP, CountRequest, SleepRequest
 from wireproto.control import ECHO, EchoRequest
-from wireproto.wire.frame import Kind
 
 case = SERVER_CASES.case
 
@@ -26,7 +25,7 @@ def whole(bench: Bench) -> None:
     with bench.open() as caller:
         call_id = caller.request(COUNT, CountRequest(items=5), credit=100)
         _items(caller, call_id, 0, 5)
-        caller.expect(Kind.END, call_id)
+        caller.expect(page.END, call_id)
         caller.alive()
 
 
@@ -74,7 +73,7 @@ def end_takes_none(bench: Bench) -> None:
         call_id = caller.request(COUNT, CountRequest(items=2), credit=2)
         _items(caller, call_id, 0, 2)
         caller.credit(call_id, 1)
-        caller.expect(Kind.END, call_id)
+        caller.expect(page.END, call_id)
         caller.alive()
 
 
@@ -82,7 +81,7 @@ def end_takes_none(bench: Bench) -> None:
 def no_items(bench: Bench) -> None:
     """A stream without items is an END."""
     with bench.open() as caller:
-        caller.expect(Kind.END, caller.request(COUNT, CountRequest(items=0), credit=1))
+        caller.expect(page.END, caller.request(COUNT, CountRequest(items=0), credit=1))
         caller.alive()
 
 
@@ -112,10 +111,10 @@ def cancel_stream(bench: Bench) -> None:
         call_id = caller.request(COUNT, CountRequest(items=ENDLESS), credit=50)
         caller.item(COUNT, call_id)
         caller.cancel(call_id)
-        while (found := caller.read()).kind == Kind.ITEM:
+        while (found := caller.read()).kind == page.ITEM:
             pass
-        if found.kind != Kind.ERROR or wire.read_error(found.payload).reason != "CANCELLED":
-            raise Deviation(f"ERROR with CANCELLED was due, and {wire.shown(found)} came")
+        if found.kind != page.ERROR or page.read_error(found.payload).reason != "CANCELLED":
+            raise Deviation(f"ERROR with CANCELLED was due, and {page.shown(found)} came")
         caller.alive()
 
 
@@ -146,7 +145,7 @@ def greatest_credit(bench: Bench) -> None:
         caller.credit(call_id, 0xFFFF_FFFE)
         caller.credit(call_id, 1)
         _items(caller, call_id, 0, 3)
-        caller.expect(Kind.END, call_id)
+        caller.expect(page.END, call_id)
 
 
 @case("4.52", needs=Needs.SERVICE)
@@ -155,7 +154,7 @@ def credit_on_unary(bench: Bench) -> None:
     with bench.open() as caller:
         caller.call(ECHO, EchoRequest(payload=b"x"), credit=7)
         call_id = caller.request(SLEEP, SleepRequest(milliseconds=30))
-        caller.send(caller.frame(Kind.CREDIT, wire.u32(5), opcode=SLEEP.opcode, call_id=call_id))
+        caller.send(caller.frame(page.CREDIT, page.u32(5), opcode=SLEEP.opcode, call_id=call_id))
         caller.response(SLEEP, call_id)
 
 
@@ -164,8 +163,8 @@ def credit_crossed(bench: Bench) -> None:
     """CREDIT of a call that is over has crossed its answer, and is ignored, whatever its opcode."""
     with bench.open() as caller:
         caller.call(ECHO, EchoRequest(payload=b"x"), call_id=1)
-        caller.send(caller.frame(Kind.CREDIT, wire.u32(1), call_id=1))
-        caller.send(caller.frame(Kind.CREDIT, wire.u32(1), opcode=0x1234, call_id=1))
+        caller.send(caller.frame(page.CREDIT, page.u32(1), call_id=1))
+        caller.send(caller.frame(page.CREDIT, page.u32(1), opcode=0x1234, call_id=1))
         caller.alive()
 
 
@@ -174,7 +173,7 @@ def credit_wrong_opcode(bench: Bench) -> None:
     """CREDIT of a call in flight with another opcode is WRONG_OPCODE."""
     with bench.open() as caller:
         call_id = caller.request(COUNT, CountRequest(items=ENDLESS))
-        caller.send(caller.frame(Kind.CREDIT, wire.u32(1), opcode=COUNT.opcode + 1, call_id=call_id))
+        caller.send(caller.frame(page.CREDIT, page.u32(1), opcode=COUNT.opcode + 1, call_id=call_id))
         caller.ends("WRONG_OPCODE")
 
 
@@ -186,7 +185,7 @@ for _number, _text, _payload in (
 
     def _run(bench: Bench, payload: bytes = _payload) -> None:
         with bench.open() as caller:
-            caller.send(caller.frame(Kind.CREDIT, payload))
+            caller.send(caller.frame(page.CREDIT, payload))
             caller.ends("BAD_BODY")
 
     SERVER_CASES.add(_number, _text, _run)
@@ -196,7 +195,7 @@ for _number, _text, _payload in (
 def deadline_of_a_stream(bench: Bench) -> None:
     """A stream whose deadline passes ends with ERROR, DEADLINE, also while it waits for credit."""
     with bench.open() as caller:
-        call_id = caller.request(COUNT, CountRequest(items=ENDLESS), wire.field(1, wire.u32(30)))
+        call_id = caller.request(COUNT, CountRequest(items=ENDLESS), page.field(1, page.u32(30)))
         caller.error(call_id, "DEADLINE")
         caller.alive()
 
@@ -209,8 +208,8 @@ def streams_together(bench: Bench) -> None:
         seen: dict[int, list[int]] = {call_id: [] for call_id in ids}
         for _ in range(9):
             found = caller.read()
-            if found.kind != Kind.ITEM:
-                raise Deviation(f"an ITEM was due, and {wire.shown(found)} came")
+            if found.kind != page.ITEM:
+                raise Deviation(f"an ITEM was due, and {page.shown(found)} came")
             seen[found.call_id].append(caller.decode(COUNT, found.payload).number)
         if seen != {call_id: list(range(n)) for call_id, n in zip(ids, (2, 3, 4), strict=True)}:
             raise Deviation(f"the items of three streams are {seen}")
@@ -225,4 +224,4 @@ def long_stream(bench: Bench) -> None:
         for first in range(0, 1000, 10):
             _items(caller, call_id, first, 10)
             caller.credit(call_id, 10)
-        caller.expect(Kind.END, call_id)
+        caller.expect(page.END, call_id)

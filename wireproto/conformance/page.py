@@ -1,69 +1,105 @@
-"""The layouts of ``docs/protocol.md`` once more, for the judge: what it reads off the wire it takes apart by itself.
+"""The one reading of ``docs/protocol.md`` by which implementations are judged, ours among them.
 
-Nothing here is the framework's own reader, which would share its mistakes with what it judges. A body that breaks its
-layout is a ``Deviation``.
+It shares nothing with ``wireproto.wire``, not even a constant, for it would share the mistakes of what it judges. Both
+judges have it, the conformance kit and the fuzzer. What is written here may be right or wrong, as it is asked for; what
+is read and breaks its layout is a ``Deviation``.
 """
 
 import re
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
 
 from wireproto.conformance.case import Deviation
-from wireproto.wire.frame import Frame, Kind
 
-__all__ = [
-    "CALL_REASONS",
-    "END_REASONS",
-    "HANDSHAKE_REASONS",
-    "NEVER",
-    "NOT_PROCESSED",
-    "MAYBE_PROCESSED",
-    "ErrorBody",
-    "GoAwayBody",
-    "HelloBody",
-    "WelcomeBody",
-    "digest_field",
-    "entry",
-    "error_body",
-    "field",
-    "goaway_body",
-    "read_error",
-    "read_goaway",
-    "read_hello",
-    "read_metadata",
-    "read_welcome",
-    "shown",
-    "tlv",
-    "u32",
-]
+# Section 1.
 
-NEVER, NOT_PROCESSED, MAYBE_PROCESSED = range(3)
+PREAMBLE: Final = b"\xf5WP\x01"
+
+# Section 2.
+
+HEADER: Final = struct.Struct(">IBBBBHHI")
+"""length, kind, flags, codec, version, opcode, length of the metadata, call id."""
+
+AFTER_LENGTH: Final = 12
+"""Bytes of the header that the length counts."""
+
+U32_MOST: Final = 0xFFFF_FFFF
+
+FIRST_OPCODE_OF_CONTROL: Final = 0xF000
+
+HELLO, WELCOME, REQUEST, RESPONSE, ITEM, END, ERROR, CANCEL, CREDIT, PING, PONG, GOAWAY = range(1, 13)
+
+KIND_NAMES: Final = {
+    HELLO: "HELLO", WELCOME: "WELCOME", REQUEST: "REQUEST", RESPONSE: "RESPONSE", ITEM: "ITEM", END: "END",
+    ERROR: "ERROR", CANCEL: "CANCEL", CREDIT: "CREDIT", PING: "PING", PONG: "PONG", GOAWAY: "GOAWAY",
+}  # fmt: skip
+
+OF_MESSAGES: Final = (REQUEST, RESPONSE, ITEM)
+OF_CALLS: Final = (*OF_MESSAGES, END, ERROR, CANCEL, CREDIT)
+TERMINAL: Final = (RESPONSE, END, ERROR)
+
+FROM_SERVER: Final = (*TERMINAL, ITEM, PING, PONG, GOAWAY)
+FROM_CLIENT: Final = (REQUEST, CANCEL, CREDIT, PING, PONG, ERROR)
+"""Kinds that either side may send once the connection is open."""
+
+# Section 3.
+
+HELLO_MAX_FRAME: Final = 4096
+"""The limit of frames until WELCOME, and the least that either side may have after it."""
+
+# Section 5.
+
+DEADLINE_KEY, TRACEPARENT_KEY, AUTHORIZATION_KEY, IDEMPOTENCY_KEY, CREDIT_KEY, ENTRY_KEY = range(1, 7)
+
+# Section 9.
+
+STATUS_NAMES: Final = {
+    0: "OK", 1: "CANCELLED", 2: "UNKNOWN", 3: "INVALID_ARGUMENT", 4: "DEADLINE_EXCEEDED", 5: "NOT_FOUND",
+    6: "ALREADY_EXISTS", 7: "PERMISSION_DENIED", 8: "RESOURCE_EXHAUSTED", 9: "FAILED_PRECONDITION", 10: "ABORTED",
+    11: "OUT_OF_RANGE", 12: "UNIMPLEMENTED", 13: "INTERNAL", 14: "UNAVAILABLE", 15: "DATA_LOSS", 16: "UNAUTHENTICATED",
+}  # fmt: skip
 
 CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND = 1, 3, 4, 5
 PERMISSION_DENIED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION = 7, 8, 9
 UNIMPLEMENTED, INTERNAL, UNAVAILABLE, UNAUTHENTICATED = 12, 13, 14, 16
 
-HANDSHAKE_REASONS = {
+NEVER, NOT_PROCESSED, MAYBE_PROCESSED = range(3)
+
+HANDSHAKE_REASONS: Final = {
     "UNKNOWN_SERVICE": NOT_FOUND,
     "UNSUPPORTED_VERSION": FAILED_PRECONDITION,
     "UNSUPPORTED_CODEC": FAILED_PRECONDITION,
     "CONTRACT_MISMATCH": FAILED_PRECONDITION,
 }
+"""Reasons that refuse a handshake (section 3)."""
 
-END_REASONS = {
-    **HANDSHAKE_REASONS,
-    "UNSUPPORTED_MAJOR": FAILED_PRECONDITION,
+SERVER_REASONS: Final = {
+    **dict.fromkeys(
+        (
+            "BAD_BODY", "CALL_ID", "CREDIT_OVERFLOW", "EARLY_FRAME", "FOREIGN_PROTOCOL", "FRAME_TOO_LARGE",
+            "FRAME_TOO_SHORT", "METADATA_OVERRUN", "RESERVED_FLAGS", "TRUNCATED_FRAME", "UNEXPECTED_KIND",
+            "UNEXPECTED_METADATA", "UNKNOWN_KIND", "WRONG_CODEC", "WRONG_OPCODE", "WRONG_VERSION",
+        ),
+        INVALID_ARGUMENT,
+    ),
     "FRAME_TIMEOUT": DEADLINE_EXCEEDED,
     "HELLO_TIMEOUT": DEADLINE_EXCEEDED,
     "TOO_MANY_CANCELS": RESOURCE_EXHAUSTED,
     "TOO_MANY_ERRORS": RESOURCE_EXHAUSTED,
     "TOO_MANY_PINGS": RESOURCE_EXHAUSTED,
-    "SHUTTING_DOWN": UNAVAILABLE,
-}
-"""The statuses of the reasons that end a connection and have another one than INVALID_ARGUMENT."""
+    "UNSUPPORTED_MAJOR": FAILED_PRECONDITION,
+}  # fmt: skip
+"""Reasons with which a server ends a connection."""
 
-CALL_REASONS = {
+CLIENT_REASONS: Final = dict.fromkeys(("CREDIT_EXCEEDED", "STRAY_ANSWERS", "WRONG_ANSWER"), INVALID_ARGUMENT)
+"""Reasons with which none but a client ends one."""
+
+FINAL_REASONS: Final = {**SERVER_REASONS, **CLIENT_REASONS, **HANDSHAKE_REASONS, "SHUTTING_DOWN": UNAVAILABLE}
+"""What a final ERROR may say."""
+
+CALL_REASONS: Final = {
+    "ALREADY_SIGNED_IN": FAILED_PRECONDITION,
     "BAD_METADATA": INVALID_ARGUMENT,
     "BAD_PAYLOAD": INVALID_ARGUMENT,
     "CANCELLED": CANCELLED,
@@ -74,15 +110,43 @@ CALL_REASONS = {
     "NO_HANDLER": UNIMPLEMENTED,
     "REQUEST_TOO_LARGE": RESOURCE_EXHAUSTED,
     "RESPONSE_TOO_LARGE": RESOURCE_EXHAUSTED,
+    "SERVER_BUSY": RESOURCE_EXHAUSTED,
     "SHUTTING_DOWN": UNAVAILABLE,
     "SIGN_IN_REQUIRED": UNAUTHENTICATED,
     "TOO_MANY_CALLS": RESOURCE_EXHAUSTED,
     "UNKNOWN_METADATA": UNIMPLEMENTED,
     "UNKNOWN_OPCODE": UNIMPLEMENTED,
-    "UNKNOWN_SERVICE": NOT_FOUND,
 }
+"""Reasons of calls that any method may be answered with."""
+
+STATUS_OF_CALLS: Final = {**CALL_REASONS, "UNKNOWN_SERVICE": NOT_FOUND}
+"""The same, and the reason that the framework's own methods declare (section 13)."""
 
 _REASON = re.compile(rb"[A-Z][A-Z0-9_]{0,63}")
+
+
+class RawHeader(NamedTuple):
+    length: int
+    kind: int
+    flags: int
+    codec: int
+    version: int
+    opcode: int
+    metadata_length: int
+    call_id: int
+
+
+class RawFrame(NamedTuple):
+    """A frame taken apart by its lengths alone; metadata that claim more than there is end where the frame ends."""
+
+    kind: int
+    flags: int
+    codec: int
+    version: int
+    opcode: int
+    call_id: int
+    metadata: bytes
+    payload: bytes
 
 
 class ErrorBody(NamedTuple):
@@ -123,6 +187,40 @@ class HelloBody(NamedTuple):
 # Written ----------------------------------------------------------------------------------------------------------
 
 
+def frame(
+    kind: int,
+    payload: bytes = b"",
+    metadata: bytes = b"",
+    *,
+    codec: int = 0,
+    version: int = 0,
+    opcode: int = 0,
+    call_id: int = 0,
+    flags: int = 0,
+    length: int | None = None,
+    metadata_length: int | None = None,
+) -> bytes:
+    """The bytes of a frame that says what it is told to say.
+
+    Args:
+        length: what the length field says; None for the truth. The same for ``metadata_length``.
+
+    Raises:
+        struct.error: a number does not fit its field.
+    """
+    header = HEADER.pack(
+        AFTER_LENGTH + len(metadata) + len(payload) if length is None else length,
+        kind,
+        flags,
+        codec,
+        version,
+        opcode,
+        len(metadata) if metadata_length is None else metadata_length,
+        call_id,
+    )
+    return header + metadata + payload
+
+
 def u32(number: int) -> bytes:
     return struct.pack(">I", number)
 
@@ -134,7 +232,7 @@ def field(key: int, value: bytes) -> bytes:
 
 def entry(name: bytes, value: bytes) -> bytes:
     """The caller's own key-value in it."""
-    return field(6, bytes([len(name)]) + name + value)
+    return field(ENTRY_KEY, bytes([len(name)]) + name + value)
 
 
 def tlv(tag: int, value: bytes) -> bytes:
@@ -164,7 +262,74 @@ def goaway_body(last_call_id: int, error: bytes) -> bytes:
     return u32(last_call_id) + error
 
 
+def _text8(text: str | bytes) -> bytes:
+    data = text.encode() if isinstance(text, str) else text
+    return bytes([len(data)]) + data
+
+
+def pack_hello(
+    *,
+    codecs: Iterable[tuple[int, str | bytes]] = ((2, "msgpack"),),
+    service: str | bytes = "",
+    versions: tuple[int, int] = (1, 1),
+    max_frame: int = 1024 * 1024,
+    max_calls: int = 0,
+    heartbeat_ms: int = 0,
+    features: int = 0,
+    client_name: str | bytes = "raw",
+    fields: bytes = b"",
+) -> bytes:
+    """The body of a HELLO, right or wrong. Texts may be bytes, which need not be UTF-8.
+
+    Args:
+        versions: oldest and newest.
+        fields: what stands at its end, as it is.
+    """
+    offered = list(codecs)
+    head = struct.pack(">BBIIIQB", *versions, max_frame, max_calls, heartbeat_ms, features, len(offered))
+    listed = b"".join(bytes([number]) + _text8(name) for number, name in offered)
+    return head + listed + _text8(client_name) + _text8(service) + fields
+
+
+def pack_welcome(
+    *,
+    version: int = 1,
+    codec: int = 2,
+    max_frame: int = 1024 * 1024,
+    max_calls: int = 256,
+    heartbeat_ms: int = 0,
+    features: int = 0,
+    server_name: str | bytes = "raw",
+    fields: bytes = b"",
+) -> bytes:
+    """The body of a WELCOME, right or wrong, as ``pack_hello``."""
+    head = struct.pack(">BBIIIQ", version, codec, max_frame, max_calls, heartbeat_ms, features)
+    return head + _text8(server_name) + fields
+
+
 # Read -------------------------------------------------------------------------------------------------------------
+
+
+def read_header(data: bytes | bytearray, at: int = 0) -> RawHeader:
+    """The header that begins at ``at``, where sixteen bytes are."""
+    return RawHeader(*HEADER.unpack_from(data, at))
+
+
+def read_frame(data: bytes) -> RawFrame:
+    """The frame that ``data`` is, from its length to its last byte."""
+    _, kind, flags, codec, version, opcode, metadata_length, call_id = read_header(data)
+    body = data[HEADER.size :]
+    return RawFrame(kind, flags, codec, version, opcode, call_id, body[:metadata_length], body[metadata_length:])
+
+
+def is_ahead(call_id: int, last: int) -> bool:
+    """Section 4: whether an id may follow the last one: less than half the circle away, as in RFC 1982."""
+    return 0 < (call_id - last) & U32_MOST < 2**31
+
+
+def next_id(last: int) -> int:
+    """Section 4: the id that follows; after the last one comes 1."""
+    return last % U32_MOST + 1
 
 
 class _Reader:
@@ -199,8 +364,12 @@ class _Reader:
             yield self.number(key_size), self.take(self.number(2))
 
 
-def read_error(payload: bytes, what: str = "the body of ERROR", at: int = 0) -> ErrorBody:
-    """Section 6."""
+def read_error(payload: bytes, what: str = "the body of ERROR", at: int = 0, *, longest: int = 2048) -> ErrorBody:
+    """Section 6.
+
+    Args:
+        longest: bytes of a message: 2048 from whoever keeps to the page, but a reader takes any.
+    """
     reader = _Reader(what, payload)
     reader.at = at
     status, retry, after = reader.number(1), reader.number(1), reader.number(4)
@@ -213,8 +382,8 @@ def read_error(payload: bytes, what: str = "the body of ERROR", at: int = 0) -> 
         raise reader.broken(f"the reason is {reason!r}")
     size_at = reader.at
     message = reader.text(2)
-    if reader.at - size_at - 2 > 2048:
-        raise reader.broken("the message is longer than 2048 bytes")
+    if reader.at - size_at - 2 > longest:
+        raise reader.broken(f"the message is longer than {longest} bytes")
     for _ in reader.fields(1):
         pass  # none is defined, and well-formed ones are read over
     return ErrorBody(status, retry, after, reason.decode(), message)
@@ -243,7 +412,7 @@ def read_welcome(payload: bytes) -> WelcomeBody:
         pass
     if not found.version or not found.codec:
         raise Deviation(f"WELCOME chooses version {found.version} and codec {found.codec}")
-    if found.max_frame < 4096:
+    if found.max_frame < HELLO_MAX_FRAME:
         raise Deviation(f"WELCOME's max frame is {found.max_frame}; it is at least 4096")
     if not found.max_calls:
         raise Deviation("WELCOME's max calls is 0; it is at least 1")
@@ -268,7 +437,7 @@ def read_hello(payload: bytes) -> HelloBody:
                 raise reader.broken("an opcode is listed twice")
     if not 1 <= versions[0] <= versions[1]:
         raise reader.broken(f"the versions are {versions[0]} to {versions[1]}")
-    if max_frame < 4096:
+    if max_frame < HELLO_MAX_FRAME:
         raise reader.broken(f"max frame is {max_frame}")
     if not codecs or len({number for number, _ in codecs}) != len(codecs):
         raise reader.broken("no codec is offered, or one twice")
@@ -284,19 +453,20 @@ def read_metadata(block: bytes) -> dict[int, list[bytes]]:
     for key, value in _Reader("the metadata", block).fields(1):
         found.setdefault(key & 0x7F, []).append(value)
     for key, values in found.items():
-        if key != 6 and len(values) > 1:
+        if key != ENTRY_KEY and len(values) > 1:
             raise Deviation(f"metadata key {key} is there {len(values)} times")
     return found
 
 
-def shown(frame: Frame) -> str:
+def kind_name(kind: int) -> str:
+    """Of a kind, for a person."""
+    return KIND_NAMES.get(kind, f"a frame of kind {kind}")
+
+
+def shown(frame: RawFrame) -> str:
     """A frame for a person."""
-    try:
-        name = Kind(frame.kind).name
-    except ValueError:
-        name = f"a frame of kind {frame.kind}"
     call = f" of call {frame.call_id}" if frame.call_id else ""
-    if frame.kind == Kind.ERROR:
+    if frame.kind == ERROR:
         error = read_error(frame.payload)
         return f"ERROR{call or ' (final)'} {error.reason or 'without a reason'}, status {error.status}: {error.message}"
-    return f"{name}{call} with {len(frame.payload)} bytes of payload"
+    return f"{kind_name(frame.kind)}{call} with {len(frame.payload)} bytes of payload"
