@@ -6,7 +6,7 @@ import pytest
 
 from tests.codecs.everything import Leaf, Maps, Nothing, Three
 from wireproto.codecs import PlainCodec
-from wireproto.codecs.base import Refused, element_refusal, explain
+from wireproto.codecs.base import element_refusal, explain
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
 
@@ -84,9 +84,3 @@ def test_a_refusal_of_elements_names_the_container() -> None:
         with pytest.raises(DecodeError, match="has more than 1 elements") as caught:
             refuse(Maps(**{**empty, name: value}), DecodeError)
         assert caught.value.path == path
-
-
-def test_refused_carries_problem_and_path() -> None:
-    """The internal exception says what, and where as far as it knows."""
-    refused = Refused("is no bool", ".flags[1]")
-    assert (refused.problem, refused.path, str(refused)) == ("is no bool", ".flags[1]", "is no bool")

@@ -10,10 +10,10 @@ import pytest
 
 from tests.conformance.mutants import Mutant, changed, drop, every, final_error, instead, on, twice
 from wireproto.conformance import adapter
+from wireproto.conformance.callee import Trial
 from wireproto.conformance.case import SECTIONS, Deviation, Verdict
 from wireproto.conformance.client import judge_client
 from wireproto.conformance.clients import CLIENT_CASES
-from wireproto.conformance.host import Trial
 from wireproto.conformance.raw import RawFrame, frame, pack_hello
 from wireproto.conformance.runner import Selection
 from wireproto.wire.frame import Kind

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.schema.declaring import Color, Point, message
 from wireproto.errors import CodecError, DeclarationError, DecodeError, EncodeError
 from wireproto.schema import Bounds, Message, Since, UInt64, compile_refusal, fields, inline_refusal
+from wireproto.schema.refusal import Refused
 
 
 class Number(int):
@@ -434,3 +435,9 @@ def test_inline_lines_accept_and_refuse_like_the_function(made: bool, held: bool
         look(msgspec.structs.replace(INLINED, **change))
         assert called == ([] if made and change in types else [EncodeError]), change
         called.clear()
+
+
+def test_refused_carries_problem_and_path() -> None:
+    """The internal exception says what, and where as far as it knows."""
+    refused = Refused("is no bool", ".flags[1]")
+    assert (refused.problem, refused.path, str(refused)) == ("is no bool", ".flags[1]", "is no bool")

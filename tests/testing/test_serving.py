@@ -18,7 +18,7 @@ from wireproto.server.call import Call
 from wireproto.server.pump import Pump
 from wireproto.status import Retry, Status
 from wireproto.testing import ServerSuite
-from wireproto.testing.serving import Case, Peers
+from wireproto.testing.serving import MethodAt, Peers
 from wireproto.testing.standin import Stage
 
 
@@ -61,7 +61,7 @@ def adding(add: Callable[[AddRequest, Context], Any]) -> ServerSuite:
 def test_a_handler_that_raises_is_found() -> None:
     """The README's calculator adds any two numbers, and their sum may be too large to be one: the suite tells."""
     with pytest.raises(AssertionError, match="the handler of Add raised an exception for AddRequest") as caught:
-        suite(handlers=calculator, max_examples=200).test_generated_requests_are_answered(Case(ADD, 1), "pipe")
+        suite(handlers=calculator, max_examples=200).test_generated_requests_are_answered(MethodAt(ADD, 1), "pipe")
     assert any("AddRequest" in note for note in caught.value.__notes__)
 
 
@@ -72,7 +72,7 @@ def test_an_undeclared_reason_is_found() -> None:
         context.abort(Status.ABORTED, "SURPRISE")
 
     with pytest.raises(AssertionError, match="the handler of Add raised"):
-        adding(add).test_generated_requests_are_answered(Case(ADD, 1), "msgpack")
+        adding(add).test_generated_requests_are_answered(MethodAt(ADD, 1), "msgpack")
 
 
 def test_a_failure_that_state_hides_afterwards_is_found() -> None:
@@ -85,7 +85,7 @@ def test_a_failure_that_state_hides_afterwards_is_found() -> None:
         return AddResponse(total=0)
 
     with pytest.raises(AssertionError, match="the handler of Add raised") as caught:
-        adding(add).test_generated_requests_are_answered(Case(ADD, 1), "msgpack")
+        adding(add).test_generated_requests_are_answered(MethodAt(ADD, 1), "msgpack")
     assert any("it did not fail when it was tried again" in note for note in caught.value.__notes__)
 
 
@@ -140,7 +140,7 @@ def test_a_thread_that_an_application_leaves_is_found() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("wireproto.testing.serving.PATIENCE", 0.1)
         with pytest.raises(AssertionError, match=r"threads are left .* forgotten"):
-            made.test_generated_requests_are_answered(Case(ADD, 1), "pipe")
+            made.test_generated_requests_are_answered(MethodAt(ADD, 1), "pipe")
     stop.set()
 
 
@@ -149,8 +149,8 @@ def test_a_caller_who_may_not_is_found() -> None:
     handlers = Shelf().handlers
     made = suite(handlers=handlers, authenticate=lambda metadata, peer: None, max_examples=3)
     with pytest.raises(AssertionError, match=r"Put was answered SIGN_IN_REQUIRED: override credential\(\)"):
-        made.test_generated_requests_are_answered(Case(PUT, 1), "pipe")
-    made.test_generated_requests_are_answered(Case(LIST, 1), "pipe")
+        made.test_generated_requests_are_answered(MethodAt(PUT, 1), "pipe")
+    made.test_generated_requests_are_answered(MethodAt(LIST, 1), "pipe")
 
 
 def test_a_method_without_a_handler_is_expected_to_say_so() -> None:
@@ -162,8 +162,8 @@ def test_a_method_without_a_handler_is_expected_to_say_so() -> None:
         return EchoResponse(text="")
 
     made = suite(handlers=handlers, max_examples=3)
-    made.test_generated_requests_are_answered(Case(ECHO, 1), "pipe")
-    made.test_generated_requests_are_answered(Case(COUNT, 1), "pipe")
+    made.test_generated_requests_are_answered(MethodAt(ECHO, 1), "pipe")
+    made.test_generated_requests_are_answered(MethodAt(COUNT, 1), "pipe")
 
 
 # Faults of a framework, or of what is put between it and the handlers
@@ -224,19 +224,19 @@ def newest(self: Handlers, codec: Any, version: int, limits: Any, authenticate: 
 
 
 TABLES = Handlers.table
-FAULTS: list[tuple[Any, str, Any, str, Case | Peers, str]] = [
-    (Entry, "incident", leaking, "test_exceptions_become_incidents", Case(PUT, 3), "pipe"),
-    (Entry, "incident", leaking, "test_exceptions_become_incidents", Case(LIST, 3), "grpc"),
-    (Entry, "_checked", trusting, "test_exceptions_become_incidents", Case(MERGE, 3), "msgpack"),
-    (Entry, "_checked", forgetful, "test_declared_reasons_arrive", Case(TAKE, 2), "msgpack"),
-    (Entry, "_judge", generous, "test_callers_without_the_capability_are_refused", Case(PUT, 1), "pipe"),
-    (Entry, "__init__", boundless, "test_the_timeout_is_the_methods", Case(TAKE, 2), "pipe"),
-    (Entry, "__init__", boundless, "test_larger_requests_are_refused", Case(PUT, 1), "protobuf"),
-    (Entry, "__init__", credulous, "test_mutated_payloads_are_refused", Case(PUT, 1), "pipe"),
+FAULTS: list[tuple[Any, str, Any, str, MethodAt | Peers, str]] = [
+    (Entry, "incident", leaking, "test_exceptions_become_incidents", MethodAt(PUT, 3), "pipe"),
+    (Entry, "incident", leaking, "test_exceptions_become_incidents", MethodAt(LIST, 3), "grpc"),
+    (Entry, "_checked", trusting, "test_exceptions_become_incidents", MethodAt(MERGE, 3), "msgpack"),
+    (Entry, "_checked", forgetful, "test_declared_reasons_arrive", MethodAt(TAKE, 2), "msgpack"),
+    (Entry, "_judge", generous, "test_callers_without_the_capability_are_refused", MethodAt(PUT, 1), "pipe"),
+    (Entry, "__init__", boundless, "test_the_timeout_is_the_methods", MethodAt(TAKE, 2), "pipe"),
+    (Entry, "__init__", boundless, "test_larger_requests_are_refused", MethodAt(PUT, 1), "protobuf"),
+    (Entry, "__init__", credulous, "test_mutated_payloads_are_refused", MethodAt(PUT, 1), "pipe"),
     (Table, "__init__", timeless, "test_methods_of_other_versions_are_unimplemented", Peers(3, 1), "pipe"),
-    (Call, "drop_future_locked", clinging, "test_deadlines_are_kept", Case(PUT, 3), "pipe"),
-    (Call, "drop_future_locked", clinging, "test_cancelled_calls_are_let_go", Case(PUT, 3), "pipe"),
-    (Pump, "_room_locked", endless, "test_streams_send_within_their_credit", Case(LIST, 3), "pipe"),
+    (Call, "drop_future_locked", clinging, "test_deadlines_are_kept", MethodAt(PUT, 3), "pipe"),
+    (Call, "drop_future_locked", clinging, "test_cancelled_calls_are_let_go", MethodAt(PUT, 3), "pipe"),
+    (Pump, "_room_locked", endless, "test_streams_send_within_their_credit", MethodAt(LIST, 3), "pipe"),
     (Handlers, "table", newest, "test_newer_fields_stay_with_newer_peers", Peers(1, 3), "msgpack"),
 ]
 

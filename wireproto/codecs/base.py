@@ -11,7 +11,7 @@ from wireproto.schema.refusal import Refuse
 if TYPE_CHECKING:
     from wireproto.limits import Limits
 
-__all__ = ["Codec", "Plan", "PlainCodec", "Refused", "checked_plan", "element_refusal", "explain"]
+__all__ = ["Codec", "Plan", "PlainCodec", "checked_plan", "element_refusal", "explain"]
 
 M = TypeVar("M", bound=schema.Message)
 
@@ -149,20 +149,6 @@ def checked_plan(
         return message
 
     return Plan(checked_encode, checked_decode)
-
-
-class Refused(Exception):
-    """A value that is not what was declared, on its way to the function that knows the whole path.
-
-    Attributes:
-        problem: what is wrong, for a peer to read.
-        path: where, as seen from the last function it left.
-    """
-
-    def __init__(self, problem: str, path: str = "") -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.path = path
 
 
 def explain(error: Exception) -> str:

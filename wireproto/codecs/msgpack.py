@@ -16,11 +16,12 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from wireproto.codecs.base import Codec, M, Plan, Refused, element_refusal, explain
+from wireproto.codecs.base import Codec, M, Plan, element_refusal, explain
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
 from wireproto.schema import Field, FieldType, Message, Scalar, compile_refusal, fields, inline_refusal, reachable
 from wireproto.schema.generated import compile_source, source_title
+from wireproto.schema.refusal import Refused
 
 __all__ = ["MsgpackCodec"]
 

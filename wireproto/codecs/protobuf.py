@@ -350,12 +350,12 @@ def _class(field: Field) -> type[Any]:
 # What the generated code calls --------------------------------------------------------------------------------------
 
 
-class _RefusedError(Exception):
+class _LeftFastPath(Exception):
     """Ends the fast path; `_diagnosis` then finds out where and why."""
 
 
 def _refuse() -> NoReturn:
-    raise _RefusedError
+    raise _LeftFastPath
 
 
 def _stamp(value: datetime, m: Any) -> None:

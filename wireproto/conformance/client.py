@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from wireproto import codecs as registry
+from wireproto.conformance.callee import Trial
 from wireproto.conformance.case import Case, Run
 from wireproto.conformance.clients import CLIENT_CASES
-from wireproto.conformance.host import Trial
 from wireproto.conformance.programs import Programs
 from wireproto.conformance.runner import JOBS, Selection, judge
 from wireproto.conformance.service import CONFORMANCE

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 from wireproto.conformance.case import Deviation
 from wireproto.errors import ConfigError
 
-__all__ = ["Pool", "Program", "Programs", "Talker"]
+__all__ = ["Lender", "Program", "Programs", "Talker"]
 
 STOP_TIMEOUT = 10.0
 """Seconds that a program gets to end once its input has."""
 
-SETTLE_TIMEOUT = 3.0
+FINISH_TIMEOUT = 3.0
 """Seconds for the answer of a client whose case is over because it broke a rule; its connection is closed by then."""
 
 
@@ -86,7 +86,7 @@ class Program:
             raise Deviation(f"the client's process wrote a line that is no JSON object: {line[:200]!r}")
         return found
 
-    def settle(self, timeout: float) -> bool:
+    def finishes(self, timeout: float) -> bool:
         """Wait until it has answered; whether it can be told something else."""
         try:
             return not self._owed or self.answer(timeout) is not None
@@ -125,7 +125,7 @@ class Talker(Protocol):
         """
 
 
-class Pool(Protocol):
+class Lender(Protocol):
     """Where a case gets a client from."""
 
     def borrow(self) -> AbstractContextManager[Talker]:
@@ -150,7 +150,7 @@ class Programs:
         try:
             yield program
         finally:
-            if program.settle(SETTLE_TIMEOUT):
+            if program.finishes(FINISH_TIMEOUT):
                 self._idle.put(program)
             else:
                 program.close(0.0)

@@ -35,7 +35,7 @@ def compare(old: Service, new: Service, codecs: Sequence[str] = CODECS) -> list[
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Meeting:
     """Where a message is met: in one version, under an opcode, on its way to the server or back."""
 
     version: int
@@ -48,7 +48,7 @@ class _Comparison:
         self.old, self.new = old, new
         self.codecs = tuple(codecs)
         self.changes: dict[tuple[str, str], Change] = {}
-        self._walked: set[tuple[type[Message], type[Message], _Place]] = set()
+        self._walked: set[tuple[type[Message], type[Message], _Meeting]] = set()
 
     def run(self) -> None:
         old, new = self.old, self.new
@@ -86,8 +86,8 @@ class _Comparison:
                 shapes = [("unary", "stream")[each.is_stream] for each in (method, other)]
                 shape = self.change(method.name, " -> ".join(shapes), source=True)
                 self.broken(shape, version, {OLD_CLIENTS, OLD_SERVERS}, opcodes=[opcode])
-            self.messages(method.request, other.request, _Place(version, opcode, True))
-            self.messages(method.response, other.response, _Place(version, opcode, False))
+            self.messages(method.request, other.request, _Meeting(version, opcode, True))
+            self.messages(method.response, other.response, _Meeting(version, opcode, False))
             if self.old.digest(method, version) != self.new.digest(other, version):
                 self.digest(method, version)
 
@@ -119,7 +119,7 @@ class _Comparison:
 
     # Messages
 
-    def messages(self, was: type[Message], now: type[Message], place: _Place) -> None:
+    def messages(self, was: type[Message], now: type[Message], place: _Meeting) -> None:
         if (was, now, place) in self._walked:
             return
         self._walked.add((was, now, place))
@@ -146,13 +146,13 @@ class _Comparison:
             if field.name not in old and (field.number not in old_numbers or old_numbers[field.number].name in new):
                 self.added(field, was, place)
 
-    def removed(self, field: Field, now: type[Message], place: _Place) -> None:
+    def removed(self, field: Field, now: type[Message], place: _Meeting) -> None:
         later = next((each for each in fields(now) if each.name == field.name), None)
         what = "removed" if later is None else f"since {field.since} -> {later.since}"
         change = self.change(field.path, what, text=later is None, source=later is None)
         self.effects(change, place, lambda codec: (reads_unknown(field, codec), reads_absent(field, codec)))
 
-    def added(self, field: Field, was: type[Message], place: _Place) -> None:
+    def added(self, field: Field, was: type[Message], place: _Meeting) -> None:
         before = next((each for each in fields(was) if each.name == field.name), None)
         if before is None:
             what = f"added at version {field.since}"
@@ -161,7 +161,7 @@ class _Comparison:
         change = self.change(field.path, what, source=field.required and before is None)
         self.effects(change, place, lambda codec: (reads_absent(field, codec), reads_unknown(field, codec)))
 
-    def field(self, was: Field, now: Field, place: _Place) -> None:
+    def field(self, was: Field, now: Field, place: _Meeting) -> None:
         if was.type.scalar is now.type.scalar is Scalar.MESSAGE and was.type.shape == now.type.shape:
             self.messages(_class(was), _class(now), place)
         if was.type.scalar is now.type.scalar is Scalar.ENUM and was.type.shape == now.type.shape:
@@ -172,7 +172,7 @@ class _Comparison:
             stock = place.request
             self.effects(change, place, lambda codec: (reads(was, now, codec, stock), reads(now, was, codec, stock)))
 
-    def enum(self, was: type[enum.IntEnum], now: type[enum.IntEnum], place: _Place) -> None:
+    def enum(self, was: type[enum.IntEnum], now: type[enum.IntEnum], place: _Meeting) -> None:
         if was.__name__ != now.__name__:
             self.change(was.__name__, f"renamed {now.__name__}", text=True, source=True)
         old, new = ({member.name: int(member) for member in each} for each in (was, now))
@@ -280,7 +280,7 @@ class _Comparison:
         change.opcodes.update(opcodes)
         change.grpc = grpc
 
-    def effects(self, change: Change, place: _Place, effect: Any) -> None:
+    def effects(self, change: Change, place: _Meeting, effect: Any) -> None:
         """Take up what a difference does in each codec: ``effect`` gives it for what is old, and for what is new."""
         change.keeps.update(self.codecs)
         client, server = (OLD_CLIENTS, OLD_SERVERS) if place.request else (OLD_SERVERS, OLD_CLIENTS)

@@ -28,7 +28,7 @@ __all__ = ["Golden", "Lock", "fingerprint"]
 _LIMITS: Final = Limits()
 
 
-class _Format(msgspec.Struct):
+class _AnyFormat(msgspec.Struct):
     """What every format of the file has."""
 
     format: int
@@ -120,7 +120,7 @@ class Lock:
             ConfigError: it is no lock, or of a later release of this package.
         """
         try:
-            found = msgspec.json.decode(text, type=_Format).format
+            found = msgspec.json.decode(text, type=_AnyFormat).format
             if found != FORMAT:
                 raise ConfigError(f"the lock has format {found}, and this release reads {FORMAT}; use the other one")
             document = msgspec.json.decode(text, type=Document)

@@ -10,6 +10,7 @@ from wireproto.errors import DecodeError
 from wireproto.schema.declarations import fields
 from wireproto.schema.messages import Field, FieldType, Message, Scalar
 from wireproto.schema.names import type_name
+from wireproto.schema.refusal import Refused
 from wireproto.schema.values import type_problem
 
 __all__ = ["from_plain", "to_plain"]
@@ -49,7 +50,7 @@ def from_plain(message_type: type[M], value: object, version: int | None = None)
     """
     try:
         return cast(M, _loader(message_type, version)(value))
-    except _RefusedError as refused:
+    except Refused as refused:
         raise DecodeError(message_type.__name__ + refused.path, refused.problem) from None
 
 
@@ -90,29 +91,20 @@ def _dump_scalar(kind: FieldType, version: int | None) -> Convert:
 # From plain -----------------------------------------------------------------------------------------------------
 
 
-class _RefusedError(Exception):
-    """Passes a problem outwards, gathering the path on its way, so that what is fine never builds one."""
-
-    def __init__(self, problem: str, path: str = "") -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.path = path
-
-
 @functools.cache
 def _loader(message_type: type[Message], version: int | None) -> Convert:
     plan = [(each.name, _load_field(each, version)) for each in fields(message_type, version)]
 
     def load(value: object) -> Message:
         if type(value) is not list:
-            raise _RefusedError(f"is {type_name(type(value))}, not the list of fields of {message_type.__name__}")
+            raise Refused(f"is {type_name(type(value))}, not the list of fields of {message_type.__name__}")
         if len(value) != len(plan):
-            raise _RefusedError(f"has {len(value)} fields, not {len(plan)}")
+            raise Refused(f"has {len(value)} fields, not {len(plan)}")
         found: dict[str, object] = {}
         for (name, convert), each in zip(plan, value, strict=True):
             try:
                 found[name] = convert(each)
-            except _RefusedError as refused:
+            except Refused as refused:
                 refused.path = f".{name}{refused.path}"
                 raise
         return message_type(**found)
@@ -135,12 +127,12 @@ def _load_field(each: Field, version: int | None) -> Convert:
 def _load_list(kind: FieldType, convert: Convert) -> Convert:
     def load(value: object) -> list[Any]:
         if type(value) is not list:
-            raise _RefusedError(f"is {type_name(type(value))}, not {kind}")
+            raise Refused(f"is {type_name(type(value))}, not {kind}")
         found = []
         for number, each in enumerate(value):
             try:
                 found.append(convert(each))
-            except _RefusedError as refused:
+            except Refused as refused:
                 refused.path = f"[{number}]{refused.path}"
                 raise
         return found
@@ -151,15 +143,15 @@ def _load_list(kind: FieldType, convert: Convert) -> Convert:
 def _load_map(kind: FieldType, key_kind: FieldType, convert: Convert) -> Convert:
     def load(value: object) -> dict[Any, Any]:
         if type(value) is not dict:
-            raise _RefusedError(f"is {type_name(type(value))}, not {kind}")
+            raise Refused(f"is {type_name(type(value))}, not {kind}")
         found = {}
         for number, (key, each) in enumerate(value.items()):
             problem = type_problem(key, key_kind)
             try:
                 if problem:
-                    raise _RefusedError(f"the key {problem}")
+                    raise Refused(f"the key {problem}")
                 found[key] = convert(each)
-            except _RefusedError as refused:
+            except Refused as refused:
                 refused.path = f"[#{number}]{refused.path}"
                 raise
         return found
@@ -180,7 +172,7 @@ def _load_scalar(kind: FieldType, version: int | None) -> Convert:
     def load(value: object) -> object:
         problem = type_problem(value, kind)
         if problem:
-            raise _RefusedError(problem)
+            raise Refused(problem)
         return value
 
     return load
@@ -192,7 +184,7 @@ def _load_enum(kind: FieldType) -> Convert:
     def load(value: object) -> enum.IntEnum:
         member = members.get(value) if type(value) is int else None
         if member is None:
-            raise _RefusedError(f"is no number of {kind}; it has {', '.join(map(str, sorted(members)))}")
+            raise Refused(f"is no number of {kind}; it has {', '.join(map(str, sorted(members)))}")
         return member
 
     return load
@@ -200,22 +192,22 @@ def _load_enum(kind: FieldType) -> Convert:
 
 def _load_datetime(value: object) -> datetime:
     if type(value) is not int:
-        raise _RefusedError(f"is {type_name(type(value))}, not microseconds since 1970 as int")
+        raise Refused(f"is {type_name(type(value))}, not microseconds since 1970 as int")
     try:
         return _EPOCH + timedelta(microseconds=value)
     except OverflowError:
-        raise _RefusedError("is not within the years 1 to 9999") from None
+        raise Refused("is not within the years 1 to 9999") from None
 
 
 def _load_float(value: object) -> float:
     if type(value) is float:
         return value
     if type(value) is not int:
-        raise _RefusedError(f"is {type_name(type(value))}, not float")
+        raise Refused(f"is {type_name(type(value))}, not float")
     try:
         number = float(value)
     except OverflowError:
         number = 0.0
     if number != value:
-        raise _RefusedError("is an int that no float equals")
+        raise Refused("is an int that no float equals")
     return number

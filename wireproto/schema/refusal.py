@@ -16,7 +16,7 @@ from wireproto.schema.messages import Bounds, Field, FieldType, Message, Scalar
 from wireproto.schema.names import type_name
 from wireproto.schema.values import INT64, PYTHON_TYPES, has_surrogate, problem_with, size_problem
 
-__all__ = ["Refuse", "compile_refusal", "inline_refusal"]
+__all__ = ["Refuse", "Refused", "compile_refusal", "inline_refusal"]
 
 Refuse = Callable[[Message, type[CodecError]], None]
 """``refuse(message, error)`` raises ``error(path, problem)`` for a message that is not fine; it returns nothing."""
@@ -25,6 +25,20 @@ Accepts = Callable[[Message], bool]
 
 _CALLED: Final[dict[str, object]] = {"datetime": datetime, "UTC": UTC, "has_surrogate": has_surrogate}
 """What the generated code of any message may name."""
+
+
+class Refused(Exception):
+    """A value that is not what was declared, on its way to the function that knows the whole path.
+
+    Attributes:
+        problem: what is wrong, for a peer to read.
+        path: where, as seen from the last function it left.
+    """
+
+    def __init__(self, problem: str, path: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.path = path
 
 
 def compile_refusal(message_type: type[Message], version: int | None, *, request: bool) -> Refuse:

@@ -55,7 +55,7 @@ class Application(Protocol):
 
 
 @dataclass(frozen=True)
-class Case:
+class MethodAt:
     """A method in one version."""
 
     method: Operation[Any, Any]
@@ -203,7 +203,7 @@ class ServerSuite:
         if test in _OF_PEERS:
             found = [Peers(client, server) for client in versions for server in versions]
         else:
-            found = [Case(method, version) for version in versions for method in service.at(version).values()]
+            found = [MethodAt(method, version) for version in versions for method in service.at(version).values()]
             if test in _OF_METHODS:
                 found = list({case.method.opcode: case for case in found}.values())
         wanted = _WANTED.get(test)
@@ -221,7 +221,7 @@ class ServerSuite:
 
     # The service's own handlers.
 
-    def test_generated_requests_are_answered(self, case: Case, door: str) -> None:
+    def test_generated_requests_are_answered(self, case: MethodAt, door: str) -> None:
         """Any request is answered or refused with a declared reason; no handler fails with an exception."""
         method = case.method
         with self._world(Peers(case.version, self._service().version), door) as (client, handlers):
@@ -293,7 +293,7 @@ class ServerSuite:
 
     # What the table promises.
 
-    def test_mutated_payloads_are_refused(self, case: Case, door: str, stage: Stage) -> None:
+    def test_mutated_payloads_are_refused(self, case: MethodAt, door: str, stage: Stage) -> None:
         """Bytes that are no request are INVALID_ARGUMENT and reach no handler, and the connection goes on."""
         method = case.method
         client = stage.client(door, case.version)
@@ -327,7 +327,7 @@ class ServerSuite:
         self._call(client, raw, right)
         assert stage.contexts[-1].peer == first.peer, "the connection did not live"
 
-    def test_exceptions_become_incidents(self, case: Case, door: str, stage: Stage) -> None:
+    def test_exceptions_become_incidents(self, case: MethodAt, door: str, stage: Stage) -> None:
         """Whatever a handler raises or answers wrong, the caller learns an incident's number and no text."""
         method = case.method
         client = stage.client(door, case.version)
@@ -341,7 +341,7 @@ class ServerSuite:
             assert "incident" in error.message
             assert SECRET not in f"{error!r} {error}", f"{way.__name__}: the exception's text got out"
 
-    def test_declared_reasons_arrive(self, case: Case, door: str, stage: Stage) -> None:
+    def test_declared_reasons_arrive(self, case: MethodAt, door: str, stage: Stage) -> None:
         """A reason that the method declares reaches the caller, with status, text and advice."""
         client = stage.client(door, case.version)
         for reason in case.method.reasons:
@@ -351,7 +351,7 @@ class ServerSuite:
             assert error is not None
             assert (*_told(error), error.message, error.retry_after_ms) == (*_told(refusal), "as told", 7)
 
-    def test_deadlines_are_kept(self, case: Case, door: str, stage: Stage) -> None:
+    def test_deadlines_are_kept(self, case: MethodAt, door: str, stage: Stage) -> None:
         """A call that takes too long is DEADLINE_EXCEEDED; its handler knew, and what it waits for is let go."""
         client = stage.client(door, case.version)
         request = simplest(case.method.request, case.version)
@@ -365,7 +365,7 @@ class ServerSuite:
         assert hang.let_go.wait(PATIENCE), "the server holds on to a call whose deadline passed"
         assert stage.contexts[0].deadline is not None, "the handler was not told the deadline"
 
-    def test_cancelled_calls_are_let_go(self, case: Case, door: str, stage: Stage) -> None:
+    def test_cancelled_calls_are_let_go(self, case: MethodAt, door: str, stage: Stage) -> None:
         """When the caller cancels, what the call waits for is let go, and the connection takes further calls."""
         method: Any = case.method
         client = stage.client(door, case.version)
@@ -384,7 +384,7 @@ class ServerSuite:
         assert self._call(client, method, request).error is None
         assert stage.contexts[0].peer == before, "the connection did not live"
 
-    def test_callers_without_the_capability_are_refused(self, case: Case, door: str, stage: Stage) -> None:
+    def test_callers_without_the_capability_are_refused(self, case: MethodAt, door: str, stage: Stage) -> None:
         """Without an identity a method that requires one is UNAUTHENTICATED, with another one PERMISSION_DENIED."""
         method = case.method
         request = simplest(method.request, case.version)
@@ -402,7 +402,7 @@ class ServerSuite:
         assert stage.contexts == []
         assert self._call(client, method, request).error is None
 
-    def test_the_timeout_is_the_methods(self, case: Case, door: str, stage: Stage) -> None:
+    def test_the_timeout_is_the_methods(self, case: MethodAt, door: str, stage: Stage) -> None:
         """A caller that sets no deadline has the one that the method declares."""
         method = case.method
         timeout = method.timeout
@@ -419,7 +419,7 @@ class ServerSuite:
             assert remaining is not None, f"{method.name} has no deadline; it declares {timeout} s"
             assert 0 <= remaining <= timeout + ROUNDING, f"{remaining} s are left of the {timeout} s of {method.name}"
 
-    def test_larger_requests_are_refused(self, case: Case, door: str, stage: Stage) -> None:
+    def test_larger_requests_are_refused(self, case: MethodAt, door: str, stage: Stage) -> None:
         """A request of ``max_request`` bytes is looked at; one byte more is RESOURCE_EXHAUSTED, REQUEST_TOO_LARGE."""
         method, most = case.method, case.method.max_request
         assert most is not None
@@ -434,7 +434,7 @@ class ServerSuite:
         assert (error.status, error.reason) == (Status.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE"), error
         assert len(stage.contexts) == seen
 
-    def test_streams_send_within_their_credit(self, case: Case, door: str, stage: Stage) -> None:
+    def test_streams_send_within_their_credit(self, case: MethodAt, door: str, stage: Stage) -> None:
         """Nothing is pulled that the caller has not granted credit for, and everything comes in the end."""
         method: Any = case.method
         client = stage.client(door, case.version)
@@ -572,7 +572,7 @@ def _told(error: CallError | None) -> tuple[object, ...]:
     return () if error is None else (error.status, error.reason, error.retry)
 
 
-def _fits_a_frame(suite: type[ServerSuite], case: Case) -> bool:
+def _fits_a_frame(suite: type[ServerSuite], case: MethodAt) -> bool:
     most = case.method.max_request
     return most is not None and most + 1 + HEADER_AFTER_LENGTH <= suite.limits.max_frame
 

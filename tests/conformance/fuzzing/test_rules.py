@@ -10,7 +10,7 @@ import pytest
 from tests.codecs.everything import EVERYTHING, GROWING
 from wireproto import codecs
 from wireproto.conformance.fuzzing.cases import Generator, mutated
-from wireproto.conformance.fuzzing.judge import Observed, Table, judge
+from wireproto.conformance.fuzzing.judge import Methods, Observed, judge
 from wireproto.conformance.fuzzing.messages import random_message
 from wireproto.conformance.fuzzing.rules import expect_frames, expect_opening
 from wireproto.conformance.raw import Ending
@@ -85,7 +85,7 @@ def test_mutated_bytes_differ() -> None:
 
 def test_an_answer_cut_short_is_wrong() -> None:
     """A server whose output ends within a frame is found out."""
-    table = Table.of(EVERYTHING, "msgpack", 1)
+    table = Methods.of(EVERYTHING, "msgpack", 1)
     case = Generator(table, "msgpack", 0, ["valid"]).probe()
     observed = Observed(b"\xf5WP\x01\0\0\0\x29\2", None, Ending.EOF)
     assert judge(case.opening, b"", observed, table)[0] == "the server's output ends within a frame"

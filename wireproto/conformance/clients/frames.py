@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from wireproto.conformance import page
+from wireproto.conformance.callee import CLIENT_CASES, Callee, Request, Trial, call, start, wait
 from wireproto.conformance.case import Deviation, NotJudged, Over
-from wireproto.conformance.host import CLIENT_CASES, Host, Request, Trial, call, start, wait
 from wireproto.conformance.service import BLOB, SHORT, BlobResponse, ShortResponse
 
 case = CLIENT_CASES.case
@@ -17,92 +17,92 @@ LARGEST_JUDGED = 32 * 1024 * 1024
 @case("2.01")
 def right_header(trial: Trial) -> None:
     """A REQUEST has the codec and version of WELCOME, its method's opcode, no flags, and what the caller said."""
-    with trial.client(call("Short", text="hello"), call("Short", text="Zoë")) as host:
+    with trial.client(call("Short", text="hello"), call("Short", text="Zoë")) as callee:
         for text in ("hello", "Zoë"):
-            request = host.request(SHORT)
+            request = callee.request(SHORT)
             if request.message.text != text:
                 raise Deviation(f"the request says {request.message.text!r} and not {text!r}")
-            host.respond(request, ShortResponse(length=len(text)))
-        host.answered(0, length=5)
-        host.answered(1, length=3)
+            callee.respond(request, ShortResponse(length=len(text)))
+        callee.answered(0, length=5)
+        callee.answered(1, length=3)
 
 
 @case("2.02")
 def byte_by_byte(trial: Trial) -> None:
     """A frame that comes one byte at a time is read."""
-    with trial.client(SHORT_CALL) as host:
-        data = host.response(host.request(SHORT), ShortResponse(length=5))
-        host.send(*(data[n : n + 1] for n in range(len(data))))
-        host.answered(length=5)
+    with trial.client(SHORT_CALL) as callee:
+        data = callee.response(callee.request(SHORT), ShortResponse(length=5))
+        callee.send(*(data[n : n + 1] for n in range(len(data))))
+        callee.answered(length=5)
 
 
 @case("2.03")
 def many_in_a_segment(trial: Trial) -> None:
     """Frames that come in one segment are all read, and so are those cut between two."""
-    with trial.client(start("a", "Short", text="a"), start("b", "Short", text="b"), wait("a"), wait("b")) as host:
-        first, second = host.request(SHORT), host.request(SHORT)
-        data = host.response(first, ShortResponse(length=1)) + host.response(second, ShortResponse(length=2))
-        host.send(data[:-3], data[-3:])
-        host.answered(2, length=1)
-        host.answered(3, length=2)
+    with trial.client(start("a", "Short", text="a"), start("b", "Short", text="b"), wait("a"), wait("b")) as callee:
+        first, second = callee.request(SHORT), callee.request(SHORT)
+        data = callee.response(first, ShortResponse(length=1)) + callee.response(second, ShortResponse(length=2))
+        callee.send(data[:-3], data[-3:])
+        callee.answered(2, length=1)
+        callee.answered(3, length=2)
 
 
 @case("2.04")
 def ignorable(trial: Trial) -> None:
     """Frames of kinds 128 to 255 are skipped, whatever else their headers say."""
-    with trial.client(SHORT_CALL) as host:
-        request = host.request(SHORT)
+    with trial.client(SHORT_CALL) as callee:
+        request = callee.request(SHORT)
         for kind in (128, 200, 255):
-            host.send(
-                host.frame(kind, b"later", metadata=b"more", codec=99, version=77, opcode=5, call_id=6, flags=255)
+            callee.send(
+                callee.frame(kind, b"later", metadata=b"more", codec=99, version=77, opcode=5, call_id=6, flags=255)
             )
-        host.respond(request, ShortResponse(length=5))
-        host.answered(length=5)
+        callee.respond(request, ShortResponse(length=5))
+        callee.answered(length=5)
 
 
 @case("2.05", over=Over.CODECS)
 def longest_frame(trial: Trial) -> None:
     """A frame whose length is exactly HELLO's max frame is read."""
-    with trial.client(call("Blob", size=1)) as host:
-        request = host.request(BLOB)
-        assert host.hello is not None
-        room = host.hello.max_frame - 12
+    with trial.client(call("Blob", size=1)) as callee:
+        request = callee.request(BLOB)
+        assert callee.hello is not None
+        room = callee.hello.max_frame - 12
         if room > LARGEST_JUDGED:
-            raise NotJudged(f"the client accepts frames of {host.hello.max_frame} bytes")
-        one, two = (len(host.payload(BlobResponse(data=bytes(size)))) for size in (100_000, 200_000))
+            raise NotJudged(f"the client accepts frames of {callee.hello.max_frame} bytes")
+        one, two = (len(callee.payload(BlobResponse(data=bytes(size)))) for size in (100_000, 200_000))
         size = (room - one) * 100_000 // (two - one) + 100_000
-        while len(payload := host.payload(BlobResponse(data=bytes(size)))) > room:
+        while len(payload := callee.payload(BlobResponse(data=bytes(size)))) > room:
             size -= 1
         if len(payload) != room:
             raise NotJudged(f"no answer in this codec has exactly {room} bytes")
-        host.respond(request, payload)
-        host.answered(data=bytes(size).hex())
+        callee.respond(request, payload)
+        callee.answered(data=bytes(size).hex())
 
 
-Wrong = Callable[[Host, Request], bytes]
+Wrong = Callable[[Callee, Request], bytes]
 
 
 def _ends(number: str, reason: str, text: str, wrong: Wrong) -> None:
     """A frame, while a call is in flight, that ends the connection."""
 
     def run(trial: Trial) -> None:
-        with trial.client(SHORT_CALL) as host:
-            host.send(wrong(host, host.request(SHORT)))
-            host.ends(reason)
-            host.failed()
+        with trial.client(SHORT_CALL) as callee:
+            callee.send(wrong(callee, callee.request(SHORT)))
+            callee.ends(reason)
+            callee.failed()
 
     CLIENT_CASES.add(number, text, run)
 
 
 def _frame(kind: int, payload: bytes = b"", **changes: Any) -> Wrong:
-    return lambda host, request: host.frame(kind, payload, to=request, **changes)
+    return lambda callee, request: callee.frame(kind, payload, to=request, **changes)
 
 
-def _above_limit(host: Host, request: Request) -> bytes:
-    assert host.hello is not None
-    if host.hello.max_frame == 0xFFFF_FFFF:
+def _above_limit(callee: Callee, request: Request) -> bytes:
+    assert callee.hello is not None
+    if callee.hello.max_frame == 0xFFFF_FFFF:
         raise NotJudged("the client accepts frames of any length")
-    return page.u32(host.hello.max_frame + 1)
+    return page.u32(callee.hello.max_frame + 1)
 
 
 _ends(

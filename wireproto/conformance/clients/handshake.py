@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from wireproto.conformance import page
+from wireproto.conformance.callee import CLIENT_CASES, Trial, call
 from wireproto.conformance.case import Deviation, Over
-from wireproto.conformance.host import CLIENT_CASES, Trial, call
 from wireproto.conformance.raw import Ending
 from wireproto.conformance.service import CONFORMANCE, SHORT, ShortResponse
 
@@ -17,45 +17,45 @@ SHORT_CALL = call("Short", text="hello")
 @case("1.01", over=Over.CODECS)
 def at_once(trial: Trial) -> None:
     """The client sends its preamble and HELLO at once, before the server has said anything."""
-    with trial.client(SHORT_CALL, greet=False) as host:
-        host.read_hello()
-        host.send(host.welcome())
-        host.respond(host.request(SHORT), ShortResponse(length=5))
-        host.answered(length=5)
+    with trial.client(SHORT_CALL, greet=False) as callee:
+        callee.read_hello()
+        callee.send(callee.welcome())
+        callee.respond(callee.request(SHORT), ShortResponse(length=5))
+        callee.answered(length=5)
 
 
 @case("1.02", over=Over.ONCE)
 def byte_by_byte(trial: Trial) -> None:
     """The server's preamble and WELCOME may come one byte at a time."""
-    with trial.client(SHORT_CALL, greet=False) as host:
-        host.read_hello()
-        data = host.welcome()
-        host.send(*(data[n : n + 1] for n in range(len(data))))
-        host.respond(host.request(SHORT), ShortResponse(length=5))
-        host.answered(length=5)
+    with trial.client(SHORT_CALL, greet=False) as callee:
+        callee.read_hello()
+        data = callee.welcome()
+        callee.send(*(data[n : n + 1] for n in range(len(data))))
+        callee.respond(callee.request(SHORT), ShortResponse(length=5))
+        callee.answered(length=5)
 
 
 @case("1.03", over=Over.ONCE)
 def before_hello(trial: Trial) -> None:
     """A final ERROR may come before HELLO was read, and is what the caller is told."""
-    with trial.client(SHORT_CALL, greet=False) as host:
-        host.send(page.PREAMBLE)
-        host.final(8, b"TOO_MANY_CALLS", b"the server is full", retry=page.NOT_PROCESSED)
-        host.refused(status=8, reason="TOO_MANY_CALLS")
+    with trial.client(SHORT_CALL, greet=False) as callee:
+        callee.send(page.PREAMBLE)
+        callee.final(8, b"TOO_MANY_CALLS", b"the server is full", retry=page.NOT_PROCESSED)
+        callee.refused(status=8, reason="TOO_MANY_CALLS")
 
 
 def _stranger(number: str, text: str, first: bytes) -> None:
     def run(trial: Trial) -> None:
-        with trial.client(SHORT_CALL, greet=False) as host:
-            host.read_hello()
-            host.send(first)
-            host.peer.end_output()
-            found = host.first()
+        with trial.client(SHORT_CALL, greet=False) as callee:
+            callee.read_hello()
+            callee.send(first)
+            callee.peer.end_output()
+            found = callee.first()
             if not isinstance(found, Ending):
                 raise Deviation(f"the client must send nothing more, and {page.shown(found)} came")
             if found is Ending.SILENCE:
                 raise Deviation("the client did not close")
-            host.refused()
+            callee.refused()
 
     CLIENT_CASES.add(number, text, run, over=Over.ONCE)
 
@@ -72,84 +72,84 @@ _stranger(
 @case("1.07", over=Over.ONCE)
 def closed_at_once(trial: Trial) -> None:
     """A server that closes without a word is no server: the caller is told."""
-    with trial.client(SHORT_CALL, greet=False) as host:
-        host.read_hello()
-        host.peer.close()
-        host.refused()
+    with trial.client(SHORT_CALL, greet=False) as callee:
+        callee.read_hello()
+        callee.peer.close()
+        callee.refused()
 
 
 @case("3.01")
 def hello(trial: Trial) -> None:
     """HELLO offers the codec, the versions and the service that the caller wants, in the layout of the document."""
-    with trial.client(SHORT_CALL, greet=False) as host:
-        found = host.read_hello()
+    with trial.client(SHORT_CALL, greet=False) as callee:
+        found = callee.read_hello()
         if trial.codec not in found.codecs:
             raise Deviation(f"the codecs are {found.codecs}; {trial.codec} must be among them")
         if found.service != CONFORMANCE.full_name or found.versions != (1, trial.version):
             raise Deviation(f"HELLO asks for {found.service!r} in versions {found.versions}")
-        host.send(host.welcome())
-        host.respond(host.request(SHORT), ShortResponse(length=5))
+        callee.send(callee.welcome())
+        callee.respond(callee.request(SHORT), ShortResponse(length=5))
 
 
 @case("3.02", over=Over.CODECS)
 def nothing_in_between(trial: Trial) -> None:
     """The client sends nothing between HELLO and WELCOME, though it has calls to make."""
-    with trial.client(SHORT_CALL, greet=False) as host:
-        host.read_hello()
-        found = host.first(0.15)
+    with trial.client(SHORT_CALL, greet=False) as callee:
+        callee.read_hello()
+        found = callee.first(0.15)
         if found is not Ending.SILENCE:
             raise Deviation(f"before WELCOME there was {found}")
-        host.send(host.welcome())
-        host.respond(host.request(SHORT), ShortResponse(length=5))
-        host.answered(length=5)
+        callee.send(callee.welcome())
+        callee.respond(callee.request(SHORT), ShortResponse(length=5))
+        callee.answered(length=5)
 
 
 @case("3.03")
 def digests(trial: Trial) -> None:
     """The digests that HELLO lists, if it lists any, are those of its newest version."""
-    with trial.client(SHORT_CALL, greet=False) as host:
-        listed = host.read_hello().digests
+    with trial.client(SHORT_CALL, greet=False) as callee:
+        listed = callee.read_hello().digests
         due = CONFORMANCE.digests(trial.version)
         wrong = {opcode: found for opcode, found in listed.items() if due.get(opcode) != found}
         if wrong:
             raise Deviation(f"the digests of opcodes {[hex(opcode) for opcode in wrong]} are wrong")
-        host.send(host.welcome())
-        host.respond(host.request(SHORT), ShortResponse(length=5))
+        callee.send(callee.welcome())
+        callee.respond(callee.request(SHORT), ShortResponse(length=5))
 
 
 @case("3.04", over=Over.CODECS)
 def unknown_fields(trial: Trial) -> None:
     """Fields at the end of WELCOME whose type is unknown are read over."""
-    with trial.client(SHORT_CALL, fields=page.tlv(99, b"later") + page.tlv(1, b"")) as host:
-        host.respond(host.request(SHORT), ShortResponse(length=5))
-        host.answered(length=5)
+    with trial.client(SHORT_CALL, fields=page.tlv(99, b"later") + page.tlv(1, b"")) as callee:
+        callee.respond(callee.request(SHORT), ShortResponse(length=5))
+        callee.answered(length=5)
 
 
 @case("3.05", over=Over.CODECS)
 def an_older_version(trial: Trial) -> None:
     """A server may choose an older version, in which the connection is then spoken."""
-    with trial.client(SHORT_CALL, version=1) as host:
-        host.respond(host.request(SHORT), ShortResponse(length=5))
-        host.answered(length=5)
+    with trial.client(SHORT_CALL, version=1) as callee:
+        callee.respond(callee.request(SHORT), ShortResponse(length=5))
+        callee.answered(length=5)
 
 
 @case("3.06", over=Over.ONCE)
 def names(trial: Trial) -> None:
     """The server's name is for logs: 255 bytes of any characters are accepted."""
-    with trial.client(SHORT_CALL, server_name="é|\n" * 63 + "abc") as host:
-        host.respond(host.request(SHORT), ShortResponse(length=5))
-        host.answered(length=5)
+    with trial.client(SHORT_CALL, server_name="é|\n" * 63 + "abc") as callee:
+        callee.respond(callee.request(SHORT), ShortResponse(length=5))
+        callee.answered(length=5)
 
 
 def _bad(number: str, text: str, body: Callable[[Trial], bytes], reason: str = "BAD_BODY", **header: Any) -> None:
     """A WELCOME that ends the connection."""
 
     def run(trial: Trial) -> None:
-        with trial.client(SHORT_CALL, greet=False) as host:
-            host.read_hello()
-            host.send(page.PREAMBLE + page.frame(page.WELCOME, body(trial), **header))
-            host.ends(reason)
-            host.refused()
+        with trial.client(SHORT_CALL, greet=False) as callee:
+            callee.read_hello()
+            callee.send(page.PREAMBLE + page.frame(page.WELCOME, body(trial), **header))
+            callee.ends(reason)
+            callee.refused()
 
     CLIENT_CASES.add(number, text, run, over=Over.ONCE)
 
@@ -188,12 +188,12 @@ for _number, _status, _reason in (
 ):
 
     def _refusal(trial: Trial, status: int = _status, reason: str = _reason) -> None:
-        with trial.client(SHORT_CALL, greet=False) as host:
-            host.read_hello()
-            host.send(page.PREAMBLE)
-            host.final(status, reason.encode(), b"what there is instead")
-            host.closes("the refusal")
-            host.refused(status=status, reason=reason)
+        with trial.client(SHORT_CALL, greet=False) as callee:
+            callee.read_hello()
+            callee.send(page.PREAMBLE)
+            callee.final(status, reason.encode(), b"what there is instead")
+            callee.closes("the refusal")
+            callee.refused(status=status, reason=reason)
 
     CLIENT_CASES.add(_number, f"A handshake refused as {_reason} is told to the caller.", _refusal, over=Over.ONCE)
 
@@ -201,39 +201,39 @@ for _number, _status, _reason in (
 @case("3.34", over=Over.ONCE)
 def not_welcome(trial: Trial) -> None:
     """Another frame than WELCOME or a final ERROR, before them, is UNEXPECTED_KIND."""
-    with trial.client(SHORT_CALL, greet=False) as host:
-        host.read_hello()
-        host.send(page.PREAMBLE + page.frame(page.PING, bytes(8)))
-        host.ends("UNEXPECTED_KIND")
-        host.refused()
+    with trial.client(SHORT_CALL, greet=False) as callee:
+        callee.read_hello()
+        callee.send(page.PREAMBLE + page.frame(page.PING, bytes(8)))
+        callee.ends("UNEXPECTED_KIND")
+        callee.refused()
 
 
 @case("3.37", over=Over.ONCE)
 def ignorable_first(trial: Trial) -> None:
     """A frame of a kind from 128 on, skipped once the connection is open, is UNEXPECTED_KIND before WELCOME."""
-    with trial.client(SHORT_CALL, greet=False) as host:
-        host.read_hello()
-        host.send(page.PREAMBLE + page.frame(200))
-        host.ends("UNEXPECTED_KIND")
-        host.refused()
+    with trial.client(SHORT_CALL, greet=False) as callee:
+        callee.read_hello()
+        callee.send(page.PREAMBLE + page.frame(200))
+        callee.ends("UNEXPECTED_KIND")
+        callee.refused()
 
 
 @case("3.35", over=Over.CODECS)
 def welcome_again(trial: Trial) -> None:
     """A second WELCOME is UNEXPECTED_KIND."""
-    with trial.client(SHORT_CALL) as host:
-        host.request(SHORT)
-        host.send(page.frame(page.WELCOME, _welcome()(trial)))
-        host.ends("UNEXPECTED_KIND")
+    with trial.client(SHORT_CALL) as callee:
+        callee.request(SHORT)
+        callee.send(page.frame(page.WELCOME, _welcome()(trial)))
+        callee.ends("UNEXPECTED_KIND")
 
 
 @case("3.36", over=Over.CODECS)
 def their_limit(trial: Trial) -> None:
     """A request longer than the server's max frame is refused before it is sent, and the connection goes on."""
-    with trial.client(call("Short", text="x" * 5000), SHORT_CALL, max_frame=4096) as host:
-        request = host.request(SHORT)
+    with trial.client(call("Short", text="x" * 5000), SHORT_CALL, max_frame=4096) as callee:
+        request = callee.request(SHORT)
         if request.message.text != "hello":
             raise Deviation("a REQUEST of more than 4096 bytes came")
-        host.respond(request, ShortResponse(length=5))
-        host.failed(0)
-        host.answered(1, length=5)
+        callee.respond(request, ShortResponse(length=5))
+        callee.failed(0)
+        callee.answered(1, length=5)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from wireproto.conformance.callee import CLIENT_CASES, Trial, call
 from wireproto.conformance.case import Deviation
-from wireproto.conformance.host import CLIENT_CASES, Trial, call
 from wireproto.conformance.servers.values import ACCEPTED, REFUSED, Row, column, echo_payload, in_bytes, shown
 from wireproto.conformance.service import ECHO, SHORT, ShortResponse
 
@@ -48,12 +48,12 @@ def _written(number: str, row: Row, said: Any) -> None:
     def run(trial: Trial) -> None:
         codec = trial.codec[1]
         due = echo_payload(codec, trial.version, **{row.field: in_bytes(codec, column(codec, row.columns))})
-        with trial.client(call("Echo", **{row.field: said})) as host:
-            request = host.request(ECHO)
-            if (found := host.written(ECHO, request)) != due:
+        with trial.client(call("Echo", **{row.field: said})) as callee:
+            request = callee.request(ECHO)
+            if (found := callee.written(ECHO, request)) != due:
                 raise Deviation(f"{row.field} is {said!r}; the request means {shown(codec, found)}")
-            host.respond(request, due)
-            host.answered(**{row.field: said})
+            callee.respond(request, due)
+            callee.answered(**{row.field: said})
 
     CLIENT_CASES.add(number, row.text, run, over=row.over, only=row.only)
 
@@ -64,13 +64,13 @@ def _read(number: str, row: Row) -> None:
 
     def run(trial: Trial) -> None:
         sent, canonical = row.columns[codec]
-        with trial.client(call("Echo"), call("Echo")) as host:
+        with trial.client(call("Echo"), call("Echo")) as callee:
             for each in (sent, canonical):
                 payload = echo_payload(codec, trial.version, **{row.field: in_bytes(codec, each)})
-                host.respond(host.request(ECHO), payload)
-            answers = [host.result(step).get("response") for step in (0, 1)]
+                callee.respond(callee.request(ECHO), payload)
+            answers = [callee.result(step).get("response") for step in (0, 1)]
             if answers[0] is None or answers[0] != answers[1]:
-                raise Deviation(f"{row.field} as {shown(codec, in_bytes(codec, sent))} was read as {host.result(0)}")
+                raise Deviation(f"{row.field} as {shown(codec, in_bytes(codec, sent))} was read as {callee.result(0)}")
 
     CLIENT_CASES.add(number, row.text, run, over=row.over, only=row.only)
 
@@ -80,16 +80,16 @@ def _refused(number: str, row: Row) -> None:
         codec = trial.codec[1]
         written = column(codec, row.columns)
         rows = written if isinstance(written, list) else [written]
-        with trial.client(*[call("Echo")] * len(rows), call("Short", text="hello")) as host:
+        with trial.client(*[call("Echo")] * len(rows), call("Short", text="hello")) as callee:
             for each in rows:
                 payload = echo_payload(codec, trial.version, **{row.field: in_bytes(codec, each)})
-                host.respond(host.request(ECHO), payload)
-            host.respond(host.request(SHORT), ShortResponse(length=5))
+                callee.respond(callee.request(ECHO), payload)
+            callee.respond(callee.request(SHORT), ShortResponse(length=5))
             for step, each in enumerate(rows):
-                if "error" not in host.result(step):
-                    read = host.result(step).get("response", {}).get(row.field)
+                if "error" not in callee.result(step):
+                    read = callee.result(step).get("response", {}).get(row.field)
                     raise Deviation(f"{row.field} as {shown(codec, in_bytes(codec, each))} was read as {read!r}")
-            host.answered(len(rows), length=5)
+            callee.answered(len(rows), length=5)
 
     CLIENT_CASES.add(number, row.text, run, over=row.over, only=row.only)
 

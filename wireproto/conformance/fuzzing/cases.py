@@ -8,14 +8,14 @@ import msgspec
 
 from wireproto.conformance import page
 from wireproto.conformance.edges import PIECES
-from wireproto.conformance.fuzzing.judge import Entry, Table
+from wireproto.conformance.fuzzing.judge import MethodPlans, Methods
 from wireproto.conformance.fuzzing.messages import random_bytes, random_message, random_text
 from wireproto.errors import EncodeError
 
-__all__ = ["KINDS", "Case", "Generator", "mutated"]
+__all__ = ["KINDS", "Input", "Generator", "mutated"]
 
 
-class Case(msgspec.Struct, frozen=True):
+class Input(msgspec.Struct, frozen=True):
     """One connection's input.
 
     Attributes:
@@ -76,7 +76,7 @@ class Generator:
         most: elements of a list, characters of a text.
     """
 
-    def __init__(self, table: Table, codec: str, seed: int, kinds: list[str], *, most: int = 6) -> None:
+    def __init__(self, table: Methods, codec: str, seed: int, kinds: list[str], *, most: int = 6) -> None:
         self.table = table
         self._codec = codec
         self._seed = seed
@@ -93,20 +93,20 @@ class Generator:
         self.hello_body = hello
         self.opening = page.PREAMBLE + page.frame(page.HELLO, hello)
 
-    def case(self, number: int) -> Case:
+    def case(self, number: int) -> Input:
         """The case of that number; the same for the same seed, whatever was made before."""
         rng = random.Random(f"{self._seed}/{number}")
         kind = rng.choice(self._kinds)
-        made: Case = KINDS[kind](self, rng)
+        made: Input = KINDS[kind](self, rng)
         return made
 
-    def probe(self) -> Case:
+    def probe(self) -> Input:
         """A call that any server answers, whatever it was sent on other connections."""
-        return Case("probe", self.opening, self._request(1, 0xF000, self._valid(random.Random(0), 0xF000)))
+        return Input("probe", self.opening, self._request(1, 0xF000, self._valid(random.Random(0), 0xF000)))
 
     # The kinds.
 
-    def _first_bytes(self, rng: random.Random) -> Case:
+    def _first_bytes(self, rng: random.Random) -> Input:
         way = rng.randrange(4)
         if way == 0:
             opening = rng.choice(_STRANGERS)
@@ -116,9 +116,9 @@ class Generator:
             opening = random_bytes(rng, rng.randint(0, 40))
         else:
             opening = page.PREAMBLE + random_bytes(rng, rng.randint(0, 40))
-        return Case("first-bytes", opening, None)
+        return Input("first-bytes", opening, None)
 
-    def _hello(self, rng: random.Random) -> Case:
+    def _hello(self, rng: random.Random) -> Input:
         way = rng.randrange(5)
         if way == 0:
             opening = mutated(rng, self.opening)
@@ -130,7 +130,7 @@ class Generator:
             opening = page.PREAMBLE + page.frame(page.HELLO, self._other_hello(rng))
         else:
             opening = self.opening + random_bytes(rng, rng.randint(1, 40))
-        return Case("hello", opening, None)
+        return Input("hello", opening, None)
 
     def _other_hello(self, rng: random.Random) -> bytes:
         low = rng.randint(0, 4)
@@ -148,7 +148,7 @@ class Generator:
             fields=rng.choice((b"", b"\0\1\0\0", b"\0\1\0\6\0\0\0\0\0\0", b"\x77\x77\0\1x", b"\0", b"\0\1\xff\xff")),
         )
 
-    def _frames(self, rng: random.Random) -> Case:
+    def _frames(self, rng: random.Random) -> Input:
         parts = []
         call_id = 0
         for _ in range(rng.randint(1, 5)):
@@ -160,7 +160,7 @@ class Generator:
         if rng.random() < 0.15:
             rest = rest[: rng.randint(0, len(rest))]
         cuts = [rng.randint(1, 24) for _ in range(rng.choice((0, 0, 1, 2)))]
-        return Case("frames", self.opening, rest, cuts, reset=rng.random() < 0.05)
+        return Input("frames", self.opening, rest, cuts, reset=rng.random() < 0.05)
 
     def _frame(self, rng: random.Random, call_id: int) -> bytes:
         kind = rng.choice((*(page.REQUEST,) * 4, page.CANCEL, page.CREDIT, page.PING, *range(256)))
@@ -204,10 +204,10 @@ class Generator:
             fields = {**fields, name: min(value, most - 1)}
         return page.frame(kind, payload, metadata, **fields)
 
-    def _payload(self, rng: random.Random) -> Case:
+    def _payload(self, rng: random.Random) -> Input:
         return self._calls("payload", rng, lambda opcode, entry: (b"", mutated(rng, self._valid(rng, opcode))))
 
-    def _bad_metadata(self, rng: random.Random) -> Case:
+    def _bad_metadata(self, rng: random.Random) -> Input:
         return self._calls(
             "metadata",
             rng,
@@ -215,7 +215,7 @@ class Generator:
             lambda opcode, entry: (mutated(rng, self._metadata(rng, entry)), random_bytes(rng, rng.randint(1, 9))),
         )
 
-    def _valid_calls(self, rng: random.Random) -> Case:
+    def _valid_calls(self, rng: random.Random) -> Input:
         return self._calls(
             "valid", rng, lambda opcode, entry: (self._metadata(rng, entry), self._valid(rng, opcode)), most=3
         )
@@ -224,9 +224,9 @@ class Generator:
         self,
         kind: str,
         rng: random.Random,
-        make: Callable[[int, Entry], tuple[bytes, bytes]],
+        make: Callable[[int, MethodPlans], tuple[bytes, bytes]],
         most: int = 4,
-    ) -> Case:
+    ) -> Input:
         """Some calls, and a PING behind them that tells whether the connection lives."""
         parts = []
         count = rng.randint(1, most)
@@ -240,7 +240,7 @@ class Generator:
             if rng.random() < 0.1:
                 parts.append(page.frame(page.CANCEL, opcode=opcode, call_id=call_id))
         parts.append(page.frame(page.PING, random_bytes(rng, 8)))
-        return Case(kind, self.opening, b"".join(parts), calls=count)
+        return Input(kind, self.opening, b"".join(parts), calls=count)
 
     # Parts.
 
@@ -268,7 +268,7 @@ class Generator:
             return b""
         return payload
 
-    def _metadata(self, rng: random.Random, entry: Entry) -> bytes:
+    def _metadata(self, rng: random.Random, entry: MethodPlans) -> bytes:
         deadline = rng.choice((None, None, 0, 1, 60_000, 2**32 - 1))
         given = [(page.DEADLINE_KEY, b"" if deadline is None else page.u32(deadline))]
         traceparent = rng.choice(("", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "x"))
@@ -282,7 +282,7 @@ class Generator:
         return b"".join((*fields, *(page.entry(name.encode(), value.encode()) for name, value in own)))
 
 
-def _classes(table: Table) -> dict[int, tuple[Any, int, Callable[[Any], bytes]]]:
+def _classes(table: Methods) -> dict[int, tuple[Any, int, Callable[[Any], bytes]]]:
     """opcode -> request class, the version it is written in, and what writes it."""
     from wireproto.control import CONTROL
 
@@ -293,7 +293,7 @@ def _classes(table: Table) -> dict[int, tuple[Any, int, Callable[[Any], bytes]]]
     return found
 
 
-KINDS: Final[dict[str, Callable[[Generator, random.Random], Case]]] = {
+KINDS: Final[dict[str, Callable[[Generator, random.Random], Input]]] = {
     "first-bytes": Generator._first_bytes,
     "hello": Generator._hello,
     "frames": Generator._frames,

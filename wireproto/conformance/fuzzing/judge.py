@@ -12,14 +12,14 @@ from wireproto.codecs import Plan
 from wireproto.conformance import page
 from wireproto.conformance.case import Deviation
 from wireproto.conformance.fuzzing import rules
-from wireproto.conformance.fuzzing.rules import Expected, Sent
+from wireproto.conformance.fuzzing.rules import Expected, SentRequest
 from wireproto.conformance.raw import Ending
 from wireproto.control import CONTROL
 from wireproto.errors import DecodeError
 from wireproto.limits import Limits
 from wireproto.schema import Service, StreamMethod
 
-__all__ = ["Entry", "Observed", "Table", "judge"]
+__all__ = ["MethodPlans", "Observed", "Methods", "judge"]
 
 # What only a traceback, or an exception that was written into a message, has.
 _LEAK: Final = re.compile(
@@ -33,7 +33,7 @@ _UNSEEN: Final = {
 }  # fmt: skip
 
 
-class Entry(NamedTuple):
+class MethodPlans(NamedTuple):
     """One method, as far as its answers are judged."""
 
     name: str
@@ -44,23 +44,23 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Table:
+class Methods:
     """The methods that a connection has, by opcode, with the plans of its codec."""
 
     service: Service
     codec: int
     version: int
-    entries: dict[int, Entry]
+    entries: dict[int, MethodPlans]
 
     @classmethod
-    def of(cls, service: Service, codec: str, version: int) -> "Table":
+    def of(cls, service: Service, codec: str, version: int) -> "Methods":
         """The service's methods in one version, and the framework's own."""
         chosen = codecs.get(codec)
         limits = Limits()
         entries = {}
         for owner, at in ((CONTROL, CONTROL.version), (service, version)):
             for opcode, method in owner.at(at).items():
-                entries[opcode] = Entry(
+                entries[opcode] = MethodPlans(
                     method.name,
                     isinstance(method, StreamMethod),
                     frozenset(method.reasons),
@@ -84,7 +84,7 @@ class Observed(NamedTuple):
     ending: Ending
 
 
-def judge(opening: bytes, rest: bytes, observed: Observed, table: Table) -> list[str]:
+def judge(opening: bytes, rest: bytes, observed: Observed, table: Methods) -> list[str]:
     """What is wrong with an answer, in sentences; nothing when it is an outcome that the page allows.
 
     Args:
@@ -113,7 +113,7 @@ def judge(opening: bytes, rest: bytes, observed: Observed, table: Table) -> list
 
 
 class _Judgement:
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Methods) -> None:
         self.table = table
         self.problems: list[str] = []
         self.ended = False  # by a final ERROR, or an HTTP answer
@@ -195,7 +195,7 @@ class _Judgement:
             self.wrong(f"a call of {self._name(call)} was not answered")
 
     def _answer(
-        self, answer: page.RawFrame, expected: Expected, open_calls: dict[int, Sent], credit: dict[int, int]
+        self, answer: page.RawFrame, expected: Expected, open_calls: dict[int, SentRequest], credit: dict[int, int]
     ) -> None:
         message = answer.kind in (page.RESPONSE, page.ITEM)
         self._header(answer, codec=self.table.codec * message, version=self.table.version * message)
@@ -238,13 +238,13 @@ class _Judgement:
         except DecodeError as error:
             self.wrong(f"{name} accepted a payload that is no message of it: {error.problem}")
 
-    def _decodes(self, entry: Entry, answer: page.RawFrame) -> None:
+    def _decodes(self, entry: MethodPlans, answer: page.RawFrame) -> None:
         try:
             entry.response.decode(answer.payload)
         except DecodeError as error:
             self.wrong(f"{entry.name} answered with a payload that cannot be read: {error}")
 
-    def _call_error(self, answer: page.RawFrame, call: Sent, entry: Entry | None) -> None:
+    def _call_error(self, answer: page.RawFrame, call: SentRequest, entry: MethodPlans | None) -> None:
         error = self._error(answer)
         if error is None:
             return
@@ -337,7 +337,7 @@ class _Judgement:
         if found := _LEAK.search(message):
             self.wrong(f"{name} failed with a text out of the server's insides ({found[0]}): {message[:200]}")
 
-    def _name(self, call: Sent) -> str:
+    def _name(self, call: SentRequest) -> str:
         entry = self.table.entries.get(call.opcode)
         return entry.name if entry is not None else "an opcode"
 

@@ -16,8 +16,8 @@ from typing import Final
 import msgspec
 
 from wireproto.conformance import page
-from wireproto.conformance.fuzzing.cases import KINDS, Case, Generator
-from wireproto.conformance.fuzzing.judge import Observed, Table, judge
+from wireproto.conformance.fuzzing.cases import KINDS, Generator, Input
+from wireproto.conformance.fuzzing.judge import Methods, Observed, judge
 from wireproto.conformance.raw import Ending, RawPeer
 from wireproto.schema import Service
 
@@ -43,7 +43,7 @@ class Finding(msgspec.Struct, frozen=True):
     seed: int
     number: int
     problems: list[str]
-    cases: list[Case]
+    cases: list[Input]
     service: str
     codec: str
     version: int
@@ -78,7 +78,7 @@ class Campaign:
         timeout: float = 10.0,
     ) -> None:
         self.address = address
-        self.table = Table.of(service, codec, service.version)
+        self.table = Methods.of(service, codec, service.version)
         self.codec = codec
         self.seed = seed
         self.timeout = timeout
@@ -87,7 +87,7 @@ class Campaign:
         self.answered = 0
         self.cases: Counter[str] = Counter()
         self.generator = Generator(self.table, codec, seed, kinds or list(KINDS))
-        self._since_probe: deque[Case] = deque(maxlen=PROBE_EVERY)
+        self._since_probe: deque[Input] = deque(maxlen=PROBE_EVERY)
 
     def run(self, connections: int | None = None, seconds: float | None = None) -> Iterator[Finding | None]:
         """Send one case after another; None for each that was answered as it should be.
@@ -122,7 +122,7 @@ class Campaign:
             return None
         return self._finding(-1, [f"after that, a fresh connection: {problem}" for problem in problems], suspects)
 
-    def _finding(self, number: int, problems: list[str], cases: list[Case]) -> Finding:
+    def _finding(self, number: int, problems: list[str], cases: list[Input]) -> Finding:
         table = self.table
         return Finding(self.seed, number, problems, cases, table.service.full_name, self.codec, table.version)
 
@@ -132,7 +132,7 @@ class Campaign:
         problems += self.send(self.generator.probe())
         return list(dict.fromkeys(problems))
 
-    def send(self, case: Case) -> list[str]:
+    def send(self, case: Input) -> list[str]:
         """Send one case and judge the answer; what is wrong with it."""
         self.connections += 1
         try:
@@ -143,7 +143,7 @@ class Campaign:
             return []
         return judge(case.opening, case.rest or b"", observed, self.table)
 
-    def observe(self, case: Case) -> Observed | None:
+    def observe(self, case: Input) -> Observed | None:
         """What comes back; None for a case that does not look.
 
         Raises:
@@ -185,7 +185,7 @@ class Campaign:
         return Observed(first + rest, None, ending)
 
 
-def _pieces(case: Case) -> list[bytes]:
+def _pieces(case: Input) -> list[bytes]:
     pieces = []
     rest = case.rest or b""
     for cut in case.cuts:
@@ -216,7 +216,7 @@ def load(path: Path) -> Finding:
     return msgspec.json.decode(path.read_bytes(), type=Finding)
 
 
-def show(case: Case) -> list[str]:
+def show(case: Input) -> list[str]:
     """What a case sends, a line for each frame, for people."""
     lines = [f"{case.kind}:"]
     for label, data in (("first", case.opening), ("then", case.rest)):

@@ -13,13 +13,13 @@ from typing import Final, NamedTuple
 from wireproto.conformance import page
 from wireproto.conformance.case import Deviation
 
-__all__ = ["Expected", "Sent", "expect_frames", "expect_opening"]
+__all__ = ["Expected", "SentRequest", "expect_frames", "expect_opening"]
 
 # With so many of them on one connection a server may have had enough; what it allows is its own affair.
 _MANY: Final = 15
 
 
-class Sent(NamedTuple):
+class SentRequest(NamedTuple):
     """A REQUEST that was sent, and is in order as a frame."""
 
     call_id: int
@@ -49,7 +49,7 @@ class Expected:
     silent: bool = False
     http: bool = False
     welcome: bool = False
-    calls: dict[int, Sent] = field(default_factory=dict)
+    calls: dict[int, SentRequest] = field(default_factory=dict)
     credit: dict[int, int] = field(default_factory=dict)
     pings: list[bytes] = field(default_factory=list)
     cancelled: set[int] = field(default_factory=set)
@@ -195,7 +195,7 @@ def expect_frames(data: bytes, *, max_frame: int, codec: int, version: int) -> E
             if call_id in expected.calls:
                 expected.reasons.add("CALL_ID")  # all the way round, and it may still be in flight
             last_id = call_id
-            expected.calls[call_id] = Sent(call_id, opcode, frame.metadata, frame.payload)
+            expected.calls[call_id] = SentRequest(call_id, opcode, frame.metadata, frame.payload)
             expected.credit[call_id] = _credit(frame.metadata)
             opcodes.setdefault(call_id, set()).add(opcode)
         elif kind in (page.PING, page.PONG):

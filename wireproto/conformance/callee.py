@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 from wireproto import codecs
 from wireproto.conformance import page
 from wireproto.conformance.case import Deviation, NotJudged, Registry
-from wireproto.conformance.programs import Pool, Talker
+from wireproto.conformance.programs import Lender, Talker
 from wireproto.conformance.raw import Ending, RawListener, RawPeer
 from wireproto.conformance.service import CONFORMANCE
 from wireproto.conformance.side import LIMITS, PATIENCE, Side
 from wireproto.errors import DecodeError
 from wireproto.schema import Message, Operation
 
-__all__ = ["CLIENT_CASES", "Host", "Request", "Trial", "call", "cancel", "close", "start", "stream", "wait"]
+__all__ = ["CLIENT_CASES", "Callee", "Request", "Trial", "call", "cancel", "close", "start", "stream", "wait"]
 
 
 # What the client is told: docs/conformance.md.
@@ -82,12 +82,12 @@ class Trial:
 
     codec: tuple[int, str]
     version: int
-    programs: Pool
+    programs: Lender
     patience: float = PATIENCE
     slow_patience: float = 2 * PATIENCE
 
     @contextmanager
-    def client(self, *steps: dict[str, Any], greet: bool = True, **welcome: Any) -> Iterator["Host"]:
+    def client(self, *steps: dict[str, Any], greet: bool = True, **welcome: Any) -> Iterator["Callee"]:
         """A client that was told to do ``steps``, connected; with ``greet`` its handshake is done.
 
         Args:
@@ -104,11 +104,11 @@ class Trial:
                 "steps": list(steps),
             }
             with self._connected(program, instruction) as peer:
-                host = Host(peer, self, program)
+                callee = Callee(peer, self, program)
                 if greet:
-                    host.greet(**welcome)
-                yield host
-                host.results()  # whoever has not asked for them has still to wait until they are there
+                    callee.greet(**welcome)
+                yield callee
+                callee.results()  # whoever has not asked for them has still to wait until they are there
 
     @contextmanager
     def _connected(self, program: Talker, instruction: dict[str, Any]) -> Iterator[RawPeer]:
@@ -132,7 +132,7 @@ def _explained(said: dict[str, Any], problem: str) -> Exception:
     return Deviation(f"{problem}, and said {said}")
 
 
-class Host(Side):
+class Callee(Side):
     """One connection of the judge.
 
     Attributes:
