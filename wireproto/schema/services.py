@@ -167,15 +167,18 @@ class Service:
         if older is None:
             self.at(version)
             older = copy.copy(self)
-            older.version = version
-            older.methods = tuple(method for method in self.methods if method.since <= version)
-            older.by_opcode = {method.opcode: method for method in older.methods}
-            older._by_name = {method.name: method for method in older.methods}
-            older._at = {}
-            older._as_of = {version: older}
+            older._narrow(version)  # noqa: SLF001 - of its own class, and made here
             # setdefault: threads that ask at the same time must have the same object.
             older = self._as_of.setdefault(version, older)
         return older
+
+    def _narrow(self, version: int) -> None:
+        self.version = version
+        self.methods = tuple(method for method in self.methods if method.since <= version)
+        self.by_opcode = {method.opcode: method for method in self.methods}
+        self._by_name = {method.name: method for method in self.methods}
+        self._at = {}
+        self._as_of = {version: self}
 
     def by_name(self, name: str) -> Operation[Any, Any]:
         """The method of that name, whatever its version.

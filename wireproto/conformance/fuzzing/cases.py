@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -97,8 +97,7 @@ class Generator:
         """The case of that number; the same for the same seed, whatever was made before."""
         rng = random.Random(f"{self._seed}/{number}")
         kind = rng.choice(self._kinds)
-        made: Input = KINDS[kind](self, rng)
-        return made
+        return self.KINDS[kind](self, rng)
 
     def probe(self) -> Input:
         """A call that any server answers, whatever it was sent on other connections."""
@@ -281,6 +280,15 @@ class Generator:
         fields = [page.field(key, value) for key, value in given if value]
         return b"".join((*fields, *(page.entry(name.encode(), value.encode()) for name, value in own)))
 
+    KINDS: ClassVar[dict[str, Callable[["Generator", random.Random], Input]]] = {
+        "first-bytes": _first_bytes,
+        "hello": _hello,
+        "frames": _frames,
+        "metadata": _bad_metadata,
+        "payload": _payload,
+        "valid": _valid_calls,
+    }
+
 
 def _classes(table: Methods) -> dict[int, tuple[Any, int, Callable[[Any], bytes]]]:
     """opcode -> request class, the version it is written in, and what writes it."""
@@ -293,12 +301,5 @@ def _classes(table: Methods) -> dict[int, tuple[Any, int, Callable[[Any], bytes]
     return found
 
 
-KINDS: Final[dict[str, Callable[[Generator, random.Random], Input]]] = {
-    "first-bytes": Generator._first_bytes,
-    "hello": Generator._hello,
-    "frames": Generator._frames,
-    "metadata": Generator._bad_metadata,
-    "payload": Generator._payload,
-    "valid": Generator._valid_calls,
-}
-"""name -> what makes such a case. ``valid`` calls the service's methods as a client would."""
+KINDS: Final = Generator.KINDS
+"""name -> what makes such an input. ``valid`` calls the service's methods as a client would."""
