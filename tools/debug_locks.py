@@ -6,7 +6,6 @@ owns the lock of its object. Nothing of it exists outside of tests, so the conve
 """
 
 import functools
-import inspect
 import sys
 import threading
 from collections.abc import Callable
@@ -69,9 +68,8 @@ class DebugLock:
 
 def _make_lock() -> Any:
     """What ``threading.Lock`` is while tests run: ours for our modules, the real one for everybody else."""
-    frame = inspect.currentframe()
-    maker = frame and frame.f_back
-    caller = str(maker.f_globals.get("__name__", "")) if maker else ""
+    # No frame may stay in a variable of ours: it would hold itself, and with it all that its callers have.
+    caller = str(sys._getframe(1).f_globals.get("__name__", ""))  # noqa: SLF001 - only a frame knows its module
     return DebugLock() if caller.startswith(PACKAGES) else _real_lock()
 
 
