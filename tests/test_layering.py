@@ -22,6 +22,7 @@ CORE = BASE | WIRE
 ALLOWED: dict[str, set[str]] = {
     "status": set(),
     "limits": set(),
+    "poller": set(),
     "errors": {"status"},
     "address": {"errors"},
     "schema": {"errors"},
@@ -39,9 +40,9 @@ ALLOWED: dict[str, set[str]] = {
     "codecs": {"errors", "limits", "protos", "schema"},
     "contract": {"codecs", "control", "errors", "limits", "schema"},
     "dispatch": BASE | {"codecs", "schema", "wire/metadata"},
-    "server": CORE | {"address", "codecs", "control", "dispatch", "protos", "schema", "wire/connection"},
+    "server": CORE | {"address", "codecs", "control", "dispatch", "poller", "protos", "schema", "wire/connection"},
     "client": CORE
-    | {"address", "codecs", "control", "protos", "schema", "wire/connection"},  # protos: client/grpc.py only
+    | {"address", "codecs", "control", "poller", "protos", "schema", "wire/connection"},  # protos: client/grpc.py only
     "conformance": CORE | {"client", "codecs", "control", "dispatch", "schema"},
     "testing": CORE
     | {"address", "client", "codecs", "conformance", "dispatch", "schema", "server"}

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from wireproto.server.poller import Poller
+from wireproto.poller import Poller
 
 __all__ = ["Job", "Pool", "Worker"]
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from wireproto.dispatch import Identity, Outcome, Table
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
+from wireproto.poller import CLOSED, READ, WRITE
 from wireproto.server.buckets import Budget
 from wireproto.server.call import Call, note_time
-from wireproto.server.poller import CLOSED, READ, WRITE
 from wireproto.server.pool import PENALTY, PROVEN, STUCK, Worker
 from wireproto.server.refusals import busy, cancelled, half_closed, late, shutting_down, too_large
 from wireproto.server.stream import Stream

@@ -8,7 +8,7 @@ import socket
 import time
 
 from wireproto.limits import Limits
-from wireproto.server.poller import READ, WRITE, Poller
+from wireproto.poller import READ, WRITE, Poller
 
 __all__ = ["Transport"]
 
