@@ -29,7 +29,7 @@ import peers
 
 from wireproto import Context, Handlers, Server, codecs
 from wireproto.limits import Limits
-from wireproto.server.poller import READ
+from wireproto.poller import READ
 from wireproto.server.pool import Worker
 from wireproto.server.session import Session
 from wireproto.wire.connection import Connection, Role

@@ -37,7 +37,7 @@ time.monotonic = time.perf_counter = itertools.count(1.0, 1e-6).__next__  # type
 from wireproto import Context, Handlers, Message, Method, Server, Service, StreamMethod, codecs, connect  # noqa: E402
 from wireproto.dispatch import Subscription  # noqa: E402
 from wireproto.limits import Limits  # noqa: E402
-from wireproto.server.poller import READ  # noqa: E402
+from wireproto.poller import READ  # noqa: E402
 from wireproto.server.pool import Worker  # noqa: E402
 
 WARM = 3

@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "status": set(),
     "limits": set(),
     "bucket": set(),
+    "poller": set(),
     "errors": {"status"},
     "address": {"errors"},
     "reasons": {"errors", "status"},
@@ -44,13 +45,15 @@ ALLOWED: dict[str, set[str]] = {
     "contract": {"codecs", "control", "errors", "limits", "schema"},
     "dispatch": BASE | {"codecs", "reasons", "schema", "wire/metadata"},
     "wire/liveness": BASE | {"wire/connection"},
-    "server": CORE | {"address", "bucket", "codecs", "control", "dispatch", "protos", "reasons", "schema", *BOTH_ROLES},
+    "server": CORE
+    | {"address", "bucket", "codecs", "control", "dispatch", "poller", "protos", "reasons", "schema", *BOTH_ROLES},
     "client": CORE
     | {
         "address",
         "bucket",
         "codecs",
         "control",
+        "poller",
         "protos",
         "reasons",
         "schema",

@@ -31,8 +31,9 @@ from tests.server.service import (
 from wireproto.conformance.raw import Ending, RawFrame, RawPeer, frame
 from wireproto.errors import CallError, ConfigError, HandshakeError
 from wireproto.limits import Limits
+from wireproto.poller import Poller
 from wireproto.server import Server
-from wireproto.server.poller import Poller
+from wireproto.server.poller import LookingPoller
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import State
 from wireproto.wire.events import ConnectionEnded, ErrorReceived, GoAwayReceived, PingReceived, ResponseReceived
@@ -507,7 +508,7 @@ def test_the_connection_limit_holds_against_a_burst(
     assert len(server.sessions) == 3
 
 
-class _FullPoller(Poller):
+class _FullPoller(LookingPoller):
     """A poller that has no memory left for one descriptor."""
 
     __slots__ = ("full",)
@@ -525,7 +526,7 @@ def test_a_connection_that_cannot_be_watched_leaves_nothing(
 ) -> None:
     """When epoll takes no more, the new connection is closed and forgotten, and the next one is served."""
     poller = _FullPoller.__new__(_FullPoller)
-    for name in Poller.__slots__:
+    for name in (*Poller.__slots__, *LookingPoller.__slots__):
         setattr(poller, name, getattr(server.poller, name))
     poller.full = True
     server.poller = poller

@@ -1,4 +1,4 @@
-"""The poller: what is ready, wakes, and how long it looks before it sleeps."""
+"""The leader's poller: how long it looks before it sleeps. The rest is held by ``tests/test_poller.py``."""
 
 import itertools
 import os
@@ -8,17 +8,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from wireproto.server.poller import MOST_SKIPPED, READ, Poller
+from wireproto.poller import READ
+from wireproto.server.poller import MOST_SKIPPED, LookingPoller
 
 
 @pytest.fixture
-def poller() -> Iterator[Poller]:
-    made = Poller()
+def poller() -> Iterator[LookingPoller]:
+    made = LookingPoller()
     yield made
     made.close()
 
 
-def test_what_is_ready_is_found_by_looking_and_by_sleeping(poller: Poller) -> None:
+def test_what_is_ready_is_found_by_looking_and_by_sleeping(poller: LookingPoller) -> None:
     """A wait gives the descriptors that are ready, whether it finds them at once or is woken by them."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -33,18 +34,7 @@ def test_what_is_ready_is_found_by_looking_and_by_sleeping(poller: Poller) -> No
         later.join()
 
 
-def test_a_wake_ends_the_wait_that_is_under_way_or_the_next(poller: Poller) -> None:
-    """A wake gives an empty list, once."""
-    poller.wake()
-    assert poller.poll(-1) == []
-    assert poller.poll(0) == []
-    later = threading.Timer(0.05, poller.wake)
-    later.start()
-    assert poller.poll(-1) == []
-    later.join()
-
-
-def test_looking_in_vain_is_done_ever_less_often(poller: Poller) -> None:
+def test_looking_in_vain_is_done_ever_less_often(poller: LookingPoller) -> None:
     """After each look in vain twice as many waits sleep at once, up to a limit; one that pays starts anew."""
     looks: list[int] = []
     for wait in range(4 * MOST_SKIPPED):
@@ -67,10 +57,3 @@ def test_looking_in_vain_is_done_ever_less_often(poller: Poller) -> None:
         poller.remove(reader)
         os.close(reader)
         os.close(writer)
-
-
-def test_after_its_end_a_wake_does_nothing(poller: Poller) -> None:
-    """A wake that comes late writes into nobody's descriptor."""
-    poller.close()
-    poller.wake()
-    poller.close()

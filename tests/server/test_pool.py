@@ -30,7 +30,7 @@ from wireproto.errors import CallError
 from wireproto.server import Server
 from wireproto.server.call import Call
 from wireproto.server.pace import PROVEN, SLOW
-from wireproto.server.poller import Poller
+from wireproto.server.poller import LookingPoller
 from wireproto.server.pool import Pool, Worker
 from wireproto.server.session import Session
 from wireproto.wire.events import ResponseReceived
@@ -39,7 +39,7 @@ from wireproto.wire.metadata import Metadata
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    poller = Poller()
+    poller = LookingPoller()
     made = Pool(
         size=4,
         queue_limit=10,
@@ -58,7 +58,7 @@ def pool() -> Iterator[Pool]:
 def test_a_deposed_leader_on_its_way_to_poll_is_woken_by_the_stop() -> None:
     """The wake that ends the pool is there for a second waiter, too, however late it comes."""
 
-    class Held(Poller):
+    class Held(LookingPoller):
         """Holds the first thread that polls until it is let go."""
 
         def __init__(self) -> None:
@@ -165,7 +165,7 @@ def test_a_job_that_raises_is_logged_and_stops_nobody(pool: Pool, caplog: pytest
 
 def test_a_wake_after_the_end_writes_nowhere() -> None:
     """A wake that comes after the poller was closed does not reach a descriptor that took its number."""
-    poller = Poller()
+    poller = LookingPoller()
     poller.close()
     ours = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)]
     poller.wake()

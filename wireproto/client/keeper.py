@@ -4,31 +4,26 @@ It reads what no caller would: a GOAWAY, an end of input, answers that belong to
 consumer is busy. It sends heartbeats, ends links whose peer fell silent or stalled, and completes futures. It writes
 what a caller had to leave unwritten. It never blocks in a read, and never reads while a caller does.
 
-Lock order: a link's lock, then the keeper's. The keeper calls links and tasks without its own lock.
+Lock order: a link's lock, then the keeper's, then its poller's. The keeper calls links and tasks without its own lock.
 """
 
-import contextlib
 import logging
 import math
 import os
-import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from wireproto.poller import WRITE, Poller
 
 if TYPE_CHECKING:
     from wireproto.client.reception import Reception
 
-__all__ = ["IN", "OUT", "Keeper", "the_keeper"]
+__all__ = ["Keeper", "the_keeper"]
 
 log = logging.getLogger("wireproto.client")
-
-IN: Final = 1
-"""Interest in input. The values are epoll's own."""
-OUT: Final = 4
-"""Interest in room for output."""
 
 _JOIN = 1.0
 
@@ -46,8 +41,7 @@ class Keeper:
         self._links: dict[int, Reception] = {}  # by descriptor
         self._tasks: deque[Callable[[], None]] = deque()
         self._thread: threading.Thread | None = None
-        self._poll: select.epoll | None = None
-        self._wake = -1
+        self._poller: Poller | None = None  # the thread's; None while it does not run
         self._due = math.inf  # when a link's clock is to be looked at
 
     def add(self, link: "Reception") -> None:
@@ -71,14 +65,14 @@ class Keeper:
         Without interest a descriptor is taken out: epoll reports a hang-up whatever the mask, and would spin on it.
         """
         with self._lock:
-            if self._poll is None or self._links.get(link.descriptor) is not link:
+            if self._poller is None or self._links.get(link.descriptor) is not link:
                 return
             if not before:
-                self._poll.register(link.descriptor, after)
+                self._poller.add(link.descriptor, after)
             elif not after:
-                self._poll.unregister(link.descriptor)
+                self._poller.remove(link.descriptor)
             else:
-                self._poll.modify(link.descriptor, after)
+                self._poller.modify(link.descriptor, after)
 
     def soon(self, when: float) -> None:
         """Look at the links that are due no later than ``when``."""
@@ -103,26 +97,21 @@ class Keeper:
 
     def _rouse(self) -> None:
         """Wake the thread, or start it. With the lock held."""
-        if self._poll is None:
-            self._poll = select.epoll()
-            self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._poll.register(self._wake, IN)
+        if self._poller is None:
+            self._poller = Poller()
             self._thread = threading.Thread(
-                target=self._keep, args=(self._poll, self._wake), name="wireproto-keeper", daemon=True
+                target=self._keep, args=(self._poller,), name="wireproto-keeper", daemon=True
             )
             self._thread.start()
-        os.eventfd_write(self._wake, 1)
+        self._poller.wake()
 
-    def _keep(self, poll: select.epoll, wake: int) -> None:
+    def _keep(self, poller: Poller) -> None:
         """The thread: sleep, serve what woke it, run what was left for it, look at the clocks."""
         while True:
             due = self._due
-            for descriptor, mask in poll.poll(None if due == math.inf else max(0.0, due - self.clock())):
-                if descriptor == wake:
-                    with contextlib.suppress(BlockingIOError):
-                        os.eventfd_read(wake)
+            for descriptor, mask in poller.poll(-1 if due == math.inf else max(0.0, due - self.clock())):
                 # An event is a hint: the descriptor may be another link's by now, which loses nothing by a look.
-                elif (link := self._links.get(descriptor)) is not None:
+                if (link := self._links.get(descriptor)) is not None:
                     self._attend(link, mask)
             while self._tasks:
                 self._run(self._tasks.popleft())
@@ -130,11 +119,9 @@ class Keeper:
                 self._tend()
             with self._lock:
                 if not self._links and not self._tasks:
-                    self._poll = None
-                    self._wake = -1
+                    self._poller = None
                     self._due = math.inf
-                    poll.close()
-                    os.close(wake)
+                    poller.close()
                     return
 
     def _tend(self) -> None:
@@ -154,7 +141,7 @@ class Keeper:
     def _attend(self, link: "Reception", mask: int) -> None:
         try:
             if mask:
-                link.attend(mask & OUT, mask & ~OUT)
+                link.attend(mask & WRITE, mask & ~WRITE)
             else:
                 link.tend()
         except Exception:

@@ -17,8 +17,9 @@ from _thread import LockType, allocate_lock
 from threading import TIMEOUT_MAX
 
 from wireproto.client.calls import Waiter
-from wireproto.client.keeper import IN, OUT, Keeper
+from wireproto.client.keeper import Keeper
 from wireproto.client.output import Output
+from wireproto.poller import READ, WRITE
 
 __all__ = ["LOOK", "QUIET", "Reception"]
 
@@ -268,9 +269,9 @@ class Reception(abc.ABC):
         if not self._ended:
             output = self._output
             if output.waiting and output.writable and (self._blind or not self._led):
-                interest = OUT
+                interest = WRITE
             if not self._led and (self._futures or self._attended or not output.writable):
-                interest |= IN
+                interest |= READ
         if interest != self._interest:
             self._keeper.watch(self, self._interest, interest)
             self._interest = interest

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from wireproto.dispatch import Entry, Identity, Outcome, Table
 from wireproto.errors import CallError
 from wireproto.limits import Limits
-from wireproto.server.poller import Poller
+from wireproto.poller import Poller
 from wireproto.server.pool import Pool
 from wireproto.wire.connection import Connection
 from wireproto.wire.handshake import Hello, Welcome

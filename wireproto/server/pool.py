@@ -21,8 +21,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from wireproto.poller import Poller
 from wireproto.server.pace import SLOW
-from wireproto.server.poller import Poller
 from wireproto.server.watch import Leader, Watch
 
 __all__ = ["Job", "Pool", "Worker"]

@@ -44,18 +44,18 @@ class Pump:
             block.
     """
 
-    __slots__ = ("_call", "_iterator", "_session", "_state", "_subscription", "_why")
+    __slots__ = ("_call", "_iterator", "_session", "_state", "_subscription", "_wakes", "_why")
 
     def __init__(self, call: Pumped, source: "Subscription[Any] | Iterator[Any]") -> None:
         self._call = call
         self._session = call.session
         self._state = _IDLE
         self._why = "ended"
+        self._wakes = False  # whether the subscription knows whom to wake
         self._subscription: Subscription[Any] | None = None
         self._iterator: Iterator[Any] | None = None
         if isinstance(source, Subscription):
             self._subscription = source
-            source.wake = self.wake
         else:
             self._iterator = source
 
@@ -159,6 +159,10 @@ class Pump:
     def _send_taken(self, source: Subscription[Any], room: int) -> bool:
         """Send up to ``room`` items of what the subscription has; False when the stream was ended meanwhile."""
         session = self._session
+        if not self._wakes:
+            # Here, and not where the pump is made: what a source raises is an incident of its call only in a turn.
+            source.wake = self.wake
+            self._wakes = True
         if not room:
             with session.lock:
                 return self._rest_locked(False)

@@ -17,10 +17,11 @@ from wireproto.codecs import Codec, select
 from wireproto.dispatch import Authenticate, Handlers, Table, each_service
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
+from wireproto.poller import READ, Poller
 from wireproto.server.call import Call
 from wireproto.server.control import control_handlers
 from wireproto.server.pace import Pace
-from wireproto.server.poller import READ, Poller
+from wireproto.server.poller import LookingPoller
 from wireproto.server.pool import Pool, Worker
 from wireproto.server.session import Session
 from wireproto.wire.connection import Connection, ConnectionMaker, Role
@@ -105,7 +106,7 @@ class Server:
         self._stopped = threading.Event()
         self._drained = threading.Event()
         self._shutting_down = False
-        self.poller = Poller()
+        self.poller: Poller = LookingPoller()
         self.pool = Pool(
             size=workers,
             queue_limit=self.limits.run_queue,

@@ -16,10 +16,10 @@ from concurrent.futures import Future
 
 from wireproto.dispatch import Identity, Outcome, Table
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
+from wireproto.poller import CLOSED, READ, WRITE
 from wireproto.server.budget import Budget
 from wireproto.server.call import Call
 from wireproto.server.owners import SessionOwner
-from wireproto.server.poller import CLOSED, READ, WRITE
 from wireproto.server.pool import Worker
 from wireproto.server.pump import Pump
 from wireproto.server.refusals import busy, cancelled, half_closed, late, shutting_down, too_large

@@ -7,7 +7,7 @@ on the descriptor is in this module, and each looks at ``closed`` first.
 import socket
 
 from wireproto.limits import Limits
-from wireproto.server.poller import READ, WRITE, Poller
+from wireproto.poller import READ, WRITE, Poller
 
 __all__ = ["Transport"]
 

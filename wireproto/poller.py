@@ -1,0 +1,71 @@
+"""epoll and an eventfd behind six names: how the server's leader and the clients' keeper wait for many descriptors.
+
+The sans-IO core knows nothing of it. A client's caller waits for one descriptor, its link's, and has ``select.poll``.
+"""
+
+import os
+import select
+import threading
+
+__all__ = ["CLOSED", "READ", "WRITE", "Poller"]
+
+READ: int = select.EPOLLIN
+WRITE: int = select.EPOLLOUT
+CLOSED: int = select.EPOLLHUP | select.EPOLLERR
+
+
+class Poller:
+    """Level-triggered readiness of descriptors, and ``wake`` to end a wait from any thread.
+
+    Level-triggered, because an event that one thread drops is then reported again to the next: nothing has to be
+    re-armed, and no event is ever owned. Every method may be called from any thread.
+    """
+
+    __slots__ = ("_epoll", "_eventfd", "_lock", "_waking")
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._lock = threading.Lock()
+        self._waking = False
+        self._epoll.register(self._eventfd, READ)
+
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        """Wait at most ``timeout`` seconds (-1: for ever) for (descriptor, mask) pairs; a wake gives an empty list.
+
+        Of two waiters that a wake has ended, one may be told of a descriptor that nobody added: the poller's own.
+        """
+        events = self._epoll.poll(timeout)
+        return self._woken(events) if self._waking else events
+
+    def _woken(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Take the wake that ended the wait, or that came right behind it, and which ends it then all the same."""
+        with self._lock:
+            if self._waking:
+                self._waking = False
+                os.eventfd_read(self._eventfd)
+            return [event for event in events if event[0] != self._eventfd]
+
+    def wake(self) -> None:
+        """End the wait that is under way, or else the next one. After ``close`` it does nothing."""
+        with self._lock:  # a wake that comes late must not write into whatever has the number then
+            if self._eventfd >= 0:
+                self._waking = True  # with the lock, so that nobody finds one of the two without the other
+                os.eventfd_write(self._eventfd, 1)
+
+    def add(self, fd: int, mask: int) -> None:
+        self._epoll.register(fd, mask)
+
+    def modify(self, fd: int, mask: int) -> None:
+        self._epoll.modify(fd, mask)
+
+    def remove(self, fd: int) -> None:
+        self._epoll.unregister(fd)
+
+    def close(self) -> None:
+        """Give the descriptors back. Only once no thread polls any more. Idempotent."""
+        with self._lock:
+            if self._eventfd >= 0:
+                self._epoll.close()
+                os.close(self._eventfd)
+                self._eventfd = -1
