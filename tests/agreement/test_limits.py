@@ -576,7 +576,7 @@ def test_the_heartbeat(house: House) -> None:
         assert ping.kind == 10
         session.sweep(heard + 1799.999)
         assert not session.transport.closed
-        session.sweep(heard + 1800.001)
+        session.sweep(heard + 1800.002)
         assert session.transport.closed
 
 

@@ -157,6 +157,19 @@ def test_whoever_slept_blames_nobody() -> None:
     assert liveness.overdue(11.0 + slept) is Overdue.WRITING
 
 
+def test_whoever_slept_asks_first() -> None:
+    """With nothing begun on either side, a sleep leaves of the silence what was left of it before."""
+    liveness = clocks(agreed(10_000).server)
+    liveness.look(1.0)
+    slept = 3600.0
+    liveness.look(2.0 + slept, late=slept)
+    assert liveness.overdue(2.0 + slept) is None
+    assert not liveness.ping_due(9.9 + slept)
+    assert liveness.ping_due(10.0 + slept)
+    assert liveness.overdue(29.9 + slept) is None
+    assert liveness.overdue(30.0 + slept) is Overdue.SILENCE
+
+
 def test_a_look_that_is_hardly_late_changes_nothing() -> None:
     """The jitter of a busy machine does not make the clocks slow."""
     liveness = clocks(started(LIMITS).server)
