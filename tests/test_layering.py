@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "status": set(),
     "limits": set(),
     "bucket": set(),
+    "log_limit": set(),
     "poller": set(),
     "errors": {"status"},
     "address": {"errors"},
@@ -46,7 +47,19 @@ ALLOWED: dict[str, set[str]] = {
     "dispatch": BASE | {"codecs", "reasons", "schema", "wire/metadata"},
     "wire/liveness": BASE | {"wire/connection"},
     "server": CORE
-    | {"address", "bucket", "codecs", "control", "dispatch", "poller", "protos", "reasons", "schema", *BOTH_ROLES},
+    | {
+        "address",
+        "bucket",
+        "codecs",
+        "control",
+        "dispatch",
+        "log_limit",
+        "poller",
+        "protos",
+        "reasons",
+        "schema",
+        *BOTH_ROLES,
+    },
     "client": CORE
     | {
         "address",
@@ -65,7 +78,18 @@ ALLOWED: dict[str, set[str]] = {
     | {"address", "client", "codecs", "conformance", "dispatch", "reasons", "schema", "server"}
     | {"wire/connection", "wire/framing"},
 }
-PUBLIC_FACE = {"address", "client", "dispatch", "errors", "limits", "schema", "server", "status", "wire/metadata"}
+PUBLIC_FACE = {
+    "address",
+    "client",
+    "dispatch",
+    "errors",
+    "limits",
+    "log_limit",
+    "schema",
+    "server",
+    "status",
+    "wire/metadata",
+}
 FRAMEWORK = set(ALLOWED)
 COMMAND = "cli"
 HEAVY = {

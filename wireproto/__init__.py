@@ -30,6 +30,7 @@ from wireproto.status import Retry, Status
 if TYPE_CHECKING:
     from wireproto.client import Backoff, Client, Stream, connect
     from wireproto.dispatch import Context, Handlers, Identity, Subscription
+    from wireproto.log_limit import LogLimit
     from wireproto.schema import Bounds, Message, Method, Service, Since, StreamMethod, UInt64
     from wireproto.server import Server
     from wireproto.wire.metadata import Metadata
@@ -52,6 +53,7 @@ __all__ = [
     "Identity",
     "Limits",
     "LocalProtocolError",
+    "LogLimit",
     "Message",
     "Metadata",
     "Method",
@@ -79,6 +81,7 @@ _LAZY = {
     "Context": "wireproto.dispatch",
     "Handlers": "wireproto.dispatch",
     "Identity": "wireproto.dispatch",
+    "LogLimit": "wireproto.log_limit",
     "Message": "wireproto.schema",
     "Metadata": "wireproto.wire.metadata",
     "Method": "wireproto.schema",

@@ -17,6 +17,7 @@ from wireproto.codecs import Codec, select
 from wireproto.dispatch import Authenticate, Handlers, Table, each_service
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
+from wireproto.log_limit import LogLimit
 from wireproto.poller import READ, Poller
 from wireproto.server.call import Call
 from wireproto.server.control import control_handlers
@@ -36,9 +37,6 @@ ACCEPTS = 64
 
 BACK_OFF = 0.1
 """Seconds without accepting after the system ran out of descriptors or memory."""
-
-LOG_INTERVAL = 10.0
-"""Seconds between two log lines about the same peer address and subject; what came between is counted in the next."""
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -102,7 +100,7 @@ class Server:
         self._counts_lock = threading.Lock()
         self._connections = 0
         self._per_address: Counter[str] = Counter()
-        self._logged: dict[tuple[str, str], tuple[float, int]] = {}
+        self._log_limit = LogLimit()
         self._stopped = threading.Event()
         self._drained = threading.Event()
         self._shutting_down = False
@@ -401,24 +399,17 @@ class Server:
             self._drained.set()
 
     def note(self, host: str, subject: str, text: str) -> None:
-        """Log a fault of a peer: once per address, subject and ``LOG_INTERVAL``, so that nobody can fill the disk.
+        """Log a fault of a peer, as often for each address and subject as ``LogLimit`` admits.
 
         Posted, because its callers hold a lock.
         """
         self.pool.post(lambda worker: self._write(host, subject, text))
 
     def _write(self, host: str, subject: str, text: str) -> None:
-        now = time.monotonic()
-        then, unsaid = self._logged.get((host, subject), (0.0, 0))
-        if then and now - then < LOG_INTERVAL:
-            self._logged[host, subject] = (then, unsaid + 1)
-            return
-        if len(self._logged) > 1000:
-            self._logged.clear()
-        self._logged[host, subject] = (now, 0)
-        more = f" (and {unsaid} more like it)" if unsaid else ""
-        # ascii: a peer's bytes may be quoted, and a log line must stay one line.
-        log.warning("%s: %s%s", host or "server", ascii(text[:256])[1:-1], more)
+        more = self._log_limit.admit((host, subject))
+        if more is not None:
+            # ascii: a peer's bytes may be quoted, and a log line must stay one line.
+            log.warning("%s: %s%s", host or "server", ascii(text[:256])[1:-1], more)
 
 
 def _spare_descriptor() -> int:

@@ -1,13 +1,12 @@
 """What a failure of the database means: what a caller is told, and whether anything may be written after it."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 
 from sqlalchemy.exc import DBAPIError
 
-from wireproto import CallError, Retry, Status
+from wireproto import CallError, LogLimit, Retry, Status
 
 __all__ = ["Complaints", "closed", "damaged", "is_fatal", "is_full", "store_error", "store_full"]
 
@@ -19,9 +18,6 @@ _NOT_A_DATABASE = 26
 _WRITE = 778
 # ... a full disk, when it is the memory shared with readers that has to grow.
 _SHM_SIZE = 4874
-
-AGAIN = 10.0
-"""Seconds for which the same failure is logged once."""
 
 
 def _code(error: BaseException) -> int:
@@ -81,7 +77,7 @@ def _unavailable(text: str, retry: Retry = Retry.NOT_PROCESSED) -> CallError:
 
 
 class Complaints:
-    """Logs failures of the store, each kind at most every 10 s: a disk that fails fails every call. Any thread.
+    """Logs failures of the store, as often as ``LogLimit`` admits: a disk that fails fails every call. Any thread.
 
     Args:
         log: where to.
@@ -90,19 +86,10 @@ class Complaints:
 
     def __init__(self, log: logging.Logger, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._kinds: dict[tuple[str, int], tuple[float, int]] = {}
+        self._limit = LogLimit(clock=clock)
 
     def note(self, what: str, error: DBAPIError) -> None:
         """Log that ``what`` failed, unless it did so just now."""
-        kind = what, _code(error)
-        now = self._clock()
-        with self._lock:
-            since, silent = self._kinds.get(kind, (now - AGAIN, 0))
-            if now - since < AGAIN:
-                self._kinds[kind] = since, silent + 1
-                return
-            self._kinds[kind] = now, 0
-        more = f"; {silent} more times since it was logged last" if silent else ""
-        self._log.error("%s failed: %s%s", what, error.orig, more)
+        more = self._limit.admit((what, _code(error)))
+        if more is not None:
+            self._log.error("%s failed: %s%s", what, error.orig, more)
