@@ -2,6 +2,7 @@
 
 from wireproto.client.backoff import Backoff
 from wireproto.client.client import Client, connect
+from wireproto.client.face import BlockingClient, ClientFace, ItemStream
 from wireproto.client.stream import Stream
 
-__all__ = ["Backoff", "Client", "Stream", "connect"]
+__all__ = ["Backoff", "BlockingClient", "Client", "ClientFace", "ItemStream", "Stream", "connect"]

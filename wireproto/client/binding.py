@@ -9,7 +9,7 @@ from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.status import Retry, Status
 
-__all__ = ["Binding", "Dialect", "not_of_kind"]
+__all__ = ["Binding", "Dialect"]
 
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
@@ -119,12 +119,3 @@ def _limited(encode: Callable[[Req], bytes], name: str, most: int) -> Callable[[
         return payload
 
     return limited
-
-
-def not_of_kind(given: object, wanted: type) -> TypeError:
-    """What to raise for ``given`` where a method of the type ``wanted`` belongs."""
-    if isinstance(given, StreamMethod):
-        return TypeError(f"{given.name} is a stream method; use client.stream")
-    if isinstance(given, Method):
-        return TypeError(f"{given.name} is no stream method; use client.call")
-    return TypeError(f"{given!r:.100} is no {wanted.__name__}; give the object that the service was declared with")

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import lru_cache, partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from wireproto import __version__, codecs
 from wireproto.address import Address
 from wireproto.client.backoff import Backoff
-from wireproto.client.binding import Binding, not_of_kind
+from wireproto.client.binding import Binding
 from wireproto.client.calls import Call, FutureCall, StreamCall, milliseconds_until, timed_out
+from wireproto.client.face import as_metadata, check_credit, deadline_after, not_of_kind, positive, timeout_of
 from wireproto.client.line import Line, repeatable
 from wireproto.client.link import Link
 from wireproto.client.many import Responses
@@ -30,8 +31,6 @@ __all__ = ["Client", "connect"]
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
 Item = TypeVar("Item", bound=Message)
-
-_U32_MAX = 0xFFFF_FFFF
 
 
 def connect(
@@ -138,7 +137,7 @@ class Client:
             version=version,
             limits=limits or Limits(),
             name=name or f"wireproto/{__version__}",
-            timeout=_positive(timeout),
+            timeout=positive(timeout),
             backoff=backoff or Backoff(),
             connections=connections,
         )
@@ -242,7 +241,7 @@ class Client:
         if type(method) is not Method:
             raise not_of_kind(method, Method)
         plain = timeout is None and metadata is None and method.timeout is None
-        deadline = None if plain else _deadline(method, timeout, metadata)
+        deadline = None if plain else deadline_after(timeout_of(method, timeout, metadata))
         repeated = 0
         while True:
             link = self._line.link(deadline)
@@ -282,7 +281,7 @@ class Client:
         """
         if type(method) is not Method:
             raise not_of_kind(method, Method)
-        deadline = _deadline(method, timeout, metadata)
+        deadline = deadline_after(timeout_of(method, timeout, metadata))
         repeated = 0
         while True:
             link = self._line.link(deadline)
@@ -323,10 +322,10 @@ class Client:
         """
         if type(method) is not Method:
             raise not_of_kind(method, Method)
-        seconds = _timeout(method, timeout, metadata)
+        seconds = timeout_of(method, timeout, metadata)
 
         def block() -> bytes:
-            return self._metadata(metadata, None if seconds is None else time.monotonic() + seconds)
+            return self._metadata(metadata, deadline_after(seconds))
 
         def repeat(request: Req) -> Resp:
             return self.call(method, request, timeout=seconds, metadata=metadata)
@@ -360,9 +359,8 @@ class Client:
         """
         if type(method) is not StreamMethod:
             raise not_of_kind(method, StreamMethod)
-        if not 1 <= credit <= _U32_MAX or batch < 1:
-            raise ValueError(f"credit is {credit} and batch {batch}; give 1 to {_U32_MAX}, and at least 1")
-        deadline = _deadline(method, timeout, metadata)
+        check_credit(credit, batch)
+        deadline = deadline_after(timeout_of(method, timeout, metadata))
         begin = partial(self._begin_stream, method, request, metadata, deadline, credit)
         return Stream(begin, min(batch, credit), deadline)
 
@@ -378,7 +376,7 @@ class Client:
         Raises:
             CallError: DEADLINE when no PONG came in time; ConnectionLost.
         """
-        deadline = None if timeout is None else time.monotonic() + _positive(timeout)
+        deadline = deadline_after(None if timeout is None else positive(timeout))
         link = self._line.link(deadline)
         began = time.monotonic()
         if not link.ping(deadline):
@@ -415,8 +413,7 @@ class Client:
         if given is None:
             added = b"" if deadline_ms is None and credit is None else _pack_numbers(deadline_ms, credit)
             return added + self._block
-        if not isinstance(given, Metadata):
-            given = _from_entries(given)
+        given = as_metadata(given)
         return pack_metadata(
             Metadata(
                 deadline_ms=deadline_ms,
@@ -433,41 +430,3 @@ class Client:
 def _pack_numbers(deadline_ms: int | None, credit: int | None) -> bytes:
     # Of most clients every call has the same ones. No credential passes through the cache.
     return pack_metadata(Metadata(deadline_ms=deadline_ms, credit=credit))
-
-
-def _from_entries(entries: Mapping[str, str]) -> Metadata:
-    """Plain key-values, as of a command line; the names that have a field of their own go there."""
-    own = dict(entries)
-    return Metadata(
-        traceparent=own.pop("traceparent", ""),
-        authorization=own.pop("authorization", ""),
-        idempotency_key=own.pop("idempotency-key", "").encode(),
-        entries=own,
-    )
-
-
-def _positive(timeout: float) -> float:
-    if not timeout > 0:
-        raise ValueError(f"timeout is {timeout!r}; give seconds above 0, or None")
-    return timeout
-
-
-def _timeout(
-    method: Method[Any, Any] | StreamMethod[Any, Any],
-    timeout: float | None,
-    metadata: Metadata | Mapping[str, str] | None,
-) -> float | None:
-    if timeout is not None:
-        return _positive(timeout)
-    if isinstance(metadata, Metadata) and metadata.deadline_ms is not None:
-        return _positive(metadata.deadline_ms / 1000)
-    return method.timeout
-
-
-def _deadline(
-    method: Method[Any, Any] | StreamMethod[Any, Any],
-    timeout: float | None,
-    metadata: Metadata | Mapping[str, str] | None,
-) -> float | None:
-    seconds = _timeout(method, timeout, metadata)
-    return None if seconds is None else time.monotonic() + seconds

@@ -13,7 +13,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from wireproto import __version__, codecs
 from wireproto.address import Address
-from wireproto.client.binding import Binding, Dialect, not_of_kind
+from wireproto.client.binding import Binding, Dialect
+from wireproto.client.face import as_metadata, check_credit, not_of_kind, positive, timeout_of
 from wireproto.control import CHECK, CONTROL, DESCRIBE, CheckRequest, DescribeRequest
 from wireproto.errors import (
     CallError,
@@ -119,11 +120,10 @@ class GrpcClient:
     ) -> None:
         """Prepare a client that connects when it is first used. The arguments are those of ``connect``."""
         newest = service.version if version is None else version
-        if not 1 <= newest <= service.version:
-            raise ConfigError(f"{service.full_name} has the versions 1 to {service.version}, not {newest}")
+        service.at(newest)  # raises, if there is no such version
         self._address = Address.parse(address)
         self._limits = limits or Limits()
-        self._timeout = _positive(timeout)
+        self._timeout = positive(timeout)
         self._newest = Dialect(service, codecs.get("protobuf"), newest, self._limits)
         self._dialect = self._newest
         self._headers: Headers = []
@@ -249,11 +249,12 @@ class GrpcClient:
         """Call a method and wait for its response; see ``Client.call``."""
         if type(method) is not Method:
             raise not_of_kind(method, Method)
+        seconds = timeout_of(method, timeout, metadata)
         binding = self._bind(method)
         payload = binding.encode(request)
         headers = self._metadata(method, metadata)
         try:
-            answer = self._callable(method)(payload, timeout=_timeout(method, timeout, metadata), metadata=headers)
+            answer = self._callable(method)(payload, timeout=seconds, metadata=headers)
         except grpc.RpcError as error:
             raise self._failure(error) from None
         except ValueError:
@@ -271,11 +272,12 @@ class GrpcClient:
         """Call a method and return at once; see ``Client.start``. ``cancel`` of the future tells the server."""
         if type(method) is not Method:
             raise not_of_kind(method, Method)
+        seconds = timeout_of(method, timeout, metadata)
         binding = self._bind(method)
         payload = binding.encode(request)
         headers = self._metadata(method, metadata)
         try:
-            rpc = self._callable(method).future(payload, timeout=_timeout(method, timeout, metadata), metadata=headers)
+            rpc = self._callable(method).future(payload, timeout=seconds, metadata=headers)
         except ValueError:
             raise self._closed_error() from None
         future: _CallFuture[Resp] = _CallFuture(rpc)
@@ -302,6 +304,17 @@ class GrpcClient:
         metadata: Metadata | Mapping[str, str] | None = None,
     ) -> Iterator[Resp]:
         """Make many calls with several in flight, and yield the responses in order; see ``Client.call_many``."""
+        if type(method) is not Method:
+            raise not_of_kind(method, Method)
+        return self._responses(method, requests, timeout_of(method, timeout, metadata), metadata)
+
+    def _responses(
+        self,
+        method: Method[Req, Resp],
+        requests: Iterable[Req],
+        timeout: float | None,
+        metadata: Metadata | Mapping[str, str] | None,
+    ) -> Iterator[Resp]:
         window: deque[Future[Resp]] = deque()
         source = iter(requests)
         try:
@@ -336,13 +349,13 @@ class GrpcClient:
         """
         if type(method) is not StreamMethod:
             raise not_of_kind(method, StreamMethod)
-        if not 1 <= credit <= 0xFFFF_FFFF or batch < 1:
-            raise ValueError(f"credit is {credit} and batch {batch}; give 1 to {0xFFFF_FFFF}, and at least 1")
+        check_credit(credit, batch)
+        seconds = timeout_of(method, timeout, metadata)
         binding = self._bind(method)
         payload = binding.encode(request)
         headers = [*self._metadata(method, metadata), ("wireproto-credit", str(credit))]
         try:
-            rpc = self._callable(method)(payload, timeout=_timeout(method, timeout, metadata), metadata=headers)
+            rpc = self._callable(method)(payload, timeout=seconds, metadata=headers)
         except ValueError:
             raise self._closed_error() from None
         return GrpcStream(rpc, binding, self._failure)
@@ -388,7 +401,7 @@ class GrpcClient:
             headers.append(("wireproto-version", str(self.version)))
         authorization = self._authorization
         if given is not None:
-            metadata = given if isinstance(given, Metadata) else _from_entries(given)
+            metadata = as_metadata(given)
             pack_metadata(metadata)  # the same rules as over TCP, and the same errors
             authorization = metadata.authorization or authorization
             if metadata.traceparent:
@@ -552,28 +565,3 @@ def _header(name: str, value: str) -> tuple[str, str | bytes]:
     if value and value.isascii() and value.isprintable() and value == value.strip():
         return name, value
     return f"{name}-bin", value.encode()  # gRPC's own way for what is not printable ASCII
-
-
-def _from_entries(entries: Mapping[str, str]) -> Metadata:
-    own = dict(entries)
-    return Metadata(
-        traceparent=own.pop("traceparent", ""),
-        authorization=own.pop("authorization", ""),
-        idempotency_key=own.pop("idempotency-key", "").encode(),
-        entries=own,
-    )
-
-
-def _positive(timeout: float) -> float:
-    if not timeout > 0:
-        raise ValueError(f"timeout is {timeout!r}; give seconds above 0, or None")
-    return timeout
-
-
-def _timeout(method: Any, timeout: float | None, metadata: Metadata | Mapping[str, str] | None) -> float | None:
-    if timeout is not None:
-        return _positive(timeout)
-    if isinstance(metadata, Metadata) and metadata.deadline_ms is not None:
-        return _positive(metadata.deadline_ms / 1000)
-    declared: float | None = method.timeout
-    return declared

@@ -1,11 +1,11 @@
 """Many calls of one method, pipelined: responses in the order of the requests."""
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Self, TypeVar
 
 from wireproto.client.calls import PreparedCall
+from wireproto.client.face import deadline_after
 from wireproto.client.line import Line, repeatable
 from wireproto.client.link import Link
 from wireproto.errors import WireprotoError
@@ -153,7 +153,7 @@ class Responses(Generic[Req, Resp]):
     def _usable_link(self) -> Link:
         link = self._link
         if link is None or not link.usable:
-            link = self._link = self._line.link(self._deadline())
+            link = self._link = self._line.link(deadline_after(self._timeout))
             binding = link.dialect.bind(self._method)
             for entry in self._unsent:
                 if entry.message is not None:
@@ -186,15 +186,12 @@ class Responses(Generic[Req, Resp]):
             room -= 1
 
     def _sent(self, entries: list[_Entry[Req]], link: Link) -> None:
-        deadline = self._deadline()
+        deadline = deadline_after(self._timeout)
         decode = link.dialect.bind(self._method).decode if entries else None
         for entry in entries:
             entry.link = link
             entry.decode = decode
             entry.deadline = deadline
-
-    def _deadline(self) -> float | None:
-        return None if self._timeout is None else time.monotonic() + self._timeout
 
     def _fail(self, failure: Exception) -> None:
         """Have the first request that was not sent raise; what is in flight before it is still handed out."""

@@ -1,0 +1,224 @@
+"""The face that all clients share, and how they read the arguments that every call takes.
+
+The protocols are public: a program that does not mind how its calls travel takes a ``BlockingClient``. What a client
+accepts as a time limit, as metadata or as credit is decided here, once, so that the same call is accepted or refused
+alike whichever client makes it.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+
+from wireproto.address import Address
+from wireproto.schema import Message, Method, Operation, Service, StreamMethod
+from wireproto.wire.frame import U32_MAX
+from wireproto.wire.metadata import Metadata
+
+__all__ = [
+    "BlockingClient",
+    "ClientFace",
+    "ItemStream",
+    "as_metadata",
+    "check_credit",
+    "deadline_after",
+    "not_of_kind",
+    "positive",
+    "timeout_of",
+]
+
+Req = TypeVar("Req", bound=Message)
+Resp = TypeVar("Resp", bound=Message)
+Item = TypeVar("Item", bound=Message)
+Given = TypeVar("Given", bound=Message, covariant=True)
+
+
+@runtime_checkable
+class ClientFace(Protocol):
+    """What every client says of itself, whether its calls block the caller or are awaited."""
+
+    @property
+    def address(self) -> Address:
+        """Of the server."""
+
+    @property
+    def service(self) -> Service:
+        """The service that the client was made for."""
+
+    @property
+    def codec(self) -> str:
+        """The name of the codec that calls are written in; ``grpc`` for a client over gRPC."""
+
+    @property
+    def version(self) -> int:
+        """The version of the service that was agreed on."""
+
+    @property
+    def authorization(self) -> str:
+        """The credential sent with every call that brings none of its own; "" for none.
+
+        Raises:
+            EncodeError: what is set is not printable ASCII.
+        """
+
+    @authorization.setter
+    def authorization(self, credential: str) -> None: ...
+
+
+class ItemStream(Protocol[Given]):
+    """The items of a stream call, as they are asked for: ``Stream``, or what another client has in its place.
+
+    One thread at a time iterates. ``close`` may be called from any.
+    """
+
+    def __iter__(self) -> Self: ...
+
+    def __next__(self) -> Given: ...
+
+    def next(self, timeout: float | None = None) -> Given:
+        """The next item; TimeoutError after ``timeout`` seconds without one, and the stream goes on."""
+
+    def acknowledge(self) -> None:
+        """Count the item handed out last as taken, before the next one is asked for."""
+
+    def close(self) -> None:
+        """Cancel the stream; nothing happens if it is over."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
+@runtime_checkable
+class BlockingClient(ClientFace, Protocol):
+    """A client whose calls block the thread that makes them: ``Client``, and ``GrpcClient`` of the gateway.
+
+    Its methods take and raise what those of ``Client`` do, where each is described in full. Any number of threads may
+    use one at a time.
+    """
+
+    def open(self) -> None:
+        """Connect now instead of with the first call."""
+
+    def close(self, *, drain: float = 0.0) -> None:
+        """Close the connection; calls in flight fail unless they are answered within ``drain`` seconds."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def call(
+        self,
+        method: Method[Req, Resp],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+    ) -> Resp:
+        """Call a method and wait for its response."""
+
+    def start(
+        self,
+        method: Method[Req, Resp],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+    ) -> Future[Resp]:
+        """Call a method and return at once."""
+
+    def call_many(
+        self,
+        method: Method[Req, Resp],
+        requests: Iterable[Req],
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+    ) -> Iterator[Resp]:
+        """Make many calls with several in flight, and yield the responses in order."""
+
+    def stream(
+        self,
+        method: StreamMethod[Req, Item],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        credit: int = 64,
+        batch: int = 32,
+    ) -> ItemStream[Item]:
+        """Call a stream method; the items come as they are asked for."""
+
+    def ping(self, timeout: float | None = None) -> float:
+        """Ask the server whether it is there; the seconds that it took to answer."""
+
+
+# The arguments of a call ----------------------------------------------------------------------------------------
+
+
+def positive(timeout: float) -> float:
+    """``timeout``, which must be above 0 seconds.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not timeout > 0:  # so written, NaN is refused as well
+        raise ValueError(f"timeout is {timeout!r}; give seconds above 0, or None")
+    return timeout
+
+
+def timeout_of(
+    method: Operation[Any, Any], timeout: float | None, metadata: Metadata | Mapping[str, str] | None
+) -> float | None:
+    """Seconds that a call may take: what its caller says, else its ``Metadata``, else what ``method`` declares.
+
+    Raises:
+        ValueError: what was said is not above 0.
+    """
+    if timeout is not None:
+        return positive(timeout)
+    if isinstance(metadata, Metadata) and metadata.deadline_ms is not None:
+        return positive(metadata.deadline_ms / 1000)
+    return method.timeout
+
+
+def deadline_after(timeout: float | None) -> float | None:
+    """The point in time, by ``time.monotonic``, that is ``timeout`` seconds from now; None for no limit."""
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def as_metadata(given: Metadata | Mapping[str, str]) -> Metadata:
+    """``given``, or the plain entries of a command line with those taken out that have a field of their own."""
+    if isinstance(given, Metadata):
+        return given
+    entries = dict(given)
+    return Metadata(
+        traceparent=entries.pop("traceparent", ""),
+        authorization=entries.pop("authorization", ""),
+        idempotency_key=entries.pop("idempotency-key", "").encode(),
+        entries=entries,
+    )
+
+
+def check_credit(credit: int, batch: int) -> None:
+    """Hold the two numbers of a stream call to their ranges.
+
+    Raises:
+        ValueError: the credit is none that CREDIT can carry, or the batch is below 1.
+    """
+    if not 1 <= credit <= U32_MAX or batch < 1:
+        raise ValueError(f"credit is {credit} and batch {batch}; give 1 to {U32_MAX}, and at least 1")
+
+
+def not_of_kind(given: object, wanted: type) -> TypeError:
+    """What to raise for ``given`` where a method of the type ``wanted`` belongs."""
+    if isinstance(given, StreamMethod):
+        return TypeError(f"{given.name} is a stream method; use client.stream")
+    if isinstance(given, Method):
+        return TypeError(f"{given.name} is no stream method; use client.call")
+    return TypeError(f"{given!r:.100} is no {wanted.__name__}; give the object that the service was declared with")
