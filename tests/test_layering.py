@@ -68,6 +68,9 @@ SANS_IO = CORE_ONLY | {"codecs", "contract", "control", "dispatch", "protos", "s
 IO_MODULES = {"asyncio", "select", "selectors", "socket", "socketserver", "ssl", "subprocess"}
 CLOCKS_AND_LOGS = {"logging", "threading", "time", "_thread"}
 
+FREE_OF_CIRCLES = ("cli", "client", "codecs", "conformance", "contract", "protos", "schema", "testing", "wire")
+"""Packages of whose modules none imports itself by way of others, not for types only and not within a function."""
+
 HOMES = {name: getattr(wireproto, name).__module__ for name in wireproto.__all__ if name != "__version__"}
 """Where the public names are defined."""
 
@@ -122,6 +125,32 @@ def part_of(path: str) -> str:
     return f"wire/{rest[0]}" if first == "wire" and rest else first
 
 
+def module_of(target: str) -> str:
+    """The module that has a dotted name: "wireproto.codecs.base.Codec" -> "codecs/base", a package's own "codecs"."""
+    parts = target.split(".")[1:]
+    while parts and not (PACKAGE.joinpath(*parts).with_suffix(".py").exists() or PACKAGE.joinpath(*parts).is_dir()):
+        parts.pop()
+    return "/".join(parts)
+
+
+def circle_among(imports: dict[str, set[str]]) -> list[str]:
+    """Modules of which each imports the next and the last one the first; [] when there is no such circle."""
+    done: set[str] = set()
+
+    def search(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return path[path.index(module) :]
+        if module in done:
+            return []
+        for each in sorted(imports.get(module, ())):
+            if circle := search(each, [*path, module]):
+                return circle
+        done.add(module)
+        return []
+
+    return next((circle for module in sorted(imports) if (circle := search(module, []))), [])
+
+
 EVERY_IMPORT = [found for path in sorted(PACKAGE.rglob("*.py")) for found in imports_of(path)]
 OURS = [found for found in EVERY_IMPORT if found.target.split(".")[0] == "wireproto"]
 
@@ -148,6 +177,24 @@ def test_a_layer_imports_only_what_it_may(part: str) -> None:
         and part_of(each.target.removeprefix("wireproto.")) not in ALLOWED[part] | {part}
     ]
     assert not offences, _shown(offences)
+
+
+@pytest.mark.parametrize("package", FREE_OF_CIRCLES)
+def test_no_module_of_a_package_imports_itself_by_way_of_others(package: str) -> None:
+    """Each module can be read after those that it names: what one asks of a later one is a Protocol or a callable."""
+    imports: dict[str, set[str]] = {}
+    for each in OURS:
+        source, target = each.source.removesuffix("/__init__"), module_of(each.target)
+        if source.split("/")[0] == target.split("/")[0] == package:
+            imports.setdefault(source, set()).add(target)
+    assert not circle_among(imports), " imports ".join(circle_among(imports))
+
+
+def test_a_circle_is_found() -> None:
+    """The search tells a circle from two ways to one module."""
+    assert circle_among({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}}) == []
+    assert circle_among({"a": {"b"}, "b": {"c", "d"}, "d": {"b"}}) == ["b", "d"]
+    assert circle_among({"a": {"a"}}) == ["a"]
 
 
 def test_the_public_face_imports_the_framework_only() -> None:

@@ -57,7 +57,7 @@ def test_a_budget_refills_with_time() -> None:
 
 def test_a_future_cancelled_just_before_its_answer_stays_cancelled() -> None:
     """The answer that was on its way to it is dropped without a word."""
-    call = FutureCall(Dialect(SERVICE, codecs.get("pipe"), 1, Limits()).bind(ECHO), None)
+    call = FutureCall(Dialect(SERVICE, codecs.get("pipe"), 1, Limits()).bind(ECHO).decode, None)
     call.payload = b"too late"
     assert call.future.cancel()
     call.complete()

@@ -287,9 +287,9 @@ class Client:
             link = self._line.link(deadline)
             binding = link.dialect.bind(method)
             payload = binding.encode(request)
-            call = FutureCall(binding, deadline)
+            call = FutureCall(binding.decode, deadline)
             if link.begin(call, binding.opcode, payload, self._metadata(metadata, deadline), deadline):
-                call.future.sent_over(link)
+                call.future.sent(link.cancel)
                 return call.future
             error = call.error
             assert error is not None
