@@ -71,6 +71,9 @@ CLOCKS_AND_LOGS = {"logging", "threading", "time", "_thread"}
 FREE_OF_CIRCLES = ("cli", "client", "codecs", "conformance", "contract", "protos", "schema", "testing", "wire")
 """Packages of whose modules none imports itself by way of others, not for types only and not within a function."""
 
+NAMED_TWICE = {"Budget", "Stream"}
+"""Classes of the client whose names the server has as well."""
+
 HOMES = {name: getattr(wireproto, name).__module__ for name in wireproto.__all__ if name != "__version__"}
 """Where the public names are defined."""
 
@@ -188,6 +191,21 @@ def test_no_module_of_a_package_imports_itself_by_way_of_others(package: str) ->
         if source.split("/")[0] == target.split("/")[0] == package:
             imports.setdefault(source, set()).add(target)
     assert not circle_among(imports), " imports ".join(circle_among(imports))
+
+
+def test_no_class_of_the_client_has_the_name_of_another() -> None:
+    """A name that is read in a traceback or a log means one thing, whichever side it is of."""
+    named: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path))):
+            if isinstance(node, ast.ClassDef):
+                named.setdefault(node.name.lstrip("_"), []).append(path.relative_to(PACKAGE).as_posix())
+    twice = {
+        name: where
+        for name, where in named.items()
+        if len(where) > 1 and any(one.startswith("client/") for one in where)
+    }
+    assert set(twice) <= NAMED_TWICE, twice
 
 
 def test_a_circle_is_found() -> None:

@@ -12,7 +12,7 @@ from wireproto.errors import CallError, WireprotoError
 from wireproto.status import Retry, Status
 
 __all__ = [
-    "Call",
+    "ClientCall",
     "CallFuture",
     "FutureCall",
     "PreparedCall",
@@ -46,7 +46,7 @@ class Waiter:
     leads = False
 
 
-class Call(Waiter):
+class ClientCall(Waiter):
     """A call in flight.
 
     Attributes:
@@ -58,7 +58,7 @@ class Call(Waiter):
     payload = b""
 
 
-class PreparedCall(Call):
+class PreparedCall(ClientCall):
     """A call with its request encoded, to be sent together with others.
 
     Attributes:
@@ -72,7 +72,7 @@ class PreparedCall(Call):
     metadata = b""
 
 
-class StreamCall(Call):
+class StreamCall(ClientCall):
     """A stream in flight. ``done`` means that there are items or that it is over.
 
     Attributes:
@@ -86,7 +86,7 @@ class StreamCall(Call):
         self.items: deque[bytes] = deque()
 
 
-class FutureCall(Call):
+class FutureCall(ClientCall):
     """A call whose answer goes to a future; the keeper completes it, so that its callbacks hold up no caller.
 
     Args:

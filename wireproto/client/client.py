@@ -12,7 +12,7 @@ from wireproto import __version__, codecs
 from wireproto.address import Address
 from wireproto.client.backoff import Backoff
 from wireproto.client.binding import Binding
-from wireproto.client.calls import Call, FutureCall, StreamCall, milliseconds_until, timed_out
+from wireproto.client.calls import ClientCall, FutureCall, StreamCall, milliseconds_until, timed_out
 from wireproto.client.face import as_metadata, check_credit, deadline_after, not_of_kind, positive, timeout_of
 from wireproto.client.line import Line, repeatable
 from wireproto.client.link import Link
@@ -250,7 +250,7 @@ class Client:
                 binding = link.dialect.bind(method)
             payload = binding.encode(request)
             block = self._block if plain else self._metadata(metadata, deadline)
-            call = Call()
+            call = ClientCall()
             link.exchange(call, binding.opcode, payload, block, deadline)
             error = call.error
             if error is None:

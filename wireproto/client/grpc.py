@@ -280,7 +280,7 @@ class GrpcClient:
             rpc = self._callable(method).future(payload, timeout=seconds, metadata=headers)
         except ValueError:
             raise self._closed_error() from None
-        future: _CallFuture[Resp] = _CallFuture(rpc)
+        future: _GrpcFuture[Resp] = _GrpcFuture(rpc)
 
         def done(rpc: Any) -> None:
             if not future.set_running_or_notify_cancel():
@@ -434,7 +434,7 @@ class GrpcClient:
         return LocalProtocolError("the client is closed")
 
 
-class _CallFuture(Future[Resp]):
+class _GrpcFuture(Future[Resp]):
     """A future whose ``cancel`` tells the server."""
 
     def __init__(self, rpc: Any) -> None:
