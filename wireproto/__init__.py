@@ -7,8 +7,6 @@ used, so that a program that only declares messages does not pay for sockets and
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"  # before the imports: modules below may ask for it
-
 from wireproto.address import Address
 from wireproto.errors import (
     CallError,
@@ -26,6 +24,7 @@ from wireproto.errors import (
 )
 from wireproto.limits import Limits
 from wireproto.status import Retry, Status
+from wireproto.version import __version__
 
 if TYPE_CHECKING:
     from wireproto.client import Backoff, Client, Stream, connect

@@ -9,7 +9,7 @@ from tests.client.service import ECHO, SERVICE
 from wireproto import Limits, codecs
 from wireproto.client.backoff import Backoff
 from wireproto.client.binding import Dialect
-from wireproto.client.calls import Call, FutureCall
+from wireproto.client.calls import ClientCall, FutureCall
 from wireproto.client.output import Output
 from wireproto.client.pulse import Budget, Pulse
 from wireproto.wire.connection import Connection, Role
@@ -57,7 +57,7 @@ def test_a_budget_refills_with_time() -> None:
 
 def test_a_future_cancelled_just_before_its_answer_stays_cancelled() -> None:
     """The answer that was on its way to it is dropped without a word."""
-    call = FutureCall(Dialect(SERVICE, codecs.get("pipe"), 1, Limits()).bind(ECHO), None)
+    call = FutureCall(Dialect(SERVICE, codecs.get("pipe"), 1, Limits()).bind(ECHO).decode, None)
     call.payload = b"too late"
     assert call.future.cancel()
     call.complete()
@@ -171,7 +171,7 @@ def test_output_keeps_what_the_kernel_does_not_take(pair: tuple[socket.socket, s
     """Bytes leave in order, none twice, and it is known of each call whether its request left whole."""
     ours, theirs = pair
     output = Output(ours)
-    first, second, third = Call(), Call(), Call()
+    first, second, third = ClientCall(), ClientCall(), ClientCall()
     small, large = b"a" * 1000, b"b" * 2_000_000
     assert output.send(small) == len(small)
     sent = output.send(large)
@@ -196,7 +196,7 @@ def test_output_that_fails_keeps_everything(pair: tuple[socket.socket, socket.so
     ours, theirs = pair
     theirs.close()
     output = Output(ours)
-    call = Call()
+    call = ClientCall()
     assert output.send(b"abc") == 0
     output.keep(b"abc", 0, [(3, call)])
     assert not output.writable

@@ -7,8 +7,8 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from wireproto import __version__
 from wireproto.cli.command import CONTEXT, INTERRUPTED, Failure, missing, run_as_program
+from wireproto.version import __version__
 
 __all__ = ["run", "wireproto"]
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import click
 from click.core import ParameterSource
 
-from wireproto import __version__
 from wireproto.address import is_loopback
 from wireproto.cli.application import Application, Served
 from wireproto.cli.command import Command, Failure, drop_output, missing
@@ -24,6 +23,7 @@ from wireproto.cli.target import resolve
 from wireproto.dispatch import Handlers
 from wireproto.errors import ConfigError
 from wireproto.server import Server
+from wireproto.version import __version__
 
 if TYPE_CHECKING:
     from wireproto.server.gateway import GrpcGateway

@@ -4,18 +4,15 @@ import math
 import time
 from _thread import LockType
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from wireproto.errors import CallError, WireprotoError
 from wireproto.status import Retry, Status
 
-if TYPE_CHECKING:
-    from wireproto.client.binding import Binding
-    from wireproto.client.link import Link
-
 __all__ = [
-    "Call",
+    "ClientCall",
     "CallFuture",
     "FutureCall",
     "PreparedCall",
@@ -49,7 +46,7 @@ class Waiter:
     leads = False
 
 
-class Call(Waiter):
+class ClientCall(Waiter):
     """A call in flight.
 
     Attributes:
@@ -61,7 +58,7 @@ class Call(Waiter):
     payload = b""
 
 
-class PreparedCall(Call):
+class PreparedCall(ClientCall):
     """A call with its request encoded, to be sent together with others.
 
     Attributes:
@@ -75,7 +72,7 @@ class PreparedCall(Call):
     metadata = b""
 
 
-class StreamCall(Call):
+class StreamCall(ClientCall):
     """A stream in flight. ``done`` means that there are items or that it is over.
 
     Attributes:
@@ -89,15 +86,19 @@ class StreamCall(Call):
         self.items: deque[bytes] = deque()
 
 
-class FutureCall(Call):
+class FutureCall(ClientCall):
     """A call whose answer goes to a future; the keeper completes it, so that its callbacks hold up no caller.
+
+    Args:
+        decode: makes the result of the future out of the payload.
+        deadline: as below; None for none.
 
     Attributes:
         deadline: point in time by ``time.monotonic``; ``math.inf`` for none.
     """
 
-    def __init__(self, binding: "Binding[Any, Any]", deadline: float | None) -> None:
-        self.binding = binding
+    def __init__(self, decode: Callable[[bytes], Any], deadline: float | None) -> None:
+        self._decode = decode
         self.deadline = math.inf if deadline is None else deadline
         self.future: CallFuture[Any] = CallFuture(self)
 
@@ -110,7 +111,7 @@ class FutureCall(Call):
             future.set_exception(self.error)
             return
         try:
-            response = self.binding.decode(self.payload)
+            response = self._decode(self.payload)
         except WireprotoError as error:
             future.set_exception(error)
         else:
@@ -123,11 +124,11 @@ class CallFuture(Future[Resp]):
     def __init__(self, call: FutureCall) -> None:
         super().__init__()
         self._call = call
-        self._link: Link | None = None
+        self._give_up: Callable[[FutureCall], bool] | None = None
 
-    def sent_over(self, link: "Link") -> None:
-        """Note where to send CANCEL."""
-        self._link = link
+    def sent(self, give_up: Callable[[FutureCall], bool]) -> None:
+        """Note how to give the call up: ``Link.cancel`` of the link that it was sent over."""
+        self._give_up = give_up
 
     def cancel(self) -> bool:
         """Cancel the call unless it is answered; the server is told, and may have run it all the same.
@@ -137,7 +138,7 @@ class CallFuture(Future[Resp]):
         """
         if not super().cancel():
             return False
-        if self._link is not None and self._link.cancel(self._call):
+        if self._give_up is not None and self._give_up(self._call):
             # Taken out of the link before it was answered, so nobody else will say so.
             self.set_running_or_notify_cancel()
         return True

@@ -8,11 +8,11 @@ from functools import lru_cache, partial
 from types import TracebackType
 from typing import Self, TypeVar
 
-from wireproto import __version__, codecs
+from wireproto import codecs
 from wireproto.address import Address
 from wireproto.client.backoff import Backoff
 from wireproto.client.binding import Binding
-from wireproto.client.calls import Call, FutureCall, StreamCall, milliseconds_until, timed_out
+from wireproto.client.calls import ClientCall, FutureCall, StreamCall, milliseconds_until, timed_out
 from wireproto.client.face import as_metadata, check_credit, deadline_after, not_of_kind, positive, timeout_of
 from wireproto.client.line import Line, repeatable
 from wireproto.client.link import Link
@@ -23,6 +23,7 @@ from wireproto.errors import ConfigError
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.status import Retry
+from wireproto.version import __version__
 from wireproto.wire.connection import ConnectionMaker
 from wireproto.wire.metadata import Metadata, pack_metadata
 
@@ -250,7 +251,7 @@ class Client:
                 binding = link.dialect.bind(method)
             payload = binding.encode(request)
             block = self._block if plain else self._metadata(metadata, deadline)
-            call = Call()
+            call = ClientCall()
             link.exchange(call, binding.opcode, payload, block, deadline)
             error = call.error
             if error is None:
@@ -287,9 +288,9 @@ class Client:
             link = self._line.link(deadline)
             binding = link.dialect.bind(method)
             payload = binding.encode(request)
-            call = FutureCall(binding, deadline)
+            call = FutureCall(binding.decode, deadline)
             if link.begin(call, binding.opcode, payload, self._metadata(metadata, deadline), deadline):
-                call.future.sent_over(link)
+                call.future.sent(link.cancel)
                 return call.future
             error = call.error
             assert error is not None

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from wireproto import __version__, codecs
+from wireproto import codecs
 from wireproto.address import Address
 from wireproto.client.binding import Binding, Dialect
 from wireproto.client.face import as_metadata, check_credit, not_of_kind, positive, timeout_of
@@ -28,6 +28,7 @@ from wireproto.errors import (
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.status import Retry, Status
+from wireproto.version import __version__
 from wireproto.wire.metadata import Metadata, pack_metadata
 
 try:
@@ -280,7 +281,7 @@ class GrpcClient:
             rpc = self._callable(method).future(payload, timeout=seconds, metadata=headers)
         except ValueError:
             raise self._closed_error() from None
-        future: _CallFuture[Resp] = _CallFuture(rpc)
+        future: _GrpcFuture[Resp] = _GrpcFuture(rpc)
 
         def done(rpc: Any) -> None:
             if not future.set_running_or_notify_cancel():
@@ -434,7 +435,7 @@ class GrpcClient:
         return LocalProtocolError("the client is closed")
 
 
-class _CallFuture(Future[Resp]):
+class _GrpcFuture(Future[Resp]):
     """A future whose ``cancel`` tells the server."""
 
     def __init__(self, rpc: Any) -> None:

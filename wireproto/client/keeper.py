@@ -14,18 +14,42 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from wireproto.poller import WRITE, Poller
 
-if TYPE_CHECKING:
-    from wireproto.client.reception import Reception
-
-__all__ = ["Keeper", "the_keeper"]
+__all__ = ["Keeper", "Kept", "the_keeper"]
 
 log = logging.getLogger("wireproto.client")
 
 _JOIN = 1.0
+
+
+class Kept(Protocol):
+    """What the keeper asks of a link. It calls the methods on its thread, without a lock.
+
+    Attributes:
+        due: when ``tend`` is to be called, by the keeper's clock; the link says by ``Keeper.soon`` that it is earlier.
+    """
+
+    due: float
+
+    @property
+    def peer(self) -> str:
+        """The address, for the log."""
+
+    @property
+    def descriptor(self) -> int:
+        """Of the socket."""
+
+    def attend(self, writable: int, readable: int) -> None:
+        """The socket has room for output, or has input; other than 0 means yes."""
+
+    def tend(self) -> None:
+        """Look at the clocks of the link, and set ``due`` to when that is to be done again."""
+
+    def end(self, why: str) -> None:
+        """Close the connection."""
 
 
 class Keeper:
@@ -38,20 +62,20 @@ class Keeper:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self._lock = threading.Lock()
-        self._links: dict[int, Reception] = {}  # by descriptor
+        self._links: dict[int, Kept] = {}  # by descriptor
         self._tasks: deque[Callable[[], None]] = deque()
         self._thread: threading.Thread | None = None
         self._poller: Poller | None = None  # the thread's; None while it does not run
         self._due = math.inf  # when a link's clock is to be looked at
 
-    def add(self, link: "Reception") -> None:
+    def add(self, link: Kept) -> None:
         """Look after a link from now on; starts the thread if this is the first."""
         with self._lock:
             self._links[link.descriptor] = link
             self._due = 0.0
             self._rouse()
 
-    def discard(self, link: "Reception") -> None:
+    def discard(self, link: Kept) -> None:
         """Look after it no longer. Must be called before the descriptor is closed."""
         with self._lock:
             if self._links.get(link.descriptor) is link:
@@ -59,7 +83,7 @@ class Keeper:
                 if not self._links:
                     self._rouse()
 
-    def watch(self, link: "Reception", before: int, after: int) -> None:
+    def watch(self, link: Kept, before: int, after: int) -> None:
         """Change what of a link's descriptor wakes the thread; with the link's lock held, so that orders agree.
 
         Without interest a descriptor is taken out: epoll reports a hang-up whatever the mask, and would spin on it.
@@ -138,7 +162,7 @@ class Keeper:
         with self._lock:
             self._due = min(self._due, due)
 
-    def _attend(self, link: "Reception", mask: int) -> None:
+    def _attend(self, link: Kept, mask: int) -> None:
         try:
             if mask:
                 link.attend(mask & WRITE, mask & ~WRITE)

@@ -16,7 +16,7 @@ from itertools import count
 from typing import TypeVar
 
 from wireproto.client.binding import Dialect
-from wireproto.client.calls import Call, FutureCall, PreparedCall, StreamCall, Waiter, timed_out
+from wireproto.client.calls import ClientCall, FutureCall, PreparedCall, StreamCall, Waiter, timed_out
 from wireproto.client.keeper import Keeper
 from wireproto.client.pulse import Budget, Pulse
 from wireproto.client.reception import LOOK, QUIET, Reception
@@ -79,9 +79,9 @@ class Link(Reception):
         self._pulse = Pulse(connection, limits, keeper.clock())
         # A CANCEL of a unary call is a courtesy. Servers end a connection that floods them, at rates like our own.
         self._cancels = Budget(limits.cancels_per_second / 2, limits.cancel_burst / 2, keeper.clock())
-        self._calls: dict[int, Call] = {}
+        self._calls: dict[int, ClientCall] = {}
         self._settled: list[FutureCall] = []  # to be completed by the keeper
-        self._abandoned: deque[Call] = deque()  # by the garbage collector, which must not take a lock
+        self._abandoned: deque[ClientCall] = deque()  # by the garbage collector, which must not take a lock
         self._pings: dict[bytes, Waiter] = {}
         self._ping_ids = count(1)
         self._places: deque[Waiter] = deque()  # callers that wait until fewer calls are in flight
@@ -110,7 +110,7 @@ class Link(Reception):
 
     # Calling. Any thread, without the lock.
 
-    def exchange(self, call: Call, opcode: int, payload: bytes, metadata: bytes, deadline: float | None) -> None:
+    def exchange(self, call: ClientCall, opcode: int, payload: bytes, metadata: bytes, deadline: float | None) -> None:
         """Send a request and wait; on return ``call`` is done, with an answer or an error.
 
         Raises:
@@ -142,7 +142,7 @@ class Link(Reception):
 
     def begin(
         self,
-        call: Call,
+        call: ClientCall,
         opcode: int,
         payload: bytes,
         metadata: bytes,
@@ -183,7 +183,7 @@ class Link(Reception):
             CallError: the server does not accept a request as large as the first one.
         """
         sent: list[Prepared] = []
-        ends: list[tuple[int, Call]] = []
+        ends: list[tuple[int, ClientCall]] = []
         with self._lock:
             connection = self._connection
             while calls and self.usable and not self._places:
@@ -245,7 +245,7 @@ class Link(Reception):
             raise pong.error
         return pong.done
 
-    def cancel(self, call: Call) -> bool:
+    def cancel(self, call: ClientCall) -> bool:
         """Give a call up and tell the server; False when it was not in flight, so that nothing was given up.
 
         A thread that waits for the call as the leader sees it with the next frame: the server owes one in return.
@@ -261,18 +261,18 @@ class Link(Reception):
             self._retire()
             return True
 
-    def cancel_all(self, calls: Iterable[Call]) -> None:
+    def cancel_all(self, calls: Iterable[ClientCall]) -> None:
         """``cancel`` several."""
         with self._lock:
             for call in calls:
                 self._drop(call)
             self._retire()
 
-    def abandon(self, call: Call) -> None:
+    def abandon(self, call: ClientCall) -> None:
         """``cancel``, some time soon, for finalizers: they may run while this very thread holds the lock."""
         self._abandoned.append(call)
 
-    def expire(self, call: Call) -> None:
+    def expire(self, call: ClientCall) -> None:
         """Fail a call whose time is up and tell the server, unless it is done."""
         with self._lock:
             self._expire(call)
@@ -280,7 +280,7 @@ class Link(Reception):
     # Places and sending.
 
     def _submit(
-        self, call: Call, opcode: int, payload: bytes, metadata: bytes, credit: int | None, place: Waiter | None
+        self, call: ClientCall, opcode: int, payload: bytes, metadata: bytes, credit: int | None, place: Waiter | None
     ) -> bool:
         """Send one request; ``call`` is done at once if the link takes no calls. False if there is no place for it."""
         if place is not None:
@@ -303,7 +303,7 @@ class Link(Reception):
         self._transmit(call)
         return True
 
-    def _transmit(self, call: Call | None = None, requests: Sequence[tuple[int, Call]] = ()) -> None:
+    def _transmit(self, call: ClientCall | None = None, requests: Sequence[tuple[int, ClientCall]] = ()) -> None:
         """Send what the connection has queued: whose end is the request of ``call``, or ``requests`` by their ends."""
         output = self._output
         try:
@@ -340,7 +340,7 @@ class Link(Reception):
             self._free -= 1
             self._wake(self._places.popleft())
 
-    def _wait_for_place(self, call: Call, place: Waiter, gate: LockType | None, deadline: float | None) -> bool:
+    def _wait_for_place(self, call: ClientCall, place: Waiter, gate: LockType | None, deadline: float | None) -> bool:
         """Wait, without the lock, until ``place`` is granted. If it is not, ``call`` is done and failed."""
         granted = False
         try:
@@ -454,10 +454,10 @@ class Link(Reception):
 
     # Ends.
 
-    def _finish(self, call: Call) -> None:
+    def _finish(self, call: ClientCall) -> None:
         """A call that was just taken out of ``_calls`` is answered, or has failed."""
         kind = type(call)
-        if kind is not Call:
+        if kind is not ClientCall:
             if type(call) is StreamCall:
                 call.over = True
             elif type(call) is FutureCall:
@@ -475,7 +475,7 @@ class Link(Reception):
         for call in settled:
             call.complete()
 
-    def _drop(self, call: Call) -> bool:
+    def _drop(self, call: ClientCall) -> bool:
         """Take a call out and tell the server; False when it is not in flight."""
         if self._calls.get(call.call_id) is not call:
             return False
@@ -486,7 +486,7 @@ class Link(Reception):
             self._transmit()
         return True
 
-    def _expire(self, call: Call) -> None:
+    def _expire(self, call: ClientCall) -> None:
         if self._drop(call):
             call.error = timed_out("the time for the call was up before its answer came", Retry.MAYBE_PROCESSED)
             self._finish(call)

@@ -20,7 +20,7 @@ _SLICE_BYTES = 256 * 1024
 """A slice of requests ends once it has this many bytes: all of it is encoded before the first byte is sent."""
 
 
-class _Entry(PreparedCall, Generic[Req]):
+class _OrderedCall(PreparedCall, Generic[Req]):
     """One request of the window, until its response is handed out.
 
     Attributes:
@@ -72,8 +72,8 @@ class Responses(Generic[Req, Resp]):
         self._metadata = metadata
         self._repeat = repeat
         self._exhausted = False
-        self._window: deque[_Entry[Req]] = deque()
-        self._unsent: deque[_Entry[Req]] = deque()  # the last ones of the window, encoded for ``_link``
+        self._window: deque[_OrderedCall[Req]] = deque()
+        self._unsent: deque[_OrderedCall[Req]] = deque()  # the last ones of the window, encoded for ``_link``
         self._link: Link | None = None
 
     def __iter__(self) -> Self:
@@ -110,7 +110,7 @@ class Responses(Generic[Req, Resp]):
             if entry.link is not None and not entry.done:
                 entry.link.abandon(entry)
 
-    def _open(self, entry: _Entry[Req]) -> Resp:
+    def _open(self, entry: _OrderedCall[Req]) -> Resp:
         """The response, or what is raised in its place."""
         if entry.failure is not None:
             raise entry.failure
@@ -122,7 +122,7 @@ class Responses(Generic[Req, Resp]):
             return self._repeat(entry.message)
         raise entry.error
 
-    def _wait(self, head: _Entry[Req]) -> None:
+    def _wait(self, head: _OrderedCall[Req]) -> None:
         """Wait for the first entry; something may have happened to it on return."""
         if head.link is None:
             # Encoded, and it found no place although nothing else of ours is in flight: stand in line for one.
@@ -176,7 +176,7 @@ class Responses(Generic[Req, Resp]):
                 self._exhausted = True
                 self._window.append(_failed(failure))
                 return
-            entry = _Entry(message)
+            entry = _OrderedCall(message)
             entry.opcode = binding.opcode
             entry.request = request
             entry.metadata = metadata
@@ -185,7 +185,7 @@ class Responses(Generic[Req, Resp]):
             size += len(request)
             room -= 1
 
-    def _sent(self, entries: list[_Entry[Req]], link: Link) -> None:
+    def _sent(self, entries: list[_OrderedCall[Req]], link: Link) -> None:
         deadline = deadline_after(self._timeout)
         decode = link.dialect.bind(self._method).decode if entries else None
         for entry in entries:
@@ -205,8 +205,8 @@ class Responses(Generic[Req, Resp]):
             self._window.append(_failed(failure))
 
 
-def _failed(failure: Exception) -> _Entry[Req]:
-    entry: _Entry[Req] = _Entry(None)
+def _failed(failure: Exception) -> _OrderedCall[Req]:
+    entry: _OrderedCall[Req] = _OrderedCall(None)
     entry.failure = failure
     entry.done = True
     return entry

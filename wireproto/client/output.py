@@ -5,7 +5,7 @@ import socket
 from collections import deque
 from collections.abc import Iterable
 
-from wireproto.client.calls import Call
+from wireproto.client.calls import ClientCall
 
 __all__ = ["Output"]
 
@@ -35,7 +35,7 @@ class Output:
         self.problem = ""
         self.finished = False
         self._sock = sock
-        self._unsent: deque[tuple[int, Call]] = deque()  # where the request ends, as a value of ``taken``
+        self._unsent: deque[tuple[int, ClientCall]] = deque()  # where the request ends, as a value of ``taken``
 
     def send(self, data: bytes) -> int:
         """Send ``data``, which is whole frames, unless something waits already.
@@ -55,7 +55,7 @@ class Output:
             self._fail(error)
             return 0
 
-    def keep(self, data: bytes, sent: int, requests: Iterable[tuple[int, Call]]) -> None:
+    def keep(self, data: bytes, sent: int, requests: Iterable[tuple[int, ClientCall]]) -> None:
         """Have the rest of ``data`` wait.
 
         Args:
@@ -97,7 +97,7 @@ class Output:
         with contextlib.suppress(OSError):  # the peer is gone: reading says so
             self._sock.shutdown(socket.SHUT_WR)
 
-    def unsent(self) -> set[Call]:
+    def unsent(self) -> set[ClientCall]:
         """The calls whose request is not whole at the kernel."""
         return {call for _, call in self._unsent}
 
