@@ -41,8 +41,9 @@ ALLOWED: dict[str, set[str]] = {
     "contract": {"codecs", "control", "errors", "limits", "schema"},
     "dispatch": BASE | {"codecs", "schema", "wire/metadata"},
     "server": CORE | {"address", "codecs", "control", "dispatch", "poller", "protos", "schema", "wire/connection"},
-    "client": CORE
-    | {"address", "codecs", "control", "poller", "protos", "schema", "wire/connection"},  # protos: client/grpc.py only
+    "client": CORE  # protos: client/grpc.py only
+    | {"address", "codecs", "control", "poller", "protos", "schema"}
+    | {"wire/connection", "wire/hurried"},
     "conformance": CORE | {"client", "codecs", "control", "dispatch", "schema"},
     "testing": CORE
     | {"address", "client", "codecs", "conformance", "dispatch", "schema", "server"}

@@ -34,6 +34,8 @@ from wireproto.wire.events import (
     PongReceived,
     ResponseReceived,
 )
+from wireproto.wire.frame import U32_MAX
+from wireproto.wire.hurried import HALF
 
 __all__ = ["Link"]
 
@@ -42,8 +44,6 @@ Prepared = TypeVar("Prepared", bound=PreparedCall)
 _EVENTS = 256
 """Events taken at once out of what was received."""
 _HEARTBEAT = bytes(8)
-_HALF = 0x8000_0000
-_U32_MAX = 0xFFFF_FFFF
 
 
 class Link(Reception):
@@ -447,7 +447,7 @@ class Link(Reception):
         self.usable = False
         self._cause = f"{self.peer} takes no more calls ({event.error})"
         for call in list(self._calls.values()):
-            if 0 < (call.call_id - event.last_call_id) & _U32_MAX < _HALF:
+            if 0 < (call.call_id - event.last_call_id) & U32_MAX < HALF:
                 del self._calls[call.call_id]
                 call.error = self._lost_locked(Retry.NOT_PROCESSED, event.error.retry_after_ms)
                 self._finish_locked(call)

@@ -21,15 +21,17 @@ from wireproto.client.keeper import Keeper
 from wireproto.client.output import Output
 from wireproto.poller import READ, WRITE
 
-__all__ = ["LOOK", "QUIET", "Reception"]
+__all__ = ["CHUNK", "LOOK", "POLL_MAX", "QUIET", "Reception"]
 
 QUIET = 0.1
 """Seconds without a frame after which the keeper reads for a link that nobody waits on."""
 LOOK = 1.0
 """Seconds between two looks at the clocks of a link in use."""
 
-_CHUNK = 65_536
-_POLL_MAX = 0x7FFF_FFFF
+CHUNK = 65_536
+"""Bytes to receive at once."""
+POLL_MAX = 0x7FFF_FFFF
+"""Milliseconds that poll takes at the most."""
 
 
 class Reception(abc.ABC):
@@ -224,7 +226,7 @@ class Reception(abc.ABC):
             self._poll.poll()
         else:
             left = math.ceil((deadline - self._clock()) * 1000)
-            self._poll.poll(0 if left < 0 else left if left < _POLL_MAX else _POLL_MAX)
+            self._poll.poll(0 if left < 0 else left if left < POLL_MAX else POLL_MAX)
 
     def _receive(self, flags: int) -> bytes | None:
         """Bytes, b"" at the end of input, None when there is nothing.
@@ -232,7 +234,7 @@ class Reception(abc.ABC):
         By the leader, who may sleep in it, without the lock; by the keeper, who must not, with it.
         """
         try:
-            return self._sock.recv(_CHUNK, flags)
+            return self._sock.recv(CHUNK, flags)
         except BlockingIOError:
             return None
         except OSError as error:
