@@ -21,6 +21,7 @@ PACKAGES: Final = ("wireproto.", "wireproto_")
 LOCKS: Final = {
     "Call": "session.lock",
     "Lasting": "_restoring",
+    "Line": "_opening",
     "MailboxStream": "giving",
     "Pump": "_session.lock",
     "Server": "_counts_lock",

@@ -148,7 +148,8 @@ def test_a_link_that_meets_a_bug_is_given_up(caplog: pytest.LogCaptureFixture, m
             raise ZeroDivisionError("a bug")
 
         monkeypatch.setattr(link, "tend", broken)
-        link._look_by(0.0)
+        with link._lock:
+            link._look_by_locked(0.0)
         assert "an error of its own" in str(future.exception(PATIENCE))
         assert client.start(ECHO, echo("y")).result(PATIENCE).text == "y"
     assert "is given up" in caplog.text

@@ -8,15 +8,15 @@ from wireproto.errors import CallError, LocalProtocolError
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.status import Retry, Status
+from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE
 
 __all__ = ["Binding", "Dialect"]
 
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
 
-_FRAMEWORK_OPCODES = 0xF000
-"""From here on opcodes are the framework's own: health, reflection, echo. They belong to every connection."""
-_FRAMEWORK_VERSION = 1
+_CONTROL_VERSION = 1
+"""Of the framework's own methods (health, reflection, echo), which belong to every connection in this one version."""
 
 
 class Binding(Generic[Req, Resp]):
@@ -83,8 +83,8 @@ class Dialect:
 
     def _make(self, method: Method[Req, Resp] | StreamMethod[Req, Resp]) -> Binding[Req, Resp]:
         service, version = self.service, self.version
-        if method.opcode >= _FRAMEWORK_OPCODES:
-            version = _FRAMEWORK_VERSION
+        if method.opcode >= FIRST_FRAMEWORK_OPCODE:
+            version = _CONTROL_VERSION
         elif service.by_opcode.get(method.opcode) is not method:
             raise LocalProtocolError(
                 f"{method.name} is no method of {service.full_name}, which this client was connected for"

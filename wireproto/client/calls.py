@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from wireproto.errors import CallError, WireprotoError
 from wireproto.status import Retry, Status
+from wireproto.wire.frame import U32_MAX
 
 __all__ = [
     "ClientCall",
@@ -23,8 +24,6 @@ __all__ = [
 ]
 
 Resp = TypeVar("Resp")
-
-_U32_MAX = 0xFFFF_FFFF
 
 
 class Waiter:
@@ -152,4 +151,4 @@ def timed_out(timeout_text: str, retry: Retry) -> CallError:
 def milliseconds_until(deadline: float) -> int:
     """What ``deadline_ms`` says for a deadline: rounded up, at least 1, at most what the field holds."""
     left = math.ceil((deadline - time.monotonic()) * 1000)
-    return 1 if left < 1 else left if left < _U32_MAX else _U32_MAX
+    return 1 if left < 1 else left if left < U32_MAX else U32_MAX

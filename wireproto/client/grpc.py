@@ -29,6 +29,7 @@ from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.status import Retry, Status
 from wireproto.version import __version__
+from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, HEADER_AFTER_LENGTH
 from wireproto.wire.metadata import Metadata, pack_metadata
 
 try:
@@ -49,8 +50,6 @@ Item = TypeVar("Item", bound=Message)
 
 Headers = list[tuple[str, str | bytes]]
 
-_FRAMEWORK_OPCODES = 0xF000
-_FRAME_HEADER = 12
 _KEEPALIVE = 30_000
 """Milliseconds of silence after which the server is asked whether it is there; gateways allow 10,000."""
 
@@ -131,7 +130,7 @@ class GrpcClient:
         self._authorization = ""
         self._closed = False
         self._paths: dict[object, Any] = {}
-        largest = self._limits.max_frame - _FRAME_HEADER
+        largest = self._limits.max_frame - HEADER_AFTER_LENGTH  # as large as over TCP
         options = [
             ("grpc.primary_user_agent", name or f"wireproto/{__version__}"),
             ("grpc.max_receive_message_length", largest),
@@ -390,7 +389,7 @@ class GrpcClient:
         """grpcio's object that calls ``method``, on bytes; made once."""
         found = self._paths.get(method)
         if found is None:
-            service = CONTROL if method.opcode >= _FRAMEWORK_OPCODES else self.service
+            service = CONTROL if method.opcode >= FIRST_FRAMEWORK_OPCODE else self.service
             make = self._channel.unary_stream if method.is_stream else self._channel.unary_unary
             found = self._paths[method] = make(f"/{service.full_name}/{method.name}")
         return found
@@ -398,7 +397,7 @@ class GrpcClient:
     def _metadata(self, method: Any, given: Metadata | Mapping[str, str] | None) -> Headers:
         """The headers of a call: what the caller gave, with what the client adds."""
         headers: Headers = []
-        if method.opcode < _FRAMEWORK_OPCODES:
+        if method.opcode < FIRST_FRAMEWORK_OPCODE:
             headers.append(("wireproto-version", str(self.version)))
         authorization = self._authorization
         if given is not None:

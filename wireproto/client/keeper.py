@@ -73,7 +73,7 @@ class Keeper:
         with self._lock:
             self._links[link.descriptor] = link
             self._due = 0.0
-            self._rouse()
+            self._rouse_locked()
 
     def discard(self, link: Kept) -> None:
         """Look after it no longer. Must be called before the descriptor is closed."""
@@ -81,7 +81,7 @@ class Keeper:
             if self._links.get(link.descriptor) is link:
                 del self._links[link.descriptor]
                 if not self._links:
-                    self._rouse()
+                    self._rouse_locked()
 
     def watch(self, link: Kept, before: int, after: int) -> None:
         """Change what of a link's descriptor wakes the thread; with the link's lock held, so that orders agree.
@@ -103,13 +103,13 @@ class Keeper:
         if when < self._due:
             with self._lock:
                 self._due = min(self._due, when)
-                self._rouse()
+                self._rouse_locked()
 
     def run(self, task: Callable[[], None]) -> None:
         """Run ``task`` on the thread, without any lock."""
         with self._lock:
             self._tasks.append(task)
-            self._rouse()
+            self._rouse_locked()
 
     def settle(self) -> None:
         """Wait, at most a second, until the thread is gone, if nothing is left for it to do."""
@@ -119,8 +119,8 @@ class Keeper:
                 return
         thread.join(_JOIN)  # not only until it has decided to leave: nobody wants to see it in a list of threads
 
-    def _rouse(self) -> None:
-        """Wake the thread, or start it. With the lock held."""
+    def _rouse_locked(self) -> None:
+        """Wake the thread, or start it."""
         if self._poller is None:
             self._poller = Poller()
             self._thread = threading.Thread(

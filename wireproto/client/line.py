@@ -114,11 +114,12 @@ class Line:
                 # The attempt that was waited for failed. A queue of threads that each tried again, one after the
                 # other, would wait for minutes.
                 raise _again(self._failure)
-            return self._open(deadline)
+            return self._open_locked(deadline)
         finally:
             self._opening.release()
 
-    def _open(self, deadline: float | None) -> Link:
+    def _open_locked(self, deadline: float | None) -> Link:
+        """Wait out the back-off and connect, with ``_opening`` held."""
         if self._links and self._judged is not self._links[-1]:
             self._judged = self._links[-1]
             if self._judged.useful:

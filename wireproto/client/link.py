@@ -34,6 +34,7 @@ from wireproto.wire.events import (
     PongReceived,
     ResponseReceived,
 )
+from wireproto.wire.frame import HALF, U32_MAX
 
 __all__ = ["Link"]
 
@@ -42,12 +43,13 @@ Prepared = TypeVar("Prepared", bound=PreparedCall)
 _EVENTS = 256
 """Events taken at once out of what was received."""
 _HEARTBEAT = bytes(8)
-_HALF = 0x8000_0000
-_U32_MAX = 0xFFFF_FFFF
 
 
 class Link(Reception):
-    """One open connection. Thread-safe; methods with an underscore want the lock held unless they say else.
+    """One open connection. Thread-safe.
+
+    A method whose name ends in ``_locked`` wants the lock held; the others take it themselves, wait for something, or
+    need none.
 
     Args:
         sock: connected, in blocking mode; the link closes it.
@@ -86,12 +88,12 @@ class Link(Reception):
         self._ping_ids = count(1)
         self._places: deque[Waiter] = deque()  # callers that wait until fewer calls are in flight
         self._granted = 0  # places given to such callers and not used yet
-        self._free = 0  # no more than there are, counted down; ``_full`` counts anew
+        self._free = 0  # no more than there are, counted down; ``_full_locked`` counts anew
         self._cause = ""
         self._over: threading.Event | None = None  # set at the end, for ``finish``
         with self._lock:
             keeper.add(self)
-            self._feed(None)  # what came together with WELCOME
+            self._feed_locked(None)  # what came together with WELCOME
 
     @property
     def useful(self) -> bool:
@@ -108,7 +110,7 @@ class Link(Reception):
         """Calls in flight that the server accepts."""
         return self._connection.their_max_calls
 
-    # Calling. Any thread, without the lock.
+    # Calling, from any thread.
 
     def exchange(self, call: ClientCall, opcode: int, payload: bytes, metadata: bytes, deadline: float | None) -> None:
         """Send a request and wait; on return ``call`` is done, with an answer or an error.
@@ -120,13 +122,13 @@ class Link(Reception):
             place: Waiter | None = None
             while True:
                 with self._lock:
-                    if self._submit(call, opcode, payload, metadata, None, place):
+                    if self._submit_locked(call, opcode, payload, metadata, None, place):
                         if call.done:
                             return
-                        gate = self._enter(call)
+                        gate = self._enter_locked(call)
                         break
-                    place = self._queue()
-                    gate = self._enter(place)
+                    place = self._queue_locked()
+                    gate = self._enter_locked(place)
                 if not self._wait_for_place(call, place, gate, deadline):
                     return
             if gate is None:
@@ -157,17 +159,17 @@ class Link(Reception):
         place: Waiter | None = None
         while True:
             with self._lock:
-                if self._submit(call, opcode, payload, metadata, credit, place):
+                if self._submit_locked(call, opcode, payload, metadata, credit, place):
                     if call.call_id == 0:
                         return False
                     if type(call) is FutureCall:
                         self._futures += 1
-                        self._look_by(call.deadline)
+                        self._look_by_locked(call.deadline)
                         if not self._led:
-                            self._rewatch()
+                            self._rewatch_locked()
                     return True
-                place = self._queue()
-                gate = self._enter(place)
+                place = self._queue_locked()
+                gate = self._enter_locked(place)
             if not self._wait_for_place(call, place, gate, deadline):
                 return False
 
@@ -187,7 +189,7 @@ class Link(Reception):
         with self._lock:
             connection = self._connection
             while calls and self.usable and not self._places:
-                if (self._free <= 0 or self._output.waiting) and self._full():
+                if (self._free <= 0 or self._output.waiting) and self._full_locked():
                     break
                 call = calls[0]
                 try:
@@ -201,7 +203,7 @@ class Link(Reception):
                 sent.append(call)
                 ends.append((connection.bytes_pending, call))
             if sent:
-                self._transmit(None, ends)
+                self._transmit_locked(None, ends)
         return sent
 
     def wait_for_item(self, call: StreamCall, deadline: float | None) -> bool:
@@ -210,7 +212,7 @@ class Link(Reception):
             if call.items or call.over:
                 return True
             call.done = False
-            gate = self._enter(call)
+            gate = self._enter_locked(call)
         # Never in a plain recv: a consumer that waits for hours may then be interrupted without harm to the link.
         self._await(call, gate, math.inf if deadline is None else deadline)
         return call.done
@@ -219,7 +221,7 @@ class Link(Reception):
         """Let a stream send ``amount`` more items; nothing happens if it is over."""
         with self._lock:
             if not self._ended and self._connection.send_credit(call.call_id, amount):
-                self._transmit()
+                self._transmit_locked()
 
     def ping(self, deadline: float | None) -> bool:
         """Send a PING and wait for its PONG; False when the time was up before.
@@ -231,11 +233,11 @@ class Link(Reception):
         data = next(self._ping_ids).to_bytes(8, "big")
         with self._lock:
             if self._ended:
-                raise self._lost(Retry.NOT_PROCESSED)
+                raise self._lost_locked(Retry.NOT_PROCESSED)
             self._pings[data] = pong
             self._connection.send_ping(data)
-            self._transmit()
-            gate = self._enter(pong)
+            self._transmit_locked()
+            gate = self._enter_locked(pong)
         try:
             self._await(pong, gate, deadline)
         finally:
@@ -251,22 +253,22 @@ class Link(Reception):
         A thread that waits for the call as the leader sees it with the next frame: the server owes one in return.
         """
         with self._lock:
-            if not self._drop(call):
+            if not self._drop_locked(call):
                 return False
             if type(call) is FutureCall:
                 self._futures -= 1
             elif type(call) is StreamCall:
                 call.over = True
-                self._wake(call)
-            self._retire()
+                self._wake_locked(call)
+            self._retire_locked()
             return True
 
     def cancel_all(self, calls: Iterable[ClientCall]) -> None:
         """``cancel`` several."""
         with self._lock:
             for call in calls:
-                self._drop(call)
-            self._retire()
+                self._drop_locked(call)
+            self._retire_locked()
 
     def abandon(self, call: ClientCall) -> None:
         """``cancel``, some time soon, for finalizers: they may run while this very thread holds the lock."""
@@ -275,35 +277,35 @@ class Link(Reception):
     def expire(self, call: ClientCall) -> None:
         """Fail a call whose time is up and tell the server, unless it is done."""
         with self._lock:
-            self._expire(call)
+            self._expire_locked(call)
 
     # Places and sending.
 
-    def _submit(
+    def _submit_locked(
         self, call: ClientCall, opcode: int, payload: bytes, metadata: bytes, credit: int | None, place: Waiter | None
     ) -> bool:
         """Send one request; ``call`` is done at once if the link takes no calls. False if there is no place for it."""
         if place is not None:
             self._granted -= 1
         if not self.usable:
-            call.error = self._lost(Retry.NOT_PROCESSED)
+            call.error = self._lost_locked(Retry.NOT_PROCESSED)
             call.done = True
             return True
         if place is None:
-            if (self._places or self._free <= 0 or self._output.waiting) and (self._places or self._full()):
+            if (self._places or self._free <= 0 or self._output.waiting) and (self._places or self._full_locked()):
                 return False
             self._free -= 1
         connection = self._connection
         try:
             call.call_id = connection.send_request(opcode, payload, metadata, credit=credit)
         except PayloadTooLarge as error:
-            self._grant()
+            self._grant_locked()
             raise _too_large(error) from None
         self._calls[call.call_id] = call
-        self._transmit(call)
+        self._transmit_locked(call)
         return True
 
-    def _transmit(self, call: ClientCall | None = None, requests: Sequence[tuple[int, ClientCall]] = ()) -> None:
+    def _transmit_locked(self, call: ClientCall | None = None, requests: Sequence[tuple[int, ClientCall]] = ()) -> None:
         """Send what the connection has queued: whose end is the request of ``call``, or ``requests`` by their ends."""
         output = self._output
         try:
@@ -313,35 +315,35 @@ class Link(Reception):
                 return
             output.keep(data, sent, requests if call is None else ((len(data), call),))
         except BaseException:
-            self._end("sending was interrupted")  # by a signal handler that raised: a frame may be cut
+            self._end_locked("sending was interrupted")  # by a signal handler that raised: a frame may be cut
             raise
         # Some of it has to wait. See to it that somebody writes it, and that its clock runs.
         if not output.writable:
             self.usable = False
             self._problem = self._problem or output.problem
-        self._look_by(self._clock() + LOOK)
-        self._rewatch()
+        self._look_by_locked(self._clock() + LOOK)
+        self._rewatch_locked()
 
-    def _full(self) -> bool:
+    def _full_locked(self) -> bool:
         """Whether there is no place for a call, nor room for its request."""
         connection = self._connection
         self._free = connection.their_max_calls - connection.calls_in_flight - self._granted
         return self._free <= 0 or len(self._output.waiting) > self._limits.high_watermark
 
-    def _queue(self) -> Waiter:
+    def _queue_locked(self) -> Waiter:
         place = Waiter()
         self._places.append(place)
         return place
 
-    def _grant(self) -> None:
+    def _grant_locked(self) -> None:
         """Give free places to those who wait for one: first come, first served."""
-        while self._places and not self._full():
+        while self._places and not self._full_locked():
             self._granted += 1
             self._free -= 1
-            self._wake(self._places.popleft())
+            self._wake_locked(self._places.popleft())
 
     def _wait_for_place(self, call: ClientCall, place: Waiter, gate: LockType | None, deadline: float | None) -> bool:
-        """Wait, without the lock, until ``place`` is granted. If it is not, ``call`` is done and failed."""
+        """Wait until ``place`` is granted. If it is not, ``call`` is done and failed."""
         granted = False
         try:
             self._await(place, gate, deadline)
@@ -353,7 +355,7 @@ class Link(Reception):
                         self._places.remove(place)
                     elif place.error is None:  # granted to a thread that was interrupted
                         self._granted -= 1
-                        self._grant()
+                        self._grant_locked()
         if granted:
             return True
         call.error = place.error or timed_out("no place for the call came free in time", Retry.NOT_PROCESSED)
@@ -361,9 +363,7 @@ class Link(Reception):
         return False
 
     def finish(self, deadline: float) -> None:
-        """Send nothing more, take what still comes, and end: when the server has, or at ``deadline``. Without the
-        lock.
-        """
+        """Send nothing more, take what still comes, and end: when the server has, or at ``deadline``."""
         over = threading.Event()
         with self._lock:
             if self._ended:
@@ -371,16 +371,16 @@ class Link(Reception):
             self.usable = False
             self._cause = "the client is done"
             self._over = over
-            self._refuse_places()
+            self._refuse_places_locked()
             self._output.finish()
-            self._retire()
+            self._retire_locked()
         # Nobody need wait for an answer of this link, so the keeper reads it.
         over.wait(max(0.0, deadline - time.monotonic()))
         self.end("the client was closed")
 
     # Receiving.
 
-    def _feed(self, data: bytes | None) -> None:
+    def _feed_locked(self, data: bytes | None) -> None:
         connection = self._connection
         if data:
             connection.receive_data(data)
@@ -395,66 +395,66 @@ class Link(Reception):
                     if call is not None:
                         call.payload = event.payload
                         if type(call) is FutureCall:
-                            self._finish(call)
+                            self._finish_locked(call)
                         elif call.gate is None:
-                            call.done = True  # nobody sleeps on it: `_wake` without a call
+                            call.done = True  # nobody sleeps on it: `_wake_locked` without a call
                         else:
-                            self._wake(call)
+                            self._wake_locked(call)
                 else:
                     reacted = True
-                    self._react(event)
+                    self._react_locked(event)
             if type(event) is ResponseReceived and len(events) < _EVENTS:
                 break  # there are no others
         if reacted:
             if self._ended:
                 return
             if connection.bytes_pending:
-                self._transmit()
+                self._transmit_locked()
         output = self._output
         if output.waiting:
             output.flush()
         if self._places:
-            self._grant()
+            self._grant_locked()
         if not self.usable:
-            self._retire()
+            self._retire_locked()
 
-    def _react(self, event: Event) -> None:
+    def _react_locked(self, event: Event) -> None:
         """Every event but RESPONSE."""
         if isinstance(event, ItemReceived):
             stream = self._calls.get(event.call_id)
             if type(stream) is StreamCall:
                 stream.items.append(event.payload)
-                self._wake(stream)
+                self._wake_locked(stream)
         elif isinstance(event, EndReceived | ErrorReceived):
             call = self._calls.pop(event.call_id, None)
             if call is not None:
                 call.error = event.error if isinstance(event, ErrorReceived) else None
-                self._finish(call)
+                self._finish_locked(call)
         elif isinstance(event, PongReceived):
             pong = self._pings.get(event.data)
             if pong is not None:
-                self._wake(pong)
+                self._wake_locked(pong)
         elif isinstance(event, GoAwayReceived):
-            self._go_away(event)
+            self._go_away_locked(event)
         elif isinstance(event, ConnectionEnded):
             if self._connection.bytes_pending:
-                self._transmit()
-            self._end(self._why(event.error))
+                self._transmit_locked()
+            self._end_locked(self._why_locked(event.error))
 
-    def _go_away(self, event: GoAwayReceived) -> None:
+    def _go_away_locked(self, event: GoAwayReceived) -> None:
         """Take no further calls; those that the server will not look at are over."""
         self.usable = False
         self._cause = f"{self.peer} takes no more calls ({event.error})"
         for call in list(self._calls.values()):
-            if 0 < (call.call_id - event.last_call_id) & _U32_MAX < _HALF:
+            if 0 < (call.call_id - event.last_call_id) & U32_MAX < HALF:
                 del self._calls[call.call_id]
-                call.error = self._lost(Retry.NOT_PROCESSED, event.error.retry_after_ms)
-                self._finish(call)
-        self._refuse_places()
+                call.error = self._lost_locked(Retry.NOT_PROCESSED, event.error.retry_after_ms)
+                self._finish_locked(call)
+        self._refuse_places_locked()
 
     # Ends.
 
-    def _finish(self, call: ClientCall) -> None:
+    def _finish_locked(self, call: ClientCall) -> None:
         """A call that was just taken out of ``_calls`` is answered, or has failed."""
         kind = type(call)
         if kind is not ClientCall:
@@ -466,16 +466,16 @@ class Link(Reception):
                 if not self._settled:
                     self._keeper.run(self._complete)
                 self._settled.append(call)
-        self._wake(call)
+        self._wake_locked(call)
 
     def _complete(self) -> None:
-        """Complete the futures that are due; on the keeper's thread, without the lock."""
+        """Complete the futures that are due; on the keeper's thread."""
         with self._lock:
             settled, self._settled = self._settled, []
         for call in settled:
             call.complete()
 
-    def _drop(self, call: ClientCall) -> bool:
+    def _drop_locked(self, call: ClientCall) -> bool:
         """Take a call out and tell the server; False when it is not in flight."""
         if self._calls.get(call.call_id) is not call:
             return False
@@ -483,27 +483,27 @@ class Link(Reception):
         # Without CANCEL the answer still comes, and is dropped; but a stream might never end.
         if type(call) is StreamCall or self._cancels.take(self._clock()):
             self._connection.send_cancel(call.call_id)
-            self._transmit()
+            self._transmit_locked()
         return True
 
-    def _expire(self, call: ClientCall) -> None:
-        if self._drop(call):
+    def _expire_locked(self, call: ClientCall) -> None:
+        if self._drop_locked(call):
             call.error = timed_out("the time for the call was up before its answer came", Retry.MAYBE_PROCESSED)
-            self._finish(call)
-            self._retire()
+            self._finish_locked(call)
+            self._retire_locked()
 
-    def _refuse_places(self) -> None:
+    def _refuse_places_locked(self) -> None:
         while self._places:
             place = self._places.popleft()
-            place.error = self._lost(Retry.NOT_PROCESSED)
-            self._wake(place)
+            place.error = self._lost_locked(Retry.NOT_PROCESSED)
+            self._wake_locked(place)
 
-    def _retire(self) -> None:
+    def _retire_locked(self) -> None:
         """A link that takes no calls and has none is done with."""
         if not self.usable and not self._calls:
-            self._end("it takes no more calls")
+            self._end_locked("it takes no more calls")
 
-    def _end(self, why: str) -> None:
+    def _end_locked(self, why: str) -> None:
         if self._ended:
             return
         self._ended = True
@@ -515,17 +515,17 @@ class Link(Reception):
         calls = list(self._calls.values())
         self._calls.clear()
         for call in calls:
-            call.error = self._lost(Retry.NOT_PROCESSED if call in unsent else Retry.MAYBE_PROCESSED)
-            self._finish(call)
+            call.error = self._lost_locked(Retry.NOT_PROCESSED if call in unsent else Retry.MAYBE_PROCESSED)
+            self._finish_locked(call)
         for pong in self._pings.values():
-            pong.error = self._lost(Retry.NOT_PROCESSED)
-            self._wake(pong)
-        self._refuse_places()
-        self._close()
+            pong.error = self._lost_locked(Retry.NOT_PROCESSED)
+            self._wake_locked(pong)
+        self._refuse_places_locked()
+        self._close_locked()
         if self._over is not None:
             self._over.set()
 
-    def _why(self, error: RemoteProtocolError | CallError | None) -> str:
+    def _why_locked(self, error: RemoteProtocolError | CallError | None) -> str:
         """What to tell of an end, as a clause."""
         if isinstance(error, CallError):
             return f"{self.peer} ended the connection ({error})"
@@ -535,40 +535,40 @@ class Link(Reception):
             return f"{self.peer} closed the connection"
         return f"{self.peer} broke the protocol ({error})"
 
-    def _lost(self, retry: Retry, retry_after_ms: int = 0) -> ConnectionLost:
+    def _lost_locked(self, retry: Retry, retry_after_ms: int = 0) -> ConnectionLost:
         fate = "was not processed" if retry is Retry.NOT_PROCESSED else "may have been processed"
         return ConnectionLost(f"{self._cause}; the call {fate}", retry=retry, retry_after_ms=retry_after_ms)
 
     # The keeper.
 
-    def _fed(self) -> None:
+    def _fed_locked(self) -> None:
         self._pulse.quiet(self._clock())
         if self._connection.partial_length is not None:
-            self._look_by(self._clock() + LOOK)
+            self._look_by_locked(self._clock() + LOOK)
 
     def tend(self) -> None:
         with self._lock:
             if self._ended:
                 return
             while self._abandoned:
-                self._drop(self._abandoned.popleft())
+                self._drop_locked(self._abandoned.popleft())
             now = self._clock()
             pulse, output = self._pulse, self._output
             quiet = pulse.quiet(now)
             problem = pulse.stuck(now, bool(output.waiting), output.taken)
-            if not problem and (problem := pulse.stalled(now) or pulse.silent(now)) and self._readable():
+            if not problem and (problem := pulse.stalled(now) or pulse.silent(now)) and self._readable_locked():
                 problem = ""  # it is us who are late, after a pause of the whole process
             if problem:
-                self._end(f"{self.peer} was given up: {problem}")
+                self._end_locked(f"{self.peer} was given up: {problem}")
                 return
             if pulse.ping_due(now):
                 self._connection.send_ping(_HEARTBEAT)
-                self._transmit()
+                self._transmit_locked()
             due = pulse.next_look(now)
             if self._futures:
                 for call in [each for each in self._calls.values() if type(each) is FutureCall]:
                     if call.deadline <= now:
-                        self._expire(call)
+                        self._expire_locked(call)
                     else:
                         due = min(due, call.deadline)
             if self._calls or self._led or output.waiting or self._connection.partial_length is not None:
@@ -578,12 +578,12 @@ class Link(Reception):
                     self._attended = True
                 elif not self._attended:
                     due = min(due, now + QUIET)
-            self._retire()
+            self._retire_locked()
             if not self._ended:
                 self.due = due
-                self._rewatch()
+                self._rewatch_locked()
 
-    def _readable(self) -> bool:
+    def _readable_locked(self) -> bool:
         """Whether input waits at the kernel."""
         try:
             return bool(self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))

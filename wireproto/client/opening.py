@@ -10,6 +10,7 @@ from wireproto.address import Address
 from wireproto.client.binding import Dialect
 from wireproto.client.keeper import the_keeper
 from wireproto.client.link import Link
+from wireproto.client.reception import CHUNK, POLL_MAX
 from wireproto.errors import ConnectionLost, HandshakeError, RemoteProtocolError
 from wireproto.limits import Limits
 from wireproto.status import Retry
@@ -18,9 +19,6 @@ from wireproto.wire.events import NEED_DATA, ConnectionEnded, WelcomeReceived
 from wireproto.wire.handshake import Hello
 
 __all__ = ["open_connection", "open_link"]
-
-_CHUNK = 65_536
-_POLL_MAX = 0x7FFF_FFFF
 
 _OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -123,13 +121,13 @@ def _shake_hands(sock: socket.socket, connection: Connection, address: Address, 
     while True:
         poll.register(sock, select.POLLIN | select.POLLOUT if output else select.POLLIN)
         remaining = math.ceil((deadline - time.monotonic()) * 1000)
-        if remaining <= 0 or not poll.poll(min(remaining, _POLL_MAX)):
+        if remaining <= 0 or not poll.poll(min(remaining, POLL_MAX)):
             raise _unreachable(address, "it accepted the connection and sent no WELCOME in time")
         try:
             if output:
                 output = output[_send(sock, output) :]
             try:
-                data = sock.recv(_CHUNK)
+                data = sock.recv(CHUNK)
             except BlockingIOError:
                 continue
         except OSError as error:
@@ -163,7 +161,7 @@ def _leave(sock: socket.socket, last_words: bytes) -> None:
         if last_words:
             sock.send(last_words, socket.MSG_NOSIGNAL)
             sock.shutdown(socket.SHUT_WR)
-            while sock.recv(_CHUNK):
+            while sock.recv(CHUNK):
                 pass
     except OSError:
         pass  # it has nothing more for us, or is gone

@@ -13,6 +13,7 @@ import abc
 import math
 import select
 import socket
+import threading
 from _thread import LockType, allocate_lock
 from threading import TIMEOUT_MAX
 
@@ -21,19 +22,24 @@ from wireproto.client.keeper import Keeper
 from wireproto.client.output import Output
 from wireproto.poller import READ, WRITE
 
-__all__ = ["LOOK", "QUIET", "Reception"]
+__all__ = ["CHUNK", "LOOK", "POLL_MAX", "QUIET", "Reception"]
 
 QUIET = 0.1
 """Seconds without a frame after which the keeper reads for a link that nobody waits on."""
 LOOK = 1.0
 """Seconds between two looks at the clocks of a link in use."""
 
-_CHUNK = 65_536
-_POLL_MAX = 0x7FFF_FFFF
+CHUNK = 65_536
+"""Bytes to receive at once."""
+POLL_MAX = 0x7FFF_FFFF
+"""Milliseconds that poll takes at the most."""
 
 
 class Reception(abc.ABC):
-    """The half of a link that waits and receives. Methods with an underscore want the lock held unless they say else.
+    """The half of a link that waits and receives.
+
+    A method whose name ends in ``_locked`` wants the lock held; the others take it themselves, wait for something, or
+    need none.
 
     Args:
         sock: connected, in blocking mode; closed here, by the leader or when nobody leads.
@@ -50,7 +56,7 @@ class Reception(abc.ABC):
         self.peer = peer
         self.descriptor = sock.fileno()
         self.due = keeper.clock() + QUIET
-        self._lock = allocate_lock()
+        self._lock = threading.Lock()
         self._sock = sock
         self._keeper = keeper
         self._clock = keeper.clock
@@ -68,21 +74,21 @@ class Reception(abc.ABC):
         self._futures = 0  # calls in flight whose answers go to futures
 
     @abc.abstractmethod
-    def _feed(self, data: bytes | None) -> None:
+    def _feed_locked(self, data: bytes | None) -> None:
         """Take in what was received (b"" at the end of input, None for nothing) and write what can be written."""
 
     @abc.abstractmethod
-    def _fed(self) -> None:
+    def _fed_locked(self) -> None:
         """The keeper has received: look at the clocks in time for what began with that."""
 
     @abc.abstractmethod
-    def _end(self, why: str) -> None:
-        """Be over: wake every waiter, then ``_close``. Does nothing the second time."""
+    def _end_locked(self, why: str) -> None:
+        """Be over: wake every waiter, then ``_close_locked``. Does nothing the second time."""
 
     def end(self, why: str) -> None:
         """Close the connection now. Calls in flight fail with ``why``, a clause that says what happened."""
         with self._lock:
-            self._end(why)
+            self._end_locked(why)
 
     def hang_up(self) -> None:
         """End the connection without taking the lock; who receives finds its end, the keeper at the latest."""
@@ -94,14 +100,14 @@ class Reception(abc.ABC):
     # Callers.
 
     def wait(self, waiter: Waiter, deadline: float | None) -> None:
-        """Wait, without the lock, until ``waiter`` is done or the time is up."""
+        """Wait until ``waiter`` is done or the time is up."""
         with self._lock:
             if waiter.done:
                 return
-            gate = self._enter(waiter)
+            gate = self._enter_locked(waiter)
         self._await(waiter, gate, deadline)
 
-    def _enter(self, waiter: Waiter) -> LockType | None:
+    def _enter_locked(self, waiter: Waiter) -> LockType | None:
         """Take the lead, or park. Returns the gate to sleep on; None for the lead."""
         if self._led:
             gate = allocate_lock()
@@ -114,19 +120,19 @@ class Reception(abc.ABC):
         if self._interest:
             if self._attended:
                 self._attended = False
-                self._look_by(self._clock() + QUIET)
-            self._rewatch()
+                self._look_by_locked(self._clock() + QUIET)
+            self._rewatch_locked()
         return None
 
     def _await(self, waiter: Waiter, gate: LockType | None, deadline: float | None) -> None:
-        """Wait, without the lock, as ``_enter`` decided."""
+        """Wait as ``_enter_locked`` decided."""
         if gate is None:
             self._lead(waiter, deadline)
         else:
             self._follow(waiter, gate, deadline)
 
     def _follow(self, waiter: Waiter, gate: LockType, deadline: float | None) -> None:
-        """Sleep, without the lock, until woken: because ``waiter`` is done, or to take the lead."""
+        """Sleep until woken: because ``waiter`` is done, or to take the lead."""
         try:
             if deadline is None or deadline == math.inf:
                 woken = gate.acquire()
@@ -134,25 +140,25 @@ class Reception(abc.ABC):
                 woken = gate.acquire(timeout=min(max(0.0, deadline - self._clock()), TIMEOUT_MAX))
         except BaseException:
             with self._lock:
-                self._unpark(waiter)
+                self._unpark_locked(waiter)
             raise
         if not woken:
             with self._lock:
-                self._unpark(waiter)
+                self._unpark_locked(waiter)
         elif waiter.leads:
             waiter.leads = False
             self._lead(waiter, deadline)
 
-    def _unpark(self, waiter: Waiter) -> None:
+    def _unpark_locked(self, waiter: Waiter) -> None:
         """Stop waiting; a lead that was given in this very moment goes on to the next one."""
         if waiter.gate is not None:
             waiter.gate = None
             del self._parked[waiter]
         elif waiter.leads:
             waiter.leads = False
-            self._leave()
+            self._leave_locked()
 
-    def _wake(self, waiter: Waiter) -> None:
+    def _wake_locked(self, waiter: Waiter) -> None:
         """There is something for ``waiter`` to look at."""
         waiter.done = True
         gate = waiter.gate
@@ -162,7 +168,7 @@ class Reception(abc.ABC):
             gate.release()
 
     def _lead(self, waiter: Waiter, deadline: float | None) -> None:
-        """Receive, without the lock, for everybody, until ``waiter`` is done or the time is up."""
+        """Receive for everybody, until ``waiter`` is done or the time is up."""
         leads, receiving, over = True, False, waiter.done
         try:
             while not over:
@@ -175,11 +181,11 @@ class Reception(abc.ABC):
                     receiving = True
                     data = self._receive(socket.MSG_DONTWAIT)
                 with self._lock:
-                    self._feed(data)
+                    self._feed_locked(data)
                     over = waiter.done or (deadline is not None and self._clock() >= deadline)
                     if over:
                         leads = False
-                        self._leave()
+                        self._leave_locked()
                         return
                     self._blind = not self._output.waiting
         finally:
@@ -188,10 +194,10 @@ class Reception(abc.ABC):
                     if receiving:
                         # A signal handler raised. Bytes that were just received may have gone with it, and a stream
                         # of bytes with a hole in it is of no use. While asleep there were none.
-                        self._end("receiving was interrupted")
-                    self._leave()
+                        self._end_locked("receiving was interrupted")
+                    self._leave_locked()
 
-    def _leave(self) -> None:
+    def _leave_locked(self) -> None:
         """Give the lead to a parked thread, or to nobody."""
         if self._parked:
             # The one that came last: its answer is likely to be the last one, too, so the lead changes least.
@@ -207,10 +213,10 @@ class Reception(abc.ABC):
         if self._ended:
             self._sock.close()
         elif self._futures or self._output.waiting or not self._output.writable:
-            self._rewatch()
+            self._rewatch_locked()
 
     def _sleep(self, deadline: float | None) -> None:
-        """Wait, as the leader and without the lock, for input, for room if output waits, or for the time to pass."""
+        """Wait, as the leader, for input, for room if output waits, or for the time to pass."""
         # By what ``_blind`` said when the lock was let go, and not by what waits now: a thread that left output behind
         # since then has told the keeper.
         mask = select.POLLIN if self._blind else select.POLLIN | select.POLLOUT
@@ -221,21 +227,24 @@ class Reception(abc.ABC):
             self._poll.poll()
         else:
             left = math.ceil((deadline - self._clock()) * 1000)
-            self._poll.poll(0 if left < 0 else left if left < _POLL_MAX else _POLL_MAX)
+            self._poll.poll(0 if left < 0 else left if left < POLL_MAX else POLL_MAX)
 
     def _receive(self, flags: int) -> bytes | None:
-        """Bytes, b"" at the end of input, None when there is nothing. Without the lock, if by the leader."""
+        """Bytes, b"" at the end of input, None when there is nothing.
+
+        By the leader, who may sleep in it, without the lock; by the keeper, who must not, with it.
+        """
         try:
-            return self._sock.recv(_CHUNK, flags)
+            return self._sock.recv(CHUNK, flags)
         except BlockingIOError:
             return None
         except OSError as error:
             self._problem = self._problem or f"receiving failed: {error.strerror}"
             return b""
 
-    def _close(self) -> None:
-        """The last act of ``_end``."""
-        self._rewatch()
+    def _close_locked(self) -> None:
+        """The last act of ``_end_locked``."""
+        self._rewatch_locked()
         self._keeper.discard(self)
         if self._led:
             # The leader is in recv or on its way there, and closes when it leaves. If it was closed here, the leader
@@ -244,26 +253,26 @@ class Reception(abc.ABC):
         else:
             self._sock.close()
 
-    # The keeper, on its thread, without the lock.
+    # The keeper, on its thread.
 
     def attend(self, writable: int, readable: int) -> None:
         """Write and read as epoll said; when a caller leads by now, reading is the caller's."""
         with self._lock:
             if not self._ended and (writable or not self._led):
-                self._feed(self._receive(socket.MSG_DONTWAIT) if readable and not self._led else None)
-                self._fed()
-                self._rewatch()
+                self._feed_locked(self._receive(socket.MSG_DONTWAIT) if readable and not self._led else None)
+                self._fed_locked()
+                self._rewatch_locked()
 
     @abc.abstractmethod
     def tend(self) -> None:
         """Look at the clocks; set ``due`` to when that is to be done again."""
 
-    def _look_by(self, when: float) -> None:
+    def _look_by_locked(self, when: float) -> None:
         if when < self.due:
             self.due = when
             self._keeper.soon(when)
 
-    def _rewatch(self) -> None:
+    def _rewatch_locked(self) -> None:
         """Tell the keeper what to watch for; always worked out from the state, under the lock."""
         interest = 0
         if not self._ended:

@@ -25,6 +25,7 @@ from wireproto.server.gateway.metadata import read_headers
 from wireproto.server.gateway.pool import CountedPool
 from wireproto.server.refusals import cancelled, late, shutting_down, too_large
 from wireproto.status import Retry, Status
+from wireproto.wire.frame import HEADER_AFTER_LENGTH
 from wireproto.wire.metadata import Metadata
 
 __all__ = ["Door", "StreamBehavior", "UnaryBehavior", "fail"]
@@ -33,9 +34,6 @@ log = logging.getLogger("wireproto.gateway")
 
 TURN = 64
 """Items taken of a subscription at once."""
-
-_FRAME_HEADER = 12
-"""Bytes of a frame that its length field counts beside metadata and payload: what fits one door fits the other."""
 
 _FOREVER = 366 * 86_400.0
 """Seconds; grpcio has no other word for a call without a deadline than one that is further away than this."""
@@ -53,7 +51,7 @@ class Door:
 
     def __init__(self, limits: Limits, streams: CountedPool) -> None:
         self.limits = limits
-        self.largest = limits.max_frame - _FRAME_HEADER
+        self.largest = limits.max_frame - HEADER_AFTER_LENGTH  # what fits one door fits the other
         self.streams = streams
         self.closing = False
         self._lock = threading.Lock()
