@@ -284,29 +284,56 @@ class Link(Reception):
     def _submit_locked(
         self, call: ClientCall, opcode: int, payload: bytes, metadata: bytes, credit: int | None, place: Waiter | None
     ) -> bool:
-        """Send one request; ``call`` is done at once if the link takes no calls. False if there is no place for it."""
+        """Send the request of ``call``, if there is a place for the call.
+
+        Args:
+            call: gets its id.
+            opcode, payload, metadata, credit: as for ``Connection.send_request``.
+            place: what the caller has waited for and was granted; None as long as it has not waited.
+
+        Returns:
+            Whether the caller need not wait for a place: the request was sent, or the link takes no further calls and
+            ``call`` is done, with the error that says so. False only without a ``place``.
+
+        Raises:
+            CallError: the server does not accept a request so large; nothing was sent.
+        """
         if place is not None:
+            # A granted place is counted apart until its owner comes for it. From here on the call itself counts.
             self._granted -= 1
         if not self.usable:
             call.error = self._lost_locked(Retry.NOT_PROCESSED)
             call.done = True
             return True
         if place is None:
-            if (self._places or self._free <= 0 or self._output.waiting) and (self._places or self._full_locked()):
+            # Those who wait for a place came earlier, so a place that is free by now is theirs.
+            if self._places:
+                return False
+            # ``_free`` is not raised when a call ends. Thus it may be too low and is never too high, and most calls
+            # need not count anew. Output that waits may leave no room, however many places there are.
+            if (self._free <= 0 or self._output.waiting) and self._full_locked():
                 return False
             self._free -= 1
         connection = self._connection
         try:
             call.call_id = connection.send_request(opcode, payload, metadata, credit=credit)
         except PayloadTooLarge as error:
+            # The place was not used. Whoever is next in line would otherwise wait for an answer to make it free.
             self._grant_locked()
             raise _too_large(error) from None
+        # In this order: the answer cannot be received before the lock is let go, but sending may end the link, and that
+        # fails the calls that it finds here.
         self._calls[call.call_id] = call
         self._transmit_locked(call)
         return True
 
     def _transmit_locked(self, call: ClientCall | None = None, requests: Sequence[tuple[int, ClientCall]] = ()) -> None:
-        """Send what the connection has queued: whose end is the request of ``call``, or ``requests`` by their ends."""
+        """Send what the connection has queued. What the kernel does not take waits in the output.
+
+        Args:
+            call: with whose request the queued bytes end; None if they are about no request, or about several.
+            requests: the calls whose requests are among the bytes, each behind the position at which its request ends.
+        """
         output = self._output
         try:
             data = self._connection.data_to_send()
@@ -317,7 +344,8 @@ class Link(Reception):
         except BaseException:
             self._end_locked("sending was interrupted")  # by a signal handler that raised: a frame may be cut
             raise
-        # Some of it has to wait. See to it that somebody writes it, and that its clock runs.
+        # After a write that was partial or failed: have the keeper write the rest, and run the clock of the peer that
+        # takes nothing.
         if not output.writable:
             self.usable = False
             self._problem = self._problem or output.problem
@@ -331,6 +359,7 @@ class Link(Reception):
         return self._free <= 0 or len(self._output.waiting) > self._limits.high_watermark
 
     def _queue_locked(self) -> Waiter:
+        """Stand in line for a place; it is ``done`` when it is granted or refused."""
         place = Waiter()
         self._places.append(place)
         return place
