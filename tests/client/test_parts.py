@@ -1,4 +1,4 @@
-"""The parts of the client that need no server: back-off, clocks, budget, output."""
+"""The parts of the client that need no server: back-off, output."""
 
 import socket
 from collections.abc import Iterator
@@ -11,10 +11,6 @@ from wireproto.client.backoff import Backoff
 from wireproto.client.binding import Dialect
 from wireproto.client.calls import ClientCall, FutureCall
 from wireproto.client.output import Output
-from wireproto.client.pulse import Budget, Pulse
-from wireproto.wire.connection import Connection, Role
-from wireproto.wire.frame import Kind, pack
-from wireproto.wire.handshake import Hello, Welcome
 
 
 class Clock:
@@ -47,14 +43,6 @@ def test_backoff_doubles_its_ceiling_up_to_the_most() -> None:
     assert backoff.remaining() == 0.0
 
 
-def test_a_budget_refills_with_time() -> None:
-    """So many at once, then so many a second, never more than at first."""
-    budget = Budget(2.0, 3.0, 0.0)
-    assert [budget.take(0.0) for _ in range(4)] == [True, True, True, False]
-    assert [budget.take(0.5), budget.take(0.5)] == [True, False]
-    assert [budget.take(100.0) for _ in range(4)] == [True, True, True, False]
-
-
 def test_a_future_cancelled_just_before_its_answer_stays_cancelled() -> None:
     """The answer that was on its way to it is dropped without a word."""
     call = FutureCall(Dialect(SERVICE, codecs.get("pipe"), 1, Limits()).bind(ECHO).decode, None)
@@ -62,92 +50,6 @@ def test_a_future_cancelled_just_before_its_answer_stays_cancelled() -> None:
     assert call.future.cancel()
     call.complete()
     assert call.future.cancelled()
-
-
-def opened(heartbeat_ms: int = 10_000) -> Connection:
-    """A client's connection after its handshake."""
-    client, server = Connection(Role.CLIENT), Connection(Role.SERVER)
-    client.send_hello(Hello(min_version=1, max_version=1, codecs=((2, "msgpack"),), max_frame=1 << 20))
-    server.receive_data(client.data_to_send())
-    server.next_event()
-    server.send_welcome(Welcome(version=1, codec=2, max_frame=1 << 20, max_calls=9, heartbeat_ms=heartbeat_ms))
-    client.receive_data(server.data_to_send())
-    client.next_event()
-    return client
-
-
-PONG = pack(Kind.PONG, 0, 0, 0, 0, b"", bytes(8))
-
-
-def test_a_silent_peer_is_pinged_and_then_given_up() -> None:
-    """One PING after a heartbeat of silence; the verdict once the idle time-out has passed; a PONG undoes both."""
-    connection = opened()
-    pulse = Pulse(connection, Limits(idle_timeout=30.0), 0.0)
-    assert not pulse.ping_due(9.9)
-    assert pulse.next_look(9.9) == 10.0
-    assert pulse.ping_due(10.0)
-    assert not pulse.ping_due(11.0)
-    assert [pulse.next_look(now) for now in (11.0, 25.0)] == [21.0, 30.0]
-    assert pulse.silent(29.9) == ""
-    assert "30 s" in pulse.silent(30.0)
-    connection.receive_data(PONG)
-    connection.next_event()
-    assert not pulse.quiet(30.0)
-    assert pulse.quiet(31.0)
-    assert pulse.silent(30.0) == ""
-    assert pulse.next_look(31.0) == 40.0
-
-
-def test_a_pause_of_this_process_is_not_silence_of_the_peer() -> None:
-    """After an hour of suspension the peer is asked, and has its time to answer."""
-    pulse = Pulse(opened(), Limits(idle_timeout=30.0), 0.0)
-    assert pulse.silent(3600.0) == ""
-    assert pulse.ping_due(3600.0)
-    assert pulse.silent(3619.0) == ""
-    assert pulse.silent(3620.0)
-
-
-def test_without_a_heartbeat_silence_is_no_fault() -> None:
-    """Nobody pings, nobody is given up."""
-    pulse = Pulse(opened(heartbeat_ms=0), Limits(), 0.0)
-    assert not pulse.ping_due(1e9)
-    assert pulse.silent(1e9) == ""
-    assert pulse.next_look(1e9) == float("inf")
-
-
-def test_a_frame_has_time_for_its_length() -> None:
-    """5 s and a second for each 8 KiB, counted from when it was first seen; the next frame has its own time."""
-    connection = opened()
-    pulse = Pulse(connection, Limits(), 0.0)
-    assert pulse.stalled(0.0) == ""
-    frame = pack(Kind.PONG, 0, 0, 0, 0, b"", bytes(8))
-    huge = (8192 * 10 - 4).to_bytes(4, "big") + frame[4:]
-    connection.receive_data(huge)
-    connection.next_event()
-    assert pulse.stalled(100.0) == ""
-    assert pulse.stalled(114.9) == ""
-    assert "stopped within a frame" in pulse.stalled(115.0)
-    connection = opened()
-    pulse = Pulse(connection, Limits(), 0.0)
-    for turn in range(5):
-        connection.receive_data(frame[:3])
-        connection.next_event()
-        assert pulse.stalled(turn * 5.0) == ""
-        assert pulse.stalled(turn * 5.0 + 4.9) == ""
-        connection.receive_data(frame[3:])
-        connection.next_event()
-    assert pulse.stalled(30.0) == ""
-
-
-def test_output_that_moves_is_not_stuck() -> None:
-    """Only output that stands still for the write time-out counts."""
-    pulse = Pulse(opened(), Limits(write_timeout=10.0), 0.0)
-    assert pulse.stuck(0.0, False, 0) == ""
-    assert pulse.stuck(50.0, True, 0) == ""
-    assert pulse.stuck(59.0, True, 1) == ""
-    assert pulse.stuck(68.0, True, 1) == ""
-    assert "took nothing" in pulse.stuck(69.0, True, 1)
-    assert pulse.stuck(69.0, False, 1) == ""
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import TypeVar
 
+from wireproto.bucket import Bucket
 from wireproto.client.binding import Dialect
 from wireproto.client.calls import ClientCall, FutureCall, PreparedCall, StreamCall, Waiter, timed_out
 from wireproto.client.keeper import Keeper
-from wireproto.client.pulse import Budget, Pulse
 from wireproto.client.reception import LOOK, QUIET, Reception
 from wireproto.errors import CallError, ConnectionLost, RemoteProtocolError
 from wireproto.limits import Limits
@@ -35,6 +35,7 @@ from wireproto.wire.events import (
     ResponseReceived,
 )
 from wireproto.wire.frame import HALF, U32_MAX
+from wireproto.wire.liveness import Liveness, Overdue
 
 __all__ = ["Link"]
 
@@ -78,9 +79,9 @@ class Link(Reception):
         self.usable = True
         self._connection = connection
         self._limits = limits
-        self._pulse = Pulse(connection, limits, keeper.clock())
+        self._liveness = Liveness(connection, limits, keeper.clock(), idle=math.inf)
         # A CANCEL of a unary call is a courtesy. Servers end a connection that floods them, at rates like our own.
-        self._cancels = Budget(limits.cancels_per_second / 2, limits.cancel_burst / 2, keeper.clock())
+        self._cancels = Bucket(limits.cancels_per_second / 2, limits.cancel_burst / 2, keeper.clock())
         self._calls: dict[int, ClientCall] = {}
         self._settled: list[FutureCall] = []  # to be completed by the keeper
         self._abandoned: deque[ClientCall] = deque()  # by the garbage collector, which must not take a lock
@@ -571,7 +572,7 @@ class Link(Reception):
     # The keeper.
 
     def _fed_locked(self) -> None:
-        self._pulse.quiet(self._clock())
+        self._liveness.look(self._clock())
         if self._connection.partial_length is not None:
             self._look_by_locked(self._clock() + LOOK)
 
@@ -582,18 +583,17 @@ class Link(Reception):
             while self._abandoned:
                 self._drop_locked(self._abandoned.popleft())
             now = self._clock()
-            pulse, output = self._pulse, self._output
-            quiet = pulse.quiet(now)
-            problem = pulse.stuck(now, bool(output.waiting), output.taken)
-            if not problem and (problem := pulse.stalled(now) or pulse.silent(now)) and self._readable_locked():
-                problem = ""  # it is us who are late, after a pause of the whole process
-            if problem:
-                self._end_locked(f"{self.peer} was given up: {problem}")
+            liveness, output = self._liveness, self._output
+            quiet = liveness.look(now, late=now - self.due)
+            liveness.look_at_output(now, bool(output.waiting), output.taken)
+            overdue = self._overdue_locked(now)
+            if overdue is not None:
+                self._end_locked(f"{self.peer} was given up: {liveness.sentence(overdue, now)}")
                 return
-            if pulse.ping_due(now):
+            if liveness.ping_due(now):
                 self._connection.send_ping(_HEARTBEAT)
                 self._transmit_locked()
-            due = pulse.next_look(now)
+            due = liveness.next_look()
             if self._futures:
                 for call in [each for each in self._calls.values() if type(each) is FutureCall]:
                     if call.deadline <= now:
@@ -611,6 +611,18 @@ class Link(Reception):
             if not self._ended:
                 self.due = due
                 self._rewatch_locked()
+
+    def _overdue_locked(self, now: float) -> Overdue | None:
+        """What the server has not done in time; None when it is us who have not written or read."""
+        liveness, output = self._liveness, self._output
+        overdue = liveness.overdue(now)
+        if overdue is Overdue.WRITING:
+            output.flush()
+            liveness.look_at_output(now, bool(output.waiting), output.taken)
+            overdue = liveness.overdue(now)
+        if overdue in (Overdue.FRAME, Overdue.SILENCE) and self._readable_locked():
+            return None
+        return overdue
 
     def _readable_locked(self) -> bool:
         """Whether input waits at the kernel."""

@@ -310,11 +310,14 @@ class FaultProxy:
         with self._lock:
             self._stats = replace(self._stats, open=self._stats.open - 1)
 
-    def passed(self, direction: Direction, size: int) -> None:
+    def send(self, sock: socket.socket, data: bytes | memoryview, direction: Direction) -> int:
+        """Send what the kernel takes, and count it under the same lock: whoever received a byte finds it counted."""
         with self._lock:
+            sent = sock.send(data, socket.MSG_NOSIGNAL)
             stats = self._stats
-            up, down = (size, 0) if direction == "up" else (0, size)
+            up, down = (sent, 0) if direction == "up" else (0, sent)
             self._stats = replace(stats, up=stats.up + up, down=stats.down + down)
+        return sent
 
     def count(self, fault: str) -> None:
         with self._lock:
@@ -483,7 +486,7 @@ class _Connection:
                 piece = flow.waiting[0] = piece._replace(fault="")
             if piece.data:
                 try:
-                    sent = sock.send(piece.data, socket.MSG_NOSIGNAL)
+                    sent = self._proxy.send(sock, piece.data, flow.direction)
                 except BlockingIOError:
                     flow.blocked = True
                     break
@@ -492,7 +495,6 @@ class _Connection:
                     return False
                 flow.written += sent
                 flow.held -= sent
-                self._proxy.passed(flow.direction, sent)
                 if sent < len(piece.data):
                     flow.waiting[0] = piece._replace(data=piece.data[sent:])
                     continue
