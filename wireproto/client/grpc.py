@@ -53,6 +53,12 @@ Headers = list[tuple[str, str | bytes]]
 _KEEPALIVE = 30_000
 """Milliseconds of silence after which the server is asked whether it is there; gateways allow 10,000."""
 
+# grpcio has one status for everything that befalls a connection, and tells what it was in words only. With other words
+# than these a call may have been processed, so a change of them costs advice and never promises too much.
+_UNREACHED = ("failed to connect to all addresses", "DNS resolution failed")
+_REFUSED_STREAM = "RST_STREAM with error code 7"
+"""What HTTP/2 (RFC 9113, 8.7) has for a request of which a server promises that it did nothing with it."""
+
 
 def connect(
     address: str | tuple[str, int] | Address,
@@ -197,6 +203,8 @@ class GrpcClient:
                 DESCRIBE, DescribeRequest(service=wanted.service.full_name), timeout=self._timeout, metadata=None
             )
         except ConnectionLost as error:
+            if error.retry is Retry.NOT_PROCESSED:
+                raise
             raise ConnectionLost(
                 f"{self._address} cannot be reached: {error.message}", retry=Retry.NOT_PROCESSED
             ) from error
@@ -426,6 +434,10 @@ class GrpcClient:
         status = Status(error.code().value[0])
         text = error.details() or status.name
         if status is Status.UNAVAILABLE:
+            if text.startswith(_UNREACHED):
+                return ConnectionLost(f"{self._address} cannot be reached: {text}", retry=Retry.NOT_PROCESSED)
+            if _REFUSED_STREAM in text:
+                return ConnectionLost(f"{self._address} refused the call: {text}", retry=Retry.NOT_PROCESSED)
             return ConnectionLost(f"the connection to {self._address} was lost: {text}")
         reason = {Status.DEADLINE_EXCEEDED: "DEADLINE", Status.CANCELLED: "CANCELLED"}.get(status, "")
         return CallError(status, reason, text, retry=Retry.MAYBE_PROCESSED if reason else Retry.NEVER)
