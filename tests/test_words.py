@@ -1,6 +1,7 @@
 """One name, one meaning: no two classes of the framework are called alike, but for those that are one thing twice."""
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -9,7 +10,6 @@ PACKAGE = Path(__file__).parent.parent / "wireproto"
 # Why a name may stand several times. Whoever makes one of them unique takes it off the list.
 TWICE = {
     "Application": "what `serve` takes, and what a ServerSuite does: handlers and who may call them",
-    "Budget": "what a peer may still send: of PINGs, of anything",
     "EchoRequest": "a message of wirecontrol.v1, and one of wireconformance.v1",
     "EchoResponse": "the same",
     "Sample": "one measured latency, and one method to be tried",
@@ -20,13 +20,36 @@ TWICE = {
 }
 
 
-def test_a_class_name_has_one_meaning() -> None:
-    """Two classes have one name only where the table above says why."""
+# Words of the list in docs/design.md whose class is called a little otherwise, and those that are no class at all.
+CALLED_OTHERWISE = {"face": "ClientFace", "handler": "Handlers", "limit": "Limits"}
+NO_CLASS = {
+    "call id", "close", "deadline", "drain", "opcode", "place", "shutdown", "timeout", "watermark",
+}  # fmt: skip
+
+
+def class_names() -> dict[str, set[str]]:
+    """Where each class name of the framework is defined."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ClassDef):
                 found[node.name].add(path.relative_to(PACKAGE).as_posix())
-    twice = {name: places for name, places in found.items() if len(places) > 1}
+    return found
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    """Two classes have one name only where the table above says why."""
+    twice = {name: places for name, places in class_names().items() if len(places) > 1}
     assert {name: places for name, places in twice.items() if name not in TWICE} == {}
     assert TWICE.keys() - twice.keys() == set()  # the table lists nothing that is gone
+
+
+def test_each_word_of_the_design_is_one_class() -> None:
+    """What the list of words calls a thing is a class of that name, in one place; the other words are no class."""
+    section = (PACKAGE.parent / "docs" / "design.md").read_text("utf-8").partition("### Words")[2].partition("\n## ")[0]
+    words = re.findall(r"\*\*([^*]+)\*\*", section)
+    assert len(words) == len(set(words)) > 20
+    classes = class_names()
+    places = {word: classes.get(CALLED_OTHERWISE.get(word, word.capitalize()), set()) for word in words}
+    assert {word for word in words if not places[word]} == NO_CLASS
+    assert {word: where for word, where in places.items() if len(where) > 1} == {}
