@@ -17,7 +17,7 @@ PACKAGE = ROOT / "wireproto"
 # Everything of ours that a module may import, by module or by folder ("codecs" covers wireproto/codecs/*). A folder's
 # modules may import one another, but for those of wire/, each of which is a layer. `__init__` of the whole package is
 # the public face and may import all but the command.
-BASE = {"errors", "limits", "status"}
+BASE = {"errors", "limits", "reasons", "status"}
 WIRE = {"wire/buffer", "wire/events", "wire/frame", "wire/handshake", "wire/metadata", "wire/state"}
 CORE = BASE | WIRE
 BOTH_ROLES = {"wire/connection", "wire/liveness"}
@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "schema": {"errors", "wire/frame"},
     "wire/buffer": set(),
     "wire/frame": {"errors", "status"},
-    "wire/metadata": {"errors", "status", "wire/frame"},
+    "wire/metadata": {"errors", "reasons", "status", "wire/frame"},
     "wire/handshake": BASE | {"wire/frame"},
     "wire/events": {"errors", "wire/frame", "wire/handshake", "wire/metadata"},
     "wire/state": {"errors", "wire/frame"},
@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "protos": {"errors", "schema", "status", "wire/frame"},
     "codecs": {"errors", "limits", "protos", "schema"},
     "contract": {"codecs", "control", "errors", "limits", "schema"},
-    "dispatch": BASE | {"codecs", "reasons", "schema", "wire/metadata"},
+    "dispatch": BASE | {"codecs", "schema", "wire/metadata"},
     "wire/liveness": BASE | {"wire/connection"},
     "server": CORE
     | {
@@ -57,7 +57,6 @@ ALLOWED: dict[str, set[str]] = {
         "log_limit",
         "poller",
         "protos",
-        "reasons",
         "schema",
         *BOTH_ROLES,
     },
@@ -69,7 +68,6 @@ ALLOWED: dict[str, set[str]] = {
         "control",
         "poller",
         "protos",
-        "reasons",
         "schema",
         "version",
         *BOTH_ROLES,
@@ -77,7 +75,7 @@ ALLOWED: dict[str, set[str]] = {
     # Of wire/ only what an implementation that is judged takes: the judges read the page by themselves.
     "conformance": BASE | {"client", "codecs", "control", "dispatch", "schema", "wire/metadata"},
     "testing": CORE
-    | {"address", "client", "codecs", "conformance", "dispatch", "reasons", "schema", "server"}
+    | {"address", "client", "codecs", "conformance", "dispatch", "schema", "server"}
     | {"wire/connection", "wire/framing"},
 }
 PUBLIC_FACE = {

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from wireproto.codecs import Codec
-from wireproto.errors import CallError, LocalProtocolError
+from wireproto.errors import LocalProtocolError
 from wireproto.limits import Limits
+from wireproto.reasons import failure
 from wireproto.schema import Message, Method, Service, StreamMethod
-from wireproto.status import Retry, Status
 from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE
 
 __all__ = ["Binding", "Dialect"]
@@ -90,9 +90,7 @@ class Dialect:
                 f"{method.name} is no method of {service.full_name}, which this client was connected for"
             )
         elif not method.in_version(version):
-            raise CallError(
-                Status.UNIMPLEMENTED, "UNKNOWN_OPCODE", _absent(service, method, version), retry=Retry.NOT_PROCESSED
-            )
+            raise failure("UNKNOWN_OPCODE", _absent(service, method, version))
         encode = self.codec.plan(method.request, version, self._limits, request=True).encode
         if method.max_request is not None:
             encode = _limited(encode, method.name, method.max_request)
@@ -111,8 +109,7 @@ def _limited(encode: Callable[[Req], bytes], name: str, most: int) -> Callable[[
     def limited(request: Req) -> bytes:
         payload = encode(request)
         if len(payload) > most:
-            raise CallError(
-                Status.RESOURCE_EXHAUSTED,
+            raise failure(
                 "REQUEST_TOO_LARGE",
                 f"the request has {len(payload)} bytes; {name} takes at most {most}. Nothing was sent",
             )

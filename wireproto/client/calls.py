@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from wireproto.errors import CallError, WireprotoError
-from wireproto.status import Retry, Status
+from wireproto.reasons import failure
+from wireproto.status import Retry
 from wireproto.wire.frame import U32_MAX
 
 __all__ = [
@@ -145,7 +146,7 @@ class CallFuture(Future[Resp]):
 
 def timed_out(timeout_text: str, retry: Retry) -> CallError:
     """The error of a call whose time was up before its answer was there."""
-    return CallError(Status.DEADLINE_EXCEEDED, "DEADLINE", timeout_text, retry=retry)
+    return failure("DEADLINE", timeout_text, retry=retry)
 
 
 def milliseconds_until(deadline: float) -> int:

@@ -22,7 +22,8 @@ from wireproto.client.keeper import Keeper
 from wireproto.client.reception import LOOK, QUIET, Reception
 from wireproto.errors import CallError, ConnectionLost, RemoteProtocolError
 from wireproto.limits import Limits
-from wireproto.status import Retry, Status
+from wireproto.reasons import failure
+from wireproto.status import Retry
 from wireproto.wire.connection import Connection, PayloadTooLarge
 from wireproto.wire.events import (
     ConnectionEnded,
@@ -633,8 +634,7 @@ class Link(Reception):
 
 
 def _too_large(error: PayloadTooLarge) -> CallError:
-    return CallError(
-        Status.RESOURCE_EXHAUSTED,
+    return failure(
         "REQUEST_TOO_LARGE",
         f"the request makes a frame of {error.size} bytes; the server accepts {error.limit}. Nothing was sent",
     )

@@ -17,7 +17,7 @@ import msgspec
 
 from wireproto.errors import CallError, LocalProtocolError, RemoteProtocolError
 from wireproto.limits import HELLO_MAX_FRAME, Limits
-from wireproto.status import Retry, Status
+from wireproto.reasons import failure
 from wireproto.wire.events import (
     CancelReceived,
     CreditReceived,
@@ -119,19 +119,18 @@ class Connection(Hurried):
             raise RemoteProtocolError("CALL_ID", f"REQUEST names call {call_id}, which is in flight")
         self.last_call_id = call_id
         if self.state is State.DRAINING:
-            self._refuse_call(frame, Status.UNAVAILABLE, "SHUTTING_DOWN", "the server is shutting down")
+            self._refuse_call(frame, "SHUTTING_DOWN", "the server is shutting down")
             return None
         if self.calls_in_flight >= self._limits.max_calls:
             text = f"{self.calls_in_flight} calls are in flight on this connection, the most it may have"
-            self._refuse_call(frame, Status.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS", text)
+            self._refuse_call(frame, "TOO_MANY_CALLS", text)
             return None
         self._calls[call_id] = frame.opcode
         metadata = self._read_metadata(call_id, frame.metadata) if frame.metadata else EMPTY
         return RequestReceived(call_id, frame.opcode, metadata, frame.payload)
 
-    def _refuse_call(self, frame: Frame, status: Status, reason: str, message: str) -> None:
-        error = CallError(status, reason, message, retry=Retry.NOT_PROCESSED)
-        self._send(Kind.ERROR, frame.opcode, frame.call_id, pack_error(error))
+    def _refuse_call(self, frame: Frame, reason: str, message: str) -> None:
+        self._send(Kind.ERROR, frame.opcode, frame.call_id, pack_error(failure(reason, message)))
 
     def _read_cancel(self, frame: Frame) -> Event | None:
         unpack_empty(frame)

@@ -16,7 +16,7 @@ What holds them equal: ``tests/wire/test_hurried.py``, each boundary by itself, 
 
 from wireproto.errors import CallError, LocalProtocolError
 from wireproto.limits import Limits
-from wireproto.status import Status
+from wireproto.reasons import failure
 from wireproto.wire.events import NEED_DATA, Event, RequestReceived, ResponseReceived
 from wireproto.wire.frame import HALF, HEADER_AFTER_LENGTH, HEADER_SIZE, HEADER_WITH_WORD, U32_MAX, Kind, header_word
 from wireproto.wire.framing import Framing, PayloadTooLarge
@@ -191,8 +191,7 @@ class Hurried(Framing):
 
     def _read_metadata(self, call_id: int, block: bytes) -> Metadata | CallError:
         if len(block) > self._limits.max_metadata:
-            return CallError(
-                Status.RESOURCE_EXHAUSTED,
+            return failure(
                 "METADATA_TOO_LARGE",
                 f"the request has {len(block)} bytes of metadata; at most {self._limits.max_metadata} are accepted",
             )

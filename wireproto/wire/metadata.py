@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from wireproto.errors import CallError, EncodeError
-from wireproto.status import Status
+from wireproto.reasons import failure
 from wireproto.wire.frame import U32_MAX
 
 __all__ = ["CRITICAL", "EMPTY", "MAX_METADATA", "Metadata", "pack_metadata", "unpack_metadata"]
@@ -129,8 +129,7 @@ def unpack_metadata(block: bytes) -> Metadata:
                 raise _bad(f"{attribute} is there twice")
             found[attribute] = read(attribute, value)
         elif key & CRITICAL:
-            raise CallError(
-                Status.UNIMPLEMENTED,
+            raise failure(
                 "UNKNOWN_METADATA",
                 f"metadata key {known} must be understood, and this server does not know it",
             )
@@ -156,7 +155,7 @@ def _field(key: int, path: str, value: bytes) -> bytes:
 
 
 def _bad(problem: str) -> CallError:
-    return CallError(Status.INVALID_ARGUMENT, "BAD_METADATA", f"the metadata cannot be read: {problem}")
+    return failure("BAD_METADATA", f"the metadata cannot be read: {problem}")
 
 
 def _read_u32(attribute: str, value: bytes) -> int:
