@@ -116,7 +116,7 @@ coverage: $(DEV_STAMP)  ## measure the branches of the core that its tests take,
 # The services in the box. Each of the two distributions keeps the locks and .proto files of its own.
 SERVICES := wireproto.control:CONTROL wireproto.conformance.service:CONFORMANCE
 EXAMPLES := examples.calculator:CALCULATOR
-CHAT := wireproto_chat.contract:CHAT
+CHAT := wireproto_chat.opcodes:CHAT
 
 # One recipe, in this order whatever -j says: the cheap judges first, the tests and their summary last.
 .PHONY: check

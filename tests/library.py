@@ -3,7 +3,7 @@
 It has what such a table uses: accounts, tokens, methods that need a signed-in caller, pages, a stream with its
 position, safe repetition, reasons, a second version with methods and fields of its own, and messages of every field
 type. Every type in every shape, for tests of single things, is in ``tests/codecs/everything.py`` and
-``tests/protos/contract.py``.
+``tests/protos/declarations.py``.
 
 ``Library`` answers Join, LogIn, SendNotice, FollowNotices and TakeNotices, which clients that nobody here wrote call
 through the gateway. The other methods are only declared: they are there for their messages.

@@ -16,7 +16,7 @@ from pathlib import Path
 from people import Client, cpu_seconds, populate, say, server, table
 
 from wireproto import Metadata
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     ACKNOWLEDGE,
     POP_UNDELIVERED,
     RECEIVE_MESSAGES,

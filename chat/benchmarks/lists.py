@@ -13,7 +13,7 @@ from pathlib import Path
 
 from people import Client, percentiles, populate, say, server, table
 
-from wireproto_chat.contract import PAGE_LIMIT, WILD_CARD, WildCardRequest
+from wireproto_chat.opcodes import PAGE_LIMIT, WILD_CARD, WildCardRequest
 from wireproto_chat.service.rates import RATES
 
 PATTERNS = {"many": "*a*", "none": "*a*b*c*d*e*f*"}

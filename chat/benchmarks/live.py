@@ -18,7 +18,7 @@ from pathlib import Path
 from people import Client, cpu_seconds, percentiles, populate, say, server, table
 
 from wireproto import Metadata
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     ACKNOWLEDGE,
     RECEIVE_MESSAGES,
     SEND_MESSAGE,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wireproto.testing import Answer, BareClient
-from wireproto_chat.contract import CHAT, LOG_IN, LogInRequest
+from wireproto_chat.opcodes import CHAT, LOG_IN, LogInRequest
 from wireproto_chat.service.accounts import CreateAccount
 from wireproto_chat.service.handlers import open_chat
 from wireproto_chat.service.sessions import OpenSession

@@ -22,7 +22,7 @@ from people import Client, cpu_seconds, percentiles, populate, say, server, tabl
 from sqlalchemy.dialects.sqlite import pysqlite
 
 from wireproto import Metadata
-from wireproto_chat.contract import SEND_MESSAGE, SendMessageRequest
+from wireproto_chat.opcodes import SEND_MESSAGE, SendMessageRequest
 from wireproto_chat.store.tables import Statements
 
 TEXT = "x" * 60

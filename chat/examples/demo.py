@@ -20,7 +20,7 @@ from wireproto.testing import pair
 from wireproto_chat.client.commands import parse
 from wireproto_chat.client.display import DisplayLine, LineKind, rows
 from wireproto_chat.client.session import ChatSession
-from wireproto_chat.contract import CHAT, LOG_IN, SEND_MESSAGE, LogInRequest, SendMessageRequest
+from wireproto_chat.opcodes import CHAT, LOG_IN, SEND_MESSAGE, LogInRequest, SendMessageRequest
 from wireproto_chat.service.handlers import open_chat
 
 PASSWORD = "correct horse battery"

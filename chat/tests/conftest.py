@@ -12,7 +12,7 @@ from chat_cli.processes import PATIENCE, Serve, Serving, environment
 from chat_client.fake import PASSWORD, Run
 from chat_service.fakes import Chat, Clock
 from wireproto import Address, Server, connect
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     CHAT,
     CREATE_ACCOUNT,
     LOG_IN,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from wireproto.cli import Application, Served
-from wireproto_chat.contract import CHAT
+from wireproto_chat.opcodes import CHAT
 
 __all__ = ["CHAT_APPLICATION"]
 

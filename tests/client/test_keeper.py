@@ -161,7 +161,7 @@ def test_a_keeper_without_links_does_not_run() -> None:
     ran = threading.Event()
     keeper.run(ran.set)
     assert ran.wait(PATIENCE)
-    keeper.settle()
+    keeper.join()
     assert keepers() == []
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.protos.contract import (
+from tests.protos.declarations import (
     Color2D,
     Point,
 )

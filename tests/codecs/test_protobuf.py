@@ -30,7 +30,7 @@ from tests.codecs.protobuf_wire import (
     refusal,
     tag,
 )
-from tests.protos.contract import (
+from tests.protos.declarations import (
     Color2D,
     Deep,
     Empty,

@@ -22,7 +22,7 @@ from tests.codecs.protobuf_wire import (
     refusal,
     tag,
 )
-from tests.protos.contract import (
+from tests.protos.declarations import (
     Deep,
     Empty,
     EverythingRequest,

@@ -8,7 +8,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
 from tests.library import LIBRARY
-from tests.protos.contract import EVERY, Deep, EverythingRequest, Point
+from tests.protos.declarations import EVERY, Deep, EverythingRequest, Point
 from tests.protos.protoc import compiled
 from wireproto.conformance.service import CONFORMANCE
 from wireproto.control import CONTROL

@@ -7,7 +7,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 
 from tests.library import LIBRARY
 from tests.outside import buf, run
-from tests.protos.contract import EVERY
+from tests.protos.declarations import EVERY
 from tests.protos.versions import GROWING
 from wireproto.conformance.service import CONFORMANCE
 from wireproto.control import CONTROL, declare, describe

@@ -111,7 +111,7 @@ class Keeper:
             self._tasks.append(task)
             self._rouse_locked()
 
-    def settle(self) -> None:
+    def join(self) -> None:
         """Wait, at most a second, until the thread is gone, if nothing is left for it to do."""
         with self._lock:
             thread = self._thread

@@ -168,7 +168,7 @@ class Line:
                 link.finish(deadline)
         for link in self._links:
             link.end("the client was closed")
-        the_keeper().settle()
+        the_keeper().join()
 
     def drop(self) -> bool:
         """Let go of a line that nobody closed, for a finalizer, so without a lock; whether there was one."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from wireproto import CallError, Metadata, Status
 from wireproto.schema import Message, Method, StreamMethod
-from wireproto_chat import contract
+from wireproto_chat import opcodes
 
 __all__ = ["PASSWORD", "FakeClient", "FakeServer", "Run"]
 
@@ -142,7 +142,7 @@ class FakeClient:
             raise self.failures.pop(0)
         if not self.user:
             raise CallError(Status.UNAUTHENTICATED, "SIGN_IN_REQUIRED", "sign in first")
-        after = cast(contract.ReceiveMessagesRequest, request).after
+        after = cast(opcodes.ReceiveMessagesRequest, request).after
         self.after.append(after)
         if after > len(self.server.mail[self.user]):
             raise CallError(Status.OUT_OF_RANGE, "BAD_AFTER", "there are not so many")
@@ -162,7 +162,7 @@ class FakeClient:
         if self.user:
             self.server.end_streams(self.user, CallError(Status.CANCELLED, "CANCELLED"))
 
-    def _0(self, request: contract.LogInRequest) -> contract.LogInResponse:
+    def _0(self, request: opcodes.LogInRequest) -> opcodes.LogInResponse:
         if self.user:
             raise CallError(Status.FAILED_PRECONDITION, "ALREADY_SIGNED_IN", "log out first")
         if request.token:
@@ -175,72 +175,72 @@ class FakeClient:
         waiting = len(self.server.mail[self.user]) - self.server.acknowledged[self.user]
         token = request.token or f"{self.user}-{len(self.server.tokens)}"
         self.server.tokens[token] = self.user
-        return contract.LogInResponse(token=token, undelivered=waiting)
+        return opcodes.LogInResponse(token=token, undelivered=waiting)
 
-    def _1(self, request: contract.CreateAccountRequest) -> contract.CreateAccountResponse:
+    def _1(self, request: opcodes.CreateAccountRequest) -> opcodes.CreateAccountResponse:
         if request.username in self.server.passwords:
             raise CallError(Status.ALREADY_EXISTS, "NAME_TAKEN", "taken")
         self.server.passwords[request.username] = request.password
         self.server.mail[request.username] = []
         self.server.acknowledged[request.username] = 0
-        return contract.CreateAccountResponse()
+        return opcodes.CreateAccountResponse()
 
-    def _2(self, request: contract.WildCardRequest) -> contract.WildCardResponse:
+    def _2(self, request: opcodes.WildCardRequest) -> opcodes.WildCardResponse:
         found = sorted(fnmatch.filter(self.server.passwords, request.pattern))
         found = [name for name in found if name > request.after]
         page = [
-            contract.Account(
+            opcodes.Account(
                 username=name,
                 online=bool(self.server.streams.get(name)),
                 last_seen=NOON if name != "carol" else None,
             )
             for name in found[:2]
         ]
-        return contract.WildCardResponse(accounts=page, next=found[1] if len(found) > 2 else "")
+        return opcodes.WildCardResponse(accounts=page, next=found[1] if len(found) > 2 else "")
 
-    def _3(self, request: contract.SendMessageRequest) -> contract.SendMessageResponse:
+    def _3(self, request: opcodes.SendMessageRequest) -> opcodes.SendMessageResponse:
         if request.recipient not in self.server.passwords:
             raise CallError(Status.NOT_FOUND, "UNKNOWN_RECIPIENT", "no such account")
         sequence = self.server.post(self.user, request.recipient, request.text)
-        return contract.SendMessageResponse(message_id=bytes(16), sequence=sequence)
+        return opcodes.SendMessageResponse(message_id=bytes(16), sequence=sequence)
 
-    def _4(self, request: contract.LogOutRequest) -> contract.LogOutResponse:
+    def _4(self, request: opcodes.LogOutRequest) -> opcodes.LogOutResponse:
         user, self.user = self.user, ""
         self.server.tokens = {token: name for token, name in self.server.tokens.items() if name != user}
         self.server.end_streams(user, CallError(Status.UNAUTHENTICATED, "SIGNED_OUT"))
-        return contract.LogOutResponse()
+        return opcodes.LogOutResponse()
 
-    def _5(self, request: contract.DeleteAccountRequest) -> contract.DeleteAccountResponse:
+    def _5(self, request: opcodes.DeleteAccountRequest) -> opcodes.DeleteAccountResponse:
         if request.username != self.user:
             raise CallError(Status.PERMISSION_DENIED, "NOT_YOUR_ACCOUNT", "only your own")
         waiting = len(self.server.mail[self.user]) - self.server.acknowledged[self.user]
         if waiting and not request.force:
             raise CallError(Status.FAILED_PRECONDITION, "UNDELIVERED_MESSAGES", f"{waiting} messages wait")
         self.server.passwords.pop(self.user)
-        self._4(contract.LogOutRequest())
-        return contract.DeleteAccountResponse(discarded=waiting)
+        self._4(opcodes.LogOutRequest())
+        return opcodes.DeleteAccountResponse(discarded=waiting)
 
-    def _7(self, request: contract.PopUndeliveredRequest) -> contract.PopUndeliveredResponse:
+    def _7(self, request: opcodes.PopUndeliveredRequest) -> opcodes.PopUndeliveredResponse:
         mail, first = self.server.mail[self.user], self.server.acknowledged[self.user]
         self.server.acknowledged[self.user] = min(first + 2, len(mail))
         page = [
-            contract.ChatMessage(sequence=number, message_id=bytes(16), sender=sender, text=text, sent_at=NOON)
+            opcodes.ChatMessage(sequence=number, message_id=bytes(16), sender=sender, text=text, sent_at=NOON)
             for number, (sender, text) in list(enumerate(mail, 1))[first : first + 2]
         ]
-        return contract.PopUndeliveredResponse(messages=page, remaining=max(len(mail) - first - 2, 0))
+        return opcodes.PopUndeliveredResponse(messages=page, remaining=max(len(mail) - first - 2, 0))
 
-    def _8(self, request: contract.AcknowledgeRequest) -> contract.AcknowledgeResponse:
+    def _8(self, request: opcodes.AcknowledgeRequest) -> opcodes.AcknowledgeResponse:
         before = self.server.acknowledged[self.user]
         with self.server.opened:
             self.server.acknowledged[self.user] = now = max(before, request.sequence)
             self.server.opened.notify_all()
-        return contract.AcknowledgeResponse(acknowledged=now, undelivered=len(self.server.mail[self.user]) - now)
+        return opcodes.AcknowledgeResponse(acknowledged=now, undelivered=len(self.server.mail[self.user]) - now)
 
-    def _9(self, request: contract.ListConversationRequest) -> contract.ListConversationResponse:
+    def _9(self, request: opcodes.ListConversationRequest) -> opcodes.ListConversationResponse:
         if request.username not in self.server.mail:
             raise CallError(Status.NOT_FOUND, "UNKNOWN_ACCOUNT", "no such account")
         found = [
-            contract.ConversationMessage(
+            opcodes.ConversationMessage(
                 position=self.server.times[recipient][number - 1],
                 sequence=number,
                 message_id=bytes(16),
@@ -256,30 +256,30 @@ class FakeClient:
         ]
         found = sorted((each for each in found if not 0 < request.before <= each.position), key=lambda m: -m.position)
         limit = request.limit or 100
-        return contract.ListConversationResponse(messages=found[:limit], more=len(found) > limit)
+        return opcodes.ListConversationResponse(messages=found[:limit], more=len(found) > limit)
 
-    def _10(self, request: contract.DeleteMessageRequest) -> contract.DeleteMessageResponse:
+    def _10(self, request: opcodes.DeleteMessageRequest) -> opcodes.DeleteMessageResponse:
         mail = self.server.mail.get(request.recipient, [])
         if not 0 < request.sequence <= len(mail):
             raise CallError(Status.NOT_FOUND, "UNKNOWN_MESSAGE", "no such message")
         self.server.deleted.add((request.recipient, request.sequence))
-        return contract.DeleteMessageResponse()
+        return opcodes.DeleteMessageResponse()
 
-    def _11(self, request: contract.BroadcastRequest) -> contract.BroadcastResponse:
+    def _11(self, request: opcodes.BroadcastRequest) -> opcodes.BroadcastResponse:
         names = [name for name in fnmatch.filter(self.server.passwords, request.pattern) if name != self.user]
         for name in names:
             self.server.post(self.user, name, request.text)
-        return contract.BroadcastResponse(recipients=len(names), full=0)
+        return opcodes.BroadcastResponse(recipients=len(names), full=0)
 
-    def _12(self, request: contract.ChangePasswordRequest) -> contract.ChangePasswordResponse:
+    def _12(self, request: opcodes.ChangePasswordRequest) -> opcodes.ChangePasswordResponse:
         if self.server.passwords[self.user] != request.password:
             raise CallError(Status.UNAUTHENTICATED, "BAD_CREDENTIALS", "the password is wrong")
         self.server.passwords[self.user] = request.new_password
-        return contract.ChangePasswordResponse(sessions_ended=2)
+        return opcodes.ChangePasswordResponse(sessions_ended=2)
 
-    def _13(self, request: contract.WhoAmIRequest) -> contract.WhoAmIResponse:
+    def _13(self, request: opcodes.WhoAmIRequest) -> opcodes.WhoAmIResponse:
         mail, acknowledged = self.server.mail[self.user], self.server.acknowledged[self.user]
-        return contract.WhoAmIResponse(
+        return opcodes.WhoAmIResponse(
             username=self.user,
             created_at=NOON,
             sessions=1,
@@ -307,6 +307,6 @@ class FakeStream:
         if not isinstance(event, int):
             raise StopIteration
         sender, text = self._server.mail[self._user][event - 1]
-        return contract.ReceiveMessagesResponse(
+        return opcodes.ReceiveMessagesResponse(
             sequence=event, message_id=bytes(16), sender=sender, text=text, sent_at=NOON
         )

@@ -11,7 +11,7 @@ from chat_client.fake import FakeClient, FakeServer
 from wireproto import ConnectionLost
 from wireproto_chat.cli.terminal import Terminal
 from wireproto_chat.client.session import ChatSession
-from wireproto_chat.contract import SendMessageRequest, SendMessageResponse
+from wireproto_chat.opcodes import SendMessageRequest, SendMessageResponse
 
 
 class _Client(FakeClient):

@@ -25,7 +25,7 @@ class Person:
         self.session = ChatSession(self.client, self._show, self._lost, server="The server", patience=patience)
         if name:
             self.session.execute(LogIn(name, PASSWORD))
-            self.session.settle(PATIENCE)
+            self.session.catch_up(PATIENCE)
 
     def _show(self, line: DisplayLine) -> None:
         with self._grown:

@@ -12,7 +12,7 @@ from wireproto import CallError
 from wireproto.server.gateway import GrpcGateway
 from wireproto_chat.client.inbox import Inbox, ShownMessages
 from wireproto_chat.client.over_grpc import GrpcChatClient
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     CREATE_ACCOUNT,
     LOG_IN,
     LOG_OUT,

@@ -20,7 +20,7 @@ from wireproto_chat.client import reconnect
 from wireproto_chat.client.commands import Create, LogIn, Send
 from wireproto_chat.client.display import DisplayLine, LineKind
 from wireproto_chat.client.session import ChatSession
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     CHAT,
     CREATE_ACCOUNT,
     LOG_IN,

@@ -16,7 +16,7 @@ from wireproto_chat.client.display import DisplayLine, rows
 from wireproto_chat.client.over_grpc import GrpcChatClient
 from wireproto_chat.client.reconnect import ChatClient
 from wireproto_chat.client.session import ChatSession
-from wireproto_chat.contract import CHAT
+from wireproto_chat.opcodes import CHAT
 from wireproto_chat.service.handlers import ChatApp, open_chat
 
 pytestmark = pytest.mark.slow

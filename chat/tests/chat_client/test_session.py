@@ -28,7 +28,7 @@ from wireproto_chat.client.commands import (
     Who,
     WhoAmI,
 )
-from wireproto_chat.contract import WildCardRequest, WildCardResponse
+from wireproto_chat.opcodes import WildCardRequest, WildCardResponse
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_every_send_carries_a_key_of_its_own(server: FakeServer) -> None:
 
 
 def test_waiting_messages_come_after_log_in(server: FakeServer) -> None:
-    """settle returns once everything that waited was shown, in order."""
+    """catch_up returns once everything that waited was shown, in order."""
     for number in range(200):
         server.post("carol", "bob", str(number))
     bob = Person(server, "bob")
@@ -74,14 +74,14 @@ def test_waiting_messages_come_after_log_in(server: FakeServer) -> None:
 
 
 def test_a_message_to_oneself_is_waited_for(server: FakeServer) -> None:
-    """settle waits for what this session itself has put into its mailbox."""
+    """catch_up waits for what this session itself has put into its mailbox."""
     alice = Person(server, "alice")
     alice.session.execute(Send("alice", "note"))
-    alice.session.settle(PATIENCE)
+    alice.session.catch_up(PATIENCE)
     assert sorted(alice.texts[1:]) == ["Server: Sent to alice.", "alice: note"]
 
 
-def test_settle_gives_up_when_nothing_comes(server: FakeServer) -> None:
+def test_catching_up_gives_up_when_nothing_comes(server: FakeServer) -> None:
     """A server that announced messages and sends none delays nobody for longer than the patience."""
     server.post("carol", "bob", "acknowledged by another device in between")
     bob = Person(server)
@@ -90,7 +90,7 @@ def test_settle_gives_up_when_nothing_comes(server: FakeServer) -> None:
     inbox = bob.session._inbox
     assert inbox is not None
     inbox.backlog = 5
-    bob.session.settle(0.05)
+    bob.session.catch_up(0.05)
     assert len(bob.lines) == 2
 
 
@@ -135,7 +135,7 @@ def test_log_out_and_in_as_another(server: FakeServer) -> None:
     person = Person(server, "alice")
     person.session.execute(LogOut())
     person.session.execute(LogIn("bob", PASSWORD))
-    person.session.settle(PATIENCE)
+    person.session.catch_up(PATIENCE)
     assert person.session.user == "bob"
     assert [text for text in person.texts if text.startswith("carol")] == ["carol: for alice", "carol: for bob"]
     assert "Server: You are signed out." in person.texts
@@ -150,7 +150,7 @@ def test_an_account_made_anew_counts_from_one(server: FakeServer) -> None:
     person.session.execute(Create("alice", PASSWORD))
     server.post("carol", "alice", "new")
     person.session.execute(LogIn("alice", PASSWORD))
-    person.session.settle(PATIENCE)
+    person.session.catch_up(PATIENCE)
     assert person.texts[-1] == "carol: new"
     assert "Server: The account alice is made. Sign in with /login alice." in person.texts
 
@@ -507,7 +507,7 @@ def test_messages_are_acknowledged_by_a_call(server: FakeServer) -> None:
     for number in range(200):
         server.post("carol", "bob", str(number))
     bob = Person(server, "bob")
-    bob.session.settle(PATIENCE)
+    bob.session.catch_up(PATIENCE)
     bob.session.close(PATIENCE)
     assert server.acknowledged["bob"] == 200
     assert 200 / 64 <= bob.client.asked.count("Acknowledge") < 20

@@ -11,7 +11,7 @@ from argon2 import PasswordHasher
 
 from wireproto import CallError, Context, Identity, Metadata
 from wireproto.schema import Message, Method, StreamMethod
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     ACKNOWLEDGE,
     CHAT,
     CREATE_ACCOUNT,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from chat_service.fakes import PASSWORD, Chat, Clock, FakeContext
 from chat_service.test_wildcard import oracle, patterns
 from wireproto import Status
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     CREATE_ACCOUNT,
     DELETE_ACCOUNT,
     LOG_IN,

@@ -15,7 +15,7 @@ from grpc_tools import protoc  # type: ignore[import-untyped]
 from chat_cli.processes import PATIENCE, wireproto
 from chat_service.fakes import PASSWORD, QUICK
 from wireproto.testing import DifferentialSuite, RoundTripSuite, running
-from wireproto_chat.contract import CHAT
+from wireproto_chat.opcodes import CHAT
 from wireproto_chat.service.handlers import open_chat
 from wireproto_chat.service.passwords import Passwords
 
@@ -39,13 +39,13 @@ class TestRoundTrips(RoundTripSuite):
 
 def test_it_is_what_its_lock_says() -> None:
     """`wireproto check` finds the chat as its lock has it: table, digests, and the bytes of each message."""
-    done = wireproto("check", "--lock", str(CHAT_FOLDER / "contract"), "wireproto_chat.contract:CHAT")
+    done = wireproto("check", "--lock", str(CHAT_FOLDER / "contract"), "wireproto_chat.opcodes:CHAT")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_its_proto_is_what_the_table_says() -> None:
     """`wireproto proto --check` finds nothing to write anew in the committed folder."""
-    done = wireproto("proto", "--check", "--out", str(PROTOS), "wireproto_chat.contract:CHAT")
+    done = wireproto("proto", "--check", "--out", str(PROTOS), "wireproto_chat.opcodes:CHAT")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

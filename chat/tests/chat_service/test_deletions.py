@@ -1,7 +1,7 @@
 """Deleting messages, from inside: what still waits afterwards, and what a stream has read already."""
 
 from chat_service.fakes import Chat, FakeContext
-from wireproto_chat.contract import DELETE_MESSAGE, AcknowledgeResponse, DeleteMessageRequest
+from wireproto_chat.opcodes import DELETE_MESSAGE, AcknowledgeResponse, DeleteMessageRequest
 
 
 def delete(chat: Chat, context: FakeContext, recipient: str, sequence: int) -> None:

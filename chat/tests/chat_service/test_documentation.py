@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from wireproto_chat.contract import CHAT
+from wireproto_chat.opcodes import CHAT
 
 PAGE = (Path(__file__).parents[2] / "docs" / "chat.md").read_text()
 
@@ -19,7 +19,7 @@ def test_the_promise_is_printed() -> None:
 
 
 def test_the_page_names_what_exists() -> None:
-    """Every method and reason that the page names is in the contract."""
+    """Every method and reason that the page names is in the opcode table."""
     names = {method.name for method in CHAT.methods}
     reasons = {reason for method in CHAT.methods for reason in method.reasons}
     assert set(re.findall(r"`([A-Z][a-z]+[A-Z]\w+|Acknowledge)`", PAGE)) <= names

@@ -11,7 +11,7 @@ import pytest
 
 from chat_service.fakes import WAIT, Chat, Clock, FakeContext, Reader
 from wireproto import Status
-from wireproto_chat.contract import ACKNOWLEDGE, DELETE_MESSAGE, AcknowledgeRequest, DeleteMessageRequest
+from wireproto_chat.opcodes import ACKNOWLEDGE, DELETE_MESSAGE, AcknowledgeRequest, DeleteMessageRequest
 
 
 def test_what_was_not_delivered_cannot_be_acknowledged(chat: Chat) -> None:

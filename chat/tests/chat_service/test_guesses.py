@@ -7,7 +7,7 @@ import pytest
 
 from chat_service.fakes import PASSWORD, WAIT, Chat, Clock, FakeContext
 from wireproto import CallError, Retry, Status
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     CHANGE_PASSWORD,
     LOG_IN,
     ChangePasswordRequest,

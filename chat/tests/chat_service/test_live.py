@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 
 from chat_service.fakes import WAIT, Chat, Clock, FakeContext, Reader
 from wireproto import CallError, Status
-from wireproto_chat.contract import LOG_IN, WHO_AM_I, LogInRequest, ReceiveMessagesResponse, WhoAmIRequest
+from wireproto_chat.opcodes import LOG_IN, WHO_AM_I, LogInRequest, ReceiveMessagesResponse, WhoAmIRequest
 from wireproto_chat.service import live
 from wireproto_chat.service.live import MAX_STREAMS, WINDOW
 

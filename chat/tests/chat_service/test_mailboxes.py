@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chat_service.fakes import WAIT, Chat, Clock, FakeContext
 from wireproto import Retry, Status
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     POP_UNDELIVERED,
     SEND_MESSAGE,
     PopUndeliveredRequest,

@@ -8,7 +8,7 @@ import pytest
 import wireproto_chat
 from chat_service.fakes import QUICK, Chat, FakeContext
 from wireproto import Status
-from wireproto_chat.contract import CREATE_ACCOUNT, CreateAccountRequest
+from wireproto_chat.opcodes import CREATE_ACCOUNT, CreateAccountRequest
 from wireproto_chat.service.common_passwords import common_passwords, is_common
 from wireproto_chat.service.passwords import Passwords
 

@@ -7,7 +7,7 @@ import pytest
 
 from chat_service.fakes import PASSWORD, Chat, Clock, FakeContext
 from wireproto import CallError, Retry, Status
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     BROADCAST,
     CREATE_ACCOUNT,
     LOG_IN,

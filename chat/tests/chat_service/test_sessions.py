@@ -14,7 +14,7 @@ from argon2 import PasswordHasher
 
 from chat_service.fakes import PASSWORD, QUICK, WAIT, Chat, Clock, FakeContext
 from wireproto import CallError, Identity, Metadata, Retry, Status
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     CHANGE_PASSWORD,
     CREATE_ACCOUNT,
     LOG_IN,

@@ -13,7 +13,7 @@ from chat_service.fakes import PASSWORD, QUICK
 from wireproto import Client
 from wireproto.schema import Operation
 from wireproto.testing import ServerSuite
-from wireproto_chat.contract import CHAT, CREATE_ACCOUNT, LOG_IN, CreateAccountRequest, LogInRequest
+from wireproto_chat.opcodes import CHAT, CREATE_ACCOUNT, LOG_IN, CreateAccountRequest, LogInRequest
 from wireproto_chat.service.handlers import ChatApp, open_chat
 from wireproto_chat.service.passwords import Passwords
 

@@ -18,7 +18,7 @@ from sqlalchemy import Column, MetaData, String, Table, create_engine
 from chat_service.fakes import Chat, Clock, FakeContext
 from wireproto import CallError, ConfigError
 from wireproto_chat.cli.db import command
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     LIST_CONVERSATION,
     POP_UNDELIVERED,
     WILD_CARD,

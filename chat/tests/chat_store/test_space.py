@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from chat_service.fakes import PASSWORD, WAIT, Chat, Clock, FakeContext
 from wireproto import CallError, Client, Metadata, Retry, Status, connect
 from wireproto.schema import Method
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     ACKNOWLEDGE,
     BROADCAST,
     CHANGE_PASSWORD,
@@ -251,7 +251,7 @@ UNTOLD = -1  # what Python raises by itself, for a name that is no UTF-8
 
 
 def test_these_are_all_the_methods() -> None:
-    """No unary method of the contract is left out below."""
+    """No unary method of the table is left out below."""
     unary = {method.name for method in CHAT.methods if isinstance(method, Method)}
     assert {method.name for method, _ in CALLS} == unary
 

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite import pysqlite
 
 from chat_service.fakes import WAIT, Chat, Clock, FakeContext
 from wireproto import CallError, ConfigError
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     ACKNOWLEDGE,
     POP_UNDELIVERED,
     SEND_MESSAGE,

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from chat_service.fakes import WAIT, Chat, Clock, FakeContext
 from wireproto import CallError, Retry, Status
-from wireproto_chat.contract import POP_UNDELIVERED, SEND_MESSAGE, PopUndeliveredRequest, SendMessageRequest
+from wireproto_chat.opcodes import POP_UNDELIVERED, SEND_MESSAGE, PopUndeliveredRequest, SendMessageRequest
 from wireproto_chat.store import writer as writer_module
 from wireproto_chat.store.failures import is_fatal, store_error
 from wireproto_chat.store.transaction import Transaction

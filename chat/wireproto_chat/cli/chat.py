@@ -15,13 +15,13 @@ from wireproto_chat.client.commands import LogIn
 from wireproto_chat.client.display import visible
 from wireproto_chat.client.reconnect import PATIENCE, ChatClient
 from wireproto_chat.client.session import ChatSession
-from wireproto_chat.contract import CHAT
+from wireproto_chat.opcodes import CHAT
 
 __all__ = ["command"]
 
 DEFAULT_ADDRESS = "127.0.0.1:7411"
 
-SETTLE = 2.0
+CATCH_UP = 2.0
 """Seconds a script waits for each message that waited for it at log-in."""
 
 CLOSE = 5.0
@@ -190,8 +190,8 @@ def _by_pipe(
             session.execute(LogIn(user, passwords.of(user)))
             if not session.user:
                 return NOT_SIGNED_IN
-            session.settle(SETTLE)
-        piped.run(session, SETTLE)
+            session.catch_up(CATCH_UP)
+        piped.run(session, CATCH_UP)
         if not (session.gone or piped.broken):
             session.close(CLOSE)
     finally:

@@ -106,8 +106,8 @@ class Piped:
             if command is not None:
                 session.execute(command)
             if isinstance(command, LogIn):
-                session.settle(patience)
-        session.settle(patience)
+                session.catch_up(patience)
+        session.catch_up(patience)
 
     def _password_for(self, command: LogIn | Create) -> str:
         if command.password is not None:

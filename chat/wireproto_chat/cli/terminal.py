@@ -45,7 +45,7 @@ __all__ = ["Terminal"]
 
 P = ParamSpec("P")
 
-SETTLE = 1.0
+CATCH_UP = 1.0
 """Seconds that leaving waits for each message known to be coming."""
 
 CLOSE = 5.0
@@ -194,7 +194,7 @@ class Terminal:
         if not session.gone:
             session.hurry(LEAVE)
             await commands.join()
-            await _in_thread(session.settle, SETTLE)
+            await _in_thread(session.catch_up, CATCH_UP)
             await _in_thread(session.close, CLOSE)
         for task in tasks:
             task.cancel()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from wireproto_chat.client.display import DisplayLine, LineKind
-from wireproto_chat.contract import Account, ConversationMessage, WhoAmIResponse
+from wireproto_chat.opcodes import Account, ConversationMessage, WhoAmIResponse
 
 __all__ = ["accounts", "count", "past", "who_you_are"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from wireproto import CallError, CodecError, LocalProtocolError
 from wireproto_chat.client.reconnect import ChatClient, Messages, Tries
-from wireproto_chat.contract import ACKNOWLEDGE, AcknowledgeRequest, ReceiveMessagesResponse
+from wireproto_chat.opcodes import ACKNOWLEDGE, AcknowledgeRequest, ReceiveMessagesResponse
 
 __all__ = ["Inbox", "ShownMessages"]
 

@@ -9,7 +9,7 @@ from wireproto import Address, CallError, Metadata, Status
 from wireproto.client.grpc import GrpcClient, connect
 from wireproto.schema import Message, Method, StreamMethod
 from wireproto_chat.client.reconnect import Messages
-from wireproto_chat.contract import CHAT, DELETE_ACCOUNT, LOG_IN, LOG_OUT, RECEIVE_MESSAGES, LogInResponse
+from wireproto_chat.opcodes import CHAT, DELETE_ACCOUNT, LOG_IN, LOG_OUT, RECEIVE_MESSAGES, LogInResponse
 
 __all__ = ["GrpcChatClient"]
 

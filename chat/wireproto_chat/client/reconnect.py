@@ -24,7 +24,7 @@ from wireproto import (
     Status,
 )
 from wireproto.schema import Message, Method, StreamMethod
-from wireproto_chat.contract import LOG_IN, LogInRequest
+from wireproto_chat.opcodes import LOG_IN, LogInRequest
 
 __all__ = ["PATIENCE", "TRIES", "ChatClient", "Gone", "Lasting", "Messages", "SessionEnded", "Tries", "is_lost"]
 

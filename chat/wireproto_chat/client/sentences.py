@@ -1,6 +1,6 @@
 """What a person reads when a call fails: a sentence that says what happened and what to do.
 
-The reasons are those of ``wireproto_chat.contract`` and the framework's. Where only the server knows the detail
+The reasons are those of ``wireproto_chat.opcodes`` and the framework's. Where only the server knows the detail
 (which rule a password breaks, how many messages wait) its own words are kept, and the advice is put behind them.
 """
 

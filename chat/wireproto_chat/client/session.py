@@ -24,7 +24,7 @@ from wireproto import (
     Status,
 )
 from wireproto.schema import Message, Method
-from wireproto_chat import contract
+from wireproto_chat import opcodes
 from wireproto_chat.client import answers
 from wireproto_chat.client.answers import count
 from wireproto_chat.client.commands import (
@@ -76,7 +76,7 @@ SUGGEST = 2.0
 
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
-Opened = Messages[contract.ReceiveMessagesResponse] | CallError | CodecError
+Opened = Messages[opcodes.ReceiveMessagesResponse] | CallError | CodecError
 
 _log = logging.getLogger(__name__)
 
@@ -84,11 +84,11 @@ _log = logging.getLogger(__name__)
 class ChatSession:
     """One person's conversation with one server.
 
-    `execute`, `settle` and `close` belong to one thread at a time. ``show`` is called from that thread and from the
+    `execute`, `catch_up` and `close` belong to one thread at a time. ``show`` is called from that thread and from the
     receiving one, never by both at once; ``lost`` is called at most once, from either.
 
     Args:
-        client: an open connection to a server of ``contract.CHAT``.
+        client: an open connection to a server of ``opcodes.CHAT``.
         show: prints one line; must make it safe (see ``display``).
         lost: told, in a sentence, that the server is gone for good; nothing can be carried out after it.
         server: what the sentence calls the server; its address.
@@ -192,7 +192,7 @@ class ChatSession:
             self._names.look_up(text)
         return self._names.beginning(text)
 
-    def settle(self, patience: float) -> None:
+    def catch_up(self, patience: float) -> None:
         """Wait for the messages that are known to be coming; at most ``patience`` seconds for each next one."""
         with self._changed:
             inbox = self._inbox
@@ -255,8 +255,8 @@ class ChatSession:
             # Answered here as well as by the server, so that nobody types a password for nothing.
             self._show(LineKind.PROBLEM, f"You are signed in as {self._user} already. Type /logout first.")
             return
-        request = contract.LogInRequest(username=command.name, password=command.password or "")
-        answer = self._call(contract.LOG_IN, request, name=command.name, repeat=True)
+        request = opcodes.LogInRequest(username=command.name, password=command.password or "")
+        answer = self._call(opcodes.LOG_IN, request, name=command.name, repeat=True)
         if answer is None:
             return
         waiting = f" {count(answer.undelivered, 'message')} came while you were away." if answer.undelivered else ""
@@ -270,8 +270,8 @@ class ChatSession:
         self._begin(inbox)
 
     def _create(self, command: Create) -> None:
-        request = contract.CreateAccountRequest(username=command.name, password=command.password or "")
-        if self._call(contract.CREATE_ACCOUNT, request, name=command.name, writes=True) is not None:
+        request = opcodes.CreateAccountRequest(username=command.name, password=command.password or "")
+        if self._call(opcodes.CREATE_ACCOUNT, request, name=command.name, writes=True) is not None:
             advice = "" if self._user else f" Sign in with /login {command.name}."
             self._names.learn([command.name])
             self._show(LineKind.SERVER, f"The account {command.name} is made.{advice}")
@@ -280,8 +280,8 @@ class ChatSession:
         further = " more" if after else ""
         self._further = None
         for _ in range(EMPTY_PAGES):
-            request = contract.WildCardRequest(pattern=pattern, after=after)
-            page = self._call(contract.WILD_CARD, request, name=pattern, repeat=True)
+            request = opcodes.WildCardRequest(pattern=pattern, after=after)
+            page = self._call(opcodes.WILD_CARD, request, name=pattern, repeat=True)
             if page is None:
                 return
             after = page.next
@@ -303,9 +303,9 @@ class ChatSession:
         self._print(DisplayLine(LineKind.SERVER, text, tabular=times))
 
     def _send(self, command: Send) -> None:
-        request = contract.SendMessageRequest(recipient=command.recipient, text=command.text)
+        request = opcodes.SendMessageRequest(recipient=command.recipient, text=command.text)
         answer = self._call(
-            contract.SEND_MESSAGE, request, name=command.recipient, writes=True, metadata=_key(), repeat=True
+            opcodes.SEND_MESSAGE, request, name=command.recipient, writes=True, metadata=_key(), repeat=True
         )
         if answer is None:
             return
@@ -316,10 +316,8 @@ class ChatSession:
         self._show(LineKind.SERVER, f"Sent to {command.recipient}.")
 
     def _broadcast(self, command: Broadcast) -> None:
-        request = contract.BroadcastRequest(pattern=command.pattern, text=command.text)
-        answer = self._call(
-            contract.BROADCAST, request, name=command.pattern, writes=True, metadata=_key(), repeat=True
-        )
+        request = opcodes.BroadcastRequest(pattern=command.pattern, text=command.text)
+        answer = self._call(opcodes.BROADCAST, request, name=command.pattern, writes=True, metadata=_key(), repeat=True)
         if answer is None:
             return
         if not (answer.recipients or answer.full):
@@ -330,14 +328,14 @@ class ChatSession:
 
     def _history(self, name: str, most: int, before: int) -> None:
         """The ``most`` messages before a position (0: the last ones), the newest at the bottom."""
-        found: list[contract.ConversationMessage] = []
+        found: list[opcodes.ConversationMessage] = []
         self._further = None
         more, start = True, before
         while more and len(found) < most:
-            request = contract.ListConversationRequest(
-                username=name, before=before, limit=min(most - len(found), contract.PAGE_LIMIT)
+            request = opcodes.ListConversationRequest(
+                username=name, before=before, limit=min(most - len(found), opcodes.PAGE_LIMIT)
             )
-            page = self._call(contract.LIST_CONVERSATION, request, name=name, repeat=True)
+            page = self._call(opcodes.LIST_CONVERSATION, request, name=name, repeat=True)
             if page is None:
                 return
             found += page.messages
@@ -356,15 +354,15 @@ class ChatSession:
         self._show(LineKind.SERVER, f"{count(len(found), 'message')} between you and {name}{earlier}.")
 
     def _delete_message(self, command: DeleteMessage) -> None:
-        request = contract.DeleteMessageRequest(recipient=command.recipient or self._user, sequence=command.sequence)
-        if self._call(contract.DELETE_MESSAGE, request, writes=True, repeat=True) is not None:
+        request = opcodes.DeleteMessageRequest(recipient=command.recipient or self._user, sequence=command.sequence)
+        if self._call(opcodes.DELETE_MESSAGE, request, writes=True, repeat=True) is not None:
             self._show(LineKind.SERVER, f"The message {command.recipient}#{command.sequence} is deleted.")
 
     def _change_password(self, command: ChangePassword) -> None:
-        request = contract.ChangePasswordRequest(
+        request = opcodes.ChangePasswordRequest(
             password=command.password or "", new_password=command.new_password or ""
         )
-        answer = self._call(contract.CHANGE_PASSWORD, request, name=self._user, writes=True, command="/password")
+        answer = self._call(opcodes.CHANGE_PASSWORD, request, name=self._user, writes=True, command="/password")
         if answer is None:
             return
         ended = answer.sessions_ended
@@ -372,18 +370,18 @@ class ChatSession:
         self._show(LineKind.SERVER, f"Your password is changed.{others}")
 
     def _who_am_i(self) -> None:
-        answer = self._call(contract.WHO_AM_I, contract.WhoAmIRequest(), repeat=True)
+        answer = self._call(opcodes.WHO_AM_I, opcodes.WhoAmIRequest(), repeat=True)
         if answer is None:
             return
         self._show(LineKind.SERVER, answers.who_you_are(answer))
 
     def _log_out(self) -> None:
-        if self._call_ending(contract.LOG_OUT, contract.LogOutRequest()) is not None:
+        if self._call_ending(opcodes.LOG_OUT, opcodes.LogOutRequest()) is not None:
             self._show(LineKind.SERVER, "You are signed out.")
 
     def _delete(self, command: Delete) -> None:
-        request = contract.DeleteAccountRequest(username=command.name, force=command.force)
-        answer = self._call_ending(contract.DELETE_ACCOUNT, request, name=command.name)
+        request = opcodes.DeleteAccountRequest(username=command.name, force=command.force)
+        answer = self._call_ending(opcodes.DELETE_ACCOUNT, request, name=command.name)
         if answer is None:
             return
         self._shown.pop(command.name, None)  # an account made anew counts from 1 again
@@ -391,7 +389,7 @@ class ChatSession:
         self._show(LineKind.SERVER, f"The account {command.name} is deleted.{lost}")
 
     def _pop(self) -> None:
-        page = self._call(contract.POP_UNDELIVERED, contract.PopUndeliveredRequest(), writes=True)
+        page = self._call(opcodes.POP_UNDELIVERED, opcodes.PopUndeliveredRequest(), writes=True)
         if page is None:
             return
         shown = self._shown.setdefault(self._user, ShownMessages())
@@ -474,9 +472,9 @@ class ChatSession:
 
     def _open(self, inbox: Inbox) -> Opened:
         inbox.era = self._lasting.era
-        request = contract.ReceiveMessagesRequest(after=inbox.after)
+        request = opcodes.ReceiveMessagesRequest(after=inbox.after)
         try:
-            return self._client.stream(contract.RECEIVE_MESSAGES, request, credit=WINDOW, batch=WINDOW // 2)
+            return self._client.stream(opcodes.RECEIVE_MESSAGES, request, credit=WINDOW, batch=WINDOW // 2)
         except (CallError, CodecError) as error:
             return error
         except LocalProtocolError as error:  # closed meanwhile
@@ -496,7 +494,7 @@ class ChatSession:
                     error = caught
             again = self._resume(inbox, error)
 
-    def _show_messages(self, inbox: Inbox, stream: Messages[contract.ReceiveMessagesResponse]) -> None:
+    def _show_messages(self, inbox: Inbox, stream: Messages[opcodes.ReceiveMessagesResponse]) -> None:
         # To ask for the next message counts this one as shown: so not before it was.
         for message in inbox.messages(stream):
             with self._changed:
@@ -555,9 +553,9 @@ class ChatSession:
 
     def _ask_names(self, text: str) -> list[str]:
         """The first names on the server that begin with ``text``; none when it does not tell."""
-        request = contract.WildCardRequest(pattern=f"{text}*", limit=SUGGESTED)
+        request = opcodes.WildCardRequest(pattern=f"{text}*", limit=SUGGESTED)
         try:
-            page = self._client.call(contract.WILD_CARD, request, timeout=SUGGEST)
+            page = self._client.call(opcodes.WILD_CARD, request, timeout=SUGGEST)
         except (CallError, CodecError, LocalProtocolError) as error:
             _log.debug("no names to complete %r with: %s", text, error)
             return []

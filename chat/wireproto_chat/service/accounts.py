@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from wireproto import CallError, Status
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     NAME,
     PAGE_LIMIT,
     Account,

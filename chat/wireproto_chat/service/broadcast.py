@@ -4,7 +4,7 @@ import hashlib
 import struct
 
 from wireproto import CallError, Status
-from wireproto_chat.contract import BROADCAST_LIMIT, BroadcastResponse
+from wireproto_chat.opcodes import BROADCAST_LIMIT, BroadcastResponse
 from wireproto_chat.service.accounts import ROW_BUDGET, matching
 from wireproto_chat.service.mailboxes import has_room, key_conflict, signed_out, touch_key
 from wireproto_chat.service.sessions import ChatIdentity

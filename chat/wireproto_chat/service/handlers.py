@@ -1,8 +1,8 @@
-"""The chat service: one handler for each method of the contract, over one open store.
+"""The chat service: one handler for each method of the opcode table, over one open store.
 
 Handlers look at the request, hand the work to whoever may do it (the writer, the hashing threads), and return the
 future of the answer; none of them waits. What a method requires of its caller is judged by the dispatcher, from the
-contract.
+opcode table.
 """
 
 import logging
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from wireproto import CallError, Context, Handlers, Identity, Metadata, Status, Subscription
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     ACKNOWLEDGE,
     BROADCAST,
     CHANGE_PASSWORD,
@@ -98,7 +98,7 @@ class ChatApp:
     Close it after the server. Made by ``open_chat``.
 
     Attributes:
-        handlers: the handlers of ``contract.CHAT``.
+        handlers: the handlers of ``opcodes.CHAT``.
         store_path: the database file.
     """
 

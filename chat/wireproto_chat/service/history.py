@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from wireproto import CallError, Status
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     PAGE_LIMIT,
     ConversationMessage,
     DeleteMessageResponse,

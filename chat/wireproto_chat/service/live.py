@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wireproto import CallError, Status, Subscription
-from wireproto_chat.contract import ReceiveMessagesResponse
+from wireproto_chat.opcodes import ReceiveMessagesResponse
 from wireproto_chat.service.mailboxes import moment, text_of
 from wireproto_chat.service.sessions import ChatIdentity, note_seen
 from wireproto_chat.store.store import Store

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from wireproto import CallError, Status
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     PAGE_LIMIT,
     AcknowledgeResponse,
     ChatMessage,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 from wireproto import CallError, Retry, Status
-from wireproto_chat.contract import BROADCAST, CREATE_ACCOUNT, LOG_IN, WILD_CARD
+from wireproto_chat.opcodes import BROADCAST, CREATE_ACCOUNT, LOG_IN, WILD_CARD
 
 __all__ = ["RATES", "Rate", "Rates"]
 

@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from wireproto import CallError, Identity, Metadata, Retry, Status
-from wireproto_chat.contract import LogInResponse, LogOutResponse
+from wireproto_chat.opcodes import LogInResponse, LogOutResponse
 from wireproto_chat.store.expiry import TOKEN_IDLE, TOKEN_LIFETIME, TOKEN_STEP
 from wireproto_chat.store.store import Store
 from wireproto_chat.store.transaction import Transaction

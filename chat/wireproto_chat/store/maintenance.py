@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from wireproto import ConfigError
-from wireproto_chat.contract import NAME
+from wireproto_chat.opcodes import NAME
 from wireproto_chat.store.store import APPLICATION_ID, claim, path_of
 from wireproto_chat.store.tables import SCHEMA_VERSION
 

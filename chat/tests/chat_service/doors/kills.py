@@ -29,7 +29,7 @@ from chat_service.doors.history import (
 )
 from chat_service.doors.people import DOORS, PATIENCE, Addresses, Door, Inbox, Person
 from wireproto import Address, CallError, Retry
-from wireproto_chat.contract import BROADCAST, SEND_MESSAGE, BroadcastRequest, SendMessageRequest
+from wireproto_chat.opcodes import BROADCAST, SEND_MESSAGE, BroadcastRequest, SendMessageRequest
 
 __all__ = ["Crowd", "Servers"]
 

@@ -12,7 +12,7 @@ from wireproto.client.grpc import GrpcClient, GrpcStream
 from wireproto.client.grpc import connect as connect_grpc
 from wireproto.schema import Message, Method
 from wireproto.server.gateway import GrpcGateway
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     ACKNOWLEDGE,
     BROADCAST,
     CHANGE_PASSWORD,

@@ -14,7 +14,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from chat_service.doors.machine import WINDOW, Crashing, People
 from chat_service.doors.people import DOORS, Door
 from wireproto import CallError
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     AcknowledgeResponse,
     DeleteMessageResponse,
     PopUndeliveredResponse,

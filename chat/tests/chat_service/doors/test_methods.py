@@ -12,7 +12,7 @@ from chat_service.doors.people import Person
 from chat_service.doors.test_service import refused, texts
 from chat_service.fakes import PASSWORD
 from wireproto import Status
-from wireproto_chat.contract import AcknowledgeResponse, BroadcastResponse, ConversationMessage
+from wireproto_chat.opcodes import AcknowledgeResponse, BroadcastResponse, ConversationMessage
 from wireproto_chat.service import broadcast, mailboxes
 
 

@@ -15,7 +15,7 @@ from chat_service.doors.test_service import refused
 from chat_service.fakes import PASSWORD
 from wireproto import CallError, Retry, Status
 from wireproto.schema import Message
-from wireproto_chat.contract import (
+from wireproto_chat.opcodes import (
     ACKNOWLEDGE,
     BROADCAST,
     CHANGE_PASSWORD,

@@ -9,7 +9,7 @@ from chat_service.doors.conftest import Scene
 from chat_service.doors.people import CODECS, DOORS, PATIENCE, Door, Inbox, eventually
 from chat_service.test_mailboxes import HOSTILE
 from wireproto import CallError, Status, codecs
-from wireproto_chat.contract import SEND_MESSAGE, SendMessageRequest
+from wireproto_chat.opcodes import SEND_MESSAGE, SendMessageRequest
 
 
 def refused(call: Callable[[], object]) -> CallError:

@@ -3,8 +3,8 @@
 import pytest
 
 from wireproto.schema import Message
-from wireproto_chat import contract
-from wireproto_chat.contract import CHAT, ChangePasswordRequest, CreateAccountRequest, LogInRequest, LogInResponse
+from wireproto_chat import opcodes
+from wireproto_chat.opcodes import CHAT, ChangePasswordRequest, CreateAccountRequest, LogInRequest, LogInResponse
 
 
 def test_the_opcodes_of_version_1() -> None:
@@ -54,8 +54,8 @@ def test_every_message_with_a_secret_hides_it() -> None:
     """No message class with a field called password, new_password or token uses the plain repr."""
     secret = {"password", "new_password", "token"}
     seen = 0
-    for name in contract.__all__:
-        thing = getattr(contract, name)
+    for name in opcodes.__all__:
+        thing = getattr(opcodes, name)
         if isinstance(thing, type) and issubclass(thing, Message) and secret & set(thing.__struct_fields__):
             values = {field: "canary" if field in secret else "" for field in thing.__struct_fields__}
             assert "canary" not in repr(thing(**values))
