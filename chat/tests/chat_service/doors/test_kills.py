@@ -95,7 +95,7 @@ def early(self, tx):
     self.future = Future()
     return answer
 def slowly(self):
-    time.sleep(0.01)
+    time.sleep(0.05)  # so long that a kill comes between an answer and its commit on a busy machine, too
     commit(self)
 AppendMessage.apply, Transaction.commit = early, slowly
 """
