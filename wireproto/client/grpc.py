@@ -26,6 +26,7 @@ from wireproto.errors import (
     LocalProtocolError,
 )
 from wireproto.limits import Limits
+from wireproto.reasons import failure
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.status import Retry, Status
 from wireproto.version import __version__
@@ -439,8 +440,11 @@ class GrpcClient:
             if _REFUSED_STREAM in text:
                 return ConnectionLost(f"{self._address} refused the call: {text}", retry=Retry.NOT_PROCESSED)
             return ConnectionLost(f"the connection to {self._address} was lost: {text}")
-        reason = {Status.DEADLINE_EXCEEDED: "DEADLINE", Status.CANCELLED: "CANCELLED"}.get(status, "")
-        return CallError(status, reason, text, retry=Retry.MAYBE_PROCESSED if reason else Retry.NEVER)
+        if status is Status.DEADLINE_EXCEEDED:
+            return failure("DEADLINE", text)
+        if status is Status.CANCELLED:
+            return failure("CANCELLED", text)
+        return CallError(status, "", text)
 
     def _closed_error(self) -> LocalProtocolError:
         return LocalProtocolError("the client is closed")

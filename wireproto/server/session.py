@@ -488,25 +488,30 @@ class Session:
                 self._written_locked()
 
     def _written_locked(self) -> None:
-        """A write did not go through whole, or something waits for what was written, be it the end of the connection:
-        whatever may end it passes here.
-        """
-        transport = self.transport
-        if transport.failure:
-            self._close_locked(transport.failure)
+        """After a write that did not go through whole, or for which something waits: see what it means for each."""
+        if self.transport.failure:
+            self._close_locked(self.transport.failure)
             return
-        if self._starved and self._pending_locked() < self.server.limits.low_watermark:
-            # Whether the kernel took it all at once or in parts: what found no room has nobody else to wake it.
-            self._starved = False
-            if self._more:
-                self.pool.post(self._continue)
-            for call in list((self._calls or {}).values()):
-                if call.stream is not None:
-                    call.stream.wake_locked()
-        if transport.ended or (self._draining and self._linger_until is None):
+        self._make_use_of_room_locked()
+        self._go_on_ending_locked()
+
+    def _make_use_of_room_locked(self) -> None:
+        """Let those go on who found no room in the output; nobody else wakes them, however the kernel took it."""
+        if not self._starved or self._pending_locked() >= self.server.limits.low_watermark:
+            return
+        self._starved = False
+        if self._more:
+            self.pool.post(self._continue)
+        for call in list((self._calls or {}).values()):
+            if call.stream is not None:
+                call.stream.wake_locked()
+
+    def _go_on_ending_locked(self) -> None:
+        """Take the next step of an end that waited for what had to be written before it."""
+        if self.transport.ended or (self._draining and self._linger_until is None):
             self._settle_down_locked()
-        elif self._linger_until is not None and not transport.pending:
-            transport.shut_down_writing()
+        elif self._linger_until is not None and not self.transport.pending:
+            self.transport.shut_down_writing()
 
     # ------------------------------------------------------------------ time, and the end
 
