@@ -325,7 +325,8 @@ class ServerSuite:
         payloads = messages(method.request, case.version).map(plan.encode)
         for_all(mutated(payloads) | st.binary(max_size=64), holds, max_examples=self._examples())
         self._call(client, raw, right)
-        assert stage.contexts[-1].peer == first.peer, "the connection did not live"
+        now = stage.contexts[-1].peer
+        assert now == first.peer, f"the connection did not live: it was {first.peer} and is {now}"
 
     def test_exceptions_become_incidents(self, case: MethodAt, door: str, stage: Stage) -> None:
         """Whatever a handler raises or answers wrong, the caller learns an incident's number and no text."""
@@ -382,7 +383,8 @@ class ServerSuite:
         before = stage.contexts[0].peer
         stage.answer(method)
         assert self._call(client, method, request).error is None
-        assert stage.contexts[0].peer == before, "the connection did not live"
+        now = stage.contexts[0].peer
+        assert now == before, f"the connection did not live: it was {before} and is {now}"
 
     def test_callers_without_the_capability_are_refused(self, case: MethodAt, door: str, stage: Stage) -> None:
         """Without an identity a method that requires one is UNAUTHENTICATED, with another one PERMISSION_DENIED."""
