@@ -334,6 +334,67 @@ def test_a_place_granted_to_an_interrupted_caller_is_passed_on(monkeypatch: pyte
         assert client.call(ECHO, echo("third"), timeout=PATIENCE).text == "third"
 
 
+@pytest.mark.parametrize("why", ["interrupted", "too large"])
+def test_a_place_that_is_passed_on_reaches_a_caller_that_leads(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """Whoever is next in line may be asleep as the one that receives for all, and nothing else would come for it."""
+    taken = threading.Event()
+    go = threading.Event()
+    queued = {name: threading.Event() for name in ("first in line", "next in line")}
+    asleep = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.greet(max_calls=1, max_frame=4096)
+        request = peer.request()
+        taken.set()
+        assert go.wait(PATIENCE)
+        peer.answer(request)
+        peer.serve()
+
+    with serving(script) as server, connect(server.address, SERVICE) as client:
+        running = client.start(ECHO, echo("running"))
+        assert taken.wait(PATIENCE)
+        link = client._line.link(None)
+        really_await, really_sleep = link._await, link._sleep
+
+        def awaiting(waiter: Waiter, gate: Any, deadline: float | None) -> None:
+            name = threading.current_thread().name
+            queued[name].set()
+            really_await(waiter, gate, deadline)
+            if name == "first in line":
+                assert waiter.done
+                assert asleep.wait(PATIENCE)
+                if why == "interrupted":
+                    raise KeyboardInterrupt
+
+        def sleeping(deadline: float | None) -> None:
+            if threading.current_thread().name == "next in line":
+                asleep.set()
+            really_sleep(deadline)
+
+        monkeypatch.setattr(link, "_await", awaiting)
+        monkeypatch.setattr(link, "_sleep", sleeping)
+
+        def named(name: str) -> None:
+            threading.current_thread().name = name
+
+        def first() -> None:
+            with pytest.raises(KeyboardInterrupt if why == "interrupted" else CallError):
+                client.call(ECHO, echo("x" * 8192), timeout=PATIENCE)
+
+        with (
+            ThreadPoolExecutor(1, initializer=named, initargs=("first in line",)) as one,
+            ThreadPoolExecutor(1, initializer=named, initargs=("next in line",)) as two,
+        ):
+            passing = one.submit(first)
+            assert queued["first in line"].wait(PATIENCE)
+            receiving = two.submit(client.call, ECHO, echo("next"), timeout=PATIENCE / 2)
+            assert queued["next in line"].wait(PATIENCE)
+            go.set()
+            passing.result(PATIENCE)
+            assert receiving.result(PATIENCE).text == "next"
+        assert running.result(PATIENCE).text == "running"
+
+
 def test_a_method_of_a_later_version_is_not_sent() -> None:
     """The client knows what the version spoken lacks, and says since when it is there."""
 

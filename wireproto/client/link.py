@@ -366,12 +366,24 @@ class Link(Reception):
         self._places.append(place)
         return place
 
-    def _grant_locked(self) -> None:
-        """Give free places to those who wait for one: first come, first served."""
+    def _grant_locked(self, *, received: bool = False) -> None:
+        """Give free places to those who wait for one: first come, first served.
+
+        Args:
+            received: the thread that received is the one that calls. It looks at its own place when it is back.
+        """
+        unheard = False
         while self._places and not self._full_locked():
             self._granted += 1
             self._free -= 1
-            self._wake_locked(self._places.popleft())
+            place = self._places.popleft()
+            # One without a gate belongs to the leader, or to a thread that is about to give it up.
+            unheard |= place.gate is None and not received
+            self._wake_locked(place)
+        if unheard and self._led:
+            # The leader sleeps on the socket, and with nothing in flight nothing would ever come. A PONG comes.
+            self._connection.send_ping(_HEARTBEAT)
+            self._transmit_locked()
 
     def _wait_for_place(self, call: ClientCall, place: Waiter, gate: LockType | None, deadline: float | None) -> bool:
         """Wait until ``place`` is granted. If it is not, ``call`` is done and failed."""
@@ -445,7 +457,7 @@ class Link(Reception):
         if output.waiting:
             output.flush()
         if self._places:
-            self._grant_locked()
+            self._grant_locked(received=data is not None)
         if not self.usable:
             self._retire_locked()
 
