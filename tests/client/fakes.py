@@ -21,7 +21,7 @@ from wireproto.wire.events import (
     PongReceived,
     RequestReceived,
 )
-from wireproto.wire.frame import Kind, pack, pack_error
+from wireproto.wire.frame import HEADER, Kind, pack, pack_error
 from wireproto.wire.handshake import Hello, Welcome
 
 E = TypeVar("E")
@@ -154,10 +154,11 @@ class Peer:
 
     def half(self, request: RequestReceived, text: str) -> tuple[bytes, bytes]:
         """An answer in two halves, to be sent by hand."""
-        message = EchoResponse(text=text)
-        self.connection.send_response(request.call_id, self.payload(ECHO, message))
+        payload = self.payload(ECHO, EchoResponse(text=text))
+        self.connection.send_response(request.call_id, payload)
         data = self.connection.data_to_send()
-        return data[: len(data) // 2], data[len(data) // 2 :]
+        middle = len(data) - (HEADER.size + len(payload)) // 2  # of the answer: grease may stand before it
+        return data[:middle], data[middle:]
 
 
 class FakeServer:
