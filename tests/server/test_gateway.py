@@ -218,6 +218,17 @@ def test_a_deferred_answer_nobody_waits_for_is_cancelled(stage: Stage, client: G
     until(deferred.cancelled, "the deferred answer is cancelled", PATIENCE)
 
 
+def test_a_context_knows_its_peer_when_the_call_is_over(stage: Stage, client: GrpcClient) -> None:
+    """Where a call came from can be logged behind its end; grpcio forgets it at times."""
+    future = client.start(BLOCK, BlockRequest(name="over"))
+    assert stage.inside("over").wait(PATIENCE)
+    context: Any = stage.contexts["over"]
+    future.cancel()
+    stage.gate("over").set()
+    until(lambda: context.cancelled, "the call is over", PATIENCE)
+    assert context.peer.startswith("127.0.0.1:")
+
+
 class NapRequest(Message):
     pass
 

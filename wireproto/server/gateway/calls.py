@@ -78,7 +78,7 @@ class Door:
 class RpcCall(Context):
     """The context of one call. ``cancelled`` asks grpcio, so a call that nobody cancels pays nothing for it."""
 
-    __slots__ = ("_entry", "_over", "_version", "deadline", "identity", "metadata", "rpc")
+    __slots__ = ("_entry", "_over", "_peer", "_version", "deadline", "identity", "metadata", "rpc")
 
     def __init__(
         self, rpc: grpc.ServicerContext, entry: Entry, version: int, metadata: Metadata, deadline: float | None
@@ -90,6 +90,7 @@ class RpcCall(Context):
         self._entry = entry
         self._version = version
         self._over = False
+        self._peer = rpc.peer()  # now: grpcio may have forgotten it once the call is over
 
     @property
     def cancelled(self) -> bool:
@@ -102,7 +103,7 @@ class RpcCall(Context):
     @property
     def peer(self) -> str:
         # "ipv4:127.0.0.1:53211" or "ipv6:%5B::1%5D:53211"
-        return urllib.parse.unquote(self.rpc.peer().partition(":")[2])
+        return urllib.parse.unquote(self._peer.partition(":")[2])
 
     @property
     def codec(self) -> str:
