@@ -1,16 +1,12 @@
 """The chat as a service like any other: its codecs agree, its lock and its .proto file say what the table says."""
 
-import importlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
-from grpc_tools import protoc  # type: ignore[import-untyped]
 
 from chat_cli.processes import PATIENCE, wireproto
 from chat_service.fakes import PASSWORD, QUICK
@@ -49,62 +45,101 @@ def test_its_proto_is_what_the_table_says() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("words", [("lint",), ("format", "--diff")], ids=["lint", "format"])
-def test_buf_finds_nothing_to_change_in_its_proto(words: tuple[str, ...]) -> None:
-    """`buf lint`, with its standard rules, and `buf format` have nothing to say about the chat's file."""
+def buf() -> str:
+    """The path of ``buf``, which lints and builds .proto files."""
     folder = CHAT_FOLDER.parent / "tests" / "node" / "node_modules" / ".bin"
-    buf = shutil.which("buf", path=str(folder)) or shutil.which("buf")
-    if buf is None:
+    found = shutil.which("buf", path=str(folder)) or shutil.which("buf")
+    if found is None:
         pytest.skip("buf is not installed: it comes with npm install --prefix tests/node, and with no Python package")
-    done = subprocess.run([buf, *words], cwd=PROTOS, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return found
+
+
+def run(*command: str, cwd: Path) -> None:
+    """Run a program that must succeed and say nothing."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the modules of Python that protoc makes of the committed .proto file."""
-    folder = tmp_path_factory.mktemp("compiled")
+@pytest.mark.parametrize("words", [("lint",), ("format", "--diff")], ids=["lint", "format"])
+def test_buf_finds_nothing_to_change_in_its_proto(words: tuple[str, ...]) -> None:
+    """`buf lint`, with its standard rules, and `buf format` have nothing to say about the chat's file."""
+    run(buf(), *words, cwd=PROTOS)
+
+
+def by_protoc(folder: Path, *made: str) -> None:
+    """What `python -m grpc_tools.protoc` makes of the committed .proto file."""
     (file,) = PROTOS.rglob("*.proto")
-    known = Path(protoc.__file__).parent / "_proto"
-    made = [f"--python_out={folder}", f"--grpc_python_out={folder}"]
-    status = protoc.main(["protoc", f"-I{PROTOS}", f"-I{known}", *made, str(file.relative_to(PROTOS))])
-    assert status == 0, "protoc refused the file; its reasons are on stderr"
-    return folder
+    run(sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", *made, str(file.relative_to(PROTOS)), cwd=folder)
 
 
-@pytest.fixture
-def stubs(compiled: Path) -> Iterator[tuple[Any, Any]]:
-    """The modules of the package ``wirechat.v1``, beside the library and the chat."""
-    sys.path.insert(0, str(compiled))
+BUF_GEN = """
+version: v2
+plugins:
+  - protoc_builtin: python
+    protoc_path: [{python}, -m, grpc_tools.protoc]
+    out: {folder}
+"""
+
+
+def messages_by_protoc(folder: Path) -> None:
+    by_protoc(folder, f"--python_out={folder}")
+
+
+def messages_by_buf(folder: Path) -> None:
+    template = folder / "buf.gen.yaml"
+    template.write_text(BUF_GEN.format(python=sys.executable, folder=folder))
+    run(buf(), "generate", "--template", str(template), str(PROTOS), cwd=folder)
+
+
+PROGRAM = """
+import sys
+
+import grpc
+from wirechat.v1 import chat_pb2 as pb, chat_pb2_grpc
+
+import wireproto
+import wireproto_chat
+
+address, password = sys.argv[1:]
+
+
+def refused(call, *arguments, **settings):
     try:
-        yield importlib.import_module("wirechat.v1.chat_pb2"), importlib.import_module("wirechat.v1.chat_pb2_grpc")
-    finally:
-        sys.path.remove(str(compiled))
+        call(*arguments, **settings)
+    except grpc.RpcError as error:
+        return error.code()
 
 
-def test_generated_stubs_chat(stubs: tuple[Any, Any], tmp_path: Path) -> None:
+with grpc.insecure_channel(address) as channel:
+    chat = chat_pb2_grpc.ChatServiceStub(channel)
+    chat.CreateAccount(pb.CreateAccountRequest(username="stub", password=password))
+    login = chat.LogIn(pb.LogInRequest(username="stub", password=password))
+    signed = (("authorization", f"Bearer {login.token}"),)
+    sent = chat.SendMessage(pb.SendMessageRequest(recipient="stub", text="hello"), metadata=signed)
+    assert (sent.sequence, len(sent.message_id)) == (1, 16)
+    stream = chat.ReceiveMessages(pb.ReceiveMessagesRequest(), metadata=signed)
+    item = next(stream)
+    assert (item.sequence, item.sender, item.text, item.message_id) == (1, "stub", "hello", sent.message_id)
+    stream.cancel()
+    (popped,) = chat.PopUndelivered(pb.PopUndeliveredRequest(), metadata=signed).messages
+    assert popped.sent_at == item.sent_at
+    nobody = pb.SendMessageRequest(recipient="nobody", text="x")
+    assert refused(chat.SendMessage, nobody, metadata=signed) is grpc.StatusCode.NOT_FOUND
+    anonymous = pb.SendMessageRequest(recipient="stub", text="x")
+    assert refused(chat.SendMessage, anonymous) is grpc.StatusCode.UNAUTHENTICATED
+"""
+
+
+@pytest.mark.parametrize("messages", [messages_by_protoc, messages_by_buf], ids=["protoc", "buf"])
+def test_generated_stubs_chat(messages: Callable[[Path], None], tmp_path: Path) -> None:
     """Stubs made from the committed .proto create, log in, send, receive, pop, and get the status of a refusal."""
-    pb, services = stubs
+    folder = tmp_path / "stubs"
+    folder.mkdir()
+    messages(folder)
+    by_protoc(folder, f"--grpc_python_out={folder}")  # buf has no such plugin of its own
     with (
         open_chat(str(tmp_path / "chat.db"), passwords=Passwords(hasher=QUICK)) as app,
         running(app.handlers, authenticate=app.authenticate, codecs=["pipe"], grpc=True, leaks=False) as doors,
-        grpc.insecure_channel(str(doors["grpc"].address)) as channel,
     ):
-        chat = services.ChatServiceStub(channel)
-        chat.CreateAccount(pb.CreateAccountRequest(username="stub", password=PASSWORD))
-        login = chat.LogIn(pb.LogInRequest(username="stub", password=PASSWORD))
-        signed = (("authorization", f"Bearer {login.token}"),)
-        sent = chat.SendMessage(pb.SendMessageRequest(recipient="stub", text="hello"), metadata=signed)
-        assert (sent.sequence, len(sent.message_id)) == (1, 16)
-        stream = chat.ReceiveMessages(pb.ReceiveMessagesRequest(), metadata=signed)
-        item = next(stream)
-        assert (item.sequence, item.sender, item.text, item.message_id) == (1, "stub", "hello", sent.message_id)
-        stream.cancel()
-        (popped,) = chat.PopUndelivered(pb.PopUndeliveredRequest(), metadata=signed).messages
-        assert popped.sent_at == item.sent_at
-        with pytest.raises(grpc.RpcError) as caught:
-            chat.SendMessage(pb.SendMessageRequest(recipient="nobody", text="x"), metadata=signed)
-        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-        with pytest.raises(grpc.RpcError) as caught:
-            chat.SendMessage(pb.SendMessageRequest(recipient="stub", text="x"))
-        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        # A process of its own: protoc and buf do not write the same descriptor, and a process takes one.
+        run(sys.executable, "-c", PROGRAM, str(doors["grpc"].address), PASSWORD, cwd=folder)
