@@ -8,7 +8,7 @@ The ratios are of the bench message (``peers.py``), request and response, encode
 - pipe against a join and a split that check nothing.
 
 Codec and bare library take turns, and each ratio is the median over the turns. The sheet covers every method of a
-whole application, ``tests/library.py``, and the bench message, with sample values.
+whole application, ``tests/lending.py``, and the bench message, with sample values.
 
     python benchmarks/codec_costs.py [--quick] [--json FILE]
 """
@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the service,
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import peers
 
-from tests.library import LIBRARY
+from tests.lending import LENDING
 from wireproto import Bounds, codecs
 from wireproto.limits import Limits
 from wireproto.protos.descriptor import message_file, pool_for
@@ -216,7 +216,7 @@ def sheet(number: int) -> list[dict[str, Any]]:
     """A line per opcode and direction: bytes, and nanoseconds to encode and to decode, in each codec."""
     lines = []
     known = {type(message): message for message in bench_messages()}
-    for service in (BENCH, LIBRARY):
+    for service in (BENCH, LENDING):
         for method in sorted(service.at(service.version).values(), key=lambda method: method.opcode):
             for cls in (method.request, method.response):
                 message = known.get(cls) or sample(cls)

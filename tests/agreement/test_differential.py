@@ -25,7 +25,7 @@ from tests.codecs.everything import (
     Three,
     Twig,
 )
-from tests.library import LIBRARY
+from tests.lending import LENDING
 from tests.test_protocol_document import table
 from wireproto import codecs
 from wireproto.codecs import Plan
@@ -227,4 +227,4 @@ class TestGrowing(DifferentialSuite):
 class TestLibrary(DifferentialSuite):
     """Those of a whole application."""
 
-    service = LIBRARY
+    service = LENDING

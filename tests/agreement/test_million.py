@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from tests.codecs.everything import EVERYTHING, GROWING
-from tests.library import LIBRARY
+from tests.lending import LENDING
 from wireproto import codecs
 from wireproto.codecs import Plan
 from wireproto.limits import Limits
@@ -127,7 +127,7 @@ def kinds(service: Service) -> Iterator[tuple[type[Message], int]]:
 def round_and_round(count: int, seed: int, progress: Callable[[int], None] | None = None) -> int:
     """Send messages around the ring of codecs, either way; now and then spoil one. Gives the number of verdicts."""
     rng = random.Random(seed)
-    every = [each for service in (EVERYTHING, GROWING, LIBRARY) for each in kinds(service)]
+    every = [each for service in (EVERYTHING, GROWING, LENDING) for each in kinds(service)]
     plans: dict[tuple[type[Message], int], dict[str, Plan[Any]]] = {
         (cls, version): {name: codecs.get(name).plan(cls, version, Limits(), request=False) for name in RING}
         for cls, version in every

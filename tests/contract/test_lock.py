@@ -8,7 +8,7 @@ import pytest
 
 from tests.codecs.everything import EVERYTHING, GROWING, Nothing
 from tests.contract.editing import BASE, build, edited
-from tests.library import LIBRARY
+from tests.lending import LENDING
 from wireproto import codecs
 from wireproto.contract import Lock, compare, fingerprint, samples
 from wireproto.control import CONTROL
@@ -21,7 +21,7 @@ SERVICE = build(BASE)
 
 def test_a_lock_is_read_as_it_was_written() -> None:
     """Text to lock to text is the same, and the table read says what the declared one says."""
-    for service in (SERVICE, CONTROL, LIBRARY):
+    for service in (SERVICE, CONTROL, LENDING):
         text = Lock.of(service).text()
         found = Lock.parse(text)
         assert found.text() == text

@@ -23,7 +23,8 @@ from grpc_requests import Client as RequestsClient
 from grpc_status import rpc_status
 from grpc_tools import protoc  # type: ignore[import-untyped]
 
-from tests.library import LIBRARY, Library
+from tests.lending import LENDING
+from tests.librarian import Library
 from tests.outside import NODE_MODULES, buf, run
 from wireproto.protos import generate, service_file
 from wireproto.protos.status import from_rpc_status
@@ -31,7 +32,7 @@ from wireproto.server.gateway import GrpcGateway
 from wireproto.status import Retry, Status
 
 PASSWORD = "correct horse 1"
-NAME = LIBRARY.full_name
+NAME = LENDING.full_name
 PATIENCE = 30.0
 
 
@@ -47,7 +48,7 @@ def gateway() -> Iterator[GrpcGateway]:
 def protos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like `protos/`, with the library's .proto file."""
     folder = tmp_path_factory.mktemp("protos")
-    generate(folder, [LIBRARY])
+    generate(folder, [LENDING])
     return folder
 
 
@@ -56,14 +57,14 @@ def protos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stubs(protos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
-    """The modules `library_pb2` and `library_pb2_grpc`, generated from the .proto file."""
+    """The modules `lending_pb2` and `lending_pb2_grpc`, generated from the .proto file."""
     folder = tmp_path_factory.mktemp("stubs")
     known = Path(protoc.__file__).parent / "_proto"
-    words = ["protoc", f"-I{protos / 'test/library/v1'}", f"-I{known}", f"--python_out={folder}"]
-    assert protoc.main([*words, f"--grpc_python_out={folder}", "library.proto"]) == 0
+    words = ["protoc", f"-I{protos / 'test/lending/v1'}", f"-I{known}", f"--python_out={folder}"]
+    assert protoc.main([*words, f"--grpc_python_out={folder}", "lending.proto"]) == 0
     sys.path.insert(0, str(folder))
     try:
-        yield importlib.import_module("library_pb2"), importlib.import_module("library_pb2_grpc")
+        yield importlib.import_module("lending_pb2"), importlib.import_module("lending_pb2_grpc")
     finally:
         sys.path.remove(str(folder))
 
@@ -72,7 +73,7 @@ def test_generated_stubs(gateway: GrpcGateway, stubs: tuple[Any, Any]) -> None:
     """Stubs made from the .proto file join, log in, send, follow, take, and read the details of an error."""
     pb, services = stubs
     with grpc.insecure_channel(str(gateway.address)) as channel:
-        library = services.LibraryServiceStub(channel)
+        library = services.LendingServiceStub(channel)
         library.Join(pb.JoinRequest(name="stub", password=PASSWORD, favourites=[pb.GENRE_TRAVEL]))
         login = library.LogIn(pb.LogInRequest(name="stub", password=PASSWORD))
         signed = (("authorization", f"Bearer {login.token}"),)
@@ -116,7 +117,7 @@ def test_reflection_describes_everything_it_lists(gateway: GrpcGateway) -> None:
                 assert method.input_type.full_name
         file = FileDescriptorProto()
         pool.FindServiceByName(NAME).file.CopyToProto(file)
-        assert file == service_file(LIBRARY)
+        assert file == service_file(LENDING)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:grpc_requests", "ignore::DeprecationWarning:google")

@@ -3,9 +3,9 @@ import grpc from "@grpc/grpc-js";
 import loader from "@grpc/proto-loader";
 
 const [address, root] = process.argv.slice(2);
-const definition = loader.loadSync("test/library/v1/library.proto", { includeDirs: [root], longs: Number, keepCase: true });
-const { LibraryService } = grpc.loadPackageDefinition(definition).test.library.v1;
-const client = new LibraryService(address, grpc.credentials.createInsecure());
+const definition = loader.loadSync("test/lending/v1/lending.proto", { includeDirs: [root], longs: Number, keepCase: true });
+const { LendingService } = grpc.loadPackageDefinition(definition).test.lending.v1;
+const client = new LendingService(address, grpc.credentials.createInsecure());
 
 const call = (method, request, metadata = new grpc.Metadata()) =>
   new Promise((resolve) =>

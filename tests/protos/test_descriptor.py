@@ -7,7 +7,7 @@ import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
-from tests.library import LIBRARY
+from tests.lending import LENDING
 from tests.protos.declarations import EVERY, Deep, EverythingRequest, Point
 from tests.protos.protoc import compiled
 from wireproto.conformance.service import CONFORMANCE
@@ -25,7 +25,7 @@ def test_protoc_makes_the_same_descriptor_of_the_text(version: int, tmp_path: Pa
     assert compiled({file.name: render(EVERY, version)}, tmp_path) == {file.name: file}
 
 
-@pytest.mark.parametrize("service", [LIBRARY, CONTROL, CONFORMANCE], ids=lambda service: service.name)
+@pytest.mark.parametrize("service", [LENDING, CONTROL, CONFORMANCE], ids=lambda service: service.name)
 def test_protoc_makes_the_same_descriptor_of_whole_services(service: Service, tmp_path: Path) -> None:
     """A whole application and the services in the box are described as protoc understands their text."""
     file = service_file(service)
@@ -34,7 +34,7 @@ def test_protoc_makes_the_same_descriptor_of_whole_services(service: Service, tm
 
 def test_a_file_lies_where_its_package_says() -> None:
     """A file is named after the service, in the folder of its package."""
-    assert file_name("test.library.v1", "LibraryService") == "test/library/v1/library.proto"
+    assert file_name("test.lending.v1", "LendingService") == "test/lending/v1/lending.proto"
     assert file_name("a.v1", "UserHTTPGatewayService") == "a/v1/user_http_gateway.proto"
     assert file_name("a.v1", "Service") == "a/v1/service.proto"
 
@@ -102,7 +102,7 @@ def test_enum_members_begin_with_the_name_of_their_enum(name: str, prefix: str) 
 
 def test_a_pool_is_apart_from_the_process_wide_one() -> None:
     """A pool has the service, its messages and what they import; the default pool stays as it was."""
-    pool = pool_for([service_file(EVERY), service_file(LIBRARY)])
+    pool = pool_for([service_file(EVERY), service_file(LENDING)])
     assert pool.FindServiceByName(EVERY.full_name).methods_by_name["Watch"].server_streaming
     assert pool.FindMessageTypeByName("google.protobuf.Timestamp").fields_by_name["nanos"].number == 2
     with pytest.raises(KeyError):

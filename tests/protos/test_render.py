@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
-from tests.library import LIBRARY
+from tests.lending import LENDING
 from tests.outside import buf, run
 from tests.protos.declarations import EVERY
 from tests.protos.versions import GROWING
@@ -15,7 +15,7 @@ from wireproto.errors import ConfigError
 from wireproto.protos import generate, render, service_file
 
 ROOT = Path(__file__).parents[2]
-SERVICES = [LIBRARY, CONTROL, EVERY, GROWING]
+SERVICES = [LENDING, CONTROL, EVERY, GROWING]
 
 
 def test_the_committed_files_are_those_of_the_table() -> None:
@@ -53,41 +53,41 @@ def test_an_older_version_says_until_when() -> None:
 
 def test_text_needs_no_source_code() -> None:
     """A service made at run time renders to the same declarations, with the comments it has."""
-    made = declare(describe(LIBRARY))
+    made = declare(describe(LENDING))
     declared, described = (
-        [line for line in render(service).split("\n") if "//" not in line] for service in (LIBRARY, made)
+        [line for line in render(service).split("\n") if "//" not in line] for service in (LENDING, made)
     )
     assert described == declared
 
 
 def test_names_are_fully_qualified() -> None:
     """No type is named relatively: a method or field of the same name would hide it."""
-    for line in render(LIBRARY).split("\n"):
+    for line in render(LENDING).split("\n"):
         if line.startswith("  rpc "):
-            assert line.count("(.test.library.v1.") + line.count("(stream .test.library.v1.") == 2, line
+            assert line.count("(.test.lending.v1.") + line.count("(stream .test.lending.v1.") == 2, line
 
 
 def test_generate_writes_repairs_and_removes(tmp_path: Path) -> None:
     """Files that are missing, edited or of no service are reported, and put right when asked to."""
-    library, module = tmp_path / "test/library/v1/library.proto", tmp_path / "buf.yaml"
-    assert generate(tmp_path, [LIBRARY], check=True) == [module, library]
+    library, module = tmp_path / "test/lending/v1/lending.proto", tmp_path / "buf.yaml"
+    assert generate(tmp_path, [LENDING], check=True) == [module, library]
     assert not library.exists()
-    assert generate(tmp_path, [LIBRARY]) == [module, library]
-    assert generate(tmp_path, [LIBRARY], check=True) == []
+    assert generate(tmp_path, [LENDING]) == [module, library]
+    assert generate(tmp_path, [LENDING], check=True) == []
     library.write_text(library.read_text("utf-8") + "\n", "utf-8")
     stale = tmp_path / "old.proto"
     stale.write_text("", "utf-8")
-    assert generate(tmp_path, [LIBRARY], check=True) == [stale, library]
+    assert generate(tmp_path, [LENDING], check=True) == [stale, library]
     assert stale.exists()
-    generate(tmp_path, [LIBRARY])
+    generate(tmp_path, [LENDING])
     assert not stale.exists()
-    assert library.read_text("utf-8") == render(LIBRARY)
+    assert library.read_text("utf-8") == render(LENDING)
 
 
 def test_generate_refuses_two_services_of_one_file(tmp_path: Path) -> None:
     """Two services that would be written to one file are refused before anything is written."""
     with pytest.raises(ConfigError, match="both have the file"):
-        generate(tmp_path, [LIBRARY, LIBRARY])
+        generate(tmp_path, [LENDING, LENDING])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -105,7 +105,7 @@ def test_buf_finds_nothing_to_lint(module: Path) -> None:
 
 def test_buf_lint_can_find_something(module: Path) -> None:
     """`buf lint` sees the rules: a field in the wrong case is found."""
-    file = module / "test/library/v1/library.proto"
+    file = module / "test/lending/v1/lending.proto"
     file.write_text(file.read_text("utf-8").replace(" oldest_first = 4;", " oldestFirst = 4;"), "utf-8")
     assert "oldestFirst" in run(buf(), "lint", cwd=module, ok=False)
 
