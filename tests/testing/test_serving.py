@@ -9,11 +9,13 @@ import pytest
 from calculator import ADD, CALCULATOR, AddRequest, AddResponse
 from calculator import handlers as calculator
 from hypothesis import Phase, settings
+from hypothesis import strategies as st
 
 from tests.server.service import COUNT, ECHO, SERVICE, CountRequest, EchoRequest, EchoResponse
 from tests.testing.shelf import LIST, MERGE, PUT, SHELF, TAKE, Shelf
 from wireproto.dispatch import Context, Entry, Handlers, Table
 from wireproto.errors import CallError, DecodeError
+from wireproto.schema import Message, Method, Service
 from wireproto.server.call import Call
 from wireproto.server.pump import Pump
 from wireproto.status import Retry, Status
@@ -97,6 +99,34 @@ def test_answers_that_differ_are_found() -> None:
 
     with pytest.raises(AssertionError, match=r"Add\(AddRequest.*\) gave: answers .*\n through pipe"):
         adding(add).test_every_peer_is_answered_alike(Peers(1, 1))
+
+
+class WeighRequest(Message):
+    data: bytes
+
+
+class WeighResponse(Message):
+    size: int
+
+
+WEIGH = Method(opcode=1, name="Weigh", request=WeighRequest, response=WeighResponse, max_request=20)
+
+
+def test_a_request_that_one_codec_writes_at_too_great_length_is_not_compared() -> None:
+    """Ten bytes or more are over 20 in pipe and under it in msgpack: that the doors differ there is no difference."""
+    handlers = Handlers(Service("test.scales.v1.ScalesService", methods=[WEIGH]))
+    handlers.register(WEIGH)(lambda request, context: WeighResponse(size=len(request.data)))
+    drawn: set[int] = set()
+
+    def requests(self: ServerSuite, method: Any, version: int) -> st.SearchStrategy[Any]:
+        def noted(data: bytes) -> WeighRequest:
+            drawn.add(len(data))
+            return WeighRequest(data=data)
+
+        return st.binary(min_size=9, max_size=12).map(noted)
+
+    suite(handlers=handlers, requests=requests).test_every_peer_is_answered_alike(Peers(1, 1))
+    assert max(drawn) > 10
 
 
 @pytest.mark.parametrize("varying", ["total", "Add"])
