@@ -104,6 +104,13 @@ def swapped() -> Change:
     return change
 
 
+def described(payload: bytes) -> Callable[[], Change]:
+    """Every answer of Describe is this one."""
+    return every(
+        lambda each: [changed(each, payload=payload)] if (each.kind, each.opcode) == (Kind.RESPONSE, 0xF001) else None
+    )
+
+
 def taken_for(written: bytes, read: bytes) -> Callable[[], Change]:
     """One text in a request is taken for another one."""
     return every(lambda each: [changed(each, payload=each.payload.replace(written, read))])
@@ -169,6 +176,7 @@ SERVER_MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"down": every(lambda each: [changed(each), frame(Kind.PONG, bytes(8))] if each.kind == Kind.ERROR else None)},
     ),
     "opcodes confused": ("9.03", {"up": on(Kind.REQUEST, opcode=RETIRED.opcode)}),
+    "nothing described": ("13.05", {"down": described(b"\x92\xa0\x90")}),
     "digits cut off": ("12.06", {"up": taken_for(b"0.1000000000000000055511151231257827", b"0.10000000000000002")}),
     "rounded up": ("12.07", {"up": taken_for(b"9007199254740993", b"9007199254740994")}),
     "only its own text read": ("12.08", {"up": taken_for(b"900719925474099.3", b"900719925474099.375")}),

@@ -270,7 +270,10 @@ def describe(bench: Bench) -> None:
 def describe_methods(bench: Bench) -> None:
     """Describe of one service answers that one, with its opcodes and versions."""
     with bench.open() as caller:
-        (found,) = caller.call(DESCRIBE, DescribeRequest(service=bench.service)).services
+        services = caller.call(DESCRIBE, DescribeRequest(service=bench.service)).services
+        if len(services) != 1:
+            raise Deviation(f"{len(services)} services are described; one was asked for")
+        (found,) = services
         opcodes = {method.name: method.opcode for method in found.methods}
         due = {method.name: method.opcode for method in CONFORMANCE.methods}
         if (found.full_name, found.version, opcodes) != (CONFORMANCE.full_name, CONFORMANCE.version, due):
