@@ -299,12 +299,15 @@ class Callee(Side):
 
     def ends(self, reason: str) -> page.ErrorBody:
         """The client must send a final ERROR with ``reason``, and then end; other frames may come before."""
+        deadline = time.monotonic() + self.trial.patience
         while True:
             found = self.first()
             if isinstance(found, Ending):
                 raise Deviation(f"a final ERROR with {reason} was due, and there was {found.value}")
             if found.kind == page.ERROR:
                 break
+            if time.monotonic() > deadline:
+                raise Deviation(f"a final ERROR with {reason} was due, and {page.shown(found)} came")
         return self.judge_end(found, reason)
 
     # What the client says of it.

@@ -333,7 +333,7 @@ class Caller(Side):
                 raise Deviation(f"a final ERROR with {reason} was due, and there was {found.value}")
             if found.kind == page.ERROR and not found.call_id:
                 break
-            if self.welcome is None:
+            if self.welcome is None or time.monotonic() > deadline:
                 raise Deviation(f"a final ERROR with {reason} was due, and {page.shown(found)} came")
         return self.judge_end(found, reason)
 
