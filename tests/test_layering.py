@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "bucket": set(),
     "log_limit": set(),
     "poller": set(),
+    "uncopied": set(),
     "errors": {"status"},
     "address": {"errors"},
     "reasons": {"errors", "status"},
@@ -58,6 +59,7 @@ ALLOWED: dict[str, set[str]] = {
         "poller",
         "protos",
         "schema",
+        "uncopied",
         *BOTH_ROLES,
     },
     "client": CORE
@@ -69,6 +71,7 @@ ALLOWED: dict[str, set[str]] = {
         "poller",
         "protos",
         "schema",
+        "uncopied",
         "version",
         *BOTH_ROLES,
     },  # protos: client/grpc.py only

@@ -27,7 +27,7 @@ from wireproto.status import Retry, Status
 from wireproto.version import __version__
 
 if TYPE_CHECKING:
-    from wireproto.client import Backoff, Client, Stream, connect
+    from wireproto.client import Backoff, Client, ClientState, Stream, connect
     from wireproto.dispatch import Context, Handlers, Identity, Subscription
     from wireproto.log_limit import LogLimit
     from wireproto.schema import Bounds, Message, Method, Service, Since, StreamMethod, UInt64
@@ -40,6 +40,7 @@ __all__ = [
     "Bounds",
     "CallError",
     "Client",
+    "ClientState",
     "CodecError",
     "ConfigError",
     "ConnectionLost",
@@ -77,6 +78,7 @@ _LAZY = {
     "Backoff": "wireproto.client",
     "Bounds": "wireproto.schema",
     "Client": "wireproto.client",
+    "ClientState": "wireproto.client",
     "Context": "wireproto.dispatch",
     "Handlers": "wireproto.dispatch",
     "Identity": "wireproto.dispatch",

@@ -69,3 +69,8 @@ class Poller:
                 self._epoll.close()
                 os.close(self._eventfd)
                 self._eventfd = -1
+
+    def forget(self) -> None:
+        """``close``, in a child of the process whose poller this is: another thread may have held the lock there."""
+        self._lock = threading.Lock()
+        self.close()

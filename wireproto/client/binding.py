@@ -7,10 +7,10 @@ from wireproto.codecs import Codec
 from wireproto.errors import LocalProtocolError
 from wireproto.limits import Limits
 from wireproto.reasons import failure
-from wireproto.schema import Message, Method, Service, StreamMethod
+from wireproto.schema import Message, Method, Operation, Service, StreamMethod
 from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE
 
-__all__ = ["Binding", "Dialect"]
+__all__ = ["Binding", "Dialect", "check_method"]
 
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
@@ -83,18 +83,27 @@ class Dialect:
 
     def _make(self, method: Method[Req, Resp] | StreamMethod[Req, Resp]) -> Binding[Req, Resp]:
         service, version = self.service, self.version
+        check_method(service, method)
         if method.opcode >= FIRST_FRAMEWORK_OPCODE:
             version = _CONTROL_VERSION
-        elif service.by_opcode.get(method.opcode) is not method:
-            raise LocalProtocolError(
-                f"{method.name} is no method of {service.full_name}, which this client was connected for"
-            )
         elif not method.in_version(version):
             raise failure("UNKNOWN_OPCODE", _absent(service, method, version))
         encode = self.codec.plan(method.request, version, self._limits, request=True).encode
         if method.max_request is not None:
             encode = _limited(encode, method.name, method.max_request)
         return Binding(method, encode, self.codec.plan(method.response, version, self._limits, request=False).decode)
+
+
+def check_method(service: Service, method: Operation[Any, Any]) -> None:
+    """See that ``method`` belongs to ``service``, or to the framework.
+
+    Raises:
+        LocalProtocolError: it does not.
+    """
+    if method.opcode < FIRST_FRAMEWORK_OPCODE and service.by_opcode.get(method.opcode) is not method:
+        raise LocalProtocolError(
+            f"{method.name} is no method of {service.full_name}, which this client was connected for"
+        )
 
 
 def _absent(service: Service, method: Method[Any, Any] | StreamMethod[Any, Any], version: int) -> str:

@@ -13,8 +13,12 @@ from typing import Any, Generic, Self, TypeVar
 
 from wireproto import codecs
 from wireproto.address import Address
-from wireproto.client.binding import Binding, Dialect
+from wireproto.client.backoff import Backoff
+from wireproto.client.binding import Binding, Dialect, check_method
 from wireproto.client.face import as_metadata, check_credit, not_of_kind, positive, timeout_of
+from wireproto.client.guard import made_before_fork
+from wireproto.client.keeper import the_keeper
+from wireproto.client.state import ClientState, Listeners, StateListener
 from wireproto.control import CHECK, CONTROL, DESCRIBE, CheckRequest, DescribeRequest
 from wireproto.errors import (
     CallError,
@@ -24,11 +28,13 @@ from wireproto.errors import (
     EncodeError,
     HandshakeError,
     LocalProtocolError,
+    WireprotoError,
 )
 from wireproto.limits import Limits
 from wireproto.reasons import failure
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.status import Retry, Status
+from wireproto.uncopied import Uncopied
 from wireproto.version import __version__
 from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, HEADER_AFTER_LENGTH
 from wireproto.wire.metadata import Metadata, pack_metadata
@@ -54,6 +60,15 @@ Headers = list[tuple[str, str | bytes]]
 _KEEPALIVE = 30_000
 """Milliseconds of silence after which the server is asked whether it is there; gateways allow 10,000."""
 
+_STATES = {
+    grpc.ChannelConnectivity.IDLE: ClientState.IDLE,
+    grpc.ChannelConnectivity.CONNECTING: ClientState.CONNECTING,
+    grpc.ChannelConnectivity.READY: ClientState.READY,
+    grpc.ChannelConnectivity.TRANSIENT_FAILURE: ClientState.BACKING_OFF,
+    grpc.ChannelConnectivity.SHUTDOWN: ClientState.CLOSED,
+    None: ClientState.IDLE,  # it has not said yet
+}
+
 # grpcio has one status for everything that befalls a connection, and tells what it was in words only. With other words
 # than these a call may have been processed, so a change of them costs advice and never promises too much.
 _UNREACHED = ("failed to connect to all addresses", "DNS resolution failed")
@@ -70,6 +85,8 @@ def connect(
     limits: Limits | None = None,
     name: str = "",
     authorization: str = "",
+    backoff: Backoff | None = None,
+    wait: bool = False,
 ) -> "GrpcClient":
     """Connect to a gateway and find out which version of the service both sides have.
 
@@ -83,6 +100,9 @@ def connect(
         limits: what this side accepts.
         name: of this client, for the server's log; "" for ``wireproto/`` and the version of the package.
         authorization: credential to send with every call; it can be changed later.
+        backoff: its first and its highest ceiling are gRPC's; the rest of the back-off is gRPC's own. None for 0.5 to
+            5 s.
+        wait: what calls do while there is no connection, as for ``wireproto.connect``.
 
     Raises:
         HandshakeError: the server does not have the service; its text says what it has.
@@ -90,7 +110,15 @@ def connect(
         ConfigError: the address or the version is none.
     """
     client = GrpcClient(
-        address, service, version=version, limits=limits, name=name, authorization=authorization, timeout=timeout
+        address,
+        service,
+        version=version,
+        limits=limits,
+        name=name,
+        authorization=authorization,
+        timeout=timeout,
+        backoff=backoff,
+        wait=wait,
     )
     try:
         client.open()
@@ -100,7 +128,7 @@ def connect(
     return client
 
 
-class GrpcClient:
+class GrpcClient(Uncopied):
     """Calls the methods of one service over gRPC; the face, and the errors, of ``wireproto.Client``.
 
     Made by ``connect``; use it as a context manager, or close it. Any number of threads may call at a time. A
@@ -124,6 +152,8 @@ class GrpcClient:
         name: str = "",
         authorization: str = "",
         timeout: float = 10.0,
+        backoff: Backoff | None = None,
+        wait: bool = False,
     ) -> None:
         """Prepare a client that connects when it is first used. The arguments are those of ``connect``."""
         newest = service.version if version is None else version
@@ -136,9 +166,18 @@ class GrpcClient:
         self._headers: Headers = []
         self._authorization = ""
         self._closed = False
+        self._wait = wait
+        self._keeper = the_keeper()  # of the process that the channel belongs to
+        self._listeners = Listeners(self._keeper)
+        self._connectivity: Any = None  # as grpcio said last; it says so once somebody has asked
+        self._told = threading.Event()  # that it has
+        self._started = 0  # calls begun by ``start`` and not answered
+        self._started_lock = threading.Lock()
+        self._unreached = False  # the last attempt to connect failed
         self._paths: dict[object, Any] = {}
+        pauses = backoff or Backoff()
         largest = self._limits.max_frame - HEADER_AFTER_LENGTH  # as large as over TCP
-        options = [
+        self._options = [
             ("grpc.primary_user_agent", name or f"wireproto/{__version__}"),
             ("grpc.max_receive_message_length", largest),
             ("grpc.max_send_message_length", -1),  # the server's limit is the server's to judge
@@ -146,13 +185,14 @@ class GrpcClient:
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_pings_without_data", 0),
-            ("grpc.initial_reconnect_backoff_ms", 500),
-            ("grpc.max_reconnect_backoff_ms", 30_000),
+            ("grpc.initial_reconnect_backoff_ms", round(pauses.first * 1000)),
+            ("grpc.min_reconnect_backoff_ms", round(pauses.first * 1000)),
+            ("grpc.max_reconnect_backoff_ms", round(pauses.most * 1000)),
             ("grpc.use_local_subchannel_pool", 1),  # a connection of its own, which ends with the client
             ("grpc.enable_http_proxy", 0),
         ]
         self.authorization = authorization
-        self._channel = grpc.insecure_channel(str(self._address), options)
+        self._channel = grpc.insecure_channel(str(self._address), self._options)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"version {self.version}"
@@ -192,12 +232,43 @@ class GrpcClient:
         pack_metadata(Metadata(authorization=credential))
         self._authorization = credential
 
+    @property
+    def state(self) -> ClientState:
+        """What a call would meet that is made now. From the first time it is asked on, a thread of grpcio watches."""
+        if self._closed:
+            return ClientState.CLOSED
+        self._watch()
+        return _STATES[self._connectivity]
+
+    def listen(self, listener: StateListener) -> Callable[[], None]:
+        """Have ``listener`` told the present state and each that follows, in order; see ``Client.listen``."""
+        return self._listeners.add(listener, self.state)
+
+    def _watch(self) -> None:
+        """Have grpcio tell the state of the channel, and wait until it has done so once."""
+        if not self._told.is_set():
+            self._channel.subscribe(self._connectivity_changed)
+            self._told.wait(self._timeout)
+
+    def _connectivity_changed(self, connectivity: Any) -> None:
+        self._connectivity = connectivity
+        self._told.set()
+        self._listeners.tell(lambda: ClientState.CLOSED if self._closed else _STATES[self._connectivity])
+
     def open(self) -> None:
         """Connect now instead of with the first call, and agree on a version. Again: with whatever serves there now.
 
         Raises:
             HandshakeError, ConnectionLost: as ``connect``.
         """
+        self._check()
+        if self._unreached:
+            # grpcio has no way to end the pause between two attempts. Calls in flight keep the old channel alive.
+            self._unreached = False
+            self._channel = grpc.insecure_channel(str(self._address), self._options)
+            self._paths = {}
+            if self._told.is_set():
+                self._channel.subscribe(self._connectivity_changed)
         wanted = self._newest
         try:
             answer = self.call(
@@ -235,7 +306,11 @@ class GrpcClient:
         for.
         """
         self._closed = True
+        if the_keeper() is not self._keeper:
+            return  # its parent's
         self._channel.close()
+        self._listeners.tell(lambda: ClientState.CLOSED)
+        self._keeper.join()
 
     def __enter__(self) -> Self:
         return self
@@ -254,6 +329,7 @@ class GrpcClient:
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
     ) -> Resp:
         """Call a method and wait for its response; see ``Client.call``."""
         if type(method) is not Method:
@@ -263,7 +339,9 @@ class GrpcClient:
         payload = binding.encode(request)
         headers = self._metadata(method, metadata)
         try:
-            answer = self._callable(method)(payload, timeout=seconds, metadata=headers)
+            answer = self._callable(method)(
+                payload, timeout=seconds, metadata=headers, wait_for_ready=self._patience(wait)
+            )
         except grpc.RpcError as error:
             raise self._failure(error) from None
         except ValueError:
@@ -277,21 +355,42 @@ class GrpcClient:
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
     ) -> "Future[Resp]":
         """Call a method and return at once; see ``Client.start``. ``cancel`` of the future tells the server."""
         if type(method) is not Method:
             raise not_of_kind(method, Method)
         seconds = timeout_of(method, timeout, metadata)
-        binding = self._bind(method)
-        payload = binding.encode(request)
-        headers = self._metadata(method, metadata)
+        self._check()
+        check_method(self.service, method)
+        future: _GrpcFuture[Resp] = _GrpcFuture()
         try:
-            rpc = self._callable(method).future(payload, timeout=seconds, metadata=headers)
-        except ValueError:
-            raise self._closed_error() from None
-        future: _GrpcFuture[Resp] = _GrpcFuture(rpc)
+            binding = self._bind(method)
+            payload = binding.encode(request)
+            headers = self._metadata(method, metadata)
+            with self._started_lock:
+                most = self._limits.start_queue + self._limits.max_calls
+                if self._started >= most:
+                    raise failure(
+                        "TOO_MANY_CALLS", f"{most} calls that were started are not answered yet; let some end"
+                    )
+                self._started += 1
+        except WireprotoError as error:
+            future.set_exception(error)
+            return future
+        try:
+            rpc = self._callable(method).future(
+                payload, timeout=seconds, metadata=headers, wait_for_ready=self._patience(wait)
+            )
+        except BaseException as error:
+            self._ended()
+            if isinstance(error, ValueError):
+                raise self._closed_error() from None
+            raise
+        future.rpc = rpc
 
         def done(rpc: Any) -> None:
+            self._ended()
             if not future.set_running_or_notify_cancel():
                 return
             try:
@@ -304,6 +403,11 @@ class GrpcClient:
         rpc.add_done_callback(done)
         return future
 
+    def _ended(self) -> None:
+        """A call that ``start`` began is over."""
+        with self._started_lock:
+            self._started -= 1
+
     def call_many(
         self,
         method: Method[Req, Resp],
@@ -311,11 +415,12 @@ class GrpcClient:
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
     ) -> Iterator[Resp]:
         """Make many calls with several in flight, and yield the responses in order; see ``Client.call_many``."""
         if type(method) is not Method:
             raise not_of_kind(method, Method)
-        return self._responses(method, requests, timeout_of(method, timeout, metadata), metadata)
+        return self._responses(method, requests, timeout_of(method, timeout, metadata), metadata, wait)
 
     def _responses(
         self,
@@ -323,13 +428,14 @@ class GrpcClient:
         requests: Iterable[Req],
         timeout: float | None,
         metadata: Metadata | Mapping[str, str] | None,
+        wait: bool | None,
     ) -> Iterator[Resp]:
         window: deque[Future[Resp]] = deque()
         source = iter(requests)
         try:
             while True:
                 for request in source:
-                    window.append(self.start(method, request, timeout=timeout, metadata=metadata))
+                    window.append(self.start(method, request, timeout=timeout, metadata=metadata, wait=wait))
                     if len(window) >= self._limits.max_calls:
                         break
                 if not window:
@@ -346,13 +452,14 @@ class GrpcClient:
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
         credit: int = 64,
         batch: int = 32,
     ) -> "GrpcStream[Item]":
         """Call a stream method; the items come as they are asked for.
 
         Args:
-            method, request, timeout, metadata: as for ``Client.stream``.
+            method, request, timeout, metadata, wait: as for ``Client.stream``.
             credit: what the source is told as its initial credit. How far the server sends ahead is up to HTTP/2.
             batch: means nothing here: no credit is returned, for a window of HTTP/2 acknowledges nothing.
         """
@@ -364,7 +471,9 @@ class GrpcClient:
         payload = binding.encode(request)
         headers = [*self._metadata(method, metadata), ("wireproto-credit", str(credit))]
         try:
-            rpc = self._callable(method)(payload, timeout=seconds, metadata=headers)
+            rpc = self._callable(method)(
+                payload, timeout=seconds, metadata=headers, wait_for_ready=self._patience(wait)
+            )
         except ValueError:
             raise self._closed_error() from None
         return GrpcStream(rpc, binding, self._failure)
@@ -390,9 +499,17 @@ class GrpcClient:
         return time.monotonic() - began
 
     def _bind(self, method: Method[Req, Resp] | StreamMethod[Req, Resp]) -> Binding[Req, Resp]:
+        self._check()
+        return self._dialect.bind(method)
+
+    def _check(self) -> None:
+        if the_keeper() is not self._keeper:
+            raise made_before_fork("a client that was made")
         if self._closed:
             raise self._closed_error()
-        return self._dialect.bind(method)
+
+    def _patience(self, wait: bool | None) -> bool:
+        return self._wait if wait is None else wait
 
     def _callable(self, method: Any) -> Any:
         """grpcio's object that calls ``method``, on bytes; made once."""
@@ -436,6 +553,7 @@ class GrpcClient:
         text = error.details() or status.name
         if status is Status.UNAVAILABLE:
             if text.startswith(_UNREACHED):
+                self._unreached = True
                 return ConnectionLost(f"{self._address} cannot be reached: {text}", retry=Retry.NOT_PROCESSED)
             if _REFUSED_STREAM in text:
                 return ConnectionLost(f"{self._address} refused the call: {text}", retry=Retry.NOT_PROCESSED)
@@ -451,20 +569,22 @@ class GrpcClient:
 
 
 class _GrpcFuture(Future[Resp]):
-    """A future whose ``cancel`` tells the server."""
+    """A future whose ``cancel`` tells the server.
 
-    def __init__(self, rpc: Any) -> None:
-        super().__init__()
-        self._rpc = rpc
+    Attributes:
+        rpc: grpcio's; None for a call that was not made.
+    """
+
+    rpc: Any = None
 
     def cancel(self) -> bool:
         cancelled = super().cancel()
-        if cancelled:
-            self._rpc.cancel()
+        if cancelled and self.rpc is not None:
+            self.rpc.cancel()
         return cancelled
 
 
-class GrpcStream(Generic[Item]):
+class GrpcStream(Uncopied, Generic[Item]):
     """An iterator over the items of a stream call, made by ``GrpcClient.stream``; the face of ``Stream``."""
 
     def __init__(self, rpc: Any, binding: "Binding[Any, Item]", failure: Callable[[Any], CallError]) -> None:
