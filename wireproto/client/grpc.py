@@ -72,6 +72,8 @@ _STATES = {
 # grpcio has one status for everything that befalls a connection, and tells what it was in words only. With other words
 # than these a call may have been processed, so a change of them costs advice and never promises too much.
 _UNREACHED = ("failed to connect to all addresses", "DNS resolution failed")
+_HTTP_1 = "Trying to connect an http1.x server"
+"""So it takes the HTTP answer that our TCP door, like any web server, has for an HTTP/2 client."""
 _REFUSED_STREAM = "RST_STREAM with error code 7"
 """What HTTP/2 (RFC 9113, 8.7) has for a request of which a server promises that it did nothing with it."""
 
@@ -274,6 +276,8 @@ class GrpcClient(Uncopied):
             answer = self.call(
                 DESCRIBE, DescribeRequest(service=wanted.service.full_name), timeout=self._timeout, metadata=None
             )
+        except HandshakeError:
+            raise
         except ConnectionLost as error:
             if error.retry is Retry.NOT_PROCESSED:
                 raise
@@ -552,6 +556,14 @@ class GrpcClient(Uncopied):
         status = Status(error.code().value[0])
         text = error.details() or status.name
         if status is Status.UNAVAILABLE:
+            if _HTTP_1 in text:
+                return HandshakeError(
+                    Status.INVALID_ARGUMENT,
+                    "FOREIGN_PROTOCOL",
+                    f"{self._address} does not speak gRPC: give the gateway's port (wireproto serve --grpc-port), "
+                    "or use wireproto.connect for a server's TCP port",
+                    retry=Retry.NEVER,
+                )
             if text.startswith(_UNREACHED):
                 self._unreached = True
                 return ConnectionLost(f"{self._address} cannot be reached: {text}", retry=Retry.NOT_PROCESSED)

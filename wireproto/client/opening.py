@@ -186,7 +186,7 @@ def _refused(address: Address, event: ConnectionEnded) -> HandshakeError | Conne
             error.status,
             error.reason,
             f"{address} does not speak this protocol: {error.problem}",
-            retry=Retry.NOT_PROCESSED,
+            retry=Retry.NEVER,  # nothing was processed, and nothing will be before somebody gives another address
         )
     return _unreachable(address, "it closed the connection without WELCOME")
 
