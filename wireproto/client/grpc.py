@@ -5,9 +5,11 @@ Importing it without the extra ``grpc`` raises ``ConfigError``, which says what 
 
 import threading
 import time
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -16,7 +18,7 @@ from wireproto.address import Address
 from wireproto.client.backoff import Backoff
 from wireproto.client.binding import Binding, Dialect, check_method
 from wireproto.client.face import as_metadata, check_credit, not_of_kind, positive, timeout_of
-from wireproto.client.guard import made_before_fork
+from wireproto.client.guard import inside, interrupting, made_before_fork, refuse_interrupter
 from wireproto.client.keeper import the_keeper
 from wireproto.client.state import ClientState, Listeners, StateListener
 from wireproto.control import CHECK, CONTROL, DESCRIBE, CheckRequest, DescribeRequest
@@ -171,8 +173,8 @@ class GrpcClient(Uncopied):
         self._wait = wait
         self._keeper = the_keeper()  # of the process that the channel belongs to
         self._listeners = Listeners(self._keeper)
-        self._connectivity: Any = None  # as grpcio said last; it says so once somebody has asked
-        self._told = threading.Event()  # that it has
+        self._listening = False
+        self._connectivity: Any = None  # as grpcio said last, while somebody listens
         self._started = 0  # calls begun by ``start`` and not answered
         self._started_lock = threading.Lock()
         self._unreached = False  # the last attempt to connect failed
@@ -236,27 +238,39 @@ class GrpcClient(Uncopied):
 
     @property
     def state(self) -> ClientState:
-        """What a call would meet that is made now. From the first time it is asked on, a thread of grpcio watches."""
+        """What a call would meet that is made now. grpcio is asked for it by way of a thread, which takes a moment.
+
+        Once it was asked, or listened to, a child that the process forks may crash in grpcio; the parent goes on.
+        """
         if self._closed:
             return ClientState.CLOSED
-        self._watch()
-        return _STATES[self._connectivity]
+        if self._listening:
+            return _STATES[self._connectivity]
+        said: SimpleQueue[Any] = SimpleQueue()
+        self._channel.subscribe(said.put)
+        try:
+            return _STATES[said.get(timeout=self._timeout)]
+        except Empty:
+            return ClientState.IDLE
+        finally:
+            self._channel.unsubscribe(said.put)
 
     def listen(self, listener: StateListener) -> Callable[[], None]:
-        """Have ``listener`` told the present state and each that follows, in order; see ``Client.listen``."""
-        return self._listeners.add(listener, self.state)
+        """Have ``listener`` told the present state and each that follows, in order; see ``Client.listen``.
 
-    def _watch(self) -> None:
-        """Have grpcio tell the state of the channel, and wait until it has done so once."""
-        if not self._told.is_set():
+        A thread of grpcio watches from now on.
+        """
+        remove = self._listeners.add(listener, self.state)
+        if not self._listening:
+            self._listening = True
             self._channel.subscribe(self._connectivity_changed)
-            self._told.wait(self._timeout)
+        return remove
 
     def _connectivity_changed(self, connectivity: Any) -> None:
         self._connectivity = connectivity
-        self._told.set()
         self._listeners.tell(lambda: ClientState.CLOSED if self._closed else _STATES[self._connectivity])
 
+    @inside
     def open(self) -> None:
         """Connect now instead of with the first call, and agree on a version. Again: with whatever serves there now.
 
@@ -269,11 +283,11 @@ class GrpcClient(Uncopied):
             self._unreached = False
             self._channel = grpc.insecure_channel(str(self._address), self._options)
             self._paths = {}
-            if self._told.is_set():
+            if self._listening:
                 self._channel.subscribe(self._connectivity_changed)
         wanted = self._newest
         try:
-            answer = self.call(
+            answer = self._call(
                 DESCRIBE, DescribeRequest(service=wanted.service.full_name), timeout=self._timeout, metadata=None
             )
         except HandshakeError:
@@ -312,9 +326,12 @@ class GrpcClient(Uncopied):
         self._closed = True
         if the_keeper() is not self._keeper:
             return  # its parent's
-        self._channel.close()
-        self._listeners.tell(lambda: ClientState.CLOSED)
-        self._keeper.join()
+        if interrupting():
+            start_new_thread(self._channel.close, ())
+        else:
+            self._channel.close()
+            self._listeners.tell(lambda: ClientState.CLOSED)
+            self._keeper.join()
 
     def __enter__(self) -> Self:
         return self
@@ -326,6 +343,7 @@ class GrpcClient(Uncopied):
 
     # Calls.
 
+    @inside
     def call(
         self,
         method: Method[Req, Resp],
@@ -336,6 +354,17 @@ class GrpcClient(Uncopied):
         wait: bool | None = None,
     ) -> Resp:
         """Call a method and wait for its response; see ``Client.call``."""
+        return self._call(method, request, timeout=timeout, metadata=metadata, wait=wait)
+
+    def _call(
+        self,
+        method: Method[Req, Resp],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+    ) -> Resp:
         if type(method) is not Method:
             raise not_of_kind(method, Method)
         seconds = timeout_of(method, timeout, metadata)
@@ -352,6 +381,7 @@ class GrpcClient(Uncopied):
             raise self._closed_error() from None
         return binding.decode(answer)
 
+    @inside
     def start(
         self,
         method: Method[Req, Resp],
@@ -449,6 +479,7 @@ class GrpcClient(Uncopied):
             for future in window:
                 future.cancel()
 
+    @inside
     def stream(
         self,
         method: StreamMethod[Req, Item],
@@ -482,6 +513,7 @@ class GrpcClient(Uncopied):
             raise self._closed_error() from None
         return GrpcStream(rpc, binding, self._failure)
 
+    @inside
     def ping(self, timeout: float | None = None) -> float:
         """Ask the server whether it is there.
 
@@ -496,7 +528,7 @@ class GrpcClient(Uncopied):
         """
         began = time.monotonic()
         try:
-            self.call(CHECK, CheckRequest(), timeout=timeout)
+            self._call(CHECK, CheckRequest(), timeout=timeout)
         except CallError as error:
             if error.status is not Status.UNIMPLEMENTED:  # an answer is an answer
                 raise
@@ -589,7 +621,16 @@ class _GrpcFuture(Future[Resp]):
 
     rpc: Any = None
 
+    @inside
+    def result(self, timeout: float | None = None) -> Resp:
+        return super().result(timeout)
+
+    @inside
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        return super().exception(timeout)
+
     def cancel(self) -> bool:
+        refuse_interrupter()
         cancelled = super().cancel()
         if cancelled and self.rpc is not None:
             self.rpc.cancel()
@@ -613,6 +654,7 @@ class GrpcStream(Uncopied, Generic[Item]):
     def __next__(self) -> Item:
         return self.next()
 
+    @inside
     def next(self, timeout: float | None = None) -> Item:
         """The next item.
 
@@ -641,7 +683,7 @@ class GrpcStream(Uncopied, Generic[Item]):
         try:
             return self._binding.decode(payload)
         except DecodeError:
-            self.close()
+            self._close()
             raise
 
     def wait_until_open(self) -> None:
@@ -654,8 +696,12 @@ class GrpcStream(Uncopied, Generic[Item]):
     def acknowledge(self) -> None:
         """Nothing: over gRPC no credit is returned. What acknowledges is the service's own affair."""
 
+    @inside
     def close(self) -> None:
         """Cancel the stream; nothing happens if it is over. A thread that waits for an item sees the end of it."""
+        self._close()
+
+    def _close(self) -> None:
         self._over = True
         self._rpc.cancel()
 

@@ -20,7 +20,7 @@ from typing import ParamSpec, TypeVar
 
 from wireproto.errors import LocalProtocolError
 
-__all__ = ["MAIN", "get_ident", "inside", "interrupted", "made_before_fork", "refuse_interrupter"]
+__all__ = ["MAIN", "get_ident", "inside", "interrupted", "interrupting", "made_before_fork", "refuse_interrupter"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,13 +52,18 @@ def interrupted() -> LocalProtocolError:
     )
 
 
+def interrupting() -> bool:
+    """Whether the caller is a signal handler, or a finalizer, that interrupted a client."""
+    return MAIN.inside and get_ident() == MAIN.ident
+
+
 def refuse_interrupter() -> None:
     """Nothing, but where the caller has interrupted a client.
 
     Raises:
         LocalProtocolError: it has.
     """
-    if MAIN.inside and get_ident() == MAIN.ident:
+    if interrupting():
         raise interrupted()
 
 

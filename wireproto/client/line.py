@@ -9,7 +9,7 @@ from wireproto.address import Address
 from wireproto.client.backoff import Backoff
 from wireproto.client.binding import Dialect, check_method
 from wireproto.client.calls import FutureCall
-from wireproto.client.guard import MAIN, get_ident, made_before_fork
+from wireproto.client.guard import interrupting, made_before_fork
 from wireproto.client.keeper import the_keeper
 from wireproto.client.link import Link
 from wireproto.client.opening import open_link
@@ -370,7 +370,7 @@ class Line:
         self.closed = True
         if the_keeper() is not self._keeper:
             return  # its parent's: the keeper has let go of the links
-        if MAIN.inside and get_ident() == MAIN.ident:
+        if interrupting():
             # In a signal handler. The thread below it may hold any of the locks, and may be the one that receives.
             start_new_thread(self._close, (drain,))
         else:
