@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "version": set(),
     "bucket": set(),
     "log_limit": set(),
-    "poller": set(),
+    "poller": {"errors"},
     "errors": {"status"},
     "address": {"errors"},
     "reasons": {"errors", "status"},

@@ -13,8 +13,11 @@
         +-- ConnectionLost          the transport went away under the call, or could not be had
         +-- HandshakeError          the peer refused the connection, and says what it supports
 
-Who erred is the type; what to do is in the message.
+Who erred is the type; what to do is in the message. Each of them, and each class that derives from one, comes out of a
+pickle or a copy with its text, its fields and its notes; as with all exceptions, its cause and its traceback stay.
 """
+
+from typing import Any
 
 from wireproto.status import Retry, Status
 
@@ -36,6 +39,16 @@ __all__ = [
 
 class WireprotoError(Exception):
     """The root of every exception raised by the framework itself."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not Exception's own way, which calls the class with ``args``: a constructor that takes anything else then
+        # fails where the error is read, and multiprocessing.Pool, whose thread reads it, waits for ever.
+        return _remade, (type(self), self.args), self.__dict__ or None
+
+
+def _remade(cls: type[WireprotoError], args: tuple[object, ...]) -> WireprotoError:
+    """An error with these ``args`` whose constructor was not called; its fields are set by whoever copies it."""
+    return cls.__new__(cls, *args)
 
 
 class DeclarationError(WireprotoError):
