@@ -8,12 +8,13 @@ import multiprocessing
 import pkgutil
 import typing
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import wireproto
 from tests.copies import WAYS
-from wireproto.errors import CallError, ConfigError, ConnectionLost, EncodeError, WireprotoError
+from wireproto.errors import CallError, ConfigError, ConnectionLost, EncodeError, HandshakeError, WireprotoError
 from wireproto.status import Retry, Status
 
 SAMPLES: dict[object, object] = {
@@ -90,6 +91,35 @@ def test_every_exception_is_copied_whole(cls: type[BaseException], way: str) -> 
 def _shown(value: object) -> str:
     """An exception equals itself only; its text says what is in it."""
     return repr(value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"status": Status.OK}, ValueError, r"status is OK; .* answer"),
+        ({"status": 5}, TypeError, r"status is 5; give a Status"),
+        ({"status": 0}, TypeError, r"status is 0; give a Status"),
+        ({"status": None}, TypeError, r"status is None; give a Status"),
+        ({"reason": None}, TypeError, r"reason is None; give a str"),
+        ({"message": ValueError("x")}, TypeError, r"message is ValueError\('x'\); give a str"),
+        ({"retry": True}, TypeError, r"retry is True; give a Retry"),
+        ({"retry_after_ms": 1.5}, TypeError, r"retry_after_ms is 1.5; give an int"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("cls", [CallError, HandshakeError])
+def test_a_failure_that_cannot_be_sent_is_not_made(
+    cls: type[CallError], arguments: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    """A status of OK and an argument of another type are refused where the error is made, not where it is sent."""
+    with pytest.raises(error, match=text):
+        cls(**{"status": Status.ABORTED, **arguments})
+
+
+def test_a_lost_connection_says_how_long_to_wait_in_milliseconds() -> None:
+    """The subclass with arguments of its own refuses the same."""
+    with pytest.raises(TypeError, match=r"retry_after_ms is 0\.5"):
+        ConnectionLost("gone", retry_after_ms=0.5)  # type: ignore[arg-type]
 
 
 class Refused(ConfigError):

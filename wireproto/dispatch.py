@@ -153,7 +153,9 @@ class Context:
             retry_after_ms: how long it should wait before that; 0 when nothing is known.
 
         Raises:
-            CallError: always.
+            CallError: always, but for
+            ValueError: the status is OK: return the response instead.
+            TypeError: an argument is of another type.
         """
         raise CallError(status, reason, message, retry=retry, retry_after_ms=retry_after_ms)
 

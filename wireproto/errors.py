@@ -123,6 +123,10 @@ class CallError(WireprotoError):
         message: for people; says what to do.
         retry: whether the call may be sent again.
         retry_after_ms: milliseconds to wait before that; 0 when nothing is known. At most 2**32 - 1.
+
+    Raises:
+        ValueError: the status is OK.
+        TypeError: an argument is of another type than is named here.
     """
 
     def __init__(
@@ -134,8 +138,20 @@ class CallError(WireprotoError):
         retry: Retry = Retry.NEVER,
         retry_after_ms: int = 0,
     ) -> None:
+        # Refused here, where the mistake is made: whoever sends it has nobody to tell, and would lose the connection.
+        for name, value, kind in (
+            ("status", status, Status),
+            ("reason", reason, str),
+            ("message", message, str),
+            ("retry", retry, Retry),
+            ("retry_after_ms", retry_after_ms, int),
+        ):
+            if not isinstance(value, kind):
+                raise TypeError(f"{name} is {value!r}; give {'an' if kind is int else 'a'} {kind.__name__}")
+        if status is Status.OK:
+            raise ValueError("status is OK; a call that went well has an answer and no error, so give another status")
         super().__init__(status, reason, message)
-        self.status = status
+        self.status: Status = status
         self.reason = reason
         self.message = message
         self.retry = retry

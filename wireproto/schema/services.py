@@ -14,7 +14,7 @@ from wireproto.errors import ConfigError, DeclarationError
 from wireproto.schema.declarations import fields, nested_types
 from wireproto.schema.messages import MAX_VERSION, Field, Message, Scalar
 from wireproto.schema.names import camel_case, is_camel, is_upper_snake, type_name, upper_snake
-from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, U32_MAX
+from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, MAX_REASON, U32_MAX
 
 __all__ = ["Method", "Operation", "Service", "StreamMethod", "message_types"]
 
@@ -254,9 +254,10 @@ def _check_operation(method: Operation[Any, Any]) -> None:
         raise DeclarationError(f"{where}: reasons is a str; write reasons=[{method.reasons!r}]")
     reasons: Sequence[object] = method.reasons
     for reason in reasons:
-        if not isinstance(reason, str) or not is_upper_snake(reason) or len(reason) > 255:
+        if not isinstance(reason, str) or not is_upper_snake(reason) or len(reason) > MAX_REASON:
+            advice = upper_snake(str(reason))[:MAX_REASON]
             raise DeclarationError(
-                f"{where}: reasons are UPPER_SNAKE, at most 255 characters; write {upper_snake(str(reason))!r}"
+                f"{where}: reasons are UPPER_SNAKE, at most {MAX_REASON} characters; write {advice!r}"
             )
     if len(set(method.reasons)) != len(method.reasons):
         raise DeclarationError(f"{where}: a reason is listed twice; drop one")
