@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeAlias, TypeVar, overload
 
 from wireproto.codecs import Codec
 from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError
@@ -20,6 +20,7 @@ from wireproto.limits import Limits
 from wireproto.reasons import REASONS, failure
 from wireproto.schema import Message, Method, Operation, Service, StreamMethod
 from wireproto.status import Retry, Status
+from wireproto.uncopied import Uncopied
 from wireproto.wire.metadata import Metadata
 
 __all__ = [
@@ -71,6 +72,14 @@ class Identity:
         """Take the identity away from every connection that was signed in with it; from any thread."""
         self._revoked = True
 
+    def __copy__(self) -> Self:
+        """The same object: whoever has a copy must not keep what ``revoke`` takes away."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """The same object, as ``copy.copy``."""
+        return self
+
     def __repr__(self) -> str:
         return f"Identity({self.subject!r}, {sorted(self.capabilities)}{', revoked' if self._revoked else ''})"
 
@@ -79,7 +88,7 @@ Authenticate: TypeAlias = Callable[[Metadata, str], Identity | None]
 """``f(metadata, peer)``, called when a call carries ``authorization``; None means that it is worth nothing."""
 
 
-class Context:
+class Context(Uncopied):
     """What a handler may know and do beside its request. One per call; made by the door the call came through.
 
     Attributes:
@@ -172,7 +181,7 @@ class Context:
         raise NotImplementedError
 
 
-class Subscription(Generic[Item]):
+class Subscription(Uncopied, Generic[Item]):
     """A stream whose items come when they come, without holding a thread. Subclass it and return one from a handler.
 
     ``wake`` is set by the server before anything else is called; call it, from any thread, whenever ``take`` may have
@@ -428,7 +437,7 @@ class Handlers:
         """
         if not isinstance(method, Operation):
             raise DeclarationError("write @handlers.register(METHOD), with a Method or StreamMethod of the service")
-        if self.service.by_opcode.get(method.opcode) is not method:
+        if self.service.own(method) is None:
             raise DeclarationError(
                 f"{method.name} is not a method of {self.service.full_name}; add it to the service's methods"
             )

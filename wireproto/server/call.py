@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -55,6 +55,10 @@ class Call(msgspec.Struct, Context, eq=False):
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """The same for rich, to which a struct shows all of it."""
         return [("call_id", self.call_id), ("method", self.entry.method.name)]
+
+    def __copy__(self) -> NoReturn:
+        """Refuse it, as every context does; a struct would be copied."""
+        self.__reduce_ex__(4)
 
     def read_terms(self) -> None:
         """Take the deadline from what the request says and what the method allows."""

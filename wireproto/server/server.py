@@ -25,6 +25,7 @@ from wireproto.server.pace import Pace
 from wireproto.server.poller import LookingPoller
 from wireproto.server.pool import Pool, Worker
 from wireproto.server.session import Session
+from wireproto.uncopied import Uncopied
 from wireproto.wire.connection import Connection, ConnectionMaker, Role
 from wireproto.wire.handshake import Hello, Offer, Welcome, find_offer, negotiate
 
@@ -41,7 +42,7 @@ BACK_OFF = 0.1
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-class Server:
+class Server(Uncopied):
     """Serves handlers over TCP, in every codec asked for, on a fixed number of threads.
 
     Args:

@@ -22,6 +22,7 @@ from wireproto.server.gateway.calls import Door, StreamBehavior, UnaryBehavior, 
 from wireproto.server.gateway.pool import CountedPool
 from wireproto.server.gateway.standard import Standard
 from wireproto.server.refusals import BUSY, busy
+from wireproto.uncopied import Uncopied
 
 __all__ = ["GrpcGateway"]
 
@@ -43,7 +44,7 @@ _SETTLE = 1.0
 """Seconds that handlers get to notice that their calls are over."""
 
 
-class GrpcGateway:
+class GrpcGateway(Uncopied):
     """Serves handlers over gRPC: the same functions, limits, statuses and authorization rule as ``Server``.
 
     Beside the services it has ``wirecontrol.v1.ControlService``, the standard reflection (v1 and v1alpha) and the
