@@ -79,6 +79,12 @@ class Poller:
     def remove(self, fd: int) -> None:
         self._epoll.unregister(fd)
 
+    def __del__(self) -> None:
+        # Of a server that was never started, say. Without the lock, for nobody else has the poller any more, and in a
+        # child of the process a thread that is not there may hold it for ever. The epoll closes itself.
+        if getattr(self, "_eventfd", -1) >= 0:
+            os.close(self._eventfd)
+
     def close(self) -> None:
         """Give the descriptors back. Only once no thread polls any more. Idempotent."""
         with self._lock:

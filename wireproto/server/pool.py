@@ -183,7 +183,8 @@ class Pool:
             self._watch_gate.release()
         threads = [*self._workers, self._watchdog]
         for thread in threads:
-            if thread is not threading.current_thread() and thread.ident is not None:
+            # Not alive is one that was never started, and one that a signal's handler finds on its way: it then ends.
+            if thread is not threading.current_thread() and thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
         # Nobody leads any more: what was posted last, closing sources above all, is run here.
         spare = Worker(self, len(self._workers))
