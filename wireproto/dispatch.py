@@ -260,6 +260,15 @@ class Entry:
         self._decode = codec.plan(method.request, version, limits, request=True).decode
         self._encode = codec.plan(method.response, version, limits, request=False).encode
 
+    def due(self, seconds: float | None) -> float | None:
+        """When a call that begins now is to end, by ``time.monotonic``: after what its caller gives it, and after the
+        method's ``timeout`` at the latest; None for never.
+        """
+        cap = self.timeout
+        if cap is not None and (seconds is None or cap < seconds):
+            seconds = cap
+        return None if seconds is None else time.monotonic() + seconds
+
     def run(self, payload: bytes, context: Context) -> Outcome:
         """Judge, decode, handle and encode one call. Never raises.
 

@@ -26,7 +26,7 @@ class Binding(Generic[Req, Resp]):
     Attributes:
         name: of the method, for messages.
         opcode: for the header.
-        timeout: seconds, what the method declares for calls that bring none.
+        timeout: seconds, the method's cap; None without one.
         encode: request to payload; raises EncodeError, or CallError when it is larger than the method takes.
         decode: payload to response or item; raises DecodeError.
     """

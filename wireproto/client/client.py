@@ -233,7 +233,7 @@ class Client:
         Args:
             method: one of the service's, or of ``wireproto.control``.
             request: its message.
-            timeout: seconds, above 0, that the call may take; the server is told. None for what the method declares.
+            timeout: seconds, above 0, that the call may take; the server is told. None for the method's cap.
             metadata: what to send beside the request: plain entries, or a ``Metadata`` with all that there is.
 
         Raises:
@@ -315,7 +315,7 @@ class Client:
         Args:
             method: of all calls.
             requests: any iterable; read lazily.
-            timeout: seconds for each call by itself; None for what the method declares.
+            timeout: seconds for each call by itself; None for the method's cap.
             metadata: sent with every call.
 
         Raises:
@@ -347,7 +347,7 @@ class Client:
 
         Args:
             method, request, metadata: as for ``call``.
-            timeout: seconds that the whole stream may last; None for what the method declares.
+            timeout: seconds that the whole stream may last; None for the method's cap.
             credit: items the server may send ahead of those taken, 1 to 2**32 - 1.
             batch: items taken after which their credit goes back, at least 1; never more than ``credit``.
 

@@ -47,7 +47,8 @@ class Operation(Generic[Req, Resp]):
         reasons: the UPPER_SNAKE reasons that its handler may abort with.
         idempotent: running it twice is the same as once, so a client may repeat it.
         blocking: its handler waits for something, so the server never runs it on the thread that reads.
-        timeout: seconds a call may take when the caller says nothing; None for no limit.
+        timeout: a cap, in seconds: the most that a call may take, a stream until its last item. A caller may ask for
+            less; one that asks for more, or for nothing, gets this. None for no cap.
         max_request: bytes of the encoded request; None for whatever a frame holds.
         doc: one or more sentences for people; they end in the .proto.
 
