@@ -24,11 +24,11 @@ BOTH_ROLES = {"wire/connection", "wire/liveness"}
 ALLOWED: dict[str, set[str]] = {
     "status": set(),
     "limits": set(),
+    "uncopied": set(),
     "version": set(),
     "bucket": set(),
     "log_limit": set(),
-    "poller": set(),
-    "uncopied": set(),
+    "poller": {"errors"},
     "errors": {"status"},
     "address": {"errors"},
     "reasons": {"errors", "status"},
@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "protos": {"errors", "schema", "status", "wire/frame"},
     "codecs": {"errors", "limits", "protos", "schema"},
     "contract": {"codecs", "control", "errors", "limits", "schema"},
-    "dispatch": BASE | {"codecs", "schema", "wire/metadata"},
+    "dispatch": BASE | {"codecs", "schema", "uncopied", "wire/metadata"},
     "wire/liveness": BASE | {"wire/connection"},
     "server": CORE
     | {

@@ -101,7 +101,11 @@ def __getattr__(name: str) -> object:
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(module), name)
+    try:
+        value = getattr(importlib.import_module(module), name)
+    except AttributeError as error:
+        # ``from wireproto import Server`` would take it for a name that is not there, and hide what happened.
+        raise ImportError(f"{__name__}.{name} cannot be loaded: {error}") from error
     globals()[name] = value  # the next look-up does not come here
     return value
 

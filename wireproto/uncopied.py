@@ -11,6 +11,8 @@ class Uncopied:
     A copy would share the descriptors of the first: whichever of the two is dropped first closes them for both.
     """
 
+    __slots__ = ()
+
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
         """Refuse ``copy.copy``, ``copy.deepcopy`` and ``pickle``, which all come here.
 

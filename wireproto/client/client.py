@@ -275,7 +275,7 @@ class Client(Uncopied):
         Args:
             method: one of the service's, or of ``wireproto.control``.
             request: its message.
-            timeout: seconds, above 0, that the call may take; the server is told. None for what the method declares.
+            timeout: seconds, above 0, that the call may take; the server is told. None for the method's cap.
             metadata: what to send beside the request: plain entries, or a ``Metadata`` with all that there is.
             wait: whether to wait while there is no connection, as for ``connect``; None for what the client was told.
 
@@ -370,7 +370,7 @@ class Client(Uncopied):
         Args:
             method: of all calls.
             requests: any iterable; read lazily.
-            timeout: seconds for each call by itself; None for what the method declares.
+            timeout: seconds for each call by itself; None for the method's cap.
             metadata: sent with every call.
             wait: as for ``call``.
 
@@ -406,7 +406,7 @@ class Client(Uncopied):
 
         Args:
             method, request, metadata, wait: as for ``call``.
-            timeout: seconds that the whole stream may last; None for what the method declares.
+            timeout: seconds that the whole stream may last; None for the method's cap.
             credit: items the server may send ahead of those taken, 1 to 2**32 - 1.
             batch: items taken after which their credit goes back, at least 1; never more than ``credit``.
 

@@ -16,7 +16,7 @@ from typing import Any, Generic, Self, TypeVar
 from wireproto import codecs
 from wireproto.address import Address
 from wireproto.client.backoff import Backoff
-from wireproto.client.binding import Binding, Dialect, check_method
+from wireproto.client.binding import Binding, Dialect, own_method
 from wireproto.client.face import as_metadata, check_credit, not_of_kind, positive, timeout_of
 from wireproto.client.guard import inside, interrupting, made_before_fork, refuse_interrupter
 from wireproto.client.keeper import the_keeper
@@ -396,7 +396,7 @@ class GrpcClient(Uncopied):
             raise not_of_kind(method, Method)
         seconds = timeout_of(method, timeout, metadata)
         self._check()
-        check_method(self.service, method)
+        own_method(self.service, method)
         future: _GrpcFuture[Resp] = _GrpcFuture()
         try:
             binding = self._bind(method)

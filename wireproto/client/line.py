@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from wireproto.address import Address
 from wireproto.client.backoff import Backoff
-from wireproto.client.binding import Dialect, check_method
+from wireproto.client.binding import Dialect, own_method
 from wireproto.client.calls import FutureCall
 from wireproto.client.guard import interrupting, made_before_fork
 from wireproto.client.keeper import the_keeper
@@ -299,7 +299,7 @@ class Line:
         if links and links[-1].usable and links[-1].start(call):
             return
         self._check()
-        check_method(self.service, call.method)
+        own_method(self.service, call.method)
         if not call.wait and not self._connecting:
             with self._changes:
                 pause = self._pause()
