@@ -19,6 +19,8 @@ from wireproto.address import Address, is_loopback
 from wireproto.cli.command import Command, Failure
 from wireproto.cli.reflect import hosted
 from wireproto.cli.target import resolve
+from wireproto.cli.text import read_text
+from wireproto.cli.units import TIMEOUT
 from wireproto.cli.values import dumps
 from wireproto.client import connect
 from wireproto.conformance.fuzzing.cases import KINDS
@@ -52,19 +54,16 @@ WARM_UP = 2000
 )
 @click.option("--seed", type=int, help="Of everything that is chosen; the same seed sends the same.  [default: random]")
 @click.option("-n", "--connections", type=click.IntRange(min=1), metavar="N", help="Stop after N connections.")
-@click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so long.  [default: 30, without -n]"
-)
+@click.option("--seconds", type=TIMEOUT, metavar="TIME", help="Stop after so long.  [default: 30s, without -n]")
 @click.option(
     "--kind", "kinds", multiple=True, type=click.Choice(list(KINDS)), help="Only this kind; repeat it.  [default: all]"
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=TIMEOUT,
     default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="After so long without answer or end a server hangs; more than its own time-outs.",
+    metavar="TIME",
+    help="After so long without answer or end a server hangs; more than its own time-outs.  [default: 10s]",
 )
 @click.option(
     "--findings",
@@ -292,7 +291,7 @@ def _resources_text(found: Resources) -> str:
 
 def _load(path: Path) -> Finding:
     try:
-        return load(path)
+        return load(read_text(path))
     except msgspec.DecodeError as error:
         raise ConfigError(f"{path} is no reproducer: {error}") from error
 

@@ -36,7 +36,12 @@ class Program:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by ``close``
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                encoding="utf-8",
+                errors="replace",
             )
         except OSError as error:
             self._log.close()

@@ -11,6 +11,8 @@ import click
 
 from wireproto import Address, CallError, ConfigError, HandshakeError, Status, connect
 from wireproto.cli.command import CALL_STATUS, Command, Failure, missing
+from wireproto.cli.text import decoded, write_utf8
+from wireproto.cli.units import SECONDS
 from wireproto_chat.client.commands import LogIn
 from wireproto_chat.client.display import visible
 from wireproto_chat.client.reconnect import PATIENCE, ChatClient
@@ -72,11 +74,10 @@ class _Farewell:
 )
 @click.option(
     "--reconnect",
-    metavar="SECONDS",
-    type=click.FloatRange(0, 86_400),
+    metavar="TIME",
+    type=SECONDS,
     default=PATIENCE,
-    show_default=True,
-    help="How long to try to get a lost connection back; 0 to give up at once.",
+    help=f"How long to try to get a lost connection back; 0 to give up at once.  [default: {PATIENCE:g}s]",
 )
 @click.option("--allow-plaintext", is_flag=True, help="Talk to another machine although nothing is encrypted.")
 def command(
@@ -178,9 +179,7 @@ def _by_pipe(
 ) -> int:
     from wireproto_chat.cli.piped import Piped
 
-    if hasattr(sys.stdout, "reconfigure"):
-        # One message in letters the locale lacks must not end the program.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    write_utf8(sys.stdout)  # as the lines that are read
     piped = Piped(sys.stdin.fileno(), sys.stdout, passwords.of, passwords.new)
     farewell.stop = piped.stop
     server = f"The server at {client.address}"
@@ -227,9 +226,10 @@ def _read_password(path: Path, option: str) -> str:
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            text = file.readline(4096).rstrip(b"\r\n").decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"cannot be read: {error}", param_hint=option) from None
+            line = file.readline(4096)
+    except OSError as error:
+        raise Failure(f"{option} {path} cannot be read: {error.strerror}") from error
+    text = decoded(line, f"{option} {path}").rstrip("\r\n")
     if not text:
         raise click.BadParameter(f"{path} begins with an empty line", param_hint=option)
     if stat.S_ISREG(mode) and mode & 0o077:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from wireproto.cli.text import without_mark
 from wireproto_chat.client.commands import PASSWORD_ON_LINE, ChangePassword, Create, LogIn, Misunderstood, Quit, parse
 from wireproto_chat.client.display import DisplayLine, LineKind, rows
 from wireproto_chat.client.session import ChatSession
@@ -87,8 +88,9 @@ class Piped:
             if session.gone or self._broken:
                 return
             try:
-                # Only LF ends a line; one CR before it is a file's from elsewhere.
-                command = parse(raw.removesuffix(b"\r").decode("utf-8"))
+                # Only LF ends a line; one CR before it is a file's from elsewhere, and so is a mark before the first.
+                line = raw.removesuffix(b"\r")
+                command = parse((without_mark(line) if number == 1 else line).decode("utf-8"))
                 if isinstance(command, LogIn | Create):
                     command = dataclasses.replace(command, password=self._password_for(command))
                 elif isinstance(command, ChangePassword) and session.user:
