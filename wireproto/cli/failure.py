@@ -20,6 +20,8 @@ INTERRUPTED: Final = 130
 _EXTRAS: Final = {"google": "grpc", "grpc": "grpc"}
 """What a command needs beyond the extra `cli`, by the name of the missing module."""
 
+_LIMIT: Final = "the limit of processes and threads is reached (ulimit -u, or that of the container)"
+
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """Why a file, or the output, takes no more."""
 
@@ -66,10 +68,7 @@ def explained(error: BaseException) -> Failure | None:
             # A library, and not a module in Python: neither absent nor wrong, but not to be had just now.
             return Failure(f"a part of the program cannot be loaded: {error}")
         case RuntimeError() if str(error).startswith("can't start new thread"):
-            return Failure(
-                "no further thread could be started: the limit of processes and threads is reached "
-                "(ulimit -u, or that of the container)"
-            )
+            return Failure(f"no further thread could be started: {_LIMIT}")
     return None
 
 
@@ -81,6 +80,8 @@ def reason(error: OSError) -> str:
 def _refused(error: OSError) -> str:
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return f"no further file or connection could be opened: {reason(error)} (ulimit -n raises the limit)"
+    if error.errno == errno.EAGAIN:
+        return f"no further process could be started: {_LIMIT}"
     if error.filename is not None:
         name = error.filename if isinstance(error.filename, str) else repr(error.filename)
         return f"{name}: {reason(error)}"

@@ -93,8 +93,10 @@ def load(module: str) -> click.Command:
 def wireproto() -> None:
     """A wire protocol of your own: one typed opcode table, served in any codec.
 
-    Data goes to stdout, everything else to stderr. Exit status: 0 done, 1 failed, 2 wrong usage, 10 + n when a call was
-    answered with status n. An option can also be set in the environment: --port of serve is WIREPROTO_SERVE_PORT.
+    Data goes to stdout, everything else to stderr. An option can also be set in the environment: --port of serve is
+    WIREPROTO_SERVE_PORT.
+
+    Exit status: 0 done, 1 failed, 2 wrong usage, 10 + n when a call was answered with status n, 130 interrupted.
     """
 
 

@@ -100,6 +100,7 @@ def command(
     \b
     Exit status:
       0   you left: bye, quit, or the end of the input
+      1   this machine said no: a file that cannot be read, output that cannot be written
       2   asked wrongly: an unknown option or codec, an address that is none
       24  the server could not be reached, or went away and did not come back
       26  --user could not sign in, and there was nobody to ask again
