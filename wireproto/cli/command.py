@@ -20,6 +20,7 @@ __all__ = [
     "Group",
     "advice",
     "drop_output",
+    "explained",
     "missing",
     "run_as_program",
 ]

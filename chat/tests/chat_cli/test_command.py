@@ -12,7 +12,8 @@ import pytest
 
 from chat_cli.screen import Screen
 from chat_client.fake import PASSWORD, Run
-from wireproto import Address, Handlers, Message, Method, Server, Service
+from wireproto import Address, Handlers, Message, Method, Server, Service, Status
+from wireproto_chat.client.sentences import PASSWORD_RULE
 
 pytestmark = pytest.mark.slow
 
@@ -194,6 +195,31 @@ def test_a_user_that_cannot_sign_in_ends_a_script(run: Run, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ([f"0|alice|{PASSWORD}", "/list", "3|bob|hi"], 0),
+        (["0|alice|wrong password", "/list"], 26),
+        ([f"0|nobody|{PASSWORD}"], 26),
+        (["/sned bob hi"], 2),
+        (["0|alice"], 2),
+        (["/more"], 2),
+        (["/password"], 26),
+        (["3|bob|hi"], 26),
+        ([f"0|alice|{PASSWORD}", "3|nobody|hi", "/sned"], 10 + Status.NOT_FOUND),
+        ([f"0|alice|{PASSWORD}", f"0|bob|{PASSWORD}"], 10 + Status.FAILED_PRECONDITION),
+        (["1|alice|another long password"], 10 + Status.ALREADY_EXISTS),
+        (["1|carol|short"], 10 + Status.INVALID_ARGUMENT),
+        (["/sned", f"0|alice|{PASSWORD}", "3|nobody|hi"], 2),
+    ],
+)
+def test_a_line_that_fails_is_told_by_the_status(run: Run, lines: list[str], status: int) -> None:
+    """The first line that is not carried out gives the exit status; those behind it are tried all the same."""
+    done = run("\n".join([*lines, "/help", "bye"]) + "\n")
+    assert "* What you can type:" in done.stdout
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+@pytest.mark.parametrize(
     ("options", "status", "says"),
     [
         (["--codec", "msgpak"], 2, "msgpack"),
@@ -229,6 +255,12 @@ def test_a_terminal_that_cannot_move_its_cursor(address: Address) -> None:
         screen.shows("Password for bob:")
         screen.line(PASSWORD)
         screen.shows("Server: You are signed in as bob.")
+        screen.line("1|dave")
+        screen.shows(f"Choose a password for dave ({PASSWORD_RULE}):")
+        screen.line(PASSWORD)
+        screen.shows("Repeat for confirmation:")
+        screen.line(PASSWORD)
+        screen.shows("Server: The account dave is made.")
         screen.line("bye")
         assert screen.ends() == 0
         assert screen.raw.count(PASSWORD) == before
