@@ -25,7 +25,7 @@ from wireproto_chat.service.sessions import OpenSession
 def server(store: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server process and its address."""
     command = [sys.executable, "-m", "wireproto", "serve", "--no-grpc", "--port", "0", "--store", str(store)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8") as process:
         assert process.stdout is not None
         ready = process.stdout.readline().split()
         try:
@@ -37,7 +37,7 @@ def server(store: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

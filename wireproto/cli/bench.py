@@ -16,6 +16,7 @@ from wireproto import codecs
 from wireproto.address import Address
 from wireproto.cli.command import Command, Failure
 from wireproto.cli.load import Load, Sample
+from wireproto.cli.units import TIMEOUT
 from wireproto.dispatch import Handlers
 from wireproto.errors import HandshakeError
 from wireproto.schema import Service
@@ -56,8 +57,9 @@ class _Result(NamedTuple):
 @click.option(
     "-z",
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    help="How long, for each codec.  [default: 3, without -n]",
+    type=TIMEOUT,
+    metavar="TIME",
+    help="How long, for each codec.  [default: 3s, without -n]",
 )
 @click.option(
     "-P", "--pipeline", type=click.IntRange(1, 65_536), default=1, show_default=True, help="Calls in flight on each."
@@ -168,7 +170,12 @@ def _own_server() -> Iterator[tuple[Address, int]]:
     # Not what a shell has set for a real server; only what this process found on its path.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WIREPROTO_")}
     with subprocess.Popen(
-        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=kept
+        [sys.executable, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        env=kept,
     ) as server:
         assert server.stdout is not None
         try:
@@ -201,13 +208,13 @@ def _cpu_time(pid: int) -> _CpuTime | None:
     """None where /proc has nothing about such a process."""
     folder = Path(f"/proc/{pid}")
     try:
-        fields = (folder / "stat").read_text().rpartition(") ")[2].split()
+        fields = (folder / "stat").read_bytes().rpartition(b") ")[2].split()
     except OSError:
         return None
     ticks = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     try:
         threads = {
-            task.name: int((task / "schedstat").read_text().split()[0]) / 1e9 for task in (folder / "task").iterdir()
+            task.name: int((task / "schedstat").read_bytes().split()[0]) / 1e9 for task in (folder / "task").iterdir()
         }
     except OSError:
         threads = {}

@@ -13,9 +13,11 @@ import click
 
 from wireproto import codecs
 from wireproto.address import Address
-from wireproto.cli.command import Command, Failure
+from wireproto.cli.command import Command
 from wireproto.cli.reflect import hosted
 from wireproto.cli.target import resolve
+from wireproto.cli.text import read_input, read_text
+from wireproto.cli.units import TIMEOUT
 from wireproto.cli.values import dumps, from_json, loads, pairs, to_json
 from wireproto.client import Client, connect
 from wireproto.control import CONTROL
@@ -55,8 +57,8 @@ class _Call(NamedTuple):
 @click.option("-H", "--header", multiple=True, metavar="KEY:VALUE", help="Metadata of the call; repeat it.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
+    type=TIMEOUT,
+    metavar="TIME",
     help="For connecting and for the whole call.  [default: 10, a stream as long as it likes]",
 )
 @click.option("-n", "--items", type=click.IntRange(min=1), metavar="N", help="Leave a stream after N items.")
@@ -185,10 +187,7 @@ def _request(message_type: type[Message], data: str | None, words: tuple[str, ..
 def _read(data: str) -> str:
     if not data.startswith("@"):
         return data
-    try:
-        return sys.stdin.read() if data == "@-" else Path(data[1:]).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"--data {data} cannot be read: {error}") from error
+    return read_input(f"--data {data}") if data == "@-" else read_text(Path(data[1:]), f"--data {data}")
 
 
 def _metadata(headers: tuple[str, ...]) -> dict[str, str]:
