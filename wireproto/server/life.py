@@ -1,7 +1,10 @@
 """Whether a door was started and has ended: each happens once, whichever threads ask for it."""
 
+import os
 import threading
 import time
+import weakref
+from collections.abc import Callable
 
 from wireproto.errors import ConfigError
 
@@ -21,23 +24,32 @@ class Life:
     A handler may come between any two steps of the thread it runs on, so there is no lock that both would want. Who may
     start, and who may end, is whoever enters itself in a dict first, which is one step.
 
+    A door belongs to the process that made it. In a child made by ``os.fork`` it has ended, and nothing is carried out:
+    the connections are the parent's.
+
     Args:
         name: what the door is called in a sentence, such as ``server``.
+        forget: closes the door's descriptors in a child, takes no lock, and says nothing to anybody. None if they are
+            not the door's own.
 
     Attributes:
         started: the door serves, or did.
         ended: the end was asked for.
+        inherited: this process is a child of the one whose door it is.
     """
 
-    __slots__ = ("_claims", "_gate", "_name", "ended", "started")
+    __slots__ = ("__weakref__", "_claims", "_forget", "_gate", "_name", "ended", "inherited", "started")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, forget: Callable[[], None] | None = None) -> None:
         self._name = name
+        self._forget = forget
+        self.inherited = False
         self._claims: dict[str, tuple[int, object]] = {}  # what was claimed, by which thread while it is at it
         self._gate = threading.Lock()
         self._gate.acquire()
         self.started = False
         self.ended = False
+        _lives.add(self)
 
     def begin(self) -> None:
         """Be the one who starts the door; followed by ``begun``, or by ``not_begun`` when it could not be.
@@ -45,6 +57,10 @@ class Life:
         Raises:
             ConfigError: it was started already, or has ended.
         """
+        if self.inherited:
+            raise ConfigError(
+                f"the {self._name} was made before a fork, by the parent process; make another one in this"
+            )
         ours = self._claim(_START)
         if self.ended:
             if ours:
@@ -79,6 +95,8 @@ class Life:
         False when another does or has, and when the door never served: whoever is starting it then carries it out.
         """
         self.ended = True
+        if self.inherited:
+            return False
         if self.started:
             return self._claim(_END)
         if self._claim(_START):
@@ -101,6 +119,8 @@ class Life:
         A signal handler on the very thread that starts the door, or carries its end out, is not kept waiting, for that
         would be for ever.
         """
+        if self.inherited:
+            return True
         if any(owner == threading.get_ident() for owner, _ in tuple(self._claims.values())):
             return False
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -121,3 +141,19 @@ class Life:
 
     def _over(self) -> ConfigError:
         return ConfigError(f"the {self._name} was shut down and serves no more; make another one")
+
+    def _leave_to_parent(self) -> None:
+        self.inherited = self.ended = True
+        if self._forget is not None:
+            self._forget()
+
+
+_lives: weakref.WeakSet[Life] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for life in list(_lives):
+        life._leave_to_parent()  # noqa: SLF001 - of this module
+
+
+os.register_at_fork(after_in_child=_after_fork)

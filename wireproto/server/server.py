@@ -58,7 +58,8 @@ class Server(Uncopied):
         connections: makes the protocol's state of each session; None for ``Connection``. For tests, such as
             ``wireproto.testing.greasing(seed)``.
 
-    A server is started once and shut down once.
+    A server is started once and shut down once, by the process that made it. Shutting it down or dropping it in a child
+    of that process changes nothing for the parent.
 
     Attributes:
         hint: a sentence for HTTP clients that meet this port, such as where gRPC is spoken; may be set at any time.
@@ -106,7 +107,7 @@ class Server(Uncopied):
         self._per_address: Counter[str] = Counter()
         self._log_limit = LogLimit()
         self._drained = threading.Event()
-        self._life = Life("server")
+        self._life = Life("server", self._forget)
         self._workers = workers
         self.poller: Poller = LookingPoller()
         self.pool = Pool(
@@ -233,7 +234,7 @@ class Server(Uncopied):
         worker, and from a signal handler.
 
         A further call waits for the first one, and then for the threads that were left. A server that was not started
-        is never to be.
+        is never to be. In a child of the process that made the server nothing happens.
 
         Args:
             timeout: seconds for the calls in flight; what is not finished then is cut off.
@@ -242,6 +243,8 @@ class Server(Uncopied):
             The names of threads that are still inside a handler; they are daemons and do not keep the process alive.
         """
         deadline = time.monotonic() + timeout
+        if self._life.inherited:
+            return []
         if self._life.end():
             try:
                 return self._end(deadline)
@@ -275,6 +278,22 @@ class Server(Uncopied):
         if not survivors:
             self.poller.close()
         return survivors
+
+    def _forget(self) -> None:
+        """Close the descriptors in a child of this process, which shares with it what is behind them.
+
+        Nothing is written, shut down or taken out of the poller: all of it would happen to the parent. No lock is
+        taken, for whichever thread held it is not there any more.
+        """
+        if self._listener is not None:
+            self._listener.close()
+        for session in self.sessions.values():
+            session.transport.forget()
+        self.sessions.clear()
+        self.poller.forget()
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
 
     # ------------------------------------------------------------------ the leader's
 

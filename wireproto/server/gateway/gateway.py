@@ -85,7 +85,7 @@ class GrpcGateway(Uncopied):
         self._wanted = Address(host, port)
         self._address: Address | None = None
         self._server: grpc.Server | None = None
-        self._life = Life("gateway")
+        self._life = Life("gateway")  # without descriptors: they are grpcio's
         self._calls = CountedPool("wireproto-grpc-call", workers)
         self._refusals = CountedPool("wireproto-grpc-refusal", 2)
         self._most_calls = workers + self.limits.run_queue
@@ -212,6 +212,8 @@ class GrpcGateway(Uncopied):
             The names of threads that are still inside a handler; they are daemons and do not keep the process alive.
         """
         deadline = time.monotonic() + timeout
+        if self._life.inherited:
+            return []
         if self._life.end():
             try:
                 return self._end(deadline)
