@@ -104,10 +104,10 @@ def _no_method(services: Sequence[Service], name: str) -> str:
     hosts = [each.full_name for each in services]
     names = list(dict.fromkeys(method.name for each in services for method in each.methods))
     last = name.replace("/", ".").rpartition(".")[2]
-    if close := difflib.get_close_matches(last, names, n=1):
+    if close := difflib.get_close_matches(last, [*names, *(method.name for method in CONTROL.methods)], n=1):
         hint = f"did you mean {close[0]}?"
     else:
-        hint = f"there are {', '.join(names)}" if names else "there are none at all"
+        hint = f"there are {', '.join(names)}" if names else "there are none but the framework's"
     return f"{' and '.join(hosts)} {'has' if len(hosts) == 1 else 'have'} no method {name!r}; {hint}"
 
 
