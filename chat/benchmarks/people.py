@@ -73,7 +73,8 @@ def populate(store: Path, names: list[str], *, signed_in: int) -> dict[str, str]
     with contextlib.closing(sqlite3.connect(store)) as database, database:
         rest = names[signed_in:]
         database.executemany(
-            "INSERT INTO accounts (name, password_hash, created_at, deleted_at) VALUES (?, 'no hash', 0, 0)",
+            "INSERT INTO accounts (name, password_hash, created_at, deleted_age, last_seen) "
+            "VALUES (?, 'no hash', 0, 0, 0)",
             [(name,) for name in rest],
         )
         database.execute(

@@ -5,8 +5,9 @@ import math
 import random
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -127,6 +128,56 @@ def test_many_floats_are_written_as_python_writes_them() -> None:
         payload = real.encode(Real(value=number))
         assert payload == repr(number).encode()
         assert bits_of(real.decode(payload).value) == bits_of(number)
+
+
+def shortest(number: float) -> tuple[int, int]:
+    """The digits of the page's canonical form, and the power of ten of the last one, by exact arithmetic."""
+    exact = Fraction(number)
+    exponent = math.floor(math.log10(number))
+    for count in range(1, 19):
+        power = exponent - count + 1
+        scaled = exact / Fraction(10) ** power
+        below = math.floor(scaled)
+        same = [digits for digits in (below, below + 1) if float(f"{digits}e{power}") == number]
+        if same:
+            return min(same, key=lambda digits: (abs(digits - scaled), digits % 2)), power
+    raise AssertionError(f"{number!r} has no digits")
+
+
+def powers_of_two() -> Iterator[float]:
+    """Where the doubles on one side are nearer than those on the other: the least digits may belong to a neighbour."""
+    for exponent in range(-1022, 1024, 7):
+        yield 2.0**exponent
+
+
+def quarters() -> Iterator[float]:
+    """Doubles of sixteen digits and a quarter: two texts of sixteen digits are equally near, and both read back."""
+    chance = random.Random(2)
+    for _ in range(2_000):
+        yield chance.randrange(2**51, 2**52) / 4 + chance.choice((0.25, 0.75))
+
+
+@pytest.mark.parametrize(
+    "numbers", [quarters, powers_of_two, lambda: map(abs, sampled(2_000))], ids=["quarters", "powers of two", "any"]
+)
+def test_the_digits_of_a_float_are_the_shortest_the_nearest_and_the_even_one(
+    numbers: Callable[[], Iterator[float]],
+) -> None:
+    """A double is written with the fewest digits, of such texts the nearest, and of two equally near the even one."""
+    for number in numbers():
+        if not math.isfinite(number) or not number:
+            continue
+        digits, power = shortest(number)
+        mantissa, _, exponent = real.encode(Real(value=number)).decode().partition("e")
+        whole, _, fraction = mantissa.partition(".")
+        written = int(whole + fraction), int(exponent or 0) - len(fraction)
+        assert Fraction(written[0]) * Fraction(10) ** written[1] == Fraction(digits) * Fraction(10) ** power, number
+
+
+def test_quarters_have_two_shortest_texts() -> None:
+    """The doubles of the test before this one are such that the rule about the even digit decides."""
+    ties = [number for number in quarters() if number % 0.5 and float(repr(number)[:-1] + "3") == number]
+    assert len(ties) > 100
 
 
 is_real = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII).fullmatch

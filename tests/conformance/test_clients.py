@@ -87,6 +87,17 @@ def said(step: int, **changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]
     return change
 
 
+def says(step: int, result: object) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A step of which only this is said."""
+
+    def change(answer: dict[str, Any]) -> dict[str, Any]:
+        if answer.get("results"):
+            answer["results"][step] = result
+        return answer
+
+    return change
+
+
 def same_ids() -> Callable[[RawFrame], list[bytes] | None]:
     return lambda each: [changed(each, call_id=1)] if each.kind == Kind.REQUEST else None
 
@@ -128,6 +139,10 @@ CLIENT_MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "no CREDIT": ("4.41", {"up": drop(Kind.CREDIT)}),
     "CREDIT of 0": ("4.41", {"up": on(Kind.CREDIT, payload=bytes(4))}),
     "items lost": ("4.40", {"said": said(0, items=[{"number": 0}, {"number": 2}])}),
+    "items that are no objects": ("4.40", {"said": said(0, items=[0, 1, 2])}),
+    "items that are no list": ("4.40", {"said": said(0, items=None)}),
+    "an answer that is no object": ("11.49", {"said": says(0, {"response": ["x"]})}),
+    "a result that is no object": ("2.01", {"said": says(0, ["x"])}),
     "END not told": ("4.40", {"said": said(0, end=False)}),
     "left without CANCEL": ("4.44", {"up": drop(Kind.CANCEL)}),
     "metadata not sent": ("5.02", {"up": on(Kind.REQUEST, metadata=b"")}),

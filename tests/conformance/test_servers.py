@@ -1,6 +1,7 @@
 """The server cases: ours passes them, and a server that breaks a rule fails the case of that rule."""
 
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -103,6 +104,18 @@ def swapped() -> Change:
     return change
 
 
+def described(payload: bytes) -> Callable[[], Change]:
+    """Every answer of Describe is this one."""
+    return every(
+        lambda each: [changed(each, payload=payload)] if (each.kind, each.opcode) == (Kind.RESPONSE, 0xF001) else None
+    )
+
+
+def taken_for(written: bytes, read: bytes) -> Callable[[], Change]:
+    """One text in a request is taken for another one."""
+    return every(lambda each: [changed(each, payload=each.payload.replace(written, read))])
+
+
 SMALL = pack_welcome(max_frame=4095)
 
 SERVER_MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -163,6 +176,10 @@ SERVER_MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"down": every(lambda each: [changed(each), frame(Kind.PONG, bytes(8))] if each.kind == Kind.ERROR else None)},
     ),
     "opcodes confused": ("9.03", {"up": on(Kind.REQUEST, opcode=RETIRED.opcode)}),
+    "nothing described": ("13.05", {"down": described(b"\x92\xa0\x90")}),
+    "digits cut off": ("12.06", {"up": taken_for(b"0.1000000000000000055511151231257827", b"0.10000000000000002")}),
+    "rounded up": ("12.07", {"up": taken_for(b"9007199254740993", b"9007199254740994")}),
+    "only its own text read": ("12.08", {"up": taken_for(b"900719925474099.3", b"900719925474099.375")}),
     "bad payload read": ("12.51", {"up": on(Kind.REQUEST, payload=b"\x90")}),
 }
 
@@ -172,7 +189,8 @@ def test_a_broken_server_fails(name: str, address: tuple[str, int]) -> None:
     """A server that breaks one rule fails the case of that rule, which the right one passes."""
     number, changes = SERVER_MUTANTS[name]
     case = SERVER_CASES.cases["s" + number]
-    right = Bench(address, (2, "msgpack"), 2, CONFORMANCE.full_name, 2)
+    codec = (1, "pipe") if case.only == ("pipe",) else (2, "msgpack")
+    right = Bench(address, codec, 2, CONFORMANCE.full_name, 2)
     case.run(right)
     with Mutant(address, **changes) as mutant, pytest.raises(Deviation):
         case.run(replace(right, address=mutant.address, patience=0.3))

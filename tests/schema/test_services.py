@@ -84,9 +84,9 @@ METHODS: list[tuple[dict[str, Any], str]] = [
     ({"requires": ""}, "Method Add: requires is ''; give a capability's name or None"),
     ({"requires": True}, "Method Add: requires is True"),
     ({"reasons": "NOT_FOUND"}, "Method Add: reasons is a str; write reasons=['NOT_FOUND']"),
-    ({"reasons": ["not found"]}, "Method Add: reasons are UPPER_SNAKE, at most 255 characters; write 'NOT_FOUND'"),
+    ({"reasons": ["not found"]}, "Method Add: reasons are UPPER_SNAKE, at most 64 characters; write 'NOT_FOUND'"),
     ({"reasons": [3]}, "Method Add: reasons are UPPER_SNAKE"),
-    ({"reasons": ["A" * 256]}, "Method Add: reasons are UPPER_SNAKE, at most 255"),
+    ({"reasons": ["A" * 65]}, f"Method Add: reasons are UPPER_SNAKE, at most 64 characters; write '{'A' * 64}'"),
     ({"reasons": ["A", "A"]}, "Method Add: a reason is listed twice; drop one"),
     ({"timeout": 0}, "Method Add: timeout is in seconds, above 0 and at most 4294967"),
     ({"timeout": -1.0}, "Method Add: timeout is in seconds"),
@@ -108,7 +108,7 @@ def test_refused_method(changes: dict[str, Any], problem: str) -> None:
 
 def test_accepted_ends_of_ranges() -> None:
     """The ends of each range are inside."""
-    method(opcode=0xFFFF, since=255, until=255, timeout=4294967.295, max_request=2**32 - 1, reasons=["A" * 255])
+    method(opcode=0xFFFF, since=255, until=255, timeout=4294967.295, max_request=2**32 - 1, reasons=["A" * 64])
     method(opcode=0, since=1, timeout=0.001, max_request=1)
 
 

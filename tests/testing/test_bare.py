@@ -139,6 +139,42 @@ def test_silence_ends_the_handshake() -> None:
         BareClient(listener.address, SERVICE, timeout=0.05)
 
 
+def test_half_a_frame_behind_the_welcome_is_not_waited_for_for_ever() -> None:
+    """The time-out of the handshake holds for what the server sends right behind it."""
+    with RawListener() as listener, ThreadPoolExecutor(1) as pool:
+        dialled = pool.submit(BareClient, listener.address, SERVICE, timeout=0.5)
+        peer = listener.accept()
+        assert peer is not None
+        welcome = frame(Kind.WELCOME, pack_welcome(codec=2, version=SERVICE.version))
+        peer.send(PREAMBLE + welcome + frame(Kind.PING, bytes(8))[:9])
+        with pytest.raises(ConnectionLost, match="did not come whole in time"):
+            dialled.result(10)
+        peer.close()
+
+
+def test_a_silent_server_is_not_waited_for_for_ever(server: Server) -> None:
+    """Reading ends after the time that the client allows for silence, and can be tried again; so does sending."""
+    with BareClient(server.address, SERVICE, silence=0.2) as client:
+        with pytest.raises(TimeoutError, match=r"nothing has come from the server for 0\.2 s"):
+            client.take()
+        assert client.decoder(ECHO)(client.call(ECHO, client.encode(ECHO, EchoRequest(text="x")))).text == "x"
+        client.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            client.take()
+
+
+def test_a_server_that_takes_nothing_is_not_waited_for_for_ever() -> None:
+    """Sending ends after that time, too, once the system keeps no more for a peer that does not read."""
+    with RawListener() as listener, ThreadPoolExecutor(1) as pool:
+        dialled = pool.submit(BareClient, listener.address, SERVICE, silence=0.2)
+        peer = listener.accept()
+        assert peer is not None
+        peer.send(PREAMBLE + frame(Kind.WELCOME, pack_welcome(codec=2, version=SERVICE.version)))
+        with dialled.result(10) as client, pytest.raises(TimeoutError, match="has taken nothing"):
+            client.send(ECHO, bytes(50_000_000))
+        peer.close()
+
+
 def test_its_limit_is_offered(server: Server) -> None:
     """The server keeps to the longest frame that the client takes."""
     with BareClient(server.address, SERVICE, max_frame=4096) as client:

@@ -2,20 +2,25 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from calculator import ADD, CALCULATOR, AddRequest, AddResponse
 from calculator import handlers as calculator
 from hypothesis import Phase, settings
+from hypothesis import strategies as st
 
 from tests.server.service import COUNT, ECHO, SERVICE, CountRequest, EchoRequest, EchoResponse
 from tests.testing.shelf import LIST, MERGE, PUT, SHELF, TAKE, Shelf
 from wireproto.dispatch import Context, Entry, Handlers, Table
 from wireproto.errors import CallError, DecodeError
+from wireproto.schema import Message, Method, Service
 from wireproto.server.call import Call
 from wireproto.server.pump import Pump
+from wireproto.server.session import Session
 from wireproto.status import Retry, Status
 from wireproto.testing import ServerSuite
 from wireproto.testing.serving import MethodAt, Peers
@@ -99,6 +104,34 @@ def test_answers_that_differ_are_found() -> None:
         adding(add).test_every_peer_is_answered_alike(Peers(1, 1))
 
 
+class WeighRequest(Message):
+    data: bytes
+
+
+class WeighResponse(Message):
+    size: int
+
+
+WEIGH = Method(opcode=1, name="Weigh", request=WeighRequest, response=WeighResponse, max_request=20)
+
+
+def test_a_request_that_one_codec_writes_at_too_great_length_is_not_compared() -> None:
+    """Ten bytes or more are over 20 in pipe and under it in msgpack: that the doors differ there is no difference."""
+    handlers = Handlers(Service("test.scales.v1.ScalesService", methods=[WEIGH]))
+    handlers.register(WEIGH)(lambda request, context: WeighResponse(size=len(request.data)))
+    drawn: set[int] = set()
+
+    def requests(self: ServerSuite, method: Any, version: int) -> st.SearchStrategy[Any]:
+        def noted(data: bytes) -> WeighRequest:
+            drawn.add(len(data))
+            return WeighRequest(data=data)
+
+        return st.binary(min_size=9, max_size=12).map(noted)
+
+    suite(handlers=handlers, requests=requests, max_examples=80).test_every_peer_is_answered_alike(Peers(1, 1))
+    assert max(drawn) > 10
+
+
 @pytest.mark.parametrize("varying", ["total", "Add"])
 def test_what_varies_is_not_compared(varying: str) -> None:
     """Fields and methods that are said to vary may differ from door to door."""
@@ -164,6 +197,107 @@ def test_a_method_without_a_handler_is_expected_to_say_so() -> None:
     made = suite(handlers=handlers, max_examples=3)
     made.test_generated_requests_are_answered(MethodAt(ECHO, 1), "pipe")
     made.test_generated_requests_are_answered(MethodAt(COUNT, 1), "pipe")
+
+
+# Waits that have an end
+
+
+@pytest.fixture
+def shrinking() -> None:
+    """With every phase of Hypothesis, as in a service's own tests: what hangs would hang for each smaller example."""
+    settings.register_profile("shrinking", settings(database=None, derandomize=True))
+    settings.load_profile("shrinking")
+
+
+def unanswered(request: AddRequest, context: Context) -> Any:
+    return Future[AddResponse]()
+
+
+@pytest.mark.parametrize("door", ["pipe", "grpc"])
+def test_a_call_that_is_never_answered_is_named(door: str, shrinking: None) -> None:
+    """A future that nobody completes fails the test after the suite's patience, once, and in words."""
+    calls: list[AddRequest] = []
+
+    def add(request: AddRequest, context: Context) -> Any:
+        calls.append(request)
+        return Future[AddResponse]()
+
+    made = adding(add)
+    assert made.patience == 5.0
+    type(made).patience = 0.3
+    began = time.monotonic()
+    with pytest.raises(AssertionError) as caught:
+        made.test_generated_requests_are_answered(MethodAt(ADD, 1), door)
+    assert str(caught.value) == (
+        f"Add({calls[0]}) was not answered within 0.3 s: version 1, through {door}; give a method that takes longer "
+        "more `patience`"
+    )
+    assert len(calls) == 1
+    assert time.monotonic() - began < 10
+
+
+def test_a_call_that_is_not_answered_through_one_door_is_named(shrinking: None) -> None:
+    """Of several doors the one is named that did not answer."""
+
+    def add(request: AddRequest, context: Context) -> Any:
+        return Future[AddResponse]() if context.codec == "msgpack" else AddResponse(total=1)
+
+    made = adding(add)
+    type(made).patience = 0.3
+    with pytest.raises(AssertionError, match=r"^Add\(AddRequest\(.*\)\) was not answered within 0.3 s: ") as caught:
+        made.test_every_peer_is_answered_alike(Peers(1, 1))
+    assert "version 1, through msgpack" in str(caught.value)
+
+
+def test_a_handler_that_blocks_is_named(shrinking: None) -> None:
+    """A handler that never returns fails the test in the same words, and the thread that it keeps is a note."""
+    may_end = threading.Event()
+
+    def add(request: AddRequest, context: Context) -> AddResponse:
+        may_end.wait(30)
+        return AddResponse(total=1)
+
+    made = adding(add)
+    type(made).patience = 0.3
+    threading.Timer(2.0, may_end.set).start()
+    with pytest.raises(AssertionError, match=r"^Add\(AddRequest\(.*\)\) was not answered within 0.3 s"):
+        made.test_generated_requests_are_answered(MethodAt(ADD, 1), "pipe")
+
+
+def test_a_timeout_of_the_methods_own_is_an_answer() -> None:
+    """A method that declares less time than the suite's patience may use it up."""
+    slow = Method(opcode=1, name="Slow", request=AddRequest, response=AddResponse, timeout=0.05)
+    handlers = Handlers(Service("test.slow.v1.SlowService", methods=[slow]))
+    handlers.register(slow)(unanswered)
+    suite(handlers=handlers, max_examples=3).test_generated_requests_are_answered(MethodAt(slow, 1), "pipe")
+
+
+def test_a_credential_that_never_comes_is_named() -> None:
+    """What ``credential`` calls and is not answered ends with a sentence that names it."""
+    made = adding(unanswered)
+    type(made).credential = lambda self, client: str(client.call(ADD, AddRequest(left=1, right=2)))  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wireproto.testing.outcome.PATIENCE", 0.3)
+        with pytest.raises(AssertionError, match=r"^credential\(\) of Suite was not done within 0.3 s"):
+            made.test_generated_requests_are_answered(MethodAt(ADD, 1), "pipe")
+
+
+def test_a_server_that_does_not_answer_ends_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins, too, no call waits for longer than the suite's own time, whether or not it has a deadline."""
+    monkeypatch.setattr("wireproto.testing.outcome.PATIENCE", 0.5)
+    monkeypatch.setattr(Session, "settle", lambda self, call, outcome, last=False: None)
+    with staged(SHELVES) as stage, pytest.raises(AssertionError, match=r"^Take\(.*\) was not answered within 0.5 s"):
+        SHELVES.test_the_timeout_is_the_methods(MethodAt(TAKE, 2), "pipe", stage)
+    with staged(SHELVES) as stage, pytest.raises(AssertionError, match=r"^Put\(b'.*\) was not answered within 0.5 s"):
+        SHELVES.test_mutated_payloads_are_refused(MethodAt(PUT, 1), "pipe", stage)
+
+
+def test_a_stream_that_stops_ends_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that sends no items though there is credit for them is found, and not waited for."""
+    monkeypatch.setattr("wireproto.testing.serving.PATIENCE", 0.5)
+    monkeypatch.setattr(Pump, "_room_locked", lambda self: 0)
+    with staged(SHELVES) as stage, pytest.raises(CallError, match="DEADLINE"):
+        SHELVES.test_streams_send_within_their_credit(MethodAt(LIST, 3), "pipe", stage)
 
 
 # Faults of a framework, or of what is put between it and the handlers

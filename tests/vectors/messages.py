@@ -70,4 +70,10 @@ class Grown(Message):
     loud: Annotated[bool, Since(2)] = False
 
 
-MESSAGES = (Empty, Point, Scalars, Containers, Presence, Grown)
+class Real(Message):
+    """A float alone."""
+
+    value: float
+
+
+MESSAGES = (Empty, Point, Scalars, Containers, Presence, Grown, Real)

@@ -3,7 +3,7 @@ reads to the rules.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from wireproto import codecs
 from wireproto.conformance import page
 from wireproto.conformance.case import Deviation, NotJudged, Registry
+from wireproto.conformance.plain import from_json
 from wireproto.conformance.programs import Lender, Talker
 from wireproto.conformance.raw import Ending, RawListener, RawPeer
 from wireproto.conformance.service import CONFORMANCE
@@ -94,8 +95,10 @@ class Trial:
             welcome: what is changed in WELCOME.
 
         Raises:
-            NotJudged: the client says that it has no such thing.
+            NotJudged: the client says that it has no such thing, or the codec writes a request at greater length than
+                its method takes.
         """
+        self._can_be_sent(steps)
         with self.programs.borrow() as program:
             instruction = {
                 "codec": self.codec[1],
@@ -109,6 +112,20 @@ class Trial:
                     callee.greet(**welcome)
                 yield callee
                 callee.results()  # whoever has not asked for them has still to wait until they are there
+
+    def written(self, message: Message) -> bytes:
+        """The canonical form of a request in the codec and version of this trial."""
+        return codecs.get(self.codec[1]).plan(type(message), self.version, LIMITS, request=True).encode(message)
+
+    def _can_be_sent(self, steps: Sequence[dict[str, Any]]) -> None:
+        for step in steps:
+            if "method" not in step:
+                continue
+            method = CONFORMANCE.by_name(step["method"])
+            if method.max_request is not None:
+                size = len(self.written(from_json(method.request, step["request"])))
+                if size > method.max_request:
+                    raise NotJudged(f"{method.name} takes {method.max_request} bytes, and in this codec it is {size}")
 
     @contextmanager
     def _connected(self, program: Talker, instruction: dict[str, Any]) -> Iterator[RawPeer]:
@@ -282,12 +299,15 @@ class Callee(Side):
 
     def ends(self, reason: str) -> page.ErrorBody:
         """The client must send a final ERROR with ``reason``, and then end; other frames may come before."""
+        deadline = time.monotonic() + self.trial.patience
         while True:
             found = self.first()
             if isinstance(found, Ending):
                 raise Deviation(f"a final ERROR with {reason} was due, and there was {found.value}")
             if found.kind == page.ERROR:
                 break
+            if time.monotonic() > deadline:
+                raise Deviation(f"a final ERROR with {reason} was due, and {page.shown(found)} came")
         return self.judge_end(found, reason)
 
     # What the client says of it.

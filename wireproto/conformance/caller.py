@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 
 from wireproto import codecs
 from wireproto.conformance import page
-from wireproto.conformance.case import Deviation, Registry
+from wireproto.conformance.case import Deviation, NotJudged, Registry
 from wireproto.conformance.raw import Ending, RawPeer
 from wireproto.conformance.side import LIMITS, PATIENCE, Side
 from wireproto.control import CONTROL
@@ -55,6 +55,11 @@ class Bench:
     start: "Callable[[], Subject] | None" = None
     patience: float = PATIENCE
     slow_patience: float = 2 * PATIENCE
+
+    @property
+    def free_id(self) -> int:
+        """An id of a user's codec that is not the one of this run."""
+        return 201 if self.codec[0] != 201 else 202
 
     def at(self, address: tuple[str, int]) -> "Bench":
         """The same, elsewhere."""
@@ -171,6 +176,9 @@ class Caller(Side):
         Args:
             message: the request, or its payload.
             credit: written into the metadata; a stream's first credit.
+
+        Raises:
+            NotJudged: the codec writes the message at greater length than its method takes.
         """
         if call_id is None:
             call_id = page.next_id(self._last_id)
@@ -181,6 +189,8 @@ class Caller(Side):
         if method.is_stream:
             self._streams[call_id] = credit or 0
         payload = message if isinstance(message, bytes) else self.payload(message)
+        if not isinstance(message, bytes) and method.max_request is not None and len(payload) > method.max_request:
+            raise NotJudged(f"{method.name} takes {method.max_request} bytes, and in this codec it is {len(payload)}")
         return call_id, self.frame(page.REQUEST, payload, metadata=metadata, opcode=method.opcode, call_id=call_id)
 
     def request(self, method: Operation[Any, Any], message: Message | bytes, metadata: bytes = b"", **more: Any) -> int:
@@ -323,7 +333,7 @@ class Caller(Side):
                 raise Deviation(f"a final ERROR with {reason} was due, and there was {found.value}")
             if found.kind == page.ERROR and not found.call_id:
                 break
-            if self.welcome is None:
+            if self.welcome is None or time.monotonic() > deadline:
                 raise Deviation(f"a final ERROR with {reason} was due, and {page.shown(found)} came")
         return self.judge_end(found, reason)
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from typing import Self
 
+from wireproto.conformance.lines import LineReader
 from wireproto.errors import ConfigError
 
 __all__ = ["START_TIMEOUT", "STOP_TIMEOUT", "ServerProcess"]
@@ -40,24 +41,21 @@ class ServerProcess:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by ``close``
         try:
             self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                encoding="utf-8",
-                errors="replace",
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._log, bufsize=0
             )
         except OSError as error:
             self._log.close()
             raise ConfigError(f"{command[0]} cannot be started: {error.strerror}") from error
+        assert self._process.stdout is not None
         self._told = threading.Event()
         self._found: list[tuple[str, int]] = []
-        self._reader = threading.Thread(target=self._listen, name="wireproto-conformance-server", daemon=True)
-        self._reader.start()
+        self._reader = LineReader(
+            self._process.stdout.fileno(), self._listen, "wireproto-conformance-server", self._told.set
+        )
         self._told.wait(START_TIMEOUT)
         if not self._found:
             self._process.kill()
-            self._process.wait()
+            self._process.wait(STOP_TIMEOUT)
             self._log.seek(0)
             said = self._log.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
             self.close()
@@ -66,13 +64,10 @@ class ServerProcess:
             )
         self.address = self._found[0]
 
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if not self._found and (found := _ADDRESS.search(line)):
-                self._found.append((found[1].strip("[]"), int(found[2])))
-                self._told.set()
-        self._told.set()
+    def _listen(self, line: str) -> None:
+        if not self._found and (found := _ADDRESS.search(line)):
+            self._found.append((found[1].strip("[]"), int(found[2])))
+            self._told.set()
 
     def terminate(self) -> None:
         """Ask it to finish what is in flight and to go."""
@@ -85,8 +80,8 @@ class ServerProcess:
             self._process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
-        self._reader.join(STOP_TIMEOUT)
+            self._process.wait(STOP_TIMEOUT)
+        self._reader.stop()
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._log.close()

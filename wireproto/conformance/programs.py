@@ -1,21 +1,27 @@
 """Client programs under test: told by lines of JSON what to do, and asked by lines of JSON what came of it."""
 
 import json
+import os
 import queue
+import selectors
 import subprocess
 import tempfile
-import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from wireproto.conformance.case import Deviation
+from wireproto.conformance.lines import LineReader
 from wireproto.errors import ConfigError
 
 __all__ = ["Lender", "Program", "Programs", "Talker"]
 
 STOP_TIMEOUT = 10.0
 """Seconds that a program gets to end once its input has."""
+
+TELL_TIMEOUT = 10.0
+"""Seconds in which a program must have read an instruction."""
 
 FINISH_TIMEOUT = 3.0
 """Seconds for the answer of a client whose case is over because it broke a rule; its connection is closed by then."""
@@ -36,36 +42,45 @@ class Program:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by ``close``
         try:
             self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                encoding="utf-8",
-                errors="replace",
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, bufsize=0
             )
         except OSError as error:
             self._log.close()
             raise ConfigError(f"{command[0]} cannot be started: {error.strerror}") from error
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._owed = False  # an instruction was given, and its answer not read
-        self._reader = threading.Thread(target=self._read, name="wireproto-conformance-client", daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put("")
+        self._stdin = self._process.stdin.fileno()
+        os.set_blocking(self._stdin, False)
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._owed = False  # an instruction was given, and its answer not read
+        self._reader = LineReader(
+            self._process.stdout.fileno(),
+            self._lines.put,
+            "wireproto-conformance-client",
+            lambda: self._lines.put(None),
+        )
 
     def tell(self, instruction: dict[str, Any]) -> None:
-        """Give it one instruction; one at a time."""
-        assert self._process.stdin is not None
+        """Give it one instruction; one at a time.
+
+        Raises:
+            Deviation: it does not read what it is told.
+        """
         self._owed = True
-        try:
-            self._process.stdin.write(json.dumps(instruction) + "\n")
-            self._process.stdin.flush()
-        except OSError:
-            pass  # it has ended, which ``answer`` will say
+        data = memoryview(json.dumps(instruction).encode() + b"\n")
+        deadline = time.monotonic() + TELL_TIMEOUT
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stdin, selectors.EVENT_WRITE)
+            while data:
+                left = deadline - time.monotonic()
+                if left < 0 or not selector.select(left):
+                    raise Deviation("the client's process does not read what it is told")
+                try:
+                    data = data[os.write(self._stdin, data) :]
+                except BlockingIOError:
+                    continue  # there was room for less than the pipe writes as one
+                except OSError:
+                    return  # it has ended, which ``answer`` will say
 
     def answer(self, timeout: float) -> dict[str, Any] | None:
         """Its answer; None when there is none within ``timeout`` seconds.
@@ -77,8 +92,8 @@ class Program:
             line = self._lines.get(timeout=timeout)
         except queue.Empty:
             return None
-        if not line:
-            self._lines.put("")
+        if line is None:
+            self._lines.put(None)
             self._log.seek(0)
             lines = [line for line in self._log.read().decode("utf-8", "replace").splitlines() if "rror" in line]
             raise Deviation(f"the client's process has ended{': ' + lines[0].strip() if lines else ''}")
@@ -110,8 +125,8 @@ class Program:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
-        self._reader.join(STOP_TIMEOUT)
+            self._process.wait(STOP_TIMEOUT)
+        self._reader.stop()
         self._process.stdout.close()
         self._log.close()
 

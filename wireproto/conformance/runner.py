@@ -1,9 +1,11 @@
 """Which runs a selection comes to, and running them: several at once, the slow ones first."""
 
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from wireproto.conformance.case import Case, Deviation, NotJudged, Over, Run, Verdict, matches, sort_key
@@ -12,6 +14,8 @@ from wireproto.errors import ConfigError
 __all__ = ["JOBS", "Selection", "judge"]
 
 B = TypeVar("B")
+
+_FOLDER = Path(__file__).parent
 
 JOBS = 8
 """Runs at once: most of the time each waits for its peer."""
@@ -90,7 +94,8 @@ def judge(
         progress: told of each run when it is over, and of how many there are; one call at a time.
 
     Returns:
-        The runs in the order of the document.
+        The runs in the order of the document. Whatever exception a case ends with is its failure, so that there is a
+        report in any case.
     """
     todo = [(case, codec, version) for case in cases for codec, version in _repeated(case, codecs, versions)]
 
@@ -106,14 +111,31 @@ def judge(
             verdict, detail = Verdict.FAILED, str(deviation)
         except OSError as error:
             verdict, detail = Verdict.FAILED, f"no connection could be had: {error}"
+        except Exception as error:  # noqa: BLE001 - what a peer answers may surprise a case in any way
+            verdict, detail = Verdict.FAILED, f"the kit met what it did not expect: {_told(error)}"
         return Run(case, codec, version, verdict, detail, time.monotonic() - began)
 
     found = []
     with ThreadPoolExecutor(jobs, "wireproto-conformance") as pool:
         # Slow ones first, so that they do not end alone.
         futures = [pool.submit(one, item) for item in sorted(todo, key=lambda item: not item[0].slow)]
-        for future in futures:
-            found.append(future.result())
-            if progress is not None:
-                progress(found[-1], len(todo))
+        try:
+            for future in futures:
+                found.append(future.result())
+                if progress is not None:
+                    progress(found[-1], len(todo))
+        except BaseException:
+            # An interrupt waits for what runs, and not for hundreds of cases that have not begun.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return sorted(found, key=lambda run: (*sort_key(run.case.id), run.codec, run.version))
+
+
+def _told(error: Exception) -> str:
+    """An exception in a line: its type and text, and the last line of a case that it came through."""
+    kind, text = type(error).__name__, str(error)
+    places = traceback.extract_tb(error.__traceback__)[1:]  # without the line here that runs every case
+    ours = [each for each in places if Path(each.filename).is_relative_to(_FOLDER)]
+    where = (ours or places)[-1]
+    shown = f"{kind}: {text}" if text else kind
+    return f"{shown}, in {where.name} ({Path(where.filename).name}:{where.lineno})"

@@ -12,6 +12,9 @@ __all__ = ["LIMITS", "PATIENCE", "Side"]
 PATIENCE = 10.0
 """Seconds in which what must happen at once has to happen: on a machine that others use, too."""
 
+LONGEST = 120.0
+"""Seconds that a connection of one case may take: a peer that sends for ever would never be through otherwise."""
+
 LIMITS = Limits(max_frame=16 * 1024 * 1024)
 """For reading what is judged; its own limits are its affair."""
 
@@ -29,6 +32,7 @@ class Side:
         self.peer = peer
         self._who = who
         self._patience = patience
+        self._latest = time.monotonic() + LONGEST
         self._preamble_read = False
 
     def check(self, found: page.RawFrame) -> None:
@@ -52,9 +56,11 @@ class Side:
         return found
 
     def first(self, timeout: float | None = None) -> page.RawFrame | Ending:
-        """The next frame, or why there is none; see ``read``."""
+        """The next frame, or why there is none; see ``read``. A peer that sends nothing but PINGs is silent."""
         timeout = self._patience if timeout is None else timeout
         deadline = time.monotonic() + timeout
+        if time.monotonic() > self._latest:
+            raise Deviation(f"the {self._who} went on sending for {LONGEST:g} s")
         if not self._preamble_read:
             first = self.peer.take(len(page.PREAMBLE), timeout)
             if isinstance(first, Ending):
@@ -70,6 +76,8 @@ class Side:
             if found.kind != page.PING:
                 return found
             self.send(page.frame(page.PONG, found.payload))
+            if time.monotonic() > deadline:
+                return Ending.SILENCE
 
     def expect(self, kind: int, call_id: int = 0, timeout: float | None = None) -> page.RawFrame:
         """The next frame, which must be that one."""

@@ -1,11 +1,12 @@
 """A client that costs next to nothing: one socket, requests packed and answers cut by hand.
 
 For load generators, which share a machine with the server that they measure, and for tests that say what ``Client``
-never would. It keeps no deadlines, repeats nothing, and leaves it to its user to read: a server that is not read from
-pauses the connection.
+never would. It keeps no deadlines of calls, repeats nothing, and leaves it to its user to read: a server that is not
+read from pauses the connection.
 """
 
 import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self, TypeVar
@@ -54,9 +55,11 @@ class BareClient:
         service: the service wanted.
         codec: name of a codec, or the codec itself.
         version: of the service, the one that is offered; None for the newest.
-        timeout: seconds for connecting and the handshake together, above 0. From then on the socket blocks for as
-            long as it takes; ``socket.settimeout`` changes that.
+        timeout: seconds for connecting and the handshake together, above 0.
         max_frame: bytes of the longest frame that the server may send.
+        silence: seconds that reading waits for the server to send something, and sending for it to take something,
+            above 0. The kernel keeps them, so they cost nothing. ``socket.setblocking`` and ``settimeout`` have their
+            usual meaning and put them out of force.
 
     Attributes:
         socket: for pollers, and to set its options.
@@ -76,6 +79,7 @@ class BareClient:
         version: int | None = None,
         timeout: float = 10.0,
         max_frame: int = 1024 * 1024,
+        silence: float = 60.0,
     ) -> None:
         self._codec = codecs.get(codec)
         self._version = service.version if version is None else version
@@ -83,6 +87,7 @@ class BareClient:
         self.call_id = 0
         self._opcodes: dict[int, int] = {}
         self._buffer = bytearray()
+        self._silence = silence
         self.socket = self._connected(Address.parse(address), service, time.monotonic() + timeout)
 
     def __enter__(self) -> Self:
@@ -108,11 +113,18 @@ class BareClient:
         )
         sock = open_connection(address, connection, hello, self._limits, deadline)
         try:
-            sock.setblocking(True)
             while connection.bytes_waiting:  # a server that pinged right behind its WELCOME
                 if connection.next_event() is NEED_DATA:
+                    sock.settimeout(max(deadline - time.monotonic(), 0.001))
                     connection.receive_data(sock.recv(_CHUNK))
+            sock.setblocking(True)
+            patience = _timeval(self._silence)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
             sock.sendall(connection.data_to_send())
+        except TimeoutError:
+            sock.close()
+            raise ConnectionLost(f"{address}: a frame behind WELCOME did not come whole in time") from None
         except BaseException:
             sock.close()
             raise
@@ -129,18 +141,28 @@ class BareClient:
         return self._codec.plan(method.request, self._version, self._limits).encode(request)
 
     def send(self, method: Operation[Any, Any], payload: bytes, metadata: Metadata = EMPTY) -> int:
-        """Send a request; its call id. A stream needs ``credit`` in its metadata."""
+        """Send a request; its call id. A stream needs ``credit`` in its metadata.
+
+        Raises:
+            TimeoutError: the server takes nothing; the connection is of no use any more.
+        """
         self.call_id = self.call_id + 1 if self.call_id < U32_MAX else 1
         self._opcodes[self.call_id] = method.opcode
         block = b"" if metadata is EMPTY else pack_metadata(metadata)
-        self.socket.sendall(
-            pack(Kind.REQUEST, self._codec.id, self._version, method.opcode, self.call_id, block, payload)
-        )
+        self._send(pack(Kind.REQUEST, self._codec.id, self._version, method.opcode, self.call_id, block, payload))
         return self.call_id
 
     def grant(self, call_id: int, items: int) -> None:
         """Let a stream send more items, 1 to 2**32 - 1."""
-        self.socket.sendall(pack(Kind.CREDIT, 0, 0, self._opcodes[call_id], call_id, b"", pack_credit(items)))
+        self._send(pack(Kind.CREDIT, 0, 0, self._opcodes[call_id], call_id, b"", pack_credit(items)))
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self.socket.sendall(data)
+        except BlockingIOError:
+            if self.socket.gettimeout() is not None:
+                raise  # its user wants it so
+            raise TimeoutError(f"the server has taken nothing for {self._silence:g} s") from None
 
     # Receiving.
 
@@ -153,8 +175,14 @@ class BareClient:
 
         Raises:
             ConnectionLost: the connection is over; a server that said why is quoted.
+            TimeoutError: the server was silent for too long; what it sends later can still be taken.
         """
-        data = self.socket.recv(_CHUNK)
+        try:
+            data = self.socket.recv(_CHUNK)
+        except BlockingIOError:
+            if self.socket.gettimeout() is not None:
+                raise  # its user wants it so
+            raise TimeoutError(f"nothing has come from the server for {self._silence:g} s") from None
         if not data:
             raise ConnectionLost("the server has closed the connection")
         buffer = self._buffer
@@ -186,13 +214,13 @@ class BareClient:
         elif kind == Kind.ERROR:
             raise ConnectionLost(f"the server ended the connection: {unpack_error(payload)}")
         elif kind == Kind.PING:
-            self.socket.sendall(pack(Kind.PONG, 0, 0, 0, 0, b"", payload))
+            self._send(pack(Kind.PONG, 0, 0, 0, 0, b"", payload))
 
     def call(self, method: Operation[Any, Any], payload: bytes, metadata: Metadata = EMPTY) -> bytes:
         """The response's bytes, with nothing else in flight.
 
         Raises:
-            CallError: the call failed; ``ConnectionLost`` as ``take``.
+            CallError: the call failed; ``ConnectionLost`` and ``TimeoutError`` as ``take``.
         """
         call_id = self.send(method, payload, metadata)
         while True:
@@ -201,3 +229,9 @@ class BareClient:
                     if answer.error is not None:
                         raise answer.error
                     return answer.payload
+
+
+def _timeval(seconds: float) -> bytes:
+    """A time as SO_RCVTIMEO takes it; one of 0 would be no time at all."""
+    whole, micros = divmod(max(round(seconds * 1e6), 1), 1_000_000)
+    return struct.pack("@ll", whole, micros)

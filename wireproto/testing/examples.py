@@ -14,9 +14,20 @@ from wireproto import schema
 from wireproto.schema import Message
 from wireproto.testing.generators import messages
 
-__all__ = ["for_all", "meaning", "simplest", "widened"]
+__all__ = ["Unanswered", "for_all", "meaning", "simplest", "widened"]
 
 M = TypeVar("M", bound=Message)
+
+
+class Unanswered(AssertionError):
+    """Something did not come in time. To look for a smaller example of it would take as long for each."""
+
+
+class _Stop(BaseException):
+    """Ends the search of Hypothesis, which goes on after any ``Exception``."""
+
+    def __init__(self, failure: Unanswered) -> None:
+        self.failure = failure
 
 
 def for_all(
@@ -28,7 +39,8 @@ def for_all(
 ) -> None:
     """Run ``holds`` over examples.
 
-    Hypothesis decorates functions and is not happy about one method shared by many parameters and classes.
+    Hypothesis decorates functions and is not happy about one method shared by many parameters and classes. An
+    ``Unanswered`` ends it at once, and is raised as it is.
 
     Args:
         strategy: what to draw.
@@ -48,6 +60,8 @@ def for_all(
     def run(example: Any) -> None:
         try:
             holds(example)
+        except Unanswered as error:
+            raise _Stop(error) from None
         except Exception as error:
             if remembers and not first:
                 first.append((example, error))
@@ -55,6 +69,8 @@ def for_all(
 
     try:
         run()
+    except _Stop as stop:
+        raise stop.failure from None
     except FlakyFailure:
         if not first:
             raise

@@ -23,6 +23,7 @@ from wireproto.status import Retry, Status
 from wireproto.testing.doors import GRPC, has_grpc, running, threads_end
 from wireproto.testing.examples import for_all, meaning, simplest, widened
 from wireproto.testing.generators import messages, mutated
+from wireproto.testing.outcome import Outcome, ended_in_time, outcome_of, told
 from wireproto.testing.payloads import as_bytes
 from wireproto.testing.standin import (
     EVERYBODY,
@@ -42,8 +43,6 @@ __all__ = ["Application", "ServerSuite"]
 
 ROUNDING = 1.0
 """Seconds: gRPC rounds deadlines up, coarser the longer they are."""
-ENOUGH = 5
-"""Items taken of a stream of the service's own, which may have no end."""
 
 
 class Application(Protocol):
@@ -81,24 +80,6 @@ class Peers:
         return f"client-v{self.client}-server-v{self.server}"
 
 
-@dataclass
-class Outcome:
-    """How a call ended.
-
-    Attributes:
-        answers: the response, or items.
-        error: what ended it; None for an answer, for the end of a stream, and for one that was left.
-        ended: whether it ended by itself.
-    """
-
-    answers: list[Any]
-    error: CallError | None
-    ended: bool
-
-    def __str__(self) -> str:
-        return str(self.error) if self.error is not None else f"answers {self.answers!r}"
-
-
 class ServerSuite:
     """What a service's handlers answer and what its table declares, for every method, codec and version, and over gRPC.
 
@@ -127,6 +108,7 @@ class ServerSuite:
         varying: names of fields whose values are others each time, such as a time or a token, and names of methods
             whose answers are.
         quiet: seconds without an item after which a stream is left.
+        patience: seconds in which a handler must have answered a call, if the method declares no less.
     """
 
     handlers: ClassVar[Handlers]
@@ -139,6 +121,7 @@ class ServerSuite:
     max_examples: ClassVar[int | None] = None
     varying: ClassVar[Collection[str]] = ()
     quiet: ClassVar[float] = 0.02
+    patience: ClassVar[float] = 5.0
 
     # What a service may need.
 
@@ -229,7 +212,7 @@ class ServerSuite:
             reasons: list[str] = []
 
             def holds(request: Message) -> None:
-                outcome = self._call(client, method, request, quiet=self.quiet)
+                outcome = outcome_of(client, method, request, within=self.patience, quiet=self.quiet)
                 error = outcome.error
                 reasons.append("" if error is None else error.reason)
                 if error is None:
@@ -253,7 +236,7 @@ class ServerSuite:
         """The same calls have the same answers through every door, as a client and a server of today would give."""
         version = peers.spoken
         every = [method for method in self._service().at(version).values() for _ in range(2)]
-        requests = st.tuples(*(self.requests(method, version) for method in every))
+        requests = st.tuples(*(self._for_every_door(method, version) for method in every))
         calls = st.tuples(requests, st.permutations(range(len(every))))
         doors = list(self._doors())
         worlds = [(door, peers) for door in doors]
@@ -267,7 +250,10 @@ class ServerSuite:
             for door, among in worlds:
                 with self._world(among, door) as (client, _):
                     found.append(
-                        [self._call(client, every[index], requests[index], quiet=self.quiet) for index in order]
+                        [
+                            outcome_of(client, every[index], requests[index], within=self.patience, quiet=self.quiet)
+                            for index in order
+                        ]
                     )
             for (door, among), theirs in zip(worlds[1:], found[1:], strict=True):
                 for index, one, other in zip(order, found[0], theirs, strict=True):
@@ -280,6 +266,16 @@ class ServerSuite:
 
         for_all(calls, holds, max_examples=max(2, self._examples() // 4), remembers=True)
 
+    def _for_every_door(self, method: Operation[Any, Any], version: int) -> st.SearchStrategy[Any]:
+        """Requests that no codec writes at greater length than the method takes."""
+        most = method.max_request
+        if most is None:
+            return self.requests(method, version)
+        plans = [codec.plan(method.request, version, self.limits, request=True) for codec in self._doors().values()]
+        return self.requests(method, version).filter(
+            lambda request: all(len(plan.encode(request)) <= most for plan in plans)
+        )
+
     def _same(self, one: Outcome, other: Outcome, version: int) -> bool:
         """Whether two calls had the same outcome. Of streams that were left, only what both gave can be compared."""
         if one.ended and other.ended and len(one.answers) != len(other.answers):
@@ -289,7 +285,7 @@ class ServerSuite:
             for ours, theirs in zip(one.answers, other.answers, strict=False)
         ):
             return False
-        return not (one.ended and other.ended) or _told(one.error) == _told(other.error)
+        return not (one.ended and other.ended) or told(one.error) == told(other.error)
 
     # What the table promises.
 
@@ -301,7 +297,7 @@ class ServerSuite:
         stage.answer(method)
         raw = as_bytes(client, method)
         right = plan.encode(simplest(method.request, case.version))
-        self._call(client, raw, right)
+        outcome_of(client, raw, right)
         (first,) = stage.contexts
 
         def holds(payload: bytes) -> None:
@@ -314,7 +310,7 @@ class ServerSuite:
                 except DecodeError:
                     expected = "BAD_PAYLOAD"
             calls = len(stage.contexts)
-            error = self._call(client, raw, payload).error
+            error = outcome_of(client, raw, payload).error
             assert (error.reason if error is not None else "") == expected, f"{payload!r} gave {error}"
             if expected:
                 assert len(stage.contexts) == calls, f"a handler has seen {payload!r}, which is {expected}"
@@ -324,7 +320,7 @@ class ServerSuite:
 
         payloads = messages(method.request, case.version).map(plan.encode)
         for_all(mutated(payloads) | st.binary(max_size=64), holds, max_examples=self._examples())
-        self._call(client, raw, right)
+        outcome_of(client, raw, right)
         now = stage.contexts[-1].peer
         assert now == first.peer, f"the connection did not live: it was {first.peer} and is {now}"
 
@@ -335,7 +331,7 @@ class ServerSuite:
         right = simplest(method.response, case.version)
         for way in failures(method, right):
             stage.behave = way
-            outcome = self._call(client, method, simplest(method.request, case.version))
+            outcome = outcome_of(client, method, simplest(method.request, case.version))
             error = outcome.error
             assert error is not None, f"{way.__name__} was answered"
             assert (error.status, error.reason) == (Status.INTERNAL, "INTERNAL"), f"{way.__name__}: {error}"
@@ -348,9 +344,9 @@ class ServerSuite:
         for reason in case.method.reasons:
             refusal = CallError(Status.ABORTED, reason, "as told", retry=Retry.NOT_PROCESSED, retry_after_ms=7)
             stage.behave = raising(refusal)
-            error = self._call(client, case.method, simplest(case.method.request, case.version)).error
+            error = outcome_of(client, case.method, simplest(case.method.request, case.version)).error
             assert error is not None
-            assert (*_told(error), error.message, error.retry_after_ms) == (*_told(refusal), "as told", 7)
+            assert (*told(error), error.message, error.retry_after_ms) == (*told(refusal), "as told", 7)
 
     def test_deadlines_are_kept(self, case: MethodAt, door: str, stage: Stage) -> None:
         """A call that takes too long is DEADLINE_EXCEEDED; its handler knew, and what it waits for is let go."""
@@ -358,7 +354,7 @@ class ServerSuite:
         request = simplest(case.method.request, case.version)
         stage.behave = hang = Hang()
         for timeout in (0.05, 0.5, 5.0):
-            error = self._call(client, case.method, request, timeout=timeout).error
+            error = outcome_of(client, case.method, request, timeout=timeout).error
             assert error is not None, "a call was answered that nobody answered"
             assert error.status is Status.DEADLINE_EXCEEDED, error
             if hang.begun.is_set():
@@ -382,7 +378,7 @@ class ServerSuite:
         assert hang.let_go.wait(PATIENCE), "the server holds on to a call that was cancelled"
         before = stage.contexts[0].peer
         stage.answer(method)
-        assert self._call(client, method, request).error is None
+        assert outcome_of(client, method, request).error is None
         now = stage.contexts[0].peer
         assert now == before, f"the connection did not live: it was {before} and is {now}"
 
@@ -397,26 +393,25 @@ class ServerSuite:
             (NOBODY, Status.PERMISSION_DENIED, "NOT_PERMITTED"),
         ):
             client.authorization = credential
-            error = self._call(client, method, request).error
+            error = outcome_of(client, method, request).error
             client.authorization = EVERYBODY
             assert error is not None, f"{method.name} was answered to somebody without {method.requires}"
             assert (error.status, error.reason) == (status, reason), error
         assert stage.contexts == []
-        assert self._call(client, method, request).error is None
+        assert outcome_of(client, method, request).error is None
 
     def test_the_timeout_is_the_methods(self, case: MethodAt, door: str, stage: Stage) -> None:
-        """A caller that sets no deadline has the one that the method declares."""
+        """A caller that sets no deadline, or a later one, has the one that the method declares."""
         method = case.method
         timeout = method.timeout
         assert timeout is not None
         client = stage.client(door, case.version)
         stage.answer(method)
-        self._call(client, method, simplest(method.request, case.version), timeout=None)
-        if not method.is_stream:
-            # The server's own: this one sends no deadline.
-            plan = self._doors()[door].plan(method.request, case.version, self.limits, request=True)
-            payload = plan.encode(simplest(method.request, case.version))
-            self._call(client, as_bytes(client, method), payload, timeout=None)
+        outcome_of(client, method, simplest(method.request, case.version))
+        plan = self._doors()[door].plan(method.request, case.version, self.limits, request=True)
+        payload = plan.encode(simplest(method.request, case.version))
+        for given in (None, 2 * timeout):  # the server's own
+            outcome_of(client, as_bytes(client, method), payload, timeout=given)
         for remaining in stage.remaining:
             assert remaining is not None, f"{method.name} has no deadline; it declares {timeout} s"
             assert 0 <= remaining <= timeout + ROUNDING, f"{remaining} s are left of the {timeout} s of {method.name}"
@@ -428,10 +423,10 @@ class ServerSuite:
         client = stage.client(door, case.version)
         stage.answer(method)
         raw = as_bytes(client, method)
-        error = self._call(client, raw, bytes(most)).error
+        error = outcome_of(client, raw, bytes(most)).error
         assert error is None or error.reason == "BAD_PAYLOAD", error
         seen = len(stage.contexts)
-        error = self._call(client, raw, bytes(most + 1)).error
+        error = outcome_of(client, raw, bytes(most + 1)).error
         assert error is not None, f"{most + 1} bytes were taken"
         assert (error.status, error.reason) == (Status.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE"), error
         assert len(stage.contexts) == seen
@@ -443,7 +438,8 @@ class ServerSuite:
         item = simplest(method.response, case.version)
         stage.behave = feed = Feed(item, 10)
         taken = 0
-        with client.stream(method, simplest(method.request, case.version), credit=2, batch=1) as stream:
+        request = simplest(method.request, case.version)
+        with client.stream(method, request, timeout=PATIENCE, credit=2, batch=1) as stream:
             for found in stream:
                 taken += 1
                 client.ping(PATIENCE)  # the server has seen all that was sent before
@@ -462,17 +458,17 @@ class ServerSuite:
             if method.opcode in present:
                 continue
             if method in client.service.methods:
-                error = self._call(client, method, simplest(method.request, method.since)).error
+                error = outcome_of(client, method, simplest(method.request, method.since)).error
                 assert error is not None
                 assert (error.status, error.retry) == (Status.UNIMPLEMENTED, Retry.NEVER), error
-            error = self._call(client, as_bytes(client, method), b"").error
+            error = outcome_of(client, as_bytes(client, method), b"").error
             assert error is not None, f"{method.name} was answered"
             assert (error.status, error.retry) == (Status.UNIMPLEMENTED, Retry.NEVER), error
             assert not stage.contexts, f"{method.name} reached a handler"
         for method in present.values():
             stage.answer(method)
             request = simplest(method.request, peers.spoken)
-            assert self._call(client, method, request).error is None, f"{method.name} is in version {peers.spoken}"
+            assert outcome_of(client, method, request).error is None, f"{method.name} is in version {peers.spoken}"
 
     def test_newer_fields_stay_with_newer_peers(self, peers: Peers, door: str, stage: Stage) -> None:
         """What a handler sets in newer fields is not there for an older peer, and does not harm the rest."""
@@ -488,7 +484,7 @@ class ServerSuite:
 
             def holds(answer: Message, method: Operation[Any, Any] = method, request: Message = request) -> None:
                 stage.answer(method, answer)
-                outcome = self._call(client, method, request)
+                outcome = outcome_of(client, method, request)
                 assert outcome.error is None, outcome
                 (found,) = outcome.answers
                 assert meaning(found, version) == meaning(answer, version)
@@ -539,39 +535,9 @@ class ServerSuite:
                 leaks=False,  # the application may end some of its own threads after that
             ) as doors:
                 client = doors[door]
-                client.authorization = self.credential(client)
+                with ended_in_time(client, f"credential() of {type(self).__name__}"):
+                    client.authorization = self.credential(client)
                 yield client, doors.handlers
-
-    def _call(
-        self,
-        client: Client,
-        method: Any,
-        request: Any,
-        *,
-        timeout: float | None = PATIENCE,
-        quiet: float | None = None,
-    ) -> Outcome:
-        """One call, with all that may come of it. A stream is left after a few items, or ``quiet`` seconds without."""
-        answers: list[Any] = []
-        try:
-            if not method.is_stream:
-                answers.append(client.call(method, request, timeout=timeout))
-                return Outcome(answers, None, True)
-            with client.stream(method, request, timeout=timeout) as stream:
-                while len(answers) < ENOUGH:
-                    answers.append(stream.next(quiet))
-        except CallError as error:
-            return Outcome(answers, error, True)
-        except StopIteration:
-            return Outcome(answers, None, True)
-        except TimeoutError:
-            pass
-        return Outcome(answers, None, False)
-
-
-def _told(error: CallError | None) -> tuple[object, ...]:
-    """What of an error must be the same through every door. Texts may name a size or a time."""
-    return () if error is None else (error.status, error.reason, error.retry)
 
 
 def _fits_a_frame(suite: type[ServerSuite], case: MethodAt) -> bool:

@@ -24,6 +24,7 @@ __all__ = [
     "KINDS",
     "MAJOR",
     "MAX_ERROR_MESSAGE",
+    "MAX_REASON",
     "PREAMBLE",
     "OF_CALLS",
     "OF_MESSAGES",
@@ -72,6 +73,9 @@ IGNORABLE = 0x80
 MAX_ERROR_MESSAGE = 2048
 """Bytes of UTF-8: a longer text is cut when an ERROR is packed, so that the frame fits any peer's limit."""
 
+MAX_REASON = 64
+"""Characters of a reason in an ERROR."""
+
 Buffered = bytes | bytearray
 
 U32_MAX = 0xFFFF_FFFF
@@ -86,7 +90,7 @@ FIRST_FRAMEWORK_OPCODE = 0xF000
 _U32 = struct.Struct(">I")
 _ERROR = struct.Struct(">BBIB")
 _U16 = struct.Struct(">H")
-_REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_REASON = re.compile(rf"[A-Z][A-Z0-9_]{{0,{MAX_REASON - 1}}}")
 
 
 class Kind(enum.IntEnum):
@@ -231,7 +235,7 @@ def pack_error(error: CallError | RemoteProtocolError) -> bytes:
     if len(text) > MAX_ERROR_MESSAGE:
         text = text[:MAX_ERROR_MESSAGE].decode("utf-8", "ignore").encode()
     reason = error.reason.encode() if _REASON.fullmatch(error.reason) else b""
-    head = _ERROR.pack(error.status or Status.UNKNOWN, retry, max(0, min(retry_after_ms, U32_MAX)), len(reason))
+    head = _ERROR.pack(error.status, retry, max(0, min(retry_after_ms, U32_MAX)), len(reason))
     return b"".join((head, reason, _U16.pack(len(text)), text))
 
 

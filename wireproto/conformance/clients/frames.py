@@ -7,6 +7,7 @@ from wireproto.conformance import page
 from wireproto.conformance.callee import CLIENT_CASES, Callee, Request, Trial, call, start, wait
 from wireproto.conformance.case import Deviation, NotJudged, Over
 from wireproto.conformance.service import BLOB, SHORT, BlobResponse, ShortResponse
+from wireproto.conformance.sizes import longest, noise
 
 case = CLIENT_CASES.case
 
@@ -69,14 +70,15 @@ def longest_frame(trial: Trial) -> None:
         room = callee.hello.max_frame - 12
         if room > LARGEST_JUDGED:
             raise NotJudged(f"the client accepts frames of {callee.hello.max_frame} bytes")
-        one, two = (len(callee.payload(BlobResponse(data=bytes(size)))) for size in (100_000, 200_000))
-        size = (room - one) * 100_000 // (two - one) + 100_000
-        while len(payload := callee.payload(BlobResponse(data=bytes(size)))) > room:
-            size -= 1
-        if len(payload) != room:
+
+        def payload(size: int) -> bytes:
+            return callee.payload(BlobResponse(data=noise(size)))
+
+        fits = longest(lambda size: len(payload(size)), room, room)
+        if len(payload(fits)) != room:
             raise NotJudged(f"no answer in this codec has exactly {room} bytes")
-        callee.respond(request, payload)
-        callee.answered(data=bytes(size).hex())
+        callee.respond(request, payload(fits))
+        callee.answered(data=noise(fits).hex())
 
 
 Wrong = Callable[[Callee, Request], bytes]

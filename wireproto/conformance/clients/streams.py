@@ -19,7 +19,10 @@ def _begun(callee: Callee, credit: int) -> Request:
 
 
 def _items(callee: Callee, numbers: list[int]) -> None:
-    found = [item.get("number") for item in callee.result().get("items", [])]
+    said = callee.result().get("items", [])
+    if not isinstance(said, list) or not all(isinstance(item, dict) for item in said):
+        raise Deviation(f"the items that came are to be a list of objects, and the client said {said}")
+    found = [item.get("number") for item in said]
     if found != numbers:
         raise Deviation(f"items {numbers} were sent, and the client says that {found} came")
 

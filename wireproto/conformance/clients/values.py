@@ -87,7 +87,8 @@ def _refused(number: str, row: Row) -> None:
             callee.respond(callee.request(SHORT), ShortResponse(length=5))
             for step, each in enumerate(rows):
                 if "error" not in callee.result(step):
-                    read = callee.result(step).get("response", {}).get(row.field)
+                    response = callee.result(step).get("response")
+                    read = response.get(row.field) if isinstance(response, dict) else response
                     raise Deviation(f"{row.field} as {shown(codec, in_bytes(codec, each))} was read as {read!r}")
             callee.answered(len(rows), length=5)
 

@@ -7,6 +7,7 @@ from typing import Any
 from wireproto.conformance import page
 from wireproto.conformance.caller import SERVER_CASES, Bench, Caller
 from wireproto.conformance.case import Deviation, NotJudged, Over
+from wireproto.conformance.sizes import longest, noise
 from wireproto.control import ECHO, EchoRequest
 
 case = SERVER_CASES.case
@@ -115,13 +116,15 @@ def longest_frame(bench: Bench) -> None:
         size = _max_frame(caller)
         if size > LARGEST_JUDGED:
             raise NotJudged(f"the server accepts frames of {size} bytes")
-        # A payload a little too short, whatever the codec makes of a byte; metadata that need not be understood fill
-        # what is missing.
-        room = size - 12
-        one, two = (len(caller.payload(EchoRequest(payload=bytes(length)))) for length in (1000, 2000))
-        payload = caller.payload(EchoRequest(payload=bytes((room - 200) * 1000 // (two - one))))
-        filler = page.field(99, bytes(room - len(payload) - 3))
-        call_id, data = caller.request_frame(ECHO, payload, filler)
+        # A payload a little too short; metadata that need not be understood fill what is missing.
+        room = size - 12 - len(page.field(99, b""))
+
+        def payload(size: int) -> bytes:
+            return caller.payload(EchoRequest(payload=noise(size)))
+
+        long = payload(longest(lambda size: len(payload(size)), room, room))
+        filler = page.field(99, bytes(room - len(long)))
+        call_id, data = caller.request_frame(ECHO, long, filler)
         caller.send(data)
         found = caller.read()
         if found.call_id != call_id:

@@ -6,15 +6,16 @@ from typing import Any
 
 from wireproto.conformance import page
 from wireproto.conformance.caller import SERVER_CASES, Bench, Caller
-from wireproto.conformance.case import Deviation, Needs, Over
+from wireproto.conformance.case import Deviation, Needs, NotJudged, Over
 from wireproto.conformance.raw import Ending
 from wireproto.conformance.service import CONFORMANCE
+from wireproto.conformance.sizes import longest, noise
 from wireproto.control import CONTROL, ECHO, EchoRequest
 
 case = SERVER_CASES.case
 
-NONSENSE = (201, "nonsense")
-"""A codec that nobody has."""
+NONSENSE = "nonsense"
+"""The name of a codec that nobody has."""
 
 
 def _equal(what: str, found: object, due: object) -> None:
@@ -35,7 +36,7 @@ def welcome(bench: Bench) -> None:
 def preference(bench: Bench) -> None:
     """The codec is the first of the client's list that the server has, also behind those that it lacks."""
     others = [each for each in ((1, "pipe"), (2, "msgpack"), (3, "protobuf")) if each != bench.codec]
-    with bench.open(codecs=[NONSENSE, bench.codec, *others]) as caller:
+    with bench.open(codecs=[(bench.free_id, NONSENSE), bench.codec, *others]) as caller:
         assert caller.welcome is not None
         _equal("the codec", caller.welcome.codec, bench.codec[0])
         caller.alive()
@@ -44,19 +45,19 @@ def preference(bench: Bench) -> None:
 @case("3.03", over=Over.CODECS)
 def wrong_name(bench: Bench) -> None:
     """A codec's id under another name is another codec: UNSUPPORTED_CODEC."""
-    bench.refused("UNSUPPORTED_CODEC", codecs=[(bench.codec[0], "nonsense")])
+    bench.refused("UNSUPPORTED_CODEC", codecs=[(bench.codec[0], NONSENSE)])
 
 
 @case("3.04", over=Over.CODECS)
 def wrong_id(bench: Bench) -> None:
     """A codec's name under another id is another codec: UNSUPPORTED_CODEC."""
-    bench.refused("UNSUPPORTED_CODEC", codecs=[(NONSENSE[0], bench.codec[1])])
+    bench.refused("UNSUPPORTED_CODEC", codecs=[(bench.free_id, bench.codec[1])])
 
 
 @case("3.05", over=Over.CODECS)
 def codecs_listed(bench: Bench) -> None:
     """The text of UNSUPPORTED_CODEC lists the server's codecs."""
-    error = bench.refused("UNSUPPORTED_CODEC", codecs=[NONSENSE])
+    error = bench.refused("UNSUPPORTED_CODEC", codecs=[(bench.free_id, NONSENSE)])
     if bench.codec[1] not in error.message:
         raise Deviation(f"{bench.codec[1]} is not in {error.message!r}")
 
@@ -277,9 +278,12 @@ def before_the_limit(bench: Bench) -> None:
     """The limits of both sides hold from the handshake on: a REQUEST of more than 4096 bytes is read."""
     with bench.open() as caller:
         assert caller.welcome is not None
-        size = min(caller.welcome.max_frame // 2, 5000) - 200
-        payload = bytes(size)
-        _equal("Echo", caller.call(ECHO, EchoRequest(payload=payload)).payload, payload)
+        room = page.HELLO_MAX_FRAME - 12
+        fits = longest(lambda size: len(caller.payload(EchoRequest(payload=noise(size)))), room, room)
+        long = noise(fits + 1)
+        if len(caller.payload(EchoRequest(payload=long))) > caller.welcome.max_frame - 12:
+            raise NotJudged(f"the server accepts frames of {caller.welcome.max_frame} bytes")
+        _equal("Echo", caller.call(ECHO, EchoRequest(payload=long)).payload, long)
 
 
 Digests = Callable[[Bench], tuple[tuple[int, int], dict[int, int]]]

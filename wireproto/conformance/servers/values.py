@@ -434,6 +434,24 @@ _accepted("12.02", "pipe: a float may have an exponent anywhere, in either case.
 _accepted("12.03", "pipe: an integer is accepted for a float.", "real", pipe=("3", "3.0"))
 _accepted("12.04", "pipe: a map may come unsorted.", "by_text", pipe=("{b:1,a:2}", "{a:2,b:1}"))
 _accepted("12.05", "pipe: a float of 64 characters is read.", "real", pipe=("1." + "0" * 62, "1.0"))
+_accepted(
+    "12.06",
+    "pipe: a float is the double nearest to what is written.",
+    "real",
+    pipe=("0.1000000000000000055511151231257827021181583404541015626", "0.1"),
+)
+_accepted(
+    "12.07",
+    "pipe: halfway between two doubles the one with the even significand is read.",
+    "real",
+    pipe=("9007199254740993", "9007199254740992.0"),
+)
+_accepted(
+    "12.08",
+    "pipe: the other text of a double that two shortest texts are equally near to is read as it.",
+    "real",
+    pipe=("900719925474099.3", "900719925474099.2"),
+)
 _refused("12.10", "pipe: an unknown escape is refused.", "text", pipe=[r"\q", r"\x", r"\N", r"\e", r"\x2c", r"\P"])
 _refused("12.11", "pipe: a backslash at the end of a text is refused.", "recent", pipe=["a\\", "\\"])
 _refused("12.12", "pipe: LF and CR are refused where they are not escaped.", "text", pipe=["a\nb", "a\rb"])
