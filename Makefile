@@ -88,9 +88,18 @@ test: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run the tests (ARGS="tests/codecs -x")
 test-quick: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run the tests that take no seconds
 	@$(PY) -m pytest $(PARALLEL) -m "not slow and not long" $(ARGS)
 
+# PROFILE=nightly looks at 20,000 examples of everything, which takes days.
+PROFILE ?= long
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
+
 .PHONY: test-long
-test-long: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run every test, with many more examples; takes long
-	@HYPOTHESIS_PROFILE=nightly $(PY) -m pytest -m "" --timeout=7200 -o faulthandler_timeout=7100 $(ARGS)
+test-long: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run every test, the long ones and on every Python too (PYTHONS='python3.12 python3.13')
+	@HYPOTHESIS_PROFILE=$(PROFILE) $(PY) -m pytest $(PARALLEL) -m "" --timeout=7200 -o faulthandler_timeout=7100 $(ARGS)
+	@$(MAKE) --no-print-directory test-pythons
+
+.PHONY: test-pythons
+test-pythons:  ## run the tests on every other Python there is (PYTHONS='python3.12 python3.13')
+	@$(PY) tools/pythons.py "$(VENV)" $(PYTHONS) -- $(PARALLEL) $(ARGS)
 
 SECONDS ?= 30
 N ?= 500

@@ -53,7 +53,7 @@ def main() -> None:
     for name, figures in result.items():
         print(name, {key: round(value["median"], 1) for key, value in figures.items()})
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        options.json.write_text(json.dumps(result, indent=1), "utf-8")
 
 
 if __name__ == "__main__":

@@ -254,7 +254,7 @@ def main() -> None:
         )
         print(f"0x{line['opcode']:04x} {line['message']:28} {cells}")
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        options.json.write_text(json.dumps(result, indent=1), "utf-8")
 
 
 if __name__ == "__main__":

@@ -204,7 +204,7 @@ def main() -> None:
         print({key: round(value, 2) for key, value in line.items()})
     print("encoded per item, 100 subscribers:", result["encoded_per_item"])
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        options.json.write_text(json.dumps(result, indent=1), "utf-8")
     os._exit(0)
 
 

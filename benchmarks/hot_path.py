@@ -225,7 +225,7 @@ def main() -> None:
     for name, (calls, codes) in result[options.codecs[0]]["1"]["functions"].items():
         print(f"  {codes:7.1f} {calls:6.2f}  {name}")
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        options.json.write_text(json.dumps(result, indent=1), "utf-8")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,9 @@ def main() -> None:
         peers.wireproto_server("msgpack", connections=need)()
         return
     command = [sys.executable, __file__, "--serve", "--connections", str(options.connections)]
-    servers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in "ab"]
+    servers = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8") for _ in "ab"
+    ]
     try:
         ports = [int(server.stdout.readline().split()[1]) for server in servers if server.stdout is not None]
         server, port = servers[0], ports[0]
@@ -110,7 +112,7 @@ def main() -> None:
     for key, value in result.items():
         print(f"{key:24} {value:12.2f}")
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        options.json.write_text(json.dumps(result, indent=1), "utf-8")
     os._exit(0)
 
 

@@ -393,7 +393,7 @@ def measure(name: str, folder: Path) -> None:
         os.getpgid(0)
     # Each mark dumps what was counted since the mark before, so every second dump is a window.
     said = {"path": name, "process": os.getpid(), "dumps": [2 * n + 2 for n in range(WINDOWS)], "units": path.units}
-    (folder / f"{name}.json").write_text(json.dumps(said))
+    (folder / f"{name}.json").write_text(json.dumps(said), "utf-8")
 
 
 def forked(name: str, folder: Path) -> None:

@@ -125,7 +125,7 @@ def count(root: Path, names: Sequence[str] = ()) -> Counts:
         _run([*valgrind, *_with(_ENVIRONMENT | {"PYTHONDONTWRITEBYTECODE": "1"}), *program, "out", *names], folder)
         found = {}
         for file in out.glob("*.json"):
-            said = json.loads(file.read_text())
+            said = json.loads(file.read_text("utf-8"))
             windows = [_total(out / f"dump.{said['process']}.{number}") for number in said["dumps"]]
             found[said["path"]] = round(statistics.median(windows) / said["units"])
         return dict(sorted(found.items()))
@@ -154,14 +154,16 @@ def _with(environment: Mapping[str, str]) -> list[str]:
 def _run(command: list[str], folder: Path) -> None:
     # valgrind takes options from variables and from files in the home and working folders.
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LD_LIBRARY_PATH")}
-    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=kept, capture_output=True, encoding="utf-8", timeout=PATIENCE, check=False
+    )
     if done.returncode:
         raise CannotCount(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
 def _total(dump: Path) -> int:
     try:
-        found = re.search(r"^totals: (\d+)", dump.read_text(), re.MULTILINE)
+        found = re.search(r"^totals: (\d+)", dump.read_text("utf-8"), re.MULTILINE)
     except FileNotFoundError:
         found = None
     if found is None:
@@ -201,13 +203,13 @@ def empty() -> dict[str, Any]:
 
 def read(file: Path) -> dict[str, Any]:
     """What is kept: ``numbers`` by pair, and the list of ``changes``, each with its reason."""
-    kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else empty()
+    kept: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else empty()
     return kept
 
 
 def write(file: Path, kept: Mapping[str, Any]) -> None:
     text = json.dumps(kept, indent=1)
-    file.write_text(re.sub(r"\[\s+([\dnul]+),\s+([\dnul]+)\s+\]", r"[\1, \2]", text) + "\n")
+    file.write_text(re.sub(r"\[\s+([\dnul]+),\s+([\dnul]+)\s+\]", r"[\1, \2]", text) + "\n", "utf-8")
 
 
 def numbers_of(kept: Mapping[str, Any], pair: str, build: Mapping[str, str]) -> Counts | None:
@@ -321,7 +323,7 @@ def base_commit(root: Path) -> str:
     if not _git(root, "status", "--porcelain", "--", KEPT).strip():
         commit = _git(root, "log", "-1", "--format=%H", "--", KEPT).decode().strip() or commit
         shallow = root / _git(root, "rev-parse", "--git-path", "shallow").decode().strip()
-        if shallow.exists() and commit in shallow.read_text().split():
+        if shallow.exists() and commit in shallow.read_text("utf-8").split():
             # Where a shallow clone begins, every file looks as if it was changed there.
             raise CannotCompare(f"this clone is too shallow to tell which commit changed {KEPT}: git fetch --unshallow")
     if not _git(root, "ls-tree", commit, "--", PROGRAM):
@@ -345,11 +347,14 @@ def count_commit(root: Path, commit: str) -> Counts:
         with zipfile.ZipFile(io.BytesIO(_git(root, "archive", "--format=zip", commit))) as archive:
             archive.extractall(tree)
         done = subprocess.run(
-            [sys.executable, str(tree / PROGRAM), "--count", str(file)], capture_output=True, text=True, check=False
+            [sys.executable, str(tree / PROGRAM), "--count", str(file)],
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
         )
         if done.returncode:
             raise CannotCount(f"commit {commit[:12]} cannot be counted: {done.stderr.strip()}")
-        found: Counts = json.loads(file.read_text())
+        found: Counts = json.loads(file.read_text("utf-8"))
         return found
 
 
@@ -404,7 +409,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         if options.count:
-            options.count.write_text(json.dumps(count(ROOT), indent=1))
+            options.count.write_text(json.dumps(count(ROOT), indent=1), "utf-8")
         else:
             sys.exit(gate(ROOT, options.reason.strip()))
     except CannotCount as error:

@@ -70,7 +70,7 @@ def dial(port: int) -> socket.socket:
 
 
 def cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(") ", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -79,7 +79,7 @@ def precise_cpu(pid: int) -> float:
     try:
         total = 0
         for task in Path(f"/proc/{pid}/task").iterdir():
-            total += int((task / "schedstat").read_text().split()[0])
+            total += int((task / "schedstat").read_text("utf-8").split()[0])
     except OSError:
         return cpu(pid)
     return total / 1e9
@@ -89,7 +89,7 @@ def kernel_share(pid: int) -> "Callable[[], float]":
     """A function that gives the kernel's share of the CPU time that the process took since then, in ticks of 10 ms."""
 
     def ticks() -> tuple[int, int]:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(") ", 1)[1].split()
         return int(fields[11]), int(fields[12])
 
     before = ticks()
@@ -102,7 +102,7 @@ def kernel_share(pid: int) -> "Callable[[], float]":
 
 
 def resident_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
 
 

@@ -144,7 +144,7 @@ def main() -> None:
     for _ in range(1 if options.quick else 5):
         for name, (company, method) in COMPANY.items():
             command = ["taskset", "-c", "0", sys.executable, __file__, "--serve"]
-            server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8")
             try:
                 assert server.stdout is not None
                 found = waits(int(server.stdout.readline().split()[1]), company, method, 1.5)
@@ -163,7 +163,7 @@ def main() -> None:
         }
         print(name, {key: round(value, 3) for key, value in result[name].items()})
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        options.json.write_text(json.dumps(result, indent=1), "utf-8")
 
 
 if __name__ == "__main__":

@@ -276,7 +276,7 @@ def grpc_stubs() -> Any:
     if not (folder / "bench_pb2_grpc.py").exists():
         from grpc_tools import protoc
 
-        (folder / "bench.proto").write_text(PROTO)
+        (folder / "bench.proto").write_text(PROTO, "utf-8")
         arguments = [f"-I{folder}", f"--python_out={folder}", f"--grpc_python_out={folder}"]
         assert protoc.main(["", *arguments, str(folder / "bench.proto")]) == 0
     sys.path.insert(0, str(folder))
@@ -355,7 +355,7 @@ def thrift_module() -> Any:
     import thriftpy2
 
     path = Path(tempfile.gettempdir()) / "wireproto_bench.thrift"
-    path.write_text(THRIFT)
+    path.write_text(THRIFT, "utf-8")
     return thriftpy2.load(str(path), module_name="wireproto_bench_thrift")
 
 
@@ -504,7 +504,7 @@ class Running:
 
     def __init__(self, name: str, arguments: list[str]) -> None:
         command = ["taskset", "-c", "0", sys.executable, str(HERE), *arguments, "--serve", name]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8")
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line.startswith("READY"):
@@ -523,7 +523,7 @@ def measure(name: str, kind: str, arguments: list[str], options: list[str]) -> d
     try:
         load = ["taskset", "-c", "1", sys.executable, str(HERE), *arguments, *options]
         load += ["--against", f"{name}:{kind}:{server.port}:{server.pid}"]
-        done = subprocess.run(load, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(load, capture_output=True, encoding="utf-8", timeout=300, check=False)
         if done.returncode:
             raise SystemExit(f"{name}: {done.stderr[-2000:]}")
         figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -598,7 +598,7 @@ def main() -> None:
                 ratio = f"{one['median'] / results['floor'][key]['median']:6.2f} x floor" if "floor" in results else ""
                 print(f"  {name:20} {one['median']:12.1f}  ({one['low']:.1f} to {one['high']:.1f}) {ratio}")
     if options.json:
-        options.json.write_text(json.dumps({**results, "rounds": rounds}, indent=1))
+        options.json.write_text(json.dumps({**results, "rounds": rounds}, indent=1), "utf-8")
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def main() -> None:
                 ends = [result[case.name].get(f"{name}_{end}", value) for end in ("low", "high")]
                 print(f"  {name:24} {value:8.4f} ({ends[0]:.4f} to {ends[1]:.4f})")
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        options.json.write_text(json.dumps(result, indent=1), "utf-8")
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def measure(name: str, quick: bool) -> bool:
     before = file.read_bytes() if file.exists() else None
     try:
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=True
+            command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", timeout=600, check=True
         )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         words = [text if isinstance(text, str) else "" for text in (error.stdout, error.stderr)]
@@ -99,9 +99,9 @@ def measure(name: str, quick: bool) -> bool:
         if before is not None:
             file.write_bytes(before)
         return False
-    found = json.loads(done.stdout.splitlines()[-1] if part.stdout else file.read_text())
+    found = json.loads(done.stdout.splitlines()[-1] if part.stdout else file.read_text("utf-8"))
     kept = {"command": f"python {shown}", "seconds": time.monotonic() - began, "quick": quick, "found": found}
-    file.write_text(json.dumps({**kept, "machine": machine()}, indent=1))
+    file.write_text(json.dumps({**kept, "machine": machine()}, indent=1), "utf-8")
     return True
 
 
@@ -110,7 +110,7 @@ def machine() -> dict[str, str]:
     model = next(
         (
             line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines()
             if "model name" in line
         ),
         platform.processor(),
@@ -350,7 +350,7 @@ def _one(value: float, form: str = "{:.2f}") -> Measured:
 
 def render() -> str:
     every = {
-        name: json.loads((RESULTS / f"{name}.json").read_text())
+        name: json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
         for name in PARTS
         if (RESULTS / f"{name}.json").exists()
     }
@@ -405,7 +405,7 @@ def render() -> str:
 
 def _words(section: str, **figures: str) -> list[str]:
     """A section of performance.txt, which are parted by lines of ``=== name``; with the figures that it names."""
-    text = WORDS.read_text().split(f"=== {section}\n", 1)[1].split("\n===", 1)[0].strip()
+    text = WORDS.read_text("utf-8").split(f"=== {section}\n", 1)[1].split("\n===", 1)[0].strip()
     return [*(text.format(**figures) if figures else text).splitlines(), ""]
 
 
@@ -530,7 +530,7 @@ def main() -> None:
         parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
     RESULTS.mkdir(exist_ok=True)
     failed = [] if options.render else [name for name in options.parts or PARTS if not measure(name, options.quick)]
-    PAGE.write_text(render())
+    PAGE.write_text(render(), "utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}", file=sys.stderr)
     if failed:
         raise SystemExit(f"failed, and shown as they were before: {', '.join(failed)}")

@@ -74,7 +74,7 @@ def main() -> None:
             result[name] = bytes_per_call(name)
             print(f"{name:20} {result[name]:8.1f}", flush=True)
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        options.json.write_text(json.dumps(result, indent=1), "utf-8")
     os._exit(0)  # some clients keep threads of their own
 
 

@@ -110,13 +110,13 @@ def metadata(data: bytes) -> None:
 
 def handshake_seeds() -> Iterator[bytes]:
     """The first bytes of every conversation, and the bodies of its HELLO and WELCOME."""
-    for conversation in json.loads((_VECTORS / "conversations.json").read_text()):
+    for conversation in json.loads((_VECTORS / "conversations.json").read_text("utf-8")):
         for step in conversation["steps"]:
             sent = bytes.fromhex(step["hex"])
             yield bytes([3 if step["from"] == "client" else 2]) + sent[:32]
             if sent.startswith(PREAMBLE) and len(sent) > 4 + HEADER.size and sent[8] in (Kind.HELLO, Kind.WELCOME):
                 yield bytes([0 if sent[8] == Kind.HELLO else 1]) + sent[4 + HEADER.size :]
-    for vector in json.loads((_VECTORS / "invalid.json").read_text()):
+    for vector in json.loads((_VECTORS / "invalid.json").read_text("utf-8")):
         sent = bytes.fromhex(vector["hex"])
         yield bytes([3 if vector["to"] == "server" else 2]) + sent[:32]
         if vector["after"] in ("start", "greeting") and sent.startswith(PREAMBLE) and len(sent) > 4 + HEADER.size:
@@ -135,5 +135,5 @@ def handshake_seeds() -> Iterator[bytes]:
 
 def metadata_seeds() -> Iterator[bytes]:
     """The vectors."""
-    for vector in json.loads((_VECTORS / "metadata.json").read_text()):
+    for vector in json.loads((_VECTORS / "metadata.json").read_text("utf-8")):
         yield bytes.fromhex(vector["hex"])

@@ -331,7 +331,7 @@ _AFTER = {"start": 0, "greeting": 2, "open": 4, "unary call": 6, "stream": 6}
 
 def frames_seeds() -> Iterator[bytes]:
     """Every step of every conversation, at a connection in its state; and every vector that is refused."""
-    for conversation in json.loads((_VECTORS / "conversations.json").read_text()):
+    for conversation in json.loads((_VECTORS / "conversations.json").read_text("utf-8")):
         for side, role in (("client", 1), ("server", 0)):
             steps = [bytes.fromhex(step["hex"]) for step in conversation["steps"] if step["from"] == side]
             if not steps:
@@ -342,7 +342,7 @@ def frames_seeds() -> Iterator[bytes]:
                 for mode in (0x00, 0x80, 0xC0):
                     yield bytes([_EOF | scene, mode | 5]) + rest
                 yield bytes([_RECORDS | scene, 0x40 | 10]) + _to_records(rest)
-    for vector in json.loads((_VECTORS / "invalid.json").read_text()):
+    for vector in json.loads((_VECTORS / "invalid.json").read_text("utf-8")):
         role = 1 if vector["to"] == "server" else 0
         yield bytes([_EOF | _AFTER[vector["after"]] + role, 3]) + bytes.fromhex(vector["hex"])
 

@@ -131,7 +131,7 @@ def differential_seeds() -> Iterator[bytes]:
 
 
 def _payloads(codec: str) -> Iterator[tuple[int, bytes]]:
-    vectors = json.loads(_VECTORS.read_text())
+    vectors = json.loads(_VECTORS.read_text("utf-8"))
     names = {cls.__name__: number for number, (cls, _) in enumerate(_ROUTES)}
     for vector in vectors["canonical"]:
         payload = vector[codec]

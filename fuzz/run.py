@@ -163,7 +163,7 @@ def _minimise(name: str, inputs: Path, kept: Path) -> None:
 def _start(arguments: list[str]) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "fuzz.engine", *arguments]
     return subprocess.Popen(
-        command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
     )
 
 

@@ -254,6 +254,26 @@ def test_whatever_a_handler_raises_ends_its_call_only(error: BaseException, capl
     assert type(error).__name__ in caplog.text
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{"status": Status.OK}, {"status": 5}, {"message": ValueError("secret")}, {"retry_after_ms": 1.5}],
+    ids=str,
+)
+def test_an_abort_that_cannot_be_sent_is_refused_where_it_is_called(
+    arguments: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is an incident, whose traceback in the log ends at the handler's line; nothing of it goes to the caller."""
+
+    def handler(request: AskRequest, context: Context) -> AskResponse:
+        context.abort(**{"status": Status.ABORTED, "reason": "NO_TIME", **arguments})
+
+    outcome = entry(ASK, handler).run(payload(), Call())
+    assert refused(outcome) == (Status.INTERNAL, "INTERNAL", Retry.MAYBE_PROCESSED)
+    assert "secret" not in str(outcome)
+    assert 'context.abort(**{"status"' in caplog.text
+    assert f"{next(iter(arguments))} is " in caplog.text
+
+
 def test_an_abort_says_what_its_method_declares(caplog: pytest.LogCaptureFixture) -> None:
     """A declared reason, the framework's, and none go out as they are; one that is undeclared is an incident."""
 

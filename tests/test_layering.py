@@ -24,10 +24,11 @@ BOTH_ROLES = {"wire/connection", "wire/liveness"}
 ALLOWED: dict[str, set[str]] = {
     "status": set(),
     "limits": set(),
+    "uncopied": set(),
     "version": set(),
     "bucket": set(),
     "log_limit": set(),
-    "poller": set(),
+    "poller": {"errors"},
     "errors": {"status"},
     "address": {"errors"},
     "reasons": {"errors", "status"},
@@ -45,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "protos": {"errors", "schema", "status", "wire/frame"},
     "codecs": {"errors", "limits", "protos", "schema"},
     "contract": {"codecs", "control", "errors", "limits", "schema"},
-    "dispatch": BASE | {"codecs", "schema", "wire/metadata"},
+    "dispatch": BASE | {"codecs", "schema", "uncopied", "wire/metadata"},
     "wire/liveness": BASE | {"wire/connection"},
     "server": CORE
     | {
@@ -58,6 +59,7 @@ ALLOWED: dict[str, set[str]] = {
         "poller",
         "protos",
         "schema",
+        "uncopied",
         *BOTH_ROLES,
     },
     "client": CORE
@@ -69,6 +71,7 @@ ALLOWED: dict[str, set[str]] = {
         "poller",
         "protos",
         "schema",
+        "uncopied",
         "version",
         *BOTH_ROLES,
     },  # protos: client/grpc.py only

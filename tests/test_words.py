@@ -15,9 +15,9 @@ TWICE = {
 
 
 # Words of the list in docs/design.md whose class is called a little otherwise, and those that are no class at all.
-CALLED_OTHERWISE = {"face": "ClientFace", "handler": "Handlers", "limit": "Limits"}
+CALLED_OTHERWISE = {"face": "ClientFace", "queue": "CallQueue", "handler": "Handlers", "limit": "Limits"}
 NO_CLASS = {
-    "call id", "close", "deadline", "drain", "opcode", "place", "shutdown", "timeout", "watermark",
+    "call id", "close", "deadline", "drain", "opcode", "shutdown", "timeout", "watermark",
 }  # fmt: skip
 
 

@@ -3,15 +3,17 @@
 ``pyproject.toml`` loads it with ``-p``, so that tests in any folder have it without a ``conftest.py`` above them.
 """
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tools import debug_locks
+from tools import debug_locks, troubles
 
 ACCEPTED_SKIPS: Final[dict[str, str]] = {}
 """Tests that may be skipped in CI: a pattern of node ids, and why nothing is lost.
@@ -21,11 +23,13 @@ not listed here. What a developer's machine lacks (npm, a newer node) skips ther
 """
 
 # No deadlines: the machines are small and shared, and a slow example is no failure. `ci` is the profile of every
-# full run; derandomized, so that a red run can be had again. `nightly` looks for what nobody has seen yet. `coverage`
-# is for `make coverage`: the tracer is slow, and what only a rare example reaches wants a test of its own.
+# full run; derandomized, so that a red run can be had again. `long` looks for what nobody has seen yet, within an hour
+# or so on two processors, and `nightly` within days. `coverage` is for `make coverage`: the tracer is slow, and what
+# only a rare example reaches wants a test of its own.
 _UNTIMED = [HealthCheck.too_slow]
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=_UNTIMED)
 settings.register_profile("ci", max_examples=60, deadline=None, derandomize=True, suppress_health_check=_UNTIMED)
+settings.register_profile("long", max_examples=500, deadline=None, suppress_health_check=_UNTIMED)
 settings.register_profile("nightly", max_examples=20_000, deadline=None, suppress_health_check=_UNTIMED)
 settings.register_profile("coverage", max_examples=5, deadline=None, derandomize=True, suppress_health_check=_UNTIMED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
@@ -42,6 +46,29 @@ debug_locks.install()
 def _judged_locks() -> None:
     """Whoever calls a method that ends in ``_locked`` holds the lock, in every test."""
     debug_locks.judge_new_modules()
+
+
+@pytest.fixture
+def run_in(tmp_path: Path) -> troubles.RunIn:
+    """Runs a program while something is wrong around it; see ``tools/troubles.py``."""
+    return functools.partial(troubles.run_in, tmp_path)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that is marked with samples, in which it takes ``sample`` and ``trouble``, for each pair of them."""
+    for mark in metafunc.definition.iter_markers("samples"):
+        samples = [troubles.Sample(**each) for each in mark.args[0]]
+        pairs = [
+            pytest.param(sample, trouble, id=name, marks=[] if ordinary else [pytest.mark.long])
+            for name, ordinary, sample, trouble in troubles.cases(samples)
+        ]
+        metafunc.parametrize(("sample", "trouble"), pairs)
+
+
+@pytest.fixture
+def documented() -> Callable[[str, Sequence[int]], set[int]]:
+    """Reads the exit statuses in a help text; see ``tools/troubles.py``."""
+    return troubles.documented
 
 
 class SkipJudge:

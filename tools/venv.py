@@ -39,7 +39,9 @@ def main() -> None:
             say("installing {} into {}".format(" and ".join(projects), venv))
             editable = [word for project in projects for word in ("--editable", project)]
             run([python, "-m", "pip", "install", "--quiet", *editable])
-        with open(stamp, "w") as written:  # written anew even when nothing was done: make goes by its time
+        with open(
+            stamp, "w", encoding="utf-8"
+        ) as written:  # written anew even when nothing was done: make goes by its time
             written.write(want)
 
 
@@ -79,7 +81,7 @@ def read(path: str) -> str:
     """The text of a file, or nothing when there is none."""
     if not os.path.exists(path):
         return ""
-    with open(path) as file:
+    with open(path, encoding="utf-8") as file:
         return file.read()
 
 

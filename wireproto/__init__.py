@@ -27,7 +27,7 @@ from wireproto.status import Retry, Status
 from wireproto.version import __version__
 
 if TYPE_CHECKING:
-    from wireproto.client import Backoff, Client, Stream, connect
+    from wireproto.client import Backoff, Client, ClientState, Stream, connect
     from wireproto.dispatch import Context, Handlers, Identity, Subscription
     from wireproto.log_limit import LogLimit
     from wireproto.schema import Bounds, Message, Method, Service, Since, StreamMethod, UInt64
@@ -40,6 +40,7 @@ __all__ = [
     "Bounds",
     "CallError",
     "Client",
+    "ClientState",
     "CodecError",
     "ConfigError",
     "ConnectionLost",
@@ -77,6 +78,7 @@ _LAZY = {
     "Backoff": "wireproto.client",
     "Bounds": "wireproto.schema",
     "Client": "wireproto.client",
+    "ClientState": "wireproto.client",
     "Context": "wireproto.dispatch",
     "Handlers": "wireproto.dispatch",
     "Identity": "wireproto.dispatch",
@@ -99,7 +101,11 @@ def __getattr__(name: str) -> object:
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(module), name)
+    try:
+        value = getattr(importlib.import_module(module), name)
+    except AttributeError as error:
+        # ``from wireproto import Server`` would take it for a name that is not there, and hide what happened.
+        raise ImportError(f"{__name__}.{name} cannot be loaded: {error}") from error
     globals()[name] = value  # the next look-up does not come here
     return value
 

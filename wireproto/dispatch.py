@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeAlias, TypeVar, overload
 
 from wireproto.codecs import Codec
 from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError
@@ -20,6 +20,7 @@ from wireproto.limits import Limits
 from wireproto.reasons import REASONS, failure
 from wireproto.schema import Message, Method, Operation, Service, StreamMethod
 from wireproto.status import Retry, Status
+from wireproto.uncopied import Uncopied
 from wireproto.wire.metadata import Metadata
 
 __all__ = [
@@ -71,6 +72,14 @@ class Identity:
         """Take the identity away from every connection that was signed in with it; from any thread."""
         self._revoked = True
 
+    def __copy__(self) -> Self:
+        """The same object: whoever has a copy must not keep what ``revoke`` takes away."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """The same object, as ``copy.copy``."""
+        return self
+
     def __repr__(self) -> str:
         return f"Identity({self.subject!r}, {sorted(self.capabilities)}{', revoked' if self._revoked else ''})"
 
@@ -79,7 +88,7 @@ Authenticate: TypeAlias = Callable[[Metadata, str], Identity | None]
 """``f(metadata, peer)``, called when a call carries ``authorization``; None means that it is worth nothing."""
 
 
-class Context:
+class Context(Uncopied):
     """What a handler may know and do beside its request. One per call; made by the door the call came through.
 
     Attributes:
@@ -153,7 +162,9 @@ class Context:
             retry_after_ms: how long it should wait before that; 0 when nothing is known.
 
         Raises:
-            CallError: always.
+            CallError: always, but for
+            ValueError: the status is OK: return the response instead.
+            TypeError: an argument is of another type.
         """
         raise CallError(status, reason, message, retry=retry, retry_after_ms=retry_after_ms)
 
@@ -170,7 +181,7 @@ class Context:
         raise NotImplementedError
 
 
-class Subscription(Generic[Item]):
+class Subscription(Uncopied, Generic[Item]):
     """A stream whose items come when they come, without holding a thread. Subclass it and return one from a handler.
 
     ``wake`` is set by the server before anything else is called; call it, from any thread, whenever ``take`` may have
@@ -248,6 +259,15 @@ class Entry:
         self._authenticate = authenticate
         self._decode = codec.plan(method.request, version, limits, request=True).decode
         self._encode = codec.plan(method.response, version, limits, request=False).encode
+
+    def due(self, seconds: float | None) -> float | None:
+        """When a call that begins now is to end, by ``time.monotonic``: after what its caller gives it, and after the
+        method's ``timeout`` at the latest; None for never.
+        """
+        cap = self.timeout
+        if cap is not None and (seconds is None or cap < seconds):
+            seconds = cap
+        return None if seconds is None else time.monotonic() + seconds
 
     def run(self, payload: bytes, context: Context) -> Outcome:
         """Judge, decode, handle and encode one call. Never raises.
@@ -426,7 +446,7 @@ class Handlers:
         """
         if not isinstance(method, Operation):
             raise DeclarationError("write @handlers.register(METHOD), with a Method or StreamMethod of the service")
-        if self.service.by_opcode.get(method.opcode) is not method:
+        if self.service.own(method) is None:
             raise DeclarationError(
                 f"{method.name} is not a method of {self.service.full_name}; add it to the service's methods"
             )

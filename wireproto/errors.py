@@ -13,8 +13,11 @@
         +-- ConnectionLost          the transport went away under the call, or could not be had
         +-- HandshakeError          the peer refused the connection, and says what it supports
 
-Who erred is the type; what to do is in the message.
+Who erred is the type; what to do is in the message. Each of them, and each class that derives from one, comes out of a
+pickle or a copy with its text, its fields and its notes; as with all exceptions, its cause and its traceback stay.
 """
+
+from typing import Any
 
 from wireproto.status import Retry, Status
 
@@ -36,6 +39,16 @@ __all__ = [
 
 class WireprotoError(Exception):
     """The root of every exception raised by the framework itself."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not Exception's own way, which calls the class with ``args``: a constructor that takes anything else then
+        # fails where the error is read, and multiprocessing.Pool, whose thread reads it, waits for ever.
+        return _remade, (type(self), self.args), self.__dict__ or None
+
+
+def _remade(cls: type[WireprotoError], args: tuple[object, ...]) -> WireprotoError:
+    """An error with these ``args`` whose constructor was not called; its fields are set by whoever copies it."""
+    return cls.__new__(cls, *args)
 
 
 class DeclarationError(WireprotoError):
@@ -110,6 +123,10 @@ class CallError(WireprotoError):
         message: for people; says what to do.
         retry: whether the call may be sent again.
         retry_after_ms: milliseconds to wait before that; 0 when nothing is known. At most 2**32 - 1.
+
+    Raises:
+        ValueError: the status is OK.
+        TypeError: an argument is of another type than is named here.
     """
 
     def __init__(
@@ -121,8 +138,20 @@ class CallError(WireprotoError):
         retry: Retry = Retry.NEVER,
         retry_after_ms: int = 0,
     ) -> None:
+        # Refused here, where the mistake is made: whoever sends it has nobody to tell, and would lose the connection.
+        for name, value, kind in (
+            ("status", status, Status),
+            ("reason", reason, str),
+            ("message", message, str),
+            ("retry", retry, Retry),
+            ("retry_after_ms", retry_after_ms, int),
+        ):
+            if not isinstance(value, kind):
+                raise TypeError(f"{name} is {value!r}; give {'an' if kind is int else 'a'} {kind.__name__}")
+        if status is Status.OK:
+            raise ValueError("status is OK; a call that went well has an answer and no error, so give another status")
         super().__init__(status, reason, message)
-        self.status = status
+        self.status: Status = status
         self.reason = reason
         self.message = message
         self.retry = retry

@@ -73,6 +73,9 @@ class Limits:
     """Connections that have not sent HELLO yet; beyond it the oldest is closed."""
     backlog: int = 1024
     """Connections the kernel holds until they are accepted."""
+    start_queue: int = 4096
+    """Calls of one client begun by ``start`` that wait for a connection or a place; further ones fail at once, "not
+    processed". 16 times the calls that a server takes by default."""
     run_queue: int = 1024
     """Calls that wait for a worker in one server; further ones are refused, "not processed". Of one connection at most
     ``max_calls`` can wait."""

@@ -7,11 +7,22 @@ import os
 import select
 import threading
 
+from wireproto.errors import ConfigError
+
 __all__ = ["CLOSED", "READ", "WRITE", "Poller"]
 
-READ: int = select.EPOLLIN
-WRITE: int = select.EPOLLOUT
-CLOSED: int = select.EPOLLHUP | select.EPOLLERR
+NEEDED = (
+    "wireproto waits with select.epoll and os.eventfd, which this interpreter lacks: only Linux has them, and the "
+    "monkey patches of gevent and eventlet take epoll away; use it in a process that is not patched"
+)
+
+try:
+    READ: int = select.EPOLLIN
+    WRITE: int = select.EPOLLOUT
+    CLOSED: int = select.EPOLLHUP | select.EPOLLERR
+    select.epoll, os.eventfd  # noqa: B018 - whether they are there is found out when the package is imported
+except AttributeError as error:
+    raise ConfigError(NEEDED) from error
 
 
 class Poller:
@@ -19,13 +30,19 @@ class Poller:
 
     Level-triggered, because an event that one thread drops is then reported again to the next: nothing has to be
     re-armed, and no event is ever owned. Every method may be called from any thread.
+
+    Raises:
+        ConfigError: epoll was there when this module was imported, and was patched away since.
     """
 
     __slots__ = ("_epoll", "_eventfd", "_lock", "_waking")
 
     def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._epoll = select.epoll()
+            self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        except AttributeError as error:
+            raise ConfigError(NEEDED) from error
         self._lock = threading.Lock()
         self._waking = False
         self._epoll.register(self._eventfd, READ)
@@ -62,6 +79,12 @@ class Poller:
     def remove(self, fd: int) -> None:
         self._epoll.unregister(fd)
 
+    def __del__(self) -> None:
+        # Of a server that was never started, say. Without the lock, for nobody else has the poller any more, and in a
+        # child of the process a thread that is not there may hold it for ever. The epoll closes itself.
+        if getattr(self, "_eventfd", -1) >= 0:
+            os.close(self._eventfd)
+
     def close(self) -> None:
         """Give the descriptors back. Only once no thread polls any more. Idempotent."""
         with self._lock:
@@ -69,3 +92,8 @@ class Poller:
                 self._epoll.close()
                 os.close(self._eventfd)
                 self._eventfd = -1
+
+    def forget(self) -> None:
+        """``close``, in a child of the process whose poller this is: another thread may have held the lock there."""
+        self._lock = threading.Lock()
+        self.close()

@@ -25,7 +25,7 @@ from wireproto_chat.service.sessions import OpenSession
 def server(store: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server process and its address."""
     command = [sys.executable, "-m", "wireproto", "serve", "--no-grpc", "--port", "0", "--store", str(store)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8") as process:
         assert process.stdout is not None
         ready = process.stdout.readline().split()
         try:
@@ -37,7 +37,7 @@ def server(store: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -73,7 +73,8 @@ def populate(store: Path, names: list[str], *, signed_in: int) -> dict[str, str]
     with contextlib.closing(sqlite3.connect(store)) as database, database:
         rest = names[signed_in:]
         database.executemany(
-            "INSERT INTO accounts (name, password_hash, created_at, deleted_at) VALUES (?, 'no hash', 0, 0)",
+            "INSERT INTO accounts (name, password_hash, created_at, deleted_age, last_seen) "
+            "VALUES (?, 'no hash', 0, 0, 0)",
             [(name,) for name in rest],
         )
         database.execute(

@@ -57,7 +57,7 @@ PARTS: Final = {
 def measure(name: str, options: str) -> list[dict[str, Any]]:
     """The rounds of one benchmark, which shows on stderr how far it is."""
     command = [sys.executable, str(FOLDER / f"{name}.py"), *options.split(), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=600, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", timeout=600, check=True)
     rounds: list[dict[str, Any]] = json.loads(done.stdout)
     return rounds
 
@@ -90,7 +90,7 @@ def main() -> None:
     ]
     for name, part in PARTS.items():
         lines += section(name, part, part.quick if quick else part.options)
-    PAGE.write_text("\n".join(lines))
+    PAGE.write_text("\n".join(lines), "utf-8")
     print(f"wrote {PAGE.relative_to(FOLDER.parent.parent)}", file=sys.stderr)
 
 

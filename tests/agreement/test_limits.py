@@ -25,7 +25,7 @@ from tests.server.service import (
 )
 from tests.test_protocol_document import table
 from tests.wire.peers import HELLO, drain, opened, raw, reasons
-from wireproto import codecs, schema
+from wireproto import Backoff, Client, codecs, schema
 from wireproto.conformance.raw import Ending, RawFrame, RawPeer, frame, pack_hello
 from wireproto.errors import DecodeError, EncodeError, LocalProtocolError
 from wireproto.limits import HELLO_MAX_FRAME, MAX_FRAME_CEILING, Limits
@@ -605,6 +605,16 @@ def test_lingering(house: House) -> None:
         assert session.transport.closed
 
 
+def test_the_queue_of_started_calls() -> None:
+    """A call that ``start`` begins waits while fewer than the limit do; the next one fails at once."""
+    most = 3
+    backoff = Backoff(600, 600, chance=lambda: 1.0)
+    backoff.failed()
+    with Client("127.0.0.1:1", SERVICE, limits=Limits(start_queue=most), backoff=backoff, wait=True) as client:
+        done = [client.start(ECHO, EchoRequest(text="x")).done() for _ in range(most + 1)]
+    assert done == [False] * most + [True]
+
+
 # All of them ------------------------------------------------------------------------------------------------------
 
 SHOWN: dict[str, tuple[str, ...]] = {
@@ -620,6 +630,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "test_connections_of_one_address": ("max_connections_per_address",),
     "test_connections_without_hello": ("max_handshaking",),
     "test_calls_in_the_run_queue": ("run_queue",),
+    "test_the_queue_of_started_calls": ("start_queue",),
     "test_calls_of_one_turn": ("turn_calls",),
     "test_the_backlog": ("backlog",),
     "test_the_watermarks": ("high_watermark", "low_watermark"),

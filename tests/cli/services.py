@@ -148,3 +148,26 @@ def secret(request: SecretRequest, context: Context) -> SecretResponse:
 def doorman(metadata: Metadata, peer: str) -> Identity | None:
     """Knows one credential."""
     return Identity("ann", {"secrets"}) if metadata.authorization == "Bearer open" else None
+
+
+class SameRequest(Message):
+    word: str = ""
+
+
+class SameResponse(Message):
+    word: str
+
+
+OWN_ECHO = Method(opcode=1, name="Echo", request=SameRequest, response=SameResponse)
+OWN_CHECK = Method(opcode=2, name="Check", request=SameRequest, response=SameResponse)
+OWN_DESCRIBE = Method(opcode=3, name="Describe", request=SameRequest, response=SameResponse)
+NAMESAKES = Service("example.v1.NamesakeService", version=1, methods=[OWN_ECHO, OWN_CHECK, OWN_DESCRIBE])
+namesakes = Handlers(NAMESAKES)
+"""Its methods are called like the framework's own."""
+
+
+@namesakes.register(OWN_ECHO)
+@namesakes.register(OWN_CHECK)
+@namesakes.register(OWN_DESCRIBE)
+def same(request: SameRequest, context: Context) -> SameResponse:
+    return SameResponse(word=f"our own, {request.word}")

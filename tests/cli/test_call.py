@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import PATIENCE, ROOT, environment, run
+from tests.cli.services import namesakes, other
 from tests.cli.services import shop as handlers
-from wireproto import Server, Status
+from wireproto import CallError, Server, Service, Status
+from wireproto.control import DescribeResponse, describe
+from wireproto.server import control
 
 SERVICE = ("--service", "tests.cli.services:SHOP")
 
@@ -144,6 +147,54 @@ def test_the_frameworks_methods_are_everywhere(shop: str) -> None:
     assert json.loads(done.stdout) == {"payload": "00ff"}
     done = run("call", shop, "Describe", *SERVICE)
     assert [each["full_name"] for each in json.loads(done.stdout)["services"]] == ["example.v1.ShopService"]
+
+
+@pytest.mark.parametrize("service", [(), ("--service", "tests.cli.services:NAMESAKES")], ids=["asked", "declared"])
+@pytest.mark.parametrize("method", ["Echo", "Check", "Describe"])
+def test_a_services_own_method_wins(method: str, service: tuple[str, ...]) -> None:
+    """A method that is called like one of the framework's is the service's; the other has its service in front."""
+    with Server(namesakes) as server:
+        address = str(server.address)
+        for name in (method, f"NamesakeService.{method}", f"example.v1.NamesakeService/{method}"):
+            done = run("call", address, name, "word=x", *service)
+            assert done.stdout == '{"word": "our own, x"}\n', done.stderr
+        for name in (f"ControlService.{method}", f"wirecontrol.v1.ControlService/{method}"):
+            done = run("call", address, name, *service)
+            assert done.exit_code == 0, done.stderr
+            assert "word" not in json.loads(done.stdout)
+
+
+def test_a_method_is_named_with_its_service() -> None:
+    """Where two services have a method of one name, Service.Method says which, with a dot or a slash."""
+    with Server([handlers, other]) as server:
+        address = str(server.address)
+        done = run("call", address, "Paint", "name=a")
+        assert "write one of example.v1.ShopService/Paint, example.v1.OtherService/Paint" in done.stderr
+        for name in ("ShopService.Paint", "ShopService/Paint", "example.v1.ShopService.Paint"):
+            assert json.loads(run("call", address, name, "name=a").stdout)["text"] == "a:x1"
+        for name in ("ShopService.Pain", "Nobody.Paint", "XPaint", ".Paint", "Shop.Paint"):
+            done = run("call", address, name, "name=a")
+            assert (done.exit_code, "have no method" in done.stderr) == (2, True), done.output
+
+
+def test_health_is_asked_of_a_server_that_describes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server whose description cannot be had, or is empty, still answers Check; other methods are a sentence."""
+
+    def broken(service: Service) -> None:
+        raise CallError(Status.INTERNAL, "INTERNAL", "no description today")
+
+    with Server(handlers) as server:
+        monkeypatch.setattr(control, "describe", broken)
+        assert json.loads(run("call", str(server.address), "Check").stdout)["health"] == "SERVING"
+        done = run("call", str(server.address), "Paint", "name=a")
+        assert (done.exit_code, "no description today" in done.stderr) == (10 + Status.INTERNAL, True), done.output
+        monkeypatch.setattr(
+            control, "DescribeResponse", lambda server, services: DescribeResponse(server="", services=[])
+        )
+        monkeypatch.setattr(control, "describe", describe)
+        assert json.loads(run("call", str(server.address), "Check").stdout)["health"] == "SERVING"
+        done = run("call", str(server.address), "Paint", "name=a")
+        assert (done.exit_code, "has no method 'Paint'" in done.stderr) == (2, True), done.output
 
 
 def test_verbose_shows_what_is_sent(shop: str) -> None:

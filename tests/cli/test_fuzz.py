@@ -1,7 +1,10 @@
 """`wireproto fuzz`: what it prints, what it leaves behind, and whom it refuses to fuzz."""
 
+import errno
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,8 @@ from tests.cli.conftest import run
 from tests.cli.services import SHOP
 from tests.conformance.fuzzing.faulty import FaultyServer
 from wireproto import Handlers, Server, Service
+from wireproto.cli import fuzz
+from wireproto.conformance.fuzzing.live import Campaign, Finding
 from wireproto.conformance.raw import RawListener
 
 
@@ -30,6 +35,40 @@ def test_a_clean_server_is_said_so(server: str, tmp_path: Path) -> None:
     assert "before: " in done.stdout
     assert list(tmp_path.iterdir()) == []
     assert done.exit_code == 0
+
+
+@pytest.fixture
+def ended() -> Iterator[int]:
+    """The number of a process that has ended, and of which nobody has asked how."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        yield process.pid
+
+
+def test_a_process_that_has_ended_is_said_so(server: str, ended: int) -> None:
+    """--pid of a process that is not there any more ends with a sentence before anything is sent."""
+    for pid, why in ((ended, errno.ESRCH), (2**22 + 1, errno.ENOENT)):
+        done = run("fuzz", server, "-n", "5", "--pid", str(pid))
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert done.stderr == f"wireproto: process {pid} cannot be measured: {os.strerror(why)}\n"
+
+
+def test_a_process_that_ends_meanwhile_is_a_finding(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent is summed up all the same, and that the process is gone stands below it."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+
+        class Deadly(Campaign):
+            def run(self, connections: int | None = None, seconds: float | None = None) -> Iterator[Finding | None]:
+                yield from super().run(connections, seconds)
+                process.kill()
+                process.wait()
+
+        monkeypatch.setattr(fuzz, "Campaign", Deadly)
+        done = run("fuzz", server, "-n", "40", "--pid", str(process.pid), "--json")
+    summary = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert summary["problems"] == {f"process {process.pid} cannot be measured: {os.strerror(errno.ENOENT)}": 1}
+    assert (summary["findings"], summary["cases"]["hello"] > 0) == (1, True)
 
 
 def test_a_summary_can_be_json(server: str) -> None:

@@ -6,14 +6,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from calculator import ADD, CALCULATOR, AddRequest, handlers
 
 from tests.cli.conftest import PATIENCE, ROOT, environment, run
 from wireproto import Address, ConnectionLost, Server, connect
-from wireproto.cli.proxy import SECONDS, SIZE
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -138,20 +136,3 @@ def test_an_address_in_use_is_refused(server: Server) -> None:
     done = run("proxy", str(server.address), ":1")
     assert done.exit_code == 2
     assert f"cannot listen on {server.address}: Address already in use" in done.output
-
-
-@pytest.mark.parametrize(
-    ("kind", "text", "value"),
-    [
-        (SECONDS, "20ms", 0.02),
-        (SECONDS, "1.5s", 1.5),
-        (SECONDS, "2", 2.0),
-        (SECONDS, "3m", 180.0),
-        (SIZE, "512", 512),
-        (SIZE, "64KiB", 65_536),
-        (SIZE, "10kb/s", 10_000),
-    ],
-)
-def test_times_and_sizes_have_units(kind: Any, text: str, value: float) -> None:
-    """Times and sizes are read as people write them."""
-    assert kind.convert(text, None, None) == pytest.approx(value)

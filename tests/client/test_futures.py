@@ -7,8 +7,18 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 import pytest
 
 from tests.client.fakes import PATIENCE, Peer, echoing, serving
-from tests.client.service import ECHO, SERVICE, SMALL, EchoResponse, SmallRequest, echo
-from wireproto import CallError, ConnectionLost, DecodeError, EncodeError, Limits, Retry, connect
+from tests.client.service import ECHO, OTHER, SERVICE, SMALL, EchoResponse, NewRequest, SmallRequest, echo
+from wireproto import (
+    CallError,
+    Client,
+    ConnectionLost,
+    DecodeError,
+    EncodeError,
+    Limits,
+    LocalProtocolError,
+    Retry,
+    connect,
+)
 from wireproto.client.reception import QUIET
 from wireproto.wire.events import CancelReceived
 
@@ -197,13 +207,15 @@ def test_many_futures_time_out_each_at_its_time() -> None:
         assert slow.cancel()
 
 
-def test_what_cannot_be_sent_is_raised_by_start() -> None:
-    """There is no future of a request that cannot be written."""
-    with serving(echoing) as server, connect(server.address, SERVICE) as client:
-        with pytest.raises(EncodeError):
-            client.start(ECHO, echo("\ud800"))
-        with pytest.raises(CallError, match="REQUEST_TOO_LARGE"):
-            client.start(SMALL, SmallRequest(text="x" * 200))
+def test_what_cannot_be_sent_is_the_futures_error() -> None:
+    """Whatever is wrong with a request is in the future, connected or not; what is wrong with the call is raised."""
+    with serving(echoing) as server, Client(server.address, SERVICE) as client:
+        for _ in range(2):  # not connected, then connected
+            assert isinstance(client.start(ECHO, echo("\ud800")).exception(PATIENCE), EncodeError)
+            assert "REQUEST_TOO_LARGE" in str(client.start(SMALL, SmallRequest(text="x" * 200)).exception(PATIENCE))
+            with pytest.raises(LocalProtocolError, match="no method of"):
+                client.start(OTHER, NewRequest())
+            assert client.start(ECHO, echo("y")).result(PATIENCE).text == "y"
 
 
 def test_failures_reach_the_future() -> None:

@@ -15,13 +15,18 @@ from wireproto import (
     Client,
     ConfigError,
     ConnectionLost,
+    Handlers,
     HandshakeError,
     Limits,
     Retry,
+    Server,
+    Service,
     Status,
     connect,
 )
-from wireproto.client import Backoff
+from wireproto.client import Backoff, grpc
+from wireproto.control import CHECK, CheckRequest
+from wireproto.server.gateway import GrpcGateway
 from wireproto.wire.events import HelloReceived
 from wireproto.wire.frame import PREAMBLE
 from wireproto.wire.handshake import Hello, Welcome
@@ -90,7 +95,23 @@ def test_a_stranger_is_recognised(first: bytes, reason: str) -> None:
 
     with serving(script) as server, pytest.raises(HandshakeError, match="does not speak this protocol") as caught:
         connect(server.address, SERVICE)
-    assert (caught.value.reason, caught.value.retry) == (reason, Retry.NOT_PROCESSED)
+    assert (caught.value.reason, caught.value.retry) == (reason, Retry.NEVER)
+
+
+def test_the_wrong_door_of_a_server_is_named_with_the_right_one() -> None:
+    """Either client at the other's port is told which port or client is wanted, and that trying again is no use."""
+    handlers = Handlers(Service("test.v1.NobodyService", version=1, methods=[]))
+    with Server(handlers) as server, GrpcGateway(handlers, port=0) as gateway:
+        with pytest.raises(HandshakeError, match=r"give the server's TCP port") as caught:
+            connect(gateway.address, handlers.service)
+        assert (caught.value.reason, caught.value.retry) == ("FOREIGN_PROTOCOL", Retry.NEVER)
+        with pytest.raises(HandshakeError, match=r"--grpc-port") as caught:
+            grpc.connect(server.address, handlers.service)
+        assert (caught.value.reason, caught.value.retry) == ("FOREIGN_PROTOCOL", Retry.NEVER)
+        with grpc.GrpcClient(server.address, handlers.service) as client:
+            with pytest.raises(HandshakeError, match=r"--grpc-port") as caught:
+                client.call(CHECK, CheckRequest())
+            assert caught.value.retry is Retry.NEVER
 
 
 @pytest.mark.parametrize("first", [PREAMBLE[:1], PREAMBLE, PREAMBLE + bytes(3) + b"\x29\x02"])

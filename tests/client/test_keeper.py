@@ -151,7 +151,7 @@ def test_a_link_that_meets_a_bug_is_given_up(caplog: pytest.LogCaptureFixture, m
         with link._lock:
             link._look_by_locked(0.0)
         assert "an error of its own" in str(future.exception(PATIENCE))
-        assert client.start(ECHO, echo("y")).result(PATIENCE).text == "y"
+        assert client.start(ECHO, echo("y"), wait=True).result(PATIENCE).text == "y"
     assert "is given up" in caplog.text
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from tests.client.fakes import PATIENCE, Peer, echoing, serving
 from tests.client.service import COUNT, ECHO, SERVICE, CountRequest, echo
-from wireproto import CallError, ConnectionLost, Limits, LocalProtocolError, Retry, Status, connect
+from wireproto import CallError, Client, ConnectionLost, Limits, LocalProtocolError, Retry, Status, connect
 from wireproto.client import Backoff
+from wireproto.client.link import Link
 from wireproto.wire.events import CancelReceived
 from wireproto.wire.frame import pack
 
@@ -221,7 +222,7 @@ def test_a_request_that_did_not_leave_was_not_processed() -> None:
 
 
 def test_output_is_bounded() -> None:
-    """Above the high watermark a call waits for room as it waits for a place, within its time limit."""
+    """Above the high watermark calls and futures wait for room as they wait for a place, within their time limits."""
     full = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -229,24 +230,23 @@ def test_output_is_bounded() -> None:
         assert full.wait(PATIENCE)
         peer.serve()
 
-    with serving(script) as server, connect(server.address, SERVICE, limits=Limits()) as client:
+    limits = Limits()
+    with serving(script) as server, connect(server.address, SERVICE, limits=limits) as client:
         text = "x" * 900_000
-        started = 0
-
-        def start_for_ever() -> None:
-            nonlocal started
-            while True:
-                client.start(ECHO, echo(text), timeout=0.2)
-                started += 1
-
+        futures = [client.start(ECHO, echo(text), timeout=PATIENCE) for _ in range(50)]
+        output = client._line.link(None)._output
+        assert len(output.waiting) < limits.high_watermark + 1_000_000
         with pytest.raises(CallError, match="no place") as caught:
-            start_for_ever()
+            client.call(ECHO, echo(text), timeout=0.2)
         assert (caught.value.reason, caught.value.retry) == ("DEADLINE", Retry.NOT_PROCESSED)
-        assert started < 100
+        short = client.start(ECHO, echo(text), timeout=0.05).exception(PATIENCE)
+        assert isinstance(short, CallError)
+        assert (short.reason, short.retry) == ("DEADLINE", Retry.NOT_PROCESSED)
         with ThreadPoolExecutor(1) as pool:
-            late = pool.submit(client.start, ECHO, echo("late"))
+            late = pool.submit(client.call, ECHO, echo("late"))
             full.set()
-            assert late.result(PATIENCE).result(PATIENCE).text == "late"
+            assert late.result(PATIENCE).text == "late"
+        assert {len(future.result(PATIENCE).text) for future in futures} == {len(text)}
 
 
 def test_a_server_that_takes_nothing_is_given_up() -> None:
@@ -260,18 +260,13 @@ def test_a_server_that_takes_nothing_is_given_up() -> None:
 
     with serving(script) as server, connect(server.address, SERVICE, limits=Limits(write_timeout=0.3)) as client:
         text = "x" * 900_000
-        started = []
-
-        def start_for_ever() -> None:
-            while True:
-                started.append(client.start(ECHO, echo(text)))
-
-        with pytest.raises(ConnectionLost, match="refused"):  # the one that waited for room tries again, in vain
-            start_for_ever()
+        errors = [each.exception(PATIENCE) for each in [client.start(ECHO, echo(text)) for _ in range(30)]]
         closed.set()
-        assert started
-        for each in started:
-            assert "took nothing" in str(each.exception(PATIENCE))
+        told = [error for error in errors if "took nothing" in str(error)]
+        assert told
+        assert all(isinstance(error, ConnectionLost) for error in errors)
+        # Those that waited for room go on to another connection, which there is none of.
+        assert all("refused" in str(error) or "tried again" in str(error) for error in errors[len(told) :])
 
 
 def test_closing_from_another_thread_fails_the_calls() -> None:
@@ -318,14 +313,17 @@ def test_a_server_that_is_gone_is_tried_again_later() -> None:
                     client.call(ECHO, echo("y"))
             assert "refused" in str(caught.value)
             assert 0 < caught.value.retry_after_ms <= 50
+            for timeout in (None, PATIENCE):
+                with pytest.raises(ConnectionLost, match="tried again in") as caught:
+                    client.call(ECHO, echo("y"), timeout=timeout)
+                assert caught.value.retry is Retry.NOT_PROCESSED
+                assert 0 < caught.value.retry_after_ms <= 50
             began = time.monotonic()
-            with pytest.raises(ConnectionLost, match="refused"):
-                client.call(ECHO, echo("y"))
-            assert time.monotonic() - began > 0.03
             with pytest.raises(ConnectionLost, match="tried again in") as caught:
-                client.call(ECHO, echo("y"), timeout=0.01)
+                client.call(ECHO, echo("y"), timeout=0.4, wait=True)
+            # Attempts at 0.05, 0.15 and 0.35 s; the next one, at 0.75 s, would be too late, so it is not waited for.
+            assert 0.3 < time.monotonic() - began < 0.4
             assert caught.value.retry is Retry.NOT_PROCESSED
-            assert caught.value.retry_after_ms > 10
 
 
 def test_closing_ends_the_wait_for_another_attempt() -> None:
@@ -347,7 +345,7 @@ def test_closing_ends_the_wait_for_another_attempt() -> None:
                     if error.retry_after_ms > 1000:
                         break
             waiting.set()
-            client.call(ECHO, echo("x"))
+            client.call(ECHO, echo("x"), wait=True)
 
         waiter = pool.submit(calls)
         assert waiting.wait(PATIENCE)
@@ -356,33 +354,38 @@ def test_closing_ends_the_wait_for_another_attempt() -> None:
             waiter.result(PATIENCE)
 
 
-def test_threads_that_wait_for_a_connection_share_its_failure() -> None:
+def test_threads_that_wait_for_a_connection_share_its_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the one thread that connects fails, those that waited for it do not try again one after the other."""
+    attempts: list[None] = []
+    waiting = threading.Semaphore(0)
+    connecting, go = threading.Event(), threading.Event()
 
-    def script(peer: Peer) -> None:
-        peer.greet()
-        peer.answer(peer.request())
+    def fail(*given: object) -> Link:
+        attempts.append(None)
+        connecting.set()
+        assert go.wait(PATIENCE)
+        raise ConnectionLost("nobody there", retry=Retry.NOT_PROCESSED)
 
-    backoff = Backoff(0.4, 60, chance=lambda: 1.0)
-    with (
-        serving(script) as server,
-        ThreadPoolExecutor(8) as pool,
-        connect(server.address, SERVICE, backoff=backoff) as client,
-    ):
-        client.call(ECHO, echo("x"))
-        server.stop_listening()
-        while True:
-            with pytest.raises(ConnectionLost) as caught:
-                client.call(ECHO, echo("y"), timeout=PATIENCE)
-            if caught.value.retry is Retry.NOT_PROCESSED:
-                break
-        began = time.monotonic()
+    monkeypatch.setattr("wireproto.client.line.open_link", fail)
+    with Client("127.0.0.1:1", SERVICE) as client, ThreadPoolExecutor(9) as pool:
+        first = pool.submit(client.call, ECHO, echo("y"))
+        assert connecting.wait(PATIENCE)
+        really_acquire = client._line._opening.acquire
+
+        def acquire(blocking: bool = True, timeout: float = -1) -> bool:
+            waiting.release()
+            return really_acquire(blocking, timeout)
+
+        monkeypatch.setattr(client._line._opening, "acquire", acquire)
         calls = [pool.submit(client.call, ECHO, echo("y")) for _ in range(8)]
-        for call in calls:
-            with pytest.raises(ConnectionLost, match="refused"):
+        for _ in calls:
+            assert waiting.acquire(timeout=PATIENCE)
+        future = client.start(ECHO, echo("y"))
+        go.set()
+        for call in (first, *calls, future):
+            with pytest.raises(ConnectionLost, match="nobody there"):
                 call.result(PATIENCE)
-        # 0.4 s for the first attempt; a second one would add 0.8 s, eight of them 100 s.
-        assert time.monotonic() - began < 1.0
+        assert len(attempts) == 1
 
 
 def test_a_connection_that_never_works_is_backed_off_from() -> None:
@@ -449,7 +452,7 @@ def test_an_interrupt_while_receiving_ends_the_connection(interrupting: Callable
         with pytest.raises(KeyboardInterrupt):
             client.call(ECHO, echo("x"))
         poking.result(PATIENCE)
-        assert client.call(ECHO, echo("y")).text == "y"
+        assert client.call(ECHO, echo("y"), wait=True).text == "y"
         assert server.connections == 2
 
 

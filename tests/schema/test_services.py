@@ -86,7 +86,7 @@ METHODS: list[tuple[dict[str, Any], str]] = [
     ({"reasons": "NOT_FOUND"}, "Method Add: reasons is a str; write reasons=['NOT_FOUND']"),
     ({"reasons": ["not found"]}, "Method Add: reasons are UPPER_SNAKE, at most 64 characters; write 'NOT_FOUND'"),
     ({"reasons": [3]}, "Method Add: reasons are UPPER_SNAKE"),
-    ({"reasons": ["A" * 65]}, "Method Add: reasons are UPPER_SNAKE, at most 64"),
+    ({"reasons": ["A" * 65]}, f"Method Add: reasons are UPPER_SNAKE, at most 64 characters; write '{'A' * 64}'"),
     ({"reasons": ["A", "A"]}, "Method Add: a reason is listed twice; drop one"),
     ({"timeout": 0}, "Method Add: timeout is in seconds, above 0 and at most 4294967"),
     ({"timeout": -1.0}, "Method Add: timeout is in seconds"),

@@ -31,7 +31,6 @@ from tests.server.service import (
 from wireproto.conformance.raw import Ending, RawFrame, RawPeer, frame
 from wireproto.errors import CallError, ConfigError, HandshakeError
 from wireproto.limits import Limits
-from wireproto.poller import Poller
 from wireproto.server import Server
 from wireproto.server.poller import LookingPoller
 from wireproto.status import Retry, Status
@@ -413,7 +412,7 @@ def test_shutdown_is_bounded(stage: Stage, connect: Callable[..., Peer]) -> None
     assert re.fullmatch(r"wireproto-worker-\d", survivors[0])
     stage.gate("never").set()
     until(lambda: not any(thread.name == survivors[0] for thread in threading.enumerate()), "the worker has left")
-    server.poller.close()
+    assert server.shutdown(1) == []
 
 
 def test_two_servers_on_one_port_are_told_apart(server: Server, stage: Stage) -> None:
@@ -421,7 +420,7 @@ def test_two_servers_on_one_port_are_told_apart(server: Server, stage: Stage) ->
     second = Server(stage.handlers, codecs=["msgpack"], port=server.address.port)
     with pytest.raises(ConfigError, match="is in use"):
         second.start()
-    second.poller.close()
+    assert second.shutdown(0) == []
 
 
 def test_a_host_that_does_not_exist_is_said_so(stage: Stage) -> None:
@@ -429,7 +428,7 @@ def test_a_host_that_does_not_exist_is_said_so(stage: Stage) -> None:
     lost = Server(stage.handlers, codecs=["msgpack"], host="nowhere.invalid")
     with pytest.raises(ConfigError, match=r"nowhere\.invalid is no address or name of this machine"):
         lost.start()
-    lost.poller.close()
+    assert lost.shutdown(0) == []
 
 
 def test_settings_that_make_no_sense_are_refused(stage: Stage) -> None:
@@ -511,25 +510,18 @@ def test_the_connection_limit_holds_against_a_burst(
 class _FullPoller(LookingPoller):
     """A poller that has no memory left for one descriptor."""
 
-    __slots__ = ("full",)
-    full: bool
+    __slots__ = ()
 
     def add(self, fd: int, mask: int) -> None:
-        if self.full:
-            self.full = False
-            raise OSError(errno.ENOSPC, "No space left on device")
-        super().add(fd, mask)
+        self.__class__ = LookingPoller  # type: ignore[assignment]
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_connection_that_cannot_be_watched_leaves_nothing(
     server: Server, connect: Callable[..., Peer], caplog: pytest.LogCaptureFixture
 ) -> None:
     """When epoll takes no more, the new connection is closed and forgotten, and the next one is served."""
-    poller = _FullPoller.__new__(_FullPoller)
-    for name in (*Poller.__slots__, *LookingPoller.__slots__):
-        setattr(poller, name, getattr(server.poller, name))
-    poller.full = True
-    server.poller = poller
+    server.poller.__class__ = _FullPoller
     refused = connect(server, hello=False)
     assert refused.socket.recv(1) == b""
     assert not server.sessions

@@ -275,7 +275,6 @@ def test_what_ran_before_a_slow_turn_is_timed_the_next_time(stage: Stage) -> Non
         entry.pace.wary = False
     server._suspect()
     assert not any(entry.pace.wary for entry in every)
-    server.poller.close()
 
 
 def test_a_method_that_became_slow_is_handed_over(connect: Callable[..., Peer]) -> None:

@@ -304,7 +304,6 @@ def test_a_long_message_is_cut_between_characters(character: str) -> None:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (CallError(Status.OK), CallError(Status.UNKNOWN)),
         (CallError(Status.ABORTED, "not upper"), CallError(Status.ABORTED)),
         (CallError(Status.ABORTED, "A" * 65), CallError(Status.ABORTED)),
         (CallError(Status.ABORTED, "Ä"), CallError(Status.ABORTED)),

@@ -7,7 +7,8 @@ Exit status, of every command:
     10 + n    a call was answered with status n (``wireproto.Status``): 15 is NOT_FOUND, 24 is UNAVAILABLE
     130       interrupted
 
-Each option can also be given in the environment: ``--port`` of ``serve`` is ``WIREPROTO_SERVE_PORT``.
+Each option can also be given in the environment: ``--port`` of ``serve`` is ``WIREPROTO_SERVE_PORT``. JSON and text
+files are UTF-8 whatever the locale, and a byte order mark in front of one is taken off.
 """
 
 import sys
@@ -26,4 +27,8 @@ def main() -> NoReturn:
         if error.name != "click":
             raise
         sys.exit("wireproto: the command line is not installed; run: pip install 'wireproto[cli]'")
+    except OSError as error:
+        sys.exit(f"wireproto: the command line cannot be loaded: {error.strerror}")
+    except KeyboardInterrupt:
+        sys.exit(130)
     run()

@@ -1,22 +1,20 @@
 """``wireproto call``: one call from the shell, by a service's own source or by what the server says of itself."""
 
 import contextlib
-import difflib
 import secrets
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import click
 
 from wireproto import codecs
 from wireproto.address import Address
-from wireproto.cli.command import Command, Failure
-from wireproto.cli.reflect import hosted
-from wireproto.cli.target import resolve
-from wireproto.cli.values import dumps, from_json, loads, pairs, to_json
+from wireproto.cli.command import Command
+from wireproto.cli.units import TIMEOUT
+from wireproto.cli.values import dumps, to_json
+from wireproto.cli.wanted import DATA, HEADER, SERVICE, ask, declared, read_metadata, read_request
 from wireproto.client import Client, connect
 from wireproto.control import CONTROL
 from wireproto.errors import ConfigError
@@ -37,7 +35,7 @@ class _Call(NamedTuple):
     address: Address
     codec: str
     timeout: float | None
-    metadata: dict[str, str]
+    metadata: Mapping[str, str]
     most: int | None
     verbose: bool
     grease: int | None
@@ -47,16 +45,16 @@ class _Call(NamedTuple):
 @click.argument("address", metavar="HOST:PORT")
 @click.argument("method")
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--service", metavar="MODULE:SERVICE", help="Where the service is declared.  [default: ask the server]")
+@SERVICE
 @click.option(
     "--codec", default="msgpack", show_default=True, metavar="NAME", help="pipe, msgpack, protobuf or another."
 )
-@click.option("-d", "--data", metavar="JSON", help="The request as JSON; @FILE reads it from a file, @- from stdin.")
-@click.option("-H", "--header", multiple=True, metavar="KEY:VALUE", help="Metadata of the call; repeat it.")
+@DATA
+@HEADER
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
+    type=TIMEOUT,
+    metavar="TIME",
     help="For connecting and for the whole call.  [default: 10, a stream as long as it likes]",
 )
 @click.option("-n", "--items", type=click.IntRange(min=1), metavar="N", help="Leave a stream after N items.")
@@ -90,18 +88,24 @@ def command(
     wireproto call localhost:7411 LogIn -d '{"username": "ann", "password": "secret"}'
     wireproto call localhost:7411 Check
 
-    The framework's own methods are there on every server: Check, Describe, Echo. An error answer goes to stderr, and
-    the exit status is then 10 plus its number.
+    Where several services have the METHOD, write Service.Method. The framework's own are there on every server: Check,
+    Describe, Echo; ControlService.Check where the service has a Check of its own.
+
+    An error answer goes to stderr, and the exit status is then 10 plus its number.
     """
     if seed is not None and not grease:
         raise ConfigError("--seed belongs to --grease")
     if grease and seed is None:
         seed = secrets.randbits(32)
-    call = _Call(Address.parse(address), codec, timeout, _metadata(header), items, verbose, seed)
+    call = _Call(Address.parse(address), codec, timeout, read_metadata(header), items, verbose, seed)
     codecs.get(codec)
-    declared, operation = _ask(call, method) if service is None else _find([resolve(service, Service)], method)
-    request = _request(operation.request, data, words)
-    with _connected(call, declared) as client:
+    if service is None:
+        wanted = ask(call.address, lambda: _connected(call, CONTROL), method, timeout or CONNECT_TIMEOUT)
+    else:
+        wanted = declared(service, method)
+    operation = wanted.method
+    request = read_request(operation.request, data, words)
+    with _connected(call, wanted.service) as client:
         if verbose:
             _show_request(client, operation, request, call)
         began = time.monotonic()
@@ -125,36 +129,6 @@ def _print_items(client: Client, method: StreamMethod[Any, Any], request: Messag
                 return
 
 
-# What is called -------------------------------------------------------------------------------------------------
-
-
-def _find(services: list[Service], method: str) -> tuple[Service, Operation[Any, Any]]:
-    """The method called ``method``, or ``full.name/method``, and the service it is of; the framework's come last."""
-    wanted_service, slash, name = method.rpartition("/")
-    services = [each for each in services if not slash or each.full_name == wanted_service] or services
-    found = [(each, operation) for each in services for operation in each.methods if operation.name == name]
-    if len(found) > 1:
-        choices = ", ".join(f"{service.full_name}/{name}" for service, _ in found)
-        raise ConfigError(f"several services have a method {name!r}; write one of {choices}")
-    if found:
-        return found[0]
-    for operation in CONTROL.methods:
-        if operation.name == name:
-            return services[0], operation
-    names = [operation.name for service in services for operation in service.methods]
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(dict.fromkeys(names))}"
-    hosts = [each.full_name for each in services]
-    raise ConfigError(f"{' and '.join(hosts)} {'has' if len(hosts) == 1 else 'have'} no method {name!r}; {hint}")
-
-
-def _ask(call: _Call, method: str) -> tuple[Service, Operation[Any, Any]]:
-    """The same by reflection: what the server says of the services it hosts is enough to call them."""
-    if any(operation.name == method for operation in CONTROL.methods):
-        return _find([CONTROL], method)
-    return _find(hosted(call.address, _connected(call, CONTROL), call.timeout or CONNECT_TIMEOUT), method)
-
-
 @contextlib.contextmanager
 def _connected(call: _Call, service: Service) -> Iterator[Client]:
     began = time.monotonic()
@@ -169,40 +143,6 @@ def _connected(call: _Call, service: Service) -> Iterator[Client]:
                 err=True,
             )
         yield client
-
-
-# What is sent ---------------------------------------------------------------------------------------------------
-
-
-def _request(message_type: type[Message], data: str | None, words: tuple[str, ...]) -> Message:
-    given: Any = {} if data is None else loads(_read(data))
-    found = pairs(message_type, words)
-    if found and isinstance(given, dict):
-        given = {**given, **found}
-    return from_json(message_type, given)
-
-
-def _read(data: str) -> str:
-    if not data.startswith("@"):
-        return data
-    try:
-        return sys.stdin.read() if data == "@-" else Path(data[1:]).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"--data {data} cannot be read: {error}") from error
-
-
-def _metadata(headers: tuple[str, ...]) -> dict[str, str]:
-    """``KEY:VALUE`` words; the client knows which names have a place of their own."""
-    entries: dict[str, str] = {}
-    for header in headers:
-        name, colon, value = header.partition(":")
-        name = name.strip().lower()
-        if not colon or not name:
-            raise ConfigError(f"{header!r} is not KEY:VALUE")
-        if name in entries:
-            raise ConfigError(f"the metadata {name!r} is given twice")
-        entries[name] = value.strip()
-    return entries
 
 
 def _show_request(client: Client, method: Operation[Any, Any], request: Message, call: _Call) -> None:

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import click
 
 from wireproto.cli.command import Command, Failure
+from wireproto.cli.failure import reason
 from wireproto.cli.shadow import warn_of_shadows
 from wireproto.cli.target import resolve
+from wireproto.cli.text import decoded, read_text
 from wireproto.cli.values import dumps
 from wireproto.contract import LEVELS, Change, Lock, compare
 from wireproto.contract.changes import Level
@@ -120,11 +122,12 @@ def _file(path: Path, service: Service) -> Path:
 
 def _read(file: Path) -> Lock:
     try:
-        return _parsed(file.read_text("utf-8"), str(file))
-    except FileNotFoundError as error:
-        raise ConfigError(f"there is no lock {file}; write it with --write, and commit it") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the lock {file} cannot be read: {error}") from error
+        text = read_text(file, f"the lock {file}")
+    except Failure as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise ConfigError(f"there is no lock {file}; write it with --write, and commit it") from error
+        raise
+    return _parsed(text, str(file))
 
 
 def _parsed(text: str, name: str) -> Lock:
@@ -149,7 +152,7 @@ def _write(service: Service, file: Path, release: int | None, codecs: Sequence[s
         raise ConfigError(f"--release {release}: {service.full_name} has the versions 1 to {service.version}")
     lock = Lock.of(service, before=before, codecs=codecs, released=release)
     text = lock.text()
-    if before is not None and file.read_text("utf-8") == text:
+    if before is not None and file.read_bytes() == text.encode():
         return
     for change in [] if before is None else compare(before.service, service, before.codecs):
         _show_change(change, err=True)
@@ -157,7 +160,7 @@ def _write(service: Service, file: Path, release: int | None, codecs: Sequence[s
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8")
     except OSError as error:
-        raise Failure(f"{file} cannot be written: {error.strerror}") from error
+        raise Failure(f"{file} cannot be written: {reason(error)}") from error
     click.echo(f"{file} written", err=True)
 
 
@@ -168,22 +171,24 @@ def _earlier(against: str, file: Path, service: Service) -> Lock:
         return _read(_file(named, service) if named.is_dir() else named)
     # The folder itself may be newer than the revision, or gone.
     where, name = (file.parent, Path(file.name)) if file.parent.is_dir() else (Path(), file)
-    commit = _git(where, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{against}^{{commit}}").strip()
+    found = _git(where, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{against}^{{commit}}")
+    commit = found.decode("ascii").strip()
     if not commit:
         raise ConfigError(f"--against {against}: there is no such file, and git knows no such revision")
-    text = _git(where, "show", f"{commit}:./{name}")
-    if not text:
+    data = _git(where, "show", f"{commit}:./{name}")
+    if not data:
         raise ConfigError(f"--against {against}: that revision has no {file}; give one in which it was committed")
-    return _parsed(text, f"{file} of {against}")
+    source = f"{file} of {against}"
+    return _parsed(decoded(data, source), source)
 
 
-def _git(where: Path, *arguments: str) -> str:
+def _git(where: Path, *arguments: str) -> bytes:
     """What git says; nothing when it fails."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, check=False)
     except FileNotFoundError as error:
         raise ConfigError("git is not installed; give --against a file") from error
-    return done.stdout if done.returncode == 0 else ""
+    return done.stdout if done.returncode == 0 else b""
 
 
 # Saying it ------------------------------------------------------------------------------------------------------

@@ -1,14 +1,15 @@
-"""What all commands share: how they fail. One place turns exceptions into a sentence and an exit status."""
+"""What all commands share: how they begin and how they end. `failure` says which exception is which sentence."""
 
-import errno
+import contextlib
 import os
 import sys
-from typing import IO, Any, NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn, TextIO
 
 import click
 
-from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError
-from wireproto.status import Retry
+from wireproto.cli.failure import CALL_STATUS, INTERRUPTED, Failure, advice, explained, missing
+from wireproto.cli.text import show_anything
 
 __all__ = [
     "CALL_STATUS",
@@ -16,72 +17,115 @@ __all__ = [
     "INTERRUPTED",
     "Command",
     "Failure",
+    "Group",
     "advice",
     "drop_output",
+    "explained",
     "missing",
     "run_as_program",
 ]
-
-CALL_STATUS = 10
-"""Exit status of a call that was answered with an error: this plus the status's number."""
-
-INTERRUPTED = 130
-"""... and of one that was stopped by SIGINT: 128 plus its number, as shells have it."""
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 """Of every command, whether it runs below ``wireproto`` or by itself."""
 
 
-_EXTRAS = {"google": "grpc", "grpc": "grpc"}
-"""What a command needs beyond the extra `cli`, by the name of the missing module."""
+class _Explaining(click.Command):
+    """Ends in a sentence and a documented status, whatever is wrong outside of the program.
 
-
-class Failure(click.ClickException):
-    """Ends the command with a sentence on stderr.
-
-    Args:
-        message: the sentence; further lines are shown below it.
-        status: the exit status.
+    click by itself shows its own exceptions only, and a traceback when what it shows cannot be written: a full disk
+    below ``--help``, or below the sentence about a wrong option.
     """
-
-    def __init__(self, message: str, status: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = status  # type: ignore[misc]  # click declares it on the class and reads it here
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print it the way Unix commands do, behind the name of the program."""
-        context = click.get_current_context(silent=True)
-        program = (context.find_root().info_name if context is not None else None) or "wireproto"
-        click.echo(f"{program}: {self.message}", file=file or sys.stderr)
-
-
-class Command(click.Command):
-    """A command whose framework exceptions become sentences."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         settings.setdefault("context_settings", CONTEXT)
         super().__init__(*arguments, **settings)
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run it; see ``click.Command.invoke``."""
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        """Read the command line; see ``click.Command.make_context``."""
+        with _explaining():
+            return super().make_context(*arguments, **settings)
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Run it; see ``click.Command.invoke``. What it returns means nothing."""
+        with _explaining():
+            super().invoke(ctx)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run it on a command line and exit with its status; see ``click.Command.main``."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         try:
-            return super().invoke(ctx)
-        except CallError as error:
-            raise Failure(f"{error}{advice(error)}", CALL_STATUS + error.status) from error
-        except (ConfigError, DeclarationError, EncodeError) as error:
-            raise Failure(str(error), 2) from error
-        except DecodeError as error:
-            raise Failure(f"the answer cannot be read: {error}") from error
-        except BrokenPipeError:
-            drop_output()  # whoever read it has had enough, as `head` does
-            ctx.exit(0)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
-                raise
+            with _explaining():
+                status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or 0
+                sys.stdout.flush()
+        except click.ClickException as error:
+            status = error.exit_code
+            if isinstance(error, Failure):
+                error.program = prog_name or error.program
+            with contextlib.suppress(OSError):  # the status is right though nobody can read the sentence
+                error.show()
+        except click.exceptions.Exit as ending:
+            status = ending.exit_code
+        except click.Abort:  # somebody was asked something, and pressed Ctrl-C or Ctrl-D
+            status = INTERRUPTED
+        finally:
             drop_output()
-            raise Failure(f"the output cannot be written: {error.strerror}") from error
-        except KeyboardInterrupt:
-            ctx.exit(INTERRUPTED)
+        sys.exit(status)
+
+
+class Command(_Explaining):
+    """A command whose framework exceptions become sentences, and so do those of the operating system."""
+
+
+class Group(_Explaining, click.Group):
+    """A group of commands with the same manners, whatever class its commands are of."""
+
+
+@contextlib.contextmanager
+def _explaining() -> Iterator[None]:
+    """Turn what is explained into what click shows, or exits with."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever read it has had enough, as `head` does
+        raise click.exceptions.Exit(0) from None
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    except Exception as error:
+        failure = explained(error)
+        if failure is None:
+            raise
+        raise failure from error
+
+
+def drop_output() -> None:
+    """Let standard output and error lead nowhere where they cannot be written any more.
+
+    What could not be written is kept, and Python would try it once more at exit, complain, and change the status.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _lead_nowhere(stream)
+
+
+def _lead_nowhere(stream: TextIO) -> None:
+    number = stream.fileno()
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # not one descriptor is left; that of the stream is of no use
+        os.close(number)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
 
 
 def run_as_program(command: click.Command, name: str, prefix: str) -> NoReturn:
@@ -93,6 +137,7 @@ def run_as_program(command: click.Command, name: str, prefix: str) -> NoReturn:
         prefix: of the environment variables that give its options, ``PREFIX_OPTION``.
     """
     _open_streams()
+    show_anything(sys.stdout)
     command(prog_name=name, auto_envvar_prefix=prefix)
     sys.exit(0)  # click exits by itself, which a checker does not know
 
@@ -102,28 +147,5 @@ def _open_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             # Never closed: it is there for as long as the process lives, as the others are.
-            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode, closefd=False))  # noqa: SIM115
-
-
-def missing(error: ModuleNotFoundError) -> Exception:
-    """``error`` as a sentence that says which extra to install; itself when none would help."""
-    name = error.name or ""
-    extra = _EXTRAS.get(name.split(".")[0])
-    if extra is None:
-        return error
-    return Failure(f"{name} is not installed; run: pip install 'wireproto[{extra}]'", status=2)
-
-
-def drop_output() -> None:
-    """Let stdout lead nowhere: its reader has gone, and Python would flush it once more, and complain, at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def advice(error: CallError) -> str:
-    """A second line that says whether trying again makes sense; nothing when it does not."""
-    if error.retry is Retry.NEVER:
-        return ""
-    later = f" in {error.retry_after_ms} ms" if error.retry_after_ms else ""
-    if error.retry is Retry.NOT_PROCESSED:
-        return f"\nThe call was not processed: it is safe to try again{later}."
-    return f"\nThe call may have been processed: try again{later} only if doing it twice does no harm."
+            stream = open(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)

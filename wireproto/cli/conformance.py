@@ -12,6 +12,7 @@ import click
 
 from wireproto.address import Address
 from wireproto.cli.command import Command, Failure
+from wireproto.cli.text import read_text
 from wireproto.cli.values import dumps
 from wireproto.conformance import runner
 from wireproto.conformance.case import Case, Run, Verdict
@@ -163,10 +164,7 @@ def _judge(
 def _known(path: Path | None, cases: Mapping[str, Case[Any]]) -> Known:
     if path is None:
         return Known("", cases)
-    try:
-        return Known(path.read_text("utf-8"), cases)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+    return Known(read_text(path), cases)
 
 
 class _Progress:

@@ -17,8 +17,11 @@ import msgspec
 from wireproto import codecs
 from wireproto.address import Address, is_loopback
 from wireproto.cli.command import Command, Failure
+from wireproto.cli.failure import reason
 from wireproto.cli.reflect import hosted
 from wireproto.cli.target import resolve
+from wireproto.cli.text import read_text
+from wireproto.cli.units import TIMEOUT
 from wireproto.cli.values import dumps
 from wireproto.client import connect
 from wireproto.conformance.fuzzing.cases import KINDS
@@ -52,19 +55,16 @@ WARM_UP = 2000
 )
 @click.option("--seed", type=int, help="Of everything that is chosen; the same seed sends the same.  [default: random]")
 @click.option("-n", "--connections", type=click.IntRange(min=1), metavar="N", help="Stop after N connections.")
-@click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so long.  [default: 30, without -n]"
-)
+@click.option("--seconds", type=TIMEOUT, metavar="TIME", help="Stop after so long.  [default: 30s, without -n]")
 @click.option(
     "--kind", "kinds", multiple=True, type=click.Choice(list(KINDS)), help="Only this kind; repeat it.  [default: all]"
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=TIMEOUT,
     default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="After so long without answer or end a server hangs; more than its own time-outs.",
+    metavar="TIME",
+    help="After so long without answer or end a server hangs; more than its own time-outs.  [default: 10s]",
 )
 @click.option(
     "--findings",
@@ -176,22 +176,34 @@ class _Run:
         self.seen: Counter[str] = Counter()
         self.before: Resources | None = None
         self.after: Resources | None = None
+        self.ended = ""
+        """Why the process cannot be measured any more."""
 
     def run(self, connections: int | None, seconds: float | None) -> dict[str, Any]:
         """Send, and say on stderr how far it is; the summary."""
         began = time.monotonic()
+        if self.pid is not None:
+            _measured(self.pid)  # whether it can be, before anything is sent
         warm_up = min(WARM_UP, (connections or WARM_UP * 4) // 4)
         with _Progress(self, began) as progress:
             for number, finding in enumerate(self.campaign.run(connections, seconds)):
                 if finding is not None:
                     self._keep(finding, progress)
-                if number == warm_up and self.pid is not None:
-                    self.before = _measured(self.pid)
+                if number == warm_up and self.pid is not None and not self.ended:
+                    self.before = self._look(self.pid)
                 if number % 64 == 0:
                     progress.show()
-        if self.pid is not None:
-            self.after = _measured(self.pid)
+        if self.pid is not None and not self.ended:
+            self.after = self._look(self.pid)
         return self._summary(time.monotonic() - began)
+
+    def _look(self, pid: int) -> Resources | None:
+        """What the process holds; None, which is a finding, when it has ended under what it was sent."""
+        try:
+            return _measured(pid)
+        except Failure as error:
+            self.ended = error.message
+            return None
 
     def _keep(self, finding: Finding, progress: "_Progress") -> None:
         self.findings += 1
@@ -223,6 +235,9 @@ class _Run:
             summary["before"], summary["after"] = self.before._asdict(), self.after._asdict()
             summary["findings"] += len(problems)
             summary["problems"].update(dict.fromkeys(problems, 1))
+        if self.ended:
+            summary["findings"] += 1
+            summary["problems"][self.ended] = 1
         return summary
 
 
@@ -230,7 +245,7 @@ def _measured(pid: int) -> Resources:
     try:
         return resources(pid)
     except OSError as error:
-        raise Failure(f"process {pid} cannot be measured: {error.strerror}") from error
+        raise Failure(f"process {pid} cannot be measured: {reason(error)}") from error
 
 
 class _Progress:
@@ -292,7 +307,7 @@ def _resources_text(found: Resources) -> str:
 
 def _load(path: Path) -> Finding:
     try:
-        return load(path)
+        return load(read_text(path))
     except msgspec.DecodeError as error:
         raise ConfigError(f"{path} is no reproducer: {error}") from error
 

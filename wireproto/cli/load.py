@@ -1,6 +1,7 @@
 """The load behind ``wireproto bench``: many connections, some calls in flight on each, in one thread on one epoll.
 
 It speaks through the sans-IO connection and skips the client, whose threads would be measured along with the server.
+``load_grpc`` is the one for the other door.
 """
 
 import math
@@ -8,21 +9,36 @@ import select
 import socket
 import time
 from array import array
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import structs
 
 from wireproto.address import Address
+from wireproto.client.binding import Dialect
+from wireproto.client.face import as_metadata
 from wireproto.client.opening import open_connection
 from wireproto.codecs import Codec
-from wireproto.control import CONTROL, ECHO, EchoRequest
 from wireproto.errors import ConfigError, ConnectionLost
 from wireproto.limits import MAX_FRAME_CEILING, Limits
+from wireproto.schema import Message, Operation, Service, StreamMethod
 from wireproto.status import Retry
 from wireproto.wire.connection import Connection, Role
-from wireproto.wire.events import ConnectionEnded, ErrorReceived, Event, GoAwayReceived, ResponseReceived
+from wireproto.wire.events import (
+    ConnectionEnded,
+    EndReceived,
+    ErrorReceived,
+    Event,
+    GoAwayReceived,
+    ItemReceived,
+    ResponseReceived,
+)
+from wireproto.wire.frame import HEADER_AFTER_LENGTH, U32_MAX
 from wireproto.wire.handshake import Hello
+from wireproto.wire.metadata import pack_metadata
 
-__all__ = ["Load", "Sample"]
+__all__ = ["Asked", "Load", "Sample"]
 
 PATIENCE = 10.0
 """Seconds without any answer after which the server is given up."""
@@ -35,6 +51,23 @@ _CHUNK = 65_536  # what malloc keeps at hand: above 128 KiB each read would map 
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What each call of a load is.
+
+    Attributes:
+        service: whom the connections are made for.
+        method: of it, or one of the framework's own.
+        request: the same one each time.
+        metadata: entries of each call.
+    """
+
+    service: Service
+    method: Operation[Any, Any]
+    request: Message
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Sample:
     """What one run measured. Times are in seconds.
 
@@ -42,15 +75,15 @@ class Sample:
         calls: answered.
         elapsed: from the first request to the last answer.
         waits: the time of each answer, in ascending order.
-        bytes_sent, bytes_received: of whole frames, headers included.
+        bytes_sent, bytes_received: of whole frames, headers included; None where nobody counts them.
         own_cpu: CPU time of this process.
     """
 
     calls: int
     elapsed: float
     waits: "array[float]"
-    bytes_sent: int
-    bytes_received: int
+    bytes_sent: int | None
+    bytes_received: int | None
     own_cpu: float
 
     def percentile(self, share: float) -> float:
@@ -69,35 +102,40 @@ class _Peer:
 
 
 class Load:
-    """Connections to one server in one codec, calling the framework's ``Echo``.
+    """Connections to one server in one codec, calling one method. A stream is one call, over when it ends.
 
     Args:
         address: of the server.
         codec: to call in.
+        asked: what each call is.
         connections: how many, at least 1.
         pipeline: calls in flight on each, at least 1.
-        size: bytes of each call's message.
 
     Raises:
-        HandshakeError: the server does not take the codec.
+        HandshakeError: the server does not take the codec, or has no such service.
         ConnectionLost: it cannot be reached.
+        CallError: the version that is spoken there lacks the method.
+        EncodeError: the request cannot be written.
         ConfigError: it does not take so many calls in flight, or messages so large.
     """
 
-    def __init__(self, address: Address, codec: Codec, *, connections: int, pipeline: int, size: int) -> None:
+    def __init__(self, address: Address, codec: Codec, asked: Asked, *, connections: int, pipeline: int) -> None:
         limits = Limits(max_frame=MAX_FRAME_CEILING)
-        self._request = codec.plan(ECHO.request, CONTROL.version, limits).encode(EchoRequest(payload=bytes(size)))
+        self._asked = asked
         self._pipeline = pipeline
         self._address = address
+        self._payload = self._metadata = b""
+        # Of a stream every item comes at once: how a reader grants credit is not the server's to be measured by.
+        self._credit = U32_MAX if isinstance(asked.method, StreamMethod) else None
         self._epoll = select.epoll()
         self._peers: dict[int, _Peer] = {}
         hello = Hello(
             min_version=1,
-            max_version=CONTROL.version,
+            max_version=asked.service.version,
             codecs=((codec.id, codec.name),),
             max_frame=limits.max_frame,
             client_name="wireproto bench",
-            service=CONTROL.full_name,
+            service=asked.service.full_name,
         )
         try:
             for _ in range(connections):
@@ -105,21 +143,27 @@ class Load:
                 sock = open_connection(address, connection, hello, limits, time.monotonic() + CONNECT_TIMEOUT)
                 self._peers[sock.fileno()] = _Peer(sock, connection)
                 self._epoll.register(sock.fileno(), select.EPOLLIN)
-                self._judge(connection, codec)
+                self._prepare(connection, codec, limits)
         except BaseException:
             self.close()
             raise
 
-    def _judge(self, connection: Connection, codec: Codec) -> None:
+    def _prepare(self, connection: Connection, codec: Codec, limits: Limits) -> None:
+        """Encode what is sent, once a version is agreed on, and see whether the server takes it."""
+        dialect = Dialect(self._asked.service, codec, connection.version, limits)
+        method: Any = self._asked.method  # of either kind
+        self._payload = dialect.bind(method).encode(self._asked.request)
+        self._metadata = pack_metadata(structs.replace(as_metadata(self._asked.metadata), credit=self._credit))
         if self._pipeline > connection.their_max_calls:
             raise ConfigError(
                 f"{self._pipeline} calls in flight are more than the server takes on one connection, "
                 f"{connection.their_max_calls}; give a smaller -P, and more connections with -c"
             )
-        if len(self._request) + 12 > connection.their_max_frame:
+        length = HEADER_AFTER_LENGTH + len(self._metadata) + len(self._payload)
+        if length > connection.their_max_frame:
             raise ConfigError(
-                f"the request takes {len(self._request) + 12} bytes in {codec.name}; the server accepts frames of "
-                f"{connection.their_max_frame}; give a smaller --size"
+                f"the request takes {length} bytes in {codec.name}; the server accepts frames of "
+                f"{connection.their_max_frame}; give a smaller --size, or a smaller request"
             )
 
     def close(self) -> None:
@@ -175,6 +219,8 @@ class Load:
                             waiting += 1
                 sent += self._send(peer)
             now = clock()
+            if now > until + PATIENCE:
+                raise self._lost(f"has calls that do not end, {PATIENCE:g} s after the last was begun")
             if now - told > 0.1:
                 told = now
                 progress((now - began) / seconds if calls is None and seconds else len(waits) / (calls or 1))
@@ -183,7 +229,10 @@ class Load:
         return Sample(len(waits), elapsed, array("d", sorted(waits)), sent, received, own)
 
     def _call(self, peer: _Peer, now: float) -> None:
-        peer.sent[peer.connection.send_request(ECHO.opcode, self._request)] = now
+        call_id = peer.connection.send_request(
+            self._asked.method.opcode, self._payload, self._metadata, credit=self._credit
+        )
+        peer.sent[call_id] = now
 
     def _send(self, peer: _Peer) -> int:
         """Write what waits, as far as the kernel takes it; how many bytes were queued since the last time."""
@@ -215,13 +264,14 @@ class Load:
             peer.connection.receive_eof()
         return len(data)
 
-    def _answers(self, peer: _Peer) -> Iterator[ResponseReceived]:
+    def _answers(self, peer: _Peer) -> Iterator[ResponseReceived | EndReceived]:
         while events := peer.connection.next_events(_EVENTS):
             answers = []
             for event in events:
-                if isinstance(event, ResponseReceived):
+                if isinstance(event, ResponseReceived | EndReceived):
                     answers.append(event)
-                else:  # first: behind a GOAWAY no answer may be followed by another call
+                elif not isinstance(event, ItemReceived):
+                    # At once: behind a GOAWAY no answer may be followed by another call.
                     self._react(event)
             yield from answers
 

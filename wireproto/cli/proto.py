@@ -1,5 +1,6 @@
 """``wireproto proto``: a service as ``.proto`` text, for gRPC clients and everybody else's tools."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -7,6 +8,7 @@ import click
 from wireproto.cli.command import Command, Failure
 from wireproto.cli.shadow import warn_of_shadows
 from wireproto.cli.target import named_services
+from wireproto.cli.text import write_utf8
 from wireproto.errors import ConfigError
 from wireproto.protos import generate, render
 
@@ -32,6 +34,7 @@ def command(services: tuple[str, ...], out: Path | None, check: bool) -> None:
     if out is None:
         if check:
             raise ConfigError("--check belongs to --out DIR, where the files are")
+        write_utf8(sys.stdout)
         click.echo("\n".join(render(service) for service in chosen), nl=False)
         return
     try:

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import queue
-import re
 import signal
 import sys
 from typing import Any, TypeAlias
@@ -11,6 +10,7 @@ from typing import Any, TypeAlias
 import click
 
 from wireproto.cli.command import Command, Failure
+from wireproto.cli.units import SECONDS, SIZE
 from wireproto.cli.values import dumps
 from wireproto.errors import ConfigError
 from wireproto.testing.faults import Bandwidth, Cut, Fault, Flip, Latency, Reset, Slicer, Stall
@@ -25,39 +25,6 @@ LOOK = 1.0
 """Seconds between two looks at whether the proxy is still there."""
 
 _COLORS = {"open": "green", "refused": "red", "fault": "yellow", "close": "bright_black"}
-
-
-class _Seconds(click.ParamType[float]):
-    """``20ms``, ``1.5s``, ``2m`` or plain seconds."""
-
-    name = "time"
-    units = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]*)", str(value))
-        if found is None or found[2] not in self.units:
-            self.fail(f"{value!r} is no time; write 20ms, 1.5s or 2m", param, ctx)
-        return float(found[1]) * self.units[found[2]]
-
-
-class _Size(click.ParamType[int]):
-    """``64KiB``, ``1MiB`` or plain bytes."""
-
-    name = "size"
-    units = {"": 1, "b": 1, "kb": 1000, "kib": 1024, "mb": 1_000_000, "mib": 1024 * 1024}
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        found = re.fullmatch(r"([0-9]+) ?([a-z]*)(?:/s)?", str(value).lower())
-        if found is None or found[2] not in self.units:
-            self.fail(f"{value!r} is no size; write 512, 64KiB or 1MiB", param, ctx)
-        return int(found[1]) * self.units[found[2]]
-
-
-SECONDS, SIZE = _Seconds(), _Size()
 
 
 @click.command("proxy", cls=Command)

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 
 from wireproto.address import Address
 from wireproto.cli.command import CALL_STATUS, Failure
-from wireproto.client import Client
+from wireproto.client import BlockingClient
 from wireproto.control import DESCRIBE, DescribeRequest, declare
 from wireproto.errors import HandshakeError
 from wireproto.schema import Service
@@ -12,7 +12,7 @@ from wireproto.schema import Service
 __all__ = ["hosted"]
 
 
-def hosted(address: Address, connected: AbstractContextManager[Client], timeout: float) -> list[Service]:
+def hosted(address: Address, connected: AbstractContextManager[BlockingClient], timeout: float) -> list[Service]:
     """The services of a server, declared anew from its description.
 
     Args:

@@ -3,11 +3,11 @@
 import functools
 import importlib
 import sys
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import click
 
-from wireproto.cli.command import CONTEXT, INTERRUPTED, Failure, missing, run_as_program
+from wireproto.cli.command import Failure, Group, missing, run_as_program
 from wireproto.version import __version__
 
 __all__ = ["run", "wireproto"]
@@ -36,15 +36,9 @@ class _NoSuchCommand(click.NoSuchCommand):
         )
 
 
-class _Lazy(click.Group):
+class _Lazy(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_every())
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:  # while the command was imported; `Command` has it while it runs
-            ctx.exit(INTERRUPTED)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         # Whoever names one of ours does not wait for a look at what is installed, which takes 12 ms.
@@ -94,13 +88,15 @@ def load(module: str) -> click.Command:
     return command
 
 
-@click.command(cls=_Lazy, context_settings=CONTEXT)
+@click.command(cls=_Lazy)
 @click.version_option(__version__, message=f"wireproto {__version__} (Python {sys.version.split()[0]})")
 def wireproto() -> None:
     """A wire protocol of your own: one typed opcode table, served in any codec.
 
-    Data goes to stdout, everything else to stderr. Exit status: 0 done, 1 failed, 2 wrong usage, 10 + n when a call was
-    answered with status n. An option can also be set in the environment: --port of serve is WIREPROTO_SERVE_PORT.
+    Data goes to stdout, everything else to stderr. An option can also be set in the environment: --port of serve is
+    WIREPROTO_SERVE_PORT.
+
+    Exit status: 0 done, 1 failed, 2 wrong usage, 10 + n when a call was answered with status n, 130 interrupted.
     """
 
 

@@ -18,7 +18,9 @@ from click.core import ParameterSource
 from wireproto.address import is_loopback
 from wireproto.cli.application import Application, Served
 from wireproto.cli.command import Command, Failure, drop_output, missing
+from wireproto.cli.failure import explained
 from wireproto.cli.plugins import applications, only_application
+from wireproto.cli.room import look_for_room
 from wireproto.cli.target import resolve
 from wireproto.dispatch import Handlers
 from wireproto.errors import ConfigError
@@ -34,6 +36,9 @@ log = logging.getLogger("wireproto.serve")
 
 DRAIN = 10.0
 """Seconds that calls in flight get to finish after the first signal."""
+
+OTHERS = 2
+"""Threads of the server beside its workers: the watchdog, and the one that drains the second door."""
 
 SWITCH_INTERVAL = 0.0005
 """Seconds a thread may keep the interpreter while others want it; Python's default is ten times that.
@@ -134,8 +139,8 @@ def command(
             authenticate=app.authenticate,
             name=name,
         )
-        gateway = None if no_grpc else _gateway(app, host, grpc_port, workers, name)
         asked = click.get_current_context().get_parameter_source("grpc_port") is not ParameterSource.DEFAULT
+        gateway = None if no_grpc else _gateway(app, host, grpc_port, workers, name, asked=asked)
         gateway = _start(server, gateway, asked)
         # What was made up to here stays: the collector need not look through it again at every full collection.
         gc.collect()
@@ -154,12 +159,23 @@ def command(
         raise Failure(f"the server stopped by itself: {reason}")
 
 
-def _gateway(app: Served, host: str, port: int, workers: int, name: str) -> "GrpcGateway | None":
-    """The second door; None, and a line that says how to have it, when its packages are not installed."""
+def _gateway(app: Served, host: str, port: int, workers: int, name: str, *, asked: bool) -> "GrpcGateway | None":
+    """The second door; None, and a line that says how to have it, when its packages are not installed.
+
+    So it is where the system has no room for it, unless somebody asked for it.
+    """
     try:
         from wireproto.server.gateway import GrpcGateway
     except ConfigError as error:
         log.warning("no gRPC: %s; --no-grpc leaves this line out", error)
+        return None
+    try:
+        look_for_room(workers + OTHERS)
+    except (OSError, RuntimeError) as error:
+        failure = explained(error)
+        if failure is None or asked:
+            raise
+        log.warning("no gRPC: %s; --no-grpc leaves this line out", failure.message)
         return None
     return GrpcGateway(app.handlers, host=host, port=port, workers=workers, authenticate=app.authenticate, name=name)
 
@@ -177,6 +193,9 @@ def _start(server: Server, gateway: "GrpcGateway | None", asked: bool) -> "GrpcG
         server.start()
     except ConfigError as error:
         raise Failure(str(error)) from error
+    except (OSError, RuntimeError):  # of its threads, some are there
+        server.shutdown(0.0)
+        raise
     if gateway is None:
         return None
     try:
@@ -199,7 +218,10 @@ def _drain(server: Server, gateway: "GrpcGateway | None") -> list[str]:
     other = threading.Thread(
         target=lambda: survivors.extend(gateway.shutdown(timeout=DRAIN)), name="wireproto-serve-drain", daemon=True
     )
-    other.start()
+    try:
+        other.start()
+    except RuntimeError:  # there is no thread to be had: one after the other, then
+        return gateway.shutdown(timeout=DRAIN) + server.shutdown(timeout=0.0)
     own = server.shutdown(timeout=DRAIN)
     other.join(DRAIN)
     return own + survivors
@@ -295,4 +317,5 @@ class _Format(logging.Formatter):
 def _log_to_stderr(verbose: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Format("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.raiseExceptions = False  # a log on a full disk has no room for the traceback that says so
     logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.INFO)

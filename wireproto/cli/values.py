@@ -5,6 +5,7 @@ a map's integer keys strings, and the floats that JSON lacks the strings ``nan``
 absent has its default; ``null`` is the same, where a field may be None.
 """
 
+import codecs
 import difflib
 import json
 import re
@@ -72,14 +73,25 @@ def _value_out(value: Any, kind: FieldType) -> Any:
 def dumps(value: object, *, indent: int | None = None) -> str:
     """``value`` as JSON text that is safe to show: characters that steer a terminal or hide are escaped.
 
-    So are all that are not ASCII where stdout's encoding lacks one of them.
+    JSON is UTF-8 wherever a program reads it. Where stdout is anything else, all that is not ASCII is escaped, which
+    reads the same in both; a terminal is spared that as long as its encoding has the letters.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
-    try:
-        text.encode(sys.stdout.encoding)
-    except UnicodeEncodeError:
+    if not _shows(text):
         text = json.dumps(value, allow_nan=False, indent=indent)
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _shows(text: str) -> bool:
+    """Whether stdout may get the letters of ``text`` as they are."""
+    encoding = codecs.lookup(sys.stdout.encoding or "ascii").name
+    if encoding != "utf-8" and not sys.stdout.isatty():
+        return False
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # In -------------------------------------------------------------------------------------------------------------
@@ -214,7 +226,7 @@ def _value_in(value: Any, kind: FieldType, path: str) -> Any:
     elif scalar is Scalar.BYTES and isinstance(value, str):
         found = bytes.fromhex(value) if re.fullmatch("([0-9a-fA-F]{2})*", value) else None
     elif scalar is Scalar.DATETIME and isinstance(value, str):
-        found = _moment(value)
+        found = _moment(value, path)
     if found is None:
         raise ConfigError(f"{path} takes {_EXPECTED[scalar]}, not {_shown(value)}")
     return found
@@ -228,12 +240,17 @@ def _number(value: object) -> float | None:
     return value if isinstance(value, float) else None
 
 
-def _moment(text: str) -> datetime | None:
+def _moment(text: str, path: str) -> datetime | None:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return None if found.tzinfo is None else found.astimezone(UTC)
+    if found.tzinfo is None:
+        return None
+    try:
+        return found.astimezone(UTC)
+    except OverflowError as error:
+        raise ConfigError(f"{path} takes a time of the years 1 to 9999 in UTC, not {_shown(text)}") from error
 
 
 def _member(value: object, kind: FieldType, path: str) -> Any:

@@ -3,6 +3,7 @@
 from wireproto.client.backoff import Backoff
 from wireproto.client.client import Client, connect
 from wireproto.client.face import BlockingClient, ClientFace, ItemStream
+from wireproto.client.state import ClientState
 from wireproto.client.stream import Stream
 
-__all__ = ["Backoff", "BlockingClient", "Client", "ClientFace", "ItemStream", "Stream", "connect"]
+__all__ = ["Backoff", "BlockingClient", "Client", "ClientFace", "ClientState", "ItemStream", "Stream", "connect"]

@@ -15,21 +15,24 @@ class Backoff:
 
     Args:
         first: seconds, the ceiling after one failure.
-        most: seconds, the highest ceiling.
+        most: seconds, the highest ceiling. Of 5 s a server that is back is found again 2.5 s later on average.
         clock: a monotonic clock in seconds.
         chance: a function of random numbers from 0 to 1.
+
+    Attributes:
+        first, most: as given.
     """
 
     def __init__(
         self,
         first: float = 0.5,
-        most: float = 30.0,
+        most: float = 5.0,
         *,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._first = first
-        self._most = most
+        self.first = first
+        self.most = most
         self._clock = clock
         self._chance = chance
         self._ceiling = 0.0
@@ -37,7 +40,7 @@ class Backoff:
 
     def failed(self) -> None:
         """Note that a connection could not be had, or was lost before it was of any use."""
-        self._ceiling = min(self._ceiling * 2 or self._first, self._most)
+        self._ceiling = min(self._ceiling * 2 or self.first, self.most)
         self._until = self._clock() + self._chance() * self._ceiling
 
     def reset(self) -> None:

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from wireproto.codecs import Codec
+from wireproto.control import CONTROL
 from wireproto.errors import LocalProtocolError
 from wireproto.limits import Limits
 from wireproto.reasons import failure
-from wireproto.schema import Message, Method, Service, StreamMethod
+from wireproto.schema import Message, Method, Operation, Service, StreamMethod
 from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE
 
-__all__ = ["Binding", "Dialect"]
+__all__ = ["Binding", "Dialect", "own_method"]
 
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
@@ -25,7 +26,7 @@ class Binding(Generic[Req, Resp]):
     Attributes:
         name: of the method, for messages.
         opcode: for the header.
-        timeout: seconds, what the method declares for calls that bring none.
+        timeout: seconds, the method's cap; None without one.
         encode: request to payload; raises EncodeError, or CallError when it is larger than the method takes.
         decode: payload to response or item; raises DecodeError.
     """
@@ -38,7 +39,7 @@ class Binding(Generic[Req, Resp]):
 
     def __init__(
         self,
-        method: Method[Req, Resp] | StreamMethod[Req, Resp],
+        method: Operation[Req, Resp],
         encode: Callable[[Req], bytes],
         decode: Callable[[bytes], Resp],
     ) -> None:
@@ -78,17 +79,17 @@ class Dialect:
         """
         binding = self.bindings.get(method)
         if binding is None:
-            binding = self.bindings[method] = self._make(method)
+            # Kept by the service's own method: a program may unpickle one for each of its calls.
+            own = own_method(self.service, method)
+            binding = self.bindings.get(own)
+            if binding is None:
+                binding = self.bindings[own] = self._make(own)
         return binding
 
-    def _make(self, method: Method[Req, Resp] | StreamMethod[Req, Resp]) -> Binding[Req, Resp]:
+    def _make(self, method: Operation[Req, Resp]) -> Binding[Req, Resp]:
         service, version = self.service, self.version
         if method.opcode >= FIRST_FRAMEWORK_OPCODE:
             version = _CONTROL_VERSION
-        elif service.by_opcode.get(method.opcode) is not method:
-            raise LocalProtocolError(
-                f"{method.name} is no method of {service.full_name}, which this client was connected for"
-            )
         elif not method.in_version(version):
             raise failure("UNKNOWN_OPCODE", _absent(service, method, version))
         encode = self.codec.plan(method.request, version, self._limits, request=True).encode
@@ -97,7 +98,23 @@ class Dialect:
         return Binding(method, encode, self.codec.plan(method.response, version, self._limits, request=False).decode)
 
 
-def _absent(service: Service, method: Method[Any, Any] | StreamMethod[Any, Any], version: int) -> str:
+def own_method(service: Service, method: Operation[Any, Any]) -> Operation[Any, Any]:
+    """The service's own object for ``method``, which may come out of a pickle; of the framework's methods likewise.
+
+    Raises:
+        LocalProtocolError: the method is not one of the service's.
+    """
+    if method.opcode >= FIRST_FRAMEWORK_OPCODE:
+        return CONTROL.own(method) or method
+    own = service.own(method)
+    if own is None:
+        raise LocalProtocolError(
+            f"{method.name} is no method of {service.full_name}, which this client was connected for"
+        )
+    return own
+
+
+def _absent(service: Service, method: Operation[Any, Any], version: int) -> str:
     if method.since > version:
         life = f"is there since version {method.since}"
     else:

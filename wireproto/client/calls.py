@@ -1,4 +1,4 @@
-"""What threads wait for on a link: the answer of a call, a place for one more, a PONG."""
+"""What threads and futures wait for on a link: the answer of a call, a place for one more, a PONG."""
 
 import math
 import time
@@ -6,25 +6,32 @@ from _thread import LockType
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from wireproto.client.binding import Dialect
+from wireproto.client.guard import inside, made_before_fork, refuse_interrupter
+from wireproto.client.keeper import the_keeper
 from wireproto.errors import CallError, WireprotoError
 from wireproto.reasons import failure
+from wireproto.schema import Message, Method
 from wireproto.status import Retry
 from wireproto.wire.frame import U32_MAX
 
 __all__ = [
-    "ClientCall",
     "CallFuture",
+    "ClientCall",
     "FutureCall",
+    "Place",
     "PreparedCall",
     "StreamCall",
+    "Taker",
     "Waiter",
     "milliseconds_until",
     "timed_out",
 ]
 
 Resp = TypeVar("Resp")
+T = TypeVar("T")
 
 
 class Waiter:
@@ -41,9 +48,20 @@ class Waiter:
     """
 
     done = False
-    error: WireprotoError | None = None
+    error: Exception | None = None
     gate: LockType | None = None
     leads = False
+
+
+class Place(Waiter):
+    """A place on a link that a thread waits for; ``done`` means that it was granted, or refused with an ``error``.
+
+    Attributes:
+        ticket: its turn among all that wait for one.
+    """
+
+    def __init__(self, ticket: int) -> None:
+        self.ticket = ticket
 
 
 class ClientCall(Waiter):
@@ -86,21 +104,75 @@ class StreamCall(ClientCall):
         self.items: deque[bytes] = deque()
 
 
-class FutureCall(ClientCall):
+class FutureCall(PreparedCall):
     """A call whose answer goes to a future; the keeper completes it, so that its callbacks hold up no caller.
 
     Args:
-        decode: makes the result of the future out of the payload.
+        method: to call.
+        message: the request. It is kept until it was sent, for the connection that takes it may speak another version.
+        block: makes the block of metadata, when the request is sent.
         deadline: as below; None for none.
+        wait, queue: as below.
 
     Attributes:
+        method: as given.
         deadline: point in time by ``time.monotonic``; ``math.inf`` for none.
+        wait: whether it waits for a connection for as long as it takes, and not for one attempt only.
+        queue: where it waits, if it does.
+        ticket: its turn among those that wait for a place.
+        future: what ``start`` returns.
+        link: the link that took it; None before.
+        completed: the future has its result.
     """
 
-    def __init__(self, decode: Callable[[bytes], Any], deadline: float | None) -> None:
-        self._decode = decode
+    ticket = 0
+    completed = False
+    link: "Taker | None" = None
+    _decode: Callable[[bytes], Any]
+    _dialect: Dialect | None = None
+
+    def __init__(
+        self,
+        method: Method[Any, Any],
+        message: Message,
+        block: Callable[[], bytes],
+        deadline: float | None,
+        wait: bool,
+        queue: "Taker",
+    ) -> None:
+        self.queue = queue
+        self.method = method
+        self._message: Message | None = message
+        self._block = block
         self.deadline = math.inf if deadline is None else deadline
+        self.wait = wait
         self.future: CallFuture[Any] = CallFuture(self)
+
+    def prepare(self, dialect: Dialect) -> None:
+        """Write the request as ``dialect`` speaks, unless it is written so already, and the metadata as it is now.
+
+        Raises:
+            EncodeError, CallError, LocalProtocolError: it cannot be written, or the method is not there.
+        """
+        if self._dialect is not dialect:
+            binding = dialect.bind(self.method)
+            assert self._message is not None
+            self.request = binding.encode(self._message)
+            self.opcode = binding.opcode
+            self._decode = binding.decode
+            self._dialect = dialect
+        self.metadata = self._block()
+
+    def sent(self, link: "Taker") -> None:
+        """Note that ``link`` has the request: it is not needed any more."""
+        self.link = link
+        self._message = None
+        self.request = self.metadata = b""
+
+    def fail(self, error: Exception) -> None:
+        """Fail the call, which was not sent, on the thread that calls this."""
+        self.error = error
+        self.complete()
 
     def complete(self) -> None:
         """Give the future its result. Called once, without any lock."""
@@ -109,39 +181,71 @@ class FutureCall(ClientCall):
             return
         if self.error is not None:
             future.set_exception(self.error)
-            return
-        try:
-            response = self._decode(self.payload)
-        except WireprotoError as error:
-            future.set_exception(error)
         else:
-            future.set_result(response)
+            try:
+                response = self._decode(self.payload)
+            except WireprotoError as error:
+                future.set_exception(error)
+            else:
+                future.set_result(response)
+        self.completed = True
+
+
+class Taker(Protocol):
+    """What a future asks of the link that took its call, and of the queue in which the call waits before."""
+
+    def cancel(self, call: FutureCall) -> bool:
+        """Give the call up, and tell the server if it has it; False when the call is not there."""
 
 
 class CallFuture(Future[Resp]):
-    """The future of a call. ``cancel`` tells the server that nobody wants the answer any more."""
+    """The future of a call. ``cancel`` tells the server that nobody wants the answer any more.
+
+    A thread that waits for it can be interrupted by a signal handler like one in a call, and the same holds for the
+    handler: it cannot use a client, nor wait for a future.
+    """
 
     def __init__(self, call: FutureCall) -> None:
         super().__init__()
         self._call = call
-        self._give_up: Callable[[FutureCall], bool] | None = None
+        self._process = the_keeper()
 
-    def sent(self, give_up: Callable[[FutureCall], bool]) -> None:
-        """Note how to give the call up: ``Link.cancel`` of the link that it was sent over."""
-        self._give_up = give_up
+    def result(self, timeout: float | None = None) -> Resp:
+        """See ``concurrent.futures.Future.result``; LocalProtocolError where nobody could complete it."""
+        return self._wait(super().result, timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """See ``concurrent.futures.Future.exception``; LocalProtocolError where nobody could complete it."""
+        return self._wait(super().exception, timeout)
+
+    @inside
+    def _wait(self, look: Callable[[float | None], T], timeout: float | None) -> T:
+        if self._process is not the_keeper() and not self._call.completed:
+            raise made_before_fork("a call that was begun")
+        return look(timeout)
 
     def cancel(self) -> bool:
         """Cancel the call unless it is answered; the server is told, and may have run it all the same.
 
         Returns:
             Whether it is cancelled.
+
+        Raises:
+            LocalProtocolError: a signal handler interrupted a client here.
         """
-        if not super().cancel():
+        refuse_interrupter()
+        if not super().cancel():  # this runs the callbacks, which may call
             return False
-        if self._give_up is not None and self._give_up(self._call):
-            # Taken out of the link before it was answered, so nobody else will say so.
+        if self._give_up():
+            # Taken out before it was answered, so nobody else will say so.
             self.set_running_or_notify_cancel()
         return True
+
+    @inside
+    def _give_up(self) -> bool:
+        call = self._call
+        # A link notes itself in the call before the call leaves the queue.
+        return call.queue.cancel(call) or (call.link is not None and call.link.cancel(call))
 
 
 def timed_out(timeout_text: str, retry: Retry) -> CallError:

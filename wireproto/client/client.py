@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import lru_cache, partial
 from types import TracebackType
@@ -14,15 +14,18 @@ from wireproto.client.backoff import Backoff
 from wireproto.client.binding import Binding
 from wireproto.client.calls import ClientCall, FutureCall, StreamCall, milliseconds_until, timed_out
 from wireproto.client.face import as_metadata, check_credit, deadline_after, not_of_kind, positive, timeout_of
+from wireproto.client.guard import MAIN, get_ident, inside, interrupted
 from wireproto.client.line import Line, repeatable
 from wireproto.client.link import Link
 from wireproto.client.many import Responses
+from wireproto.client.state import ClientState, StateListener
 from wireproto.client.stream import Stream
 from wireproto.codecs import Codec
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.status import Retry
+from wireproto.uncopied import Uncopied
 from wireproto.version import __version__
 from wireproto.wire.connection import ConnectionMaker
 from wireproto.wire.metadata import Metadata, pack_metadata
@@ -45,6 +48,7 @@ def connect(
     name: str = "",
     authorization: str = "",
     backoff: Backoff | None = None,
+    wait: bool = False,
     connections: ConnectionMaker | None = None,
 ) -> "Client":
     """Connect to a server and agree with it on a version and a codec.
@@ -62,7 +66,11 @@ def connect(
         limits: what this side accepts, and how patient it is.
         name: of this client, for the server's log; "" for ``wireproto/`` and the version of the package.
         authorization: credential to send with every call; it can be changed later.
-        backoff: when to try again after a loss; None for 0.5 to 30 s with full jitter.
+        backoff: when to try again after a loss; None for 0.5 to 5 s with full jitter.
+        wait: what calls do while there is no connection, if they do not say themselves. False: one attempt decides, and
+            in the pause between two attempts they fail at once, "not processed", with the rest of the pause as
+            ``retry_after_ms``. True: they wait as long as it takes, or as they have time. ``connect`` itself does not
+            wait.
         connections: makes the protocol's state of each connection; None for ``Connection``. For tests, such as
             ``wireproto.testing.greasing(seed)``.
 
@@ -81,6 +89,7 @@ def connect(
         name=name,
         authorization=authorization,
         backoff=backoff,
+        wait=wait,
         connections=connections,
     )
     try:
@@ -91,13 +100,14 @@ def connect(
     return client
 
 
-class Client:
+class Client(Uncopied):
     """Calls the methods of one service on one server. Made by ``connect``; use it as a context manager, or close it.
 
     Any number of threads may call at a time, over one connection. A connection that is lost fails the calls in flight
-    with ``ConnectionLost``, which says whether the call may have been processed; the next call opens another one, after
-    a pause that grows while that fails. A call that certainly was not processed, because the connection was lost
-    before its request was sent or because the server is going away, is sent again by itself, at most twice.
+    with ``ConnectionLost``, which says whether the call may have been processed; the next call opens another one. While
+    that fails, the pause between two attempts grows, and ``wait`` says what calls do in the pause. A call that was
+    certainly not processed, because the connection was lost before its request was sent or because the server is going
+    away, is sent again by itself, at most twice.
 
     Methods that call raise:
         CallError: the call failed: what the server answered; DEADLINE when the time was up, and the server was told to
@@ -105,12 +115,19 @@ class Client:
             REQUEST_TOO_LARGE, before anything is sent.
         EncodeError: the request, or its metadata, cannot be written. Nothing was sent.
         DecodeError: the response means no message of its type; the connection goes on.
-        LocalProtocolError: the client is closed, or the method is not one of its service.
+        LocalProtocolError: the client is closed, or the method is not one of its service; or this is no place to call
+            from, as below.
 
     A call waits for a place while as many calls are in flight as the server takes. A signal handler that raises during
     a call without a time limit may cost the connection, since received bytes may be lost with it.
 
-    A client does not survive ``os.fork``: make one in the child.
+    A signal handler that interrupted a method of a client, or the wait for a future, cannot use any client: what it
+    waited for could not happen before it returns. It is refused with LocalProtocolError; only ``close`` works there,
+    and returns at once.
+
+    A client belongs to the process that made it. In a child made by ``os.fork`` its methods raise LocalProtocolError,
+    and closing or dropping it changes nothing for the parent: make a client in the child. It cannot be copied or
+    pickled either.
     """
 
     def __init__(
@@ -125,6 +142,7 @@ class Client:
         name: str = "",
         authorization: str = "",
         backoff: Backoff | None = None,
+        wait: bool = False,
         connections: ConnectionMaker | None = None,
     ) -> None:
         """Prepare a client that connects when it is first used. The arguments are those of ``connect``."""
@@ -143,6 +161,7 @@ class Client:
             connections=connections,
         )
         self._offered = chosen[0].name
+        self._wait = wait
         self._authorization = ""
         self._block = b""  # the metadata of a call that brings none of its own
         self.authorization = authorization
@@ -187,16 +206,38 @@ class Client:
         self._block = pack_metadata(Metadata(authorization=credential))
         self._authorization = credential
 
+    @property
+    def state(self) -> ClientState:
+        """What a call would meet that is made now."""
+        return self._line.state
+
+    def listen(self, listener: StateListener) -> Callable[[], None]:
+        """Have ``listener`` told the present state and each that follows, in order.
+
+        It runs on a thread that all clients share, so it must not wait for anything. It may come late: ``state`` says
+        what is now.
+
+        Args:
+            listener: gets a ``ClientState``. What it raises is logged.
+
+        Returns:
+            A function that takes the listener out again.
+        """
+        return self._line.listen(listener)
+
+    @inside
     def open(self) -> None:
-        """Connect now instead of with the first call.
+        """Connect now instead of with the first call, whatever pause is left before the next attempt.
 
         Raises:
             HandshakeError, ConnectionLost: as ``connect``.
         """
-        self._line.link(None)
+        self._line.open()
 
     def close(self, *, drain: float = 0.0) -> None:
         """Close the connection. Calls in flight fail; nothing can be called any more. From any thread.
+
+        In a signal handler that interrupted a client it returns at once, and the closing goes on behind it.
 
         Args:
             drain: seconds in which the answers in flight, and items that are on their way, may still come: the writing
@@ -227,14 +268,16 @@ class Client:
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
     ) -> Resp:
         """Call a method and wait for its response.
 
         Args:
             method: one of the service's, or of ``wireproto.control``.
             request: its message.
-            timeout: seconds, above 0, that the call may take; the server is told. None for what the method declares.
+            timeout: seconds, above 0, that the call may take; the server is told. None for the method's cap.
             metadata: what to send beside the request: plain entries, or a ``Metadata`` with all that there is.
+            wait: whether to wait while there is no connection, as for ``connect``; None for what the client was told.
 
         Raises:
             CallError, EncodeError, DecodeError, LocalProtocolError: see ``Client``.
@@ -243,23 +286,38 @@ class Client:
             raise not_of_kind(method, Method)
         plain = timeout is None and metadata is None and method.timeout is None
         deadline = None if plain else deadline_after(timeout_of(method, timeout, metadata))
-        repeated = 0
-        while True:
-            link = self._line.link(deadline)
-            binding: Binding[Req, Resp] | None = link.dialect.bindings.get(method)
-            if binding is None:
-                binding = link.dialect.bind(method)
-            payload = binding.encode(request)
-            block = self._block if plain else self._metadata(metadata, deadline)
-            call = ClientCall()
-            link.exchange(call, binding.opcode, payload, block, deadline)
-            error = call.error
-            if error is None:
-                return binding.decode(call.payload)
-            if not repeatable(error, repeated):
-                raise error
-            repeated += 1
+        line = self._line
+        marked = get_ident() == MAIN.ident
+        if marked and MAIN.inside:
+            raise interrupted()
+        try:
+            if marked:
+                MAIN.inside = True
+            repeated = 0
+            while True:
+                links = line.links
+                if links and links[-1].usable:  # as ``Line.link`` has it
+                    link = links[-1]
+                else:
+                    link = line.link(deadline, self._wait if wait is None else wait)
+                binding: Binding[Req, Resp] | None = link.dialect.bindings.get(method)
+                if binding is None:
+                    binding = link.dialect.bind(method)
+                payload = binding.encode(request)
+                block = self._block if plain else self._metadata(metadata, deadline)
+                call = ClientCall()
+                link.exchange(call, binding.opcode, payload, block, deadline)
+                error = call.error
+                if error is None:
+                    return binding.decode(call.payload)
+                if not repeatable(error, repeated):
+                    raise error
+                repeated += 1
+        finally:
+            if marked:
+                MAIN.inside = False
 
+    @inside
     def start(
         self,
         method: Method[Req, Resp],
@@ -267,36 +325,32 @@ class Client:
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
     ) -> Future[Resp]:
-        """Call a method and return at once, or as soon as there is a place for the call.
+        """Call a method and return at once.
 
-        What goes wrong before the request is sent is raised here; what goes wrong later is in the future, and is never
-        repeated by itself. ``cancel`` of the future tells the server. Its callbacks run on a thread that all clients
-        share, so they must not wait for anything.
+        Nothing is waited for: while there is no connection, or no place for the call, it waits in a queue of
+        ``Limits.start_queue`` calls, beyond which calls fail at once. Whatever goes wrong with the call is in the
+        future, what cannot be written included, and is never repeated by itself. ``cancel`` of the future tells the
+        server. Its callbacks run on a thread that all clients share, so they must not wait for anything.
 
         Args:
-            method, request, timeout, metadata: as for ``call``.
+            method, request, timeout, metadata, wait: as for ``call``.
+
+        Returns:
+            A future; its exception is one of those of ``Client``.
 
         Raises:
-            CallError, EncodeError, LocalProtocolError: see ``Client``.
+            LocalProtocolError: see ``Client``.
         """
         if type(method) is not Method:
             raise not_of_kind(method, Method)
         deadline = deadline_after(timeout_of(method, timeout, metadata))
-        repeated = 0
-        while True:
-            link = self._line.link(deadline)
-            binding = link.dialect.bind(method)
-            payload = binding.encode(request)
-            call = FutureCall(binding.decode, deadline)
-            if link.begin(call, binding.opcode, payload, self._metadata(metadata, deadline), deadline):
-                call.future.sent(link.cancel)
-                return call.future
-            error = call.error
-            assert error is not None
-            if not repeatable(error, repeated):
-                raise error
-            repeated += 1
+        block = partial(self._metadata, metadata, deadline)
+        line = self._line
+        call = FutureCall(method, request, block, deadline, self._wait if wait is None else wait, line.queue)
+        line.start(call)
+        return call.future
 
     def call_many(
         self,
@@ -305,6 +359,7 @@ class Client:
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
     ) -> Iterator[Resp]:
         """Make many calls with as many in flight as the server takes, and yield the responses in order.
 
@@ -315,8 +370,9 @@ class Client:
         Args:
             method: of all calls.
             requests: any iterable; read lazily.
-            timeout: seconds for each call by itself; None for what the method declares.
+            timeout: seconds for each call by itself; None for the method's cap.
             metadata: sent with every call.
+            wait: as for ``call``.
 
         Raises:
             CallError, EncodeError, DecodeError, LocalProtocolError: see ``Client``; by the iterator.
@@ -329,10 +385,12 @@ class Client:
             return self._metadata(metadata, deadline_after(seconds))
 
         def repeat(request: Req) -> Resp:
-            return self.call(method, request, timeout=seconds, metadata=metadata)
+            return self.call(method, request, timeout=seconds, metadata=metadata, wait=wait)
 
-        return Responses(self._line, method, requests, seconds, block, repeat)
+        patient = self._wait if wait is None else wait
+        return Responses(self._line, method, requests, seconds, patient, block, repeat)
 
+    @inside
     def stream(
         self,
         method: StreamMethod[Req, Item],
@@ -340,14 +398,15 @@ class Client:
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
         credit: int = 64,
         batch: int = 32,
     ) -> Stream[Item]:
         """Call a stream method; the items come as they are asked for.
 
         Args:
-            method, request, metadata: as for ``call``.
-            timeout: seconds that the whole stream may last; None for what the method declares.
+            method, request, metadata, wait: as for ``call``.
+            timeout: seconds that the whole stream may last; None for the method's cap.
             credit: items the server may send ahead of those taken, 1 to 2**32 - 1.
             batch: items taken after which their credit goes back, at least 1; never more than ``credit``.
 
@@ -362,9 +421,11 @@ class Client:
             raise not_of_kind(method, StreamMethod)
         check_credit(credit, batch)
         deadline = deadline_after(timeout_of(method, timeout, metadata))
-        begin = partial(self._begin_stream, method, request, metadata, deadline, credit)
+        patient = self._wait if wait is None else wait
+        begin = partial(self._begin_stream, method, request, metadata, deadline, credit, patient)
         return Stream(begin, min(batch, credit), deadline)
 
+    @inside
     def ping(self, timeout: float | None = None) -> float:
         """Send a PING and wait for its PONG.
 
@@ -378,7 +439,7 @@ class Client:
             CallError: DEADLINE when no PONG came in time; ConnectionLost.
         """
         deadline = deadline_after(None if timeout is None else positive(timeout))
-        link = self._line.link(deadline)
+        link = self._line.link(deadline, self._wait)
         began = time.monotonic()
         if not link.ping(deadline):
             raise timed_out("no PONG came in time", Retry.NOT_PROCESSED)
@@ -391,10 +452,11 @@ class Client:
         metadata: Metadata | Mapping[str, str] | None,
         deadline: float | None,
         credit: int,
+        wait: bool,
     ) -> tuple[Link, Binding[Req, Item], StreamCall]:
         repeated = 0
         while True:
-            link = self._line.link(deadline)
+            link = self._line.link(deadline, wait)
             binding = link.dialect.bind(method)
             payload = binding.encode(request)
             call = StreamCall()

@@ -6,12 +6,13 @@ alike whichever client makes it.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from wireproto.address import Address
+from wireproto.client.state import ClientState, StateListener
 from wireproto.schema import Message, Method, Operation, Service, StreamMethod
 from wireproto.wire.frame import U32_MAX
 from wireproto.wire.metadata import Metadata
@@ -65,6 +66,13 @@ class ClientFace(Protocol):
     @authorization.setter
     def authorization(self, credential: str) -> None: ...
 
+    @property
+    def state(self) -> ClientState:
+        """What a call would meet that is made now."""
+
+    def listen(self, listener: StateListener) -> Callable[[], None]:
+        """Have ``listener`` told the present state and each that follows; returns what takes it out again."""
+
 
 class ItemStream(Protocol[Given]):
     """The items of a stream call, as they are asked for: ``Stream``, or what another client has in its place.
@@ -101,7 +109,7 @@ class BlockingClient(ClientFace, Protocol):
     """
 
     def open(self) -> None:
-        """Connect now instead of with the first call."""
+        """Connect now instead of with the first call, whatever pause is left before the next attempt."""
 
     def close(self, *, drain: float = 0.0) -> None:
         """Close the connection; calls in flight fail unless they are answered within ``drain`` seconds."""
@@ -119,6 +127,7 @@ class BlockingClient(ClientFace, Protocol):
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
     ) -> Resp:
         """Call a method and wait for its response."""
 
@@ -129,8 +138,9 @@ class BlockingClient(ClientFace, Protocol):
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
     ) -> Future[Resp]:
-        """Call a method and return at once."""
+        """Call a method and return at once. Whatever goes wrong with the call is in the future."""
 
     def call_many(
         self,
@@ -139,6 +149,7 @@ class BlockingClient(ClientFace, Protocol):
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
     ) -> Iterator[Resp]:
         """Make many calls with several in flight, and yield the responses in order."""
 
@@ -149,6 +160,7 @@ class BlockingClient(ClientFace, Protocol):
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
         credit: int = 64,
         batch: int = 32,
     ) -> ItemStream[Item]:

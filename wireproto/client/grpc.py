@@ -5,16 +5,22 @@ Importing it without the extra ``grpc`` raises ``ConfigError``, which says what 
 
 import threading
 import time
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from wireproto import codecs
 from wireproto.address import Address
-from wireproto.client.binding import Binding, Dialect
+from wireproto.client.backoff import Backoff
+from wireproto.client.binding import Binding, Dialect, own_method
 from wireproto.client.face import as_metadata, check_credit, not_of_kind, positive, timeout_of
+from wireproto.client.guard import inside, interrupting, made_before_fork, refuse_interrupter
+from wireproto.client.keeper import the_keeper
+from wireproto.client.state import ClientState, Listeners, StateListener
 from wireproto.control import CHECK, CONTROL, DESCRIBE, CheckRequest, DescribeRequest
 from wireproto.errors import (
     CallError,
@@ -24,11 +30,13 @@ from wireproto.errors import (
     EncodeError,
     HandshakeError,
     LocalProtocolError,
+    WireprotoError,
 )
 from wireproto.limits import Limits
 from wireproto.reasons import failure
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.status import Retry, Status
+from wireproto.uncopied import Uncopied
 from wireproto.version import __version__
 from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, HEADER_AFTER_LENGTH
 from wireproto.wire.metadata import Metadata, pack_metadata
@@ -37,6 +45,7 @@ try:
     import grpc
     from grpc_status import rpc_status
 
+    from wireproto.client.grpc_stream import GrpcStream
     from wireproto.protos.status import from_rpc_status
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("google", "grpc", "grpc_status"):
@@ -54,9 +63,20 @@ Headers = list[tuple[str, str | bytes]]
 _KEEPALIVE = 30_000
 """Milliseconds of silence after which the server is asked whether it is there; gateways allow 10,000."""
 
+_STATES = {
+    grpc.ChannelConnectivity.IDLE: ClientState.IDLE,
+    grpc.ChannelConnectivity.CONNECTING: ClientState.CONNECTING,
+    grpc.ChannelConnectivity.READY: ClientState.READY,
+    grpc.ChannelConnectivity.TRANSIENT_FAILURE: ClientState.BACKING_OFF,
+    grpc.ChannelConnectivity.SHUTDOWN: ClientState.CLOSED,
+    None: ClientState.IDLE,  # it has not said yet
+}
+
 # grpcio has one status for everything that befalls a connection, and tells what it was in words only. With other words
 # than these a call may have been processed, so a change of them costs advice and never promises too much.
 _UNREACHED = ("failed to connect to all addresses", "DNS resolution failed")
+_HTTP_1 = "Trying to connect an http1.x server"
+"""So it takes the HTTP answer that our TCP door, like any web server, has for an HTTP/2 client."""
 _REFUSED_STREAM = "RST_STREAM with error code 7"
 """What HTTP/2 (RFC 9113, 8.7) has for a request of which a server promises that it did nothing with it."""
 
@@ -70,6 +90,8 @@ def connect(
     limits: Limits | None = None,
     name: str = "",
     authorization: str = "",
+    backoff: Backoff | None = None,
+    wait: bool = False,
 ) -> "GrpcClient":
     """Connect to a gateway and find out which version of the service both sides have.
 
@@ -83,6 +105,9 @@ def connect(
         limits: what this side accepts.
         name: of this client, for the server's log; "" for ``wireproto/`` and the version of the package.
         authorization: credential to send with every call; it can be changed later.
+        backoff: its first and its highest ceiling are gRPC's; the rest of the back-off is gRPC's own. None for 0.5 to
+            5 s.
+        wait: what calls do while there is no connection, as for ``wireproto.connect``.
 
     Raises:
         HandshakeError: the server does not have the service; its text says what it has.
@@ -90,7 +115,15 @@ def connect(
         ConfigError: the address or the version is none.
     """
     client = GrpcClient(
-        address, service, version=version, limits=limits, name=name, authorization=authorization, timeout=timeout
+        address,
+        service,
+        version=version,
+        limits=limits,
+        name=name,
+        authorization=authorization,
+        timeout=timeout,
+        backoff=backoff,
+        wait=wait,
     )
     try:
         client.open()
@@ -100,7 +133,7 @@ def connect(
     return client
 
 
-class GrpcClient:
+class GrpcClient(Uncopied):
     """Calls the methods of one service over gRPC; the face, and the errors, of ``wireproto.Client``.
 
     Made by ``connect``; use it as a context manager, or close it. Any number of threads may call at a time. A
@@ -124,6 +157,8 @@ class GrpcClient:
         name: str = "",
         authorization: str = "",
         timeout: float = 10.0,
+        backoff: Backoff | None = None,
+        wait: bool = False,
     ) -> None:
         """Prepare a client that connects when it is first used. The arguments are those of ``connect``."""
         newest = service.version if version is None else version
@@ -136,9 +171,18 @@ class GrpcClient:
         self._headers: Headers = []
         self._authorization = ""
         self._closed = False
+        self._wait = wait
+        self._keeper = the_keeper()  # of the process that the channel belongs to
+        self._listeners = Listeners(self._keeper)
+        self._listening = False
+        self._connectivity: Any = None  # as grpcio said last, while somebody listens
+        self._started = 0  # calls begun by ``start`` and not answered
+        self._started_lock = threading.Lock()
+        self._unreached = False  # the last attempt to connect failed
         self._paths: dict[object, Any] = {}
+        pauses = backoff or Backoff()
         largest = self._limits.max_frame - HEADER_AFTER_LENGTH  # as large as over TCP
-        options = [
+        self._options = [
             ("grpc.primary_user_agent", name or f"wireproto/{__version__}"),
             ("grpc.max_receive_message_length", largest),
             ("grpc.max_send_message_length", -1),  # the server's limit is the server's to judge
@@ -146,13 +190,14 @@ class GrpcClient:
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_pings_without_data", 0),
-            ("grpc.initial_reconnect_backoff_ms", 500),
-            ("grpc.max_reconnect_backoff_ms", 30_000),
+            ("grpc.initial_reconnect_backoff_ms", round(pauses.first * 1000)),
+            ("grpc.min_reconnect_backoff_ms", round(pauses.first * 1000)),
+            ("grpc.max_reconnect_backoff_ms", round(pauses.most * 1000)),
             ("grpc.use_local_subchannel_pool", 1),  # a connection of its own, which ends with the client
             ("grpc.enable_http_proxy", 0),
         ]
         self.authorization = authorization
-        self._channel = grpc.insecure_channel(str(self._address), options)
+        self._channel = grpc.insecure_channel(str(self._address), self._options)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"version {self.version}"
@@ -192,17 +237,62 @@ class GrpcClient:
         pack_metadata(Metadata(authorization=credential))
         self._authorization = credential
 
+    @property
+    def state(self) -> ClientState:
+        """What a call would meet that is made now. grpcio is asked for it by way of a thread, which takes a moment.
+
+        Once it was asked, or listened to, a child that the process forks may crash in grpcio; the parent goes on.
+        """
+        if self._closed:
+            return ClientState.CLOSED
+        if self._listening:
+            return _STATES[self._connectivity]
+        said: SimpleQueue[Any] = SimpleQueue()
+        self._channel.subscribe(said.put)
+        try:
+            return _STATES[said.get(timeout=self._timeout)]
+        except Empty:
+            return ClientState.IDLE
+        finally:
+            self._channel.unsubscribe(said.put)
+
+    def listen(self, listener: StateListener) -> Callable[[], None]:
+        """Have ``listener`` told the present state and each that follows, in order; see ``Client.listen``.
+
+        A thread of grpcio watches from now on.
+        """
+        remove = self._listeners.add(listener, self.state)
+        if not self._listening:
+            self._listening = True
+            self._channel.subscribe(self._connectivity_changed)
+        return remove
+
+    def _connectivity_changed(self, connectivity: Any) -> None:
+        self._connectivity = connectivity
+        self._listeners.tell(lambda: ClientState.CLOSED if self._closed else _STATES[self._connectivity])
+
+    @inside
     def open(self) -> None:
         """Connect now instead of with the first call, and agree on a version. Again: with whatever serves there now.
 
         Raises:
             HandshakeError, ConnectionLost: as ``connect``.
         """
+        self._check()
+        if self._unreached:
+            # grpcio has no way to end the pause between two attempts. Calls in flight keep the old channel alive.
+            self._unreached = False
+            self._channel = grpc.insecure_channel(str(self._address), self._options)
+            self._paths = {}
+            if self._listening:
+                self._channel.subscribe(self._connectivity_changed)
         wanted = self._newest
         try:
-            answer = self.call(
+            answer = self._call(
                 DESCRIBE, DescribeRequest(service=wanted.service.full_name), timeout=self._timeout, metadata=None
             )
+        except HandshakeError:
+            raise
         except ConnectionLost as error:
             if error.retry is Retry.NOT_PROCESSED:
                 raise
@@ -235,7 +325,14 @@ class GrpcClient:
         for.
         """
         self._closed = True
-        self._channel.close()
+        if the_keeper() is not self._keeper:
+            return  # its parent's
+        if interrupting():
+            start_new_thread(self._channel.close, ())
+        else:
+            self._channel.close()
+            self._listeners.tell(lambda: ClientState.CLOSED)
+            self._keeper.join()
 
     def __enter__(self) -> Self:
         return self
@@ -247,6 +344,7 @@ class GrpcClient:
 
     # Calls.
 
+    @inside
     def call(
         self,
         method: Method[Req, Resp],
@@ -254,8 +352,20 @@ class GrpcClient:
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
     ) -> Resp:
         """Call a method and wait for its response; see ``Client.call``."""
+        return self._call(method, request, timeout=timeout, metadata=metadata, wait=wait)
+
+    def _call(
+        self,
+        method: Method[Req, Resp],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+    ) -> Resp:
         if type(method) is not Method:
             raise not_of_kind(method, Method)
         seconds = timeout_of(method, timeout, metadata)
@@ -263,13 +373,16 @@ class GrpcClient:
         payload = binding.encode(request)
         headers = self._metadata(method, metadata)
         try:
-            answer = self._callable(method)(payload, timeout=seconds, metadata=headers)
+            answer = self._callable(method)(
+                payload, timeout=seconds, metadata=headers, wait_for_ready=self._patience(wait)
+            )
         except grpc.RpcError as error:
             raise self._failure(error) from None
         except ValueError:
             raise self._closed_error() from None
         return binding.decode(answer)
 
+    @inside
     def start(
         self,
         method: Method[Req, Resp],
@@ -277,21 +390,42 @@ class GrpcClient:
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
     ) -> "Future[Resp]":
         """Call a method and return at once; see ``Client.start``. ``cancel`` of the future tells the server."""
         if type(method) is not Method:
             raise not_of_kind(method, Method)
         seconds = timeout_of(method, timeout, metadata)
-        binding = self._bind(method)
-        payload = binding.encode(request)
-        headers = self._metadata(method, metadata)
+        self._check()
+        own_method(self.service, method)
+        future: _GrpcFuture[Resp] = _GrpcFuture()
         try:
-            rpc = self._callable(method).future(payload, timeout=seconds, metadata=headers)
-        except ValueError:
-            raise self._closed_error() from None
-        future: _GrpcFuture[Resp] = _GrpcFuture(rpc)
+            binding = self._bind(method)
+            payload = binding.encode(request)
+            headers = self._metadata(method, metadata)
+            with self._started_lock:
+                most = self._limits.start_queue + self._limits.max_calls
+                if self._started >= most:
+                    raise failure(
+                        "TOO_MANY_CALLS", f"{most} calls that were started are not answered yet; let some end"
+                    )
+                self._started += 1
+        except WireprotoError as error:
+            future.set_exception(error)
+            return future
+        try:
+            rpc = self._callable(method).future(
+                payload, timeout=seconds, metadata=headers, wait_for_ready=self._patience(wait)
+            )
+        except BaseException as error:
+            self._ended()
+            if isinstance(error, ValueError):
+                raise self._closed_error() from None
+            raise
+        future.rpc = rpc
 
         def done(rpc: Any) -> None:
+            self._ended()
             if not future.set_running_or_notify_cancel():
                 return
             try:
@@ -304,6 +438,11 @@ class GrpcClient:
         rpc.add_done_callback(done)
         return future
 
+    def _ended(self) -> None:
+        """A call that ``start`` began is over."""
+        with self._started_lock:
+            self._started -= 1
+
     def call_many(
         self,
         method: Method[Req, Resp],
@@ -311,11 +450,12 @@ class GrpcClient:
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
     ) -> Iterator[Resp]:
         """Make many calls with several in flight, and yield the responses in order; see ``Client.call_many``."""
         if type(method) is not Method:
             raise not_of_kind(method, Method)
-        return self._responses(method, requests, timeout_of(method, timeout, metadata), metadata)
+        return self._responses(method, requests, timeout_of(method, timeout, metadata), metadata, wait)
 
     def _responses(
         self,
@@ -323,13 +463,14 @@ class GrpcClient:
         requests: Iterable[Req],
         timeout: float | None,
         metadata: Metadata | Mapping[str, str] | None,
+        wait: bool | None,
     ) -> Iterator[Resp]:
         window: deque[Future[Resp]] = deque()
         source = iter(requests)
         try:
             while True:
                 for request in source:
-                    window.append(self.start(method, request, timeout=timeout, metadata=metadata))
+                    window.append(self.start(method, request, timeout=timeout, metadata=metadata, wait=wait))
                     if len(window) >= self._limits.max_calls:
                         break
                 if not window:
@@ -339,6 +480,7 @@ class GrpcClient:
             for future in window:
                 future.cancel()
 
+    @inside
     def stream(
         self,
         method: StreamMethod[Req, Item],
@@ -346,13 +488,14 @@ class GrpcClient:
         *,
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
         credit: int = 64,
         batch: int = 32,
     ) -> "GrpcStream[Item]":
         """Call a stream method; the items come as they are asked for.
 
         Args:
-            method, request, timeout, metadata: as for ``Client.stream``.
+            method, request, timeout, metadata, wait: as for ``Client.stream``.
             credit: what the source is told as its initial credit. How far the server sends ahead is up to HTTP/2.
             batch: means nothing here: no credit is returned, for a window of HTTP/2 acknowledges nothing.
         """
@@ -364,11 +507,14 @@ class GrpcClient:
         payload = binding.encode(request)
         headers = [*self._metadata(method, metadata), ("wireproto-credit", str(credit))]
         try:
-            rpc = self._callable(method)(payload, timeout=seconds, metadata=headers)
+            rpc = self._callable(method)(
+                payload, timeout=seconds, metadata=headers, wait_for_ready=self._patience(wait)
+            )
         except ValueError:
             raise self._closed_error() from None
         return GrpcStream(rpc, binding, self._failure)
 
+    @inside
     def ping(self, timeout: float | None = None) -> float:
         """Ask the server whether it is there.
 
@@ -383,16 +529,24 @@ class GrpcClient:
         """
         began = time.monotonic()
         try:
-            self.call(CHECK, CheckRequest(), timeout=timeout)
+            self._call(CHECK, CheckRequest(), timeout=timeout)
         except CallError as error:
             if error.status is not Status.UNIMPLEMENTED:  # an answer is an answer
                 raise
         return time.monotonic() - began
 
     def _bind(self, method: Method[Req, Resp] | StreamMethod[Req, Resp]) -> Binding[Req, Resp]:
+        self._check()
+        return self._dialect.bind(method)
+
+    def _check(self) -> None:
+        if the_keeper() is not self._keeper:
+            raise made_before_fork("a client that was made")
         if self._closed:
             raise self._closed_error()
-        return self._dialect.bind(method)
+
+    def _patience(self, wait: bool | None) -> bool:
+        return self._wait if wait is None else wait
 
     def _callable(self, method: Any) -> Any:
         """grpcio's object that calls ``method``, on bytes; made once."""
@@ -435,7 +589,16 @@ class GrpcClient:
         status = Status(error.code().value[0])
         text = error.details() or status.name
         if status is Status.UNAVAILABLE:
+            if _HTTP_1 in text:
+                return HandshakeError(
+                    Status.INVALID_ARGUMENT,
+                    "FOREIGN_PROTOCOL",
+                    f"{self._address} does not speak gRPC: give the gateway's port (wireproto serve --grpc-port), "
+                    "or use wireproto.connect for a server's TCP port",
+                    retry=Retry.NEVER,
+                )
             if text.startswith(_UNREACHED):
+                self._unreached = True
                 return ConnectionLost(f"{self._address} cannot be reached: {text}", retry=Retry.NOT_PROCESSED)
             if _REFUSED_STREAM in text:
                 return ConnectionLost(f"{self._address} refused the call: {text}", retry=Retry.NOT_PROCESSED)
@@ -451,123 +614,28 @@ class GrpcClient:
 
 
 class _GrpcFuture(Future[Resp]):
-    """A future whose ``cancel`` tells the server."""
+    """A future whose ``cancel`` tells the server.
 
-    def __init__(self, rpc: Any) -> None:
-        super().__init__()
-        self._rpc = rpc
+    Attributes:
+        rpc: grpcio's; None for a call that was not made.
+    """
+
+    rpc: Any = None
+
+    @inside
+    def result(self, timeout: float | None = None) -> Resp:
+        return super().result(timeout)
+
+    @inside
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        return super().exception(timeout)
 
     def cancel(self) -> bool:
+        refuse_interrupter()
         cancelled = super().cancel()
-        if cancelled:
-            self._rpc.cancel()
+        if cancelled and self.rpc is not None:
+            self.rpc.cancel()
         return cancelled
-
-
-class GrpcStream(Generic[Item]):
-    """An iterator over the items of a stream call, made by ``GrpcClient.stream``; the face of ``Stream``."""
-
-    def __init__(self, rpc: Any, binding: "Binding[Any, Item]", failure: Callable[[Any], CallError]) -> None:
-        """For ``GrpcClient.stream`` only."""
-        self._rpc = rpc
-        self._binding = binding
-        self._failure = failure
-        self._over = False
-        self._pulled: Future[bytes] | None = None  # an item that was asked for and is not here yet
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Item:
-        return self.next()
-
-    def next(self, timeout: float | None = None) -> Item:
-        """The next item.
-
-        Args:
-            timeout: seconds to wait for it, at least 0; None to wait as long as the stream may last.
-
-        Raises:
-            TimeoutError: none came in time; the stream goes on.
-            StopIteration: the stream is at its end, or closed.
-            CallError, DecodeError: as for ``Stream``.
-        """
-        if self._over:
-            raise StopIteration
-        try:
-            payload = self._pull(timeout)
-        except TimeoutError:
-            raise TimeoutError("no item came in time; the stream goes on") from None
-        except StopIteration:
-            self._over = True
-            raise
-        except grpc.RpcError as error:
-            ended, self._over = self._over, True
-            if ended:
-                raise StopIteration from None
-            raise self._failure(error) from None
-        try:
-            return self._binding.decode(payload)
-        except DecodeError:
-            self.close()
-            raise
-
-    def wait_until_open(self) -> None:
-        """Wait until the server has begun the stream, or refused it, which the first item asked for will tell."""
-        try:
-            self._rpc.initial_metadata()
-        except grpc.RpcError:
-            return
-
-    def acknowledge(self) -> None:
-        """Nothing: over gRPC no credit is returned. What acknowledges is the service's own affair."""
-
-    def close(self) -> None:
-        """Cancel the stream; nothing happens if it is over. A thread that waits for an item sees the end of it."""
-        self._over = True
-        self._rpc.cancel()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _pull(self, timeout: float | None) -> bytes:
-        """The next payload. grpcio has no time limit for that, so with one a thread asks, and is asked in turn."""
-        pulled = self._pulled
-        if pulled is None:
-            if timeout is None:
-                payload: bytes = next(self._rpc)
-                return payload
-            pulled = self._pulled = Future()
-            threading.Thread(target=self._fetch, args=(pulled,), name="wireproto-grpc-item", daemon=True).start()
-        try:
-            payload = pulled.result(timeout)
-        except TimeoutError:
-            raise
-        except _End:
-            self._pulled = None
-            raise StopIteration from None
-        except BaseException:
-            self._pulled = None
-            raise
-        self._pulled = None
-        return payload
-
-    def _fetch(self, pulled: "Future[bytes]") -> None:
-        try:
-            pulled.set_result(next(self._rpc))
-        except StopIteration:
-            pulled.set_exception(_End())
-        except grpc.RpcError as error:
-            pulled.set_exception(error)
-
-
-class _End(Exception):
-    """The end of a stream, on its way between two threads: a future does not carry StopIteration well."""
 
 
 # What HTTP/2 and gRPC have a use of their own for, or this client has.

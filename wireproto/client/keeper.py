@@ -40,7 +40,7 @@ class Kept(Protocol):
 
     @property
     def descriptor(self) -> int:
-        """Of the socket."""
+        """Of the socket; a number below 0 for what has none."""
 
     def attend(self, writable: int, readable: int) -> None:
         """The socket has room for output, or has input; other than 0 means yes."""
@@ -50,6 +50,9 @@ class Kept(Protocol):
 
     def end(self, why: str) -> None:
         """Close the connection."""
+
+    def forget(self) -> None:
+        """Let go of the descriptor, in a child of the process whose connection it is. Without a lock."""
 
 
 class Keeper:
@@ -115,9 +118,20 @@ class Keeper:
         """Wait, at most a second, until the thread is gone, if nothing is left for it to do."""
         with self._lock:
             thread = self._thread
-            if self._links or thread is None or thread is threading.current_thread():
+            if self._links or thread is None or thread.ident == threading.get_ident():
                 return
         thread.join(_JOIN)  # not only until it has decided to leave: nobody wants to see it in a list of threads
+
+    def forget(self) -> None:
+        """Let go of all links and descriptors, in a child of the process whose keeper this is."""
+        self._lock = threading.Lock()
+        for link in self._links.values():
+            link.forget()
+        self._links.clear()
+        self._tasks.clear()
+        self._due = math.inf
+        if self._poller is not None:
+            self._poller.forget()
 
     def _rouse_locked(self) -> None:
         """Wake the thread, or start it."""
@@ -189,10 +203,12 @@ def the_keeper() -> Keeper:
 
 
 def _after_fork() -> None:
-    # The thread is not there in the child, and the descriptors are the parent's, too. Clients do not survive a fork;
-    # clients made after it get a keeper of their own.
+    # In the child: the thread is not there, and the connections and the epoll behind the descriptors are the parent's.
+    # Descriptors are closed and nothing else is done, so that the parent notices nothing. No lock is taken: whoever
+    # held it is not there any more. Clients made in the child get a keeper of their own.
     global _keeper
-    _keeper = Keeper()
+    inherited, _keeper = _keeper, Keeper()
+    inherited.forget()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -2,14 +2,19 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from _thread import start_new_thread
+from collections.abc import Callable, Sequence
 
 from wireproto.address import Address
 from wireproto.client.backoff import Backoff
-from wireproto.client.binding import Dialect
+from wireproto.client.binding import Dialect, own_method
+from wireproto.client.calls import FutureCall
+from wireproto.client.guard import interrupting, made_before_fork
 from wireproto.client.keeper import the_keeper
 from wireproto.client.link import Link
 from wireproto.client.opening import open_link
+from wireproto.client.queue import CallQueue
+from wireproto.client.state import ClientState, Listeners, StateListener
 from wireproto.codecs import Codec
 from wireproto.errors import CallError, ConnectionLost, LocalProtocolError
 from wireproto.limits import Limits
@@ -27,6 +32,11 @@ REPEATS = 2
 class Line:
     """Where to connect, what to offer, and the link that is in use. Thread-safe.
 
+    A caller that finds no link opens one on its own thread; the others wait for the outcome. For the calls of the
+    queue, which nobody waits for, a thread does that as long as there are any.
+
+    Lock order: ``_opening``, a link's lock, ``_changes``, the queue's, the keeper's.
+
     Args:
         address: of the server.
         service: the service wanted.
@@ -37,6 +47,12 @@ class Line:
         timeout: seconds that connecting and the handshake may take together.
         backoff: when to try again after a loss.
         connections: makes the protocol's state of each connection; None for ``Connection``.
+
+    Attributes:
+        links: the one in use is the last; before it those that only finish their calls. It is replaced and never
+            changed, so that others may read it without a lock.
+        queue: the calls that ``start`` began and that have no place yet.
+        closed: whether ``close`` was called.
 
     Raises:
         ConfigError: the service has no such version.
@@ -58,6 +74,7 @@ class Line:
         newest = service.version if version is None else version
         self.address = address
         self.service = service
+        self.closed = False
         self._codecs = {codec.id: codec for codec in codecs}
         self._limits = limits
         self._timeout = timeout
@@ -74,63 +91,158 @@ class Line:
             service=service.full_name,
             digests=service.digests(newest),
         )
+        self._keeper = the_keeper()  # of the process that this line belongs to
+        self.queue = CallQueue(limits.start_queue, address, self._keeper)
+        self._listeners = Listeners(self._keeper)
         self._opening = threading.Lock()  # held by the one thread that connects
-        self._failures = 0
-        self._failure: CallError | None = None
-        self._links: list[Link] = []  # the one in use is the last; before it those that only finish their calls
+        self.links: list[Link] = []
+        # For whoever waits out a pause, and for the fields below and the back-off.
+        self._changes = threading.Condition()
+        self._connecting = False
+        self._failures = 0  # attempts that failed
+        self._failure: CallError | None = None  # of the last attempt, if that failed
         self._judged: Link | None = None  # the last one that was lost and that the back-off has heard of
-        self._closed = threading.Event()
-
-    @property
-    def closed(self) -> bool:
-        """Whether ``close`` was called."""
-        return self._closed.is_set()
+        self._useless = 0  # links in a row that were lost before they were of any use
+        self._opener = False  # a thread opens links for the queue
 
     @property
     def dialect(self) -> Dialect | None:
         """What the latest link speaks; None before the first."""
-        return self._links[-1].dialect if self._links else None
+        return self.links[-1].dialect if self.links else None
 
-    def link(self, deadline: float | None) -> Link:
+    # States.
+
+    @property
+    def state(self) -> ClientState:
+        """What a call meets that is made now."""
+        if self.closed:
+            return ClientState.CLOSED
+        if self._usable() is not None:
+            return ClientState.READY
+        if self._connecting:
+            return ClientState.CONNECTING
+        failed = self._failure is not None or self._backoff.remaining() > 0
+        return ClientState.BACKING_OFF if failed else ClientState.IDLE
+
+    def _state_now(self) -> ClientState:
+        return self.state
+
+    def listen(self, listener: StateListener) -> Callable[[], None]:
+        """Tell ``listener`` of each state from now on. Returns what takes the listener out."""
+        return self._listeners.add(listener, self.state)
+
+    def _link_changed(self) -> None:
+        """A link takes no further calls. Its lock is held."""
+        self._listeners.tell(self._state_now)
+        if self.queue.calls:
+            self._serve_queue()
+
+    def _usable(self) -> Link | None:
+        links = self.links
+        return links[-1] if links and links[-1].usable else None
+
+    def _check(self) -> None:
+        if the_keeper() is not self._keeper:
+            raise made_before_fork("a client that was made")
+        if self.closed:
+            raise LocalProtocolError("this client is closed; connect again")
+
+    # Links for callers.
+
+    def link(self, deadline: float | None, wait: bool = False) -> Link:
         """A link that takes calls, opened if need be.
+
+        Args:
+            deadline: point in time by ``time.monotonic``; None for none.
+            wait: wait until there is one, however many attempts and pauses that takes. If not, one attempt decides,
+                and a pause between two attempts is not waited for.
 
         Raises:
             ConnectionLost: there is no connection to be had, or not before ``deadline``; NOT_PROCESSED.
             HandshakeError: the server refuses.
-            LocalProtocolError: the line is closed.
+            LocalProtocolError: the line is closed, or another process's.
         """
-        links = self._links
+        links = self.links
         if links and links[-1].usable:
             return links[-1]
-        failures = self._failures
-        if not self._opening.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
-            raise _not_had("another thread is still connecting", 0.0)
-        try:
-            if self._closed.is_set():
-                raise LocalProtocolError("this client is closed; connect again")
-            if self._links and self._links[-1].usable:
-                return self._links[-1]
-            if self._failures != failures and self._failure is not None:
+        while True:
+            self._check()
+            if (link := self._usable()) is not None:
+                return link
+            failures = self._failures
+            if not self._wait_out(deadline, wait):
+                continue
+            if not self._opening.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+                raise _not_had("another thread is still connecting", 0.0)
+            try:
+                if (link := self._usable()) is not None:
+                    return link
+                if self._failures == failures or self._failure is None:
+                    return self._attempt_locked(deadline)
                 # The attempt that was waited for failed. A queue of threads that each tried again, one after the
                 # other, would wait for minutes.
-                raise _again(self._failure)
-            return self._open_locked(deadline)
-        finally:
-            self._opening.release()
+                if not wait:
+                    raise _again(self._failure)
+            except CallError as error:
+                if not wait or error.retry is not Retry.NOT_PROCESSED:
+                    raise
+            finally:
+                self._opening.release()
 
-    def _open_locked(self, deadline: float | None) -> Link:
-        """Wait out the back-off and connect, with ``_opening`` held."""
-        if self._links and self._judged is not self._links[-1]:
-            self._judged = self._links[-1]
+    def open(self) -> None:
+        """Have a link now, whatever the back-off says.
+
+        Raises:
+            ConnectionLost, HandshakeError, LocalProtocolError: as ``link``.
+        """
+        self._check()
+        with self._opening:
+            if self._usable() is None:
+                self._attempt_locked(None)
+
+    def _wait_out(self, deadline: float | None, wait: bool) -> bool:
+        """Wait until the next attempt is due; False when something has changed before that.
+
+        Raises:
+            ConnectionLost: the pause is longer than there is time, or than is to be waited for.
+        """
+        with self._changes:
+            if self.closed:
+                return False
+            pause = self._pause()
+            if not pause:
+                return True
+            if not wait or (deadline is not None and time.monotonic() + pause >= deadline):
+                raise self._paused(pause)
+            return not self._changes.wait(pause)
+
+    def _paused(self, pause: float) -> ConnectionLost:
+        cause = "" if self._failure is None else f" ({self._failure.message})"
+        return _not_had(f"{self.address} is tried again in {pause:.1f} s{cause}", pause)
+
+    def _pause(self) -> float:
+        """Seconds until the next attempt is due. With ``_changes`` held."""
+        links = self.links
+        if links and not links[-1].usable and self._judged is not links[-1]:
+            self._judged = links[-1]
             if self._judged.useful:
                 self._backoff.reset()
+                self._useless = 0
             else:
-                self._backoff.failed()
-        pause = self._backoff.remaining()
-        if deadline is not None and time.monotonic() + pause >= deadline:
-            raise _not_had(f"{self.address} is tried again in {pause:.1f} s", pause)
-        if pause and self._closed.wait(pause):
-            raise LocalProtocolError("this client is closed; connect again")
+                # The first one may have been bad luck, so whoever calls again at once is served. A server that
+                # welcomes and hangs up is not asked again at full speed.
+                self._useless += 1
+                if self._useless > 1:
+                    self._backoff.failed()
+        return self._backoff.remaining()
+
+    def _attempt_locked(self, deadline: float | None) -> Link:
+        """Connect, with ``_opening`` held."""
+        self._check()
+        with self._changes:
+            self._pause()  # so that the back-off has heard of the link before
+            self._connecting = True
+        self._listeners.tell(self._state_now)
         limit = time.monotonic() + self._timeout
         try:
             link = open_link(
@@ -140,41 +252,148 @@ class Line:
                 self._limits,
                 limit if deadline is None else min(deadline, limit),
                 self._dialect,
+                self.queue,
+                self._link_changed,
             )
-        except CallError as error:
-            self._backoff.failed()
-            if isinstance(error, ConnectionLost):
-                error.retry_after_ms = round(self._backoff.remaining() * 1000)
-            self._failures += 1
-            self._failure = error
+        except BaseException as error:
+            with self._changes:
+                self._connecting = False
+                if isinstance(error, CallError):
+                    self._failed(error)
+                self._changes.notify_all()
+            self._listeners.tell(self._state_now)
             raise
-        self._failure = None
-        # A new list: others read it without the lock.
-        self._links = [each for each in self._links if each.busy] + [link]
-        if self._closed.is_set():
+        with self._changes:
+            self._connecting = False
+            self._failure = None
+            self.links = [each for each in self.links if each.busy] + [link]
+            self._changes.notify_all()
+        self._listeners.tell(self._state_now)
+        if self.closed:
             link.end("the client was closed")
             raise LocalProtocolError("this client is closed; connect again")
+        if self.queue.calls:
+            link.pull()
         return link
+
+    def _failed(self, error: CallError) -> None:
+        """An attempt failed. With ``_changes`` held."""
+        self._backoff.failed()
+        if isinstance(error, ConnectionLost):
+            error.retry_after_ms = round(self._backoff.remaining() * 1000)
+        self._failures += 1
+        self._failure = error
 
     def _dialect(self, codec_id: int, version: int) -> Dialect:
         return Dialect(self.service, self._codecs[codec_id], version, self._limits)
 
+    # Links for the queue.
+
+    def start(self, call: FutureCall) -> None:
+        """Send ``call`` now, or have it wait for a link or a place. Never blocks; what fails is the future's.
+
+        Raises:
+            LocalProtocolError: the line is closed, or another process's, or the method is not the service's.
+        """
+        links = self.links
+        if links and links[-1].usable and links[-1].start(call):
+            return
+        self._check()
+        own_method(self.service, call.method)
+        if not call.wait and not self._connecting:
+            with self._changes:
+                pause = self._pause()
+            if pause:
+                call.fail(self._paused(pause))
+                return
+        if self.queue.put(call):
+            self._serve_queue()
+
+    def _serve_queue(self) -> None:
+        """See that a thread opens a link for the calls of the queue, if they need one."""
+        with self._changes:
+            if self._opener:
+                return
+            self._opener = True
+        try:
+            threading.Thread(target=self._open_for_queue, name="wireproto-opener", daemon=True).start()
+        except RuntimeError:
+            self._opener = False
+            self.queue.fail(lambda: _not_had("no thread can be started to open one", 0.0), patient=True)
+
+    def _open_for_queue(self) -> None:
+        """The thread: open links until no call waits for one."""
+        try:
+            while self._due_for_queue():
+                self._open_once()
+        except BaseException:
+            # A bug of ours, which the thread's hook reports. The calls must not wait for ever because of it.
+            self._opener = False
+            self.queue.fail(lambda: _not_had("the client met an error of its own", 0.0), patient=True)
+            raise
+        if self.closed:
+            self.queue.close(_closed)
+        elif (link := self._usable()) is not None:
+            link.pull()
+
+    def _due_for_queue(self) -> bool:
+        """Wait out the pause; False, and the thread is no longer there for anybody, when no link is needed."""
+        with self._changes:
+            while self.queue.calls and self._usable() is None and not self.closed:
+                pause = self._pause()
+                if not pause:
+                    return True
+                self.queue.fail(lambda: self._paused(pause), patient=False)  # noqa: B023 - called at once
+                self._changes.wait(pause)
+            self._opener = False
+            return False
+
+    def _open_once(self) -> None:
+        failures = self._failures
+        with self._opening:
+            if self._usable() is not None:
+                return
+            try:
+                if self._failures != failures and self._failure is not None:
+                    raise _again(self._failure)  # these calls, too, had waited for that attempt
+                self._attempt_locked(None)
+            except LocalProtocolError:
+                pass  # closed: the loop sees it
+            except CallError as error:
+                failure = error
+                self.queue.fail(lambda: _again(failure), patient=error.retry is not Retry.NOT_PROCESSED)
+
+    # Ends.
+
     def close(self, drain: float = 0.0) -> None:
         """Close the link; calls not answered ``drain`` seconds from now fail. From any thread; once."""
-        self._closed.set()
+        self.closed = True
+        if the_keeper() is not self._keeper:
+            return  # its parent's: the keeper has let go of the links
+        if interrupting():
+            # In a signal handler. The thread below it may hold any of the locks, and may be the one that receives.
+            start_new_thread(self._close, (drain,))
+        else:
+            self._close(drain)
+            self._keeper.join()
+
+    def _close(self, drain: float) -> None:
+        with self._changes:
+            self._changes.notify_all()
         if drain:
             deadline = time.monotonic() + drain
-            for link in self._links:
+            for link in self.links:
                 link.finish(deadline)
-        for link in self._links:
+        for link in self.links:
             link.end("the client was closed")
-        the_keeper().join()
+        self.queue.close(_closed)
+        self._listeners.tell(self._state_now)
 
     def drop(self) -> bool:
         """Let go of a line that nobody closed, for a finalizer, so without a lock; whether there was one."""
-        if self._closed.is_set() or not self._links:
+        if self.closed or not self.links or the_keeper() is not self._keeper:
             return False
-        for link in self._links:
+        for link in self.links:
             link.hang_up()
         return True
 
@@ -198,6 +417,10 @@ def _not_had(problem: str, pause: float) -> ConnectionLost:
         retry=Retry.NOT_PROCESSED,
         retry_after_ms=round(pause * 1000),
     )
+
+
+def _closed() -> ConnectionLost:
+    return ConnectionLost("the client was closed; the call was not processed", retry=Retry.NOT_PROCESSED)
 
 
 def _again(failure: CallError) -> CallError:

@@ -9,20 +9,21 @@ import math
 import socket
 import threading
 import time
-from _thread import LockType
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import TypeVar
 
 from wireproto.bucket import Bucket
 from wireproto.client.binding import Dialect
-from wireproto.client.calls import ClientCall, FutureCall, PreparedCall, StreamCall, Waiter, timed_out
+from wireproto.client.calls import ClientCall, FutureCall, Place, PreparedCall, StreamCall, Waiter, timed_out
+from wireproto.client.guard import made_before_fork
 from wireproto.client.keeper import Keeper
-from wireproto.client.reception import LOOK, QUIET, Reception
-from wireproto.errors import CallError, ConnectionLost, RemoteProtocolError
+from wireproto.client.queue import CallQueue
+from wireproto.client.reception import LOOK, QUIET
+from wireproto.client.sending import HEARTBEAT, Sending, too_large
+from wireproto.errors import CallError, ConnectionLost, LocalProtocolError, RemoteProtocolError, WireprotoError
 from wireproto.limits import Limits
-from wireproto.reasons import failure
 from wireproto.status import Retry
 from wireproto.wire.connection import Connection, PayloadTooLarge
 from wireproto.wire.events import (
@@ -44,10 +45,9 @@ Prepared = TypeVar("Prepared", bound=PreparedCall)
 
 _EVENTS = 256
 """Events taken at once out of what was received."""
-_HEARTBEAT = bytes(8)
 
 
-class Link(Reception):
+class Link(Sending):
     """One open connection. Thread-safe.
 
     A method whose name ends in ``_locked`` wants the lock held; the others take it themselves, wait for something, or
@@ -60,6 +60,8 @@ class Link(Reception):
         peer: the address, for messages.
         limits: of this side.
         keeper: looks after the link until it has ended.
+        queue: calls that take places of this link as they come free.
+        changed: is called when the link takes no further calls, with the lock held.
 
     Attributes:
         dialect: as given.
@@ -74,23 +76,18 @@ class Link(Reception):
         peer: str,
         limits: Limits,
         keeper: Keeper,
+        queue: CallQueue,
+        changed: Callable[[], None],
     ) -> None:
-        super().__init__(sock, peer, keeper)
-        self.dialect = dialect
-        self.usable = True
-        self._connection = connection
-        self._limits = limits
+        super().__init__(sock, peer, keeper, connection, dialect, limits, queue)
         self._liveness = Liveness(connection, limits, keeper.clock(), idle=math.inf)
         # A CANCEL of a unary call is a courtesy. Servers end a connection that floods them, at rates like our own.
         self._cancels = Bucket(limits.cancels_per_second / 2, limits.cancel_burst / 2, keeper.clock())
-        self._calls: dict[int, ClientCall] = {}
         self._settled: list[FutureCall] = []  # to be completed by the keeper
         self._abandoned: deque[ClientCall] = deque()  # by the garbage collector, which must not take a lock
         self._pings: dict[bytes, Waiter] = {}
         self._ping_ids = count(1)
-        self._places: deque[Waiter] = deque()  # callers that wait until fewer calls are in flight
-        self._granted = 0  # places given to such callers and not used yet
-        self._free = 0  # no more than there are, counted down; ``_full_locked`` counts anew
+        self._changed = changed
         self._cause = ""
         self._over: threading.Event | None = None  # set at the end, for ``finish``
         with self._lock:
@@ -120,8 +117,8 @@ class Link(Reception):
         Raises:
             CallError: the server does not accept a request so large; nothing was sent.
         """
+        place: Place | None = None
         try:
-            place: Waiter | None = None
             while True:
                 with self._lock:
                     if self._submit_locked(call, opcode, payload, metadata, None, place):
@@ -129,7 +126,7 @@ class Link(Reception):
                             return
                         gate = self._enter_locked(call)
                         break
-                    place = self._queue_locked()
+                    place = self._places.stand_in_line()
                     gate = self._enter_locked(place)
                 if not self._wait_for_place(call, place, gate, deadline):
                     return
@@ -138,7 +135,9 @@ class Link(Reception):
             else:
                 self._follow(call, gate, deadline)
         except BaseException:
-            # A signal handler raised: nobody is there to take the answer.
+            # A signal handler raised: nobody is there to take the answer, nor to receive for the others.
+            self._give_up_lead(call)
+            self._give_up_lead(place)
             self.cancel(call)
             raise
         if not call.done:
@@ -158,19 +157,12 @@ class Link(Reception):
         Raises:
             CallError: the server does not accept a request so large; nothing was sent.
         """
-        place: Waiter | None = None
+        place: Place | None = None
         while True:
             with self._lock:
                 if self._submit_locked(call, opcode, payload, metadata, credit, place):
-                    if call.call_id == 0:
-                        return False
-                    if type(call) is FutureCall:
-                        self._futures += 1
-                        self._look_by_locked(call.deadline)
-                        if not self._led:
-                            self._rewatch_locked()
-                    return True
-                place = self._queue_locked()
+                    return call.call_id != 0
+                place = self._places.stand_in_line()
                 gate = self._enter_locked(place)
             if not self._wait_for_place(call, place, gate, deadline):
                 return False
@@ -189,9 +181,9 @@ class Link(Reception):
         sent: list[Prepared] = []
         ends: list[tuple[int, ClientCall]] = []
         with self._lock:
-            connection = self._connection
-            while calls and self.usable and not self._places:
-                if (self._free <= 0 or self._output.waiting) and self._full_locked():
+            connection, places = self._connection, self._places
+            while calls and self.usable and not places.threads and not places.queued:
+                if (places.free <= 0 or self._output.waiting) and places.full():
                     break
                 call = calls[0]
                 try:
@@ -199,14 +191,48 @@ class Link(Reception):
                 except PayloadTooLarge as error:
                     if sent:
                         break
-                    raise _too_large(error) from None
-                self._free -= 1
+                    raise too_large(error) from None
+                places.free -= 1
                 self._calls[call.call_id] = calls.popleft()
                 sent.append(call)
                 ends.append((connection.bytes_pending, call))
             if sent:
                 self._transmit_locked(None, ends)
         return sent
+
+    def start(self, call: FutureCall) -> bool:
+        """Send the request of ``call``, or have it wait for a place; False when the link takes no calls.
+
+        What is wrong with the request fails the call, and so does a queue that is full.
+
+        Raises:
+            LocalProtocolError: the method is not one of the service.
+        """
+        try:
+            call.prepare(self.dialect)
+        except LocalProtocolError:
+            raise
+        except WireprotoError as error:
+            call.fail(error)
+            return True
+        with self._lock:
+            if not self.usable:
+                return False
+            places = self._places
+            busy = places.threads or places.queued
+            if not busy and not ((places.free <= 0 or self._output.waiting) and places.full()):
+                ends: list[tuple[int, ClientCall]] = []
+                self._start_locked(call, ends)
+                if ends:
+                    self._transmit_locked(call)
+                return True
+            # Under the lock: the answer that makes a place free then finds the call.
+            return self._queue.put(call) or True
+
+    def pull(self) -> None:
+        """Send the calls of the queue that there are places for."""
+        with self._lock:
+            self._grant_locked()
 
     def wait_for_item(self, call: StreamCall, deadline: float | None) -> bool:
         """Wait until a stream has an item or is over; False when the time was up before."""
@@ -281,137 +307,13 @@ class Link(Reception):
         with self._lock:
             self._expire_locked(call)
 
-    # Places and sending.
-
-    def _submit_locked(
-        self, call: ClientCall, opcode: int, payload: bytes, metadata: bytes, credit: int | None, place: Waiter | None
-    ) -> bool:
-        """Send the request of ``call``, if there is a place for the call.
-
-        Args:
-            call: gets its id.
-            opcode, payload, metadata, credit: as for ``Connection.send_request``.
-            place: what the caller has waited for and was granted; None as long as it has not waited.
-
-        Returns:
-            Whether the caller need not wait for a place: the request was sent, or the link takes no further calls and
-            ``call`` is done, with the error that says so. False only without a ``place``.
-
-        Raises:
-            CallError: the server does not accept a request so large; nothing was sent.
-        """
-        if place is not None:
-            # A granted place is counted apart until its owner comes for it. From here on the call itself counts.
-            self._granted -= 1
-        if not self.usable:
-            call.error = self._lost_locked(Retry.NOT_PROCESSED)
-            call.done = True
-            return True
-        if place is None:
-            # Those who wait for a place came earlier, so a place that is free by now is theirs.
-            if self._places:
-                return False
-            # ``_free`` is not raised when a call ends. Thus it may be too low and is never too high, and most calls
-            # need not count anew. Output that waits may leave no room, however many places there are.
-            if (self._free <= 0 or self._output.waiting) and self._full_locked():
-                return False
-            self._free -= 1
-        connection = self._connection
-        try:
-            call.call_id = connection.send_request(opcode, payload, metadata, credit=credit)
-        except PayloadTooLarge as error:
-            # The place was not used. Whoever is next in line would otherwise wait for an answer to make it free.
-            self._grant_locked()
-            raise _too_large(error) from None
-        # In this order: the answer cannot be received before the lock is let go, but sending may end the link, and that
-        # fails the calls that it finds here.
-        self._calls[call.call_id] = call
-        self._transmit_locked(call)
-        return True
-
-    def _transmit_locked(self, call: ClientCall | None = None, requests: Sequence[tuple[int, ClientCall]] = ()) -> None:
-        """Send what the connection has queued. What the kernel does not take waits in the output.
-
-        Args:
-            call: with whose request the queued bytes end; None if they are about no request, or about several.
-            requests: the calls whose requests are among the bytes, each behind the position at which its request ends.
-        """
-        output = self._output
-        try:
-            data = self._connection.data_to_send()
-            sent = output.send(data)
-            if sent == len(data):
-                return
-            output.keep(data, sent, requests if call is None else ((len(data), call),))
-        except BaseException:
-            self._end_locked("sending was interrupted")  # by a signal handler that raised: a frame may be cut
-            raise
-        # After a write that was partial or failed: have the keeper write the rest, and run the clock of the peer that
-        # takes nothing.
-        if not output.writable:
-            self.usable = False
-            self._problem = self._problem or output.problem
-        self._look_by_locked(self._clock() + LOOK)
-        self._rewatch_locked()
-
-    def _full_locked(self) -> bool:
-        """Whether there is no place for a call, nor room for its request."""
-        connection = self._connection
-        self._free = connection.their_max_calls - connection.calls_in_flight - self._granted
-        return self._free <= 0 or len(self._output.waiting) > self._limits.high_watermark
-
-    def _queue_locked(self) -> Waiter:
-        """Stand in line for a place; it is ``done`` when it is granted or refused."""
-        place = Waiter()
-        self._places.append(place)
-        return place
-
-    def _grant_locked(self, *, received: bool = False) -> None:
-        """Give free places to those who wait for one: first come, first served.
-
-        Args:
-            received: the thread that received is the one that calls. It looks at its own place when it is back.
-        """
-        unheard = False
-        while self._places and not self._full_locked():
-            self._granted += 1
-            self._free -= 1
-            place = self._places.popleft()
-            # One without a gate belongs to the leader, or to a thread that is about to give it up.
-            unheard |= place.gate is None and not received
-            self._wake_locked(place)
-        if unheard and self._led:
-            # The leader sleeps on the socket, and with nothing in flight nothing would ever come. A PONG comes.
-            self._connection.send_ping(_HEARTBEAT)
-            self._transmit_locked()
-
-    def _wait_for_place(self, call: ClientCall, place: Waiter, gate: LockType | None, deadline: float | None) -> bool:
-        """Wait until ``place`` is granted. If it is not, ``call`` is done and failed."""
-        granted = False
-        try:
-            self._await(place, gate, deadline)
-            granted = place.done and place.error is None
-        finally:
-            if not granted:
-                with self._lock:
-                    if not place.done:
-                        self._places.remove(place)
-                    elif place.error is None:  # granted to a thread that was interrupted
-                        self._granted -= 1
-                        self._grant_locked()
-        if granted:
-            return True
-        call.error = place.error or timed_out("no place for the call came free in time", Retry.NOT_PROCESSED)
-        call.done = True
-        return False
-
     def finish(self, deadline: float) -> None:
         """Send nothing more, take what still comes, and end: when the server has, or at ``deadline``."""
         over = threading.Event()
         with self._lock:
             if self._ended:
                 return
-            self.usable = False
+            self._close_to_calls_locked()
             self._cause = "the client is done"
             self._over = over
             self._refuse_places_locked()
@@ -456,7 +358,8 @@ class Link(Reception):
         output = self._output
         if output.waiting:
             output.flush()
-        if self._places:
+        places = self._places
+        if places.threads or places.queued:
             self._grant_locked(received=data is not None)
         if not self.usable:
             self._retire_locked()
@@ -486,7 +389,7 @@ class Link(Reception):
 
     def _go_away_locked(self, event: GoAwayReceived) -> None:
         """Take no further calls; those that the server will not look at are over."""
-        self.usable = False
+        self._close_to_calls_locked()
         self._cause = f"{self.peer} takes no more calls ({event.error})"
         for call in list(self._calls.values()):
             if 0 < (call.call_id - event.last_call_id) & U32_MAX < HALF:
@@ -504,12 +407,15 @@ class Link(Reception):
             if type(call) is StreamCall:
                 call.over = True
             elif type(call) is FutureCall:
-                # The keeper completes it: callbacks must run without the lock, and hold up no caller.
                 self._futures -= 1
-                if not self._settled:
-                    self._keeper.run(self._complete)
-                self._settled.append(call)
+                self._settle_locked(call)
         self._wake_locked(call)
+
+    def _settle_locked(self, call: FutureCall) -> None:
+        """Have the keeper complete a future: callbacks must run without the lock, and hold up no caller."""
+        if not self._settled:
+            self._keeper.run(self._complete)
+        self._settled.append(call)
 
     def _complete(self) -> None:
         """Complete the futures that are due; on the keeper's thread."""
@@ -536,10 +442,17 @@ class Link(Reception):
             self._retire_locked()
 
     def _refuse_places_locked(self) -> None:
-        while self._places:
-            place = self._places.popleft()
+        threads = self._places.threads
+        while threads:
+            place = threads.popleft()
             place.error = self._lost_locked(Retry.NOT_PROCESSED)
             self._wake_locked(place)
+
+    def _close_to_calls_locked(self) -> None:
+        """Take no further calls, and say so."""
+        if self.usable:
+            self.usable = False
+            self._changed()
 
     def _retire_locked(self) -> None:
         """A link that takes no calls and has none is done with."""
@@ -550,7 +463,7 @@ class Link(Reception):
         if self._ended:
             return
         self._ended = True
-        self.usable = False
+        self._close_to_calls_locked()
         self.due = math.inf
         self._cause = self._cause or why
         self._connection.close()
@@ -567,6 +480,17 @@ class Link(Reception):
         self._close_locked()
         if self._over is not None:
             self._over.set()
+
+    def forget(self) -> None:
+        super().forget()
+        self.usable = False
+        for call in self._calls.values():
+            call.error = made_before_fork("a call that was begun")
+            call.done = True
+            if type(call) is StreamCall:
+                call.over = True
+                call.items.clear()
+        self._calls.clear()
 
     def _why_locked(self, error: RemoteProtocolError | CallError | None) -> str:
         """What to tell of an end, as a clause."""
@@ -604,7 +528,7 @@ class Link(Reception):
                 self._end_locked(f"{self.peer} was given up: {liveness.sentence(overdue, now)}")
                 return
             if liveness.ping_due(now):
-                self._connection.send_ping(_HEARTBEAT)
+                self._connection.send_ping(HEARTBEAT)
                 self._transmit_locked()
             due = liveness.next_look()
             if self._futures:
@@ -643,10 +567,3 @@ class Link(Reception):
             return bool(self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
             return False
-
-
-def _too_large(error: PayloadTooLarge) -> CallError:
-    return failure(
-        "REQUEST_TOO_LARGE",
-        f"the request makes a frame of {error.size} bytes; the server accepts {error.limit}. Nothing was sent",
-    )

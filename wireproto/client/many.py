@@ -6,10 +6,12 @@ from typing import Any, Generic, Self, TypeVar
 
 from wireproto.client.calls import PreparedCall
 from wireproto.client.face import deadline_after
+from wireproto.client.guard import inside, refuse_interrupter
 from wireproto.client.line import Line, repeatable
 from wireproto.client.link import Link
 from wireproto.errors import WireprotoError
 from wireproto.schema import Message, Method
+from wireproto.uncopied import Uncopied
 
 __all__ = ["Responses"]
 
@@ -40,7 +42,7 @@ class _OrderedCall(PreparedCall, Generic[Req]):
         self.message = message
 
 
-class Responses(Generic[Req, Resp]):
+class Responses(Uncopied, Generic[Req, Resp]):
     """The iterator of ``Client.call_many``. One thread at a time.
 
     The window holds the requests that were read and whose response was not handed out: at most as many as the server
@@ -52,6 +54,7 @@ class Responses(Generic[Req, Resp]):
         method: of all the calls.
         requests: read lazily.
         timeout: seconds, for each call by itself; None for none.
+        wait: as for ``Line.link``.
         metadata: makes the block of metadata of calls that are sent now.
         repeat: makes a single call, for one that the server certainly did not look at.
     """
@@ -62,6 +65,7 @@ class Responses(Generic[Req, Resp]):
         method: Method[Req, Resp],
         requests: Iterable[Req],
         timeout: float | None,
+        wait: bool,
         metadata: Callable[[], bytes],
         repeat: Callable[[Req], Resp],
     ) -> None:
@@ -69,6 +73,7 @@ class Responses(Generic[Req, Resp]):
         self._method = method
         self._source = iter(requests)
         self._timeout = timeout
+        self._patient = wait
         self._metadata = metadata
         self._repeat = repeat
         self._exhausted = False
@@ -80,6 +85,7 @@ class Responses(Generic[Req, Resp]):
         return self
 
     def __next__(self) -> Resp:
+        refuse_interrupter()  # before anything is changed, for this may be the iterator that was interrupted
         window = self._window
         try:
             while not (window and window[0].done):
@@ -95,6 +101,7 @@ class Responses(Generic[Req, Resp]):
             self.close()
             raise
 
+    @inside
     def close(self) -> None:
         """Give up what is in flight; nothing more comes."""
         self._exhausted = True
@@ -122,6 +129,7 @@ class Responses(Generic[Req, Resp]):
             return self._repeat(entry.message)
         raise entry.error
 
+    @inside
     def _wait(self, head: _OrderedCall[Req]) -> None:
         """Wait for the first entry; something may have happened to it on return."""
         if head.link is None:
@@ -145,15 +153,20 @@ class Responses(Generic[Req, Resp]):
             room = link.most_calls - len(self._window)
             if room >= max(1, link.most_calls // 4):
                 self._read(link, room)
-            self._sent(link.begin_some(self._unsent), link)
+            self._sent(self._begin_some(link), link)
         except WireprotoError as failure:
             # No connection, no such method in its version, a request too large: for the first one that is not sent.
             self._fail(failure)
 
+    @inside
+    def _begin_some(self, link: Link) -> list[_OrderedCall[Req]]:
+        return link.begin_some(self._unsent)
+
+    @inside
     def _usable_link(self) -> Link:
         link = self._link
         if link is None or not link.usable:
-            link = self._link = self._line.link(deadline_after(self._timeout))
+            link = self._link = self._line.link(deadline_after(self._timeout), self._patient)
             binding = link.dialect.bind(self._method)
             for entry in self._unsent:
                 if entry.message is not None:

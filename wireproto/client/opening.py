@@ -10,6 +10,7 @@ from wireproto.address import Address
 from wireproto.client.binding import Dialect
 from wireproto.client.keeper import the_keeper
 from wireproto.client.link import Link
+from wireproto.client.queue import CallQueue
 from wireproto.client.reception import CHUNK, POLL_MAX
 from wireproto.errors import ConnectionLost, HandshakeError, RemoteProtocolError
 from wireproto.limits import Limits
@@ -38,12 +39,15 @@ def open_link(
     limits: Limits,
     deadline: float,
     dialect: Callable[[int, int], Dialect],
+    queue: CallQueue,
+    changed: Callable[[], None],
 ) -> Link:
     """Connect, greet and be welcomed; the keeper looks after the link from then on.
 
     Args:
         address, connection, hello, limits, deadline: as for ``open_connection``.
         dialect: makes what is spoken out of the codec's id and the version that were agreed on.
+        queue, changed: as for ``Link``.
 
     Raises:
         HandshakeError, ConnectionLost: as ``open_connection``.
@@ -52,7 +56,7 @@ def open_link(
     try:
         sock.setblocking(True)
         spoken = dialect(connection.codec, connection.version)
-        return Link(sock, connection, spoken, str(address), limits, the_keeper())
+        return Link(sock, connection, spoken, str(address), limits, the_keeper(), queue, changed)
     except BaseException:
         sock.close()
         raise
@@ -182,7 +186,7 @@ def _refused(address: Address, event: ConnectionEnded) -> HandshakeError | Conne
             error.status,
             error.reason,
             f"{address} does not speak this protocol: {error.problem}",
-            retry=Retry.NOT_PROCESSED,
+            retry=Retry.NEVER,  # nothing was processed, and nothing will be before somebody gives another address
         )
     return _unreachable(address, "it closed the connection without WELCOME")
 

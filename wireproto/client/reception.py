@@ -65,6 +65,7 @@ class Reception(abc.ABC):
         self._problem = ""  # what receiving or sending met
 
         self._led = False
+        self._leader: Waiter | None = None  # what the one who leads waits for
         self._blind = True  # the leader waits for input only
         self._parked: dict[Waiter, None] = {}
         self._poll = select.poll()  # the leader's
@@ -97,6 +98,17 @@ class Reception(abc.ABC):
         except OSError:
             pass  # it is over already
 
+    def forget(self) -> None:
+        """Let go of the connection without a word to anybody, in a child of the process whose link this is.
+
+        Only the descriptor is closed: ``shutdown`` would end the connection for the parent as well. No lock is taken,
+        for whoever held it is not there any more; no other thread is, either.
+        """
+        self._lock = threading.Lock()
+        self._ended = True
+        self.due = math.inf
+        self._sock.close()
+
     # Callers.
 
     def wait(self, waiter: Waiter, deadline: float | None) -> None:
@@ -116,6 +128,7 @@ class Reception(abc.ABC):
             self._parked[waiter] = None
             return gate
         self._led = True
+        self._leader = waiter
         self._blind = not self._output.waiting
         if self._interest:
             if self._attended:
@@ -206,14 +219,23 @@ class Reception(abc.ABC):
             assert gate is not None
             waiter.gate = None
             waiter.leads = True
+            self._leader = waiter
             self._blind = not self._output.waiting
             gate.release()
             return
         self._led = False
+        self._leader = None
         if self._ended:
             self._sock.close()
         elif self._futures or self._output.waiting or not self._output.writable:
             self._rewatch_locked()
+
+    def _give_up_lead(self, waiter: Waiter | None) -> None:
+        """Pass on the lead of a thread that a signal handler took out of its wait for ``waiter``, wherever it was."""
+        with self._lock:
+            if waiter is not None and self._leader is waiter:
+                self._end_locked("receiving was interrupted")
+                self._leave_locked()
 
     def _sleep(self, deadline: float | None) -> None:
         """Wait, as the leader, for input, for room if output waits, or for the time to pass."""

@@ -7,17 +7,19 @@ from typing import Any, Generic, Self, TypeVar
 
 from wireproto.client.binding import Binding
 from wireproto.client.calls import StreamCall
+from wireproto.client.guard import inside
 from wireproto.client.line import repeatable
 from wireproto.client.link import Link
 from wireproto.errors import DecodeError
 from wireproto.schema import Message
+from wireproto.uncopied import Uncopied
 
 __all__ = ["Stream"]
 
 Item = TypeVar("Item", bound=Message)
 
 
-class Stream(Generic[Item]):
+class Stream(Uncopied, Generic[Item]):
     """An iterator over the items of a stream call, made by ``Client.stream``.
 
     The server sends ahead as many items as it has credit for; they wait here, without a thread. An item counts as
@@ -67,8 +69,12 @@ class Stream(Generic[Item]):
         """
         return self._next(None if timeout is None else time.monotonic() + timeout)
 
+    @inside
     def acknowledge(self) -> None:
         """Count the item handed out last as taken, before the next one is asked for."""
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
         if self._untaken:
             self._untaken = False
             self._taken += 1
@@ -76,8 +82,12 @@ class Stream(Generic[Item]):
                 amount, self._taken = self._taken, 0
                 self._link.credit(self._call, amount)
 
+    @inside
     def close(self) -> None:
         """Cancel the stream; nothing happens if it is over. A thread that waits for an item sees the end of it."""
+        self._close()
+
+    def _close(self) -> None:
         self._over = True
         self._link.cancel(self._call)
 
@@ -94,8 +104,9 @@ class Stream(Generic[Item]):
         if not self._over:
             self._link.abandon(self._call)
 
+    @inside
     def _next(self, patience: float | None) -> Item:
-        self.acknowledge()
+        self._acknowledge()
         while True:
             call = self._call
             if call.items and not self._over:
@@ -103,7 +114,7 @@ class Stream(Generic[Item]):
                 try:
                     return self._binding.decode(call.items.popleft())
                 except DecodeError:
-                    self.close()
+                    self._close()
                     raise
             if self._over or call.over:
                 self._finish(call)

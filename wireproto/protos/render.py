@@ -99,7 +99,7 @@ def generate(root: Path, services: Iterable[Service], *, check: bool = False) ->
             raise ConfigError(f"{service.full_name} and another service both have the file {path}; leave one out")
         wanted[path] = render(service)
     stale = [path for path in root.rglob("*.proto") if path not in wanted]
-    wrong = [path for path, text in wanted.items() if not path.is_file() or path.read_text("utf-8") != text]
+    wrong = [path for path, text in wanted.items() if not path.is_file() or path.read_bytes() != text.encode()]
     if not check:
         for path in stale:
             path.unlink()

@@ -25,7 +25,7 @@ clients take no more than 8 KiB of trailers."""
 def to_rpc_status(error: CallError) -> RpcStatus:
     """``error`` as stock clients read it. Never fails: what cannot be said is cut or left out."""
     text = error.message.encode("utf-8", "backslashreplace")[:MAX_MESSAGE].decode("utf-8", "ignore")
-    made = RpcStatus(code=int(error.status or Status.UNKNOWN), message=text)
+    made = RpcStatus(code=int(error.status), message=text)
     info = ErrorInfo(reason=error.reason, domain=DOMAIN)
     info.metadata["retry"] = error.retry.name
     if error.retry_after_ms > 0:

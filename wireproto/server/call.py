@@ -1,9 +1,10 @@
 """One call on one connection: the context its handler sees, and how it ends, exactly once."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -14,11 +15,11 @@ from wireproto.schema import Operation
 from wireproto.server.owners import CallOwner
 from wireproto.server.pool import Worker
 from wireproto.server.pump import Pump
-from wireproto.server.refusals import given_up
+from wireproto.server.refusals import given_up, late
 from wireproto.status import Retry
 from wireproto.wire.metadata import Metadata
 
-__all__ = ["Call"]
+__all__ = ["Call", "expire_overdue_locked"]
 
 
 class Call(msgspec.Struct, Context, eq=False):
@@ -56,14 +57,14 @@ class Call(msgspec.Struct, Context, eq=False):
         """The same for rich, to which a struct shows all of it."""
         return [("call_id", self.call_id), ("method", self.entry.method.name)]
 
+    def __copy__(self) -> NoReturn:
+        """Refuse it, as every context does; a struct would be copied."""
+        self.__reduce_ex__(4)
+
     def read_terms(self) -> None:
         """Take the deadline from what the request says and what the method allows."""
-        metadata, timeout = self.metadata, self.entry.timeout
-        if metadata.deadline_ms is not None:
-            self.deadline = time.monotonic() + metadata.deadline_ms / 1000
-        if timeout is not None and not self.entry.is_stream:
-            latest = time.monotonic() + timeout
-            self.deadline = latest if self.deadline is None else min(self.deadline, latest)
+        given = self.metadata.deadline_ms
+        self.deadline = self.entry.due(None if given is None else given / 1000)
 
     @property
     def peer(self) -> str:
@@ -163,3 +164,20 @@ class Call(msgspec.Struct, Context, eq=False):
             outcome = self.entry.encode(future.result())
         self.session.settle(self, outcome)
         self.session.flush_soon()
+
+
+def expire_overdue_locked(calls: Iterable[Call], now: float) -> tuple[bool, float]:
+    """End those of one session whose deadline is up: whether there were any, and the soonest deadline of the rest,
+    ``math.inf`` without one.
+    """
+    overdue, soonest = [], math.inf
+    for call in calls:
+        deadline = call.deadline
+        if deadline is not None:
+            if deadline <= now:
+                overdue.append(call)
+            elif deadline < soonest:
+                soonest = deadline
+    for call in overdue:
+        call.expire_locked(late)
+    return bool(overdue), soonest

@@ -15,6 +15,7 @@ either.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from wireproto.poller import Poller
+from wireproto.server.alarms import Alarms
 from wireproto.server.pace import SLOW
 from wireproto.server.watch import Leader, Watch
 
@@ -72,6 +74,7 @@ class Pool:
         leader: the worker that leads; None for a moment when nobody does.
         turn_began: when the leader's turn began (monotonic).
         slow_turns: turns so far in which something took more than ``SLOW``, or many things did.
+        next_tick: when ``on_tick`` is called next (monotonic). What is due later needs no alarm before that.
     """
 
     def __init__(
@@ -108,12 +111,16 @@ class Pool:
         self.slow_turns = 0
         self.leader: Worker | None = None
         self._workers = [Worker(self, number) for number in range(size)]
+        self.next_tick = 0.0
+        self._alarms = Alarms()
+        self._sleeps_until = math.inf  # of the watchdog
         self._watching = False
         self._watch_gate = threading.Lock()
         self._watch_gate.acquire()
         self._watchdog = threading.Thread(target=self._guard, name="wireproto-watchdog", daemon=True)
 
     def start(self) -> None:
+        self.next_tick = time.monotonic() + self._tick
         for worker in self._workers:
             worker.start()
         self._watchdog.start()
@@ -132,6 +139,15 @@ class Pool:
         if self._sleeping:
             self._sleeping = False
             self._poller.wake()
+
+    def alarm(self, when: float, action: Callable[[float], None]) -> None:
+        """Have the watchdog call ``action`` with the time, at ``when`` (monotonic) or a few milliseconds after it. It
+        must not block.
+        """
+        self._alarms.add(when, action)
+        # The watchdog writes _sleeps_until before it looks at the alarms for the last time, so one sees the other.
+        if when < self._sleeps_until:
+            self._open_watch_gate()
 
     def submit(self, job: Job, *, always: bool = False) -> bool:
         """Have a follower run ``job``, which may block.
@@ -179,11 +195,11 @@ class Pool:
             for worker in parked:
                 worker.gate.release()
         self._poller.wake()
-        if self._watch_gate.locked():
-            self._watch_gate.release()
+        self._open_watch_gate()
         threads = [*self._workers, self._watchdog]
         for thread in threads:
-            if thread is not threading.current_thread() and thread.ident is not None:
+            # Not alive is one that was never started, and one that a signal's handler finds on its way: it then ends.
+            if thread is not threading.current_thread() and thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
         # Nobody leads any more: what was posted last, closing sources above all, is run here.
         spare = Worker(self, len(self._workers))
@@ -254,8 +270,7 @@ class Pool:
                     return
                 if not self._watching:
                     self._watching = True
-                    if self._watch_gate.locked():
-                        self._watch_gate.release()
+                    self._open_watch_gate()
                 if events:
                     self._on_events(me, events)
             except BaseException:  # SystemExit too: without a leader nothing goes on
@@ -273,31 +288,48 @@ class Pool:
             log.exception("a posted action failed; please report this")
         me.running = None
 
+    def _open_watch_gate(self) -> None:
+        """Wake the watchdog; it looks what there is to do, and finding nothing sleeps again."""
+        try:
+            self._watch_gate.release()
+        except RuntimeError:
+            pass  # it is open, by another thread's doing
+
     def _guard(self) -> None:
-        """The life of the watchdog: depose a leader that is stuck, and tick."""
+        """The life of the watchdog: depose a leader that is stuck, run alarms, and tick."""
         now = time.monotonic()
         watch = Watch(self, now)
-        next_tick = now + self._tick
+        next_look = now
         while not self._stopping:
-            pause = watch.next_look(now)
-            if pause is not None:
-                self._watch_gate.acquire(timeout=pause)
-            else:
+            if next_look == math.inf:
                 self._watching = False
-                self._watch_gate.acquire(timeout=max(0.0, next_tick - now))
-                if self._watching:  # the leader has opened the gate
-                    watch.work_again()
+            self._sleeps_until = math.inf
+            self._sleeps_until = until = min(next_look, self.next_tick, self._alarms.next())
+            self._watch_gate.acquire(timeout=max(0.0, until - now))
             try:
                 now = time.monotonic()
-                found = watch.stuck(now)
-                if found is not None and self._depose(*found):
-                    watch.deposed(now)
-                    self._on_stuck(found[1])
-                if now >= next_tick:
-                    self._on_tick(now - next_tick)
-                    next_tick = now + self._tick
+                if next_look == math.inf and self._watching:  # the leader has opened the gate
+                    watch.work_again()
+                    next_look = now
+                if now >= next_look:
+                    next_look = self._look(watch, now)
+                self._alarms.run(now)
+                if now >= self.next_tick:
+                    late = now - self.next_tick
+                    # First: a call that begins behind the tick's back sees that it is to set an alarm by itself.
+                    self.next_tick = now + self._tick
+                    self._on_tick(late)
             except Exception:
                 log.exception("the watchdog failed and goes on; please report this")
+
+    def _look(self, watch: Watch, now: float) -> float:
+        """Depose the leader if it is stuck; when to look next."""
+        found = watch.stuck(now)
+        if found is not None and self._depose(*found):
+            watch.deposed(now)
+            self._on_stuck(found[1])
+        pause = watch.next_look(now)
+        return math.inf if pause is None else now + pause
 
     def _depose(self, leader: Leader, running: object) -> bool:
         with self._lock:

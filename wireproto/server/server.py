@@ -21,10 +21,12 @@ from wireproto.log_limit import LogLimit
 from wireproto.poller import READ, Poller
 from wireproto.server.call import Call
 from wireproto.server.control import control_handlers
+from wireproto.server.life import Life
 from wireproto.server.pace import Pace
 from wireproto.server.poller import LookingPoller
 from wireproto.server.pool import Pool, Worker
 from wireproto.server.session import Session
+from wireproto.uncopied import Uncopied
 from wireproto.wire.connection import Connection, ConnectionMaker, Role
 from wireproto.wire.handshake import Hello, Offer, Welcome, find_offer, negotiate
 
@@ -41,7 +43,7 @@ BACK_OFF = 0.1
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-class Server:
+class Server(Uncopied):
     """Serves handlers over TCP, in every codec asked for, on a fixed number of threads.
 
     Args:
@@ -55,6 +57,9 @@ class Server:
         name: what the server calls itself in the handshake.
         connections: makes the protocol's state of each session; None for ``Connection``. For tests, such as
             ``wireproto.testing.greasing(seed)``.
+
+    A server is started once and shut down once, by the process that made it. Shutting it down or dropping it in a child
+    of that process changes nothing for the parent.
 
     Attributes:
         hint: a sentence for HTTP clients that meet this port, such as where gRPC is spoken; may be set at any time.
@@ -101,9 +106,9 @@ class Server:
         self._connections = 0
         self._per_address: Counter[str] = Counter()
         self._log_limit = LogLimit()
-        self._stopped = threading.Event()
         self._drained = threading.Event()
-        self._shutting_down = False
+        self._life = Life("server", self._forget)
+        self._workers = workers
         self.poller: Poller = LookingPoller()
         self.pool = Pool(
             size=workers,
@@ -125,7 +130,7 @@ class Server:
             for method in handlers.missing():
                 log.warning("%s.%s has no handler and is answered UNIMPLEMENTED", service.full_name, method.name)
             self._offers[service.full_name] = Offer(service.full_name, service.version, names, service.digests)
-        control = control_handlers([handlers.service for handlers in every], self.name, lambda: not self._shutting_down)
+        control = control_handlers([handlers.service for handlers in every], self.name, lambda: not self._life.ended)
         own = control.service
         self._control[own.full_name] = Offer(own.full_name, own.version, names, own.digests)
         for codec in self._codecs:
@@ -164,8 +169,31 @@ class Server:
         """Listen, and serve on threads of its own.
 
         Raises:
-            ConfigError: the address cannot be listened on; the text says why.
+            ConfigError: the address cannot be listened on, the system has no more threads, or the server was started or
+                shut down already; the text says which. A server that runs goes on.
         """
+        self._life.begin()
+        try:
+            self._listener = self._listen()
+        except BaseException:
+            self._life.not_begun()
+            raise
+        self._address = Address(*self._listener.getsockname()[:2])
+        self._reserve = _spare_descriptor()
+        with self._counts_lock:
+            self._listen_locked(True)
+        try:
+            self._life.begun()
+            self.pool.start()
+        except BaseException as error:
+            self.shutdown(0.0)
+            if isinstance(error, RuntimeError):
+                raise ConfigError(
+                    f"{self._workers} threads cannot be started: {error}; give fewer workers, or allow more threads"
+                ) from error
+            raise
+
+    def _listen(self) -> socket.socket:
         host, port = self._wanted
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
@@ -186,12 +214,7 @@ class Server:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
-        self._listener = listener
-        self._address = Address(*listener.getsockname()[:2])
-        self._reserve = _spare_descriptor()
-        with self._counts_lock:
-            self._listen_locked(True)
-        self.pool.start()
+        return listener
 
     def __enter__(self) -> Self:
         self.start()
@@ -204,11 +227,14 @@ class Server:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until ``shutdown`` has ended, at most ``timeout`` seconds; whether it has."""
-        return self._stopped.wait(timeout)
+        return self._life.wait(timeout)
 
     def shutdown(self, timeout: float = 10.0) -> list[str]:
         """Stop accepting, say GOAWAY, finish the calls in flight, close, and end the threads. From any thread but a
-        worker.
+        worker, and from a signal handler.
+
+        A further call waits for the first one, and then for the threads that were left. A server that was not started
+        is never to be. In a child of the process that made the server nothing happens.
 
         Args:
             timeout: seconds for the calls in flight; what is not finished then is cut off.
@@ -216,17 +242,22 @@ class Server:
         Returns:
             The names of threads that are still inside a handler; they are daemons and do not keep the process alive.
         """
-        with self._counts_lock:
-            first = not self._shutting_down
-            self._shutting_down = self._listener is not None
-            self._listen_locked(False)
-        if self._listener is None:
-            return []
-        if not first:
-            self._stopped.wait(timeout)
-            return []
         deadline = time.monotonic() + timeout
-        self._listener.close()
+        if self._life.inherited:
+            return []
+        if self._life.end():
+            try:
+                return self._end(deadline)
+            except BaseException:
+                self._life.interrupted()
+                raise
+        return self._leave(deadline) if self._life.wait(timeout) else []
+
+    def _end(self, deadline: float) -> list[str]:
+        with self._counts_lock:
+            self._listen_locked(False)
+        if self._listener is not None:
+            self._listener.close()
         for session in list(self.sessions.values()):
             session.drain()
         if self.sessions:
@@ -234,13 +265,35 @@ class Server:
         for session in list(self.sessions.values()):
             session.close("it did not finish before the server's shutdown")
         # A second more for handlers to notice: their answers have nowhere to go, so it is only for a clean end.
-        survivors = self.pool.stop(max(deadline, time.monotonic()) + 1.0)
+        survivors = self._leave(max(deadline, time.monotonic()) + 1.0)
         if self._reserve >= 0:
             os.close(self._reserve)
+            self._reserve = -1
+        self._life.over()
+        return survivors
+
+    def _leave(self, deadline: float) -> list[str]:
+        """End the threads; once none is left, nobody polls any more."""
+        survivors = self.pool.stop(deadline)
         if not survivors:
             self.poller.close()
-        self._stopped.set()
         return survivors
+
+    def _forget(self) -> None:
+        """Close the descriptors in a child of this process, which shares with it what is behind them.
+
+        Nothing is written, shut down or taken out of the poller: all of it would happen to the parent. No lock is
+        taken, for whichever thread held it is not there any more.
+        """
+        if self._listener is not None:
+            self._listener.close()
+        for session in self.sessions.values():
+            session.transport.forget()
+        self.sessions.clear()
+        self.poller.forget()
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
 
     # ------------------------------------------------------------------ the leader's
 
@@ -293,7 +346,7 @@ class Server:
                 sock.setblocking(False)
                 session = Session(self, sock, host, port)
                 session.open()
-                if self._shutting_down:
+                if self._life.ended:
                     session.close("")  # it came between the last look at the sessions and the end of the listener
             except OSError as error:
                 # The peer was gone already, or epoll is out of memory.
@@ -323,7 +376,7 @@ class Server:
     def _resume_locked(self) -> None:
         """Accept again, unless something is still against it."""
         full = self._connections >= self.limits.max_connections
-        if self._accept_again is None and not self._shutting_down and not full:
+        if self._accept_again is None and not self._life.ended and not full:
             self._listen_locked(True)
 
     def _listen_locked(self, on: bool) -> None:
@@ -395,7 +448,7 @@ class Server:
         self.sessions.pop(session.transport.fd, None)
         with self._counts_lock:
             self._leave_locked(session.address)
-        if self._shutting_down and not self.sessions:
+        if self._life.ended and not self.sessions:
             self._drained.set()
 
     def note(self, host: str, subject: str, text: str) -> None:

@@ -8,6 +8,7 @@ the lock. ``_close_locked`` is the one function that closes.
 Methods that end in ``_locked`` are called with ``lock`` held.
 """
 
+import math
 import socket
 import threading
 import time
@@ -18,11 +19,11 @@ from wireproto.dispatch import Identity, Outcome, Table
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
 from wireproto.poller import CLOSED, READ, WRITE
 from wireproto.server.budget import Budget
-from wireproto.server.call import Call
+from wireproto.server.call import Call, expire_overdue_locked
 from wireproto.server.owners import SessionOwner
 from wireproto.server.pool import Worker
 from wireproto.server.pump import Pump
-from wireproto.server.refusals import busy, cancelled, half_closed, late, shutting_down, too_large
+from wireproto.server.refusals import busy, cancelled, half_closed, shutting_down, too_large
 from wireproto.server.transport import Transport
 from wireproto.server.watch import STUCK
 from wireproto.status import Retry, Status
@@ -60,6 +61,7 @@ class Session:
     """
 
     __slots__ = (
+        "_alarm_at",
         "_batch",
         "_budget",
         "_calls",
@@ -106,6 +108,7 @@ class Session:
         self._ending = False  # half-closed, draining or lingering: whatever is written may be the last
         self._starved = False  # a stream or a turn found no room in the output
         self._flushing = False  # a flush is posted
+        self._alarm_at = math.inf  # when the next deadline is looked at, if that is before the sweep
         self._linger_until: float | None = None
         self._liveness = Liveness(self.connection, server.limits, self.started, idle=server.limits.idle_timeout)
         self._budget = Budget(server.limits)
@@ -222,6 +225,8 @@ class Session:
         call = Call(self, call_id, entry, metadata, request.payload)
         if metadata is not EMPTY or entry.timeout is not None:
             call.read_terms()
+            if call.deadline is not None and call.deadline < self._alarm_at:
+                self._set_alarm_locked(call.deadline)
         if self._calls is None:
             self._calls = {}
         self._calls[call_id] = call
@@ -516,7 +521,7 @@ class Session:
     # ------------------------------------------------------------------ time, and the end
 
     def sweep(self, now: float, late: float = 0.0) -> None:
-        """Look at every deadline of the connection; called by the watchdog four times a second.
+        """Look at every clock of the connection; called by the watchdog four times a second.
 
         Args:
             now: by the monotonic clock.
@@ -568,12 +573,26 @@ class Session:
         else:
             self._close_locked(problem)
 
+    def _set_alarm_locked(self, deadline: float) -> None:
+        """Look at the calls again when this deadline is up, unless the sweep comes sooner."""
+        if deadline < min(self._alarm_at, self.pool.next_tick):
+            self._alarm_at = deadline
+            self.pool.alarm(deadline, self._on_alarm)
+
+    def _on_alarm(self, now: float) -> None:
+        """A deadline is up, or was when the alarm was set; called by the watchdog."""
+        with self.lock:
+            if now < self._alarm_at:
+                return  # it was set before another one that came sooner, and what is left has an alarm of its own
+            self._alarm_at = math.inf
+            if self._calls and not self.transport.closed:
+                self._expire_calls_locked(now)
+
     def _expire_calls_locked(self, now: float) -> None:
-        overdue = [call for call in (self._calls or {}).values() if call.deadline is not None and call.deadline <= now]
-        for call in overdue:
-            call.expire_locked(late)
-        if overdue:
+        some_ended, soonest = expire_overdue_locked((self._calls or {}).values(), now)
+        if some_ended:
             self.flush_locked()
+        self._set_alarm_locked(soonest)
 
     def drain(self) -> None:
         """Tell the peer to go; end streams; close once the calls in flight are answered. Idempotent."""

@@ -156,6 +156,14 @@ class Transport:
         self._output = None
         self.pending = 0
 
+    def forget(self) -> None:
+        """Give the descriptor back in a child of the process whose connection it is, and do nothing to the connection.
+
+        Without the lock, whose owner is not there any more.
+        """
+        self.closed = True
+        self._socket.close()
+
     def _interest(self) -> None:
         """Compute the mask from the state, always, so that no path can leave a stale one."""
         mask = WRITE if self._output else 0

@@ -100,6 +100,8 @@ def __getattr__(name: str) -> object:
         if error.name not in ("hypothesis", "pytest"):
             raise
         raise ConfigError(f"{error.name} is not installed; run: pip install 'wireproto[testing]'") from error
+    except AttributeError as error:  # or an import statement takes it for a name that is not there
+        raise ImportError(f"{__name__}.{name} cannot be loaded: {error}") from error
     globals()[name] = value  # the next look-up does not come here
     return value
 

@@ -163,14 +163,22 @@ class FaultProxy:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else "no such address"
             raise ConfigError(f"cannot listen on {self._wanted}: {reason}") from error
         listener.setblocking(False)
-        self._listener = listener
-        self._address = Address(*listener.getsockname()[:2])
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._selector.register(listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
-        self._began = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name="wireproto-proxy", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="wireproto-proxy", daemon=True)
+        try:
+            self._listener = listener
+            self._address = Address(*listener.getsockname()[:2])
+            self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._selector.register(listener, selectors.EVENT_READ, self._accept)
+            self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
+            self._began = time.monotonic()
+            thread.start()
+        except (OSError, RuntimeError):  # no descriptor or no thread is to be had
+            listener.close()
+            if self._wake >= 0:
+                os.close(self._wake)
+                self._wake = -1
+            raise
+        self._thread = thread
 
     def close(self, timeout: float = 5.0) -> None:
         """End all connections, with a reset, and stop.

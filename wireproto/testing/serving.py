@@ -401,18 +401,17 @@ class ServerSuite:
         assert outcome_of(client, method, request).error is None
 
     def test_the_timeout_is_the_methods(self, case: MethodAt, door: str, stage: Stage) -> None:
-        """A caller that sets no deadline has the one that the method declares."""
+        """A caller that sets no deadline, or a later one, has the one that the method declares."""
         method = case.method
         timeout = method.timeout
         assert timeout is not None
         client = stage.client(door, case.version)
         stage.answer(method)
         outcome_of(client, method, simplest(method.request, case.version))
-        if not method.is_stream:
-            # The server's own: this one sends no deadline.
-            plan = self._doors()[door].plan(method.request, case.version, self.limits, request=True)
-            payload = plan.encode(simplest(method.request, case.version))
-            outcome_of(client, as_bytes(client, method), payload)
+        plan = self._doors()[door].plan(method.request, case.version, self.limits, request=True)
+        payload = plan.encode(simplest(method.request, case.version))
+        for given in (None, 2 * timeout):  # the server's own
+            outcome_of(client, as_bytes(client, method), payload, timeout=given)
         for remaining in stage.remaining:
             assert remaining is not None, f"{method.name} has no deadline; it declares {timeout} s"
             assert 0 <= remaining <= timeout + ROUNDING, f"{remaining} s are left of the {timeout} s of {method.name}"

@@ -3,7 +3,6 @@
 Whatever travels is kept in ``Pair.sent``, so that a test can look at bytes, change them, or lose them.
 """
 
-import time
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
@@ -378,10 +377,7 @@ class _PairedCall(Context):
     def __init__(self, link: Pair, entry: Entry, metadata: Metadata) -> None:
         self.metadata = metadata
         self.identity = link._identity
-        timeout = None if metadata.deadline_ms is None else metadata.deadline_ms / 1000
-        if entry.timeout is not None and not entry.is_stream:
-            timeout = entry.timeout if timeout is None else min(timeout, entry.timeout)
-        self.deadline = None if timeout is None else time.monotonic() + timeout
+        self.deadline = entry.due(None if metadata.deadline_ms is None else metadata.deadline_ms / 1000)
         self.cancelled = False
         self.entry = entry
         self.source: Future[Any] | Subscription[Any] | Iterator[Any] | None = None

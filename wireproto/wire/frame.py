@@ -74,7 +74,7 @@ MAX_ERROR_MESSAGE = 2048
 """Bytes of UTF-8: a longer text is cut when an ERROR is packed, so that the frame fits any peer's limit."""
 
 MAX_REASON = 64
-"""Characters of a reason."""
+"""Characters of a reason in an ERROR."""
 
 Buffered = bytes | bytearray
 
@@ -235,7 +235,7 @@ def pack_error(error: CallError | RemoteProtocolError) -> bytes:
     if len(text) > MAX_ERROR_MESSAGE:
         text = text[:MAX_ERROR_MESSAGE].decode("utf-8", "ignore").encode()
     reason = error.reason.encode() if _REASON.fullmatch(error.reason) else b""
-    head = _ERROR.pack(error.status or Status.UNKNOWN, retry, max(0, min(retry_after_ms, U32_MAX)), len(reason))
+    head = _ERROR.pack(error.status, retry, max(0, min(retry_after_ms, U32_MAX)), len(reason))
     return b"".join((head, reason, _U16.pack(len(text)), text))
 
 

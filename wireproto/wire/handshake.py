@@ -352,6 +352,14 @@ class Stranger(NamedTuple):
 _HTTP, _HTTP_2 = "an HTTP client", "an HTTP/2 client, as gRPC's are"
 _BALANCER = "a load balancer that sends a PROXY header"
 
+_HTTP_2_SERVER, _TLS_SERVER = "an HTTP/2 server, as gRPC's are", "a TLS server"
+
+# What who has the wrong server can do about it, if there is more to say than that it is the wrong one.
+_CURES = {
+    _HTTP_2_SERVER: "a gRPC port is for gRPC clients (wireproto.client.grpc.connect); give the server's TCP port",
+    _TLS_SERVER: "nothing is encrypted in this release; give a port that speaks plain TCP",
+}
+
 # What a server may hear from the wrong client ...
 _CLIENTS: tuple[tuple[bytes, str], ...] = (
     (b"PRI * HTTP/2", _HTTP_2),
@@ -367,8 +375,8 @@ _CLIENTS: tuple[tuple[bytes, str], ...] = (
 _SERVERS: tuple[tuple[bytes, str], ...] = (
     (b"HTTP/", "an HTTP server"),
     # The SETTINGS frame an HTTP/2 server begins with: its length, six bytes a setting, then its kind.
-    *((bytes([0, 0, length, 4]), "an HTTP/2 server, as gRPC's are") for length in range(0, 256, 6)),
-    (b"\x15\x03", "a TLS server"),
+    *((bytes([0, 0, length, 4]), _HTTP_2_SERVER) for length in range(0, 256, 6)),
+    (b"\x15\x03", _TLS_SERVER),
     (b"SSH-", "an SSH server"),
     (b"220", "a mail or FTP server"),
     (b"-ERR", "a Redis server"),
@@ -404,6 +412,8 @@ def recognise(first: bytes, *, by_client: bool) -> Stranger | Literal["ours", "u
             return "undecided"
     who = who or f"somebody who begins with {first[:8].hex(' ')}"
     text = f"the peer is {who}; a wireproto {peer} begins with {PREAMBLE.hex(' ')}"
+    if by_client:
+        text += f"; {_CURES.get(who, 'see whether the address and the port are right')}"
     return Stranger(RemoteProtocolError("FOREIGN_PROTOCOL", text), http=who in (_HTTP, _HTTP_2))
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from chat_cli.screen import Screen
 from chat_client.fake import PASSWORD, Run
-from wireproto import Address, Handlers, Message, Method, Server, Service
+from wireproto import Address, Handlers, Message, Method, Server, Service, Status
+from wireproto_chat.client.sentences import PASSWORD_RULE
 
 pytestmark = pytest.mark.slow
 
@@ -154,6 +155,34 @@ def test_the_password_file(run: Run, tmp_path: Path) -> None:
     assert done.stderr == f"Warning: others can read {secret}; `chmod 600 {secret}` ends that.\n"
 
 
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf%s", b"\xef\xbb\xbf%s\r\n", b"%s\r\nmore"])
+def test_what_an_editor_adds_is_no_part_of_a_password(run: Run, tmp_path: Path, content: bytes) -> None:
+    """A byte order mark in front of a password, and the end of its line, are taken off."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(content % PASSWORD.encode())
+    secret.chmod(0o600)
+    done = run("4|\n", "--user", "alice", "--password-file", str(secret))
+    assert (done.stdout.split("\n")[0], done.stderr) == ("Server: You are signed in as alice.", "")
+
+
+def test_a_password_file_in_another_encoding_is_refused(run: Run, tmp_path: Path) -> None:
+    """A file that is no UTF-8 is a sentence that names it and says what to do, before anything is sent."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(f"\ufeff{PASSWORD}".encode("utf-16-le"))
+    done = run("", "--user", "alice", "--password-file", str(secret))
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"wireproto: --password-file {secret} cannot be read: it is not UTF-8 (byte 1); save it as UTF-8\n"
+    )
+
+
+def test_a_mark_before_the_first_line_is_no_part_of_it(run: Run) -> None:
+    """A script that an editor saved with a byte order mark is read as without; one that stands inside is text."""
+    done = run(f"\ufeff0|alice|{PASSWORD}\n3|alice|\ufeffhi\n")
+    assert done.stdout.split("\n")[0] == "Server: You are signed in as alice."
+    assert r"alice: \ufeffhi" in done.stdout
+
+
 def test_a_user_that_cannot_sign_in_ends_a_script(run: Run, tmp_path: Path) -> None:
     """Nothing of a script is carried out under no name; the exit status is that of UNAUTHENTICATED."""
     secret = tmp_path / "secret"
@@ -163,6 +192,31 @@ def test_a_user_that_cannot_sign_in_ends_a_script(run: Run, tmp_path: Path) -> N
     assert done.stdout.endswith("[BAD_CREDENTIALS]\n")
     assert done.stdout.count("\n") == 1
     assert done.returncode == 26
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ([f"0|alice|{PASSWORD}", "/list", "3|bob|hi"], 0),
+        (["0|alice|wrong password", "/list"], 26),
+        ([f"0|nobody|{PASSWORD}"], 26),
+        (["/sned bob hi"], 2),
+        (["0|alice"], 2),
+        (["/more"], 2),
+        (["/password"], 26),
+        (["3|bob|hi"], 26),
+        ([f"0|alice|{PASSWORD}", "3|nobody|hi", "/sned"], 10 + Status.NOT_FOUND),
+        ([f"0|alice|{PASSWORD}", f"0|bob|{PASSWORD}"], 10 + Status.FAILED_PRECONDITION),
+        (["1|alice|another long password"], 10 + Status.ALREADY_EXISTS),
+        (["1|carol|short"], 10 + Status.INVALID_ARGUMENT),
+        (["/sned", f"0|alice|{PASSWORD}", "3|nobody|hi"], 2),
+    ],
+)
+def test_a_line_that_fails_is_told_by_the_status(run: Run, lines: list[str], status: int) -> None:
+    """The first line that is not carried out gives the exit status; those behind it are tried all the same."""
+    done = run("\n".join([*lines, "/help", "bye"]) + "\n")
+    assert "* What you can type:" in done.stdout
+    assert (done.returncode, done.stderr) == (status, "")
 
 
 @pytest.mark.parametrize(
@@ -201,6 +255,12 @@ def test_a_terminal_that_cannot_move_its_cursor(address: Address) -> None:
         screen.shows("Password for bob:")
         screen.line(PASSWORD)
         screen.shows("Server: You are signed in as bob.")
+        screen.line("1|dave")
+        screen.shows(f"Choose a password for dave ({PASSWORD_RULE}):")
+        screen.line(PASSWORD)
+        screen.shows("Repeat for confirmation:")
+        screen.line(PASSWORD)
+        screen.shows("Server: The account dave is made.")
         screen.line("bye")
         assert screen.ends() == 0
         assert screen.raw.count(PASSWORD) == before
@@ -341,14 +401,16 @@ def test_an_output_that_nobody_reads(address: Address) -> None:
     assert error == ""
 
 
-def test_letters_the_locale_lacks_are_escaped(
-    run: Run, post: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_script_is_utf_8_both_ways_in_every_locale(
+    run: Run, post: Callable[..., None], monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
-    """An output that cannot carry a letter gets its escape instead of a traceback."""
+    """What a script reads is in the encoding in which it writes."""
     post("alice", "bob", "caf\u00e9 \u6f22")
-    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    done = run(f"0|bob|{PASSWORD}\n")
-    assert done.stdout.split("\n")[1] == r"alice: caf\xe9 \u6f22"
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    done = run(f"0|bob|{PASSWORD}\n3|bob|caf\u00e9 \u2603\n")
+    assert done.stdout.split("\n")[1] == "alice: caf\u00e9 \u6f22"
+    assert "bob: caf\u00e9 \u2603" in done.stdout
     assert done.returncode == 0
 
 

@@ -3,6 +3,7 @@
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -10,6 +11,7 @@ import pytest
 
 from chat_cli.screen import Screen
 from chat_client.fake import PASSWORD
+from wireproto_chat.client.sentences import PASSWORD_RULE
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +89,7 @@ def test_a_password_can_be_thought_better_of() -> None:
         screen.send("\x03")
         screen.shows("* Nothing was done.")
         screen.line("1|dave")
-        screen.shows("Choose a password for dave:")
+        screen.shows(f"Choose a password for dave ({PASSWORD_RULE}):")
         screen.line("one password")
         screen.shows("Type it again:")
         screen.line("another one")
@@ -140,6 +142,39 @@ def test_a_pasted_text_is_one_message() -> None:
         assert screen.ends() == 0
 
 
+def test_pasted_commands_are_carried_out_one_by_one() -> None:
+    """A paste of several lines that begin with commands is as many commands; a slip among them is sent to nobody."""
+    with Screen(program(), columns=100) as screen:
+        sign_in(screen)
+        screen.send("\x1b[200~/send bob one\n/send mallory two\nand three\n/sned bob four\n/whoami\n\x1b[201~\r")
+        screen.shows("Server: You are alice.")
+        rows = [row for row in screen.everything if row.startswith(("Server: Sent", "! "))]
+        assert sorted(rows) == [
+            "! There is no command '/sned'. Did you mean /send? /help lists what there is.",
+            "Server: Sent to bob.",
+            "Server: Sent to mallory.",
+        ]
+        screen.line("bye")
+        assert screen.ends() == 0
+
+
+def test_a_pasted_password_is_not_remembered() -> None:
+    """A paste one line of which holds a password is not brought back by the arrow keys."""
+    with Screen(program()) as screen:
+        sign_in(screen)
+        screen.line("/whoami")
+        screen.shows("Server: You are alice.")
+        screen.send("\x1b[200~/list\n/login bob hunter22hunter22\x1b[201~\r")
+        screen.shows("! A password on the line stays on the screen.")
+        before = screen.raw.count("hunter22hunter22")
+        screen.send("\x1b[A")
+        screen.until(lambda screen: screen.rows[screen.screen.cursor.y] == "alice> /whoami")
+        assert screen.raw.count("hunter22hunter22") == before
+        screen.send("\x03")
+        screen.line("bye")
+        assert screen.ends() == 0
+
+
 def test_a_server_that_goes_away_ends_the_prompt() -> None:
     """The program ends by itself, with a sentence, and leaves the terminal as it found it."""
     with Screen(program()) as screen:
@@ -162,6 +197,65 @@ def test_a_signal_leaves_the_terminal_as_it_was() -> None:
         assert "echo" in words
         assert "icanon" in words
         assert screen.raw.rindex("\x1b[?7h") > screen.raw.rindex("\x1b[?7l")
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Screen]:
+    """A shell with job control, whose job is the chat."""
+    script = tmp_path / "chat.sh"
+    script.write_text(f"exec {shlex.join(program())}\n")
+    words = ["bash", "--norc", "--noprofile", "-i"]
+    with Screen(words, columns=100, environment={"PS1": "shell$ ", "INPUTRC": "/nowhere"}) as screen:
+        screen.shows("shell$")
+        screen.line(f"sh {script}")
+        screen.shows("* Connected to nothing.")
+        yield screen
+
+
+def leave(screen: Screen) -> None:
+    """Leave the chat, and then the shell."""
+    screen.line("bye")
+    screen.until(lambda screen: screen.rows[screen.screen.cursor.y] == "shell$")
+    screen.line("exit")
+    assert screen.ends() == 0
+
+
+@pytest.mark.parametrize("how", ["key", "signal"])
+def test_control_z_suspends_and_comes_back_with_the_line(shell: Screen, how: str) -> None:
+    """Ctrl-Z gives the terminal to the shell, cooked; `fg` brings the prompt back with what was typed."""
+    sign_in(shell)
+    shell.send("/send bob half a li")
+    shell.shows("alice> /send bob half a li")
+    (child,) = psutil.Process(shell.child.pid).children()
+    if how == "key":
+        shell.send("\x1a")
+    else:
+        child.send_signal(signal.SIGTSTP)
+    shell.shows("Stopped")
+    assert child.status() == psutil.STATUS_STOPPED
+    shell.line("stty -a | tr -s ' ;' '\\n\\n' | grep -cxE 'echo|icanon|isig'")
+    shell.until(lambda screen: "3" in screen.rows)
+    shell.line("fg")
+    shell.until(lambda screen: screen.rows[screen.screen.cursor.y] == "alice> /send bob half a li")
+    shell.line("ne")
+    shell.shows("Server: Sent to bob.")
+    leave(shell)
+
+
+def test_control_z_at_a_password(shell: Screen) -> None:
+    """A password that is half typed is still unseen, and still there, after Ctrl-Z and `fg`."""
+    shell.shows("> ")
+    shell.line("0|alice")
+    shell.shows("Password for alice:")
+    shell.send(PASSWORD[:5])
+    shell.send("\x1a")
+    shell.shows("Stopped")
+    shell.line("fg")
+    shell.until(lambda screen: screen.rows[screen.screen.cursor.y] == "Password for alice:")
+    shell.line(PASSWORD[5:])
+    shell.shows(SIGNED_IN)
+    assert "corre" not in shell.raw
+    leave(shell)
 
 
 @pytest.mark.parametrize("columns", [20, 34])
@@ -221,7 +315,7 @@ def test_a_password_is_changed_unseen() -> None:
         screen.line("/password")
         screen.until(lambda screen: str(screen).count("Your password:") == 2)
         screen.line(PASSWORD)
-        screen.shows("Choose a new password:")
+        screen.shows(f"Choose a new password ({PASSWORD_RULE}):")
         screen.line("hunter22hunter22")
         screen.shows("Type it again:")
         screen.line("hunter22hunter22")

@@ -28,7 +28,10 @@ from wireproto_chat.client.commands import (
     WhoAmI,
     hides_password,
     parse,
+    split,
 )
+from wireproto_chat.client.sentences import PASSWORD_RULE
+from wireproto_chat.service.passwords import MAX_CHARACTERS, MIN_CHARACTERS
 
 
 @pytest.mark.parametrize(
@@ -190,3 +193,44 @@ def test_passwords_are_not_in_a_repr() -> None:
     assert "secret" not in repr(
         [LogIn("alice", "secret"), Create("alice", "secret"), ChangePassword("secret", "secret")]
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "commands"),
+    [
+        ("/send bob hi", ["/send bob hi"]),
+        ("/send bob one\n/send carol two\n/send dave three", ["/send bob one", "/send carol two", "/send dave three"]),
+        ("/send bob one\n/send carol two\n", ["/send bob one", "/send carol two"]),
+        ("  /send bob one\n\n\n/LIST a*\n/?", ["/send bob one", "/LIST a*", "/?"]),
+        ("3|bob|one\n3|carol|two\n4|", ["3|bob|one", "3|carol|two", "4|"]),
+        ("/send bob one\ntwo\n\nthree\n/list", ["/send bob one\ntwo\n\nthree", "/list"]),
+        # What only looks like a command, in the other spelling, or with a blank in front, is a line of the message.
+        ("/send bob files:\n/etc/passwd\n/home\n/tmp is full", ["/send bob files:\n/etc/passwd\n/home\n/tmp is full"]),
+        ("/send bob rows:\n1|apple\n2|pear", ["/send bob rows:\n1|apple\n2|pear"]),
+        ("3|bob|type\n/list", ["3|bob|type\n/list"]),
+        ("/send bob type\n /list\nbye", ["/send bob type\n /list\nbye"]),
+        # A slip of the finger is answered, and never sent to whoever is above.
+        ("/send bob hi\n/sned carol secret", ["/send bob hi", "/sned carol secret"]),
+        ("hello\n/list", ["hello\n/list"]),
+        ("bye\n/list", ["bye\n/list"]),
+        ("", [""]),
+        ("\n", [""]),
+    ],
+)
+def test_a_pasted_text_is_split_where_commands_begin(text: str, commands: list[str]) -> None:
+    """Each line that begins with a command is one; what follows belongs to it."""
+    assert split(text) == commands
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\n"), max_size=8), min_size=1, max_size=5))
+def test_nothing_of_a_pasted_text_is_lost(lines: list[str]) -> None:
+    """Every line is in one of the commands, in order, but for empty ones at the end of each."""
+    text = "/send bob " + "\n".join(lines)
+    assert [line for each in split(text) for line in each.split("\n") if line] == [
+        line for line in text.split("\n") if line
+    ]
+
+
+def test_the_rule_for_passwords_is_the_services() -> None:
+    """What a person is told before choosing a password is what the service asks for unless it is told otherwise."""
+    assert PASSWORD_RULE.startswith(f"{MIN_CHARACTERS} to {MAX_CHARACTERS} characters")

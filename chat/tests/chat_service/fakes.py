@@ -48,16 +48,26 @@ QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
 class Clock:
-    """A wall clock that stands still until it is moved."""
+    """A wall clock, and the steady one beside it: both stand still until time passes."""
 
     def __init__(self) -> None:
         self.seconds = 1_800_000_000.0
+        self.passed = 5000.0
 
     def __call__(self) -> float:
         return self.seconds
 
+    def steady(self) -> float:
+        return self.passed
+
     def move(self, *, days: float = 0, seconds: float = 0) -> None:
+        """Time passes."""
         self.seconds += days * 86_400 + seconds
+        self.passed += days * 86_400 + seconds
+
+    def set(self, seconds: float) -> None:
+        """Somebody sets the wall clock; no time passes."""
+        self.seconds = seconds
 
 
 class FakeContext(Context):
@@ -112,6 +122,7 @@ class Chat:
         self.app: ChatApp = open_chat(
             str(path),
             clock=clock,
+            steady=clock.steady,
             passwords=passwords or Passwords(hasher=QUICK),
             on_fatal=self.fatal.append,
             free=free,

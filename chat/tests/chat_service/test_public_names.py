@@ -11,6 +11,8 @@ PUBLIC = {
     "wireproto",
     "wireproto.cli",
     "wireproto.cli.command",
+    "wireproto.cli.text",
+    "wireproto.cli.units",
     "wireproto.client.grpc",
     "wireproto.codecs",
     "wireproto.schema",

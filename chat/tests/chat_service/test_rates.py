@@ -36,7 +36,7 @@ def taken(rates: Rates, caller: str, tries: int) -> int:
 def test_so_many_at_once_and_then_so_many_a_minute() -> None:
     """A burst, then one each time its interval has passed; nobody else's calls count, nor other methods."""
     clock = Clock()
-    rates = Rates({"List": Rate(5, 30)}, clock=clock)
+    rates = Rates({"List": Rate(5, 30)}, clock=clock.steady)
     assert taken(rates, "ann", 20) == 5
     clock.move(seconds=2)
     assert taken(rates, "ann", 20) == 1
@@ -50,7 +50,7 @@ def test_so_many_at_once_and_then_so_many_a_minute() -> None:
 def test_whoever_waits_as_told_is_let_in() -> None:
     """The refusal says how long; a millisecond earlier is too early, and then one call is taken."""
     clock = Clock()
-    rates = Rates({"List": Rate(3, 7)}, clock=clock)
+    rates = Rates({"List": Rate(3, 7)}, clock=clock.steady)
     taken(rates, "ann", 3)
     for _ in range(50):
         with pytest.raises(CallError, match="List is called too often: 3 at once, then 7 a minute; wait 9 s") as caught:
@@ -68,7 +68,7 @@ def test_callers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded: who may make a whole burst again is forgotten first, then whoever came first."""
     monkeypatch.setattr(rates_module, "KNOWN", 100)
     clock = Clock()
-    rates = Rates({"List": Rate(1, 1)}, clock=clock)
+    rates = Rates({"List": Rate(1, 1)}, clock=clock.steady)
     for number in range(100):
         taken(rates, f"old {number}", 1)
     clock.move(seconds=61)

@@ -410,7 +410,7 @@ def test_expired_sessions_are_deleted(chat: Chat, clock: Clock, store_path: Path
     """Housekeeping deletes sessions and idempotency keys whose time is over, and nothing else."""
     ann = chat.account("ann")
     chat.send(ann, "ann", "x", key=b"old")
-    clock.move(days=7)
+    clock.move(days=9)
     fresh = FakeContext()
     chat.log_in("ann", fresh)
     chat.send(fresh, "ann", "x", key=b"new")

@@ -10,10 +10,13 @@ from typing import Protocol
 import click
 
 from wireproto import Address, CallError, ConfigError, HandshakeError, Status, connect
-from wireproto.cli.command import CALL_STATUS, Command, Failure, missing
+from wireproto.cli.command import CALL_STATUS, Command, Failure, explained, missing
+from wireproto.cli.text import decoded, write_utf8
+from wireproto.cli.units import SECONDS
 from wireproto_chat.client.commands import LogIn
 from wireproto_chat.client.display import visible
 from wireproto_chat.client.reconnect import PATIENCE, ChatClient
+from wireproto_chat.client.sentences import PASSWORD_RULE
 from wireproto_chat.client.session import ChatSession
 from wireproto_chat.opcodes import CHAT
 
@@ -72,11 +75,10 @@ class _Farewell:
 )
 @click.option(
     "--reconnect",
-    metavar="SECONDS",
-    type=click.FloatRange(0, 86_400),
+    metavar="TIME",
+    type=SECONDS,
     default=PATIENCE,
-    show_default=True,
-    help="How long to try to get a lost connection back; 0 to give up at once.",
+    help=f"How long to try to get a lost connection back; 0 to give up at once.  [default: {PATIENCE:g}s]",
 )
 @click.option("--allow-plaintext", is_flag=True, help="Talk to another machine although nothing is encrypted.")
 def command(
@@ -99,11 +101,13 @@ def command(
     \b
     Exit status:
       0   you left: bye, quit, or the end of the input
-      2   asked wrongly: an unknown option or codec, an address that is none
+      1   this machine said no: a file that cannot be read, output that cannot be written
+      2   asked wrongly: an unknown option or codec, an address that is none, a script's line that is no command
       24  the server could not be reached, or went away and did not come back
-      26  --user could not sign in, and there was nobody to ask again
-      10 + n  the server refused the connection with status n
+      26  signing in failed: that of --user, of which nothing is carried out then, or a script's line
+      10 + n  the server refused the connection, or a script's line, with status n
       130 interrupted
+    All lines of a script are tried; the first one that fails is what the status tells of.
     """
     where = Address.parse(grpc or address)
     if not (allow_plaintext or where.on_this_machine):
@@ -141,15 +145,24 @@ class _PasswordSource:
 
     def of(self, name: str) -> str | None:
         """The password for a name."""
-        if self._secret is not None and name == (self._user or name):
+        if self._knows(name):
             return self._secret
         return self._prompt(f"Password for {visible(name)}")
+
+    def chosen(self, name: str) -> str | None:
+        """The password that a new account is to have."""
+        if self._knows(name):
+            return self._secret
+        return self._prompt(f"Choose a password for {visible(name)} ({PASSWORD_RULE})", confirm=True)
 
     def new(self) -> str | None:
         """What /password changes to."""
         if self._new is not None:
             return self._new
-        return self._prompt("New password", confirm=True)
+        return self._prompt(f"Choose a new password ({PASSWORD_RULE})", confirm=True)
+
+    def _knows(self, name: str) -> bool:
+        return self._secret is not None and name == (self._user or name)
 
     def _prompt(self, text: str, *, confirm: bool = False) -> str | None:
         if not self._ask:
@@ -178,10 +191,8 @@ def _by_pipe(
 ) -> int:
     from wireproto_chat.cli.piped import Piped
 
-    if hasattr(sys.stdout, "reconfigure"):
-        # One message in letters the locale lacks must not end the program.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    piped = Piped(sys.stdin.fileno(), sys.stdout, passwords.of, passwords.new)
+    write_utf8(sys.stdout)  # as the lines that are read
+    piped = Piped(sys.stdin.fileno(), sys.stdout, passwords.of, passwords.new, passwords.chosen)
     farewell.stop = piped.stop
     server = f"The server at {client.address}"
     session = ChatSession(client, piped.show, farewell.lost, server=server, patience=reconnect)
@@ -189,7 +200,7 @@ def _by_pipe(
         if user:
             session.execute(LogIn(user, passwords.of(user)))
             if not session.user:
-                return NOT_SIGNED_IN
+                return _status_of(session.failure) or NOT_SIGNED_IN
             session.catch_up(CATCH_UP)
         piped.run(session, CATCH_UP)
         if not (session.gone or piped.broken):
@@ -198,7 +209,15 @@ def _by_pipe(
         piped.close()
     if piped.broken:
         raise piped.broken  # `Command` knows how a program ends that nobody listens to
-    return 0
+    return _status_of(piped.failure)
+
+
+def _status_of(failure: Exception | None) -> int:
+    """The exit status that tells why a line was not carried out."""
+    if failure is None:
+        return 0
+    told = explained(failure)
+    return 2 if told is None else told.exit_code  # the line is no command, no text, or nothing that can be sent
 
 
 def _connect(where: Address, codec: str, *, grpc: bool) -> AddressedClient:
@@ -227,9 +246,10 @@ def _read_password(path: Path, option: str) -> str:
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            text = file.readline(4096).rstrip(b"\r\n").decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"cannot be read: {error}", param_hint=option) from None
+            line = file.readline(4096)
+    except OSError as error:
+        raise Failure(f"{option} {path} cannot be read: {error.strerror}") from error
+    text = decoded(line, f"{option} {path}").rstrip("\r\n")
     if not text:
         raise click.BadParameter(f"{path} begins with an empty line", param_hint=option)
     if stat.S_ISREG(mode) and mode & 0o077:

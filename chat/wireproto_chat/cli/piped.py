@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from wireproto.cli.text import without_mark
 from wireproto_chat.client.commands import PASSWORD_ON_LINE, ChangePassword, Create, LogIn, Misunderstood, Quit, parse
 from wireproto_chat.client.display import DisplayLine, LineKind, rows
 from wireproto_chat.client.session import ChatSession
@@ -32,6 +33,7 @@ class Piped:
         out: where lines are printed; made to escape what its encoding lacks.
         password: gives the password for a name when the line has none; None when there is none to be had.
         new_password: gives the one that /password changes to, likewise.
+        chosen: gives the one that a new account is to have, likewise; ``password`` when not given.
     """
 
     def __init__(
@@ -40,13 +42,16 @@ class Piped:
         out: TextIO,
         password: Callable[[str], str | None],
         new_password: Callable[[], str | None] = lambda: None,
+        chosen: Callable[[str], str | None] | None = None,
     ) -> None:
         self._source = source
         self._out = out
         self._password = password
         self._new_password = new_password
+        self._chosen = chosen or password
         self._typed = os.isatty(source)
         self._broken: OSError | None = None
+        self._failure: Exception | None = None
         self._wake_out, self._wake = os.pipe()
         self._waking = threading.Lock()
 
@@ -73,6 +78,14 @@ class Piped:
         """Why the output leads nowhere: whoever read it has gone, or the disk is full. None while it does not."""
         return self._broken
 
+    @property
+    def failure(self) -> Exception | None:
+        """Why the first line of a script that was not carried out was not; None when all were.
+
+        None, too, when somebody types the lines, who sees what comes of each.
+        """
+        return None if self._typed else self._failure
+
     def close(self) -> None:
         self.stop()
         os.close(self._wake_out)
@@ -87,24 +100,28 @@ class Piped:
             if session.gone or self._broken:
                 return
             try:
-                # Only LF ends a line; one CR before it is a file's from elsewhere.
-                command = parse(raw.removesuffix(b"\r").decode("utf-8"))
+                # Only LF ends a line; one CR before it is a file's from elsewhere, and so is a mark before the first.
+                line = raw.removesuffix(b"\r")
+                command = parse((without_mark(line) if number == 1 else line).decode("utf-8"))
                 if isinstance(command, LogIn | Create):
                     command = dataclasses.replace(command, password=self._password_for(command))
                 elif isinstance(command, ChangePassword) and session.user:
                     command = self._passwords_for(session.user)
-            except UnicodeDecodeError:
+            except UnicodeDecodeError as error:
+                self._failure = self._failure or error
                 self.show(
                     DisplayLine(LineKind.PROBLEM, f"Line {number} is not UTF-8; nothing was done.", reason="NOT_UTF8")
                 )
                 continue
             except Misunderstood as error:
+                self._failure = self._failure or error
                 self.show(DisplayLine(LineKind.PROBLEM, str(error), reason="MISUNDERSTOOD"))
                 continue
             if isinstance(command, Quit):
                 break
             if command is not None:
                 session.execute(command)
+                self._failure = self._failure or session.failure
             if isinstance(command, LogIn):
                 session.catch_up(patience)
         session.catch_up(patience)
@@ -114,7 +131,7 @@ class Piped:
             if self._typed:
                 raise Misunderstood(PASSWORD_ON_LINE)
             return command.password
-        password = self._password(command.name)
+        password = (self._password if isinstance(command, LogIn) else self._chosen)(command.name)
         if password is None:
             option = "0" if isinstance(command, LogIn) else "1"
             raise Misunderstood(

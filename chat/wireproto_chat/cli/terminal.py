@@ -10,14 +10,17 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import ParamSpec
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.history import DummyHistory, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
 from prompt_toolkit.output import Output
 from prompt_toolkit.patch_stdout import patch_stdout
@@ -37,8 +40,10 @@ from wireproto_chat.client.commands import (
     Quit,
     hides_password,
     parse,
+    split,
 )
 from wireproto_chat.client.display import DisplayLine, DisplayRow, LineKind, rows, visible
+from wireproto_chat.client.sentences import PASSWORD_RULE
 from wireproto_chat.client.session import ChatSession
 
 __all__ = ["Terminal"]
@@ -84,7 +89,7 @@ class _TypedLines(InMemoryHistory):
     """What was typed, for the arrow keys; in memory only, and without passwords."""
 
     def append_string(self, string: str) -> None:
-        if not hides_password(string):
+        if not any(map(hides_password, string.split("\n"))):
             super().append_string(string)
 
 
@@ -117,15 +122,18 @@ class Terminal:
     ) -> None:
         self._password = password
         self._new_password = new_password
+        keys = KeyBindings()
+        keys.add("c-z")(lambda event: self._suspend())
         self._prompt: PromptSession[str] = PromptSession(
             history=_TypedLines(),
+            key_bindings=keys,
             style=STYLE,
             complete_while_typing=False,  # each key would ask the server
             complete_style=CompleteStyle.COLUMN,
             reserve_space_for_menu=MENU,
         )
         self._secret: PromptSession[str] = PromptSession(
-            history=DummyHistory(), input_processors=[_Unseen()], style=STYLE
+            history=DummyHistory(), key_bindings=keys, input_processors=[_Unseen()], style=STYLE
         )
         self._output: Output = self._prompt.app.output
         self._active: PromptSession[str] | None = None
@@ -182,6 +190,7 @@ class Terminal:
         self._prompt.completer = ChatCompleter(session.suggest)
         for number in (signal.SIGTERM, signal.SIGHUP):  # unhandled they would leave the terminal raw
             self._loop.add_signal_handler(number, self._signalled, number)
+        self._loop.add_signal_handler(signal.SIGTSTP, self._suspend)
         commands: asyncio.Queue[ChatCommand] = asyncio.Queue()
         tasks = [asyncio.create_task(self._work(session, commands)), asyncio.create_task(_watch(session))]
         # Between two prompts the terminal stays raw: a key pressed just then is read by the next one, not echoed.
@@ -217,15 +226,16 @@ class Terminal:
                 self._print(DisplayLine(LineKind.NOTICE, "To leave type /quit, or press Ctrl-D, or Ctrl-C again."))
                 continue
             warned = False
-            try:
-                command = parse(line)
-            except Misunderstood as error:
-                self._print(DisplayLine(LineKind.PROBLEM, str(error)))
-                continue
-            if isinstance(command, Quit):
-                return
-            if command is not None:
-                await self._take(command, session, commands)
+            for text in split(line):
+                try:
+                    command = parse(text)
+                except Misunderstood as error:
+                    self._print(DisplayLine(LineKind.PROBLEM, str(error)))
+                    continue
+                if isinstance(command, Quit):
+                    return
+                if command is not None:
+                    await self._take(command, session, commands)
 
     async def _take(self, command: ChatCommand, session: ChatSession, commands: "asyncio.Queue[ChatCommand]") -> None:
         """Queue one command, after its password was asked for."""
@@ -257,18 +267,18 @@ class Terminal:
         name = visible(command.name)
         if isinstance(command, LogIn):
             return await self._ask_password(f"Password for {name}: ")
-        return await self._choose_password(f"Choose a password for {name}: ")
+        return await self._choose_password(f"Choose a password for {name}")
 
     async def _passwords_for(self, user: str) -> ChangePassword | None:
         """The password there is and the one to be, or None when the person thought better."""
         password = self._password(user) or await self._ask_password("Your password: ")
         if password is None:
             return None
-        new = self._new_password() or await self._choose_password("Choose a new password: ")
+        new = self._new_password() or await self._choose_password("Choose a new password")
         return None if new is None else ChangePassword(password, new)
 
     async def _choose_password(self, message: str) -> str | None:
-        password = await self._ask_password(message)
+        password = await self._ask_password(f"{message} ({PASSWORD_RULE}): ")
         if password is None:
             return None
         again = await self._ask_password("Type it again: ")
@@ -306,6 +316,20 @@ class Terminal:
     def _signalled(self, number: int) -> None:
         self._signal = number
         self._end()
+
+    def _suspend(self) -> None:
+        """Stop as any program does on Ctrl-Z; `fg` brings the prompt back, with what was typed."""
+        if self._active is not None and self._active.app.is_running:
+            run_in_terminal(self._stop)
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        """Be stopped, with the whole group of processes that the shell knows as one job, until it is continued."""
+        assert self._loop is not None
+        self._loop.remove_signal_handler(signal.SIGTSTP)
+        os.kill(0, signal.SIGTSTP)
+        self._loop.add_signal_handler(signal.SIGTSTP, self._suspend)
 
     def _end(self) -> None:
         self._over = True

@@ -50,5 +50,13 @@ def _presence(account: Account) -> str:
 
 
 def _moment(time: datetime) -> str:
-    """To the minute, by the clock of whoever reads it."""
-    return time.astimezone().strftime("%Y-%m-%d %H:%M")
+    """To the minute, by the clock of whoever reads it; in UTC where that clock has no such time."""
+    try:
+        local = time.astimezone()
+    except (
+        OverflowError,
+        OSError,
+        ValueError,
+    ):  # a server may say any year from 1 to 9999, and the clock adds its hours
+        return f"{time.replace(tzinfo=None).isoformat(' ', 'minutes')} UTC"
+    return local.replace(tzinfo=None).isoformat(" ", "minutes")

@@ -35,6 +35,7 @@ __all__ = [
     "WhoAmI",
     "hides_password",
     "parse",
+    "split",
 ]
 
 HELP = """\
@@ -54,6 +55,8 @@ HELP = """\
 /whoami                                  who you are, and what waits
 /help                                    this list
 /quit                  bye, quit         leave
+A pasted text is one command or several: each line that begins with a command is one, and other lines belong to the
+message above. Ctrl-Z suspends the program, fg brings it back.
 When input is not a terminal, a password may be the third part: 0|NAME|PASSWORD."""
 
 PASSWORD_ON_LINE = "A password on the line stays on the screen. Type only the name, and you are asked for it."
@@ -240,6 +243,38 @@ _MESSAGE = re.compile(r"([^#|]*)#([0-9]{1,18})", re.ASCII)
 def hides_password(line: str) -> bool:
     """Whether ``line`` holds a password, rightly or not: such a line is kept in no history."""
     return _WITH_PASSWORD.match(line) is not None
+
+
+def split(text: str) -> list[str]:
+    """The commands of a text that was pasted, each as it is to be parsed; a line that was typed is one.
+
+    Each line that begins with a command, in the spelling of the first, begins a new one. The others are lines of a
+    message, and so is one with a blank in front. A word that is nearly a command counts as one: it is refused by
+    itself, where it would else be told to whom the message above goes.
+    """
+    first, *others = text.lstrip(_BLANKS).split("\n")
+    begins = _begins_plainly if first.startswith("/") else _begins_with_option
+    found = [[first]]
+    for line in others:
+        if begins(first) and begins(line):
+            found.append([line])
+        else:
+            found[-1].append(line)
+    return ["\n".join(each).rstrip("\n") for each in found] if others else [text]
+
+
+def _begins_plainly(line: str) -> bool:
+    word = _split(line)[0].lower()
+    if not line.startswith("/"):
+        return False
+    if word in _KNOWN:
+        return True
+    # Nearly one, and no path: that has further slashes, or is no word at all.
+    return re.fullmatch("/[a-z-]+", word) is not None and bool(difflib.get_close_matches(word, _KNOWN, 1, 0.75))
+
+
+def _begins_with_option(line: str) -> bool:
+    return re.match(r"[0-9]{1,9}\|", line, re.ASCII) is not None
 
 
 def parse(line: str) -> ChatCommand | None:

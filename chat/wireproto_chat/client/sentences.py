@@ -8,7 +8,10 @@ import re
 
 from wireproto import CallError, Retry, Status
 
-__all__ = ["refusal"]
+__all__ = ["PASSWORD_RULE", "refusal"]
+
+PASSWORD_RULE = "12 to 128 characters, none of the common ones"
+"""What a person is told before choosing a password: the rule of the opcode table. A server may ask for more."""
 
 # Fields: name (whom or what the command was about), user (who is signed in), says (the server's own sentence),
 # number (the first number in it), again (when to try again).

@@ -40,6 +40,7 @@ from wireproto_chat.client.commands import (
     Listen,
     LogIn,
     LogOut,
+    Misunderstood,
     More,
     Pop,
     Quit,
@@ -120,6 +121,7 @@ class ChatSession:
         self._closing = False
         self._gone = False
         self._further: Callable[[], None] | None = None  # shows the next page
+        self._failure: Exception | None = None
 
     @property
     def user(self) -> str:
@@ -131,12 +133,18 @@ class ChatSession:
         """Whether the server went away."""
         return self._gone
 
+    @property
+    def failure(self) -> Exception | None:
+        """Why the last command was not carried out; None when it was."""
+        return self._failure
+
     def execute(self, command: ChatCommand) -> None:
         """Carry out one command and show its answer; blocks until the server has answered.
 
         A log-in, a new account or a change of password must bring its passwords. Never raises for what a server or a
-        person can do wrong. While the connection is lost it waits until that is back.
+        person can do wrong: see `failure`. While the connection is lost it waits until that is back.
         """
+        self._failure = None
         match command:
             case LogIn():
                 self._log_in(command)
@@ -148,7 +156,8 @@ class ChatSession:
                 self._list(pattern, "", times=True)
             case More():
                 if self._further is None:
-                    self._show(LineKind.PROBLEM, "There is no further page. /list PATTERN begins a list.")
+                    self._failure = Misunderstood("There is no further page. /list PATTERN begins a list.")
+                    self._show(LineKind.PROBLEM, str(self._failure))
                 else:
                     self._further()
             case Send():
@@ -253,7 +262,9 @@ class ChatSession:
     def _log_in(self, command: LogIn) -> None:
         if self._user:
             # Answered here as well as by the server, so that nobody types a password for nothing.
-            self._show(LineKind.PROBLEM, f"You are signed in as {self._user} already. Type /logout first.")
+            text = f"You are signed in as {self._user} already. Type /logout first."
+            self._failure = CallError(Status.FAILED_PRECONDITION, "ALREADY_SIGNED_IN", text)
+            self._show(LineKind.PROBLEM, text)
             return
         request = opcodes.LogInRequest(username=command.name, password=command.password or "")
         answer = self._call(opcodes.LOG_IN, request, name=command.name, repeat=True)
@@ -422,17 +433,22 @@ class ChatSession:
         try:
             return self._lasting.call(method, request, metadata=metadata, repeat=repeat)
         except Gone as gone:
+            self._failure = gone.error
             self._server_gone(gone.error, "It is not known whether your last line was carried out." if writes else "")
         except SessionEnded:
+            self._failure = CallError(Status.UNAUTHENTICATED, "SIGNED_OUT")
             self._signed_out(self._inbox, anew=True)
             if writes:
                 self._show(LineKind.NOTICE, "It is not known whether your last line was carried out.")
         except CallError as error:
+            self._failure = error
             text = refusal(error, name=name, user=self._user, writes=writes, command=command)
             self._show(LineKind.SERVER, text, reason=error.reason or error.status.name)
         except DecodeError as error:
+            self._failure = error
             self._show(LineKind.PROBLEM, f"The server's answer cannot be read: {error}", reason="BAD_ANSWER")
         except (CodecError, LocalProtocolError) as error:
+            self._failure = error
             self._show(LineKind.PROBLEM, f"That cannot be sent: {error}", reason="NOT_SENT")
         return None
 

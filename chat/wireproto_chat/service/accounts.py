@@ -65,9 +65,9 @@ def name_taken(name: str) -> CallError:
     )
 
 
-def is_held(deleted_at: int, now: int) -> bool:
-    """Whether an account, live (0) or deleted at that time, still keeps its name from others."""
-    return deleted_at == 0 or now - deleted_at < NAME_HELD
+def is_held(deleted_age: int, age: int) -> bool:
+    """Whether an account, live (0) or deleted when the store had that age, still keeps its name from others."""
+    return deleted_age == 0 or age - deleted_age < NAME_HELD
 
 
 class CreateAccount(WriteJob[CreateAccountResponse]):
@@ -87,10 +87,10 @@ class CreateAccount(WriteJob[CreateAccountResponse]):
         self._hash = password_hash
 
     def apply(self, tx: Transaction) -> CreateAccountResponse:
-        if any(is_held(deleted_at, tx.now) for (deleted_at,) in tx.rows(tx.sql.name_uses, self._name)):
+        if any(is_held(deleted_age, tx.age) for (deleted_age,) in tx.rows(tx.sql.name_uses, self._name)):
             raise name_taken(self._name)
         tx.need_room()
-        account_id = tx.insert(tx.sql.account_add, self._name, self._hash, tx.now, 0)
+        account_id = tx.insert(tx.sql.account_add, self._name, self._hash, tx.now, 0, 0)
         for statement, parameters in tx.sql.mailboxes_write.chunks((account_id, 0, 0, 0, 0)):
             tx.run(statement, *parameters)
         return CreateAccountResponse()
@@ -130,7 +130,7 @@ class DeleteAccount(WriteJob[DeleteAccountResponse]):
         sql = tx.sql
         for statement in (sql.messages_drop, sql.mailbox_drop, sql.sessions_drop):
             tx.run(statement, self._account_id)
-        tx.run(sql.account_bury, tx.now, self._account_id)
+        tx.run(sql.account_bury, tx.age, self._account_id)
         tx.forget(box)
         return DeleteAccountResponse(discarded=waiting)
 
@@ -272,6 +272,6 @@ def list_accounts(
     accounts: list[Account] = []
     for name, account_id in found:
         is_online = online(account_id)
-        seen = store.now if is_online else last_seen[account_id]
+        seen = store.clocks.now if is_online else last_seen[account_id]
         accounts.append(Account(username=name, online=is_online, last_seen=moment(seen) if seen else None))
     return WildCardResponse(accounts=accounts, next=reached)

@@ -114,22 +114,18 @@ class Guesses:
 
     def _wait_locked(self, key: GuessKey, row: "Sequence[Any] | None") -> int:
         """Microseconds for which this name may not be tried from this network."""
-        failures, failed_at = (0, 0) if row is None else (row[0], row[1])
-        since = self._store.now - failed_at
+        failures, failed_age = (0, 0) if row is None else (row[0], row[1])
+        since = self._store.clocks.age - failed_age
         if since >= GUESS_KEPT:
             failures = 0
-        wait = wait_after(failures) * 1_000_000
+        left = wait_after(failures) * 1_000_000 - since
         under_way = self._under_way[key]
-        # A clock that was set back must not make the wait longer than it is.
-        left = min(wait, wait - since)
         return max(left, 1_000_000) if under_way and failures + under_way >= FREE else left
 
     def _wait_together_locked(self, key: GuessKey) -> int:
         """Microseconds until one more of what is counted together may fail."""
         row = self._store.one(self._store.sql.guesses_find, *key)
-        forgotten = 0 if row is None else max(0, row[1] - self._store.now)
-        # No further ahead than it can be: the clock may have been set back.
-        forgotten = min(forgotten, (HOURLY + 1) * INTERVAL)
+        forgotten = 0 if row is None else max(0, row[1] - self._store.clocks.age)
         return forgotten + (self._under_way[key] + 1 - HOURLY) * INTERVAL
 
     def _end(self, keys: Iterable[GuessKey]) -> None:
@@ -157,13 +153,15 @@ class _Failed(WriteJob[None]):
 
     def apply(self, tx: Transaction) -> None:
         row = tx.one(tx.sql.guesses_find, *self._key)
-        failures = 0 if row is None or tx.now - row[1] >= GUESS_KEPT else row[0]
-        tx.run(tx.sql.guesses_note, *self._key, failures + 1, tx.now)
+        failures = 0 if row is None or tx.age - row[1] >= GUESS_KEPT else row[0]
+        tx.run(tx.sql.guesses_note, *self._key, failures + 1, tx.age)
         for key in _together(self._key):
-            # Here ``failed_at`` is when the last of them is forgotten, which says how many are left.
+            # Here ``failed_age`` is when the last of them is forgotten, which says how many are left.
             row = tx.one(tx.sql.guesses_find, *key)
-            forgotten = max(tx.now, 0 if row is None else min(row[1], tx.now + (HOURLY + 1) * INTERVAL))
+            forgotten = max(tx.age, 0 if row is None else row[1])
             tx.run(tx.sql.guesses_note, *key, 1, forgotten + INTERVAL)
+        # Some of these waits are a second long, so none is to be longer after a crash.
+        tx.note_age()
 
     def committed(self, result: None) -> None:
         raise bad_credentials()

@@ -82,6 +82,7 @@ from wireproto_chat.service.sessions import (
     ResumeSession,
     Sessions,
 )
+from wireproto_chat.store.clocks import Clocks, steady
 from wireproto_chat.store.expiry import Expire
 from wireproto_chat.store.space import KEEP_FREE, free_bytes
 from wireproto_chat.store.store import Store
@@ -170,8 +171,8 @@ class ChatApp:
     def _resume_session(self, request: LogInRequest, context: Context) -> "Future[LogInResponse]":
         """Sign in by a token. It costs no hash and cannot be guessed, so it is neither limited nor held up."""
 
-        def signed_in(account_id: int, token_hash: bytes, created_at: int, used_at: int) -> None:
-            identity = self._sessions.hold(request.username, account_id, token_hash, created_at, used_at)
+        def signed_in(account_id: int, token_hash: bytes, opened_age: int, used_age: int) -> None:
+            identity = self._sessions.hold(request.username, account_id, token_hash, opened_age, used_age)
             self._sign_in(context, identity)
 
         return self._store.submit(ResumeSession(request.username, request.token, signed_in=signed_in))
@@ -194,8 +195,8 @@ class ChatApp:
                 return
             account_id, stored = row
 
-            def signed_in(token_hash: bytes, created_at: int) -> None:
-                identity = self._sessions.hold(name, account_id, token_hash, created_at, created_at)
+            def signed_in(token_hash: bytes, opened_age: int) -> None:
+                identity = self._sessions.hold(name, account_id, token_hash, opened_age, opened_age)
                 self._sign_in(context, identity)
 
             self._store.submit(
@@ -230,7 +231,7 @@ class ChatApp:
         def create() -> None:
             # Looked at first so that a taken name costs no hash; the writer looks again, and its look counts.
             store = self._store
-            if any(is_held(deleted_at, store.now) for (deleted_at,) in store.rows(store.sql.name_uses, name)):
+            if any(is_held(deleted, store.clocks.age) for (deleted,) in store.rows(store.sql.name_uses, name)):
                 raise name_taken(name)
             store.submit(CreateAccount(answer, name, self._passwords.hash(password)))
 
@@ -384,6 +385,7 @@ def open_chat(
     rates: Mapping[str, Rate] = RATES,
     on_fatal: Callable[[OSError], None] | None = None,
     clock: Callable[[], float] = time.time,
+    steady: Callable[[], float] = steady,
     passwords: Passwords | None = None,
     free: Callable[[Path], int] = free_bytes,
 ) -> ChatApp:
@@ -398,7 +400,9 @@ def open_chat(
         rates: how often the calls that cost much may be made, by the method's name; empty for as often as they come.
         on_fatal: called once, on a thread that uses the store, when it cannot be trusted any more (a failed fsync, a
             corrupt page): from then on every write is refused, and the process should end with an error.
-        clock: seconds since 1970, UTC, for what is stored; tests give their own.
+        clock: seconds since 1970, UTC, which people are shown; tests give their own.
+        steady: seconds that only ever grow, by which everything is reckoned that makes somebody wait or ends; so a
+            ``clock`` that is wrong holds nobody up, and nothing is lost. Tests give their own.
         passwords: tests give one that hashes faster.
         free: bytes free in a directory; tests give their own.
 
@@ -420,11 +424,11 @@ def open_chat(
     passwords = passwords or Passwords(minimum=minimum_password)
     store = Store(
         store_url,
-        clock=clock,
+        clocks=Clocks(clock, steady),
         housekeeping=Expire,
         on_arrival=streams.tell,
         on_fatal=fatal,
         keep_free=keep_free,
         free=free,
     )
-    return ChatApp(store, streams, passwords, Rates(rates))
+    return ChatApp(store, streams, passwords, Rates(rates, clock=steady))

@@ -88,8 +88,8 @@ def key_conflict() -> CallError:
 
 def touch_key(tx: Transaction, lookup: "tuple[int, bytes]", known: KnownKey) -> None:
     """A key was used again: keep it longer."""
-    if tx.now - known.used_at >= KEY_STEP:
-        tx.run(tx.sql.key_touch, tx.now, *lookup)
+    if tx.age - known.used_age >= KEY_STEP:
+        tx.run(tx.sql.key_touch, tx.age, *lookup)
 
 
 def has_room(box: Mailbox, size: int) -> bool:

@@ -6,12 +6,12 @@ Counted in memory: a restart forgets it. Log-ins by password and new accounts ar
 
 import math
 import threading
-import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 from wireproto import CallError, Retry, Status
 from wireproto_chat.opcodes import BROADCAST, CREATE_ACCOUNT, LOG_IN, WILD_CARD
+from wireproto_chat.store.clocks import steady
 
 __all__ = ["RATES", "Rate", "Rates"]
 
@@ -47,10 +47,10 @@ class Rates:
 
     Args:
         rates: the limits, by a method's name.
-        clock: monotonic seconds.
+        clock: seconds that only ever grow.
     """
 
-    def __init__(self, rates: Mapping[str, Rate] = RATES, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, rates: Mapping[str, Rate] = RATES, *, clock: Callable[[], float] = steady) -> None:
         self._rates = dict(rates)
         self._clock = clock
         self._lock = threading.Lock()

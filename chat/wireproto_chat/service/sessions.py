@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 from wireproto import CallError, Identity, Metadata, Retry, Status
 from wireproto_chat.opcodes import LogInResponse, LogOutResponse
+from wireproto_chat.store.clocks import Clocks
 from wireproto_chat.store.expiry import TOKEN_IDLE, TOKEN_LIFETIME, TOKEN_STEP
 from wireproto_chat.store.store import Store
 from wireproto_chat.store.transaction import Transaction
@@ -81,25 +82,25 @@ class ChatIdentity(Identity):
     Attributes:
         account_id: the account's id, which is never given out twice, unlike its name.
         token_hash: what the store knows the session by.
-        used_at: microseconds since 1970 of the last use, as far as the store knows it.
+        used_age: the store's age at the last use, as far as the store knows it.
     """
 
-    __slots__ = ("__weakref__", "_clock", "_ends_at", "account_id", "token_hash", "used_at")
+    __slots__ = ("__weakref__", "_clocks", "_end_age", "account_id", "token_hash", "used_age")
 
     def __init__(
-        self, name: str, account_id: int, token_hash: bytes, ends_at: int, used_at: int, clock: Callable[[], float]
+        self, name: str, account_id: int, token_hash: bytes, *, end_age: int, used_age: int, clocks: Clocks
     ) -> None:
         super().__init__(name, (CAPABILITY,))
         self.account_id = account_id
         self.token_hash = token_hash
-        self.used_at = used_at
-        self._ends_at = ends_at / 1_000_000
-        self._clock = clock
+        self.used_age = used_age
+        self._end_age = end_age
+        self._clocks = clocks
 
     @property
     def revoked(self) -> bool:
         """Whether the session was ended, or has lived as long as one may; a connection does not prolong that."""
-        return super().revoked or self._clock() >= self._ends_at
+        return super().revoked or self._clocks.age >= self._end_age
 
 
 class Sessions:
@@ -125,29 +126,35 @@ class Sessions:
         identity = self._recent.get(token_hash)
         if identity is None:
             identity = self._find(token_hash)
-        if identity is None or identity.revoked or self._store.now - identity.used_at >= TOKEN_IDLE:
+        if identity is None or identity.revoked or self._store.clocks.age - identity.used_age >= TOKEN_IDLE:
             return None
         self.touch(identity)
         return identity
 
-    def hold(self, name: str, account_id: int, token_hash: bytes, created_at: int, used_at: int) -> ChatIdentity:
+    def hold(self, name: str, account_id: int, token_hash: bytes, opened_age: int, used_age: int) -> ChatIdentity:
         """The identity of a session that exists, always the same one."""
         with self._lock:
             identity = self._held.get(token_hash)
             if identity is None:
-                ends_at = created_at + TOKEN_LIFETIME
-                identity = ChatIdentity(name, account_id, token_hash, ends_at, used_at, self._store.clock)
+                identity = ChatIdentity(
+                    name,
+                    account_id,
+                    token_hash,
+                    end_age=opened_age + TOKEN_LIFETIME,
+                    used_age=used_age,
+                    clocks=self._store.clocks,
+                )
                 self._held[token_hash] = identity
-            identity.used_at = max(identity.used_at, used_at)
+            identity.used_age = max(identity.used_age, used_age)
             return identity
 
     def touch(self, identity: ChatIdentity) -> None:
         """The session was used: keep it from running out, with at most one write an hour."""
-        now = self._store.now
-        if now - identity.used_at >= TOKEN_STEP:
-            identity.used_at = now
+        age = self._store.clocks.age
+        if age - identity.used_age >= TOKEN_STEP:
+            identity.used_age = age
             try:
-                self._store.submit(_Touch(identity.account_id, identity.token_hash, now))
+                self._store.submit(_Touch(identity.account_id, identity.token_hash))
             except CallError:
                 pass  # a store that is busy now is told at the next use
 
@@ -179,8 +186,8 @@ class Sessions:
                 # One that we made below, after its session's end had been told to all that were held then.
                 self.end(token_hash)
                 return None
-            account_id, name, created_at, used_at = row
-            identity = self.hold(name, account_id, token_hash, created_at, used_at)
+            account_id, name, opened_age, used_age = row
+            identity = self.hold(name, account_id, token_hash, opened_age, used_age)
             with self._lock:
                 if ended == self._ended:
                     if len(self._recent) >= REMEMBERED:
@@ -191,17 +198,16 @@ class Sessions:
 
 
 class _Touch(WriteJob[None]):
-    __slots__ = ("_account_id", "_now", "_token_hash")
+    __slots__ = ("_account_id", "_token_hash")
 
-    def __init__(self, account_id: int, token_hash: bytes, now: int) -> None:
+    def __init__(self, account_id: int, token_hash: bytes) -> None:
         super().__init__()
         self._account_id = account_id
         self._token_hash = token_hash
-        self._now = now
 
     def apply(self, tx: Transaction) -> None:
-        tx.run(tx.sql.session_touch, self._now, self._token_hash, self._now)
-        tx.run(tx.sql.account_seen, self._now, self._account_id, self._now)
+        tx.run(tx.sql.session_touch, tx.age, self._token_hash)
+        tx.run(tx.sql.account_seen, tx.now, self._account_id)
 
 
 class _Seen(WriteJob[None]):
@@ -212,7 +218,7 @@ class _Seen(WriteJob[None]):
         self._account_id = account_id
 
     def apply(self, tx: Transaction) -> None:
-        tx.run(tx.sql.account_seen, tx.now, self._account_id, tx.now)
+        tx.run(tx.sql.account_seen, tx.now, self._account_id)
 
 
 def note_seen(store: Store, account_id: int) -> None:
@@ -232,10 +238,10 @@ class OpenSession(WriteJob[LogInResponse]):
         old_hash: its password's hash as it was verified.
         new_hash: a better one to store in its place, if any.
         guess: what the failed log-ins before it are stored under, if there are any; they are forgotten.
-        signed_in: called with (token's hash, created at) once the session is durable.
+        signed_in: called with (token's hash, the store's age now) once the session is durable.
     """
 
-    __slots__ = ("_account_id", "_created_at", "_guess", "_new_hash", "_old_hash", "_signed_in", "_token")
+    __slots__ = ("_account_id", "_guess", "_new_hash", "_old_hash", "_opened_age", "_signed_in", "_token")
 
     def __init__(
         self,
@@ -254,7 +260,7 @@ class OpenSession(WriteJob[LogInResponse]):
         self._guess = guess
         self._signed_in = signed_in
         self._token = new_token()
-        self._created_at = 0
+        self._opened_age = 0
 
     def apply(self, tx: Transaction) -> LogInResponse:
         box = tx.mailbox(self._account_id)
@@ -265,19 +271,19 @@ class OpenSession(WriteJob[LogInResponse]):
             # A password that was changed since has ended all other sessions; this would be one that it missed.
             raise changed_meanwhile()
         token_hash = hash_of(self._token)
-        tx.run(tx.sql.session_add, token_hash, self._account_id, tx.now, tx.now)
+        tx.run(tx.sql.session_add, token_hash, self._account_id, tx.age, tx.age)
         if self._new_hash is not None:
             tx.run(tx.sql.account_rehash, self._new_hash, self._account_id, self._old_hash)
         if self._guess is not None:
             tx.run(tx.sql.guesses_drop, *self._guess)
-        tx.run(tx.sql.account_seen, tx.now, self._account_id, tx.now)
-        self._created_at = tx.now
+        tx.run(tx.sql.account_seen, tx.now, self._account_id)
+        self._opened_age = tx.age
         return LogInResponse(token=self._token, undelivered=box.undelivered)
 
     def committed(self, result: LogInResponse) -> None:
         token_hash = hash_of(result.token)
         if token_hash is not None:
-            self._signed_in(token_hash, self._created_at)
+            self._signed_in(token_hash, self._opened_age)
 
 
 class ResumeSession(WriteJob[LogInResponse]):
@@ -286,7 +292,8 @@ class ResumeSession(WriteJob[LogInResponse]):
     Args:
         name: whose token it is said to be.
         token: the token.
-        signed_in: called with (account id, token's hash, created at, used at) once it is found good.
+        signed_in: called with (account id, token's hash, and the store's ages when it was opened and when it was used)
+            once it is found good.
     """
 
     __slots__ = ("_name", "_row", "_signed_in", "_token", "_token_hash")
@@ -303,23 +310,23 @@ class ResumeSession(WriteJob[LogInResponse]):
         row = None if self._token_hash is None else tx.one(tx.sql.session_by_hash, self._token_hash)
         if row is None:
             raise bad_credentials()
-        account_id, name, created_at, used_at = row
-        over = tx.now - used_at >= TOKEN_IDLE or tx.now - created_at >= TOKEN_LIFETIME
+        account_id, name, opened_age, used_age = row
+        over = tx.age - used_age >= TOKEN_IDLE or tx.age - opened_age >= TOKEN_LIFETIME
         box = tx.mailbox(account_id)
         # Another account's token gets the answer of an unknown one.
         if over or name != self._name or box is None:
             raise bad_credentials()
-        if tx.now - used_at >= TOKEN_STEP:
-            tx.run(tx.sql.session_touch, tx.now, self._token_hash, tx.now)
-            used_at = tx.now
-        tx.run(tx.sql.account_seen, tx.now, account_id, tx.now)
-        self._row = (account_id, created_at, used_at)
+        if tx.age - used_age >= TOKEN_STEP:
+            tx.run(tx.sql.session_touch, tx.age, self._token_hash)
+            used_age = tx.age
+        tx.run(tx.sql.account_seen, tx.now, account_id)
+        self._row = (account_id, opened_age, used_age)
         return LogInResponse(token=self._token, undelivered=box.undelivered)
 
     def committed(self, result: LogInResponse) -> None:
-        account_id, created_at, used_at = self._row
+        account_id, opened_age, used_age = self._row
         if self._token_hash is not None:
-            self._signed_in(account_id, self._token_hash, created_at, used_at)
+            self._signed_in(account_id, self._token_hash, opened_age, used_age)
 
 
 class CloseSession(WriteJob[LogOutResponse]):

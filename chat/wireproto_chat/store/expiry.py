@@ -1,5 +1,9 @@
-"""How long the chat keeps what it does not keep for ever, and the job that deletes what is over."""
+"""How long the chat keeps what it does not keep for ever, and the job that deletes what is over.
 
+All of it is microseconds of the store's age, see ``clocks``.
+"""
+
+from wireproto_chat.store.clocks import LONGEST_GAP
 from wireproto_chat.store.transaction import Transaction
 from wireproto_chat.store.writer import WriteJob
 
@@ -9,7 +13,7 @@ _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
 
 TOKEN_IDLE = 7 * _DAY
-"""Microseconds after its last use at which a token ends."""
+"""After its last use a token ends."""
 
 TOKEN_LIFETIME = 30 * _DAY
 """... after the password was given."""
@@ -20,11 +24,12 @@ TOKEN_STEP = _HOUR
 NAME_HELD = 30 * _DAY
 """How long the name of a deleted account is not given to anybody else."""
 
-KEY_KEPT = 7 * _DAY
-"""How long an idempotency key is known after its last use."""
-
 KEY_STEP = _DAY
-"""How exactly the last use of a key is known."""
+"""How exactly the last use of an idempotency key is known."""
+
+KEY_KEPT = 7 * _DAY + KEY_STEP + LONGEST_GAP
+"""How long a key is known after the last use that is known of it. Seven days are promised after each use, and a clock
+that was wrong when the server was started takes none of them: somebody's repetition would be a second message."""
 
 GUESS_KEPT = _DAY
 """How long a log-in that failed counts, after the last one."""
@@ -39,6 +44,6 @@ class Expire(WriteJob[bool]):
     __slots__ = ()
 
     def apply(self, tx: Transaction) -> bool:
-        tx.run(tx.sql.sessions_expire, tx.now - TOKEN_IDLE, tx.now - TOKEN_LIFETIME)
-        tx.run(tx.sql.guesses_expire, tx.now - GUESS_KEPT)
-        return tx.run(tx.sql.keys_expire, tx.now - KEY_KEPT, AT_ONCE) >= AT_ONCE
+        tx.run(tx.sql.sessions_expire, tx.age - TOKEN_IDLE, tx.age - TOKEN_LIFETIME)
+        tx.run(tx.sql.guesses_expire, tx.age - GUESS_KEPT)
+        return tx.run(tx.sql.keys_expire, tx.age - KEY_KEPT, AT_ONCE) >= AT_ONCE

@@ -29,7 +29,7 @@ _RULES = {
         SELECT count(*) FROM messages WHERE mailbox_id NOT IN (SELECT account_id FROM mailboxes)""",
     "live accounts without a mailbox, or mailboxes without a live account": """
         SELECT count(*) FROM accounts LEFT JOIN mailboxes ON account_id = id
-        WHERE (deleted_at = 0) != (account_id IS NOT NULL)""",
+        WHERE (deleted_age = 0) != (account_id IS NOT NULL)""",
 }
 
 

@@ -23,9 +23,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from wireproto import CallError, ConfigError, Retry, Status
+from wireproto_chat.store.clocks import Clocks
 from wireproto_chat.store.failures import Complaints, closed, is_fatal, is_full, store_error
 from wireproto_chat.store.space import KEEP_FREE, Space, free_bytes
-from wireproto_chat.store.tables import SCHEMA_VERSION, Statements, alembic_version, metadata
+from wireproto_chat.store.tables import SCHEMA_VERSION, Statements, alembic_version, metadata, notes
 from wireproto_chat.store.transaction import Transaction
 from wireproto_chat.store.writer import WriteJob, Writer
 
@@ -83,7 +84,7 @@ class Store:
 
     Args:
         url: see ``path_of``.
-        clock: seconds since 1970, UTC; for what is stored, never for timeouts.
+        clocks: not started yet.
         housekeeping: makes the writer's job that deletes what has expired.
         on_arrival: see ``Writer``.
         on_fatal: see ``Writer``.
@@ -98,7 +99,7 @@ class Store:
         self,
         url: str | None,
         *,
-        clock: Callable[[], float],
+        clocks: Clocks,
         housekeeping: Callable[[], WriteJob[bool]],
         on_arrival: Callable[[dict[int, int]], None],
         on_fatal: Callable[[BaseException], None],
@@ -107,7 +108,7 @@ class Store:
     ) -> None:
         # Links resolved, so that one file has one lock, whatever it is called by.
         self.path = Path(os.path.realpath(path_of(url)))
-        self.clock = clock
+        self.clocks = clocks
         self._claim = claim(self.path)
         self._writing: Connection | None = None
         self._complaints = Complaints(log)
@@ -133,9 +134,10 @@ class Store:
             except DBAPIError as error:
                 raise _refusal(self.path, error) from error
             self.sql = Statements(self._engine.dialect)
+            clocks.start(*self._writing.exec_driver_sql(self.sql.note).one())
             self._writer = Writer(
                 self._writing,
-                Transaction(self._writing, self.sql, clock, space),
+                Transaction(self._writing, self.sql, clocks, space),
                 space,
                 on_arrival=on_arrival,
                 on_fatal=on_fatal,
@@ -147,11 +149,6 @@ class Store:
             os.close(self._claim)
             raise
         self._writer.start()
-
-    @property
-    def now(self) -> int:
-        """Microseconds since 1970, by the store's clock."""
-        return int(self.clock() * 1_000_000)
 
     def rows(self, statement: str, *parameters: Any) -> Sequence[Sequence[Any]]:
         """All rows of one SELECT, as of the last commit.
@@ -258,6 +255,8 @@ class Store:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             metadata.create_all(connection, checkfirst=False)
             connection.execute(insert(alembic_version).values(version_num=f"{SCHEMA_VERSION:04}"))
+            # Not 0 when the first account is made: 0 is a live account's ``deleted_age``.
+            connection.execute(insert(notes).values(id=1, age=1, noted_at=self.clocks.now))
             pragma(f"application_id = {APPLICATION_ID}")
             pragma(f"user_version = {SCHEMA_VERSION}")
             connection.exec_driver_sql("COMMIT")

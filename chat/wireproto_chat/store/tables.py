@@ -4,8 +4,10 @@ Statements are written as SQLAlchemy Core expressions and compiled when the stor
 strings with positional parameters. That keeps one readable source for SQLite now and for another database later, and
 takes the compiler (some 15 us a statement, more than the statement itself) out of every call.
 
-Times are microseconds since 1970, UTC. Texts of messages are UTF-8 bytes: a text may hold NUL, which not every
-database takes in a text column.
+What ends in ``_at`` or ``seen`` is a time of day, microseconds since 1970, UTC, and is there to be shown. What ends in
+``_age`` is the age of the store at that moment, see ``clocks``, and is there for the rules.
+
+Texts of messages are UTF-8 bytes: a text may hold NUL, which not every database takes in a text column.
 """
 
 import re
@@ -40,7 +42,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
-__all__ = ["SCHEMA_VERSION", "Rows", "Statements", "alembic_version", "metadata"]
+__all__ = ["SCHEMA_VERSION", "Rows", "Statements", "alembic_version", "metadata", "notes"]
 
 SCHEMA_VERSION = 1
 """What the database says its tables are; a program refuses one that is newer than itself, and one that is older until
@@ -58,12 +60,13 @@ accounts = Table(
     Column("name", String(32), nullable=False),
     Column("password_hash", String(255)),  # NULL once deleted
     Column("created_at", BigInteger, nullable=False),
-    # 0 while the account lives. Part of the unique key, so that a name is free again once its tombstone is old enough,
-    # and the tombstone stays: messages name their sender by id, and an id is never given out twice.
-    Column("deleted_at", BigInteger, nullable=False),
+    # 0 while the account lives; the store is older than that when its first account is made. Part of the unique key, so
+    # that a name is free again once its tombstone is old enough, and the tombstone stays: messages name their sender by
+    # id, and an id is never given out twice.
+    Column("deleted_age", BigInteger, nullable=False),
     # 0 when it never logged in.
-    Column("last_seen", BigInteger, nullable=False, server_default="0"),
-    UniqueConstraint("name", "deleted_at"),
+    Column("last_seen", BigInteger, nullable=False),
+    UniqueConstraint("name", "deleted_age"),
     sqlite_autoincrement=True,
 )
 
@@ -72,8 +75,8 @@ sessions = Table(
     metadata,
     Column("token_hash", LargeBinary(32), primary_key=True),
     Column("account_id", ForeignKey("accounts.id"), nullable=False, index=True),
-    Column("created_at", BigInteger, nullable=False),
-    Column("used_at", BigInteger, nullable=False),
+    Column("opened_age", BigInteger, nullable=False),
+    Column("used_age", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -125,8 +128,8 @@ idempotency_keys = Table(
     Column("request_hash", LargeBinary(16), nullable=False),
     Column("message_id", LargeBinary(16), nullable=False),
     Column("seq", BigInteger, nullable=False),
-    Column("used_at", BigInteger, nullable=False),
-    Index("ix_idempotency_keys_used_at", "used_at"),
+    Column("used_age", BigInteger, nullable=False),
+    Index("ix_idempotency_keys_used_age", "used_age"),
     sqlite_with_rowid=False,
 )
 
@@ -137,9 +140,18 @@ guesses = Table(
     Column("name", String(32), primary_key=True),
     Column("prefix", String(64), primary_key=True),
     Column("failures", Integer, nullable=False),
-    Column("failed_at", BigInteger, nullable=False),
-    Index("ix_guesses_failed_at", "failed_at"),
+    Column("failed_age", BigInteger, nullable=False),
+    Index("ix_guesses_failed_age", "failed_age"),
     sqlite_with_rowid=False,
+)
+
+# One row: how old the store was at what time of day, when that was last noted.
+notes = Table(
+    "notes",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("age", BigInteger, nullable=False),
+    Column("noted_at", BigInteger, nullable=False),
 )
 
 # Alembic's own, here so that a new database has it, and says that it needs no migration.
@@ -197,20 +209,15 @@ class Statements:
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         a, s, m, b, k, g = accounts.c, sessions.c, messages.c, mailboxes.c, idempotency_keys.c, guesses.c
-        live = a.deleted_at == literal_column("0")
+        live = a.deleted_age == literal_column("0")
 
-        self.account_add = self._insert(accounts, "name", "password_hash", "created_at", "deleted_at")
+        self.account_add = self._insert(accounts, "name", "password_hash", "created_at", "deleted_age", "last_seen")
         self.account_by_name = self._sql(select(a.id, a.password_hash).where(a.name == bindparam("name"), live), "name")
         self.account_by_id = self._sql(select(a.password_hash, a.created_at).where(a.id == bindparam("id"), live), "id")
         self.account_seen = self._sql(
-            update(accounts)
-            .where(a.id == bindparam("account"), a.last_seen < bindparam("now"))
-            .values(last_seen=bindparam("now")),
-            "now",
-            "account",
-            "now",
+            update(accounts).where(a.id == bindparam("account")).values(last_seen=bindparam("now")), "now", "account"
         )
-        self.name_uses = self._sql(select(a.deleted_at).where(a.name == bindparam("name")), "name")
+        self.name_uses = self._sql(select(a.deleted_age).where(a.name == bindparam("name")), "name")
         self.account_rehash = self._sql(
             update(accounts)
             .where(a.id == bindparam("account"), a.password_hash == bindparam("old"))
@@ -222,8 +229,8 @@ class Statements:
         self.account_bury = self._sql(
             update(accounts)
             .where(a.id == bindparam("account"))
-            .values(password_hash=null(), deleted_at=bindparam("deleted_at")),
-            "deleted_at",
+            .values(password_hash=null(), deleted_age=bindparam("deleted_age")),
+            "deleted_age",
             "account",
         )
         # `first` and `end` bound the names that can match at all; see wildcard.Pattern. Ten thousand of them are looked
@@ -244,20 +251,15 @@ class Statements:
             self._sql(select(a.id, a.last_seen).join_from(listed, accounts, a.id == listed.c.id), "id"), 1
         )
 
-        self.session_add = self._insert(sessions, "token_hash", "account_id", "created_at", "used_at")
+        self.session_add = self._insert(sessions, "token_hash", "account_id", "opened_age", "used_age")
         self.session_by_hash = self._sql(
-            select(s.account_id, a.name, s.created_at, s.used_at)
+            select(s.account_id, a.name, s.opened_age, s.used_age)
             .join(accounts, a.id == s.account_id)
             .where(s.token_hash == bindparam("token_hash"), live),
             "token_hash",
         )
         self.session_touch = self._sql(
-            update(sessions)
-            .where(s.token_hash == bindparam("hash"), s.used_at < bindparam("now"))
-            .values(used_at=bindparam("now")),
-            "now",
-            "hash",
-            "now",
+            update(sessions).where(s.token_hash == bindparam("hash")).values(used_age=bindparam("now")), "now", "hash"
         )
         self.session_drop = self._sql(delete(sessions).where(s.token_hash == bindparam("token_hash")), "token_hash")
         self.sessions_drop = self._sql(delete(sessions).where(s.account_id == bindparam("account")), "account")
@@ -270,7 +272,7 @@ class Statements:
             select(func.count()).select_from(sessions).where(s.account_id == bindparam("account")), "account"
         )
         self.sessions_expire = self._sql(
-            delete(sessions).where((s.used_at <= bindparam("idle")) | (s.created_at <= bindparam("old"))),
+            delete(sessions).where((s.used_age <= bindparam("idle")) | (s.opened_age <= bindparam("old"))),
             "idle",
             "old",
         )
@@ -359,7 +361,7 @@ class Statements:
         # A join, not `(account_id, key) IN (VALUES ...)`: SQLite 3.40 answers that one with a scan of the table.
         self.keys_find = Rows(
             self._sql(
-                select(k.account_id, k.idempotency_key, k.request_hash, k.message_id, k.seq, k.used_at).join_from(
+                select(k.account_id, k.idempotency_key, k.request_hash, k.message_id, k.seq, k.used_age).join_from(
                     wanted,
                     idempotency_keys,
                     (k.account_id == wanted.c.account_id) & (k.idempotency_key == wanted.c.idempotency_key),
@@ -371,39 +373,45 @@ class Statements:
         )
         self.keys_add = Rows(
             self._insert(
-                idempotency_keys, "account_id", "idempotency_key", "request_hash", "message_id", "seq", "used_at"
+                idempotency_keys, "account_id", "idempotency_key", "request_hash", "message_id", "seq", "used_age"
             ),
             6,
         )
         self.key_touch = self._sql(
             update(idempotency_keys)
             .where(k.account_id == bindparam("account"), k.idempotency_key == bindparam("which"))
-            .values(used_at=bindparam("now")),
+            .values(used_age=bindparam("now")),
             "now",
             "account",
             "which",
         )
         stale = (
-            select(k.used_at)
-            .where(k.used_at <= bindparam("before"))
-            .order_by(k.used_at)
+            select(k.used_age)
+            .where(k.used_age <= bindparam("before"))
+            .order_by(k.used_age)
             .limit(bindparam("most"))
             .offset(_NONE)
         )
-        self.keys_expire = self._sql(delete(idempotency_keys).where(k.used_at.in_(stale)), "before", "most")
+        self.keys_expire = self._sql(delete(idempotency_keys).where(k.used_age.in_(stale)), "before", "most")
 
         this = (g.name == bindparam("which"), g.prefix == bindparam("whence"))
-        self.guesses_find = self._sql(select(g.failures, g.failed_at).where(*this), "which", "whence")
+        self.guesses_find = self._sql(select(g.failures, g.failed_age).where(*this), "which", "whence")
         noted = upsert(guesses).values({col.name: bindparam(col.name) for col in guesses.columns})
         self.guesses_note = self._sql(
             noted.on_conflict_do_update(
                 index_elements=[g.name, g.prefix],
-                set_={"failures": noted.excluded.failures, "failed_at": noted.excluded.failed_at},
+                set_={"failures": noted.excluded.failures, "failed_age": noted.excluded.failed_age},
             ),
             *guesses.columns.keys(),
         )
         self.guesses_drop = self._sql(delete(guesses).where(*this), "which", "whence")
-        self.guesses_expire = self._sql(delete(guesses).where(g.failed_at <= bindparam("before")), "before")
+        self.guesses_expire = self._sql(delete(guesses).where(g.failed_age <= bindparam("before")), "before")
+
+        only = notes.c.id == literal_column("1")
+        self.note = self._sql(select(notes.c.age, notes.c.noted_at).where(only))
+        self.note_write = self._sql(
+            update(notes).where(only).values(age=bindparam("store_age"), noted_at=bindparam("now")), "store_age", "now"
+        )
 
     def _conversation(self, *, newest: bool) -> str:
         """Messages of both directions behind each other; the caller sorts them. One direction's parameters, twice."""

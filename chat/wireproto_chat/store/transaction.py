@@ -6,11 +6,12 @@ file's only writer; it collects the rows that jobs add, and writes them with a f
 """
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection
 
+from wireproto_chat.store.clocks import NOTE_STEP, Clocks
 from wireproto_chat.store.failures import store_full
 from wireproto_chat.store.space import Space
 from wireproto_chat.store.tables import Rows, Statements
@@ -30,7 +31,7 @@ class KnownKey(NamedTuple):
     request_hash: bytes
     message_id: bytes
     sequence: int
-    used_at: int
+    used_age: int
 
 
 class Mailbox:
@@ -68,19 +69,23 @@ class Transaction:
     """The writer's connection between BEGIN and COMMIT.
 
     Attributes:
-        now: microseconds since 1970 at the beginning of the transaction.
+        now: microseconds since 1970 at the beginning of the transaction; to be shown.
+        age: the store's age then, which every rule goes by; see ``Clocks``.
         sql: the statements.
         known: the idempotency keys asked for by the jobs of this transaction, as far as they exist.
         arrived: accounts whose mailbox got messages in this transaction, with the new head.
         inherited: the id of the newest message that was there when the store was opened.
     """
 
-    def __init__(self, connection: Connection, sql: Statements, clock: Callable[[], float], space: Space) -> None:
+    def __init__(self, connection: Connection, sql: Statements, clocks: Clocks, space: Space) -> None:
         self._connection = connection
         self._space = space
-        self._clock = clock
+        self._clocks = clocks
+        # When the age was noted last; ``_noting`` becomes that once it is committed.
+        self._noted = self._noting = -NOTE_STEP
         self.sql = sql
         self.now = 0
+        self.age = 0
         self.known: dict[IdempotencyKey, KnownKey] = {}
         self.arrived: dict[int, int] = {}
         row = self.one(sql.message_newest)
@@ -97,7 +102,8 @@ class Transaction:
 
     def begin(self, lookups: Iterable[IdempotencyKey]) -> None:
         """Open the transaction and look up the idempotency keys its jobs carry, all at once."""
-        self.now = int(self._clock() * 1_000_000)
+        self.now = self._clocks.now
+        self.age = self._clocks.age
         self._connection.exec_driver_sql("BEGIN IMMEDIATE")
         flat = [part for key in lookups for part in key]
         for statement, parameters in self.sql.keys_find.chunks(flat):
@@ -107,7 +113,10 @@ class Transaction:
     def commit(self) -> None:
         """Write what was collected and make it durable."""
         self.flush()
+        if self.age - self._noted >= NOTE_STEP:
+            self.note_age()
         self._connection.exec_driver_sql("COMMIT")
+        self._noted = self._noting
         self.known.clear()
 
     def rollback(self) -> None:
@@ -117,6 +126,7 @@ class Transaction:
         self._changed.clear()
         self.arrived.clear()
         self.known.clear()
+        self._noting = self._noted
         self._by_name.clear()
         self._by_id.clear()
         # SQLite ends the transaction by itself after some errors; then there is nothing to roll back.
@@ -147,6 +157,14 @@ class Transaction:
         flat.clear()
 
     # ------------------------------------------------------------------ the jobs'
+
+    def note_age(self) -> None:
+        """Note the store's age with this transaction, which else is done once a second.
+
+        A job needs that when it stores an age that must not be ahead of the store's own after a crash, by a second.
+        """
+        self.run(self.sql.note_write, self.age, self.now)
+        self._noting = self.age
 
     def one(self, statement: str, *parameters: Any) -> Sequence[Any] | None:
         """The first row of the answer, if any."""
@@ -222,8 +240,8 @@ class Transaction:
 
     def remember(self, key: IdempotencyKey, request_hash: bytes, message_id: bytes, sequence: int) -> None:
         """Keep what was answered under an idempotency key."""
-        self.known[key] = KnownKey(request_hash, message_id, sequence, self.now)
-        self._keys += (*key, request_hash, message_id, sequence, self.now)
+        self.known[key] = KnownKey(request_hash, message_id, sequence, self.age)
+        self._keys += (*key, request_hash, message_id, sequence, self.age)
 
     def _random16(self) -> bytes:
         # One call to the system for many ids: it gives the interpreter lock away each time.

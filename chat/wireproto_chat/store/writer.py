@@ -83,6 +83,13 @@ class _Stop(WriteJob[None]):
     """Ends the writer once everything before it is done."""
 
 
+class _Note(WriteJob[None]):
+    """Has the store know how old it is when it is closed."""
+
+    def apply(self, tx: Transaction) -> None:
+        tx.note_age()
+
+
 class Writer:
     """The writer thread and its queue.
 
@@ -203,6 +210,8 @@ class Writer:
             except Exception as error:  # noqa: BLE001 - a writer that dies would leave every later call without an answer
                 self.fail(error)
                 self._refuse([job for job in taken if not job.future.done()], self._failed)
+        if self._failed is None:
+            self._do(self._taken([_Note()]))
         # A job that was queued behind the end is refused rather than left hanging.
         while not self._queue.empty():
             self._refuse(self._taken([self._queue.get()]), closed())

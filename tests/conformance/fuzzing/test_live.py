@@ -86,7 +86,7 @@ def test_a_fault_is_found_and_shown_again(fault: str, tmp_path: Path) -> None:
     """A faulty server is caught; the file of the finding shows the fault again, and that it is mended when it is."""
     with FaultyServer(fault) as faulty:
         found = _first(_campaign(faulty), FAULTS[fault])
-    again = load(save(found, tmp_path))
+    again = load(save(found, tmp_path).read_text("utf-8"))
     assert again == found
     with FaultyServer(fault) as faulty:
         assert any(FAULTS[fault] in problem for problem in _campaign(faulty).replay(again))

@@ -206,14 +206,13 @@ def save(finding: Finding, folder: Path) -> Path:
     return path
 
 
-def load(path: Path) -> Finding:
-    """Read what ``save`` wrote.
+def load(text: str) -> Finding:
+    """Read what ``save`` wrote: the text of the file.
 
     Raises:
-        OSError: there is no such file.
-        msgspec.DecodeError: it is another one.
+        msgspec.DecodeError: it is that of another one.
     """
-    return msgspec.json.decode(path.read_bytes(), type=Finding)
+    return msgspec.json.decode(text, type=Finding)
 
 
 def show(case: Input) -> list[str]:

@@ -1,5 +1,6 @@
 """What a process holds, from Linux's /proc, so that a server that leaks is seen without a look into it."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -28,10 +29,12 @@ def resources(pid: int) -> Resources:
     """Look at a process.
 
     Raises:
-        OSError: it is not there, is somebody else's, or the system has no /proc.
+        OSError: it is not there or has ended, is somebody else's, or the system has no /proc.
     """
     folder = Path("/proc") / str(pid)
     fields = dict(line.split(":", 1) for line in (folder / "status").read_text("ascii", "replace").splitlines())
+    if "VmRSS" not in fields:  # it has ended, and nobody has asked yet how
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
     memory = int(fields["VmRSS"].split()[0]) * 1024
     return Resources(int(fields["Threads"]), len(os.listdir(folder / "fd")), memory)
 

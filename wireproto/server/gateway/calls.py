@@ -149,20 +149,14 @@ class _Behavior:
             CallError: it cannot be read, or asks for what there is not.
         """
         remaining = rpc.time_remaining()
-        deadline = deadline_ms = None
-        if remaining < _FOREVER:
-            deadline = time.monotonic() + remaining
-            deadline_ms = int(remaining * 1000)
+        deadline_ms = int(remaining * 1000) if remaining < _FOREVER else None
         metadata, version = read_headers(rpc.invocation_metadata(), deadline_ms, self._most_metadata)
         if version is None:
             version = self._newest
         entry = self._entries.get(version)
         if type(entry) is not Entry:
             raise entry if isinstance(entry, CallError) else self._unsupported(version)
-        if entry.timeout is not None and not entry.is_stream:
-            latest = time.monotonic() + entry.timeout
-            deadline = latest if deadline is None else min(deadline, latest)
-        return entry, RpcCall(rpc, entry, version, metadata, deadline)
+        return entry, RpcCall(rpc, entry, version, metadata, entry.due(remaining if remaining < _FOREVER else None))
 
     def _unsupported(self, version: int) -> CallError:
         return CallError(

@@ -4,7 +4,6 @@ import errno
 import logging
 import os
 import socket
-import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -21,7 +20,9 @@ from wireproto.server.control import control_handlers
 from wireproto.server.gateway.calls import Door, StreamBehavior, UnaryBehavior, fail
 from wireproto.server.gateway.pool import CountedPool
 from wireproto.server.gateway.standard import Standard
+from wireproto.server.life import Life
 from wireproto.server.refusals import BUSY, busy
+from wireproto.uncopied import Uncopied
 
 __all__ = ["GrpcGateway"]
 
@@ -43,7 +44,7 @@ _SETTLE = 1.0
 """Seconds that handlers get to notice that their calls are over."""
 
 
-class GrpcGateway:
+class GrpcGateway(Uncopied):
     """Serves handlers over gRPC: the same functions, limits, statuses and authorization rule as ``Server``.
 
     Beside the services it has ``wirecontrol.v1.ControlService``, the standard reflection (v1 and v1alpha) and the
@@ -84,14 +85,13 @@ class GrpcGateway:
         self._wanted = Address(host, port)
         self._address: Address | None = None
         self._server: grpc.Server | None = None
-        self._stopped = threading.Event()
-        self._serving = True
+        self._life = Life("gateway")  # without descriptors: they are grpcio's
         self._calls = CountedPool("wireproto-grpc-call", workers)
         self._refusals = CountedPool("wireproto-grpc-refusal", 2)
         self._most_calls = workers + self.limits.run_queue
         self._most_streams = streams
         self._door = Door(self.limits, CountedPool("wireproto-grpc-stream", streams))
-        control = control_handlers([each.service for each in every], name, lambda: self._serving)
+        control = control_handlers([each.service for each in every], name, lambda: not self._life.ended)
         services = [each.service for each in (*every, control)]
         self._standard = Standard(services, self._door.streams)
         self._methods = dict(self._standard.methods)
@@ -132,8 +132,23 @@ class GrpcGateway:
         """Listen, and serve on threads of its own.
 
         Raises:
-            ConfigError: the address cannot be listened on; the text says why.
+            ConfigError: the address cannot be listened on, or the gateway was started or shut down already; the text
+                says which. A gateway that runs goes on.
         """
+        self._life.begin()
+        try:
+            self._server, port = self._listen()
+        except BaseException:
+            self._life.not_begun()
+            raise
+        self._address = Address(self._wanted.host, port)
+        try:
+            self._life.begun()
+        except ConfigError:
+            self.shutdown(0.0)
+            raise
+
+    def _listen(self) -> tuple[grpc.Server, int]:
         _check_free(self._wanted)
         server = grpc.server(
             self._calls,
@@ -147,8 +162,7 @@ class GrpcGateway:
             server.stop(None)
             raise ConfigError(f"cannot listen on {self._wanted}: {error}") from error
         server.start()
-        self._server = server
-        self._address = Address(self._wanted.host, port)
+        return server, port
 
     def _options(self) -> list[tuple[str, int]]:
         limits = self.limits
@@ -188,27 +202,39 @@ class GrpcGateway:
     def shutdown(self, timeout: float = 10.0) -> list[str]:
         """Say NOT_SERVING, end the streams, finish the calls in flight, close, and end the threads.
 
+        A further call waits for the first one, and then for the threads that were left. A gateway that was not started
+        is never to be.
+
         Args:
             timeout: seconds for the calls in flight; what is not finished then is cut off.
 
         Returns:
             The names of threads that are still inside a handler; they are daemons and do not keep the process alive.
         """
-        server, self._server = self._server, None
-        if server is None:
-            if self._address is not None:
-                self._stopped.wait(timeout)
-            return []
         deadline = time.monotonic() + timeout
-        self._serving = False
+        if self._life.inherited:
+            return []
+        if self._life.end():
+            try:
+                return self._end(deadline)
+            except BaseException:
+                self._life.interrupted()
+                raise
+        return self._leave(deadline) if self._life.wait(timeout) else []
+
+    def _end(self, deadline: float) -> list[str]:
         self._standard.leave()
         self._door.close()
-        ended = server.stop(max(0.0, deadline - time.monotonic()))
-        ended.wait(max(0.0, deadline - time.monotonic()) + _SETTLE)
-        settled = max(deadline - timeout, time.monotonic()) + _SETTLE
-        survivors = [name for pool in (self._calls, self._door.streams, self._refusals) for name in pool.stop(settled)]
-        self._stopped.set()
+        if self._server is not None:
+            ended = self._server.stop(max(0.0, deadline - time.monotonic()))
+            ended.wait(max(0.0, deadline - time.monotonic()) + _SETTLE)
+        survivors = self._leave(time.monotonic() + _SETTLE)
+        self._life.over()
         return survivors
+
+    def _leave(self, deadline: float) -> list[str]:
+        pools = (self._calls, self._door.streams, self._refusals)
+        return [name for pool in pools for name in pool.stop(deadline)]
 
     # ------------------------------------------------------------------ calls
 

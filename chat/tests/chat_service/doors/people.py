@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, TypeVar, get_args
 
-from chat_service.fakes import PASSWORD, QUICK
+from chat_service.fakes import PASSWORD, QUICK, Clock
 from wireproto import Address, CallError, Client, Metadata, Server, Stream, connect
 from wireproto.client.grpc import GrpcClient, GrpcStream
 from wireproto.client.grpc import connect as connect_grpc
@@ -54,6 +54,7 @@ from wireproto_chat.opcodes import (
 )
 from wireproto_chat.service.handlers import ChatApp, open_chat
 from wireproto_chat.service.passwords import Passwords
+from wireproto_chat.store.clocks import steady
 
 __all__ = ["CODECS", "DOORS", "PATIENCE", "Addresses", "Door", "House", "Inbox", "Person", "eventually"]
 
@@ -91,13 +92,19 @@ class Addresses(NamedTuple):
 class House:
     """A chat on a store of its own, served through all its doors; may be stopped and started again."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
         self.path = path
         self._clock = clock
         self.start()
 
     def start(self) -> None:
-        self.app: ChatApp = open_chat(str(self.path), passwords=Passwords(hasher=QUICK), clock=self._clock, rates={})
+        self.app: ChatApp = open_chat(
+            str(self.path),
+            passwords=Passwords(hasher=QUICK),
+            rates={},
+            clock=self._clock or time.time,
+            steady=self._clock.steady if self._clock is not None else steady,
+        )
         self._server = Server(self.app.handlers, authenticate=self.app.authenticate, workers=8)
         self._gateway = GrpcGateway(self.app.handlers, port=0, workers=8, authenticate=self.app.authenticate)
         self._server.start()

@@ -1,0 +1,154 @@
+"""What a command line wants called: which method of which service, with which request and metadata."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from wireproto.address import Address
+from wireproto.cli.failure import Failure
+from wireproto.cli.reflect import hosted
+from wireproto.cli.target import resolve
+from wireproto.cli.text import read_input, read_text
+from wireproto.cli.values import from_json, loads, pairs
+from wireproto.client import BlockingClient
+from wireproto.control import CONTROL
+from wireproto.errors import CallError, ConfigError, ConnectionLost, DeclarationError, DecodeError
+from wireproto.schema import Message, Operation, Service
+
+__all__ = ["DATA", "HEADER", "SERVICE", "Wanted", "ask", "declared", "find", "read_metadata", "read_request"]
+
+SERVICE = click.option(
+    "--service", metavar="MODULE:SERVICE", help="Where the service is declared.  [default: ask the server]"
+)
+DATA = click.option(
+    "-d", "--data", metavar="JSON", help="The request as JSON; @FILE reads it from a file, @- from stdin."
+)
+HEADER = click.option("-H", "--header", multiple=True, metavar="KEY:VALUE", help="Metadata of the call; repeat it.")
+
+
+class Wanted(NamedTuple):
+    """A method.
+
+    Attributes:
+        service: whom to connect for: the one that the method is of, or any with which the framework's own come.
+        method: of it.
+    """
+
+    service: Service
+    method: Operation[Any, Any]
+
+
+def ask(
+    address: Address, connected: Callable[[], AbstractContextManager[BlockingClient]], name: str, timeout: float
+) -> Wanted:
+    """Find a method by what a server says of the services it hosts, which is enough to call it.
+
+    Args:
+        address: of the server.
+        connected: opens a client of the control service there, and closes it.
+        name: see ``find``.
+        timeout: seconds for the answer.
+
+    Raises:
+        ConfigError: there is no such method there, or several.
+        Failure: the server does not describe itself.
+    """
+    try:
+        services = hosted(address, connected(), timeout)
+    except ConnectionLost:
+        raise
+    except (CallError, DeclarationError, DecodeError, Failure):
+        # The framework's own methods are there all the same, and health is asked of a server with other troubles, too.
+        if not any(_is_called(CONTROL, method, name) for method in CONTROL.methods):
+            raise
+        services = []
+    found = find(services or [CONTROL], name)
+    return Wanted(CONTROL, found.method) if found.method in CONTROL.methods else found
+
+
+def find(services: Sequence[Service], name: str) -> Wanted:
+    """The method called ``name``; a service's own comes before one of the framework's with the same name.
+
+    Args:
+        services: those that may be meant, one at least.
+        name: ``Method``; or ``Service.Method`` or ``full.name.v1.Service/Method``, with either sign, where several
+            services have one.
+
+    Raises:
+        ConfigError: there is none, or there are several; the text says what there is.
+    """
+    found = [Wanted(each, method) for each in services for method in each.methods if _is_called(each, method, name)]
+    if len(found) > 1:
+        choices = ", ".join(f"{each.service.full_name}/{each.method.name}" for each in found)
+        raise ConfigError(f"several services have a method {name!r}; write one of {choices}")
+    if found:
+        return found[0]
+    for method in CONTROL.methods:
+        if _is_called(CONTROL, method, name):
+            return Wanted(services[0], method)
+    raise ConfigError(_no_method(services, name))
+
+
+def _is_called(service: Service, method: Operation[Any, Any], name: str) -> bool:
+    return name in (
+        method.name,
+        *[f"{of}{sign}{method.name}" for of in (service.name, service.full_name) for sign in "./"],
+    )
+
+
+def _no_method(services: Sequence[Service], name: str) -> str:
+    hosts = [each.full_name for each in services]
+    names = list(dict.fromkeys(method.name for each in services for method in each.methods))
+    last = name.replace("/", ".").rpartition(".")[2]
+    if close := difflib.get_close_matches(last, [*names, *(method.name for method in CONTROL.methods)], n=1):
+        hint = f"did you mean {close[0]}?"
+    else:
+        hint = f"there are {', '.join(names)}" if names else "there are none but the framework's"
+    return f"{' and '.join(hosts)} {'has' if len(hosts) == 1 else 'have'} no method {name!r}; {hint}"
+
+
+def declared(target: str, name: str) -> Wanted:
+    """The method called ``name`` of the service that MODULE:SERVICE names."""
+    return find([resolve(target, Service)], name)
+
+
+def read_request(message_type: type[Message], data: str | None, words: Sequence[str]) -> Message:
+    """The request that ``--data`` and KEY=VALUE words make; the words win.
+
+    Raises:
+        ConfigError: they are no request of that type.
+        Failure: the file that ``--data`` names cannot be read.
+    """
+    given: Any = {} if data is None else loads(_read(data))
+    found = pairs(message_type, words)
+    if found and isinstance(given, dict):
+        given = {**given, **found}
+    return from_json(message_type, given)
+
+
+def _read(data: str) -> str:
+    if not data.startswith("@"):
+        return data
+    return read_input(f"--data {data}") if data == "@-" else read_text(Path(data[1:]), f"--data {data}")
+
+
+def read_metadata(headers: Sequence[str]) -> Mapping[str, str]:
+    """``KEY:VALUE`` words; the client knows which names have a place of their own.
+
+    Raises:
+        ConfigError: one is no such word, or a key is there twice.
+    """
+    entries: dict[str, str] = {}
+    for header in headers:
+        name, colon, value = header.partition(":")
+        name = name.strip().lower()
+        if not colon or not name:
+            raise ConfigError(f"{header!r} is not KEY:VALUE")
+        if name in entries:
+            raise ConfigError(f"the metadata {name!r} is given twice")
+        entries[name] = value.strip()
+    return entries
