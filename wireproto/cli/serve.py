@@ -193,9 +193,6 @@ def _start(server: Server, gateway: "GrpcGateway | None", asked: bool) -> "GrpcG
         server.start()
     except ConfigError as error:
         raise Failure(str(error)) from error
-    except (OSError, RuntimeError):  # of its threads, some are there
-        server.shutdown(0.0)
-        raise
     if gateway is None:
         return None
     try:
