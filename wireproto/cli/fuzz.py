@@ -110,7 +110,9 @@ def command(
     wireproto fuzz 127.0.0.1:7411 -n 100000 --seed 1 --kind payload --codec pipe
     wireproto fuzz 127.0.0.1:7411 --replay wireproto-fuzz-1-4711.json
 
-    Each finding leaves a file that --replay sends again. Exit status: 0 when nothing was found, 1 when something was.
+    Each finding leaves a file that --replay sends again.
+
+    Exit status: 0 when nothing was found, 1 when something was, 2 wrong usage, 10 + n when the server refused with n.
     """
     where = Address.parse(address)
     target = _resolved(where, allow_remote=allow_remote)
