@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "wire/framing": CORE,
     "wire/hurried": CORE | {"wire/framing"},
     "wire/connection": CORE | {"wire/framing", "wire/hurried"},
-    "control": {"errors", "schema", "wire/frame"},
+    "control": {"codecs", "errors", "schema", "wire/frame"},
     "protos": {"errors", "schema", "status", "wire/frame"},
     "codecs": {"errors", "limits", "protos", "schema"},
     "contract": {"codecs", "control", "errors", "limits", "schema"},

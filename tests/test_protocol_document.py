@@ -3,6 +3,7 @@
 import ast
 import enum
 import json
+import keyword
 import re
 import zlib
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from wireproto import codecs, control
+from wireproto.errors import DeclarationError
 from wireproto.limits import HELLO_MAX_FRAME, MAX_FRAME_CEILING, Limits
 from wireproto.reasons import REASONS
-from wireproto.schema import Message, Method, Service
+from wireproto.schema import Field, Message, Method, Scalar, Service, fields, message_types
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import MAX_STRAY_ANSWERS
 from wireproto.wire.frame import (
@@ -21,6 +23,7 @@ from wireproto.wire.frame import (
     HEADER_AFTER_LENGTH,
     IGNORABLE,
     MAX_ERROR_MESSAGE,
+    MAX_REASON,
     OF_CALLS,
     OF_MESSAGES,
     PREAMBLE,
@@ -225,6 +228,52 @@ def test_framework_opcodes_are_the_codes() -> None:
     listed = {int(row[0], 16): row[1] for row in table("opcode", "method")}
     assert listed == {opcode: method.name for opcode, method in control.CONTROL.by_opcode.items()}
     assert f"`{control.CONTROL.full_name}`" in TEXT
+
+
+def test_a_reason_is_as_long_as_the_page_says() -> None:
+    """The longest reason that an ERROR has is the longest that a method may declare."""
+    assert f"1 to {MAX_REASON} characters of `A-Z 0-9 _`" in TEXT
+    longest = "A" * MAX_REASON
+    assert Method(opcode=1, name="Do", request=AddRequest, response=AddResponse, reasons=[longest]).reasons == (
+        longest,
+    )
+    with pytest.raises(DeclarationError, match=f"at most {MAX_REASON} characters"):
+        Method(opcode=1, name="Do", request=AddRequest, response=AddResponse, reasons=[longest + "A"])
+
+
+def told(field: Field) -> str:
+    """A field as section 13 writes it, its enum's numbers left out."""
+    kind = field.type
+    if kind.shape == "map":
+        assert kind.key is not None
+        return f"{field.name} map of {kind.key.value} to {kind.scalar.value}"
+    name = kind.cls.__name__ if kind.scalar is Scalar.MESSAGE and kind.cls is not None else kind.scalar.value
+    return f"{field.name} {f'[{name}]' if kind.shape == 'list' else name}{'?' if kind.optional else ''}"
+
+
+def test_the_messages_of_the_framework_are_the_codes() -> None:
+    """Every field of the control service's messages is listed in its order, with its type."""
+    (found,) = re.findall(r"^\| message \| fields \|\n\|[-|]+\|\n((?:\|[^\n]*\n)+)", TEXT, re.MULTILINE)
+    listed: dict[str, list[str]] = {}
+    for row in found.strip().split("\n"):
+        names, text = (cell.strip() for cell in row.strip("|").split("|"))
+        # What stands in brackets or behind a colon explains: 1 serving, 2 not serving.
+        plain = re.sub(r" \([^)]*\)|: (?=\d|what|a full)[^;]*", "", text).replace(
+            "key the same enum or None", "key enum?"
+        )
+        listed.update({name: re.split(r", |; ", plain) for name in names.split(", ")})
+    assert listed == {cls.__name__: [told(field) for field in fields(cls)] for cls in message_types(control.CONTROL)}
+
+
+NAMES = "\n".join(TEXT[TEXT.index("**Names**") : TEXT.index("**Presence.**")].splitlines())
+
+
+def test_the_names_are_those_that_can_be_declared() -> None:
+    """The words that no field may be called are Python's, and the page lists every one that a field could be."""
+    (listed,) = re.findall(r"a keyword of Python: `([a-z\s]*)`", NAMES)
+    assert listed.split() == [word for word in keyword.kwlist if word.islower()]
+    for word in ("NAME", "UNSPECIFIED", "32 of them one inside the other", "1 to 2147483647"):
+        assert word in TEXT
 
 
 def sizes(head: str) -> list[str]:

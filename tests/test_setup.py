@@ -114,3 +114,11 @@ def test_a_broken_environment_is_made_anew(
     monkeypatch.setattr(venv_tool, "run", commands.append)
     assert venv_tool.make_venv("venv") == "venv/bin/python"
     assert commands == [[sys.executable, "-m", "venv", "--clear", "venv"]]
+
+
+def test_pythons_that_are_not_there_are_named_in_one_line() -> None:
+    """The tests of other Pythons say which they could not find, and fail for none of them."""
+    words = [sys.executable, "tools/pythons.py", ".venv", "no-such-python", sys.executable, "python2.7", "--", "-q"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1].startswith("not there, so not tested: no-such-python")

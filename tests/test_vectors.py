@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import new_class
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ import pytest
 from tests.vectors import messages
 from tests.wire.peers import OFFERS, Pair, attempt, drain, greeted, in_call, in_stream, opened, plain, started
 from wireproto import codecs
+from wireproto.codecs.pipe_values import read_value, write_value
+from wireproto.control import DescribeResponse, declare, describe
 from wireproto.errors import CallError, DecodeError, HandshakeError, RemoteProtocolError
 from wireproto.limits import Limits
-from wireproto.schema import Field, Message, Scalar, fields
+from wireproto.schema import Field, Message, Scalar, UInt64, fields
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import Connection
 from wireproto.wire.events import (
@@ -321,3 +324,73 @@ def test_refused_payloads_are_no_message(vector: Vector) -> None:
     plan = codecs.get(vector["codec"]).plan(CLASSES[vector["message"]], vector["version"], LIMITS)
     with pytest.raises(DecodeError):
         plan.decode(bytes.fromhex(vector["hex"]))
+
+
+# Descriptions.
+
+DESCRIPTIONS: dict[str, Any] = load("descriptions.json")
+TYPES: dict[str, Any] = {
+    "bool": bool,
+    "int": int,
+    "UInt64": UInt64,
+    "float": float,
+    "str": str,
+    "bytes": bytes,
+    "datetime": datetime,
+    "Color": messages.Color,
+    "int | None": int | None,
+    "str | None": str | None,
+    "Point | None": messages.Point | None,
+    "list[str]": list[str],
+    "list[Point]": list[messages.Point],
+    "dict[str, int]": dict[str, int],
+    "dict[int, Color]": dict[int, messages.Color],
+}
+
+
+def only_field(annotation: Any) -> Field:
+    """The field of a message that has no other one."""
+    body = {"__annotations__": {"value": annotation}}
+    (found,) = fields(new_class("Only", (Message,), exec_body=lambda namespace: namespace.update(body)))
+    return found
+
+
+@pytest.mark.parametrize("vector", DESCRIPTIONS["defaults"], ids=str)
+def test_defaults_are_described_and_declared_so(vector: Vector) -> None:
+    """A default of the type is this text, and the text is this default."""
+    field = only_field(TYPES[vector["type"]])
+    value = from_json(field, vector["value"])
+    assert write_value(value, field.type) == vector["default"]
+    again = read_value(vector["default"], field.type)
+    assert (type(again), again) == (type(value), value)
+
+
+@pytest.mark.parametrize("vector", DESCRIPTIONS["refused"], ids=str)
+def test_texts_that_are_no_defaults_are_refused(vector: Vector) -> None:
+    """These texts are no default of the type."""
+    with pytest.raises(DecodeError):
+        read_value(vector["default"], only_field(TYPES[vector["type"]]).type)
+
+
+@pytest.mark.parametrize("codec", ["pipe", "msgpack", "protobuf"])
+def test_the_description_is_what_is_answered(codec: str) -> None:
+    """A service declared from the description is described by these bytes, in each codec."""
+    response = message_of(DescribeResponse, DESCRIPTIONS["response"])
+    assert isinstance(response, DescribeResponse)
+    plan = codecs.get(codec).plan(DescribeResponse, 1, LIMITS, request=False)
+    written = DESCRIPTIONS[codec]
+    payload = written.encode() if codec == "pipe" else bytes.fromhex(written)
+    assert plan.encode(response) == payload
+    assert plan.decode(payload) == response
+    services = [describe(declare(each)) for each in response.services]
+    assert plan.encode(DescribeResponse(server=response.server, services=services)) == payload
+
+
+def test_the_description_has_the_default_of_every_kind() -> None:
+    """Its fields have a default of each kind and shape, and one has none."""
+    (service,) = DESCRIPTIONS["response"]["services"]
+    shown = [field for message in service["messages"] for field in message["fields"]]
+    with_default = {(field["container"], field["kind"]) for field in shown if not field["required"]}
+    assert {kind for container, kind in with_default if container == 1} == set(range(1, 10))
+    assert {container for container, _ in with_default} == {1, 2, 3}
+    assert any(field["required"] and not field["default"] for field in shown)

@@ -52,6 +52,16 @@ _LONGER: Final = [
     "tests/properties/test_connection_machine.py",
 ]
 
+_PIPE: Final = [
+    "tests/test_vectors.py",
+    "tests/codecs/test_every_codec.py",
+    "tests/test_fuzz_targets.py",
+    "tests/codecs/test_pipe.py",
+    "tests/codecs/test_pipe_scalars.py",
+    "tests/codecs/test_pipe_values.py",
+    "tests/properties/test_codecs.py",
+]
+
 # Of each module: the tests that are run. First those that notice most in least time.
 MODULES: Final[dict[str, list[str]]] = {
     "wireproto.wire.frame": [*_QUICK, "tests/wire/test_frame.py", *_LONGER],
@@ -59,14 +69,8 @@ MODULES: Final[dict[str, list[str]]] = {
     "wireproto.wire.hurried": [*_QUICK, *_LONGER],
     "wireproto.wire.framing": [*_QUICK, *_LONGER],
     "wireproto.wire.state": [*_QUICK, *_LONGER],
-    "wireproto.codecs.pipe": [
-        "tests/test_vectors.py",
-        "tests/codecs/test_every_codec.py",
-        "tests/test_fuzz_targets.py",
-        "tests/codecs/test_pipe.py",
-        "tests/codecs/test_pipe_scalars.py",
-        "tests/properties/test_codecs.py",
-    ],
+    "wireproto.codecs.pipe": _PIPE,
+    "wireproto.codecs.pipe_values": _PIPE,
 }
 
 KILLED, SURVIVED, BROKEN = "killed", "survived", "broken"

@@ -5,16 +5,17 @@ Its opcodes are 0xF000 to 0xF002. ``describe`` turns a declared service into the
 """
 
 import enum
-import json
 from collections.abc import Iterator
 from datetime import datetime
 from types import new_class
 from typing import Annotated, Any
 
-from wireproto.errors import DeclarationError
+from wireproto.codecs.pipe_values import read_value, write_value
+from wireproto.errors import DeclarationError, DecodeError
 from wireproto.schema import (
     Bounds,
     Field,
+    FieldType,
     Message,
     Method,
     Operation,
@@ -118,11 +119,12 @@ class FieldDescription(Message, kw_only=True):
     """Whether it may be absent (None)."""
     required: bool
     default: str = ""
-    """JSON, when it is not required: bytes as hex, datetimes as RFC 3339, enums as their number."""
+    """As the codec pipe writes it, when the field is not required; empty when it is."""
     since: int
     ignorable: bool = False
     ge: str = ""
-    """Decimal, because the bounds of 64-bit integers do not fit a float; empty for none. The same for ``le``."""
+    """As the codec pipe writes it, because the bounds of 64-bit integers do not fit a float; empty for none. The same
+    for ``le``."""
     le: str = ""
     min_length: int | None = None
     """Characters of a str or bytes of bytes."""
@@ -288,11 +290,11 @@ def _describe_field(field: Field) -> FieldDescription:
         type_name="" if kind.cls is None else kind.cls.__name__,
         optional=kind.optional,
         required=field.required,
-        default="" if field.required else json.dumps(field.default, default=_to_json, ensure_ascii=False),
+        default="" if field.required else write_value(field.default, kind),
         since=field.since,
         ignorable=field.ignorable,
-        ge="" if bounds.ge is None else repr(bounds.ge),
-        le="" if bounds.le is None else repr(bounds.le),
+        ge="" if bounds.ge is None else write_value(bounds.ge, _type_of_bound(bounds.ge)),
+        le="" if bounds.le is None else write_value(bounds.le, _type_of_bound(bounds.le)),
         min_length=bounds.min_length,
         max_length=bounds.max_length,
         min_size=size.min_length,
@@ -316,14 +318,6 @@ def _enums(types: tuple[type[Message], ...], version: int) -> list[type[enum.Int
     )
 
 
-def _to_json(value: object) -> object:
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is no default")
-
-
 def declare(description: ServiceDescription) -> Service:
     """Make the service that a peer described: message classes, enums and methods equal to the ones it was made from.
 
@@ -334,7 +328,7 @@ def declare(description: ServiceDescription) -> Service:
     """
     try:
         return _Declaration(description).service
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError, DecodeError) as error:
         raise DeclarationError(
             f"{description.full_name}: the description received makes no sense: {error!r}"
         ) from error
@@ -400,17 +394,14 @@ class _Declaration:
         annotated: Any = Annotated
         list_of: Any = list
         dict_of: Any = dict
-        marks: list[object] = []
-        bounds = (_number(field.ge), _number(field.le), field.min_length, field.max_length)
-        if any(limit is not None for limit in bounds):
-            marks.append(Bounds(*bounds))
         kind = self.value_type(field)
+        bounds = (_bound(field.ge, field.kind), _bound(field.le, field.kind), field.min_length, field.max_length)
+        if any(limit is not None for limit in bounds):
+            kind = annotated[kind, Bounds(*bounds)]
         if field.optional:
             kind = kind | None
+        marks: list[object] = []
         if field.container is not Container.SINGLE:
-            if marks:
-                kind = annotated[(kind, *marks)]
-            marks = []
             if field.container is Container.LIST:
                 kind = list_of[kind]
             else:
@@ -429,15 +420,20 @@ class _Declaration:
         return _PYTHON[field.kind]
 
     def default(self, field: FieldDescription) -> object:
-        value = json.loads(field.default)
-        if value is None or field.container is not Container.SINGLE:
-            return value
-        if field.kind is ValueKind.BYTES:
-            return bytes.fromhex(value)
-        if field.kind is ValueKind.DATETIME:
-            return datetime.fromisoformat(value)
-        return self.enums[field.type_name](value) if field.kind is ValueKind.ENUM else value
+        cls = self.enums[field.type_name] if field.kind is ValueKind.ENUM else None
+        return read_value(field.default, _type_of_default(field, cls))
 
+
+def _names(description: ServiceDescription) -> Iterator[str]:
+    for message in description.messages:
+        yield message.name
+        yield from (field.name for field in message.fields)
+    for each in description.enums:
+        yield each.name
+        yield from each.members
+
+
+# Values as text -------------------------------------------------------------------------------------------------
 
 _PYTHON: dict[ValueKind, Any] = {
     ValueKind.BOOL: bool,
@@ -450,14 +446,24 @@ _PYTHON: dict[ValueKind, Any] = {
 }
 
 
-def _names(description: ServiceDescription) -> Iterator[str]:
-    for message in description.messages:
-        yield message.name
-        yield from (field.name for field in message.fields)
-    for each in description.enums:
-        yield each.name
-        yield from each.members
+def _type_of_default(field: FieldDescription, cls: type[Any] | None) -> FieldType:
+    """The type of a field, as far as its default goes; ``cls`` is its enum."""
+    kind = Scalar[field.kind.name]
+    if field.container is Container.LIST:
+        return FieldType("list", kind)
+    if field.container is Container.MAP:
+        return FieldType("map", kind, Scalar.STR if field.key is ValueKind.STR else Scalar.INT)
+    return FieldType("single", kind, optional=field.optional, cls=cls)
 
 
-def _number(text: str) -> int | float | None:
-    return json.loads(text) if text else None
+def _type_of_bound(bound: object) -> FieldType:
+    """Of a float it may be an integer, which is kept as it is."""
+    return FieldType("single", Scalar.FLOAT if isinstance(bound, float) else Scalar.INT)
+
+
+def _bound(text: str, kind: ValueKind) -> Any:
+    """What `_type_of_bound` has written of a limit of a number; None for no text."""
+    if not text:
+        return None
+    whole = kind is not ValueKind.FLOAT or text.lstrip("-").isdecimal()
+    return read_value(text, FieldType("single", Scalar.INT if whole else Scalar.FLOAT))

@@ -33,7 +33,7 @@ def test_a_right_server_is_reported_by_section(address: str) -> None:
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:3]] == ["1", "13"]
-    assert lines[-1].startswith("26 cases, 54 runs: 54 passed, 0 failed in")
+    assert lines[-1].startswith("30 cases, 66 runs: 66 passed, 0 failed in")
     assert done.stderr == ""
 
 

@@ -7,11 +7,24 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.client.service import SERVICE
 from tests.testing.greasing import grease_everything
+from wireproto import ClientState, Handlers
+from wireproto.client import grpc
+from wireproto.server.gateway import GrpcGateway
 
 
 def _open_descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _grpcio_awake() -> None:
+    """What grpcio opens when a process first uses it stays open, and is no test's."""
+    handlers = Handlers(SERVICE)
+    with GrpcGateway(handlers, port=0) as gateway, grpc.connect(gateway.address, SERVICE) as client:
+        client.ping()
+        assert client.state is ClientState.READY
 
 
 @pytest.fixture(autouse=True)

@@ -95,15 +95,15 @@ def test_names_imports_no_built_in_codec() -> None:
     assert found.stdout.strip() == "['wireproto.codecs.base']"
 
 
-@pytest.mark.parametrize("name", ["pipe", "msgpack"])
-def test_a_codec_loads_only_itself(name: str) -> None:
+@pytest.mark.parametrize(("name", "own"), [("pipe", ["base", "pipe", "pipe_values"]), ("msgpack", ["base", "msgpack"])])
+def test_a_codec_loads_only_itself(name: str, own: list[str]) -> None:
     """A program that speaks pipe or msgpack never pays for google.protobuf."""
     program = (
         f"import sys; from wireproto import codecs; codecs.get({name!r});"
         "print([name for name in sys.modules if name.startswith(('google', 'wireproto.codecs.'))])"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    assert found.stdout.strip() == f"['wireproto.codecs.base', 'wireproto.codecs.{name}']"
+    assert sorted(found.stdout.strip("[]\n").split(", ")) == [f"'wireproto.codecs.{module}'" for module in own]
 
 
 BROKEN: list[tuple[dict[str, Any], str]] = [

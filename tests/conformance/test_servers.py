@@ -17,6 +17,7 @@ from wireproto.conformance.runner import Selection
 from wireproto.conformance.server import judge_server
 from wireproto.conformance.servers import SERVER_CASES
 from wireproto.conformance.service import CONFORMANCE, RETIRED
+from wireproto.control import CONTROL
 from wireproto.server import Server
 from wireproto.wire.frame import Kind
 
@@ -177,6 +178,10 @@ SERVER_MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "opcodes confused": ("9.03", {"up": on(Kind.REQUEST, opcode=RETIRED.opcode)}),
     "nothing described": ("13.05", {"down": described(b"\x92\xa0\x90")}),
+    "defaults in JSON": ("13.10", {"down": taken_for(b"\xa2\\N", b"\xa4null")}),
+    "fields renamed": ("13.09", {"down": taken_for(b"\xa7by_text", b"\xa7by_word")}),
+    "bounds in brackets": ("13.11", {"down": taken_for(b"\xa3255", b"\xa5[255]")}),
+    "its own service described": ("13.12", {"up": taken_for(b"\x91\xa0", b"\x91\xbd" + CONTROL.full_name.encode())}),
     "digits cut off": ("12.06", {"up": taken_for(b"0.1000000000000000055511151231257827", b"0.10000000000000002")}),
     "rounded up": ("12.07", {"up": taken_for(b"9007199254740993", b"9007199254740994")}),
     "only its own text read": ("12.08", {"up": taken_for(b"900719925474099.3", b"900719925474099.375")}),

@@ -199,8 +199,8 @@ def test_released_only_leaves_out_the_rest() -> None:
         ("", "can be read"),
         ("[]", "can be read"),
         ('{"format": "1"}', "can be read"),
-        ('{"format": 2}', "format 2, and this release reads 1"),
-        ('{"format": 1}', "service"),
+        ('{"format": 1}', "format 1, and this release reads 2"),
+        ('{"format": 2}', "service"),
     ],
 )
 def test_what_is_no_lock_is_refused(text: str, problem: str) -> None:

@@ -61,10 +61,10 @@ def test_methods_are_frozen_and_compared_by_identity() -> None:
 
 def test_reasons_become_a_tuple() -> None:
     """Reasons cannot be changed by way of the list that was given."""
-    reasons = ["NOT_FOUND", "E2"]
+    reasons = ["NOT_FOUND", "E2", "A" * 64]
     declared = method(reasons=reasons)
     reasons.append("X")
-    assert declared.reasons == ("NOT_FOUND", "E2")
+    assert declared.reasons == ("NOT_FOUND", "E2", "A" * 64)
 
 
 METHODS: list[tuple[dict[str, Any], str]] = [

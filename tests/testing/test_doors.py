@@ -8,6 +8,7 @@ from calculator import ADD, CALCULATOR, AddRequest, handlers
 
 from tests.server.service import BLOCK, SERVICE, WHO, BlockRequest, Stage, WhoRequest
 from wireproto import CallError, ConfigError, ConnectionLost, Limits, LocalProtocolError, Status
+from wireproto.client import BlockingClient
 from wireproto.schema import Service
 from wireproto.testing import doors, running
 
@@ -25,6 +26,7 @@ def test_there_is_a_client_for_each_codec_and_for_grpc() -> None:
         assert list(made)[:3] == ["pipe", "msgpack", "protobuf"]
         assert list(made)[-1] == "grpc"
         for door, client in made.items():
+            assert isinstance(client, BlockingClient)
             assert client.codec == door
             assert client.call(ADD, AddRequest(left=2, right=3)).total == 5
         assert made.client is made["pipe"]

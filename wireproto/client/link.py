@@ -9,9 +9,8 @@ import math
 import socket
 import threading
 import time
-from _thread import LockType
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import TypeVar
 
@@ -20,12 +19,11 @@ from wireproto.client.binding import Dialect
 from wireproto.client.calls import ClientCall, FutureCall, Place, PreparedCall, StreamCall, Waiter, timed_out
 from wireproto.client.guard import made_before_fork
 from wireproto.client.keeper import Keeper
-from wireproto.client.places import Places
 from wireproto.client.queue import CallQueue
-from wireproto.client.reception import LOOK, QUIET, Reception
+from wireproto.client.reception import LOOK, QUIET
+from wireproto.client.sending import HEARTBEAT, Sending, too_large
 from wireproto.errors import CallError, ConnectionLost, LocalProtocolError, RemoteProtocolError, WireprotoError
 from wireproto.limits import Limits
-from wireproto.reasons import failure
 from wireproto.status import Retry
 from wireproto.wire.connection import Connection, PayloadTooLarge
 from wireproto.wire.events import (
@@ -47,10 +45,9 @@ Prepared = TypeVar("Prepared", bound=PreparedCall)
 
 _EVENTS = 256
 """Events taken at once out of what was received."""
-_HEARTBEAT = bytes(8)
 
 
-class Link(Reception):
+class Link(Sending):
     """One open connection. Thread-safe.
 
     A method whose name ends in ``_locked`` wants the lock held; the others take it themselves, wait for something, or
@@ -82,21 +79,14 @@ class Link(Reception):
         queue: CallQueue,
         changed: Callable[[], None],
     ) -> None:
-        super().__init__(sock, peer, keeper)
-        self.dialect = dialect
-        self.usable = True
-        self._connection = connection
-        self._limits = limits
+        super().__init__(sock, peer, keeper, connection, dialect, limits, queue)
         self._liveness = Liveness(connection, limits, keeper.clock(), idle=math.inf)
         # A CANCEL of a unary call is a courtesy. Servers end a connection that floods them, at rates like our own.
         self._cancels = Bucket(limits.cancels_per_second / 2, limits.cancel_burst / 2, keeper.clock())
-        self._calls: dict[int, ClientCall] = {}
         self._settled: list[FutureCall] = []  # to be completed by the keeper
         self._abandoned: deque[ClientCall] = deque()  # by the garbage collector, which must not take a lock
         self._pings: dict[bytes, Waiter] = {}
         self._ping_ids = count(1)
-        self._queue = queue
-        self._places = Places(queue, self._room_locked)
         self._changed = changed
         self._cause = ""
         self._over: threading.Event | None = None  # set at the end, for ``finish``
@@ -201,7 +191,7 @@ class Link(Reception):
                 except PayloadTooLarge as error:
                     if sent:
                         break
-                    raise _too_large(error) from None
+                    raise too_large(error) from None
                 places.free -= 1
                 self._calls[call.call_id] = calls.popleft()
                 sent.append(call)
@@ -316,152 +306,6 @@ class Link(Reception):
         """Fail a call whose time is up and tell the server, unless it is done."""
         with self._lock:
             self._expire_locked(call)
-
-    # Places and sending.
-
-    def _submit_locked(
-        self, call: ClientCall, opcode: int, payload: bytes, metadata: bytes, credit: int | None, place: Place | None
-    ) -> bool:
-        """Send the request of ``call``, if there is a place for the call.
-
-        Args:
-            call: gets its id.
-            opcode, payload, metadata, credit: as for ``Connection.send_request``.
-            place: what the caller has waited for and was granted; None as long as it has not waited.
-
-        Returns:
-            Whether the caller need not wait for a place: the request was sent, or the link takes no further calls and
-            ``call`` is done, with the error that says so. False only without a ``place``.
-
-        Raises:
-            CallError: the server does not accept a request so large; nothing was sent.
-        """
-        places = self._places
-        if place is not None:
-            places.claim()
-        if not self.usable:
-            call.error = self._lost_locked(Retry.NOT_PROCESSED)
-            call.done = True
-            return True
-        if place is None:
-            # Those who wait for a place came earlier, so a place that is free by now is theirs.
-            if places.threads or places.queued:
-                return False
-            # ``free`` is not raised when a call ends. Thus it may be too low and is never too high, and most calls
-            # need not count anew. Output that waits may leave no room, however many places there are.
-            if (places.free <= 0 or self._output.waiting) and places.full():
-                return False
-            places.free -= 1
-        connection = self._connection
-        try:
-            call.call_id = connection.send_request(opcode, payload, metadata, credit=credit)
-        except PayloadTooLarge as error:
-            # The place was not used. Whoever is next in line would otherwise wait for an answer to make it free.
-            self._grant_locked()
-            raise _too_large(error) from None
-        # In this order: the answer cannot be received before the lock is let go, but sending may end the link, and that
-        # fails the calls that it finds here.
-        self._calls[call.call_id] = call
-        self._transmit_locked(call)
-        return True
-
-    def _transmit_locked(self, call: ClientCall | None = None, requests: Sequence[tuple[int, ClientCall]] = ()) -> None:
-        """Send what the connection has queued. What the kernel does not take waits in the output.
-
-        Args:
-            call: with whose request the queued bytes end; None if they are about no request, or about several.
-            requests: the calls whose requests are among the bytes, each behind the position at which its request ends.
-        """
-        output = self._output
-        try:
-            data = self._connection.data_to_send()
-            sent = output.send(data)
-            if sent == len(data):
-                return
-            output.keep(data, sent, requests if call is None else ((len(data), call),))
-        except BaseException:
-            self._end_locked("sending was interrupted")  # by a signal handler that raised: a frame may be cut
-            raise
-        # After a write that was partial or failed: have the keeper write the rest, and run the clock of the peer that
-        # takes nothing.
-        if not output.writable:
-            self._close_to_calls_locked()
-            self._problem = self._problem or output.problem
-        self._look_by_locked(self._clock() + LOOK)
-        self._rewatch_locked()
-
-    def _start_locked(self, call: FutureCall, ends: list[tuple[int, ClientCall]]) -> None:
-        """Write the request of ``call`` and note in ``ends`` where it ends; without one, the call has failed."""
-        connection = self._connection
-        try:
-            call.prepare(self.dialect)
-            call.call_id = connection.send_request(call.opcode, call.request, call.metadata)
-        except Exception as error:  # noqa: BLE001 - whatever a codec raises belongs to the future, and to nobody else
-            call.error = _too_large(error) if isinstance(error, PayloadTooLarge) else error
-            self._settle_locked(call)
-            return
-        call.sent(self)
-        self._places.free -= 1
-        self._calls[call.call_id] = call
-        self._futures += 1
-        self._look_by_locked(call.deadline)
-        ends.append((connection.bytes_pending, call))
-        if not self._led:
-            self._rewatch_locked()
-
-    def _room_locked(self) -> int:
-        """How many calls more there are places for, as long as there is room for their requests as well."""
-        connection = self._connection
-        if len(self._output.waiting) > self._limits.high_watermark:
-            return 0
-        return connection.their_max_calls - connection.calls_in_flight
-
-    def _grant_locked(self, *, received: bool = False) -> None:
-        """Give free places to those who wait for one: first come, first served.
-
-        Args:
-            received: the thread that received is the one that calls. It looks at its own place when it is back.
-        """
-        places, connection = self._places, self._connection
-        unheard = False
-        ends: list[tuple[int, ClientCall]] = []
-        while (places.threads or places.queued) and self.usable and not places.full():
-            if places.threads_turn():
-                place = places.grant()
-                # One without a gate belongs to the leader, or to a thread that is about to give it up.
-                unheard |= place.gate is None and not received
-                self._wake_locked(place)
-                continue
-            self._queue.take(lambda call: self._start_locked(call, ends))
-            if connection.bytes_pending > self._limits.high_watermark:
-                self._transmit_locked(None, ends)
-                ends.clear()
-        if ends:
-            self._transmit_locked(None, ends)
-        if unheard and self._led:
-            # The leader sleeps on the socket, and with nothing in flight nothing would ever come. A PONG comes.
-            connection.send_ping(_HEARTBEAT)
-            self._transmit_locked()
-
-    def _wait_for_place(self, call: ClientCall, place: Place, gate: LockType | None, deadline: float | None) -> bool:
-        """Wait until ``place`` is granted. If it is not, ``call`` is done and failed."""
-        granted = False
-        try:
-            self._await(place, gate, deadline)
-            granted = place.done and place.error is None
-        finally:
-            if not granted:
-                with self._lock:
-                    if not place.done:
-                        self._places.threads.remove(place)
-                    elif place.error is None:  # granted to a thread that was interrupted
-                        self._places.claim()
-                        self._grant_locked()
-        if granted:
-            return True
-        call.error = place.error or timed_out("no place for the call came free in time", Retry.NOT_PROCESSED)
-        call.done = True
-        return False
 
     def finish(self, deadline: float) -> None:
         """Send nothing more, take what still comes, and end: when the server has, or at ``deadline``."""
@@ -684,7 +528,7 @@ class Link(Reception):
                 self._end_locked(f"{self.peer} was given up: {liveness.sentence(overdue, now)}")
                 return
             if liveness.ping_due(now):
-                self._connection.send_ping(_HEARTBEAT)
+                self._connection.send_ping(HEARTBEAT)
                 self._transmit_locked()
             due = liveness.next_look()
             if self._futures:
@@ -723,10 +567,3 @@ class Link(Reception):
             return bool(self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
             return False
-
-
-def _too_large(error: PayloadTooLarge) -> CallError:
-    return failure(
-        "REQUEST_TOO_LARGE",
-        f"the request makes a frame of {error.size} bytes; the server accepts {error.limit}. Nothing was sent",
-    )

@@ -11,14 +11,11 @@ Two functions are generated per message type and version. Those that read rememb
 costs nothing, and when one is wrong, it is the path.
 """
 
-import math
 import re
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, Final, NoReturn, cast
 
-import msgspec
-
+from wireproto.codecs import pipe_values
 from wireproto.codecs.base import Codec, M, Plan, element_refusal, explain
 from wireproto.errors import DecodeError, EncodeError
 from wireproto.limits import Limits
@@ -194,7 +191,7 @@ class _Source:
             for field in each:
                 if field.type.scalar is Scalar.ENUM:
                     label = self.enums.setdefault(_class(field.type), f"enum_{len(self.enums)}")
-                    self.classes[label] = _enum_reader(_class(field.type))
+                    self.classes[label] = pipe_values.enum_reader(_class(field.type))
 
     def text(self, message_type: type[Message], before: list[str], after: list[str]) -> str:
         """All of it; with the lines that refuse a wrong message before it is encoded and after it was decoded."""
@@ -421,10 +418,6 @@ def _class(kind: FieldType) -> type[Any]:
 # Errors on their way out ----------------------------------------------------------------------------------------
 
 
-def _refuse(problem: str) -> NoReturn:
-    raise Refused(problem)
-
-
 def _refuse_size(most: int) -> NoReturn:
     raise Refused(f"is one more than the {most} elements allowed")
 
@@ -451,178 +444,40 @@ def _failure(name: str, count: int) -> Callable[[Exception, str], DecodeError]:
 
 # What the generated code calls ----------------------------------------------------------------------------------
 
-_DELIMITERS: Final = ",:()[]{}"
 _tokens = re.compile(r"[,()\[\]{}]|[^,()\[\]{}]+").findall
-_hex_escapes: Final = [(delimiter, f"\\x{ord(delimiter):02x}") for delimiter in _DELIMITERS]
-
-# No payload holds it, since it is no UTF-8: so it can stand for a backslash until the escapes are gone.
-_STAND_IN: Final = "\udc5c"
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\p").replace("\n", "\\n").replace("\r", "\\r")
-
-
-def _escape_inside(text: str) -> str:
-    if not text:
-        return "\\e"
-    # Written out, as a loop costs half as much again; a search for what is not there costs as much as replacing it.
-    text = _escape(text).replace(",", "\\x2c").replace(":", "\\x3a").replace("(", "\\x28").replace(")", "\\x29")
-    return text.replace("[", "\\x5b").replace("]", "\\x5d").replace("{", "\\x7b").replace("}", "\\x7d")
-
-
-def _unescape(text: str, *, inside: bool = False) -> str:
-    # Replacing goes from left to right, so each pair of backslashes found is one escape; what is left begins others.
-    text = text.replace("\\\\", _STAND_IN).replace("\\p", "|").replace("\\n", "\n").replace("\\r", "\r")
-    if inside and "\\x" in text:
-        for delimiter, escape in _hex_escapes:
-            text = text.replace(escape, delimiter)
-    if "\\" in text:
-        _refuse("has an escape that does not exist there; a backslash is written twice")
-    return text.replace(_STAND_IN, "\\")
-
-
-def _unescape_inside(token: str) -> str:
-    if token in _DELIMITERS:
-        _refuse("is missing; the empty string is written \\e")
-    if ":" in token:
-        _refuse("has a raw colon; inside brackets it is written \\x3a")
-    if token == "\\e":
-        return ""
-    return _unescape(token, inside=True) if "\\" in token else token
 
 
 def _whole(read: Callable[[str, Callable[[], str]], object], text: str) -> object:
     tokens = iter(_tokens(text))
     value = read(next(tokens), tokens.__next__)
     if next(tokens, None) is not None:
-        _refuse("goes on behind its closing bracket")
+        pipe_values.refuse("goes on behind its closing bracket")
     return value
-
-
-# JSON's grammar of numbers is ours, and msgspec has the values of int() and float() and the digits of repr(), in a
-# fraction of their time: 30 ns and not 100 to read 17 digits, 40 and not 300 to write them. It takes no full-width
-# digits, underscores or +5. What it takes and gives beyond the grammar is ruled out below.
-_json: Final = msgspec.json.Encoder().encode
-_json_int: Final = msgspec.json.Decoder(int).decode
-_json_float: Final = msgspec.json.Decoder(float).decode
-
-
-def _integer(token: str) -> int:
-    # 20 characters hold any 64 bits.
-    if len(token) <= 20:
-        try:
-            number = _json_int(token)
-        except msgspec.DecodeError:
-            pass
-        else:
-            # What has a sign, be it of -0, or space around it, as in JSON, is compared with the one way to write it.
-            if token.isdecimal() or f"{number}" == token:
-                return number
-    _refuse("is no integer; write digits, no zero in front, and - when it is negative")
-
-
-def _digits(number: float) -> str:
-    # msgspec has no nan and other exponents, so it is only asked where there are none. Code that writes a float asks it
-    # for the positive ones by itself, to save a call.
-    return _json(number).decode() if 1e-4 <= abs(number) < 1e16 or not number else repr(number)
-
-
-_NOT_FINITE: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-
-
-def _real(token: str) -> float:
-    if len(token) <= 64 and token.strip() == token:
-        try:
-            # A zero without a point is an int to msgspec, which knows no -0.
-            return _json_float(token) or float(token)
-        except msgspec.DecodeError:
-            number = _NOT_FINITE.get(token)
-            if number is not None:
-                return number
-    _refuse("is no float; write it as 1.5, -2, 1e-07, nan, inf or -inf")
-
-
-def _truth(token: str) -> bool:
-    if token == "true":
-        return True
-    if token == "false":
-        return False
-    _refuse("is no bool; write true or false")
-
-
-def _octets(token: str) -> bytes:
-    try:
-        octets = bytes.fromhex(token)
-    except ValueError:
-        octets = b""
-    if octets.hex() != token:
-        _refuse("is no bytes; write two lower-case hex digits for each byte")
-    return octets
-
-
-def _octets_inside(token: str) -> bytes:
-    return b"" if token == "\\e" else _octets(token)
-
-
-_json_time: Final = msgspec.json.Decoder(datetime).decode
-
-
-def _stamp(value: datetime) -> str:
-    # A seventh of what isoformat() costs. It is in quotes, and without a fraction where that is 0.
-    text = _json(value).decode()
-    return text[1:-1] if len(text) == 29 else f"{text[1:20]}.000000Z"
-
-
-def _instant(token: str) -> datetime:
-    # Writing the time again tests its grammar: several are taken here, and escapes, too.
-    if len(token) == 27:
-        try:
-            value = _json_time(f'"{token}"')
-        except msgspec.DecodeError:
-            pass
-        else:
-            if _stamp(value) == token:
-                return value
-    _refuse("is no time; write it in UTC as 2024-01-31T23:59:59.000000Z")
-
-
-def _enum_reader(cls: type[Any]) -> Callable[[str], object]:
-    members = {str(int(member)): member for member in cls}
-    known = ", ".join(members)
-
-    def read(token: str) -> object:
-        member = members.get(token)
-        if member is None:
-            _refuse(f"is no number of {cls.__name__}; it has {known}")
-        return member
-
-    return read
 
 
 _CALLED: Final[dict[str, object]] = {
     "DecodeError": DecodeError,
-    "EMPTY": "\\e",
+    "EMPTY": pipe_values.EMPTY,
     "EncodeError": EncodeError,
-    "FALSE": "false",
-    "NONE": "\\N",
-    "TRUE": "true",
-    "digits": _digits,
-    "escape": _escape,
-    "escape_inside": _escape_inside,
+    "FALSE": pipe_values.FALSE,
+    "NONE": pipe_values.NONE,
+    "TRUE": pipe_values.TRUE,
+    "digits": pipe_values.digits,
+    "escape": pipe_values.escape,
+    "escape_inside": pipe_values.escape_inside,
     "explain": explain,
     "inside": _inside,
-    "instant": _instant,
-    "integer": _integer,
-    "json": _json,
-    "octets": _octets,
-    "octets_inside": _octets_inside,
-    "real": _real,
-    "refuse": _refuse,
+    "instant": pipe_values.instant,
+    "integer": pipe_values.integer,
+    "json": pipe_values.json,
+    "octets": pipe_values.octets,
+    "octets_inside": pipe_values.octets_inside,
+    "real": pipe_values.real,
+    "refuse": pipe_values.refuse,
     "refuse_size": _refuse_size,
-    "stamp": _stamp,
-    "truth": _truth,
-    "unescape": _unescape,
-    "unescape_inside": _unescape_inside,
+    "stamp": pipe_values.stamp,
+    "truth": pipe_values.truth,
+    "unescape": pipe_values.unescape,
+    "unescape_inside": pipe_values.unescape_inside,
     "whole": _whole,
 }

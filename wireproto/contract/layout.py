@@ -20,7 +20,7 @@ __all__ = ["FORMAT", "Document", "description", "write"]
 
 M = TypeVar("M", bound=Message)
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of the file; a release that cannot read another one says so."""
 
 _NOTE: Final = "The contract: see docs/contract.md. `wireproto check --write` writes it."

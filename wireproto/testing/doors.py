@@ -5,11 +5,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from wireproto import codecs as registry
 from wireproto.address import Address
-from wireproto.client import Client
+from wireproto.client import BlockingClient, Client
 from wireproto.codecs import Codec
 from wireproto.dispatch import Authenticate, Handlers
 from wireproto.errors import ConfigError
@@ -26,7 +26,7 @@ GRPC = "grpc"
 """The name of the door that is no codec."""
 
 
-class Running(Mapping[str, Client]):
+class Running(Mapping[str, BlockingClient]):
     """What ``running`` gives: the clients by the name of their door, in the order of the codecs and then ``grpc``.
 
     Attributes:
@@ -51,7 +51,7 @@ class Running(Mapping[str, Client]):
         self._codecs = {codec.name: codec for codec in codecs}
         self._limits = limits
         self._stack = stack
-        self._clients: dict[str, Client] = {}
+        self._clients: dict[str, BlockingClient] = {}
 
     @property
     def address(self) -> Address:
@@ -59,11 +59,11 @@ class Running(Mapping[str, Client]):
         return self.server.address
 
     @property
-    def client(self) -> Client:
+    def client(self) -> BlockingClient:
         """The one of the first codec, for a test to which the codec does not matter."""
         return next(iter(self._clients.values()))
 
-    def connect(self, door: str, service: Service | None = None) -> Client:
+    def connect(self, door: str, service: Service | None = None) -> BlockingClient:
         """Another client, through one of the doors; it is closed with the others.
 
         Args:
@@ -75,6 +75,7 @@ class Running(Mapping[str, Client]):
             HandshakeError, ConnectionLost: as ``wireproto.connect``.
         """
         declared = self.handlers.service if service is None else service
+        client: BlockingClient
         if door == GRPC and self.gateway is not None:
             client = _grpc_client(self.gateway.address, declared, self._limits)
         elif door in self._codecs:
@@ -86,7 +87,7 @@ class Running(Mapping[str, Client]):
         client.open()
         return client
 
-    def __getitem__(self, door: str) -> Client:
+    def __getitem__(self, door: str) -> BlockingClient:
         return self._clients[door]
 
     def __iter__(self) -> Iterator[str]:
@@ -134,7 +135,7 @@ def running(
             the test opens clients that live longer.
 
     Yields:
-        A mapping from the door's name to its client. The one of ``grpc`` is a ``GrpcClient``, which has the same face.
+        A mapping from the door's name to its client: ``Client``, and for ``grpc`` a ``GrpcClient``.
 
     Raises:
         AssertionError: threads are left at the end; the text says where they are. When the test itself failed, it
@@ -192,10 +193,10 @@ def _gateway(
     return GrpcGateway(handlers, port=0, limits=limits, workers=workers, authenticate=authenticate)
 
 
-def _grpc_client(address: Address, service: Service, limits: Limits | None) -> Client:
+def _grpc_client(address: Address, service: Service, limits: Limits | None) -> BlockingClient:
     from wireproto.client.grpc import GrpcClient
 
-    return cast(Client, GrpcClient(address, service, limits=limits))  # one face, and no common class
+    return GrpcClient(address, service, limits=limits)
 
 
 def _left(before: set[threading.Thread], within: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from wireproto.client import Client
+from wireproto.client import BlockingClient
 from wireproto.errors import CallError
 from wireproto.testing.examples import Unanswered
 from wireproto.testing.standin import PATIENCE
@@ -36,7 +36,7 @@ class Outcome:
 
 
 def outcome_of(
-    client: Client,
+    client: BlockingClient,
     method: Any,
     request: Any,
     *,
@@ -83,7 +83,7 @@ def outcome_of(
 
 
 @contextlib.contextmanager
-def ended_in_time(client: Client, what: str) -> Iterator[None]:
+def ended_in_time(client: BlockingClient, what: str) -> Iterator[None]:
     """Close a client whose user calls it without a deadline, when that takes longer than ``PATIENCE``.
 
     Args:

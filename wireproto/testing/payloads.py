@@ -3,14 +3,14 @@
 import dataclasses
 from typing import Any
 
-from wireproto.client import Client
+from wireproto.client import BlockingClient, Client
 from wireproto.client.binding import Binding, Dialect
 from wireproto.schema import Method, StreamMethod
 
 __all__ = ["as_bytes"]
 
 
-def as_bytes(client: Client, method: Any) -> Any:
+def as_bytes(client: BlockingClient, method: Any) -> Any:
     """A copy of ``method`` that ``client`` calls with bytes in the place of the request, and of the answer or items.
 
     Nothing is judged before it is sent: not the size, not whether the version has the method. It declares no timeout,

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from wireproto import codecs, schema
-from wireproto.client import Client
+from wireproto.client import BlockingClient
 from wireproto.codecs import Codec
 from wireproto.dispatch import Authenticate, Handlers
 from wireproto.errors import CallError, ConnectionLost, DecodeError
@@ -132,7 +132,7 @@ class ServerSuite:
         """
         return contextlib.nullcontext(type(self))
 
-    def credential(self, client: Client) -> str:
+    def credential(self, client: BlockingClient) -> str:
         """The ``authorization`` of a caller who may call every method.
 
         Called once for each application, with a client of it that has none yet: sign up or sign in with it. By default
@@ -520,7 +520,7 @@ class ServerSuite:
         return cls.max_examples or max(1, settings().max_examples // 5)
 
     @contextlib.contextmanager
-    def _world(self, peers: Peers, door: str) -> Iterator[tuple[Client, Handlers]]:
+    def _world(self, peers: Peers, door: str) -> Iterator[tuple[BlockingClient, Handlers]]:
         """A client of fresh handlers, and those."""
         with threads_end(PATIENCE), self.application() as application:
             authenticate = getattr(application, "authenticate", None)

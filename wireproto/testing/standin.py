@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
-from wireproto.client import Client
+from wireproto.client import BlockingClient
 from wireproto.codecs import Codec
 from wireproto.dispatch import Context, Handlers, Identity, Subscription
 from wireproto.limits import Limits
@@ -165,7 +165,7 @@ class Stage:
         self._limits = limits
         self._stack = stack
         self._running: dict[int, Running] = {}
-        self._clients: dict[tuple[str, int, int], Client] = {}
+        self._clients: dict[tuple[str, int, int], BlockingClient] = {}
         self.remaining: list[float | None] = []
 
     @property
@@ -193,7 +193,7 @@ class Stage:
 
         self.behave = behave
 
-    def client(self, door: str, version: int, server: int = 0) -> Client:
+    def client(self, door: str, version: int, server: int = 0) -> BlockingClient:
         """A client that declares one version, of a server of another; the newest unless told otherwise."""
         served = server or self._service.version
         doors = self._running.get(served)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from chat_service.fakes import PASSWORD, QUICK
-from wireproto import Client
+from wireproto.client import BlockingClient
 from wireproto.schema import Operation
 from wireproto.testing import ServerSuite
 from wireproto_chat.opcodes import CHAT, CREATE_ACCOUNT, LOG_IN, CreateAccountRequest, LogInRequest
@@ -47,7 +47,7 @@ class TestChatServer(ServerSuite):
         ):
             yield app
 
-    def credential(self, client: Client) -> str:
+    def credential(self, client: BlockingClient) -> str:
         for name in ("ann", "bob"):
             client.call(CREATE_ACCOUNT, CreateAccountRequest(username=name, password=PASSWORD))
         return f"Bearer {client.call(LOG_IN, LogInRequest(username='ann', password=PASSWORD)).token}"

@@ -3,6 +3,7 @@
 from wireproto.conformance.caller import SERVER_CASES
 from wireproto.conformance.servers import (
     calls,
+    describing,
     ends,
     errors,
     first_bytes,
@@ -17,6 +18,7 @@ from wireproto.conformance.servers import (
 __all__ = [
     "SERVER_CASES",
     "calls",
+    "describing",
     "ends",
     "errors",
     "first_bytes",

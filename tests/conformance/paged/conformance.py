@@ -1,0 +1,84 @@
+"""docs/conformance.md: the service by which a server is judged; importing this declares it."""
+
+from tests.conformance.paged.declared import ENUMS, MESSAGES, SERVICES, Field, Method
+
+__all__ = ["SERVICE"]
+
+SERVICE = "wireconformance.v1.ConformanceService"
+INT, STR = "int", "str"
+
+ENUMS["Color"] = {"RED": 1, "GREEN": 2, "BLUE": 5}
+ECHO = [
+    Field("flag", "bool", False),
+    Field("number", INT, 0),
+    Field("large", "uint", 0),
+    Field("real", "float", 0.0),
+    Field("text", STR, ""),
+    Field("data", "bytes", b""),
+    Field("moment", ("optional", "datetime"), None),
+    Field("color", ("optional", ("enum", "Color")), None),
+    Field("inner", ("optional", ("message", "Inner")), None),
+    Field("maybe", ("optional", INT), None),
+    Field("seven", INT, 7),
+    Field("small", INT, 0, ge="0", le="255"),
+    Field("numbers", ("list", INT), []),
+    Field("texts", ("list", STR), []),
+    Field("inners", ("list", ("message", "Inner")), []),
+    Field("by_text", ("map", STR, INT), {}),
+    Field("by_number", ("map", INT, STR), {}),
+    Field("recent", STR, "", 2),
+]
+EMPTY = ("Crash", "Retired", "Recent", "Unserved")
+# The framework's Echo has messages of the same names.
+MESSAGES |= {
+    "wireconformance.EchoRequest": ECHO,
+    "wireconformance.EchoResponse": ECHO,
+    "Inner": [Field("name", STR, ""), Field("count", INT, 0)],
+    "CountRequest": [
+        Field("items", INT, 0, ge="0"),
+        Field("padding", INT, 0, ge="0", le=str(1 << 20)),
+        Field("fail", "bool", False),
+    ],
+    "CountResponse": [Field("number", INT, 0), Field("padding", "bytes", b"")],
+    "FailRequest": [
+        Field("status", INT, 2, ge="1", le="16"),
+        Field("retry", INT, 0, ge="0", le="2"),
+        Field("retry_after_ms", INT, 0, ge="0", le=str(2**32 - 1)),
+        Field("message", STR, ""),
+    ],
+    "FailResponse": [],
+    "SleepRequest": [Field("milliseconds", INT, 0, ge="0", le="60000")],
+    "SleepResponse": [],
+    "BlobRequest": [Field("size", INT, 0, ge="0", le=str(1 << 24))],
+    "BlobResponse": [Field("data", "bytes", b"")],
+    "InspectRequest": [],
+    "InspectResponse": [
+        Field("remaining_ms", ("optional", INT), None),
+        Field("traceparent", STR, ""),
+        Field("authorization", STR, ""),
+        Field("idempotency_key", "bytes", b""),
+        Field("entries", ("map", STR, STR), {}),
+    ],
+    "PrivateRequest": [],
+    "PrivateResponse": [Field("subject", STR, "")],
+    "ShortRequest": [Field("text", STR, "")],
+    "ShortResponse": [Field("length", INT, 0)],
+    **{f"{name}{end}": [] for name in EMPTY for end in ("Request", "Response")},
+}
+SERVICES[SERVICE] = (
+    2,
+    [
+        Method(1, "Echo", False, "wireconformance.EchoRequest", "wireconformance.EchoResponse"),
+        Method(2, "Count", True, "CountRequest", "CountResponse", ("AS_ASKED",)),
+        Method(3, "Fail", False, "FailRequest", "FailResponse", ("AS_ASKED",)),
+        Method(4, "Sleep", False, "SleepRequest", "SleepResponse"),
+        Method(5, "Blob", False, "BlobRequest", "BlobResponse"),
+        Method(6, "Inspect", False, "InspectRequest", "InspectResponse"),
+        Method(7, "Private", False, "PrivateRequest", "PrivateResponse"),
+        Method(8, "Short", False, "ShortRequest", "ShortResponse", max_request=64),
+        Method(9, "Crash", False, "CrashRequest", "CrashResponse"),
+        Method(10, "Retired", False, "RetiredRequest", "RetiredResponse", until=1),
+        Method(11, "Recent", False, "RecentRequest", "RecentResponse", since=2),
+        Method(12, "Unserved", False, "UnservedRequest", "UnservedResponse"),
+    ],
+)

@@ -1,0 +1,191 @@
+"""Section 13: the framework's own methods, and those of the services of docs/conformance.md and of this test."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from tests.conformance.paged import pipe
+from tests.conformance.paged.declared import (
+    CONTROL,
+    ENUMS,
+    MESSAGES,
+    NO_DEFAULT,
+    SERVICES,
+    Field,
+    Method,
+    element,
+)
+from tests.conformance.paged.frames import Metadata
+from tests.conformance.paged.numbers import (
+    INTERNAL,
+    NEVER,
+    NOT_FOUND,
+    PERMISSION_DENIED,
+    UNAUTHENTICATED,
+    UNIMPLEMENTED,
+    Failure,
+)
+
+__all__ = ["NAME", "Later", "answer", "items"]
+
+NAME = "a server built from the page"
+
+
+class Later(NamedTuple):
+    """An answer that comes after a time."""
+
+    seconds: float
+    response: dict[str, Any]
+
+
+def answer(
+    hosted: str, method: Method, request: dict[str, Any], metadata: Metadata, deadline: float | None
+) -> dict[str, Any] | Later:
+    """What a unary method answers."""
+    match method.name:
+        case "Check":
+            known(request["service"], hosted)
+            return {"health": 1, "server": NAME}
+        case "Describe":
+            names = known(request["service"], hosted) or [hosted]
+            return {"server": NAME, "services": [described(each) for each in names]}
+        case "Fail":
+            after, retry = request["retry_after_ms"], request["retry"]
+            raise Failure(request["status"], "AS_ASKED", request["message"], retry, after)
+        case "Sleep":
+            return Later(request["milliseconds"] / 1000, {})
+        case "Blob":
+            return {"data": bytes(request["size"])}
+        case "Inspect":
+            left = None if deadline is None else round((deadline - time.monotonic()) * 1000)
+            return {"remaining_ms": left, **metadata._asdict()}
+        case "Private":
+            return {"subject": caller(metadata.authorization)}
+        case "Short":
+            return {"length": len(request["text"])}
+        case "Crash":
+            raise Failure(INTERNAL, "INTERNAL", "incident 1", NEVER)
+        case "Unserved":
+            raise Failure(UNIMPLEMENTED, "NO_HANDLER", "declared, and not served")
+    return request  # Echo, Fill, and those whose messages are empty
+
+
+def caller(authorization: str) -> str:
+    if authorization == "Bearer other":
+        raise Failure(PERMISSION_DENIED, "NOT_PERMITTED", "not for others")
+    if authorization != "Bearer conformance":
+        raise Failure(UNAUTHENTICATED, "SIGN_IN_REQUIRED", "sign in")
+    return "tester"
+
+
+def items(method: Method, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a stream gives."""
+    if method.name == "Turn":
+        for page in range(request["pages"]):
+            yield {"page": page}
+        if request["fail"]:
+            raise Failure(10, "TORN", "a page is torn")
+    else:
+        for number in range(request["items"]):
+            yield {"number": number, "padding": bytes(request["padding"])}
+        if request["fail"]:
+            raise Failure(10, "AS_ASKED", "as asked")
+
+
+def known(service: str, hosted: str) -> list[str]:
+    """The service asked for; none for all."""
+    if service not in ("", hosted, CONTROL):
+        raise Failure(NOT_FOUND, "UNKNOWN_SERVICE", f"hosted here: {hosted}, {CONTROL}")
+    return [service] if service else []
+
+
+# Describe ---------------------------------------------------------------------------------------------------------
+
+KINDS = ENUMS["ValueKind"]
+
+
+def reached(methods: list[Method]) -> tuple[list[str], list[str]]:
+    """Every message that the methods reach, and every enum."""
+    messages: list[str] = []
+    enums: list[str] = []
+    waiting = [name for method in methods for name in (method.request, method.response)]
+    while waiting:
+        name = waiting.pop(0)
+        if name in messages:
+            continue
+        messages.append(name)
+        for field in MESSAGES[name]:
+            one = element(field.type)
+            if one[0] == "message":
+                waiting.append(one[1])
+            elif one[0] == "enum" and one[1] not in enums:
+                enums.append(one[1])
+    return messages, enums
+
+
+def shown(name: str) -> str:
+    """The name of a message; two services have one of the same name here."""
+    return name.rpartition(".")[2]
+
+
+def described(full_name: str) -> dict[str, Any]:
+    version, methods = SERVICES[full_name]
+    messages, enums = reached(methods)
+    return {
+        "full_name": full_name,
+        "version": version,
+        "methods": [described_method(each) for each in methods],
+        "messages": [
+            {
+                "name": shown(name),
+                "fields": [described_field(*each) for each in enumerate(MESSAGES[name], 1)],
+                "doc": "",
+            }
+            for name in messages
+        ],
+        "enums": [{"name": name, "members": ENUMS[name], "doc": ""} for name in enums],
+    }
+
+
+def described_method(method: Method) -> dict[str, Any]:
+    return {
+        "opcode": method.opcode,
+        "name": method.name,
+        "shape": 2 if method.stream else 1,
+        "request": shown(method.request),
+        "response": shown(method.response),
+        "since": method.since,
+        "until": method.until,
+        "requires": None,
+        "reasons": list(method.reasons),
+        "idempotent": False,
+        "timeout_ms": None,
+        "max_request": method.max_request,
+        "doc": f"{method.name}, as the page has it.",
+    }
+
+
+def described_field(number: int, field: Field) -> dict[str, Any]:
+    shape = field.type[0] if field.type[0] in ("optional", "list", "map") else ""
+    one = element(field.type)
+    more = field.more
+    required = field.default is NO_DEFAULT
+    return {
+        "number": number,
+        "name": field.name,
+        "container": {"list": 2, "map": 3}.get(shape, 1),
+        "kind": KINDS[(one if isinstance(one, str) else one[0]).upper()],
+        "key": KINDS[field.type[1].upper()] if shape == "map" else None,
+        "type_name": "" if isinstance(one, str) else one[1],
+        "optional": shape == "optional",
+        "required": required,
+        "default": "" if required else pipe.written(field.type, field.default, 1, False),
+        "since": field.since,
+        "ignorable": more.get("ignorable", False),
+        "ge": more.get("ge", ""),
+        "le": more.get("le", ""),
+        "min_length": more.get("min_length"),
+        "max_length": more.get("max_length"),
+        "min_size": more.get("min_size"),
+        "max_size": more.get("max_size"),
+    }

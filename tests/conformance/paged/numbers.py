@@ -1,0 +1,46 @@
+"""Numbers and reasons of sections 2, 3, 9 and 10, and the three ways in which something ends."""
+
+__all__ = [
+    "CANCEL", "CANCELLED", "CODECS", "CREDIT", "DEADLINE_EXCEEDED", "END", "ERROR", "FAILED_PRECONDITION",
+    "FRAME_TIMEOUT", "FROM_CLIENTS", "GOAWAY", "HELLO", "HELLO_MAX_FRAME", "HELLO_TIMEOUT", "IDLE_TIMEOUT",
+    "INTERNAL", "INVALID_ARGUMENT", "ITEM", "LINGER", "MAX_CALLS", "MAX_FRAME", "MAX_METADATA", "MAYBE_PROCESSED",
+    "NEVER", "NOT_FOUND", "NOT_PROCESSED", "OF_CALLS", "PERMISSION_DENIED", "PING", "PONG", "PREAMBLE", "REQUEST",
+    "RESOURCE_EXHAUSTED", "RESPONSE", "UNAUTHENTICATED", "UNAVAILABLE", "UNIMPLEMENTED", "WELCOME", "Failure",
+    "Final", "Gone", "bad",
+]  # fmt: skip
+
+PREAMBLE = b"\xf5WP\x01"
+HELLO, WELCOME, REQUEST, RESPONSE, ITEM, END, ERROR, CANCEL, CREDIT, PING, PONG, GOAWAY = range(1, 13)
+FROM_CLIENTS = (REQUEST, ERROR, CANCEL, CREDIT, PING, PONG)
+OF_CALLS = (REQUEST, RESPONSE, ITEM, END, CANCEL, CREDIT)
+CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, PERMISSION_DENIED = 1, 3, 4, 5, 7
+RESOURCE_EXHAUSTED, FAILED_PRECONDITION, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, UNAUTHENTICATED = 8, 9, 12, 13, 14, 16
+NEVER, NOT_PROCESSED, MAYBE_PROCESSED = 0, 1, 2
+HELLO_MAX_FRAME, MAX_FRAME, MAX_METADATA, MAX_CALLS = 4096, 1 << 20, 8192, 64
+HELLO_TIMEOUT, FRAME_TIMEOUT, IDLE_TIMEOUT, LINGER = 2.0, 2.0, 180.0, 1.0
+CODECS = {1: "pipe", 2: "msgpack"}
+
+
+class Final(Exception):
+    """Ends the connection (section 8)."""
+
+    def __init__(self, reason: str, text: str = "", status: int = INVALID_ARGUMENT) -> None:
+        super().__init__(reason, text, status)
+        self.reason, self.text, self.status = reason, text, status
+
+
+class Failure(Exception):
+    """Fails a call."""
+
+    def __init__(self, status: int, reason: str, text: str = "", retry: int = NEVER, after: int = 0) -> None:
+        super().__init__(status, reason, text, retry)
+        self.status, self.reason, self.text, self.retry, self.after = status, reason, text, retry, after
+
+
+class Gone(Exception):
+    """The client has ended its output, or the connection."""
+
+
+def bad(problem: str) -> Failure:
+    """A payload that is no message of the method."""
+    return Failure(INVALID_ARGUMENT, "BAD_PAYLOAD", problem)

@@ -1,0 +1,130 @@
+"""The items of a stream over gRPC, as they are asked for."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import grpc
+
+from wireproto.client.binding import Binding
+from wireproto.client.guard import inside
+from wireproto.errors import CallError, DecodeError
+from wireproto.schema import Message
+from wireproto.uncopied import Uncopied
+
+__all__ = ["GrpcStream"]
+
+Item = TypeVar("Item", bound=Message)
+
+
+class GrpcStream(Uncopied, Generic[Item]):
+    """An iterator over the items of a stream call, made by ``GrpcClient.stream``; the face of ``Stream``."""
+
+    def __init__(self, rpc: Any, binding: "Binding[Any, Item]", failure: Callable[[Any], CallError]) -> None:
+        """For ``GrpcClient.stream`` only."""
+        self._rpc = rpc
+        self._binding = binding
+        self._failure = failure
+        self._over = False
+        self._pulled: Future[bytes] | None = None  # an item that was asked for and is not here yet
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Item:
+        return self.next()
+
+    @inside
+    def next(self, timeout: float | None = None) -> Item:
+        """The next item.
+
+        Args:
+            timeout: seconds to wait for it, at least 0; None to wait as long as the stream may last.
+
+        Raises:
+            TimeoutError: none came in time; the stream goes on.
+            StopIteration: the stream is at its end, or closed.
+            CallError, DecodeError: as for ``Stream``.
+        """
+        if self._over:
+            raise StopIteration
+        try:
+            payload = self._pull(timeout)
+        except TimeoutError:
+            raise TimeoutError("no item came in time; the stream goes on") from None
+        except StopIteration:
+            self._over = True
+            raise
+        except grpc.RpcError as error:
+            ended, self._over = self._over, True
+            if ended:
+                raise StopIteration from None
+            raise self._failure(error) from None
+        try:
+            return self._binding.decode(payload)
+        except DecodeError:
+            self._close()
+            raise
+
+    def wait_until_open(self) -> None:
+        """Wait until the server has begun the stream, or refused it, which the first item asked for will tell."""
+        try:
+            self._rpc.initial_metadata()
+        except grpc.RpcError:
+            return
+
+    def acknowledge(self) -> None:
+        """Nothing: over gRPC no credit is returned. What acknowledges is the service's own affair."""
+
+    @inside
+    def close(self) -> None:
+        """Cancel the stream; nothing happens if it is over. A thread that waits for an item sees the end of it."""
+        self._close()
+
+    def _close(self) -> None:
+        self._over = True
+        self._rpc.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _pull(self, timeout: float | None) -> bytes:
+        """The next payload. grpcio has no time limit for that, so with one a thread asks, and is asked in turn."""
+        pulled = self._pulled
+        if pulled is None:
+            if timeout is None:
+                payload: bytes = next(self._rpc)
+                return payload
+            pulled = self._pulled = Future()
+            threading.Thread(target=self._fetch, args=(pulled,), name="wireproto-grpc-item", daemon=True).start()
+        try:
+            payload = pulled.result(timeout)
+        except TimeoutError:
+            raise
+        except _End:
+            self._pulled = None
+            raise StopIteration from None
+        except BaseException:
+            self._pulled = None
+            raise
+        self._pulled = None
+        return payload
+
+    def _fetch(self, pulled: "Future[bytes]") -> None:
+        try:
+            pulled.set_result(next(self._rpc))
+        except StopIteration:
+            pulled.set_exception(_End())
+        except grpc.RpcError as error:
+            pulled.set_exception(error)
+
+
+class _End(Exception):
+    """The end of a stream, on its way between two threads: a future does not carry StopIteration well."""
