@@ -10,13 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "wireproto"
 # Why a name may stand several times. Whoever makes one of them unique takes it off the list.
 TWICE = {
     "Application": "what `serve` takes, and what a ServerSuite does: handlers and who may call them",
-    "EchoRequest": "a message of wirecontrol.v1, and one of wireconformance.v1",
-    "EchoResponse": "the same",
-    "Sample": "one measured latency, and one method to be tried",
-    "Stage": "where a fault strikes, and handlers that stand in for real ones",
-    "_Call": "private to their modules",
     "_Progress": "private to their modules",
-    "_Source": "what generates the code of one codec, in each of the three",
 }
 
 

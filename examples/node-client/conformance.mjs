@@ -4,7 +4,7 @@ import { WireError, connect } from './wireproto.mjs'
 import { PayloadError, between, bool, bytes, datetime, enumeration, float, int, list, map, message, optional, preset, since, str, uint64 } from './pipe.mjs'
 
 const inner = message({ name: str, count: int })
-const echo = message({
+const mirror = message({
   flag: bool, number: int, large: uint64, real: float, text: str, data: bytes, moment: optional(datetime),
   color: optional(enumeration(1, 2, 5)), inner: optional(inner), maybe: optional(int), seven: preset(7, int), small: between(0, 255, int),
   numbers: list(int), texts: list(str), inners: list(inner), by_text: map(str, int), by_number: map(int, str), recent: since(2, str),
@@ -12,7 +12,7 @@ const echo = message({
 const empty = message({})
 const inspected = { remaining_ms: optional(int), traceparent: str, authorization: str, idempotency_key: bytes, entries: map(str, str) }
 const METHODS = {
-  Echo: { opcode: 1, request: echo, response: echo },
+  Mirror: { opcode: 1, request: mirror, response: mirror },
   Count: { opcode: 2, stream: true, request: message({ items: int, padding: int, fail: bool }), response: message({ number: int, padding: bytes }) },
   Fail: { opcode: 3, request: message({ status: preset(2, int), retry: int, retry_after_ms: int, message: str }), response: empty },
   Sleep: { opcode: 4, request: message({ milliseconds: int }), response: empty },

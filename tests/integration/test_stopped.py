@@ -16,7 +16,7 @@ import pytest
 
 from wireproto import Limits, codecs
 from wireproto.conformance.raw import Ending, RawPeer, frame, pack_hello
-from wireproto.conformance.service import CONFORMANCE, ECHO, EchoRequest, make_handlers
+from wireproto.conformance.service import CONFORMANCE, MIRROR, MirrorRequest, make_handlers
 from wireproto.server import Server
 from wireproto.wire.frame import PREAMBLE, Kind
 
@@ -44,18 +44,18 @@ with Server(make_handlers(), limits={LIMITS}) as server:
 CLIENT = f"""
 import sys
 from wireproto import Limits, connect
-from wireproto.conformance.service import CONFORMANCE, ECHO, EchoRequest
+from wireproto.conformance.service import CONFORMANCE, MIRROR, MirrorRequest
 
 with connect(("127.0.0.1", int(sys.argv[1])), CONFORMANCE, limits={LIMITS}) as client:
-    future = client.start(ECHO, EchoRequest(text="before"))
+    future = client.start(MIRROR, MirrorRequest(text="before"))
     future.result(10)
     print("connected", flush=True)
     sys.stdin.readline()
-    print(client.call(ECHO, EchoRequest(text="after"), timeout=10).text, flush=True)
+    print(client.call(MIRROR, MirrorRequest(text="after"), timeout=10).text, flush=True)
     sys.stdin.readline()
 """
 
-PAYLOAD = codecs.get("msgpack").plan(EchoRequest, 1, Limits()).encode(EchoRequest(text="hi"))
+PAYLOAD = codecs.get("msgpack").plan(MirrorRequest, 1, Limits()).encode(MirrorRequest(text="hi"))
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def said(process: "subprocess.Popen[str]") -> str:
 
 def test_peers_that_were_well_are_not_closed() -> None:
     """100 peers that ping, greet, finish a frame or read on while the server is stopped are all served afterwards."""
-    request = frame(Kind.REQUEST, PAYLOAD, codec=2, version=1, opcode=ECHO.opcode, call_id=1)
+    request = frame(Kind.REQUEST, PAYLOAD, codec=2, version=1, opcode=MIRROR.opcode, call_id=1)
     hello = PREAMBLE + frame(Kind.HELLO, pack_hello(service=CONFORMANCE.full_name))
     with running(SERVER) as server, contextlib.ExitStack() as stack:
         port = int(said(server))

@@ -12,7 +12,7 @@ from wireproto.codecs import Codec, PlainCodec, Plan
 from wireproto.limits import Limits
 from wireproto.schema import Message, Service, from_plain, to_plain
 from wireproto.testing import RoundTripSuite
-from wireproto.testing.suites import Sample
+from wireproto.testing.suites import MessageAt
 
 
 @pytest.fixture(autouse=True)
@@ -86,8 +86,8 @@ def suite(service: Service, *codecs: Codec) -> RoundTripSuite:
     return made
 
 
-def sample(message_type: type[Message], version: int = 1, *, request: bool = True) -> Sample:
-    return Sample("Some", message_type, version, request)
+def sample(message_type: type[Message], version: int = 1, *, request: bool = True) -> MessageAt:
+    return MessageAt("Some", message_type, version, request)
 
 
 FAULTS: list[tuple[str, Callable[[], None]]] = [

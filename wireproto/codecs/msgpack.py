@@ -39,7 +39,7 @@ class MsgpackCodec(Codec):
 
     def compile(self, message_type: type[M], version: int, limits: Limits, *, request: bool) -> Plan[M]:
         """Generate the two functions. ``limits.max_elements`` holds for every list and map."""
-        source = _Source(message_type, version)
+        source = _MsgpackSource(message_type, version)
         refuse_long = element_refusal(message_type, version, limits.max_elements)
         before, names = inline_refusal(message_type, version, request=request, error="EncodeError")
         read = source.read(message_type)
@@ -128,7 +128,7 @@ def read_{label}(value):
 """
 
 
-class _Source:
+class _MsgpackSource:
     """The generated code for one message type and those nested in it: ``write_X`` and ``read_X`` for each.
 
     Messages that msgspec writes or reads as they are need no function, and then lists of them no loop.
@@ -342,7 +342,7 @@ def _instant(value: int) -> datetime:
         raise Refused("is not within the years 1 to 9999") from None
 
 
-def _map_reader(source: _Source, kind: FieldType) -> Callable[[msgspec.Raw], dict[Any, Any]]:
+def _map_reader(source: _MsgpackSource, kind: FieldType) -> Callable[[msgspec.Raw], dict[Any, Any]]:
     """A function that reads a map and notices when the same key is in it twice, which msgspec does not."""
     key: Any = str if kind.key is Scalar.STR else int
     decode = msgspec.msgpack.Decoder(_Dict[key, source.wire_item(kind)]).decode

@@ -34,7 +34,7 @@ class PipeCodec(Codec):
 
     def compile(self, message_type: type[M], version: int, limits: Limits, *, request: bool) -> Plan[M]:
         """Generate the two functions. A list or map is refused at the first element beyond ``limits.max_elements``."""
-        source = _Source(message_type, version)
+        source = _PipeSource(message_type, version)
         refuse_long = element_refusal(message_type, version, limits.max_elements)
         before, names = inline_refusal(message_type, version, request=request, error="EncodeError")
         after, more = inline_refusal(message_type, version, request=request, error="DecodeError", made=True, held=True)
@@ -174,7 +174,7 @@ def read_{label}(token, take):
 """
 
 
-class _Source:
+class _PipeSource:
     """The generated code for one message type and those nested in it.
 
     ``write_X`` and ``read_X`` are made for each nested message X, ``read_X_field`` for each list and map. Readers take

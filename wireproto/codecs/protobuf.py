@@ -73,7 +73,7 @@ class ProtobufCodec(Codec):
 
     def compile(self, message_type: type[M], version: int, limits: Limits, *, request: bool) -> Plan[M]:
         """Generate the two functions. A list or map beyond ``limits.max_elements`` is refused before it is copied."""
-        source = _Source(message_type, version)
+        source = _ProtobufSource(message_type, version)
         written = _runtime_class(message_type, version, writing=True)
         read = _runtime_class(message_type, version, writing=False)
         refusals, names = inline_refusal(message_type, version, request=request, error="EncodeError")
@@ -178,7 +178,7 @@ _NO_UNKNOWN = ["if unknown(m):", "    refuse()"]
 _OWN_MESSAGE = (Scalar.MESSAGE, Scalar.DATETIME)
 
 
-class _Source:
+class _ProtobufSource:
     """The generated code for one message type and those nested in it.
 
     Messages of plain fields, which are most of those that come in lists, are read and written where they are used; each

@@ -12,9 +12,7 @@ from wireproto.conformance import page
 from wireproto.conformance.case import Deviation, NotJudged, Registry
 from wireproto.conformance.raw import Ending, RawPeer
 from wireproto.conformance.side import LIMITS, PATIENCE, Side
-from wireproto.control import CONTROL
-from wireproto.control import ECHO as CONTROL_ECHO
-from wireproto.control import EchoRequest as ControlEchoRequest
+from wireproto.control import CONTROL, ECHO, EchoRequest
 from wireproto.errors import DecodeError
 from wireproto.schema import Message, Operation
 
@@ -151,7 +149,7 @@ class Caller(Side):
         fields: dict[str, Any] = {
             "codec": self.bench.codec[0] if of_message else 0,
             "version": self.bench.version if of_message else 0,
-            "opcode": CONTROL_ECHO.opcode if of_call else 0,
+            "opcode": ECHO.opcode if of_call else 0,
             "call_id": 1 if of_call else 0,
             **changes,
         }
@@ -307,8 +305,8 @@ class Caller(Side):
 
     def alive(self) -> None:
         """The connection takes calls: what was sent before this is dealt with, and nothing was left to come of it."""
-        call_id = self.request(CONTROL_ECHO, ControlEchoRequest(payload=b"alive"))
-        answer = self.response(CONTROL_ECHO, call_id)
+        call_id = self.request(ECHO, EchoRequest(payload=b"alive"))
+        answer = self.response(ECHO, call_id)
         if answer.payload != b"alive":
             raise Deviation(f"Echo of b'alive' answered {answer.payload!r}")
 

@@ -25,7 +25,7 @@ __all__ = [
     "CONFORMANCE",
     "COUNT",
     "CRASH",
-    "ECHO",
+    "MIRROR",
     "FAIL",
     "INSPECT",
     "LONGEST_SHORT",
@@ -42,8 +42,8 @@ __all__ = [
     "Color",
     "CountRequest",
     "CountResponse",
-    "EchoRequest",
-    "EchoResponse",
+    "MirrorRequest",
+    "MirrorResponse",
     "FailRequest",
     "FailResponse",
     "Inner",
@@ -86,7 +86,7 @@ class Inner(Message):
     count: int = 0
 
 
-class EchoRequest(Message):
+class MirrorRequest(Message):
     """A field of every type there is."""
 
     flag: bool = False
@@ -109,7 +109,7 @@ class EchoRequest(Message):
     recent: Annotated[str, Since(2)] = ""
 
 
-class EchoResponse(Message):
+class MirrorResponse(Message):
     """The same fields with the same values."""
 
     flag: bool = False
@@ -251,7 +251,9 @@ class UnservedResponse(Message):
     """Never sent."""
 
 
-ECHO = Method(opcode=0x01, name="Echo", request=EchoRequest, response=EchoResponse, doc="The values, sent back.")
+MIRROR = Method(
+    opcode=0x01, name="Mirror", request=MirrorRequest, response=MirrorResponse, doc="The values, sent back."
+)
 COUNT = StreamMethod(
     opcode=0x02,
     name="Count",
@@ -309,7 +311,7 @@ UNSERVED = Method(
 CONFORMANCE = Service(
     "wireconformance.v1.ConformanceService",
     version=2,
-    methods=[ECHO, COUNT, FAIL, SLEEP, BLOB, INSPECT, PRIVATE, SHORT, CRASH, RETIRED, RECENT, UNSERVED],
+    methods=[MIRROR, COUNT, FAIL, SLEEP, BLOB, INSPECT, PRIVATE, SHORT, CRASH, RETIRED, RECENT, UNSERVED],
     doc="What an implementation serves or calls to be judged by `wireproto conformance`.",
 )
 
@@ -362,9 +364,9 @@ def make_handlers() -> Handlers:
     register = made.register
     alarms = _Alarms()
 
-    @register(ECHO)
-    def echo(request: EchoRequest, context: Context) -> EchoResponse:
-        return EchoResponse(*(getattr(request, name) for name in request.__struct_fields__))
+    @register(MIRROR)
+    def mirror(request: MirrorRequest, context: Context) -> MirrorResponse:
+        return MirrorResponse(*(getattr(request, name) for name in request.__struct_fields__))
 
     @register(COUNT)
     def count(request: CountRequest, context: Context) -> Iterator[CountResponse]:

@@ -13,7 +13,7 @@ from wireproto.testing.examples import for_all
 from wireproto.testing.foreign import WRITERS, Writer, loose
 from wireproto.testing.generators import messages
 from wireproto.testing.spoilt import spoil
-from wireproto.testing.suites import MethodSuite, Sample
+from wireproto.testing.suites import MessageAt, MethodSuite
 
 __all__ = ["DifferentialSuite"]
 
@@ -42,7 +42,7 @@ class DifferentialSuite(MethodSuite):
         chosen = codecs.select(self.codecs)
         return chosen if self.codecs is not None else [codec for codec in chosen if codec.name in self.writers]
 
-    def test_what_somebody_else_writes_is_read(self, sample: Sample, codec: Codec) -> None:
+    def test_what_somebody_else_writes_is_read(self, sample: MessageAt, codec: Codec) -> None:
         """A message in another encoder's bytes is the message."""
         plan, write = self._plan(codec, sample), self.writers[codec.name]
 
@@ -52,7 +52,7 @@ class DifferentialSuite(MethodSuite):
 
         for_all(messages(sample.message_type, sample.version), holds)
 
-    def test_a_fault_gets_one_verdict(self, sample: Sample) -> None:
+    def test_a_fault_gets_one_verdict(self, sample: MessageAt) -> None:
         """What is wrong in one place is refused there by every codec, or means the same to all."""
         plans = {codec.name: self._plan(codec, sample) for codec in self._codecs()}
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import ClassVar, NamedTuple
 
-__all__ = ["Bandwidth", "Cut", "Fault", "Flip", "Latency", "Piece", "Reset", "Slicer", "Stage", "Stall"]
+__all__ = ["Bandwidth", "Cut", "Fault", "Flip", "Latency", "Piece", "Reset", "Slicer", "FaultStage", "Stall"]
 
 _TICKS = 50
 """Pieces a second that a narrow line hands on, so that its bytes come steadily and not in one lump."""
@@ -32,7 +32,7 @@ class Piece(NamedTuple):
     fault: str = ""
 
 
-class Stage:
+class FaultStage:
     """A fault at work in one direction of one connection. Pieces come and go in order."""
 
     def begin(self, now: float) -> Iterator[Piece]:
@@ -72,7 +72,7 @@ class Fault:
         past = connection - 1 - self.skip
         return past >= 0 and (self.count is None or past < self.count)
 
-    def stage(self, chance: random.Random) -> Stage:
+    def stage(self, chance: random.Random) -> FaultStage:
         """The fault at work. ``chance`` is the connection's, the direction's and the fault's own."""
         raise NotImplementedError
 
@@ -91,11 +91,11 @@ class Latency(Fault):
     seconds: float
     jitter: float = 0.0
 
-    def stage(self, chance: random.Random) -> Stage:
+    def stage(self, chance: random.Random) -> FaultStage:
         return _Latency(self, chance)
 
 
-class _Latency(Stage):
+class _Latency(FaultStage):
     def __init__(self, fault: Latency, chance: random.Random) -> None:
         self._fault = fault
         self._chance = chance
@@ -125,11 +125,11 @@ class Bandwidth(Fault):
         if not self.rate > 0:
             raise ValueError(f"Bandwidth.rate is {self.rate!r}; give bytes a second, above 0")
 
-    def stage(self, chance: random.Random) -> Stage:
+    def stage(self, chance: random.Random) -> FaultStage:
         return _Bandwidth(self)
 
 
-class _Bandwidth(Stage):
+class _Bandwidth(FaultStage):
     def __init__(self, fault: Bandwidth) -> None:
         self._rate = fault.rate
         self._most = max(1, int(fault.rate / _TICKS))
@@ -165,11 +165,11 @@ class Slicer(Fault):
         if self.size - self.variation < 1:
             raise ValueError(f"Slicer.size is {self.size} and variation {self.variation}; pieces have at least 1 byte")
 
-    def stage(self, chance: random.Random) -> Stage:
+    def stage(self, chance: random.Random) -> FaultStage:
         return _Slicer(self, chance)
 
 
-class _Slicer(Stage):
+class _Slicer(FaultStage):
     def __init__(self, fault: Slicer, chance: random.Random) -> None:
         self._fault = fault
         self._chance = chance
@@ -208,7 +208,7 @@ class Cut(Fault):
 
     at: int
 
-    def stage(self, chance: random.Random) -> Stage:
+    def stage(self, chance: random.Random) -> FaultStage:
         return _Ending(self.at, "cut")
 
 
@@ -226,11 +226,11 @@ class Reset(Fault):
 
     at: int = 0
 
-    def stage(self, chance: random.Random) -> Stage:
+    def stage(self, chance: random.Random) -> FaultStage:
         return _Ending(self.at, "reset")
 
 
-class _Ending(Stage):
+class _Ending(FaultStage):
     def __init__(self, at: int, how: str) -> None:
         self._at = at
         self._left = at
@@ -268,11 +268,11 @@ class Flip(Fault):
 
     bit: int
 
-    def stage(self, chance: random.Random) -> Stage:
+    def stage(self, chance: random.Random) -> FaultStage:
         return _Flip(self.bit)
 
 
-class _Flip(Stage):
+class _Flip(FaultStage):
     def __init__(self, bit: int) -> None:
         self._bit = bit
         self._left, self._mask = bit // 8, 0x80 >> bit % 8
@@ -300,11 +300,11 @@ class Stall(Fault):
     at: int = 0
     seconds: float = math.inf
 
-    def stage(self, chance: random.Random) -> Stage:
+    def stage(self, chance: random.Random) -> FaultStage:
         return _Stall(self)
 
 
-class _Stall(Stage):
+class _Stall(FaultStage):
     def __init__(self, fault: Stall) -> None:
         self._fault = fault
         self._left = fault.at

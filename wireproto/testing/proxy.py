@@ -22,7 +22,7 @@ from typing import Literal, Self, TypeAlias
 
 from wireproto.address import Address
 from wireproto.errors import ConfigError
-from wireproto.testing.faults import Fault, Piece, Stage
+from wireproto.testing.faults import Fault, FaultStage, Piece
 
 __all__ = ["FaultProxy", "ProxyEvent", "ProxyStats"]
 
@@ -358,7 +358,7 @@ class _Flow:
         armed: when a timer is to go off for it; ``-inf`` for none.
     """
 
-    def __init__(self, direction: Direction, stages: Sequence[Stage]) -> None:
+    def __init__(self, direction: Direction, stages: Sequence[FaultStage]) -> None:
         self.direction = direction
         self.stages = stages
         self.waiting: deque[Piece] = deque()
@@ -386,7 +386,7 @@ class _Flow:
             self.held += len(each.data)
 
 
-def _fed(stage: Stage, pieces: Iterator[Piece]) -> Iterator[Piece]:
+def _fed(stage: FaultStage, pieces: Iterator[Piece]) -> Iterator[Piece]:
     for piece in pieces:
         yield from stage.feed(piece)
 

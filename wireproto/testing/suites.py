@@ -18,11 +18,11 @@ from wireproto.testing.generators import messages, mutated, wrong_values
 if TYPE_CHECKING:
     import pytest
 
-__all__ = ["MethodSuite", "RoundTripSuite", "Sample"]
+__all__ = ["MethodSuite", "RoundTripSuite", "MessageAt"]
 
 
 @dataclass(frozen=True)
-class Sample:
+class MessageAt:
     """One side of a method in one version: what travels under that opcode in that direction."""
 
     method: str
@@ -50,9 +50,9 @@ class MethodSuite:
             chosen = self._codecs()
             metafunc.parametrize("codec", chosen, ids=[codec.name for codec in chosen])
 
-    def _samples(self) -> list[Sample]:
+    def _samples(self) -> list[MessageAt]:
         return [
-            Sample(method.name, message_type, version, request)
+            MessageAt(method.name, message_type, version, request)
             for version in range(1, self.service.version + 1)
             for method in self.service.at(version).values()
             for message_type, request in ((method.request, True), (method.response, False))
@@ -61,7 +61,7 @@ class MethodSuite:
     def _codecs(self) -> list[Codec]:
         return codecs.select(self.codecs)
 
-    def _plan(self, codec: Codec, sample: Sample) -> Plan[Message]:
+    def _plan(self, codec: Codec, sample: MessageAt) -> Plan[Message]:
         return codec.plan(sample.message_type, sample.version, self.limits, request=sample.request)
 
 
@@ -82,7 +82,7 @@ class RoundTripSuite(MethodSuite):
         limits: what codecs are made with.
     """
 
-    def test_decoding_gives_what_was_encoded(self, sample: Sample, codec: Codec) -> None:
+    def test_decoding_gives_what_was_encoded(self, sample: MessageAt, codec: Codec) -> None:
         """decode(encode(x)) is x, and encoding it again gives the same bytes."""
         plan = self._plan(codec, sample)
 
@@ -96,7 +96,7 @@ class RoundTripSuite(MethodSuite):
 
         for_all(messages(sample.message_type, sample.version), holds)
 
-    def test_codecs_agree(self, sample: Sample) -> None:
+    def test_codecs_agree(self, sample: MessageAt) -> None:
         """A message that went through one codec has the same bytes in every other as before."""
         plans = {codec.name: self._plan(codec, sample) for codec in self._codecs()}
 
@@ -109,7 +109,7 @@ class RoundTripSuite(MethodSuite):
 
         for_all(messages(sample.message_type, sample.version), holds)
 
-    def test_mutated_bytes_give_a_message_or_decode_error(self, sample: Sample, codec: Codec) -> None:
+    def test_mutated_bytes_give_a_message_or_decode_error(self, sample: MessageAt, codec: Codec) -> None:
         """Bytes that nobody encoded are refused with DecodeError, or mean a message that can be encoded."""
         plan = self._plan(codec, sample)
         payloads = messages(sample.message_type, sample.version).map(plan.encode)
@@ -125,7 +125,7 @@ class RoundTripSuite(MethodSuite):
 
         for_all(mutated(payloads) | st.binary(max_size=64), holds)
 
-    def test_undeclared_values_are_refused(self, sample: Sample, codec: Codec) -> None:
+    def test_undeclared_values_are_refused(self, sample: MessageAt, codec: Codec) -> None:
         """A value that is nearly of a field's type is refused with EncodeError, whose path names the field."""
         plan = self._plan(codec, sample)
         declared = schema.fields(sample.message_type, sample.version)
@@ -139,7 +139,7 @@ class RoundTripSuite(MethodSuite):
 
         for_all(st.tuples(messages(sample.message_type, sample.version), st.sampled_from(wrong)), holds)
 
-    def test_an_older_peer_gets_what_its_version_has(self, sample: Sample, codec: Codec) -> None:
+    def test_an_older_peer_gets_what_its_version_has(self, sample: MessageAt, codec: Codec) -> None:
         """Fields newer than the version are left out of responses; a request refuses to lose a value."""
         plan = self._plan(codec, sample)
         present = {field.name for field in schema.fields(sample.message_type, sample.version)}
@@ -159,7 +159,7 @@ class RoundTripSuite(MethodSuite):
         for_all(widened(sample.message_type, sample.version), holds)
 
 
-def _expect_refusal(plan: Plan[Message], message: Message, sample: Sample, *names: str) -> None:
+def _expect_refusal(plan: Plan[Message], message: Message, sample: MessageAt, *names: str) -> None:
     paths = [f"{sample.message_type.__name__}.{name}" for name in names]
     try:
         plan.encode(message)

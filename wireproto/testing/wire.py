@@ -113,7 +113,7 @@ class Pair:
         self._authenticate = authenticate
         self._table: Table | None = None
         self._identity: Identity | None = None
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, _PairedCall] = {}
         self._answers: dict[int, list[Event]] = {}
 
     def __repr__(self) -> str:
@@ -319,7 +319,7 @@ class Pair:
         elif entry is None:
             self.server.send_error(event.call_id, table.missing(event.opcode))
         else:
-            call = _Call(self, entry, event.metadata)
+            call = _PairedCall(self, entry, event.metadata)
             outcome = entry.run(event.payload, call)
             if isinstance(outcome, bytes | CallError):
                 self._settle(event.call_id, outcome)
@@ -361,7 +361,7 @@ class Pair:
             self.server.send_error(call_id, too_large)
 
 
-class _Call(Context):
+class _PairedCall(Context):
     """A call on the server's side of a pair."""
 
     __slots__ = (

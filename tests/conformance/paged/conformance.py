@@ -8,7 +8,7 @@ SERVICE = "wireconformance.v1.ConformanceService"
 INT, STR = "int", "str"
 
 ENUMS["Color"] = {"RED": 1, "GREEN": 2, "BLUE": 5}
-ECHO = [
+MIRROR = [
     Field("flag", "bool", False),
     Field("number", INT, 0),
     Field("large", "uint", 0),
@@ -29,10 +29,9 @@ ECHO = [
     Field("recent", STR, "", 2),
 ]
 EMPTY = ("Crash", "Retired", "Recent", "Unserved")
-# The framework's Echo has messages of the same names.
 MESSAGES |= {
-    "wireconformance.EchoRequest": ECHO,
-    "wireconformance.EchoResponse": ECHO,
+    "MirrorRequest": MIRROR,
+    "MirrorResponse": MIRROR,
     "Inner": [Field("name", STR, ""), Field("count", INT, 0)],
     "CountRequest": [
         Field("items", INT, 0, ge="0"),
@@ -68,7 +67,7 @@ MESSAGES |= {
 SERVICES[SERVICE] = (
     2,
     [
-        Method(1, "Echo", False, "wireconformance.EchoRequest", "wireconformance.EchoResponse"),
+        Method(1, "Mirror", False, "MirrorRequest", "MirrorResponse"),
         Method(2, "Count", True, "CountRequest", "CountResponse", ("AS_ASKED",)),
         Method(3, "Fail", False, "FailRequest", "FailResponse", ("AS_ASKED",)),
         Method(4, "Sleep", False, "SleepRequest", "SleepResponse"),

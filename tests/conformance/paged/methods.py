@@ -67,7 +67,7 @@ def answer(
             raise Failure(INTERNAL, "INTERNAL", "incident 1", NEVER)
         case "Unserved":
             raise Failure(UNIMPLEMENTED, "NO_HANDLER", "declared, and not served")
-    return request  # Echo, Fill, and those whose messages are empty
+    return request  # Echo, Mirror, Fill, and those whose messages are empty
 
 
 def caller(authorization: str) -> str:
@@ -123,11 +123,6 @@ def reached(methods: list[Method]) -> tuple[list[str], list[str]]:
     return messages, enums
 
 
-def shown(name: str) -> str:
-    """The name of a message; two services have one of the same name here."""
-    return name.rpartition(".")[2]
-
-
 def described(full_name: str) -> dict[str, Any]:
     version, methods = SERVICES[full_name]
     messages, enums = reached(methods)
@@ -137,7 +132,7 @@ def described(full_name: str) -> dict[str, Any]:
         "methods": [described_method(each) for each in methods],
         "messages": [
             {
-                "name": shown(name),
+                "name": name,
                 "fields": [described_field(*each) for each in enumerate(MESSAGES[name], 1)],
                 "doc": "",
             }
@@ -152,8 +147,8 @@ def described_method(method: Method) -> dict[str, Any]:
         "opcode": method.opcode,
         "name": method.name,
         "shape": 2 if method.stream else 1,
-        "request": shown(method.request),
-        "response": shown(method.response),
+        "request": method.request,
+        "response": method.response,
         "since": method.since,
         "until": method.until,
         "requires": None,

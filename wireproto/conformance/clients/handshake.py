@@ -7,7 +7,7 @@ from wireproto.conformance import page
 from wireproto.conformance.callee import CLIENT_CASES, Trial, call
 from wireproto.conformance.case import Deviation, Over
 from wireproto.conformance.raw import Ending
-from wireproto.conformance.service import CONFORMANCE, SHORT, EchoRequest, ShortResponse
+from wireproto.conformance.service import CONFORMANCE, SHORT, MirrorRequest, ShortResponse
 from wireproto.conformance.sizes import letters, longest
 
 case = CLIENT_CASES.case
@@ -232,9 +232,9 @@ def welcome_again(trial: Trial) -> None:
 def their_limit(trial: Trial) -> None:
     """A request longer than the server's max frame is refused before it is sent, and the connection goes on."""
     room = page.HELLO_MAX_FRAME - 12
-    fits = longest(lambda size: len(trial.written(EchoRequest(text=letters(size)))), room, 2 * room)
+    fits = longest(lambda size: len(trial.written(MirrorRequest(text=letters(size)))), room, 2 * room)
     # By far, as a client need not write the canonical form.
-    with trial.client(call("Echo", text=letters(fits + 1000)), SHORT_CALL, max_frame=4096) as callee:
+    with trial.client(call("Mirror", text=letters(fits + 1000)), SHORT_CALL, max_frame=4096) as callee:
         callee.respond(callee.request(SHORT), ShortResponse(length=5))
         callee.failed(0)
         callee.answered(1, length=5)

@@ -1,11 +1,11 @@
-"""Sections 11 and 12: what a client writes and reads of values, by Echo, with the bytes that judge servers."""
+"""Sections 11 and 12: what a client writes and reads of values, by Mirror, with the bytes that judge servers."""
 
 from typing import Any
 
 from wireproto.conformance.callee import CLIENT_CASES, Trial, call
 from wireproto.conformance.case import Deviation
-from wireproto.conformance.servers.values import ACCEPTED, REFUSED, Row, column, echo_payload, in_bytes, shown
-from wireproto.conformance.service import ECHO, SHORT, ShortResponse
+from wireproto.conformance.servers.values import ACCEPTED, REFUSED, Row, column, in_bytes, mirror_payload, shown
+from wireproto.conformance.service import MIRROR, SHORT, ShortResponse
 
 # What the caller says, for the rows of section 11: JSON as docs/conformance.md has it.
 _SAID: dict[str, Any] = {
@@ -47,10 +47,10 @@ _SAID: dict[str, Any] = {
 def _written(number: str, row: Row, said: Any) -> None:
     def run(trial: Trial) -> None:
         codec = trial.codec[1]
-        due = echo_payload(codec, trial.version, **{row.field: in_bytes(codec, column(codec, row.columns))})
-        with trial.client(call("Echo", **{row.field: said})) as callee:
-            request = callee.request(ECHO)
-            if (found := callee.written(ECHO, request)) != due:
+        due = mirror_payload(codec, trial.version, **{row.field: in_bytes(codec, column(codec, row.columns))})
+        with trial.client(call("Mirror", **{row.field: said})) as callee:
+            request = callee.request(MIRROR)
+            if (found := callee.written(MIRROR, request)) != due:
                 raise Deviation(f"{row.field} is {said!r}; the request means {shown(codec, found)}")
             callee.respond(request, due)
             callee.answered(**{row.field: said})
@@ -64,10 +64,10 @@ def _read(number: str, row: Row) -> None:
 
     def run(trial: Trial) -> None:
         sent, canonical = row.columns[codec]
-        with trial.client(call("Echo"), call("Echo")) as callee:
+        with trial.client(call("Mirror"), call("Mirror")) as callee:
             for each in (sent, canonical):
-                payload = echo_payload(codec, trial.version, **{row.field: in_bytes(codec, each)})
-                callee.respond(callee.request(ECHO), payload)
+                payload = mirror_payload(codec, trial.version, **{row.field: in_bytes(codec, each)})
+                callee.respond(callee.request(MIRROR), payload)
             answers = [callee.result(step).get("response") for step in (0, 1)]
             if answers[0] is None or answers[0] != answers[1]:
                 raise Deviation(f"{row.field} as {shown(codec, in_bytes(codec, sent))} was read as {callee.result(0)}")
@@ -80,10 +80,10 @@ def _refused(number: str, row: Row) -> None:
         codec = trial.codec[1]
         written = column(codec, row.columns)
         rows = written if isinstance(written, list) else [written]
-        with trial.client(*[call("Echo")] * len(rows), call("Short", text="hello")) as callee:
+        with trial.client(*[call("Mirror")] * len(rows), call("Short", text="hello")) as callee:
             for each in rows:
-                payload = echo_payload(codec, trial.version, **{row.field: in_bytes(codec, each)})
-                callee.respond(callee.request(ECHO), payload)
+                payload = mirror_payload(codec, trial.version, **{row.field: in_bytes(codec, each)})
+                callee.respond(callee.request(MIRROR), payload)
             callee.respond(callee.request(SHORT), ShortResponse(length=5))
             for step, each in enumerate(rows):
                 if "error" not in callee.result(step):

@@ -24,7 +24,7 @@ NONE = r"\N"
 
 
 class Told(NamedTuple):
-    """What must be told of a field of Echo. One whose default is its zero may be said to have none."""
+    """What must be told of a field of Mirror. One whose default is its zero may be said to have none."""
 
     name: str
     container: int
@@ -36,7 +36,7 @@ class Told(NamedTuple):
     since: int = 1
 
 
-_ECHO = (
+_MIRROR = (
     Told("flag", SINGLE, BOOL, "false"),
     Told("number", SINGLE, INT, "0"),
     Told("large", SINGLE, UINT, "0"),
@@ -89,10 +89,10 @@ def _equal(what: str, found: object, due: object) -> None:
 def describe_fields(bench: Bench) -> None:
     """Describe tells of each field its number, its name and its type, also of one that came later."""
     service = _conformance(bench)
-    found = _request_of(service, "Echo").fields
-    _equal("the names of Echo's fields", [each.name for each in found], [each.name for each in _ECHO])
+    found = _request_of(service, "Mirror").fields
+    _equal("the names of Mirror's fields", [each.name for each in found], [each.name for each in _MIRROR])
     types = {each.name for each in service.messages} | {each.name for each in service.enums}
-    for number, (field, due) in enumerate(zip(found, _ECHO, strict=True), 1):
+    for number, (field, due) in enumerate(zip(found, _MIRROR, strict=True), 1):
         told: tuple[Any, ...] = (field.number, field.container, field.kind, field.key, field.optional, field.since)
         _equal(f"what is told of {due.name}", told, (number, due.container, due.kind, due.key, due.optional, due.since))
         if due.kind in (ENUM, MESSAGE) and field.type_name not in types:
@@ -104,7 +104,7 @@ def describe_fields(bench: Bench) -> None:
 @case("13.10", over=Over.CODECS, needs=Needs.SERVICE)
 def describe_defaults(bench: Bench) -> None:
     """A default is described as the codec pipe writes it, outside of brackets; a field without one is required."""
-    for field, due in zip(_request_of(_conformance(bench), "Echo").fields, _ECHO, strict=False):
+    for field, due in zip(_request_of(_conformance(bench), "Mirror").fields, _MIRROR, strict=False):
         if field.required and not due.explicit:
             _equal(f"the default of {due.name}, which is required,", field.default, "")
         else:
@@ -123,7 +123,7 @@ def describe_limits(bench: Bench) -> None:
     _equal("the reasons of Fail", methods["Fail"].reasons, ["AS_ASKED"])
     _equal("max_request of Short", methods["Short"].max_request, LONGEST_SHORT)
     _equal("the shape of Count", methods["Count"].shape, 2)
-    bounds = {each.name: (each.ge, each.le) for each in _request_of(service, "Echo").fields}
+    bounds = {each.name: (each.ge, each.le) for each in _request_of(service, "Mirror").fields}
     _equal("ge and le of small", bounds["small"], ("0", "255"))
     _equal("ge and le of number", bounds["number"], ("", ""))
 

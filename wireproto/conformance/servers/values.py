@@ -1,4 +1,4 @@
-"""Sections 11 and 12: values that are read, and bytes that are refused, by Echo of the conformance service.
+"""Sections 11 and 12: values that are read, and bytes that are refused, by Mirror of the conformance service.
 
 The bytes are written out here for each codec, so that no encoder stands between a rule and the server. An answer need
 not be canonical: it is read, and written again in the canonical form, before it is compared.
@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from wireproto.conformance.caller import SERVER_CASES, Bench
 from wireproto.conformance.case import Deviation, Needs, NotJudged, Over
-from wireproto.conformance.service import ECHO
+from wireproto.conformance.service import MIRROR
 
-__all__ = ["ACCEPTED", "REFUSED", "Row", "column", "echo_payload", "in_bytes", "shown"]
+__all__ = ["ACCEPTED", "REFUSED", "Row", "column", "mirror_payload", "in_bytes", "shown"]
 
 
 class Row(NamedTuple):
@@ -36,7 +36,7 @@ ACCEPTED: dict[str, Row] = {}
 REFUSED: dict[str, Row] = {}
 """Values that are refused."""
 
-# Every field of EchoRequest with its default: how pipe and msgpack write it, and protobuf what it does not leave out.
+# Every field of MirrorRequest with its default: how pipe and msgpack write it, and protobuf what it does not leave out.
 _FIELDS: dict[str, tuple[bytes, bytes, bytes]] = {
     "flag": (b"false", b"\xc2", b""),
     "number": (b"0", b"\x00", b""),
@@ -60,8 +60,8 @@ _FIELDS: dict[str, tuple[bytes, bytes, bytes]] = {
 _CODECS = ("pipe", "msgpack", "protobuf")
 
 
-def echo_payload(codec: str, version: int, **changes: bytes) -> bytes:
-    """An EchoRequest with all defaults but the fields given, which are bytes of that codec."""
+def mirror_payload(codec: str, version: int, **changes: bytes) -> bytes:
+    """An MirrorRequest with all defaults but the fields given, which are bytes of that codec."""
     which = _CODECS.index(codec)
     names = list(_FIELDS)[: 17 if version == 1 else 18]
     parts = [changes.get(name, _FIELDS[name][which]) for name in names]
@@ -98,10 +98,10 @@ def _accepted(number: str, text: str, field: str, **columns: "str | bytes | tupl
         codec = bench.codec[1]
         written = column(codec, columns)
         sent, canonical = written if isinstance(written, tuple) else (written, written)
-        payload = echo_payload(codec, bench.version, **{field: in_bytes(codec, sent)})
-        due = echo_payload(codec, bench.version, **{field: in_bytes(codec, canonical)})
+        payload = mirror_payload(codec, bench.version, **{field: in_bytes(codec, sent)})
+        due = mirror_payload(codec, bench.version, **{field: in_bytes(codec, canonical)})
         with bench.open() as caller:
-            found = caller.written(ECHO, caller.call(ECHO, payload))
+            found = caller.written(MIRROR, caller.call(MIRROR, payload))
             if found != due:
                 raise Deviation(f"{field} was sent as {shown(codec, due)}; the answer means {shown(codec, found)}")
 
@@ -117,9 +117,9 @@ def _refused(number: str, text: str, field: str, **columns: "str | bytes | list[
         written = column(codec, columns)
         with bench.open() as caller:
             for each in written if isinstance(written, list) else [written]:
-                payload = echo_payload(codec, bench.version, **{field: in_bytes(codec, each)})
+                payload = mirror_payload(codec, bench.version, **{field: in_bytes(codec, each)})
                 try:
-                    caller.fail(ECHO, payload, "BAD_PAYLOAD")
+                    caller.fail(MIRROR, payload, "BAD_PAYLOAD")
                 except Deviation as deviation:
                     raise Deviation(f"{field} as {shown(codec, in_bytes(codec, each))}: {deviation}") from None
 
@@ -132,7 +132,7 @@ def _whole(number: str, text: str, **columns: bytes) -> None:
     def run(bench: Bench) -> None:
         payload = column(bench.codec[1], columns)
         with bench.open() as caller:
-            caller.fail(ECHO, payload, "BAD_PAYLOAD")
+            caller.fail(MIRROR, payload, "BAD_PAYLOAD")
 
     SERVER_CASES.add(number, text, run, needs=Needs.SERVICE, only=tuple(columns))
 
@@ -388,7 +388,7 @@ def _version(number: str, text: str, change: int) -> None:
         codec = bench.codec[1]
         if codec not in ("pipe", "msgpack"):
             raise NotJudged("protobuf says so by unknown fields")
-        payload = echo_payload(codec, bench.version)
+        payload = mirror_payload(codec, bench.version)
         if codec == "pipe":
             payload = payload + b"|" if change > 0 else payload.rpartition(b"|")[0]
         else:
@@ -396,7 +396,7 @@ def _version(number: str, text: str, change: int) -> None:
             body = payload[3:] + b"\xa0" if change > 0 else payload[3:-1]
             payload = b"\xdc" + count.to_bytes(2, "big") + body
         with bench.open() as caller:
-            caller.fail(ECHO, payload, "BAD_PAYLOAD")
+            caller.fail(MIRROR, payload, "BAD_PAYLOAD")
 
     SERVER_CASES.add(number, text, run, needs=Needs.SERVICE, only=("pipe", "msgpack"))
 
@@ -412,10 +412,10 @@ def _recent(bench: Bench) -> None:
     with bench.open() as caller:
         if bench.version == 1:
             if codec == "protobuf":
-                caller.fail(ECHO, bytes.fromhex(str(written)), "BAD_PAYLOAD")
+                caller.fail(MIRROR, bytes.fromhex(str(written)), "BAD_PAYLOAD")
             return
-        payload = echo_payload(codec, 2, recent=in_bytes(codec, written))
-        if caller.call(ECHO, payload).recent != "new":
+        payload = mirror_payload(codec, 2, recent=in_bytes(codec, written))
+        if caller.call(MIRROR, payload).recent != "new":
             raise Deviation("a field of version 2 is lost in version 2")
 
 
