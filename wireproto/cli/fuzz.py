@@ -187,7 +187,7 @@ class _Run:
         if self.pid is not None:
             _measured(self.pid)  # whether it can be, before anything is sent
         warm_up = min(WARM_UP, (connections or WARM_UP * 4) // 4)
-        with _Progress(self, began) as progress:
+        with _FuzzProgress(self, began) as progress:
             for number, finding in enumerate(self.campaign.run(connections, seconds)):
                 if finding is not None:
                     self._keep(finding, progress)
@@ -207,7 +207,7 @@ class _Run:
             self.ended = error.message
             return None
 
-    def _keep(self, finding: Finding, progress: "_Progress") -> None:
+    def _keep(self, finding: Finding, progress: "_FuzzProgress") -> None:
         self.findings += 1
         # Alike but for numbers: the same finding again.
         alike = re.sub(r"\d+|0x[0-9a-f]+", "#", finding.problems[0])
@@ -250,7 +250,7 @@ def _measured(pid: int) -> Resources:
         raise Failure(f"process {pid} cannot be measured: {reason(error)}") from error
 
 
-class _Progress:
+class _FuzzProgress:
     """A line on stderr: redrawn on a terminal, every ten seconds in a pipe."""
 
     def __init__(self, run: _Run, began: float) -> None:
