@@ -123,6 +123,14 @@ def test_an_older_service_describes_what_it_had() -> None:
     assert [len(message.fields) for message in describe(GROWING).messages] == [3, 2, 2]
 
 
+def test_a_timeout_below_a_millisecond_is_described_as_one() -> None:
+    """What is described can be declared again, however little time the method has."""
+    quick = Method(opcode=1, name="Quick", request=WholeResponse, response=WholeResponse, timeout=0.0001)
+    described = describe(Service("example.v1.QuickService", methods=[quick]))
+    assert described.methods[0].timeout_ms == 1
+    assert declare(described).methods[0].timeout == 0.001
+
+
 def test_exact_bounds_survive() -> None:
     """A bound of 2**63 - 1 is described exactly, which a float would not do."""
     (whole,) = [message for message in describe(WHOLE).messages if message.name == "WholeRequest"]
@@ -162,6 +170,8 @@ def _field(**changes: Any) -> ServiceDescription:
         {"kind": 7, "required": False, "default": "1970-01-01T00:00:00+00:00"},
         {"kind": 8, "type_name": "Colour", "required": False, "default": "RED"},
         {"kind": 9, "type_name": "Part", "optional": True, "required": False, "default": "(x,1.5)"},
+        {"number": 2},
+        {"number": 0},
         {"ge": "0x1", "kind": 2},
         {"le": "inf", "kind": 4},
         {"ge": "many", "kind": 2},

@@ -167,7 +167,7 @@ class MethodDescription(Message):
     reasons: list[str] = []
     idempotent: bool = False
     timeout_ms: int | None = None
-    """The deadline of a call that brings none."""
+    """The most time that a call gets, 1 or more."""
     max_request: int | None = None
     """Bytes of payload."""
     doc: str = ""
@@ -272,7 +272,7 @@ def _describe_method(method: Operation[Any, Any], version: int) -> MethodDescrip
         requires=method.requires,
         reasons=list(method.reasons),
         idempotent=method.idempotent,
-        timeout_ms=None if method.timeout is None else round(method.timeout * 1000),
+        timeout_ms=None if method.timeout is None else max(1, round(method.timeout * 1000)),
         max_request=method.max_request,
         doc=method.doc,
     )
@@ -378,6 +378,8 @@ class _Declaration:
     def message(self, name: str) -> type[Message]:
         if name not in self.messages:
             described = self.described[name]
+            if [each.number for each in described.fields] != list(range(1, len(described.fields) + 1)):
+                raise ValueError(f"the fields of {name} are not numbered by their order")
             namespace: dict[str, Any] = {
                 "__module__": self.module,
                 "__doc__": described.doc,
