@@ -1,4 +1,4 @@
-"""One name, one meaning: no two classes of the framework are called alike, but for those that are one thing twice."""
+"""One name, one meaning: no two classes of the framework are called alike."""
 
 import ast
 import re
@@ -6,13 +6,6 @@ from collections import defaultdict
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "wireproto"
-
-# Why a name may stand several times. Whoever makes one of them unique takes it off the list.
-TWICE = {
-    "Application": "what `serve` takes, and what a ServerSuite does: handlers and who may call them",
-    "_Progress": "private to their modules",
-}
-
 
 # Words of the list in docs/design.md whose class is called a little otherwise, and those that are no class at all.
 CALLED_OTHERWISE = {"face": "ClientFace", "queue": "CallQueue", "handler": "Handlers", "limit": "Limits"}
@@ -32,10 +25,8 @@ def class_names() -> dict[str, set[str]]:
 
 
 def test_a_class_name_has_one_meaning() -> None:
-    """Two classes have one name only where the table above says why."""
-    twice = {name: places for name, places in class_names().items() if len(places) > 1}
-    assert {name: places for name, places in twice.items() if name not in TWICE} == {}
-    assert TWICE.keys() - twice.keys() == set()  # the table lists nothing that is gone
+    """No two classes have one name, private ones included."""
+    assert {name: places for name, places in class_names().items() if len(places) > 1} == {}
 
 
 def test_each_word_of_the_design_is_one_class() -> None:

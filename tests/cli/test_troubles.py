@@ -1,6 +1,7 @@
 """Every command in every trouble around it: it says a sentence, and ends with a status that its help names."""
 
 import functools
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -84,6 +85,31 @@ def test_each_trouble_is_one(trouble: Trouble, run_in: RunIn) -> None:
     """What is said to go wrong does go wrong here: a small program fails by it."""
     done = run_in(trouble, [sys.executable, "-c", trouble.bites, "NEW"])
     assert done.status == 3, done
+
+
+ODD_HOSTS = ["a..b", "n" * 255, ".".join(["n" * 63] * 5), "gr\udcfc", "xn--\udcff", "[::1%nowhere]", "256.256.256.256"]
+
+
+@pytest.mark.parametrize("host", ODD_HOSTS)
+@pytest.mark.parametrize(
+    "words",
+    [
+        "call HOST:7411 Check",
+        "bench HOST:7411 -n 1",
+        "bench HOST:7411 -n 1 --grpc",
+        "fuzz HOST:7411 -n 1",
+        "conformance HOST:7411 --case 2.05",
+        "serve tests.cli.services:shop --no-grpc --port 0 --allow-plaintext --host HOST",
+        "proxy HOST:0 127.0.0.1:1",
+    ],
+)
+def test_a_name_that_no_host_has_is_a_sentence(words: str, host: str) -> None:
+    """A host's name that is too long, or no text at all, ends a command in words before anything is sent."""
+    done = run(*[word.replace("HOST", host) for word in words.split()])
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert done.exit_code in statuses(words.split()[0])
+    assert done.exit_code != 0
+    assert re.search(r"^(wireproto|Error): .*\w", done.stderr, re.MULTILINE)
 
 
 @pytest.mark.samples(EVERY)

@@ -190,7 +190,10 @@ def test_a_shutdown_that_was_interrupted_can_be_made_again(
 # Signals ----------------------------------------------------------------------------------------------------------
 
 
-def test_waiting_is_ended_by_a_handler_that_shuts_down(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    "turns", [60, pytest.param(10_000, marks=[pytest.mark.long, pytest.mark.timeout(3600)])], ids=["some", "many"]
+)
+def test_waiting_is_ended_by_a_handler_that_shuts_down(stage: Stage, turns: int) -> None:
     """A SIGTERM handler may shut the server down on the very thread that waits for it, or that shuts it down itself."""
     ends: list[list[str]] = []
     current: list[Server] = []
@@ -198,7 +201,7 @@ def test_waiting_is_ended_by_a_handler_that_shuts_down(stage: Stage) -> None:
     main = threading.main_thread().ident
     assert main == threading.get_ident()
     try:
-        for turn in range(60):
+        for turn in range(turns):
             server = Server(stage.handlers, codecs=["msgpack"], workers=2)
             current[:] = [server]
             knock = threading.Timer(turn % 12 * 0.0005, signal.pthread_kill, (main, signal.SIGTERM))

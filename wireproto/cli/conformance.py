@@ -147,7 +147,7 @@ def _judge(
     cases = _cases_of_clients() if mode == "client" else _cases_of_servers()
     expected = _known(known, cases)
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(_Progress())
+        progress = stack.enter_context(_CasesDone())
         if mode == "server":
             server: ServerProcess = stack.enter_context(ServerProcess(words))
             runs = judge_server(
@@ -167,7 +167,7 @@ def _known(path: Path | None, cases: Mapping[str, Case[Any]]) -> Known:
     return Known(read_text(path), cases)
 
 
-class _Progress:
+class _CasesDone:
     """A line on a terminal that says how far it is; nothing anywhere else."""
 
     def __init__(self) -> None:

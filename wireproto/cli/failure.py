@@ -60,6 +60,9 @@ def explained(error: BaseException) -> Failure | None:
             return Failure(str(error), 2)
         case DecodeError():
             return Failure(f"the answer cannot be read: {error}")
+        case UnicodeError():
+            # Texts are read and written so that nothing of them is refused. What remains is a word of the command line.
+            return Failure(f"a name on the command line is no text, or none of a host: {error}", 2)
         case MemoryError():
             return Failure("there is not enough memory for that")
         case OSError():

@@ -110,7 +110,9 @@ def command(
     wireproto fuzz 127.0.0.1:7411 -n 100000 --seed 1 --kind payload --codec pipe
     wireproto fuzz 127.0.0.1:7411 --replay wireproto-fuzz-1-4711.json
 
-    Each finding leaves a file that --replay sends again. Exit status: 0 when nothing was found, 1 when something was.
+    Each finding leaves a file that --replay sends again.
+
+    Exit status: 0 when nothing was found, 1 when something was, 2 wrong usage, 10 + n when the server refused with n.
     """
     where = Address.parse(address)
     target = _resolved(where, allow_remote=allow_remote)
@@ -185,7 +187,7 @@ class _Run:
         if self.pid is not None:
             _measured(self.pid)  # whether it can be, before anything is sent
         warm_up = min(WARM_UP, (connections or WARM_UP * 4) // 4)
-        with _Progress(self, began) as progress:
+        with _FuzzProgress(self, began) as progress:
             for number, finding in enumerate(self.campaign.run(connections, seconds)):
                 if finding is not None:
                     self._keep(finding, progress)
@@ -205,7 +207,7 @@ class _Run:
             self.ended = error.message
             return None
 
-    def _keep(self, finding: Finding, progress: "_Progress") -> None:
+    def _keep(self, finding: Finding, progress: "_FuzzProgress") -> None:
         self.findings += 1
         # Alike but for numbers: the same finding again.
         alike = re.sub(r"\d+|0x[0-9a-f]+", "#", finding.problems[0])
@@ -248,7 +250,7 @@ def _measured(pid: int) -> Resources:
         raise Failure(f"process {pid} cannot be measured: {reason(error)}") from error
 
 
-class _Progress:
+class _FuzzProgress:
     """A line on stderr: redrawn on a terminal, every ten seconds in a pipe."""
 
     def __init__(self, run: _Run, began: float) -> None:

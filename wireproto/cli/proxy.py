@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import click
 
 from wireproto.cli.command import Command, Failure
+from wireproto.cli.text import check_host
 from wireproto.cli.units import SECONDS, SIZE
 from wireproto.cli.values import dumps
 from wireproto.errors import ConfigError
@@ -70,6 +71,8 @@ def command(
     same byte each time, in each connection; bytes are counted for each direction by itself.
     """
     both = _faults(**faults)
+    check_host(listen)
+    check_host(upstream)
     told: queue.SimpleQueue[Told] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: told.put(number))

@@ -22,6 +22,7 @@ from wireproto.cli.failure import explained
 from wireproto.cli.plugins import applications, only_application
 from wireproto.cli.room import look_for_room
 from wireproto.cli.target import resolve
+from wireproto.cli.text import check_host
 from wireproto.dispatch import Handlers
 from wireproto.errors import ConfigError
 from wireproto.server import Server
@@ -110,6 +111,7 @@ def command(
     SIGTERM or SIGINT lets calls in flight finish for at most 10 seconds and exits 0; a second one ends it at once.
     """
     _log_to_stderr(verbose)
+    check_host(host)
     if not allow_plaintext and not is_loopback(host):
         raise ConfigError(
             f"--host {host} lets other machines connect, and nothing is encrypted; listen on 127.0.0.1 behind a tunnel "
@@ -193,9 +195,6 @@ def _start(server: Server, gateway: "GrpcGateway | None", asked: bool) -> "GrpcG
         server.start()
     except ConfigError as error:
         raise Failure(str(error)) from error
-    except (OSError, RuntimeError):  # of its threads, some are there
-        server.shutdown(0.0)
-        raise
     if gateway is None:
         return None
     try:

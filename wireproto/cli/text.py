@@ -11,7 +11,7 @@ from typing import Any, Final, TextIO
 
 from wireproto.cli.failure import Failure
 
-__all__ = ["decoded", "read_input", "read_text", "show_anything", "without_mark", "write_utf8"]
+__all__ = ["check_host", "decoded", "read_input", "read_text", "show_anything", "without_mark", "write_utf8"]
 
 _AS_SHOWN: Final = "wireproto.as-shown"
 """The error handler of ``show_anything``."""
@@ -75,6 +75,15 @@ def write_utf8(stream: TextIO) -> None:
     reconfigure = getattr(stream, "reconfigure", None)  # a stream that stands in for the real one may have none
     if reconfigure is not None and not stream.isatty():
         reconfigure(encoding="utf-8")
+
+
+def check_host(host: str) -> None:
+    """See that a name to listen on can be looked up at all.
+
+    Raises:
+        UnicodeError: it holds bytes that are no text.
+    """
+    host.encode("utf-8")
 
 
 def show_anything(stream: TextIO) -> None:

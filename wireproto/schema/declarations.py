@@ -27,6 +27,7 @@ from wireproto.schema.messages import (
     Since,
     UInt64,
     UInt64Mark,
+    only_empty,
 )
 from wireproto.schema.names import camel_case, is_camel, is_snake, is_upper_snake, snake_case, type_name, upper_snake
 from wireproto.schema.values import INT64, UINT64, problem_with, type_problem
@@ -465,9 +466,7 @@ def _default(raw: Any, kind: FieldType, path: str) -> object:
     factory = raw.factory if type(raw) is _FACTORY else None
     if kind.shape != "single":
         if factory is not empty[kind.shape]:
-            raise DeclarationError(
-                f"{path}: the only default of a {kind.shape} is empty; write = {empty[kind.shape]()}"
-            )
+            raise DeclarationError(f"{path}: {only_empty(kind.shape)}")
         if kind.size is not None and kind.size.min_length:
             raise DeclarationError(f"{path}: the empty default is not within {kind.size}; drop one of them")
         return factory()

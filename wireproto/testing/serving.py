@@ -39,13 +39,13 @@ from wireproto.testing.standin import (
 )
 from wireproto.wire.frame import HEADER_AFTER_LENGTH
 
-__all__ = ["Application", "ServerSuite"]
+__all__ = ["Answering", "ServerSuite"]
 
 ROUNDING = 1.0
 """Seconds: gRPC rounds deadlines up, coarser the longer they are."""
 
 
-class Application(Protocol):
+class Answering(Protocol):
     """What ``ServerSuite.application`` gives; an ``authenticate`` that it has is used, too."""
 
     @property
@@ -125,7 +125,7 @@ class ServerSuite:
 
     # What a service may need.
 
-    def application(self) -> AbstractContextManager[Application]:
+    def application(self) -> AbstractContextManager[Answering]:
         """A context manager that gives handlers with a state of their own. By default it gives ``handlers`` each time.
 
         The object it gives has ``handlers``, and may have ``authenticate``.

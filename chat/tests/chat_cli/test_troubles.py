@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from chat_cli.processes import environment, wireproto
 from chat_client.fake import PASSWORD
 from wireproto import Server, Status, connect
 from wireproto_chat.cli import COMMANDS
+from wireproto_chat.cli.chat import command
 from wireproto_chat.opcodes import CHAT, CREATE_ACCOUNT, CreateAccountRequest
 from wireproto_chat.service.handlers import open_chat
 
@@ -109,3 +111,14 @@ def test_the_chats_own_program_is_the_command() -> None:
         )
     assert done.returncode == 1
     assert done.stderr == "wireproto-chat: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("door", ["", "--grpc"], ids=["tcp", "grpc"])
+@pytest.mark.parametrize("host", ["a..b", "n" * 255, "gr\udcfc", "[::1%nowhere]"])
+def test_a_name_that_no_host_has_is_a_sentence(host: str, door: str) -> None:
+    """A host's name that is too long, or no text at all, ends the client in words."""
+    words = [*[door] * bool(door), f"{host}:7411", "--allow-plaintext"]
+    done = CliRunner().invoke(command, words, prog_name="wireproto-chat")
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert done.exit_code in (2, 24), done.output
+    assert done.stderr.startswith("wireproto-chat: ")
