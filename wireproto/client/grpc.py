@@ -397,7 +397,8 @@ class GrpcClient(Uncopied):
             raise not_of_kind(method, Method)
         seconds = timeout_of(method, timeout, metadata)
         self._check()
-        own_method(self.service, method)
+        if method not in self._dialect.bindings:
+            own_method(self.service, method)  # which raises; what else is wrong is the future's
         future: _GrpcFuture[Resp] = _GrpcFuture()
         try:
             binding = self._bind(method)
