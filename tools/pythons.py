@@ -17,7 +17,7 @@ def version_of(python: str) -> str | None:
     found = shutil.which(python)
     if found is None:
         return None
-    ran = subprocess.run([found, "-c", _VERSION], capture_output=True, text=True, check=False)
+    ran = subprocess.run([found, "-c", _VERSION], capture_output=True, encoding="utf-8", check=False)
     return ran.stdout.strip() or None if ran.returncode == 0 else None
 
 

@@ -122,7 +122,7 @@ def _file(path: Path, service: Service) -> Path:
 
 def _read(file: Path) -> Lock:
     try:
-        text = read_text(file, f"the lock {file}")
+        text = read_text(file, f"the lock {file}", 2)
     except Failure as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise ConfigError(f"there is no lock {file}; write it with --write, and commit it") from error
@@ -179,7 +179,7 @@ def _earlier(against: str, file: Path, service: Service) -> Lock:
     if not data:
         raise ConfigError(f"--against {against}: that revision has no {file}; give one in which it was committed")
     source = f"{file} of {against}"
-    return _parsed(decoded(data, source), source)
+    return _parsed(decoded(data, source, 2), source)
 
 
 def _git(where: Path, *arguments: str) -> bytes:

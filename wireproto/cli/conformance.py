@@ -164,7 +164,7 @@ def _judge(
 def _known(path: Path | None, cases: Mapping[str, Case[Any]]) -> Known:
     if path is None:
         return Known("", cases)
-    return Known(read_text(path), cases)
+    return Known(read_text(path, status=2), cases)
 
 
 class _CasesDone:

@@ -309,7 +309,7 @@ def _resources_text(found: Resources) -> str:
 
 def _load(path: Path) -> Finding:
     try:
-        return load(read_text(path))
+        return load(read_text(path, status=2))
     except msgspec.DecodeError as error:
         raise ConfigError(f"{path} is no reproducer: {error}") from error
 

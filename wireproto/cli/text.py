@@ -22,12 +22,13 @@ def without_mark(data: bytes) -> bytes:
     return data.removeprefix(codecs.BOM_UTF8)
 
 
-def decoded(data: bytes, name: str) -> str:
+def decoded(data: bytes, name: str, status: int = 1) -> str:
     """The text that ``data`` holds, without its byte order mark.
 
     Args:
         data: the first bytes of a file, or all of them.
         name: what the text is called in the sentence, such as its path.
+        status: how the command ends that cannot read it.
 
     Raises:
         Failure: it is not UTF-8.
@@ -35,15 +36,17 @@ def decoded(data: bytes, name: str) -> str:
     try:
         return without_mark(data).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Failure(f"{name} cannot be read: it is not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
+        problem = f"it is not UTF-8 (byte {error.start + 1}); save it as UTF-8"
+        raise Failure(f"{name} cannot be read: {problem}", status) from error
 
 
-def read_text(path: Path, name: str = "") -> str:
+def read_text(path: Path, name: str = "", status: int = 1) -> str:
     """The text of a file.
 
     Args:
         path: of the file.
         name: what it is called in the sentence; its path when not given.
+        status: how the command ends that cannot read it: 2 where 1 is a verdict.
 
     Raises:
         Failure: it cannot be read, or is not UTF-8. The cause is the ``OSError``, if there was one.
@@ -51,8 +54,8 @@ def read_text(path: Path, name: str = "") -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise Failure(f"{name or path} cannot be read: {error.strerror}") from error
-    return decoded(data, name or str(path))
+        raise Failure(f"{name or path} cannot be read: {error.strerror}", status) from error
+    return decoded(data, name or str(path), status)
 
 
 def read_input(name: str = "the standard input") -> str:
