@@ -13,6 +13,7 @@ PUBLIC = {
     "wireproto.cli.command",
     "wireproto.cli.text",
     "wireproto.cli.units",
+    "wireproto.client",
     "wireproto.client.grpc",
     "wireproto.codecs",
     "wireproto.schema",
