@@ -23,7 +23,7 @@ class Unanswered(AssertionError):
     """Something did not come in time. To look for a smaller example of it would take as long for each."""
 
 
-class _NotTriedSmaller(BaseException):
+class _SearchOver(BaseException):
     """Ends the search of Hypothesis, which goes on after any ``Exception``."""
 
     def __init__(self, failure: Unanswered) -> None:
@@ -61,7 +61,7 @@ def for_all(
         try:
             holds(example)
         except Unanswered as error:
-            raise _NotTriedSmaller(error) from None
+            raise _SearchOver(error) from None
         except Exception as error:
             if remembers and not first:
                 first.append((example, error))
@@ -69,7 +69,7 @@ def for_all(
 
     try:
         run()
-    except _NotTriedSmaller as stop:
+    except _SearchOver as stop:
         raise stop.failure from None
     except FlakyFailure:
         if not first:
