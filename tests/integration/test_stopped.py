@@ -5,15 +5,11 @@ on taking what peers send, and the clock goes on.
 """
 
 import contextlib
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
+from tests.stopping import program, said, stopped
 from wireproto import Limits, codecs
 from wireproto.conformance.raw import Ending, RawPeer, frame, pack_hello
 from wireproto.conformance.service import CONFORMANCE, MIRROR, MirrorRequest, make_handlers
@@ -58,29 +54,11 @@ with connect(("127.0.0.1", int(sys.argv[1])), CONFORMANCE, limits={LIMITS}) as c
 PAYLOAD = codecs.get("msgpack").plan(MirrorRequest, 1, Limits()).encode(MirrorRequest(text="hi"))
 
 
-@contextlib.contextmanager
-def running(code: str, *words: str) -> Iterator["subprocess.Popen[str]"]:
-    """A program that is ended with the test, stopped or not."""
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-
-
-def said(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
 def test_peers_that_were_well_are_not_closed() -> None:
     """100 peers that ping, greet, finish a frame or read on while the server is stopped are all served afterwards."""
     request = frame(Kind.REQUEST, PAYLOAD, codec=2, version=1, opcode=MIRROR.opcode, call_id=1)
     hello = PREAMBLE + frame(Kind.HELLO, pack_hello(service=CONFORMANCE.full_name))
-    with running(SERVER) as server, contextlib.ExitStack() as stack:
+    with program("-c", SERVER) as server, contextlib.ExitStack() as stack:
         port = int(said(server))
         peers = [stack.enter_context(RawPeer.connect(("127.0.0.1", port))) for _ in range(100)]
         late, begun, silent = peers[:20], peers[20:50], peers[50:]
@@ -90,17 +68,16 @@ def test_peers_that_were_well_are_not_closed() -> None:
             peer.receive()
         for peer in begun:
             peer.send(request[:20])
-        os.kill(server.pid, signal.SIGSTOP)
-        until = time.monotonic() + STOPPED
-        while time.monotonic() < until:  # what a peer that is well does meanwhile
-            for peer in silent:
-                peer.send(frame(Kind.PING, b"12345678"))
-            time.sleep(0.2)
-        for peer in late:
-            peer.send(hello)
-        for peer in begun:
-            peer.send(request[20:])
-        os.kill(server.pid, signal.SIGCONT)
+        with stopped(server, STOPPED):
+            until = time.monotonic() + STOPPED
+            while time.monotonic() < until:  # what a peer that is well does meanwhile
+                for peer in silent:
+                    peer.send(frame(Kind.PING, b"12345678"))
+                time.sleep(0.2)
+            for peer in late:
+                peer.send(hello)
+            for peer in begun:
+                peer.send(request[20:])
         for peer in late:
             assert peer.take(4) == PREAMBLE
             peer.receive()
@@ -121,12 +98,10 @@ def test_peers_that_were_well_are_not_closed() -> None:
 def test_a_client_that_was_stopped_keeps_its_connection() -> None:
     """A client that was stopped for longer than its own limits goes on with the connection that it has."""
     limits = Limits(heartbeat=0.5, idle_timeout=600.0)
-    with Server(make_handlers(), limits=limits) as server, running(CLIENT, str(server.address.port)) as client:
+    with Server(make_handlers(), limits=limits) as server, program("-c", CLIENT, str(server.address.port)) as client:
         assert said(client) == "connected"
-        os.kill(client.pid, signal.SIGSTOP)
-        time.sleep(STOPPED)
-        (before,) = server.sessions.values()
-        os.kill(client.pid, signal.SIGCONT)
+        with stopped(client, STOPPED):
+            (before,) = server.sessions.values()
         assert client.stdin is not None
         client.stdin.write("\n")
         client.stdin.flush()

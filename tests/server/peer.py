@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from itertools import count
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from wireproto import codecs
 from wireproto.conformance.raw import RawPeer
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Service, StreamMethod
-from wireproto.server import Server
 from wireproto.testing.grease import GreasingConnection
 from wireproto.wire.connection import Connection, Role
 from wireproto.wire.events import NEED_DATA, ConnectionEnded, ErrorReceived, Event, ResponseReceived, WelcomeReceived
@@ -21,10 +20,18 @@ Operation = Method[Any, Any] | StreamMethod[Any, Any]
 _SEEDS = count(1)
 
 
+class Listening(Protocol):
+    """What a peer wants of a server."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+
+
 class Peer:
     """A connected client that does only what it is told."""
 
-    def __init__(self, server: Server, service: Service, *, codec: str = "msgpack", hello: bool = True) -> None:
+    def __init__(self, server: Listening, service: Service, *, codec: str = "msgpack", hello: bool = True) -> None:
         self.service = service
         self.codec = codecs.get(codec)
         self.limits = Limits()

@@ -183,6 +183,17 @@ def test_alarms_close_together_are_run_together() -> None:
     assert all(now - (1.0 + number * GRAIN / 10) <= GRAIN + 1e-9 for number, now in enumerate(ran))
 
 
+def test_after_a_jump_of_the_clock_all_that_is_due_is_run_once() -> None:
+    """Whoever slept for a year has everything to do, and does it in one look."""
+    alarms = Alarms()
+    ran: list[float] = []
+    for number in range(100):
+        alarms.add(float(number), ran.append)
+    alarms.run(3e7)
+    assert ran == [3e7] * 100
+    assert alarms.next() == math.inf
+
+
 def test_an_alarm_that_fails_keeps_nobody_from_running() -> None:
     """What one raises is for the caller; those behind it are run the next time, and it is not run again."""
     alarms = Alarms()

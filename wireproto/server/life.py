@@ -8,14 +8,32 @@ from collections.abc import Callable
 
 from wireproto.errors import ConfigError
 
-__all__ = ["Life"]
+__all__ = ["Life", "while_awake"]
 
 LOOK = 1.0
 """Seconds for which a wait sleeps at once. The handler of a signal that comes when a thread is on its way into a lock
 runs when the lock is left, so it runs within this, and not at the end of everything."""
 
+SLICE = 0.1
+"""Seconds for which ``while_awake`` waits at once. Of the time that the process sleeps it counts twice that at most."""
+
 _START, _END = "start", "end"
 _NOBODY = 0
+
+
+def while_awake(wait: Callable[[float], bool], timeout: float) -> bool:
+    """Wait until ``wait``, which is given seconds, says so, or for ``timeout`` seconds in which this process ran.
+
+    A process that was stopped, or whose machine was suspended, does not take what it slept for time that others had.
+    """
+    left = timeout
+    while left > 0:
+        most = min(left, SLICE)
+        began = time.monotonic()
+        if wait(most):
+            return True
+        left -= min(time.monotonic() - began, 2 * most)
+    return wait(0.0)
 
 
 class Life:

@@ -21,7 +21,7 @@ from wireproto.log_limit import LogLimit
 from wireproto.poller import READ, Poller
 from wireproto.server.call import Call
 from wireproto.server.control import control_handlers
-from wireproto.server.life import Life
+from wireproto.server.life import Life, while_awake
 from wireproto.server.pace import Pace
 from wireproto.server.poller import LookingPoller
 from wireproto.server.pool import Pool, Worker
@@ -237,7 +237,7 @@ class Server(Uncopied):
         is never to be. In a child of the process that made the server nothing happens.
 
         Args:
-            timeout: seconds for the calls in flight; what is not finished then is cut off.
+            timeout: seconds, in which the process runs, for the calls in flight; what is not finished then is cut off.
 
         Returns:
             The names of threads that are still inside a handler; they are daemons and do not keep the process alive.
@@ -247,13 +247,14 @@ class Server(Uncopied):
             return []
         if self._life.end():
             try:
-                return self._end(deadline)
+                return self._end(timeout)
             except BaseException:
                 self._life.interrupted()
                 raise
         return self._leave(deadline) if self._life.wait(timeout) else []
 
-    def _end(self, deadline: float) -> list[str]:
+    def _end(self, timeout: float) -> list[str]:
+        deadline = time.monotonic() + timeout
         with self._counts_lock:
             self._listen_locked(False)
         if self._listener is not None:
@@ -261,7 +262,7 @@ class Server(Uncopied):
         for session in list(self.sessions.values()):
             session.drain()
         if self.sessions:
-            self._drained.wait(max(0.0, deadline - time.monotonic()))
+            while_awake(self._drained.wait, timeout)
         for session in list(self.sessions.values()):
             session.close("it did not finish before the server's shutdown")
         # A second more for handlers to notice: their answers have nowhere to go, so it is only for a clean end.

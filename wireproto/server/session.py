@@ -37,7 +37,7 @@ from wireproto.wire.events import (
     PingReceived,
     RequestReceived,
 )
-from wireproto.wire.liveness import Liveness, Overdue
+from wireproto.wire.liveness import LATE, Liveness, Overdue
 from wireproto.wire.metadata import EMPTY
 
 __all__ = ["Session"]
@@ -531,6 +531,8 @@ class Session:
             if self.transport.closed:
                 return
             if self._linger_until is not None:
+                if late > LATE:  # what came meanwhile is not read yet, and closing would take our last words back
+                    self._linger_until += late
                 if now >= self._linger_until or self.connection.discarded > self.server.limits.linger_bytes:
                     self._close_locked("lingered long enough")
                 return

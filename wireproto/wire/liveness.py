@@ -13,10 +13,10 @@ from typing import Final
 from wireproto.limits import Limits
 from wireproto.wire.connection import Connection
 
-__all__ = ["Liveness", "Overdue"]
+__all__ = ["LATE", "Liveness", "Overdue"]
 
 LATE: Final = 0.25
-"""Seconds by which a look may be late without the clocks being set forward: the interval of the server's sweep."""
+"""Seconds by which a look may be late without clocks being set forward: the interval of the server's sweep."""
 
 
 class Overdue(enum.Enum):
