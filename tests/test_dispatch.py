@@ -1,5 +1,6 @@
 """The dispatcher alone: calls judged, decoded, run and answered, with no door before it."""
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -349,6 +350,31 @@ def test_an_identity_shows_what_it_is() -> None:
     assert (repr(identity), identity.revoked) == ("Identity('ann', ['a', 'b'])", False)
     identity.revoke()
     assert (repr(identity), identity.revoked) == ("Identity('ann', ['a', 'b'], revoked)", True)
+
+
+def test_a_copied_identity_is_revoked_with_it() -> None:
+    """Whoever has a copy does not keep what was taken away."""
+    identity = Identity("ann", ["owner"])
+    copies = [copy.copy(identity), copy.deepcopy([identity])[0]]
+    identity.revoke()
+    assert all(each.revoked for each in copies)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "seconds"),
+    [(ASK, None, None), (ASK, 5.0, 5.0), (OWN, None, 2.0), (OWN, 5.0, 2.0), (OWN, 1.0, 1.0)],
+)
+def test_a_call_is_due_by_its_caller_or_the_cap(
+    method: Method[AskRequest, AskResponse], given: float | None, seconds: float | None
+) -> None:
+    """Whichever ends earlier: what the caller gives, or the method's ``timeout``."""
+    before = time.monotonic()
+    due = entry(method, lambda request, context: AskResponse(text="")).due(given)
+    if seconds is None:
+        assert due is None
+    else:
+        assert due is not None
+        assert before + seconds <= due <= time.monotonic() + seconds
 
 
 def test_a_context_counts_down() -> None:
