@@ -167,24 +167,33 @@ class Pump:
             with session.lock:
                 return self._rest_locked(False)
         with source.giving:
-            payloads = self._taken(source, room)
+            payloads, failure = self._taken(source, room)
             with session.lock:
                 for payload in payloads:
                     if not self._send_locked(payload):
                         break
                 if payloads:
                     session.flush_locked()
-                # Only an empty answer means that there is nothing yet: behind the last items may be the end.
-                return self._rest_locked(bool(payloads))
+                if failure is None:
+                    # Only an empty answer means that there is nothing yet: behind the last items may be the end.
+                    return self._rest_locked(bool(payloads))
+            raise failure
 
-    def _taken(self, source: Subscription[Any], most: int) -> list[bytes]:
+    def _taken(self, source: Subscription[Any], most: int) -> tuple[list[bytes], CallError | None]:
+        """Items as bytes, and what is wrong with the one behind them."""
         entry = self._call.entry
         start = time.perf_counter()
         items = source.take(most)
         entry.pace.note(time.perf_counter() - start)
         if len(items) > most:
             raise ValueError(f"{type(source).__name__}.take({most}) gave {len(items)} items; give at most {most}")
-        return [_bytes(entry.encode_shared(item)) for item in items]
+        payloads: list[bytes] = []
+        for item in items:
+            payload = entry.encode_shared(item)
+            if isinstance(payload, CallError):
+                return payloads, payload
+            payloads.append(payload)
+        return payloads, None
 
     def _send_iterated(self) -> bool:
         """Pull up to a turn's worth of the iterator; False when the stream was ended meanwhile."""

@@ -266,16 +266,24 @@ class StreamBehavior(_Behavior):
             while going:
                 woken.clear()  # before take, so that no wake is lost
                 self._go_on(call)
-                with source.giving:
-                    items = source.take(TURN)
-                    if len(items) > TURN:
-                        raise ValueError(
-                            f"{type(source).__name__}.take({TURN}) gave {len(items)} items; give at most that"
-                        )
-                    payloads = [self._encoded(entry, item) for item in items]
+                payloads: list[bytes] = []
+                failure = None
+                try:
+                    with source.giving:
+                        items = source.take(TURN)
+                        if len(items) > TURN:
+                            raise ValueError(
+                                f"{type(source).__name__}.take({TURN}) gave {len(items)} items; give at most that"
+                            )
+                        for item in items:
+                            payloads.append(self._encoded(entry, item))
+                except CallError as error:
+                    failure = error  # of one item: those before it are sent
                 for payload in payloads:
                     self._send(call, payload, send)
-                if not items:
+                if failure is not None:
+                    raise failure
+                if not payloads:
                     woken.wait(call.remaining())
             raise cancelled()
         except StopIteration:
