@@ -4,19 +4,17 @@ import concurrent.futures
 import copy
 import multiprocessing
 import multiprocessing.forkserver
-import os
 import pickle
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from tests.children import in_child
 from tests.client.fakes import PATIENCE, Peer, echoing, serving
 from tests.client.service import COUNT, ECHO, SERVICE, CountRequest, CountResponse, echo
 from wireproto import Client, LocalProtocolError, connect
@@ -25,26 +23,6 @@ from wireproto.client import ClientState
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
 FORKS = 1000
-
-
-def in_child(act: Callable[[], object], leave: Callable[[], None] = lambda: os._exit(0)) -> int:
-    """Fork, run ``act`` and ``leave`` in the child; its exit status, or 99 if it does not end."""
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            act()
-            status = 0
-            leave()
-        finally:
-            os._exit(status)
-    deadline = time.monotonic() + PATIENCE
-    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return 99
-    return os.waitstatus_to_exitcode(ended[1])
 
 
 def refused(act: Callable[[], object]) -> None:

@@ -1,13 +1,12 @@
 """A server in a child of its process: the child lets go of it, and the parent serves on."""
 
 import os
-import signal
 import sys
-import time
 from collections.abc import Callable
 
 import pytest
 
+from tests.children import in_child
 from tests.server.service import ECHO, EchoRequest, Stage
 from wireproto import ConfigError, Server, connect
 from wireproto.client.grpc import connect as connect_grpc
@@ -16,25 +15,6 @@ from wireproto.server.gateway import GrpcGateway
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
 PATIENCE = 20.0
-
-
-def in_child(act: Callable[[], object]) -> int:
-    """Fork and run ``act`` in the child; its exit status, or 99 if it does not end."""
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            act()
-            status = 0
-        finally:
-            os._exit(status)
-    deadline = time.monotonic() + PATIENCE
-    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return 99
-    return os.waitstatus_to_exitcode(ended[1])
 
 
 def refuse_start(door: Server | GrpcGateway) -> None:
