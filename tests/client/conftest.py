@@ -1,5 +1,6 @@
 """Nothing may be left behind: after each test the threads and descriptors are those from before."""
 
+import contextlib
 import os
 import threading
 import time
@@ -14,8 +15,13 @@ from wireproto.client import grpc
 from wireproto.server.gateway import GrpcGateway
 
 
-def _open_descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
+def _open_descriptors() -> dict[str, str]:
+    """Number of each descriptor, and what it is of."""
+    found: dict[str, str] = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one that lists the folder, and what another thread closes
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+    return found
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -36,11 +42,12 @@ def _nothing_left() -> Iterator[None]:
     pause = threading.Event()
     while True:
         left = set(threading.enumerate()) - threads
-        more = len(_open_descriptors()) - len(descriptors)
-        if not left and more <= 0:
+        now = _open_descriptors()
+        if not left and len(now) <= len(descriptors):
             return
         if time.monotonic() > deadline:
-            pytest.fail(f"left behind: threads {left}, {more} descriptors")
+            new = sorted(now.items() - descriptors.items())
+            pytest.fail(f"left behind: threads {left}, {len(now) - len(descriptors)} descriptors of these: {new}")
         pause.wait(0.01)  # threads end on their own time; nothing tells when
 
 
