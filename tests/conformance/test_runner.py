@@ -1,5 +1,7 @@
 """Running cases: whatever comes of one is said of it in the report, and nothing keeps the report back."""
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -8,8 +10,11 @@ from typing import Any
 import pytest
 
 from wireproto.conformance.case import Case, Deviation, NotJudged, Over, Verdict
+from wireproto.conformance.plain import from_json
 from wireproto.conformance.report import Known, Report
 from wireproto.conformance.runner import judge
+from wireproto.conformance.service import MirrorRequest
+from wireproto.errors import ConfigError
 
 
 def raising(error: Exception) -> Callable[[Any], None]:
@@ -79,6 +84,25 @@ def test_a_case_that_cannot_be_bound_is_its_own_failure() -> None:
     (run,) = judge([Case("s1.01", "A rule.", unpacking, Over.ONCE)], ["pipe"], [1], bind)
     assert run.verdict is Verdict.FAILED
     assert "RuntimeError: no more programs" in run.detail
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM], ids=errno.errorcode.get)
+def test_the_kits_own_want_is_no_verdict(number: int) -> None:
+    """No descriptor or no memory is nobody's deviation: the run ends with a sentence that says what to do."""
+
+    def starving(bench: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    case = Case("s1.01", "A rule.", starving, Over.ONCE)
+    with pytest.raises(ConfigError, match=r"gives the kit no more: .*; give fewer --jobs, or allow more open files"):
+        judge([case], ["pipe"], [1], lambda case, codec, version: codec)
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+def test_an_instant_that_no_codec_has_is_a_value_error(text: str) -> None:
+    """A peer's line may hold any text."""
+    with pytest.raises(ValueError, match="outside of the years 1 to 9999 in UTC"):
+        from_json(MirrorRequest, {"moment": text})
 
 
 def test_an_interrupt_ends_it_without_the_cases_that_have_not_begun() -> None:

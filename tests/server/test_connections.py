@@ -8,6 +8,7 @@ import resource
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 import pytest
@@ -32,6 +33,7 @@ from wireproto.conformance.raw import Ending, RawFrame, RawPeer, frame
 from wireproto.errors import CallError, ConfigError, HandshakeError
 from wireproto.limits import Limits
 from wireproto.server import Server
+from wireproto.server.gateway import GrpcGateway
 from wireproto.server.poller import LookingPoller
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import State
@@ -426,15 +428,36 @@ def test_two_servers_on_one_port_are_told_apart(server: Server, stage: Stage) ->
 def test_a_host_that_does_not_exist_is_said_so(stage: Stage) -> None:
     """A name that leads nowhere is a ConfigError that names it."""
     lost = Server(stage.handlers, codecs=["msgpack"], host="nowhere.invalid")
-    with pytest.raises(ConfigError, match=r"nowhere\.invalid is no address or name of this machine"):
+    with pytest.raises(ConfigError, match=r"nowhere\.invalid: that is no address or name of this machine"):
         lost.start()
     assert lost.shutdown(0) == []
 
 
+NO_PLACES: list[tuple[object, object, str]] = [
+    (b"127.0.0.1", 0, r"host is b'127.0.0.1'; give a str"),
+    (None, 0, "host is None; give a str"),
+    ("", 0, "host is ''; give '127.0.0.1' for this machine alone"),
+    ("127.0.0.1", "0", "port is '0'; give 0 for a free one"),
+    ("127.0.0.1", -1, "port is -1; give 0 for a free one"),
+    ("127.0.0.1", 65536, "port is 65536; give 0 for a free one"),
+    ("a..b", 7411, r"cannot listen on a\.\.b: that is no address or name"),
+    ("\ud800", 7411, r"cannot listen on \\ud800: that is no address or name"),
+    ("a\0b", 7411, r"cannot listen on a\\x00b: that is no address or name"),
+]
+
+
+@pytest.mark.parametrize(("host", "port", "text"), NO_PLACES, ids=repr)
+@pytest.mark.parametrize("door", [Server, GrpcGateway])
+def test_a_place_that_is_none_is_said_so(
+    stage: Stage, door: "type[Server | GrpcGateway]", host: Any, port: Any, text: str
+) -> None:
+    """Both doors answer what is no host or no port with the same sentence."""
+    with pytest.raises(ConfigError, match=text):
+        door(stage.handlers, host=host, port=port).start()
+
+
 def test_settings_that_make_no_sense_are_refused(stage: Stage) -> None:
-    """Too few workers, no port, no codec, unknown codecs, no handlers and doubled services are ConfigErrors."""
-    with pytest.raises(ConfigError, match="port is 65536; give 0"):
-        Server(stage.handlers, port=65536)
+    """Too few workers, no codec, unknown codecs, no handlers and doubled services are ConfigErrors."""
     with pytest.raises(ConfigError, match=r"not Service; write Handlers\(service\)"):
         Server(stage.handlers.service)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="workers"):

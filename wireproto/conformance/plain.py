@@ -81,9 +81,16 @@ def _scalar_in(value: Any, kind: FieldType) -> Any:
         case Scalar.BYTES:
             return bytes.fromhex(value)
         case Scalar.DATETIME:
-            return datetime.fromisoformat(value).astimezone(UTC)
+            return _instant(value)
         case Scalar.ENUM if kind.cls is not None:
             return kind.cls(value)
         case Scalar.MESSAGE if kind.cls is not None:
             return from_json(kind.cls, value)
     return value
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError:  # which is no ValueError
+        raise ValueError(f"{text!r} is outside of the years 1 to 9999 in UTC") from None

@@ -1,5 +1,7 @@
 """Which runs a selection comes to, and running them: several at once, the slow ones first."""
 
+import errno
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +18,9 @@ __all__ = ["JOBS", "Selection", "judge"]
 B = TypeVar("B")
 
 _FOLDER = Path(__file__).parent
+
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""What fails for want of this machine's own, whatever the peer does."""
 
 JOBS = 8
 """Runs at once: most of the time each waits for its peer."""
@@ -96,6 +101,9 @@ def judge(
     Returns:
         The runs in the order of the document. Whatever exception a case ends with is its failure, so that there is a
         report in any case.
+
+    Raises:
+        ConfigError: this process ran out of descriptors or of memory, so that nothing can be said of the peer.
     """
     todo = [(case, codec, version) for case in cases for codec, version in _repeated(case, codecs, versions)]
 
@@ -110,6 +118,11 @@ def judge(
         except Deviation as deviation:
             verdict, detail = Verdict.FAILED, str(deviation)
         except OSError as error:
+            if error.errno in _OURS:
+                raise ConfigError(
+                    f"this machine gives the kit no more: {os.strerror(error.errno)}; "
+                    "give fewer --jobs, or allow more open files (ulimit -n)"
+                ) from error
             verdict, detail = Verdict.FAILED, f"no connection could be had: {error}"
         except Exception as error:  # noqa: BLE001 - what a peer answers may surprise a case in any way
             verdict, detail = Verdict.FAILED, f"the kit met what it did not expect: {_told(error)}"

@@ -22,6 +22,7 @@ from wireproto.poller import READ, Poller
 from wireproto.server.call import Call
 from wireproto.server.control import control_handlers
 from wireproto.server.life import Life, while_awake
+from wireproto.server.listening import listen, wanted
 from wireproto.server.pace import Pace
 from wireproto.server.poller import LookingPoller
 from wireproto.server.pool import Pool, Worker
@@ -82,14 +83,12 @@ class Server(Uncopied):
         name: str = "wireproto",
         connections: ConnectionMaker | None = None,
     ) -> None:
-        if not 0 <= port <= 65535:
-            raise ConfigError(f"port is {port}; give 0 for a free one, or 1 to 65535")
+        self._wanted = wanted(host, port)
         if workers < 2:
             raise ConfigError(f"workers is {workers}; a server needs at least 2, one to lead and one to follow")
         self.limits = Limits() if limits is None else limits
         self.name = name
         self.sessions: dict[int, Session] = {}
-        self._wanted = (host, port)
         self.hint = ""
         self._make_connection: ConnectionMaker = Connection if connections is None else connections
         self._codecs = select(codecs)
@@ -194,18 +193,7 @@ class Server(Uncopied):
             raise
 
     def _listen(self) -> socket.socket:
-        host, port = self._wanted
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            listener = socket.create_server((host, port), family=family, backlog=self.limits.backlog)
-        except OSError as error:
-            where = Address(host, port)
-            if error.errno == errno.EADDRINUSE:
-                raise ConfigError(f"{where} is in use; stop what listens there, or choose another port") from error
-            if error.errno is not None and error.errno < 0:  # of getaddrinfo; create_server hides its type
-                raise ConfigError(f"cannot listen on {where}: {host} is no address or name of this machine") from error
-            # Not strerror: create_server puts the address into it a second time.
-            raise ConfigError(f"cannot listen on {where}: {os.strerror(error.errno or 0)}") from error
+        listener = listen(self._wanted, self.limits.backlog)
         listener.setblocking(False)
         # Accepted connections inherit these on Linux, which saves a system call each per connection.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,9 +1,6 @@
 """The gateway itself: it listens, finds the handler of a call, counts, and shuts down."""
 
-import errno
 import logging
-import os
-import socket
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -21,6 +18,7 @@ from wireproto.server.gateway.calls import Door, StreamBehavior, UnaryBehavior, 
 from wireproto.server.gateway.pool import CountedPool
 from wireproto.server.gateway.standard import Standard
 from wireproto.server.life import Life
+from wireproto.server.listening import listen, wanted
 from wireproto.server.refusals import BUSY, busy
 from wireproto.uncopied import Uncopied
 
@@ -82,7 +80,7 @@ class GrpcGateway(Uncopied):
         every = each_service(handlers)
         self.limits = Limits() if limits is None else limits
         self.name = name
-        self._wanted = Address(host, port)
+        self._wanted = wanted(host, port)
         self._address: Address | None = None
         self._server: grpc.Server | None = None
         self._life = Life("gateway")  # without descriptors: they are grpcio's
@@ -149,7 +147,8 @@ class GrpcGateway(Uncopied):
             raise
 
     def _listen(self) -> tuple[grpc.Server, int]:
-        _check_free(self._wanted)
+        if self._wanted.port != 0:
+            listen(self._wanted).close()  # for the sentence: gRPC's own words are a stack of nested errors
         server = grpc.server(
             self._calls,
             handlers=[_Finder(self)],
@@ -272,23 +271,3 @@ class _Finder(grpc.GenericRpcHandler):
 
 def _milliseconds(seconds: float) -> int:
     return min(int(seconds * 1000), 0x7FFF_FFFF)
-
-
-def _check_free(where: Address) -> None:
-    """Say why an address cannot be had, in a sentence: gRPC's own words are a stack of nested errors.
-
-    Raises:
-        ConfigError: it cannot be listened on.
-    """
-    if where.port == 0:
-        return
-    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
-    try:
-        socket.create_server((where.host, where.port), family=family).close()
-    except OSError as error:
-        raise ConfigError(
-            f"{where} is in use; stop what listens there, or choose another port"
-            if error.errno == errno.EADDRINUSE
-            # Not strerror: create_server puts the address into it a second time.
-            else f"cannot listen on {where}: {os.strerror(error.errno or 0)}"
-        ) from error
