@@ -71,6 +71,7 @@ class Disk:
 
     def space(self, path: Path, keep_free: int = 64 * MIB) -> Space:
         space = Space(path, keep_free=keep_free, free=self.room, clock=self.clock)
+        space.find()
         space.open()
         return space
 

@@ -26,7 +26,7 @@ from wireproto_chat.opcodes import (
     SendMessageRequest,
 )
 from wireproto_chat.store import store as store_module
-from wireproto_chat.store.store import default_path, path_of
+from wireproto_chat.store.files import default_path, path_of
 from wireproto_chat.store.tables import SCHEMA_VERSION, Rows, Statements
 
 NOBODY: Final = 65_534
@@ -169,7 +169,7 @@ def test_another_programs_database_is_refused(store_path: Path, clock: Clock) ->
     store_path.parent.mkdir()
     edit(store_path, "CREATE TABLE shopping (item TEXT)")
     content = store_path.read_bytes()
-    with pytest.raises(ConfigError, match="another program's database; give another --store"):
+    with pytest.raises(ConfigError, match=r"is another program's database, .* Give another --store"):
         Chat(store_path, clock)
     assert store_path.read_bytes() == content
 
@@ -194,7 +194,7 @@ def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path, clock: Clock) 
     with pytest.raises(ConfigError, match=r"cannot be opened \(Not a directory\); give a --store"):
         Chat(tmp_path / "file" / "chat.db", clock)
     (tmp_path / "chat.db").mkdir()
-    with pytest.raises(ConfigError, match=r"cannot be written \(Is a directory\); make it yours"):
+    with pytest.raises(ConfigError, match="is a directory, where no chat can be kept; give another --store"):
         Chat(tmp_path / "chat.db", clock)
 
 

@@ -3,12 +3,14 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 from wireproto import ConfigError
 from wireproto_chat.opcodes import NAME
-from wireproto_chat.store.store import APPLICATION_ID, claim, path_of
+from wireproto_chat.store.files import claim, real_path, unclaim
+from wireproto_chat.store.opening import in_words
+from wireproto_chat.store.reading import read, schema_of
 from wireproto_chat.store.tables import SCHEMA_VERSION
 
 __all__ = ["backup", "check", "upgrade"]
@@ -49,8 +51,8 @@ def upgrade(url: str | None, *, keep: bool = True) -> tuple[int, int, Path | Non
         ConfigError: it is in use, missing, not a chat database, of a newer release, or cannot be written; the backup
             exists already.
     """
-    path = _existing(url)
-    lock = claim(path)
+    path = real_path(url)
+    lock = claim(path, existing=True)
     try:
         # Imported here: a server does without it.
         from alembic.command import upgrade as migrate
@@ -58,11 +60,11 @@ def upgrade(url: str | None, *, keep: bool = True) -> tuple[int, int, Path | Non
         from sqlalchemy import create_engine
         from sqlalchemy.pool import StaticPool
 
-        with _opened(path, "rw") as database:
-            found = _schema(path, database)
+        with closing(_writable(path)) as database:
+            found = schema_of(path, database)
             if found == SCHEMA_VERSION:
                 return found, found, None
-            kept = backup(str(path), f"{path}.schema{found}") if keep else None
+            kept = _copied(path, database, Path(f"{path}.schema{found}")) if keep else None
             engine = create_engine("sqlite://", creator=lambda: database, poolclass=StaticPool)
             with engine.connect() as connection:
                 config = Config(attributes={"connection": connection})
@@ -81,9 +83,9 @@ def upgrade(url: str | None, *, keep: bool = True) -> tuple[int, int, Path | Non
                     raise
             return found, SCHEMA_VERSION, kept
     except sqlite3.Error as error:
-        raise ConfigError(f"the store {path} cannot be upgraded ({error}); it is as it was") from error
+        raise in_words(f"the store {path} cannot be upgraded, and is as it was", path, error) from error
     finally:
-        os.close(lock)
+        unclaim(lock)
 
 
 def check(url: str | None) -> list[str]:
@@ -98,25 +100,28 @@ def check(url: str | None) -> list[str]:
     Raises:
         ConfigError: it is missing, not a chat database, or of another release.
     """
-    path = _existing(url)
+    path = real_path(url)
     try:
-        with _opened(path, "ro") as database:
-            found = _schema(path, database)
-            if found < SCHEMA_VERSION:
-                raise ConfigError(f"{path} has schema {found}; run: wireproto db upgrade")
-            database.execute("BEGIN")  # one state for all that is read
-            wrong = [str(row[0]) for row in database.execute("PRAGMA integrity_check(20)")]
-            if wrong == ["ok"]:
-                wrong = [
-                    f"row {row[1]} of {row[0]} refers to a row of {row[2]} that is missing"
-                    for row in database.execute("PRAGMA foreign_key_check").fetchmany(20)
-                ]
-                counts = {name: database.execute(rule).fetchone()[0] for name, rule in _RULES.items()}
-                wrong += [f"{count} {name}" for name, count in counts.items() if count]
-                wrong += _unreadable(database)
-            return wrong
+        return read(path, lambda database: _faults(path, database))
     except sqlite3.DatabaseError as error:
         return [str(error)]
+
+
+def _faults(path: Path, database: sqlite3.Connection) -> list[str]:
+    found = schema_of(path, database)
+    if found < SCHEMA_VERSION:
+        raise ConfigError(f"{path} has schema {found}; run: wireproto db upgrade")
+    database.execute("BEGIN")  # one state for all that is read
+    wrong = [str(row[0]) for row in database.execute("PRAGMA integrity_check(20)")]
+    if wrong == ["ok"]:
+        wrong = [
+            f"row {row[1]} of {row[0]} refers to a row of {row[2]} that is missing"
+            for row in database.execute("PRAGMA foreign_key_check").fetchmany(20)
+        ]
+        counts = {name: database.execute(rule).fetchone()[0] for name, rule in _RULES.items()}
+        wrong += [f"{count} {name}" for name, count in counts.items() if count]
+        wrong += _unreadable(database)
+    return wrong
 
 
 def backup(url: str | None, target: str | Path) -> Path:
@@ -132,8 +137,15 @@ def backup(url: str | None, target: str | Path) -> Path:
     Raises:
         ConfigError: the database is missing or no chat database, or the file cannot be made.
     """
-    path = _existing(url)
+    path = real_path(url)
     made = Path(os.path.abspath(os.path.expanduser(target)))
+    try:
+        return read(path, lambda database: _copied(path, database, made))
+    except sqlite3.Error as error:
+        raise in_words(f"{path} cannot be copied to {made}", path, error) from error
+
+
+def _copied(path: Path, database: sqlite3.Connection, made: Path) -> Path:
     try:
         os.close(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
@@ -141,24 +153,24 @@ def backup(url: str | None, target: str | Path) -> Path:
     except OSError as error:
         raise ConfigError(f"{made} cannot be made ({error.strerror}); give a file in a directory of yours") from error
     try:
-        with _opened(path, "ro") as database:
-            _schema(path, database)
-            with closing(sqlite3.connect(made)) as copy:
-                database.backup(copy)  # in one step, so of one commit
-                copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
+        schema_of(path, database)
+        with closing(sqlite3.connect(made)) as copy:
+            database.backup(copy)  # in one step, so of one commit
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
         for name in (made, made.parent):
             descriptor = os.open(name, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-    except (sqlite3.Error, OSError) as error:
-        made.unlink()
-        raise ConfigError(f"{path} cannot be copied to {made} ({error})") from error
     except BaseException:
         made.unlink()
         raise
     return made
+
+
+def _writable(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False)
 
 
 def _unreadable(database: sqlite3.Connection) -> Iterator[str]:
@@ -180,38 +192,3 @@ def _unreadable(database: sqlite3.Connection) -> Iterator[str]:
             fits = False
         if not fits or bytes_through < before:
             yield f"message {sequence} of mailbox {mailbox_id} has a text that is not the one stored"
-
-
-def _existing(url: str | None) -> Path:
-    path = Path(os.path.realpath(path_of(url)))
-    if not path.is_file():
-        raise ConfigError(f"there is no store {path}; give --store, or start a server, which makes one")
-    return path
-
-
-@contextmanager
-def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    """A connection that leaves the log alone while a server may be using it: that one copies it, see ``Writer``."""
-    uri = f"{path.as_uri()}?mode={mode}"
-    with closing(
-        sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0, check_same_thread=False)
-    ) as database:
-        database.execute("PRAGMA wal_autocheckpoint = 0")
-        yield database
-
-
-def _schema(path: Path, database: sqlite3.Connection) -> int:
-    """The schema's version, of a database that is the chat's."""
-    try:
-        (application,) = database.execute("PRAGMA application_id").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-    except sqlite3.DatabaseError as error:
-        raise ConfigError(f"{path} is damaged or no database ({error}); restore a backup") from error
-    if application != APPLICATION_ID:
-        raise ConfigError(f"{path} is not a chat's database; give another --store")
-    if version > SCHEMA_VERSION:
-        raise ConfigError(
-            f"{path} was written by a newer wireproto (schema {version}, this one knows {SCHEMA_VERSION}); "
-            "install that version"
-        )
-    return int(version)
