@@ -25,6 +25,7 @@ from wireproto_chat.store.tables import SCHEMA_VERSION
 __all__ = [
     "APPLICATION_ID",
     "NEW_STORE",
+    "UNFINISHED",
     "claim",
     "default_path",
     "look",
@@ -46,6 +47,9 @@ APPLICATION_ID: Final = 0x57504348
 
 NEW_STORE: Final = 0
 """The schema of a store that is to be made: there is no file, or an empty one, as ``touch`` makes it."""
+
+UNFINISHED: Final = ".part"
+"""How the name of a copy ends that is being made, or was when its process was killed."""
 
 _MAGIC: Final = b"SQLite format 3\0"
 _HEADER: Final = 100
@@ -111,7 +115,9 @@ def real_path(url: str | None) -> Path:
     return Path(os.path.realpath(path_of(url)))
 
 
-def refusal(what: str, error: OSError) -> ConfigError:
+def refusal(
+    what: str, error: OSError, otherwise: str = "give a --store in a directory you may write to"
+) -> ConfigError:
     """What a command is told when the system refuses something: the system's reason, and what to do about it."""
     match error.errno:
         case errno.EMFILE | errno.ENFILE:
@@ -121,7 +127,7 @@ def refusal(what: str, error: OSError) -> ConfigError:
         case errno.ENAMETOOLONG:
             advice = "give a shorter name"
         case _:
-            advice = "give a --store in a directory you may write to"
+            advice = otherwise
     return ConfigError(f"{what} ({error.strerror}); {advice}")
 
 
@@ -153,8 +159,12 @@ def look(path: Path) -> int:
         path: with links resolved; this process has it open nowhere, see above.
 
     Raises:
-        ConfigError: it is no regular file, not the chat's, of a later release, cut short, or cannot be read.
+        ConfigError: it is no regular file, not the chat's, of a later release, unfinished, cut short, or unreadable.
     """
+    if path.name.endswith(UNFINISHED):
+        raise ConfigError(
+            f"{path} is an unfinished copy of a database, by its name; give another --store, or make the copy again"
+        )
     try:
         _check_name(path)
         try:

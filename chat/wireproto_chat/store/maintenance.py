@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wireproto import ConfigError
 from wireproto_chat.opcodes import NAME
+from wireproto_chat.store.copies import fill, unfinished
 from wireproto_chat.store.files import claim, real_path, unclaim
 from wireproto_chat.store.opening import in_words
 from wireproto_chat.store.reading import read, schema_of
@@ -64,7 +65,7 @@ def upgrade(url: str | None, *, keep: bool = True) -> tuple[int, int, Path | Non
             found = schema_of(path, database)
             if found == SCHEMA_VERSION:
                 return found, found, None
-            kept = _copied(path, database, Path(f"{path}.schema{found}")) if keep else None
+            kept = _kept(path, found, database) if keep else None
             engine = create_engine("sqlite://", creator=lambda: database, poolclass=StaticPool)
             with engine.connect() as connection:
                 config = Config(attributes={"connection": connection})
@@ -139,34 +140,25 @@ def backup(url: str | None, target: str | Path) -> Path:
     """
     path = real_path(url)
     made = Path(os.path.abspath(os.path.expanduser(target)))
-    try:
-        return read(path, lambda database: _copied(path, database, made))
-    except sqlite3.Error as error:
-        raise in_words(f"{path} cannot be copied to {made}", path, error) from error
 
-
-def _copied(path: Path, database: sqlite3.Connection, made: Path) -> Path:
-    try:
-        os.close(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        raise ConfigError(f"{made} exists; give another name, or remove it") from None
-    except OSError as error:
-        raise ConfigError(f"{made} cannot be made ({error.strerror}); give a file in a directory of yours") from error
-    try:
+    def copy(database: sqlite3.Connection) -> None:
         schema_of(path, database)
-        with closing(sqlite3.connect(made)) as copy:
-            database.backup(copy)  # in one step, so of one commit
-            copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
-        for name in (made, made.parent):
-            descriptor = os.open(name, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-    except BaseException:
-        made.unlink()
-        raise
+        fill(database, part)
+
+    try:
+        with unfinished(made) as part:
+            read(path, copy)
+    except sqlite3.Error as error:
+        raise in_words(f"{path} cannot be copied to {made}", made, error) from error
     return made
+
+
+def _kept(path: Path, schema: int, database: sqlite3.Connection) -> Path:
+    """Copy a database as it was before its upgrade."""
+    kept = Path(f"{path}.schema{schema}")
+    with unfinished(kept) as part:
+        fill(database, part)
+    return kept
 
 
 def _writable(path: Path) -> sqlite3.Connection:
