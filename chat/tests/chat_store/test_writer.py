@@ -14,6 +14,7 @@ from wireproto import CallError, Retry, Status
 from wireproto_chat.opcodes import POP_UNDELIVERED, SEND_MESSAGE, PopUndeliveredRequest, SendMessageRequest
 from wireproto_chat.store import writer as writer_module
 from wireproto_chat.store.failures import is_fatal, store_error
+from wireproto_chat.store.tables import Query
 from wireproto_chat.store.transaction import Transaction
 from wireproto_chat.store.writer import WriteJob
 
@@ -250,7 +251,7 @@ def test_a_database_that_cannot_grow_refuses_and_recovers(chat: Chat) -> None:
             self.pages = pages
 
         def apply(self, tx: Transaction) -> None:
-            tx.rows(f"PRAGMA max_page_count = {self.pages}")
+            tx.rows(Query(f"PRAGMA max_page_count = {self.pages}"))
 
     ann = chat.account("ann")
     chat.app._store.submit(Limit(40)).result(WAIT)

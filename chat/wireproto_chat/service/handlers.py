@@ -189,11 +189,11 @@ class ChatApp:
             row = self._store.one(self._store.sql.account_by_name, name)
             # A name that nobody has is verified, too, against the password of nobody. So the time that an answer takes
             # does not tell whether there is such an account, and neither does the answer.
-            is_right = self._passwords.verify(None if row is None else row[1], password)
+            is_right = self._passwords.verify(None if row is None else row[2], password)
             if row is None or not is_right:
                 self._guesses.failed(guess, answer)
                 return
-            account_id, stored = row
+            account_id, _, stored, *_ = row
 
             def signed_in(token_hash: bytes, opened_age: int) -> None:
                 identity = self._sessions.hold(name, account_id, token_hash, opened_age, opened_age)
@@ -231,7 +231,7 @@ class ChatApp:
         def create() -> None:
             # Looked at first so that a taken name costs no hash; the writer looks again, and its look counts.
             store = self._store
-            if any(is_held(deleted, store.clocks.age) for (deleted,) in store.rows(store.sql.name_uses, name)):
+            if any(is_held(account, store.clocks.age) for account in store.rows(store.sql.name_uses, name)):
                 raise name_taken(name)
             store.submit(CreateAccount(answer, name, self._passwords.hash(password)))
 
@@ -328,14 +328,14 @@ class ChatApp:
             row = self._store.one(self._store.sql.account_by_id, caller.account_id)
             if row is None or caller.revoked:
                 raise signed_out()
-            if not passwords.verify(row[0], old):
+            if not passwords.verify(row[2], old):
                 self._guesses.failed(guess, answer)
                 return
             self._store.submit(
                 ReplacePassword(
                     answer,
                     caller,
-                    old_hash=row[0],
+                    old_hash=row[2],
                     new_hash=passwords.hash(new),
                     guess=guess if failed_before else None,
                     ended=ended,

@@ -53,6 +53,16 @@ UNFINISHED: Final = ".part"
 
 _MAGIC: Final = b"SQLite format 3\0"
 _HEADER: Final = 100
+_CONSTANT: Final = {
+    18: (b"\2\2\0\x40\x20\x20", b"\1\1\0\x40\x20\x20"),  # with a write-ahead log, or a copy that never had one
+    44: (b"\0\0\0\4", b"\0\0\0\0"),  # the format of the schema, none while there is no table
+    52: (b"\0\0\0\0",),  # no vacuuming by itself
+    56: (b"\0\0\0\1", b"\0\0\0\0"),  # UTF-8, once there is a table
+    64: (b"\0\0\0\0",),
+    72: (bytes(20),),
+}
+"""What a header of ours can have at each of these places."""
+
 _OWNER: Final = 20
 """Bytes of a lock file: a process's number, padded, and the end of the line."""
 
@@ -227,6 +237,9 @@ def _schema(path: Path, header: bytes, size: int) -> int:
             f"{path} is another program's database, or not a chat's database any more; it was left as it is. "
             "Give another --store, or restore a backup"
         )
+    # What SQLite notices late or not at all, and would write a database differently for.
+    if any(header[start : start + len(words[0])] not in words for start, words in _CONSTANT.items()):
+        raise ConfigError(f"{path} is damaged (its header); restore a backup or give another --store")
     schema = number(60, 64)
     if schema > SCHEMA_VERSION:
         raise newer(path, schema)

@@ -7,15 +7,16 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, create_engine, insert
+from sqlalchemy import URL, create_engine, insert, select
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from wireproto import ConfigError
-from wireproto_chat.store.failures import is_full
+from wireproto_chat.store.failures import in_sqlites_words, is_full
 from wireproto_chat.store.files import APPLICATION_ID, NEW_STORE, newer, older, refusal
-from wireproto_chat.store.tables import SCHEMA_VERSION, alembic_version, metadata, notes
+from wireproto_chat.store.sums import NOTE, note_fault, schema_sum
+from wireproto_chat.store.tables import SCHEMA_TEXTS, SCHEMA_VERSION, alembic_version, metadata, notes
 
 __all__ = ["connect", "in_words", "prepare", "set_up_reader", "why_not"]
 
@@ -23,6 +24,9 @@ log = logging.getLogger("wireproto_chat.store")
 
 CHECKED_BYTES: Final = 256 * 1024 * 1024
 """Databases up to this size are checked page by page when they are opened, at some 0.5 GB/s."""
+
+CHECKED_INDEXES: Final = 64 * 1024 * 1024
+"""... and up to this one their indexes are compared with their tables, too, which takes longer."""
 
 DESCRIPTORS: Final = 5
 """Those that SQLite may want at once: the database, its log, the memory shared with readers, a journal, a directory."""
@@ -49,13 +53,17 @@ def set_up_reader(connection: Connection) -> Connection:
     return connection
 
 
-def prepare(path: Path, connection: Connection, now: int) -> None:
+def prepare(path: Path, connection: Connection, now: int) -> tuple[int, int, int]:
     """Set up the connection that writes, look at the database, and make the tables in a new one.
 
     Args:
         path: for the sentences.
         connection: in autocommit mode.
         now: the time of day, microseconds.
+
+    Returns:
+        The age of the store, the time of day at which that was noted, both in microseconds, and the checksum of the
+        schema.
 
     Raises:
         ConfigError: the database is not to be served.
@@ -93,14 +101,30 @@ def prepare(path: Path, connection: Connection, now: int) -> None:
         metadata.create_all(connection, checkfirst=False)
         connection.execute(insert(alembic_version).values(version_num=f"{SCHEMA_VERSION:04}"))
         # Not 0 when the first account is made: 0 is a live account's ``deleted_age``.
-        connection.execute(insert(notes).values(id=1, age=1, noted_at=now))
+        schema = schema_sum(connection.exec_driver_sql(SCHEMA_TEXTS).all())
+        row = NOTE.row(1, 1, now, schema)
+        connection.execute(insert(notes).values(dict(zip(notes.columns.keys(), row, strict=True))))
         connection.exec_driver_sql("COMMIT")
-    elif os.path.getsize(path) <= CHECKED_BYTES:
-        found = pragma("quick_check(1)")
-        if found != "ok":
-            raise _damaged(path, found)
+    elif found := _fault(connection, path):
+        raise _damaged(path, found)
     if sqlite3.sqlite_version_info < (3, 51, 3):
         log.info("SQLite %s: one thread writes and checkpoints, as its log needs", sqlite3.sqlite_version)
+    _, age, noted_at, schema, _ = connection.exec_driver_sql(str(select(notes))).one()
+    return age, noted_at, schema
+
+
+def _fault(connection: Connection, path: Path) -> str:
+    """What is wrong with a database as a whole; nothing about single rows, each of which fails whoever needs it."""
+    size = os.path.getsize(path)
+    if size <= CHECKED_BYTES:
+        # The longer check finds what is missing from an index, too, which a reader would not notice.
+        check = "integrity_check" if size <= CHECKED_INDEXES else "quick_check"
+        found = connection.exec_driver_sql(f"PRAGMA {check}(1)").scalar()
+        if found != "ok":
+            return str(found)
+    return note_fault(
+        connection.exec_driver_sql(str(select(notes))).all(), connection.exec_driver_sql(SCHEMA_TEXTS).all()
+    )
 
 
 def _damaged(path: Path, found: str) -> ConfigError:
@@ -110,9 +134,10 @@ def _damaged(path: Path, found: str) -> ConfigError:
     )
 
 
-def why_not(path: Path, error: DBAPIError) -> ConfigError:
+def why_not(path: Path, error: DBAPIError | UnicodeDecodeError) -> ConfigError:
     """Why a database could not be opened, in a sentence that says what to do."""
-    return in_words(f"the store {path} cannot be opened", path, error.orig if error.orig is not None else error)
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return in_words(f"the store {path} cannot be opened", path, cause)
 
 
 def in_words(what: str, path: Path, error: BaseException) -> ConfigError:
@@ -128,9 +153,23 @@ def in_words(what: str, path: Path, error: BaseException) -> ConfigError:
         _want_descriptors()
     except OSError as reason:
         return refusal(what, reason)
-    if name.startswith("SQLITE_CANTOPEN"):
-        return ConfigError(f"{what} ({error}); see that this user may read it, and write to its directory")
-    return ConfigError(f"{what} ({error}); see that this user may write to it")
+    advice = next((told for start, told in _ADVICE.items() if name.startswith(start)), "")
+    if not advice:
+        # What is left is SQLite's word for a text that it cannot read, such as a table's.
+        return _damaged(path, in_sqlites_words(error))
+    return ConfigError(f"{what} ({error}); {advice}")
+
+
+_ADVICE: Final = {
+    "SQLITE_CANTOPEN": "see that this user may read it, and write to its directory",
+    "SQLITE_READONLY": "see that this user may write to it",
+    "SQLITE_PERM": "see that this user may write to it",
+    "SQLITE_BUSY": "another program has it open; try again when that is over",
+    "SQLITE_LOCKED": "another program has it open; try again when that is over",
+    "SQLITE_IOERR": "check its disk, then try again",
+    "SQLITE_NOMEM": "there is not enough memory for that",
+}
+"""By how the name of SQLite's code begins."""
 
 
 def _want_descriptors() -> None:

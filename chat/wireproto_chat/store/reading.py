@@ -56,6 +56,7 @@ def read(path: Path, work: Callable[[sqlite3.Connection], R]) -> R:
     Raises:
         ConfigError: there is no such database, or it cannot be read.
         sqlite3.DatabaseError: from ``work``; it is damaged, or it was not read as it is.
+        UnicodeDecodeError: it is damaged, and SQLite's words about that cannot be read.
     """
     for _ in range(TRIES):
         before = _stand(path)
@@ -65,7 +66,7 @@ def read(path: Path, work: Callable[[sqlite3.Connection], R]) -> R:
         try:
             with _opened(path, before) as database:
                 found = work(database)
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
             if before.in_use or _stand(path) == before:
                 raise
         else:

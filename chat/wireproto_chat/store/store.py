@@ -6,7 +6,7 @@ each seeing the last commit (write-ahead logging), so no reader waits for the wr
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,9 +18,11 @@ from wireproto import CallError, Retry, Status
 from wireproto_chat.store.clocks import Clocks
 from wireproto_chat.store.failures import Complaints, closed, is_fatal, is_full, store_error
 from wireproto_chat.store.files import claim, make_private, real_path, unclaim
+from wireproto_chat.store.names import AccountNames
 from wireproto_chat.store.opening import connect, prepare, set_up_reader, why_not
 from wireproto_chat.store.space import KEEP_FREE, Space, free_bytes
-from wireproto_chat.store.tables import Statements
+from wireproto_chat.store.sums import verified
+from wireproto_chat.store.tables import Query, Statements
 from wireproto_chat.store.transaction import Transaction
 from wireproto_chat.store.writer import WriteJob, Writer
 
@@ -81,22 +83,23 @@ class Store:
             try:
                 self._writing = self._engine.connect()
                 try:
-                    prepare(self.path, self._writing, clocks.now)
+                    age, noted_at, schema = prepare(self.path, self._writing, clocks.now)
                 except DBAPIError as error:
                     if not (is_full(error) and space.give_up_reserve()):
                         raise
                     self._writing.close()
                     self._writing = self._engine.connect()
-                    prepare(self.path, self._writing, clocks.now)
-            except DBAPIError as error:
+                    age, noted_at, schema = prepare(self.path, self._writing, clocks.now)
+                clocks.start(age, noted_at)
+            except (DBAPIError, UnicodeDecodeError) as error:
                 raise why_not(self.path, error) from error
             # Not before the database was found to be whole: nothing is put beside one that is refused.
             space.open()
             self.sql = Statements(self._engine.dialect)
-            clocks.start(*self._writing.exec_driver_sql(self.sql.note).one())
+            self._names = AccountNames()
             self._writer = Writer(
                 self._writing,
-                Transaction(self._writing, self.sql, clocks, space),
+                Transaction(self._writing, self.sql, clocks, space, self._names, schema),
                 space,
                 on_arrival=on_arrival,
                 on_fatal=on_fatal,
@@ -109,12 +112,17 @@ class Store:
             unclaim(self._claim)
             raise
 
-    def rows(self, statement: str, *parameters: Any) -> Sequence[Sequence[Any]]:
+    def rows(self, query: Query, *parameters: Any) -> Sequence[Sequence[Any]]:
         """All rows of one SELECT, as of the last commit.
 
         Raises:
-            CallError: STORE_FAILED; SERVER_BUSY when all readers were busy for 2 s.
+            CallError: STORE_FAILED, with DATA_LOSS if one of them is not what was stored; SERVER_BUSY when all readers
+                were busy for 2 s.
         """
+        return verified(query, self.raw(query, *parameters))
+
+    def raw(self, query: Query, *parameters: Any) -> Sequence[Sequence[Any]]:
+        """The same for whoever looks at each row, see ``sums.unsound``; raises as ``rows`` does otherwise."""
         if self._writing is None:
             raise closed()
         if not self._free.acquire(timeout=READ_WAIT):
@@ -131,10 +139,10 @@ class Store:
             except IndexError:
                 reader = set_up_reader(self._engine.connect())
             try:
-                return reader.exec_driver_sql(statement, parameters).all()
+                return reader.exec_driver_sql(query.sql, parameters).all()
             finally:
                 self._readers.append(reader)
-        except DBAPIError as error:
+        except (DBAPIError, UnicodeDecodeError) as error:
             self._complaints.note("a read of the store", error)
             if is_fatal(error):
                 self._writer.fail(error)
@@ -142,10 +150,14 @@ class Store:
         finally:
             self._free.release()
 
-    def one(self, statement: str, *parameters: Any) -> Sequence[Any] | None:
+    def one(self, query: Query, *parameters: Any) -> Sequence[Any] | None:
         """The first row of one SELECT, if any; raises as ``rows`` does."""
-        rows = self.rows(statement, *parameters)
+        rows = self.rows(query, *parameters)
         return rows[0] if rows else None
+
+    def name_of(self, account_ids: Iterable[int]) -> dict[int, str]:
+        """The names of accounts, see ``AccountNames``; raises as ``raw`` does."""
+        return self._names.of(account_ids, self.sql, self.raw)
 
     def submit(self, job: WriteJob[R]) -> "Future[R]":
         """Have the writer do a job; its future is resolved after the commit. Raises as ``Writer.submit`` does."""
