@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from wireproto import CallError, Context, Handlers, Identity, Metadata, Status, Subscription
 from wireproto_chat.opcodes import (
@@ -141,10 +141,13 @@ class ChatApp:
     def close(self, timeout: float = 10.0) -> bool:
         """Finish the writes that wait and let go of the store.
 
+        In a child made by ``os.fork`` nothing is done: it is all the parent's.
+
         Returns:
             Whether that was done within ``timeout`` seconds.
         """
-        self._hashing.close()
+        if not self._store.inherited:
+            self._hashing.close()
         return self._store.close(timeout)
 
     def __enter__(self) -> Self:
@@ -210,7 +213,7 @@ class ChatApp:
                 )
             )
 
-        self._hashing.submit(answer, verify)
+        self._hash(answer, verify)
         return answer
 
     def _sign_in(self, context: Context, identity: ChatIdentity) -> None:
@@ -235,7 +238,7 @@ class ChatApp:
                 raise name_taken(name)
             store.submit(CreateAccount(answer, name, self._passwords.hash(password)))
 
-        self._hashing.submit(answer, create)
+        self._hash(answer, create)
         return answer
 
     def _wild_card(self, request: WildCardRequest, context: Context) -> WildCardResponse:
@@ -342,11 +345,16 @@ class ChatApp:
                 )
             )
 
-        self._hashing.submit(answer, change)
+        self._hash(answer, change)
         return answer
 
     def _who_am_i(self, request: WhoAmIRequest, context: Context) -> WhoAmIResponse:
         return describe(self._store, self._caller(context))
+
+    def _hash(self, answer: "Future[Any]", work: Callable[[], None]) -> None:
+        """Have a hashing thread do what ends in the store. A child made by ``os.fork`` has no such thread."""
+        self._store.check_open()
+        self._hashing.submit(answer, work)
 
     def _count_from(self, method: str, context: Context) -> None:
         network = network_of(context.peer)

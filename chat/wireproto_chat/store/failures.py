@@ -8,7 +8,17 @@ from sqlalchemy.exc import DBAPIError
 
 from wireproto import CallError, LogLimit, Retry, Status
 
-__all__ = ["Complaints", "closed", "damaged", "in_sqlites_words", "is_fatal", "is_full", "store_error", "store_full"]
+__all__ = [
+    "Complaints",
+    "closed",
+    "damaged",
+    "in_sqlites_words",
+    "inherited",
+    "is_fatal",
+    "is_full",
+    "store_error",
+    "store_full",
+]
 
 _IO_ERROR = 10
 _CORRUPT = 11
@@ -77,6 +87,11 @@ def damaged(what: str) -> CallError:
 def closed() -> CallError:
     """What a call is told that comes after the store was closed."""
     return _unavailable("the store is closed; the server is shutting down")
+
+
+def inherited() -> CallError:
+    """What a call is told in a child of the process that opened the store."""
+    return _unavailable("the store was opened before a fork, by the parent process; open another one in this")
 
 
 def _unavailable(text: str, retry: Retry = Retry.NOT_PROCESSED) -> CallError:

@@ -84,6 +84,13 @@ _KINDS: Final = {
 # Neither waits for the other end of a pipe, nor follows a link that was put there since the path was resolved.
 _CAUTION: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
+# Of this process: the descriptors that hold locks, and what they lock.
+_claims: dict[int, Path] = {}
+
+# Databases, by device and number, that a parent had open when it forked. SQLite still takes its parent's locks for its
+# own there, and would go without.
+_inherited: set[tuple[int, int]] = set()
+
 # Held from the look at a file until it is locked, so that no other thread opens it as a database in between.
 _looking = threading.Lock()
 
@@ -187,6 +194,7 @@ def look(path: Path) -> int:
         try:
             found = os.fstat(descriptor)
             _check_kind(path, found.st_mode)
+            _check_inherited(path, found)
             header = os.pread(descriptor, _HEADER, 0)
         finally:
             os.close(descriptor)
@@ -218,6 +226,13 @@ def _check_kind(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "no file")
         raise ConfigError(f"{path} is {kind}, where no chat can be kept; give another --store")
+
+
+def _check_inherited(path: Path, found: os.stat_result) -> None:
+    if (found.st_dev, found.st_ino) in _inherited:
+        raise ConfigError(
+            f"the store {path} was open in the parent process when this one was forked; use it in a program of its own"
+        )
 
 
 def _schema(path: Path, header: bytes, size: int) -> int:
@@ -290,6 +305,7 @@ def claim(path: Path, *, existing: bool = False) -> int:
         except BaseException:
             unclaim(descriptor)
             raise
+    _claims[descriptor] = path
     try:
         # In one write, and padded over a longer number: a full disk must not keep anybody from reading.
         os.pwrite(descriptor, f"{os.getpid():<{_OWNER - 1}}\n".encode(), 0)
@@ -301,7 +317,22 @@ def claim(path: Path, *, existing: bool = False) -> int:
 def unclaim(descriptor: int | None) -> None:
     """Let go of a lock. The file stays: whoever waits for it would else hold a lock that nobody sees."""
     if descriptor is not None:
+        _claims.pop(descriptor, None)
         os.close(descriptor)
+
+
+def _after_fork() -> None:
+    global _looking
+    _looking = threading.Lock()
+    for descriptor, path in _claims.items():
+        with suppress(OSError):
+            found = os.stat(path)
+            _inherited.add((found.st_dev, found.st_ino))
+        os.close(descriptor)
+    _claims.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _make_lock(path: Path) -> int:

@@ -16,8 +16,9 @@ from sqlalchemy.exc import DBAPIError
 
 from wireproto import CallError, Retry, Status
 from wireproto_chat.store.clocks import Clocks
-from wireproto_chat.store.failures import Complaints, closed, is_fatal, is_full, store_error
+from wireproto_chat.store.failures import Complaints, closed, inherited, is_fatal, is_full, store_error
 from wireproto_chat.store.files import claim, make_private, real_path, unclaim
+from wireproto_chat.store.forks import keep_for_ever, own
 from wireproto_chat.store.names import AccountNames
 from wireproto_chat.store.opening import connect, prepare, set_up_reader, why_not
 from wireproto_chat.store.space import KEEP_FREE, Space, free_bytes
@@ -68,8 +69,9 @@ class Store:
     ) -> None:
         self.path = real_path(url)
         self.clocks = clocks
+        self._gone: Callable[[], CallError] | None = None  # what a call is told that the store cannot serve
+        self._connections: list[Connection] = []  # all that were made
         self._claim = claim(self.path)
-        self._writing: Connection | None = None
         self._complaints = Complaints(log)
         space = Space(self.path, keep_free=keep_free, free=free)
         try:
@@ -81,14 +83,14 @@ class Store:
             self._readers: list[Connection] = []
             self._free = threading.BoundedSemaphore(READERS)
             try:
-                self._writing = self._engine.connect()
+                self._writing = self._connect()
                 try:
                     age, noted_at, schema = prepare(self.path, self._writing, clocks.now)
                 except DBAPIError as error:
                     if not (is_full(error) and space.give_up_reserve()):
                         raise
-                    self._writing.close()
-                    self._writing = self._engine.connect()
+                    self._connections.pop().close()
+                    self._writing = self._connect()
                     age, noted_at, schema = prepare(self.path, self._writing, clocks.now)
                 clocks.start(age, noted_at)
             except (DBAPIError, UnicodeDecodeError) as error:
@@ -107,10 +109,38 @@ class Store:
             )
             self._writer.start()
         except BaseException:
-            if self._writing is not None:
-                self._writing.close()
+            for connection in self._connections:
+                connection.close()
             unclaim(self._claim)
             raise
+        # A child of a process that was not that far has no way to what was made.
+        own(self)
+
+    def _connect(self) -> Connection:
+        connection = self._engine.connect()
+        self._connections.append(connection)
+        return connection
+
+    def leave_to_parent(self) -> None:
+        """This process is a child of the one that opened the store: serve nothing, and close nothing."""
+        for connection in self._connections:
+            keep_for_ever(connection)
+        self._gone = inherited
+        self._writer.leave_to_parent()
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process is a child of the one that opened the store."""
+        return self._gone is inherited
+
+    def check_open(self) -> None:
+        """See that the store can be read and written, before something is begun that ends there.
+
+        Raises:
+            CallError: STORE_FAILED: it was closed, or is the parent process's.
+        """
+        if self._gone is not None:
+            raise self._gone()
 
     def rows(self, query: Query, *parameters: Any) -> Sequence[Sequence[Any]]:
         """All rows of one SELECT, as of the last commit.
@@ -123,8 +153,7 @@ class Store:
 
     def raw(self, query: Query, *parameters: Any) -> Sequence[Sequence[Any]]:
         """The same for whoever looks at each row, see ``sums.unsound``; raises as ``rows`` does otherwise."""
-        if self._writing is None:
-            raise closed()
+        self.check_open()
         if not self._free.acquire(timeout=READ_WAIT):
             raise CallError(
                 Status.RESOURCE_EXHAUSTED,
@@ -137,7 +166,7 @@ class Store:
             try:
                 reader = self._readers.pop()
             except IndexError:
-                reader = set_up_reader(self._engine.connect())
+                reader = set_up_reader(self._connect())
             try:
                 return reader.exec_driver_sql(query.sql, parameters).all()
             finally:
@@ -169,12 +198,13 @@ class Store:
         return self._writer.jobs, self._writer.batches
 
     def close(self, timeout: float = 10.0) -> bool:
-        """Finish what waits, fold the log into the database, let go of the file.
+        """Finish what waits, fold the log into the database, let go of the file. In a child made by ``os.fork`` nothing
+        is done: it is all the parent's.
 
         Returns:
             Whether the writer ended within ``timeout`` seconds; if not, the file stays claimed until the process ends.
         """
-        if self._writing is None:
+        if self._gone is not None:
             return True
         if not self._writer.close(timeout):
             return False
@@ -188,7 +218,8 @@ class Store:
             self._writing.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         except DBAPIError as error:
             log.warning("the log stays beside the database, the next start folds it in: %s", error.orig)
+        self._gone = closed
         self._writing.close()
-        self._writing = None
+        self._connections.clear()
         unclaim(self._claim)
         return True
