@@ -6,7 +6,7 @@ import struct
 from wireproto import CallError, Status
 from wireproto_chat.opcodes import BROADCAST_LIMIT, BroadcastResponse
 from wireproto_chat.service.accounts import ROW_BUDGET, accounts_of, matching
-from wireproto_chat.service.mailboxes import has_room, key_conflict, signed_out, touch_key
+from wireproto_chat.service.mailboxes import has_room, repeated, signed_out
 from wireproto_chat.service.sessions import ChatIdentity
 from wireproto_chat.store.store import Store
 from wireproto_chat.store.transaction import Transaction
@@ -71,10 +71,8 @@ class AppendBroadcast(WriteJob[BroadcastResponse]):
     def apply(self, tx: Transaction) -> BroadcastResponse:
         if self._sender.revoked:
             raise signed_out()
-        if self.lookup is not None and (known := tx.known_by(self.lookup)) is not None:
-            if known.request_hash != self._hash:
-                raise key_conflict()
-            touch_key(tx, self.lookup, known)
+        if self.lookup is not None and (known := tx.known.get(self.lookup)) is not None:
+            repeated(tx, self.lookup, known, self._hash)
             sent, full = _COUNTS.unpack(known.message_id)
             return BroadcastResponse(recipients=sent, full=full, duplicate=True)
         sent = full = 0

@@ -30,11 +30,10 @@ __all__ = [
     "StoredMessage",
     "TakePage",
     "has_room",
-    "key_conflict",
     "moment",
     "next_message",
+    "repeated",
     "signed_out",
-    "touch_key",
     "unreadable",
 ]
 
@@ -140,8 +139,16 @@ def key_conflict() -> CallError:
     )
 
 
-def touch_key(tx: Transaction, lookup: IdempotencyKey, known: KnownKey) -> None:
-    """A key was used again: keep it longer."""
+def repeated(tx: Transaction, lookup: IdempotencyKey, known: KnownKey, request_hash: bytes) -> None:
+    """A key was used again, which is right if it is for the same: keep it longer.
+
+    Raises:
+        CallError: KEY_CONFLICT; STORE_FAILED, DATA_LOSS: what was answered is not what was stored.
+    """
+    if known.refusal is not None:
+        raise known.refusal
+    if known.request_hash != request_hash:
+        raise key_conflict()
     if tx.age - known.used_age >= KEY_STEP:
         tx.touch_key(lookup, known)
 
@@ -174,8 +181,8 @@ class AppendMessage(WriteJob[SendMessageResponse]):
     def apply(self, tx: Transaction) -> SendMessageResponse:
         if self._sender.revoked:
             raise signed_out()
-        if self.lookup is not None and (known := tx.known_by(self.lookup)) is not None:
-            return self._repeated(tx, known)
+        if self.lookup is not None and (known := tx.known.get(self.lookup)) is not None:
+            return self._repeated(tx, self.lookup, known)
         box = tx.mailbox(self._recipient)
         if box is None:
             raise CallError(
@@ -196,11 +203,8 @@ class AppendMessage(WriteJob[SendMessageResponse]):
             tx.remember(self.lookup, self._hash, message_id, sequence)
         return SendMessageResponse(message_id=message_id, sequence=sequence)
 
-    def _repeated(self, tx: Transaction, known: KnownKey) -> SendMessageResponse:
-        if known.request_hash != self._hash:
-            raise key_conflict()
-        if self.lookup is not None:
-            touch_key(tx, self.lookup, known)
+    def _repeated(self, tx: Transaction, lookup: IdempotencyKey, known: KnownKey) -> SendMessageResponse:
+        repeated(tx, lookup, known, self._hash)
         return SendMessageResponse(message_id=known.message_id, sequence=known.sequence, duplicate=True)
 
 

@@ -49,7 +49,7 @@ class KnownKey(NamedTuple):
     """What is stored under an idempotency key: what was asked, and what was answered.
 
     Attributes:
-        refusal: why none of that may be used, if it is not what was stored.
+        refusal: why none of that may be used, if it is not what was stored. Whoever repeats a call looks at it first.
     """
 
     request_hash: bytes
@@ -381,29 +381,19 @@ class Transaction:
         message_id = self._random16()
         box.head = sequence = box.head + 1
         box.bytes_in += len(body)
-        self._newest += 1
-        row = (self._newest, box.account_id, sequence, message_id, sender_id, self.now, box.bytes_in, body)
+        self._newest = newest = self._newest + 1
+        row = (newest, box.account_id, sequence, message_id, sender_id, self.now, box.bytes_in, body)
         self._messages += row
         self._messages.append(crc32(encode_row(row), _MESSAGE_SEED))
         self._changed.add(box)
         self.arrived[box.account_id] = sequence
         return message_id, sequence
 
-    def known_by(self, key: IdempotencyKey) -> KnownKey | None:
-        """What was answered under an idempotency key before, if anything.
-
-        Raises:
-            CallError: STORE_FAILED, DATA_LOSS: something was, and it is not what was stored.
-        """
-        known = self.known.get(key)
-        if known is not None and known.refusal is not None:
-            raise known.refusal
-        return known
-
     def remember(self, key: IdempotencyKey, request_hash: bytes, message_id: bytes, sequence: int) -> None:
         """Keep what was answered under an idempotency key."""
-        self.known[key] = KnownKey(request_hash, message_id, sequence, self.age)
-        row = (*key, request_hash, message_id, sequence, self.age)
+        age = self.age
+        self.known[key] = KnownKey(request_hash, message_id, sequence, age)
+        row = (*key, request_hash, message_id, sequence, age)
         self._keys += row
         self._keys.append(crc32(encode_row(row), _KEY_SEED))
 
