@@ -1,9 +1,11 @@
 """A store's files: what is looked at and refused stays as it was, and nothing is made beside it or above it."""
 
+import fcntl
 import os
 import socket
 import sqlite3
 import stat
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -289,6 +291,17 @@ def test_looking_does_not_take_a_lock_away(store_path: Path, chat: Chat, clock: 
     with pytest.raises(ConfigError, match="in use"):
         maintenance.upgrade(str(store_path))
     assert locks() == before
+
+
+def test_a_check_keeps_no_server_from_starting(store_path: Path, clock: Clock) -> None:
+    """Who looks whether a store is in use holds its lock for a moment, and a server that starts then waits it out."""
+    Chat(store_path, clock).close()
+    descriptor = os.open(store_path.with_name("chat.db.lock"), os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    timer = threading.Timer(0.005, os.close, (descriptor,))
+    timer.start()
+    Chat(store_path, clock).close()
+    timer.join()
 
 
 def test_a_lock_that_another_made_meanwhile_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import os
 import shlex
 import stat
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -83,6 +84,9 @@ _KINDS: Final = {
 
 # Neither waits for the other end of a pipe, nor follows a link that was put there since the path was resolved.
 _CAUTION: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+
+_MOMENTS: Final = (0.01, 0.02, 0.04, 0.0)
+"""Seconds to wait between two tries for a lock, which has no timeout of its own."""
 
 # Of this process: the descriptors that hold locks, and what they lock.
 _claims: dict[int, Path] = {}
@@ -368,12 +372,18 @@ def _lock(path: Path) -> int | None:
         owner = content.decode("ascii", "replace").strip()
         if content and (len(content) != _OWNER or not owner.isdigit()):
             raise _not_ours(name)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"the store {path} is in use by process {owner or 'unknown'}; stop that server or give another --store"
-            ) from error
+        # Whoever checks a store holds the lock for a moment, to see whether anybody has it.
+        for wait in _MOMENTS:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if not wait:
+                    raise ConfigError(
+                        f"the store {path} is in use by process {owner or 'unknown'}; "
+                        "stop that server or give another --store"
+                    ) from error
+                time.sleep(wait)
     except BaseException:
         os.close(descriptor)
         raise

@@ -7,11 +7,13 @@ reads it looks at, and what it writes has a checksum, see ``sums``.
 """
 
 import secrets
+import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from zlib import crc32
 
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 
 from wireproto import CallError
 from wireproto_chat.store.clocks import NOTE_STEP, Clocks
@@ -113,6 +115,7 @@ class Transaction:
         schema_sum: int,
     ) -> None:
         self._connection = connection
+        self._driver: sqlite3.Connection = cast("sqlite3.Connection", connection.connection.driver_connection)
         self._space = space
         self._clocks = clocks
         # When the age was noted last; ``_noting`` becomes that once it is committed.
@@ -144,7 +147,7 @@ class Transaction:
         self._connection.exec_driver_sql("BEGIN IMMEDIATE")
         flat = [part for key in lookups for part in key]
         for query, parameters in self.sql.keys_find.chunks(flat):
-            for row in self._connection.exec_driver_sql(query.sql, parameters):
+            for row in self._quick(query.sql, parameters):
                 self.known[row[0], row[1]] = KnownKey(row[2], row[3], row[4], row[5], unsound(query, row))
 
     def commit(self) -> None:
@@ -194,8 +197,18 @@ class Transaction:
 
     def _write(self, rows: Rows, flat: list[Any]) -> None:
         for query, parameters in rows.chunks(flat):
-            self._connection.exec_driver_sql(query.sql, parameters)
+            self._quick(query.sql, parameters)
         flat.clear()
+
+    def _quick(self, statement: str, parameters: tuple[Any, ...]) -> Iterable[Sequence[Any]]:
+        """Run one of the statements that every batch of sends consists of, without SQLAlchemy, which costs more.
+
+        Its errors are SQLAlchemy's all the same, which ``failures`` knows.
+        """
+        try:
+            return self._driver.execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise DBAPIError.instance(statement, parameters, error, sqlite3.Error, hide_parameters=True) from error
 
     # ------------------------------------------------------------------ the jobs'
 
