@@ -19,6 +19,7 @@ from wireproto_chat.opcodes import CHAT, LOG_IN, LogInRequest
 from wireproto_chat.service.accounts import CreateAccount
 from wireproto_chat.service.handlers import open_chat
 from wireproto_chat.service.sessions import OpenSession
+from wireproto_chat.store.sums import ACCOUNT, MAILBOX
 
 
 @contextlib.contextmanager
@@ -71,15 +72,14 @@ def populate(store: Path, names: list[str], *, signed_in: int) -> dict[str, str]
             submit(opened)
             tokens[name] = answer.result(60).token
     with contextlib.closing(sqlite3.connect(store)) as database, database:
-        rest = names[signed_in:]
+        rest = [(number, name) for number, name in enumerate(names, 1) if number > signed_in]
         database.executemany(
-            "INSERT INTO accounts (name, password_hash, created_at, deleted_age, last_seen) "
-            "VALUES (?, 'no hash', 0, 0, 0)",
-            [(name,) for name in rest],
+            "INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [ACCOUNT.row(number, name, "no hash", 0, 0, 0) for number, name in rest],
         )
-        database.execute(
-            "INSERT INTO mailboxes SELECT id, 0, 0, 0, 0 FROM accounts "
-            "WHERE id NOT IN (SELECT account_id FROM mailboxes)"
+        database.executemany(
+            "INSERT INTO mailboxes VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [MAILBOX.row(number, 0, 0, 0, 0, 0) for number, _ in rest],
         )
     return tokens
 

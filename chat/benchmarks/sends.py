@@ -23,6 +23,7 @@ from sqlalchemy.dialects.sqlite import pysqlite
 
 from wireproto import Metadata
 from wireproto_chat.opcodes import SEND_MESSAGE, SendMessageRequest
+from wireproto_chat.store.sums import KEY, MESSAGE
 from wireproto_chat.store.tables import Statements
 
 TEXT = "x" * 60
@@ -89,8 +90,11 @@ class Bare:
         self._count_up = "UPDATE mailboxes SET head_seq = head_seq + 1, bytes_in = bytes_in + 60 WHERE account_id = ?"
         sql = Statements(pysqlite.dialect())
         (self._find, _), (self._add_key, _), (self._add_message, _) = (
-            rows.chunks([0] * rows.width)[0] for rows in (sql.keys_find, sql.keys_add, sql.messages_add)
+            (query.sql, parameters)
+            for rows in (sql.keys_find, sql.keys_add, sql.messages_add)
+            for query, parameters in rows.chunks([0] * rows.width)[:1]
         )
+        self._messages = 0
 
     def drive(self, batch: int, seconds: float) -> float:
         """Sends a second, ``batch`` of them a commit."""
@@ -110,8 +114,10 @@ class Bare:
                     (box,),
                 )
                 (sequence,) = run("SELECT head_seq FROM mailboxes WHERE account_id = ?", (box,)).fetchone()
-                run(self._add_message, (box, sequence, message_id, sender, now, sequence * 60, body))
-                run(self._add_key, (sender, key, message_id, message_id, sequence, now))
+                self._messages += 1
+                row = (self._messages, box, sequence, message_id, sender, now, sequence * 60, body)
+                run(self._add_message, MESSAGE.row(*row))
+                run(self._add_key, KEY.row(sender, key, message_id, message_id, sequence, now))
             run("COMMIT")
             self._count += batch
         return (self._count - first) / (time.perf_counter() - begin)

@@ -29,6 +29,7 @@ from wireproto_chat.service.guesses import HOURLY, INTERVAL, LONGEST
 from wireproto_chat.service.rates import Rate
 from wireproto_chat.store.clocks import LONGEST_GAP, Clocks, steady
 from wireproto_chat.store.expiry import Expire
+from wireproto_chat.store.tables import Query
 
 DAY = 86_400.0
 RIGHT = Clock().seconds
@@ -184,7 +185,7 @@ def test_a_wrong_clock_forgets_no_key(life: Life, clock: Clock) -> None:
         assert (again.message_id, again.duplicate) == (answer.message_id, True)
     clock.move(days=9)
     life.expire()
-    assert life.chat.app._store.rows("SELECT count(*) FROM idempotency_keys") == [(0,)]
+    assert life.chat.app._store.rows(Query("SELECT count(*) FROM idempotency_keys")) == [(0,)]
 
 
 def test_a_wrong_clock_loses_no_message(life: Life) -> None:
@@ -314,7 +315,7 @@ def test_the_age_is_noted_now_and_then(chat: Chat, clock: Clock) -> None:
         chat.send(ann, "ann", "x")
         noted.add(tuple(store.rows(store.sql.note)[0]))
     assert 3 <= len(noted) <= 4
-    ages = sorted(age for age, *_ in noted)
+    ages = sorted(age for _, age, *_ in noted)
     assert ages[-1] <= store.clocks.age <= ages[-1] + 1_000_000
 
 

@@ -21,6 +21,7 @@ from wireproto import CallError, Status
 from wireproto_chat.opcodes import LOG_IN, WHO_AM_I, LogInRequest, ReceiveMessagesResponse, WhoAmIRequest
 from wireproto_chat.service import live
 from wireproto_chat.service.live import MAX_STREAMS, WINDOW
+from wireproto_chat.store.tables import Query
 
 
 def undelivered(chat: Chat, name: str) -> int:
@@ -59,21 +60,21 @@ def test_a_message_wakes_the_stream_after_its_commit(chat: Chat) -> None:
 
 
 @pytest.fixture
-def reads(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def reads(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> list[Query]:
     """The reads of messages the store was asked for, as they come."""
-    seen: list[str] = []
-    store, real = chat.app._store, chat.app._store.rows
+    seen: list[Query] = []
+    store, real = chat.app._store, chat.app._store.raw
 
-    def rows(statement: str, *parameters: Any) -> Sequence[Sequence[Any]]:
-        if statement == store.sql.messages_after:
-            seen.append(statement)
-        return real(statement, *parameters)
+    def raw(query: Query, *parameters: Any) -> Sequence[Sequence[Any]]:
+        if query == store.sql.messages_after:
+            seen.append(query)
+        return real(query, *parameters)
 
-    monkeypatch.setattr(store, "rows", rows)
+    monkeypatch.setattr(store, "raw", raw)
     return seen
 
 
-def test_a_stream_that_is_up_to_date_does_not_read_the_store(chat: Chat, reads: list[str]) -> None:
+def test_a_stream_that_is_up_to_date_does_not_read_the_store(chat: Chat, reads: list[Query]) -> None:
     """take reads once for what one wake brought, and not at all when nothing came."""
     ann, bob = chat.account("ann"), chat.account("bob")
     reader = chat.receive(bob)
@@ -84,7 +85,7 @@ def test_a_stream_that_is_up_to_date_does_not_read_the_store(chat: Chat, reads: 
     assert len(reads) == 1
 
 
-def test_a_client_that_takes_one_by_one_costs_one_read_for_many(chat: Chat, reads: list[str]) -> None:
+def test_a_client_that_takes_one_by_one_costs_one_read_for_many(chat: Chat, reads: list[Query]) -> None:
     """Taking single messages reads the store once for sixteen."""
     ann, bob = chat.account("ann"), chat.account("bob")
     texts = fill(chat, ann, "bob", 48)

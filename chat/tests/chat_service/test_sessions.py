@@ -29,6 +29,7 @@ from wireproto_chat.opcodes import (
     WhoAmIRequest,
 )
 from wireproto_chat.service.passwords import HashPool, Passwords
+from wireproto_chat.store.tables import Query
 
 
 def bearer(chat: Chat, token: str) -> Identity | None:
@@ -167,7 +168,7 @@ def test_an_old_hash_is_replaced_at_the_next_log_in(store_path: Path, clock: Clo
     stronger = Passwords(hasher=PasswordHasher(time_cost=2, memory_cost=16, parallelism=1))
 
     def stored() -> str:
-        return str(chat.app._store.one(chat.app._store.sql.account_by_name, "ann")[1])  # type: ignore[index]
+        return str(chat.app._store.one(chat.app._store.sql.account_by_name, "ann")[2])  # type: ignore[index]
 
     chat = Chat(store_path, clock, passwords=stronger)
     assert "m=8,t=1" in stored()
@@ -347,7 +348,7 @@ def test_secrets_do_not_reach_the_log(chat: Chat, caplog: pytest.LogCaptureFixtu
     token = chat.log_in("ann", FakeContext()).token
     chat.refused(LOG_IN, LogInRequest(username="ann", password="canary-password"), FakeContext())
     with pytest.raises(CallError):
-        chat.app._store.rows("SELECT * FROM missing WHERE x = ?", "canary-parameter")
+        chat.app._store.rows(Query("SELECT * FROM missing WHERE x = ?"), "canary-parameter")
     assert "a read of the store failed" in caplog.text
     assert not [word for word in ("canary", token, PASSWORD) if word in caplog.text]
 
@@ -430,9 +431,9 @@ def test_a_token_looked_up_while_its_session_ends_is_not_kept(chat: Chat, monkey
     real = store.one
     seen: list[Any] = []
 
-    def slow(statement: str, *parameters: Any) -> Any:
-        row = real(statement, *parameters)
-        if statement == store.sql.session_by_hash and not seen:
+    def slow(query: Query, *parameters: Any) -> Any:
+        row = real(query, *parameters)
+        if query == store.sql.session_by_hash and not seen:
             seen.append(row)
             chat.log_out(context)
             context.identity = None

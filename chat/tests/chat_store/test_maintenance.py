@@ -1,10 +1,7 @@
 """Upgrading, checking and backing up: a database of an earlier release serves again, and nothing is lost on the way."""
 
-import random
-import re
 import shutil
 import sqlite3
-from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -16,17 +13,15 @@ from click.testing import CliRunner
 from sqlalchemy import Column, MetaData, String, Table, create_engine
 
 from chat_service.fakes import Chat, Clock, FakeContext
-from wireproto import CallError, ConfigError
+from wireproto import ConfigError
 from wireproto_chat.cli.db import command
 from wireproto_chat.opcodes import (
     LIST_CONVERSATION,
     POP_UNDELIVERED,
-    WILD_CARD,
     ListConversationRequest,
     PopUndeliveredRequest,
-    WildCardRequest,
 )
-from wireproto_chat.store import maintenance, store
+from wireproto_chat.store import checks, files, maintenance, opening, reading
 from wireproto_chat.store.tables import SCHEMA_VERSION, metadata
 
 NEXT = """
@@ -68,7 +63,7 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MetaData:
     shutil.copytree(maintenance.MIGRATIONS, migrations)
     (migrations / "versions" / "v0002.py").write_text(NEXT)
     monkeypatch.setattr(maintenance, "MIGRATIONS", migrations)
-    for module in (maintenance, store):
+    for module in (checks, maintenance, files, opening, reading):
         monkeypatch.setattr(module, "SCHEMA_VERSION", 2)
     tables = MetaData()
     for table in metadata.tables.values():
@@ -149,9 +144,10 @@ def test_a_database_of_an_earlier_release_upgrades(old: Path, clock: Clock, late
 
 def test_a_failed_upgrade_leaves_the_database_as_it_was(old: Path, later: MetaData) -> None:
     """An error in the middle of the migrations undoes what they did before it."""
-    do(old, "CREATE TABLE rooms (x INTEGER)")
+    version = Path(maintenance.MIGRATIONS) / "versions" / "v0002.py"
+    version.write_text(version.read_text() + '    op.execute("INSERT INTO nowhere VALUES (1)")\n')
     before = shape(old)
-    with pytest.raises(Exception, match="rooms already exists"):
+    with pytest.raises(Exception, match="no such table: nowhere"):
         maintenance.upgrade(str(old), keep=False)
     assert shape(old) == before
     assert do(old, "PRAGMA user_version") == [[(1,)]]
@@ -187,12 +183,15 @@ def test_a_backup_is_taken_beside_a_running_server(store_path: Path, chat: Chat,
         ("DELETE FROM messages WHERE seq = 1", "messages are not 1, 2, 3"),
         ("UPDATE mailboxes SET acked_seq = 9", "acknowledged end"),
         ("DELETE FROM mailboxes", "without a mailbox"),
-        ("UPDATE messages SET body = x'ff' WHERE seq = 2", "message 2 of mailbox 1 has a text that is not the one"),
-        ("UPDATE messages SET body = 'b' WHERE seq = 2", "message 2 of mailbox 1 has a text that is not the one"),
-        ("UPDATE messages SET body = x'6262' WHERE seq = 2", "message 2 of mailbox 1 has a text that is not the one"),
-        ("UPDATE messages SET bytes_through = 0 WHERE seq = 2", "message 2 of mailbox 1 has a text that is not"),
-        ("UPDATE accounts SET name = 'Ann'", "account 1 has the name b'Ann', which is none"),
-        ("UPDATE accounts SET name = CAST(x'ff' AS TEXT)", r"account 1 has the name b'\xff', which is none"),
+        ("UPDATE messages SET body = x'ff' WHERE seq = 2", "row of messages with the key 2 is not what was stored"),
+        ("UPDATE messages SET body = 'b' WHERE seq = 2", "row of messages with the key 2 is not what was stored"),
+        ("UPDATE messages SET body = x'6262' WHERE seq = 2", "row of messages with the key 2 is not what was stored"),
+        (
+            "UPDATE messages SET bytes_through = 0 WHERE seq = 2",
+            "row of messages with the key 2 is not what was stored",
+        ),
+        ("UPDATE accounts SET name = 'Ann'", "row of accounts with the key 1 is not what was stored"),
+        ("UPDATE accounts SET name = CAST(x'ff' AS TEXT)", "row of accounts with the key 1 is not what was stored"),
         ("UPDATE messages SET sender_id = 77", "refers to a row of accounts that is missing"),
     ],
 )
@@ -221,80 +220,6 @@ def test_check_finds_a_damaged_page(store_path: Path, clock: Clock) -> None:
     assert maintenance.check(str(store_path)) != []
 
 
-def flipped(content: bytes, chance: random.Random) -> bytes:
-    """The same with one bit changed, where something is: not in what a page leaves empty."""
-    found = bytearray(content)
-    while True:
-        place = chance.randrange(len(found))
-        if found[place] or chance.random() < 0.02:
-            found[place] ^= 1 << chance.randrange(8)
-            return bytes(found)
-
-
-FLIPPED = [f"{i:02} " + "to bob " * 20 for i in range(20)]
-
-
-def served(path: Path, clock: Clock) -> tuple[str, list[str]]:
-    """Start on a database and read from it: the sentence of a refusal, or the reason of one, and bob's messages."""
-    try:
-        chat = Chat(path, clock)
-    except ConfigError as error:
-        return str(error), []
-    texts: list[str] = []
-    bob = FakeContext()
-    reason = ""
-    try:
-        chat.log_in("bob", bob)
-        chat.send(bob, "bob", "new")
-        while page := chat.call(POP_UNDELIVERED, PopUndeliveredRequest(), bob).messages:
-            texts += [message.text for message in page]
-        chat.call(LIST_CONVERSATION, ListConversationRequest(username="ann"), bob)
-        chat.call(WILD_CARD, WildCardRequest(pattern="*"), bob)
-    except CallError as error:
-        reason = error.reason
-        assert reason
-    finally:
-        chat.close()
-    return reason, texts
-
-
-@pytest.mark.slow
-def test_a_flipped_bit_is_found_or_does_no_harm(tmp_path: Path, clock: Clock) -> None:
-    """Wherever one bit of the file is changed, check says what is wrong or that nothing is, and the server refuses to
-    start with a sentence that says what to do, or serves: each call is answered or fails with a reason of its own. What
-    is neither found nor refused has changed one letter of one text, or a password's hash, or what is for display."""
-    path = tmp_path / "chat.db"
-    chat = Chat(path, clock)
-    ann, bob = chat.account("ann"), chat.account("bob")
-    for number, text in enumerate(FLIPPED):
-        chat.send(ann, "bob", text, key=b"key %d" % number)
-    chat.call(POP_UNDELIVERED, PopUndeliveredRequest(limit=2), bob)
-    chat.close()
-    content = path.read_bytes()
-    chance = random.Random(20261121)
-    outcomes: Counter[str] = Counter()
-    for _ in range(80):
-        path.write_bytes(flipped(content, chance))
-        try:
-            found = bool(maintenance.check(str(path)))
-        except ConfigError:
-            found = True
-        refusal, texts = served(path, clock)
-        odd = [text for text in texts if text not in (*FLIPPED[2:], "new")]
-        if " " in refusal:
-            assert re.search("restore a backup|give another --store|db upgrade|install that", refusal), refusal
-            outcome = "refused"
-        else:
-            outcome = "failed" if refusal else "changed" if odd else "served"
-        outcomes[outcome] += 1
-        if not found:
-            assert outcome in ("served", "changed") or refusal == "BAD_CREDENTIALS"
-            assert refusal or (len(texts) == 19 and len(odd) <= 1)
-    assert outcomes["refused"] > 10
-    assert outcomes["served"] > 20
-    assert outcomes["changed"] > 3
-
-
 @pytest.mark.parametrize("verb", ["upgrade", "check", "backup"])
 def test_a_missing_or_foreign_database_is_refused(tmp_path: Path, verb: str) -> None:
     """Every verb refuses a file that is not there, and another program's, and makes none."""
@@ -304,7 +229,7 @@ def test_a_missing_or_foreign_database_is_refused(tmp_path: Path, verb: str) -> 
     assert (done.exit_code, "there is no store" in done.output) == (2, True)
     do(path, "CREATE TABLE shopping (item TEXT)")
     done = CliRunner().invoke(command, [verb, "--store", str(path), *more])
-    assert (done.exit_code, "is not a chat's database" in done.output) == (2, True)
+    assert (done.exit_code, "not a chat's database any more" in done.output) == (2, True)
     assert not (tmp_path / "copy").exists()
 
 

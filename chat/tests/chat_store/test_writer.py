@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from chat_service.fakes import WAIT, Chat, Clock, FakeContext
 from wireproto import CallError, Retry, Status
 from wireproto_chat.opcodes import POP_UNDELIVERED, SEND_MESSAGE, PopUndeliveredRequest, SendMessageRequest
 from wireproto_chat.store import writer as writer_module
 from wireproto_chat.store.failures import is_fatal, store_error
+from wireproto_chat.store.tables import Query
 from wireproto_chat.store.transaction import Transaction
 from wireproto_chat.store.writer import WriteJob
 
@@ -250,7 +251,7 @@ def test_a_database_that_cannot_grow_refuses_and_recovers(chat: Chat) -> None:
             self.pages = pages
 
         def apply(self, tx: Transaction) -> None:
-            tx.rows(f"PRAGMA max_page_count = {self.pages}")
+            tx.rows(Query(f"PRAGMA max_page_count = {self.pages}"))
 
     ann = chat.account("ann")
     chat.app._store.submit(Limit(40)).result(WAIT)
@@ -352,3 +353,28 @@ def test_a_writer_that_breaks_refuses_instead_of_hanging(store_path: Path, clock
         assert chat.refused(SEND_MESSAGE, SendMessageRequest(recipient="ann", text="x"), ann).reason == "STORE_FAILED"
     chat.close()
     assert len(chat.fatal) == 1
+
+
+def test_a_statement_of_a_batch_fails_as_all_others_do(chat: Chat) -> None:
+    """What goes past SQLAlchemy for speed raises its errors, with SQLite's code and without the parameters."""
+
+    class Wrong(WriteJob[None]):
+        def apply(self, tx: Transaction) -> None:
+            tx._quick("INSERT INTO mailboxes (account_id) VALUES (?)", (77,))
+
+    with pytest.raises(DBAPIError) as caught:
+        raise sqlite_failure(chat, Wrong())
+    assert isinstance(caught.value.orig, sqlite3.IntegrityError)
+    assert "77" not in str(caught.value)
+    ann = chat.account("ann")
+    assert chat.send(ann, "ann", "after").sequence == 1
+
+
+def sqlite_failure(chat: Chat, job: "WriteJob[None]") -> BaseException:
+    """What the store was told when a job failed, before anybody else is told something else."""
+    seen: list[BaseException] = []
+    writer = chat.app._store._writer
+    real = writer._undo
+    writer._undo = lambda error: (seen.append(error), real(error))[1]  # type: ignore[method-assign, func-returns-value]
+    chat.app._store.submit(job).exception(WAIT)
+    return seen[-1]

@@ -18,6 +18,7 @@ from wireproto_chat.opcodes import (
 from wireproto_chat.service.mailboxes import moment, signed_out
 from wireproto_chat.service.sessions import ChatIdentity, changed_meanwhile
 from wireproto_chat.store.expiry import NAME_HELD
+from wireproto_chat.store.failures import damaged
 from wireproto_chat.store.store import Store
 from wireproto_chat.store.transaction import Transaction
 from wireproto_chat.store.writer import WriteJob
@@ -29,6 +30,7 @@ __all__ = [
     "DeleteAccount",
     "Matches",
     "ReplacePassword",
+    "accounts_of",
     "check_name",
     "describe",
     "is_held",
@@ -65,8 +67,9 @@ def name_taken(name: str) -> CallError:
     )
 
 
-def is_held(deleted_age: int, age: int) -> bool:
-    """Whether an account, live (0) or deleted when the store had that age, still keeps its name from others."""
+def is_held(account: Sequence[Any], age: int) -> bool:
+    """Whether an account, by its row, still keeps its name from others at this age of the store."""
+    deleted_age = int(account[4])
     return deleted_age == 0 or age - deleted_age < NAME_HELD
 
 
@@ -87,12 +90,10 @@ class CreateAccount(WriteJob[CreateAccountResponse]):
         self._hash = password_hash
 
     def apply(self, tx: Transaction) -> CreateAccountResponse:
-        if any(is_held(deleted_age, tx.age) for (deleted_age,) in tx.rows(tx.sql.name_uses, self._name)):
+        if any(is_held(account, tx.age) for account in tx.rows(tx.sql.name_uses, self._name)):
             raise name_taken(self._name)
         tx.need_room()
-        account_id = tx.insert(tx.sql.account_add, self._name, self._hash, tx.now, 0, 0)
-        for statement, parameters in tx.sql.mailboxes_write.chunks((account_id, 0, 0, 0, 0)):
-            tx.run(statement, *parameters)
+        tx.add_account(self._name, self._hash)
         return CreateAccountResponse()
 
 
@@ -125,12 +126,15 @@ class DeleteAccount(WriteJob[DeleteAccountResponse]):
                 f"{waiting} undelivered message{'s' if waiting > 1 else ''} would be lost; "
                 "receive them first, or delete with force",
             )
+        sql = tx.sql
+        account = tx.one(sql.account_by_id, self._account_id)
+        if account is None:
+            raise signed_out()
         # What this transaction has put into the mailbox must be there to be deleted.
         tx.flush()
-        sql = tx.sql
         for statement in (sql.messages_drop, sql.mailbox_drop, sql.sessions_drop):
             tx.run(statement, self._account_id)
-        tx.run(sql.account_bury, tx.age, self._account_id)
+        tx.change_account(account, deleted_age=tx.age)
         tx.forget(box)
         return DeleteAccountResponse(discarded=waiting)
 
@@ -174,8 +178,9 @@ class ReplacePassword(WriteJob[ChangePasswordResponse]):
         row = tx.one(sql.account_by_id, account_id)
         if row is None or self._caller.revoked:
             raise signed_out()
-        if not tx.run(sql.account_rehash, self._new_hash, account_id, self._old_hash):
+        if row[2] != self._old_hash:
             raise changed_meanwhile()
+        tx.change_account(row, password_hash=self._new_hash)
         if self._guess is not None:
             tx.run(sql.guesses_drop, *self._guess)
         return ChangePasswordResponse(
@@ -190,14 +195,13 @@ def describe(store: Store, caller: ChatIdentity) -> WhoAmIResponse:
     """The caller's account, and how its mailbox stands."""
     account = store.one(store.sql.account_by_id, caller.account_id)
     box = store.one(store.sql.mailbox_by_id, caller.account_id)
-    sessions = store.one(store.sql.sessions_count, caller.account_id)
-    if account is None or box is None or sessions is None:
+    if account is None or box is None:
         raise signed_out()
-    _, head, acked, _, _, deleted, _ = box
+    _, head, acked, _, _, deleted, *_ = box
     return WhoAmIResponse(
         username=caller.subject,
-        created_at=moment(account[1]),
-        sessions=sessions[0],
+        created_at=moment(account[3]),
+        sessions=len(store.rows(store.sql.sessions_of, caller.account_id)),
         acknowledged=acked,
         last_sequence=head,
         undelivered=head - acked - deleted,
@@ -205,10 +209,10 @@ def describe(store: Store, caller: ChatIdentity) -> WhoAmIResponse:
 
 
 class Matches(NamedTuple):
-    """The matches among the names that one read looked at.
+    """The matches among the names that one read looked at, which ``accounts_of`` has yet to look at.
 
     Attributes:
-        found: (name, account id) of each.
+        found: (name, account id) of each, as an index has them.
         reached: the last name looked at; empty when there was none.
         looked_at: names looked at so far, by all reads.
         last: whether no name lies behind them.
@@ -235,10 +239,27 @@ def matching(store: Store, pattern: Pattern, after: str) -> Iterator[Matches]:
         rows = store.rows(store.sql.names, first, pattern.end, most)
         looked_at += len(rows)
         last = len(rows) < most
-        reached = rows[-1][0] if rows else ""
-        yield Matches([row for row in rows if pattern.matches(row[0])], reached, looked_at, last)
+        reached = rows[-1][0] if rows else first
+        if reached < first:
+            # It would begin from there again and again.
+            raise damaged("the names of the accounts are not in order")
+        yield Matches([row for row in rows if pattern.matches(row[0])], reached if rows else "", looked_at, last)
         first = reached + " "
         most = min(most * 4, _LONGEST_READ)
+
+
+def accounts_of(store: Store, found: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+    """The rows of accounts that an index has found by their names, in the same order; those deleted since are left out.
+
+    Raises:
+        CallError: STORE_FAILED, DATA_LOSS: one of them, or what the index says of it, is not what was stored.
+    """
+    by_id: dict[int, Sequence[Any]] = {}
+    for query, parameters in store.sql.accounts_by_id.chunks([account_id for _, account_id in found]):
+        by_id.update((row[0], row) for row in store.rows(query, *parameters))
+    if any(account_id not in by_id or by_id[account_id][1] != name for name, account_id in found):
+        raise damaged("the names of the accounts are not those of the accounts")
+    return [by_id[account_id] for _, account_id in found if by_id[account_id][4] == 0]
 
 
 def list_accounts(
@@ -266,12 +287,9 @@ def list_accounts(
             del found[limit:]
             reached = found[-1][0]
             break
-    last_seen: dict[int, int] = {}
-    for statement, parameters in store.sql.last_seen.chunks([account_id for _, account_id in found]):
-        last_seen.update((account_id, seen) for account_id, seen in store.rows(statement, *parameters))
     accounts: list[Account] = []
-    for name, account_id in found:
+    for account_id, name, _, _, _, last_seen, _ in accounts_of(store, found):
         is_online = online(account_id)
-        seen = store.clocks.now if is_online else last_seen[account_id]
+        seen = store.clocks.now if is_online else last_seen
         accounts.append(Account(username=name, online=is_online, last_seen=moment(seen) if seen else None))
     return WildCardResponse(accounts=accounts, next=reached)

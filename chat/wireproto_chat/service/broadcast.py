@@ -5,8 +5,8 @@ import struct
 
 from wireproto import CallError, Status
 from wireproto_chat.opcodes import BROADCAST_LIMIT, BroadcastResponse
-from wireproto_chat.service.accounts import ROW_BUDGET, matching
-from wireproto_chat.service.mailboxes import has_room, key_conflict, signed_out, touch_key
+from wireproto_chat.service.accounts import ROW_BUDGET, accounts_of, matching
+from wireproto_chat.service.mailboxes import has_room, repeated, signed_out
 from wireproto_chat.service.sessions import ChatIdentity
 from wireproto_chat.store.store import Store
 from wireproto_chat.store.transaction import Transaction
@@ -28,7 +28,7 @@ def audience(store: Store, pattern: Pattern) -> list[int]:
     found: list[int] = []
     after = ""
     for rows in matching(store, pattern, ""):
-        for name, account_id in rows.found:
+        for account_id, name, *_ in accounts_of(store, rows.found):
             found.append(account_id)
             if len(found) > BROADCAST_LIMIT:
                 raise _too_many(f"more than {BROADCAST_LIMIT} accounts match")
@@ -72,9 +72,7 @@ class AppendBroadcast(WriteJob[BroadcastResponse]):
         if self._sender.revoked:
             raise signed_out()
         if self.lookup is not None and (known := tx.known.get(self.lookup)) is not None:
-            if known.request_hash != self._hash:
-                raise key_conflict()
-            touch_key(tx, self.lookup, known)
+            repeated(tx, self.lookup, known, self._hash)
             sent, full = _COUNTS.unpack(known.message_id)
             return BroadcastResponse(recipients=sent, full=full, duplicate=True)
         sent = full = 0

@@ -6,7 +6,8 @@ at first, then twice as long each time, up to 15 minutes. So 18 passwords an hou
 store, for names that do not exist too, so that a restart forgets nothing and the answer tells nothing.
 
 Only failures are counted, and a token is never held up: who is signed in somewhere cannot be locked out. All names from
-the machine itself are not counted together: what comes from there is a proxy or a tunnel, and so everybody.
+the machine itself are not counted together: what comes from there is a proxy or a tunnel, and so everybody. A count
+that is not what was stored is forgotten: it would hold somebody up for ever.
 """
 
 import ipaddress
@@ -21,6 +22,7 @@ from wireproto import CallError, Retry, Status
 from wireproto_chat.service.sessions import bad_credentials
 from wireproto_chat.store.expiry import GUESS_KEPT
 from wireproto_chat.store.store import Store
+from wireproto_chat.store.sums import unsound
 from wireproto_chat.store.transaction import Transaction
 from wireproto_chat.store.writer import WriteJob
 
@@ -93,7 +95,7 @@ class Guesses:
         """
         key = (name, network_of(peer))
         with self._lock:
-            row = self._store.one(self._store.sql.guesses_find, *key)
+            row = self._find_locked(key)
             left = max(self._wait_locked(key, row), *(self._wait_together_locked(each) for each in _together(key)))
             if left > 0:
                 raise CallError(
@@ -114,7 +116,7 @@ class Guesses:
 
     def _wait_locked(self, key: GuessKey, row: "Sequence[Any] | None") -> int:
         """Microseconds for which this name may not be tried from this network."""
-        failures, failed_age = (0, 0) if row is None else (row[0], row[1])
+        failures, failed_age = (0, 0) if row is None else (row[2], row[3])
         since = self._store.clocks.age - failed_age
         if since >= GUESS_KEPT:
             failures = 0
@@ -124,9 +126,13 @@ class Guesses:
 
     def _wait_together_locked(self, key: GuessKey) -> int:
         """Microseconds until one more of what is counted together may fail."""
-        row = self._store.one(self._store.sql.guesses_find, *key)
-        forgotten = 0 if row is None else max(0, row[1] - self._store.clocks.age)
+        row = self._find_locked(key)
+        forgotten = 0 if row is None else max(0, row[3] - self._store.clocks.age)
         return forgotten + (self._under_way[key] + 1 - HOURLY) * INTERVAL
+
+    def _find_locked(self, key: GuessKey) -> "Sequence[Any] | None":
+        query = self._store.sql.guesses_find
+        return next((row for row in self._store.raw(query, *key) if unsound(query, row) is None), None)
 
     def _end(self, keys: Iterable[GuessKey]) -> None:
         with self._lock:
@@ -152,16 +158,19 @@ class _Failed(WriteJob[None]):
         self._key = key
 
     def apply(self, tx: Transaction) -> None:
-        row = tx.one(tx.sql.guesses_find, *self._key)
-        failures = 0 if row is None or tx.age - row[1] >= GUESS_KEPT else row[0]
-        tx.run(tx.sql.guesses_note, *self._key, failures + 1, tx.age)
+        row = self._find(tx, self._key)
+        failures = 0 if row is None or tx.age - row[3] >= GUESS_KEPT else row[2]
+        tx.note_guesses(*self._key, failures + 1, tx.age)
         for key in _together(self._key):
             # Here ``failed_age`` is when the last of them is forgotten, which says how many are left.
-            row = tx.one(tx.sql.guesses_find, *key)
-            forgotten = max(tx.age, 0 if row is None else row[1])
-            tx.run(tx.sql.guesses_note, *key, 1, forgotten + INTERVAL)
+            row = self._find(tx, key)
+            forgotten = max(tx.age, 0 if row is None else row[3])
+            tx.note_guesses(*key, 1, forgotten + INTERVAL)
         # Some of these waits are a second long, so none is to be longer after a crash.
         tx.note_age()
+
+    def _find(self, tx: Transaction, key: GuessKey) -> "Sequence[Any] | None":
+        return next(iter(tx.sound(tx.sql.guesses_find, *key)), None)
 
     def committed(self, result: None) -> None:
         raise bad_credentials()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from wireproto import CallError, Context, Handlers, Identity, Metadata, Status, Subscription
 from wireproto_chat.opcodes import (
@@ -141,10 +141,13 @@ class ChatApp:
     def close(self, timeout: float = 10.0) -> bool:
         """Finish the writes that wait and let go of the store.
 
+        In a child made by ``os.fork`` nothing is done: it is all the parent's.
+
         Returns:
             Whether that was done within ``timeout`` seconds.
         """
-        self._hashing.close()
+        if not self._store.inherited:
+            self._hashing.close()
         return self._store.close(timeout)
 
     def __enter__(self) -> Self:
@@ -189,11 +192,11 @@ class ChatApp:
             row = self._store.one(self._store.sql.account_by_name, name)
             # A name that nobody has is verified, too, against the password of nobody. So the time that an answer takes
             # does not tell whether there is such an account, and neither does the answer.
-            is_right = self._passwords.verify(None if row is None else row[1], password)
+            is_right = self._passwords.verify(None if row is None else row[2], password)
             if row is None or not is_right:
                 self._guesses.failed(guess, answer)
                 return
-            account_id, stored = row
+            account_id, _, stored, *_ = row
 
             def signed_in(token_hash: bytes, opened_age: int) -> None:
                 identity = self._sessions.hold(name, account_id, token_hash, opened_age, opened_age)
@@ -210,7 +213,7 @@ class ChatApp:
                 )
             )
 
-        self._hashing.submit(answer, verify)
+        self._hash(answer, verify)
         return answer
 
     def _sign_in(self, context: Context, identity: ChatIdentity) -> None:
@@ -231,11 +234,11 @@ class ChatApp:
         def create() -> None:
             # Looked at first so that a taken name costs no hash; the writer looks again, and its look counts.
             store = self._store
-            if any(is_held(deleted, store.clocks.age) for (deleted,) in store.rows(store.sql.name_uses, name)):
+            if any(is_held(account, store.clocks.age) for account in store.rows(store.sql.name_uses, name)):
                 raise name_taken(name)
             store.submit(CreateAccount(answer, name, self._passwords.hash(password)))
 
-        self._hashing.submit(answer, create)
+        self._hash(answer, create)
         return answer
 
     def _wild_card(self, request: WildCardRequest, context: Context) -> WildCardResponse:
@@ -328,25 +331,30 @@ class ChatApp:
             row = self._store.one(self._store.sql.account_by_id, caller.account_id)
             if row is None or caller.revoked:
                 raise signed_out()
-            if not passwords.verify(row[0], old):
+            if not passwords.verify(row[2], old):
                 self._guesses.failed(guess, answer)
                 return
             self._store.submit(
                 ReplacePassword(
                     answer,
                     caller,
-                    old_hash=row[0],
+                    old_hash=row[2],
                     new_hash=passwords.hash(new),
                     guess=guess if failed_before else None,
                     ended=ended,
                 )
             )
 
-        self._hashing.submit(answer, change)
+        self._hash(answer, change)
         return answer
 
     def _who_am_i(self, request: WhoAmIRequest, context: Context) -> WhoAmIResponse:
         return describe(self._store, self._caller(context))
+
+    def _hash(self, answer: "Future[Any]", work: Callable[[], None]) -> None:
+        """Have a hashing thread do what ends in the store. A child made by ``os.fork`` has no such thread."""
+        self._store.check_open()
+        self._hashing.submit(answer, work)
 
     def _count_from(self, method: str, context: Context) -> None:
         network = network_of(context.peer)

@@ -1,6 +1,7 @@
 """Conversations: what two accounts sent each other, and taking a message of it back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from wireproto import CallError, Status
 from wireproto_chat.opcodes import (
@@ -10,10 +11,12 @@ from wireproto_chat.opcodes import (
     ListConversationRequest,
     ListConversationResponse,
 )
-from wireproto_chat.service.mailboxes import MESSAGE_BYTES, PAGE_BYTES, moment, signed_out, text_of
+from wireproto_chat.service.mailboxes import MESSAGE_BYTES, PAGE_BYTES, moment, signed_out
 from wireproto_chat.service.sessions import ChatIdentity
+from wireproto_chat.store.failures import damaged
 from wireproto_chat.store.store import Store
-from wireproto_chat.store.transaction import Transaction
+from wireproto_chat.store.sums import MESSAGE
+from wireproto_chat.store.transaction import Mailbox, Transaction
 from wireproto_chat.store.writer import WriteJob
 
 __all__ = ["ClearMessage", "list_conversation"]
@@ -41,17 +44,17 @@ def list_conversation(store: Store, caller: ChatIdentity, request: ListConversat
     # The other direction of notes to oneself is the same one; no message has the sender 0.
     parameters = (me, other, *bounds, other, 0 if other == me else me, *bounds)
     sql = store.sql
-    rows = list(store.rows(sql.conversation_oldest if request.oldest_first else sql.conversation_newest, *parameters))
+    query = sql.conversation_oldest if request.oldest_first else sql.conversation_newest
+    rows = list(store.raw(query, *parameters))
     rows.sort(key=lambda row: int(row[0]), reverse=not request.oldest_first)
     names = {me: caller.subject, other: request.username}
     page: list[ConversationMessage] = []
     room = PAGE_BYTES
-    for position, sequence, message_id, recipient_id, sender_id, sent_at, body in rows[:limit]:
-        try:
-            text = "" if body is None else text_of(sequence, body)
-        except CallError:
+    for row in rows[:limit]:
+        position, recipient_id, sequence, message_id, sender_id, sent_at, _, body, _ = row
+        if not MESSAGE.holds(row) or {sender_id, recipient_id} - names.keys():
             if not page:
-                raise
+                raise _unreadable(store, row, names)
             break
         room -= MESSAGE_BYTES + 4 * len(body or b"")
         if page and room < 0:
@@ -63,12 +66,24 @@ def list_conversation(store: Store, caller: ChatIdentity, request: ListConversat
                 message_id=message_id,
                 sender=names[sender_id],
                 recipient=names[recipient_id],
-                text=text,
+                text=(body or b"").decode(),
                 sent_at=moment(sent_at),
                 deleted=body is None,
             )
         )
     return ListConversationResponse(messages=page, more=len(page) < len(rows))
+
+
+def _unreadable(store: Store, row: Sequence[Any], names: Mapping[int, str]) -> CallError:
+    """What the reader of a conversation is told at a message that is not what was stored.
+
+    Anything may be wrong in its row. Its number is told if another index leads from it to the same row.
+    """
+    position, mailbox_id, sequence, *_ = row
+    there = store.raw(store.sql.message_at, mailbox_id, sequence)
+    if mailbox_id in names and [each[0] for each in there] == [position]:
+        return damaged(f"message {sequence} to {names[mailbox_id]} cannot be read; delete that message to read on")
+    return damaged("a message of this conversation cannot be read; read on behind it")
 
 
 class ClearMessage(WriteJob[DeleteMessageResponse]):
@@ -98,8 +113,12 @@ class ClearMessage(WriteJob[DeleteMessageResponse]):
         row = None
         if box is not None and 0 < self._sequence <= box.head:
             tx.flush()
-            row = tx.one(tx.sql.message_at, box.account_id, self._sequence)
-        if box is None or row is None or self._caller.account_id not in (box.account_id, row[0]):
+            found = tx.raw(tx.sql.message_at, box.account_id, self._sequence)
+            if not found or not MESSAGE.holds(found[0]):
+                self._clear_damaged(tx, box, found)
+                return DeleteMessageResponse()
+            row = found[0]
+        if box is None or row is None or self._caller.account_id not in (box.account_id, row[4]):
             # Other people's messages do not exist, as far as the caller can tell.
             raise CallError(
                 Status.NOT_FOUND,
@@ -107,11 +126,25 @@ class ClearMessage(WriteJob[DeleteMessageResponse]):
                 "you neither sent nor received such a message; name the account it was sent to, and its sequence there",
             )
         self._recipient_id = box.account_id
-        if not row[2]:
-            tx.run(tx.sql.message_clear, box.account_id, self._sequence)
-            if self._sequence > box.acked:
-                box.deleted += 1
+        if row[7] is not None:
+            tx.clear_message(box, row)
         return DeleteMessageResponse()
+
+    def _clear_damaged(self, tx: Transaction, box: Mailbox, found: Sequence[Sequence[Any]]) -> None:
+        """Delete a message that is not what was stored, which only its recipient may: its sender is not known.
+
+        Raises:
+            CallError: STORE_FAILED, DATA_LOSS: the caller may not, or what leads to the message is damaged, so that
+                another message might be deleted.
+        """
+        if found and self._caller.account_id == box.account_id:
+            # The same row without the index: does it say itself that it is this message?
+            rows = tx.raw(tx.sql.message_by_id, found[0][0])
+            if rows and tuple(rows[0][1:3]) == (box.account_id, self._sequence):
+                tx.lose_message(box, rows[0])
+                self._recipient_id = box.account_id
+                return
+        raise damaged(f"message {self._sequence} cannot be read, and not be deleted; read on behind it")
 
     def committed(self, result: DeleteMessageResponse) -> None:
         self._deleted(self._recipient_id)

@@ -16,7 +16,7 @@ from typing import Any
 
 from wireproto import CallError, Status, Subscription
 from wireproto_chat.opcodes import ReceiveMessagesResponse
-from wireproto_chat.service.mailboxes import moment, text_of
+from wireproto_chat.service.mailboxes import LONGEST_READ, StoredMessage, moment, next_message, unreadable
 from wireproto_chat.service.sessions import ChatIdentity, note_seen
 from wireproto_chat.store.store import Store
 
@@ -59,6 +59,7 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         self._head_read = 0
         self._head_told = 0
         self._page: deque[Sequence[Any]] = deque()  # rows that were read and not given out
+        self._names: Mapping[int, str] = {}  # of their senders
         self._unacknowledged: deque[int] = deque()  # sequences that were given out; some may be acknowledged by now
         self._acknowledged = 0  # everything up to this sequence, as the writer has told it
 
@@ -101,22 +102,29 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         most = min(n, self._room_locked())
         if most <= 0:
             return ()
-        if not self._page:
-            self._read_locked(most)
         items: list[ReceiveMessagesResponse] = []
-        while self._page and len(items) < most:
+        reads = most
+        # What was deleted is passed over, so one read may find nothing to give though there is more.
+        while not items and (self._page or self._read_locked(reads)):
             try:
-                item = _message(self._page[0])
+                self._give_locked(items, most)
             except CallError:
                 # The messages in front of a damaged one are given out; the next call begins with it, and fails.
-                if items:
-                    break
-                raise
-            self._page.popleft()
-            self._cursor = item.sequence
-            self._unacknowledged.append(item.sequence)
-            items.append(item)
+                if not items:
+                    raise
+            reads = min(4 * max(reads, READ_AHEAD), LONGEST_READ)
         return items
+
+    def _give_locked(self, items: list[ReceiveMessagesResponse], most: int) -> None:
+        """Move what was read, up to so many, to where it is given from."""
+        while self._page and len(items) < most:
+            row = self._page[0]
+            message = next_message(self.owner.account_id, row, self._cursor + 1)
+            if message.body is not None:
+                items.append(_item(message, self._names))
+                self._unacknowledged.append(message.sequence)
+            self._page.popleft()
+            self._cursor = message.sequence
 
     def _room_locked(self) -> int:
         """How many more messages the window has room for."""
@@ -124,16 +132,26 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
             self._unacknowledged.popleft()
         return WINDOW - len(self._unacknowledged)
 
-    def _read_locked(self, most: int) -> None:
-        """Read the next messages from the store, ``most`` or a few more; not when everything was given out."""
+    def _read_locked(self, most: int) -> bool:
+        """Read the next messages from the store, ``most`` or a few more; False when everything was given out."""
         head = max(self._head_read, self._head_told)
         if self._cursor >= head:
-            return
-        most = max(most, READ_AHEAD)
-        self._page.extend(self._store.rows(self._store.sql.messages_after, self.owner.account_id, self._cursor, most))
+            return False
+        store, most = self._store, max(most, READ_AHEAD)
+        self._page.extend(store.raw(store.sql.messages_after, self.owner.account_id, self._cursor, most))
         if not self._page:
-            # All messages up to the head were deleted. The next call must not look for them again.
-            self._cursor = head
+            # There must be one, unless the account was deleted just now.
+            self._mailbox_locked()
+            raise unreadable(self._cursor + 1)
+        self._names = store.name_of([row[4] for row in self._page])
+        return True
+
+    def _mailbox_locked(self) -> Sequence[Any]:
+        """The owner's mailbox, as of the last commit."""
+        row = self._store.one(self._store.sql.mailbox_by_id, self.owner.account_id)
+        if row is None:
+            raise CallError(Status.UNAUTHENTICATED, "SIGNED_OUT", "this account was deleted")
+        return row
 
     def close(self, reason: str) -> None:
         """The stream has ended; what was not acknowledged comes again on the next one."""
@@ -143,10 +161,7 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
 
     def _open_locked(self) -> None:
         """Find out where the stream begins: behind ``after`` or behind the last acknowledgement, whichever is later."""
-        row = self._store.one(self._store.sql.mailbox_by_id, self.owner.account_id)
-        if row is None:
-            raise CallError(Status.UNAUTHENTICATED, "SIGNED_OUT", "this account was deleted")
-        _, head, acked, *_ = row
+        _, head, acked, *_ = self._mailbox_locked()
         if not 0 <= self._after <= head:
             raise CallError(
                 Status.OUT_OF_RANGE,
@@ -157,15 +172,21 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
         self._cursor = max(acked, self._after)
 
 
-def _message(row: Sequence[Any]) -> ReceiveMessagesResponse:
+def _item(message: StoredMessage, names: Mapping[int, str]) -> ReceiveMessagesResponse:
     """A message as the stream gives it.
 
     Raises:
-        CallError: STORE_FAILED, DATA_LOSS: its text cannot be read.
+        CallError: STORE_FAILED, DATA_LOSS: who sent it cannot be read.
     """
-    sequence, message_id, sender, body, sent_at, _ = row
+    sender = names.get(message.sender_id)
+    if sender is None:
+        raise unreadable(message.sequence)
     return ReceiveMessagesResponse(
-        sequence=sequence, message_id=message_id, sender=sender, text=text_of(sequence, body), sent_at=moment(sent_at)
+        sequence=message.sequence,
+        message_id=message.message_id,
+        sender=sender,
+        text=message.text,
+        sent_at=moment(message.sent_at),
     )
 
 

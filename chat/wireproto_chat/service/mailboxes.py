@@ -1,9 +1,9 @@
 """Mailboxes: putting a message into one, and taking messages out of it a page at a time."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from wireproto import CallError, Status
 from wireproto_chat.opcodes import (
@@ -16,22 +16,25 @@ from wireproto_chat.opcodes import (
 from wireproto_chat.service.sessions import ChatIdentity
 from wireproto_chat.store.expiry import KEY_STEP
 from wireproto_chat.store.failures import damaged
-from wireproto_chat.store.transaction import KnownKey, Mailbox, Transaction
+from wireproto_chat.store.sums import MESSAGE
+from wireproto_chat.store.transaction import IdempotencyKey, KnownKey, Mailbox, Transaction
 from wireproto_chat.store.writer import WriteJob
 
 __all__ = [
+    "LONGEST_READ",
     "MAX_TEXT",
     "MESSAGE_BYTES",
     "PAGE_BYTES",
     "AcknowledgeThrough",
     "AppendMessage",
+    "StoredMessage",
     "TakePage",
     "has_room",
-    "key_conflict",
     "moment",
+    "next_message",
+    "repeated",
     "signed_out",
-    "text_of",
-    "touch_key",
+    "unreadable",
 ]
 
 MAX_TEXT = 16_384
@@ -50,6 +53,9 @@ that the client refused would be lost, for it is acknowledged already."""
 MESSAGE_BYTES = 160
 """... counting this much for what is not text, and each byte of text as four, which is what pipe makes of some."""
 
+LONGEST_READ = 1_000
+"""Rows that are read at once where many were deleted."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -58,18 +64,65 @@ def moment(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def text_of(sequence: int, body: object) -> str:
-    """The text of a stored message.
+def unreadable(sequence: int) -> CallError:
+    """What whoever reads a mailbox is told at a message that is missing, or is not what was stored."""
+    return damaged(f"message {sequence} cannot be read; delete that message, or read on behind it")
+
+
+class StoredMessage(NamedTuple):
+    """A message of a mailbox that is what was stored.
+
+    Attributes:
+        body: its text in UTF-8; None once it was deleted.
+        bytes_through: bytes of text up to it, itself included.
+    """
+
+    sequence: int
+    message_id: bytes
+    sender_id: int
+    sent_at: int
+    bytes_through: int
+    body: bytes | None
+
+    @property
+    def text(self) -> str:
+        """Its text, empty when it was deleted."""
+        return (self.body or b"").decode()
+
+
+def next_message(owner_id: int, row: Sequence[Any], sequence: int) -> StoredMessage:
+    """The message that must come next in a mailbox, from its row.
+
+    Args:
+        owner_id: whose mailbox.
+        row: as it was read.
+        sequence: the next one.
 
     Raises:
-        CallError: STORE_FAILED, DATA_LOSS: it is none.
+        CallError: STORE_FAILED, DATA_LOSS: it is another one, or is not what was stored.
     """
-    try:
-        if isinstance(body, bytes):
-            return body.decode()
-    except UnicodeDecodeError:
-        pass  # it went in as UTF-8
-    raise damaged(f"the text of message {sequence} cannot be read; delete that message to read on")
+    _, mailbox_id, found, message_id, sender_id, sent_at, bytes_through, body, _ = row
+    if found != sequence or mailbox_id != owner_id or not MESSAGE.holds(row):
+        raise unreadable(sequence)
+    return StoredMessage(sequence, message_id, sender_id, sent_at, bytes_through, body)
+
+
+def as_message(message: StoredMessage, names: Mapping[int, str]) -> ChatMessage:
+    """A message as a page gives it.
+
+    Raises:
+        CallError: STORE_FAILED, DATA_LOSS: who sent it cannot be read.
+    """
+    sender = names.get(message.sender_id)
+    if sender is None:
+        raise unreadable(message.sequence)
+    return ChatMessage(
+        sequence=message.sequence,
+        message_id=message.message_id,
+        sender=sender,
+        text=message.text,
+        sent_at=moment(message.sent_at),
+    )
 
 
 def signed_out() -> CallError:
@@ -86,10 +139,18 @@ def key_conflict() -> CallError:
     )
 
 
-def touch_key(tx: Transaction, lookup: "tuple[int, bytes]", known: KnownKey) -> None:
-    """A key was used again: keep it longer."""
+def repeated(tx: Transaction, lookup: IdempotencyKey, known: KnownKey, request_hash: bytes) -> None:
+    """A key was used again, which is right if it is for the same: keep it longer.
+
+    Raises:
+        CallError: KEY_CONFLICT; STORE_FAILED, DATA_LOSS: what was answered is not what was stored.
+    """
+    if known.refusal is not None:
+        raise known.refusal
+    if known.request_hash != request_hash:
+        raise key_conflict()
     if tx.age - known.used_age >= KEY_STEP:
-        tx.run(tx.sql.key_touch, tx.age, *lookup)
+        tx.touch_key(lookup, known)
 
 
 def has_room(box: Mailbox, size: int) -> bool:
@@ -121,7 +182,7 @@ class AppendMessage(WriteJob[SendMessageResponse]):
         if self._sender.revoked:
             raise signed_out()
         if self.lookup is not None and (known := tx.known.get(self.lookup)) is not None:
-            return self._repeated(tx, known)
+            return self._repeated(tx, self.lookup, known)
         box = tx.mailbox(self._recipient)
         if box is None:
             raise CallError(
@@ -142,11 +203,8 @@ class AppendMessage(WriteJob[SendMessageResponse]):
             tx.remember(self.lookup, self._hash, message_id, sequence)
         return SendMessageResponse(message_id=message_id, sequence=sequence)
 
-    def _repeated(self, tx: Transaction, known: KnownKey) -> SendMessageResponse:
-        if known.request_hash != self._hash:
-            raise key_conflict()
-        if self.lookup is not None:
-            touch_key(tx, self.lookup, known)
+    def _repeated(self, tx: Transaction, lookup: IdempotencyKey, known: KnownKey) -> SendMessageResponse:
+        repeated(tx, lookup, known, self._hash)
         return SendMessageResponse(message_id=known.message_id, sequence=known.sequence, duplicate=True)
 
 
@@ -185,10 +243,12 @@ class AcknowledgeThrough(WriteJob[AcknowledgeResponse]):
         if self._sequence > box.acked:
             tx.flush()
             row = tx.one(tx.sql.message_at, box.account_id, self._sequence)
+            if row is None:
+                raise unreadable(self._sequence)
             # What is older than this process may have been delivered by the one before it; nobody remembers.
-            if self._sequence > self._given(box.account_id) and (row is None or row[3] > tx.inherited):
+            if self._sequence > self._given(box.account_id) and row[0] > tx.inherited:
                 raise self._refusal(f"message {self._sequence} was not delivered to anybody yet")
-            tx.acknowledge(box, self._sequence, box.bytes_acked if row is None else row[1])
+            tx.acknowledge(box, self._sequence, row[6])
         return AcknowledgeResponse(acknowledged=box.acked, undelivered=box.undelivered)
 
     def _refusal(self, why: str) -> CallError:
@@ -226,29 +286,38 @@ class TakePage(WriteJob[PopUndeliveredResponse]):
         messages: list[ChatMessage] = []
         if box.undelivered:
             tx.flush()
-            messages, bytes_through = self._page(tx.rows(tx.sql.messages_after, box.account_id, box.acked, self._limit))
+            messages, bytes_through = self._page(tx, box)
             if messages:
                 tx.acknowledge(box, messages[-1].sequence, bytes_through)
         return PopUndeliveredResponse(messages=messages, remaining=box.undelivered)
 
-    def _page(self, rows: Sequence[Sequence[Any]]) -> tuple[list[ChatMessage], int]:
+    def _page(self, tx: Transaction, box: Mailbox) -> tuple[list[ChatMessage], int]:
         """As many messages as fit, up to one that is damaged; and ``bytes_through`` of the last of them."""
         messages: list[ChatMessage] = []
-        room, acknowledged = PAGE_BYTES, 0
-        for sequence, message_id, sender, body, sent_at, bytes_through in rows:
-            try:
-                text = text_of(sequence, body)
-            except CallError:
-                if not messages:
-                    raise
-                break
-            room -= MESSAGE_BYTES + 4 * len(body)
-            if messages and room < 0:
-                break
-            messages.append(
-                ChatMessage(sequence=sequence, message_id=message_id, sender=sender, text=text, sent_at=moment(sent_at))
-            )
-            acknowledged = bytes_through
+        room, acknowledged, after = PAGE_BYTES, 0, box.acked
+        most = self._limit
+        try:
+            while after < box.head and len(messages) < self._limit:
+                rows = tx.raw(tx.sql.messages_after, box.account_id, after, most)
+                names = tx.name_of([row[4] for row in rows])
+                for row in rows:
+                    message = next_message(box.account_id, row, after + 1)
+                    after = message.sequence
+                    if message.body is None:
+                        continue
+                    item = as_message(message, names)
+                    room -= MESSAGE_BYTES + 4 * len(message.body)
+                    if messages and (room < 0 or len(messages) == self._limit):
+                        return messages, acknowledged
+                    messages.append(item)
+                    acknowledged = message.bytes_through
+                if not rows:
+                    raise unreadable(after + 1)
+                # What was read was deleted, all or in part; that may be so of very many.
+                most = min(4 * most, LONGEST_READ)
+        except CallError:
+            if not messages:
+                raise
         return messages, acknowledged
 
     def committed(self, result: PopUndeliveredResponse) -> None:

@@ -186,7 +186,7 @@ class Sessions:
                 # One that we made below, after its session's end had been told to all that were held then.
                 self.end(token_hash)
                 return None
-            account_id, name, opened_age, used_age = row
+            _, account_id, opened_age, used_age, _, _, name, *_ = row
             identity = self.hold(name, account_id, token_hash, opened_age, used_age)
             with self._lock:
                 if ended == self._ended:
@@ -206,8 +206,10 @@ class _Touch(WriteJob[None]):
         self._token_hash = token_hash
 
     def apply(self, tx: Transaction) -> None:
-        tx.run(tx.sql.session_touch, tx.age, self._token_hash)
-        tx.run(tx.sql.account_seen, tx.now, self._account_id)
+        row = tx.one(tx.sql.session_by_hash, self._token_hash)
+        if row is not None:
+            tx.touch_session(row[:5])
+            tx.change_account(row[5:], seen=True)
 
 
 class _Seen(WriteJob[None]):
@@ -218,7 +220,7 @@ class _Seen(WriteJob[None]):
         self._account_id = account_id
 
     def apply(self, tx: Transaction) -> None:
-        tx.run(tx.sql.account_seen, tx.now, self._account_id)
+        tx.account_seen(self._account_id)
 
 
 def note_seen(store: Store, account_id: int) -> None:
@@ -267,16 +269,16 @@ class OpenSession(WriteJob[LogInResponse]):
         if box is None:
             raise bad_credentials()  # deleted since its password was verified
         row = tx.one(tx.sql.account_by_id, self._account_id)
-        if row is None or row[0] != self._old_hash:
+        if row is None or row[2] != self._old_hash:
             # A password that was changed since has ended all other sessions; this would be one that it missed.
             raise changed_meanwhile()
         token_hash = hash_of(self._token)
-        tx.run(tx.sql.session_add, token_hash, self._account_id, tx.age, tx.age)
-        if self._new_hash is not None:
-            tx.run(tx.sql.account_rehash, self._new_hash, self._account_id, self._old_hash)
+        if token_hash is None:
+            raise ValueError("a token of ours has no hash")
+        tx.add_session(token_hash, self._account_id)
         if self._guess is not None:
             tx.run(tx.sql.guesses_drop, *self._guess)
-        tx.run(tx.sql.account_seen, tx.now, self._account_id)
+        tx.change_account(row, password_hash=self._new_hash, seen=True)
         self._opened_age = tx.age
         return LogInResponse(token=self._token, undelivered=box.undelivered)
 
@@ -310,16 +312,16 @@ class ResumeSession(WriteJob[LogInResponse]):
         row = None if self._token_hash is None else tx.one(tx.sql.session_by_hash, self._token_hash)
         if row is None:
             raise bad_credentials()
-        account_id, name, opened_age, used_age = row
+        _, account_id, opened_age, used_age, _, _, name, *_ = row
         over = tx.age - used_age >= TOKEN_IDLE or tx.age - opened_age >= TOKEN_LIFETIME
         box = tx.mailbox(account_id)
         # Another account's token gets the answer of an unknown one.
         if over or name != self._name or box is None:
             raise bad_credentials()
         if tx.age - used_age >= TOKEN_STEP:
-            tx.run(tx.sql.session_touch, tx.age, self._token_hash)
+            tx.touch_session(row[:5])
             used_age = tx.age
-        tx.run(tx.sql.account_seen, tx.now, account_id)
+        tx.change_account(row[5:], seen=True)
         self._row = (account_id, opened_age, used_age)
         return LogInResponse(token=self._token, undelivered=box.undelivered)
 

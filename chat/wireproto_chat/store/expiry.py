@@ -39,11 +39,18 @@ AT_ONCE = 1000
 
 
 class Expire(WriteJob[bool]):
-    """Deletes tokens, failed log-ins and idempotency keys that are over; answers whether there may be more."""
+    """Deletes tokens, failed log-ins and idempotency keys that are over; answers whether there may be more.
+
+    A token or a key that is not what was stored stays: its age may be what is wrong in it.
+    """
 
     __slots__ = ()
 
     def apply(self, tx: Transaction) -> bool:
-        tx.run(tx.sql.sessions_expire, tx.age - TOKEN_IDLE, tx.age - TOKEN_LIFETIME)
-        tx.run(tx.sql.guesses_expire, tx.age - GUESS_KEPT)
-        return tx.run(tx.sql.keys_expire, tx.age - KEY_KEPT, AT_ONCE) >= AT_ONCE
+        sql = tx.sql
+        sessions = tx.sound(sql.sessions_over, tx.age - TOKEN_IDLE, tx.age - TOKEN_LIFETIME)
+        tx.run_each(sql.session_drop, [row[:1] for row in sessions])
+        tx.run(sql.guesses_expire, tx.age - GUESS_KEPT)
+        keys = tx.sound(sql.keys_over, tx.age - KEY_KEPT, AT_ONCE)
+        tx.run_each(sql.key_drop, [row[:2] for row in keys])
+        return len(keys) >= AT_ONCE

@@ -8,7 +8,17 @@ from sqlalchemy.exc import DBAPIError
 
 from wireproto import CallError, LogLimit, Retry, Status
 
-__all__ = ["Complaints", "closed", "damaged", "is_fatal", "is_full", "store_error", "store_full"]
+__all__ = [
+    "Complaints",
+    "closed",
+    "damaged",
+    "in_sqlites_words",
+    "inherited",
+    "is_fatal",
+    "is_full",
+    "store_error",
+    "store_full",
+]
 
 _IO_ERROR = 10
 _CORRUPT = 11
@@ -40,8 +50,15 @@ def is_fatal(error: BaseException) -> bool:
     return code not in (_SHM_SIZE, _WRITE) and code & 0xFF in (_IO_ERROR, _CORRUPT, _NOT_A_DATABASE)
 
 
+def in_sqlites_words(error: BaseException) -> str:
+    """What SQLite says of an error. Where it quotes what is damaged, Python may be unable to read that."""
+    return "a text in it is none" if isinstance(error, UnicodeDecodeError) else str(error)
+
+
 def store_error(error: BaseException, *, reading: bool = False) -> BaseException:
     """What a caller is told about a failure of the store; an error that is not the store's is handed back."""
+    if isinstance(error, UnicodeDecodeError):
+        return damaged(in_sqlites_words(error))
     if not isinstance(error, DBAPIError):
         return error
     if is_full(error) and not reading:
@@ -72,6 +89,11 @@ def closed() -> CallError:
     return _unavailable("the store is closed; the server is shutting down")
 
 
+def inherited() -> CallError:
+    """What a call is told in a child of the process that opened the store."""
+    return _unavailable("the store was opened before a fork, by the parent process; open another one in this")
+
+
 def _unavailable(text: str, retry: Retry = Retry.NOT_PROCESSED) -> CallError:
     return CallError(Status.UNAVAILABLE, "STORE_FAILED", text, retry=retry, retry_after_ms=1000)
 
@@ -88,8 +110,9 @@ class Complaints:
         self._log = log
         self._limit = LogLimit(clock=clock)
 
-    def note(self, what: str, error: DBAPIError) -> None:
+    def note(self, what: str, error: DBAPIError | UnicodeDecodeError) -> None:
         """Log that ``what`` failed, unless it did so just now."""
         more = self._limit.admit((what, _code(error)))
         if more is not None:
-            self._log.error("%s failed: %s%s", what, error.orig, more)
+            cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+            self._log.error("%s failed: %s%s", what, in_sqlites_words(cause), more)

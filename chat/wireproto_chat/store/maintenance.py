@@ -2,35 +2,25 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
+from sqlalchemy.engine import Connection
+
 from wireproto import ConfigError
-from wireproto_chat.opcodes import NAME
-from wireproto_chat.store.store import APPLICATION_ID, claim, path_of
-from wireproto_chat.store.tables import SCHEMA_VERSION
+from wireproto_chat.store.checks import faults
+from wireproto_chat.store.copies import fill, unfinished
+from wireproto_chat.store.failures import in_sqlites_words
+from wireproto_chat.store.files import claim, real_path, unclaim
+from wireproto_chat.store.opening import in_words
+from wireproto_chat.store.reading import read, schema_of
+from wireproto_chat.store.sums import NOTE, note_fault, schema_sum
+from wireproto_chat.store.tables import SCHEMA_TEXTS, SCHEMA_VERSION
 
 __all__ = ["backup", "check", "upgrade"]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 """Where alembic finds its ``env.py`` and, in ``versions``, its revisions."""
-
-# What must hold between the tables, as a count of rows that break it.
-_RULES = {
-    "mailboxes whose acknowledged end is not between 0 and their newest message": """
-        SELECT count(*) FROM mailboxes WHERE acked_seq NOT BETWEEN 0 AND head_seq
-        OR bytes_acked NOT BETWEEN 0 AND bytes_in""",
-    "mailboxes whose messages are not 1, 2, 3 up to the newest": """
-        SELECT count(*) FROM mailboxes AS b WHERE b.head_seq !=
-        (SELECT count(*) FROM messages WHERE mailbox_id = b.account_id) OR b.head_seq !=
-        (SELECT coalesce(max(seq), 0) FROM messages WHERE mailbox_id = b.account_id)""",
-    "messages without a mailbox": """
-        SELECT count(*) FROM messages WHERE mailbox_id NOT IN (SELECT account_id FROM mailboxes)""",
-    "live accounts without a mailbox, or mailboxes without a live account": """
-        SELECT count(*) FROM accounts LEFT JOIN mailboxes ON account_id = id
-        WHERE (deleted_age = 0) != (account_id IS NOT NULL)""",
-}
 
 
 def upgrade(url: str | None, *, keep: bool = True) -> tuple[int, int, Path | None]:
@@ -39,7 +29,7 @@ def upgrade(url: str | None, *, keep: bool = True) -> tuple[int, int, Path | Non
     All of it is one transaction: after an error or a crash the database is what it was.
 
     Args:
-        url: see ``store.path_of``.
+        url: see ``files.path_of``.
         keep: whether to make a backup first, beside it, when there is anything to do.
 
     Returns:
@@ -49,8 +39,8 @@ def upgrade(url: str | None, *, keep: bool = True) -> tuple[int, int, Path | Non
         ConfigError: it is in use, missing, not a chat database, of a newer release, or cannot be written; the backup
             exists already.
     """
-    path = _existing(url)
-    lock = claim(path)
+    path = real_path(url)
+    lock = claim(path, existing=True)
     try:
         # Imported here: a server does without it.
         from alembic.command import upgrade as migrate
@@ -58,11 +48,12 @@ def upgrade(url: str | None, *, keep: bool = True) -> tuple[int, int, Path | Non
         from sqlalchemy import create_engine
         from sqlalchemy.pool import StaticPool
 
-        with _opened(path, "rw") as database:
-            found = _schema(path, database)
+        with closing(_writable(path)) as database:
+            found = schema_of(path, database)
             if found == SCHEMA_VERSION:
                 return found, found, None
-            kept = backup(str(path), f"{path}.schema{found}") if keep else None
+            _whole_schema(path, database)
+            kept = _kept(path, found, database) if keep else None
             engine = create_engine("sqlite://", creator=lambda: database, poolclass=StaticPool)
             with engine.connect() as connection:
                 config = Config(attributes={"connection": connection})
@@ -73,6 +64,7 @@ def upgrade(url: str | None, *, keep: bool = True) -> tuple[int, int, Path | Non
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 try:
                     migrate(config, f"{SCHEMA_VERSION:04}")
+                    _note_schema(connection)
                     connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
                     connection.exec_driver_sql("COMMIT")
                 except BaseException:
@@ -80,17 +72,17 @@ def upgrade(url: str | None, *, keep: bool = True) -> tuple[int, int, Path | Non
                         connection.exec_driver_sql("ROLLBACK")
                     raise
             return found, SCHEMA_VERSION, kept
-    except sqlite3.Error as error:
-        raise ConfigError(f"the store {path} cannot be upgraded ({error}); it is as it was") from error
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise in_words(f"the store {path} cannot be upgraded, and is as it was", path, error) from error
     finally:
-        os.close(lock)
+        unclaim(lock)
 
 
 def check(url: str | None) -> list[str]:
     """Read all of a database, and see whether it is whole. A server may be running on it.
 
     Args:
-        url: see ``store.path_of``.
+        url: see ``files.path_of``.
 
     Returns:
         What is wrong with it, a sentence each; nothing when it is whole.
@@ -98,32 +90,25 @@ def check(url: str | None) -> list[str]:
     Raises:
         ConfigError: it is missing, not a chat database, or of another release.
     """
-    path = _existing(url)
+    path = real_path(url)
     try:
-        with _opened(path, "ro") as database:
-            found = _schema(path, database)
-            if found < SCHEMA_VERSION:
-                raise ConfigError(f"{path} has schema {found}; run: wireproto db upgrade")
-            database.execute("BEGIN")  # one state for all that is read
-            wrong = [str(row[0]) for row in database.execute("PRAGMA integrity_check(20)")]
-            if wrong == ["ok"]:
-                wrong = [
-                    f"row {row[1]} of {row[0]} refers to a row of {row[2]} that is missing"
-                    for row in database.execute("PRAGMA foreign_key_check").fetchmany(20)
-                ]
-                counts = {name: database.execute(rule).fetchone()[0] for name, rule in _RULES.items()}
-                wrong += [f"{count} {name}" for name, count in counts.items() if count]
-                wrong += _unreadable(database)
-            return wrong
-    except sqlite3.DatabaseError as error:
-        return [str(error)]
+        return read(path, lambda database: _faults(path, database))
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        return [in_sqlites_words(error)]
+
+
+def _faults(path: Path, database: sqlite3.Connection) -> list[str]:
+    found = schema_of(path, database)
+    if found < SCHEMA_VERSION:
+        raise ConfigError(f"{path} has schema {found}; run: wireproto db upgrade")
+    return faults(database)
 
 
 def backup(url: str | None, target: str | Path) -> Path:
     """Copy a database as it is at one moment. A server may be running on it.
 
     Args:
-        url: see ``store.path_of``.
+        url: see ``files.path_of``.
         target: the file to make; it must not exist.
 
     Returns:
@@ -132,86 +117,46 @@ def backup(url: str | None, target: str | Path) -> Path:
     Raises:
         ConfigError: the database is missing or no chat database, or the file cannot be made.
     """
-    path = _existing(url)
+    path = real_path(url)
     made = Path(os.path.abspath(os.path.expanduser(target)))
+
+    def copy(database: sqlite3.Connection) -> None:
+        schema_of(path, database)
+        fill(database, part)
+
     try:
-        os.close(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        raise ConfigError(f"{made} exists; give another name, or remove it") from None
-    except OSError as error:
-        raise ConfigError(f"{made} cannot be made ({error.strerror}); give a file in a directory of yours") from error
-    try:
-        with _opened(path, "ro") as database:
-            _schema(path, database)
-            with closing(sqlite3.connect(made)) as copy:
-                database.backup(copy)  # in one step, so of one commit
-                copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
-        for name in (made, made.parent):
-            descriptor = os.open(name, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-    except (sqlite3.Error, OSError) as error:
-        made.unlink()
-        raise ConfigError(f"{path} cannot be copied to {made} ({error})") from error
-    except BaseException:
-        made.unlink()
-        raise
+        with unfinished(made) as part:
+            read(path, copy)
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise in_words(f"{path} cannot be copied to {made}", made, error) from error
     return made
 
 
-def _unreadable(database: sqlite3.Connection) -> Iterator[str]:
-    """What SQLite does not look at: whether names and texts are what may be stored as such, and as long as was noted.
+def _kept(path: Path, schema: int, database: sqlite3.Connection) -> Path:
+    """Copy a database as it was before its upgrade."""
+    kept = Path(f"{path}.schema{schema}")
+    with unfinished(kept) as part:
+        fill(database, part)
+    return kept
 
-    A text that was changed into another one of its length is not found: nothing says what it was.
+
+def _writable(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False)
+
+
+def _whole_schema(path: Path, database: sqlite3.Connection) -> None:
+    """See that the tables are those that were made: a migration would go by what they say now.
+
+    Raises:
+        ConfigError: they are not.
     """
-    for account_id, name in database.execute("SELECT id, CAST(name AS BLOB) FROM accounts"):
-        if NAME.fullmatch(name.decode("ascii", "replace")) is None:
-            yield f"account {account_id} has the name {name!r}, which is none"
-    messages = "SELECT mailbox_id, seq, bytes_through, body FROM messages ORDER BY mailbox_id, seq"
-    mailbox, through = -1, 0
-    for mailbox_id, sequence, bytes_through, body in database.execute(messages):
-        before = through if mailbox_id == mailbox else 0
-        mailbox, through = mailbox_id, bytes_through
-        try:
-            fits = body is None or len(body.decode().encode()) == bytes_through - before
-        except (AttributeError, UnicodeDecodeError):
-            fits = False
-        if not fits or bytes_through < before:
-            yield f"message {sequence} of mailbox {mailbox_id} has a text that is not the one stored"
+    fault = note_fault(database.execute("SELECT * FROM notes").fetchall(), database.execute(SCHEMA_TEXTS).fetchall())
+    if fault:
+        raise ConfigError(f"{path} is damaged ({fault}); restore a backup")
 
 
-def _existing(url: str | None) -> Path:
-    path = Path(os.path.realpath(path_of(url)))
-    if not path.is_file():
-        raise ConfigError(f"there is no store {path}; give --store, or start a server, which makes one")
-    return path
-
-
-@contextmanager
-def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    """A connection that leaves the log alone while a server may be using it: that one copies it, see ``Writer``."""
-    uri = f"{path.as_uri()}?mode={mode}"
-    with closing(
-        sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0, check_same_thread=False)
-    ) as database:
-        database.execute("PRAGMA wal_autocheckpoint = 0")
-        yield database
-
-
-def _schema(path: Path, database: sqlite3.Connection) -> int:
-    """The schema's version, of a database that is the chat's."""
-    try:
-        (application,) = database.execute("PRAGMA application_id").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-    except sqlite3.DatabaseError as error:
-        raise ConfigError(f"{path} is damaged or no database ({error}); restore a backup") from error
-    if application != APPLICATION_ID:
-        raise ConfigError(f"{path} is not a chat's database; give another --store")
-    if version > SCHEMA_VERSION:
-        raise ConfigError(
-            f"{path} was written by a newer wireproto (schema {version}, this one knows {SCHEMA_VERSION}); "
-            "install that version"
-        )
-    return int(version)
+def _note_schema(connection: Connection) -> None:
+    """Have the database vouch for the schema that it has got."""
+    row = connection.exec_driver_sql("SELECT id, age, noted_at FROM notes").one()
+    *_, schema, checksum = NOTE.row(*row, schema_sum(connection.exec_driver_sql(SCHEMA_TEXTS).all()))
+    connection.exec_driver_sql("UPDATE notes SET schema_sum = ?, checksum = ?", (schema, checksum))

@@ -8,6 +8,7 @@ and sessions ended. It is put back, and everything accepted again, once there is
 
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,15 @@ def free_bytes(directory: Path) -> int:
     """What a file in a directory may grow by at most, in bytes."""
     found = os.statvfs(directory)
     return found.f_bavail * found.f_frsize
+
+
+def _is_blank(path: Path, size: int) -> bool:
+    """Whether a file begins and ends in zeros, of which alone a reserve consists."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        return not any(any(os.pread(descriptor, 4096, at)) for at in (0, max(0, size - 4096)))
+    finally:
+        os.close(descriptor)
 
 
 class Space:
@@ -60,12 +70,23 @@ class Space:
         self._next_look = 0.0
         self._missing = self._size
 
+    def find(self) -> None:
+        """See whether the reserve is there. A file of that name that is not the chat's is let be, and there is none."""
+        try:
+            found = os.lstat(self._reserve)
+            if stat.S_ISREG(found.st_mode) and _is_blank(self._reserve, found.st_size):
+                self._missing = max(0, self._size - found.st_size)
+                return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("the reserve %s cannot be read: %s", self._reserve, error.strerror)
+        else:
+            log.warning("%s is another program's file: the store goes without a reserve", self._reserve)
+        self._size = self._missing = 0
+
     def open(self) -> None:
         """Look at the disk for the first time, and take the reserve up."""
-        try:
-            self._missing = max(0, self._size - self._reserve.stat().st_size)
-        except FileNotFoundError:
-            pass
         self.look()
         if not self.low:
             self._restore()

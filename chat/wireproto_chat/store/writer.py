@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from wireproto import CallError, Retry, Status
-from wireproto_chat.store.failures import Complaints, closed, is_fatal, is_full, store_error
+from wireproto_chat.store.failures import Complaints, closed, inherited, is_fatal, is_full, store_error
 from wireproto_chat.store.space import Space
 from wireproto_chat.store.transaction import IdempotencyKey, Transaction
 
@@ -179,6 +179,11 @@ class Writer:
             )
         log.critical("the store has failed, nothing more is written; restart the server", exc_info=error)
         self._on_fatal(error)
+
+    def leave_to_parent(self) -> None:
+        """This process is a child of the one that has the thread: refuse everything, and wait for nothing."""
+        self._failed = inherited()
+        self._closed = True
 
     # ------------------------------------------------------------------ the writer thread
 

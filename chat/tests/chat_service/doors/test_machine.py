@@ -217,11 +217,11 @@ def do_what_is_refused(patch: pytest.MonkeyPatch) -> None:
     """A send whose key is refused is sent all the same."""
     real = AppendMessage._repeated
 
-    def repeated(self: AppendMessage, tx: Transaction, known: KnownKey) -> SendMessageResponse:
+    def repeated(self: AppendMessage, tx: Transaction, key: IdempotencyKey, known: KnownKey) -> SendMessageResponse:
         box = tx.mailbox(self._recipient)
         if known.request_hash != self._hash and box is not None:
             tx.append(box, self._sender.account_id, self._body)
-        return real(self, tx, known)
+        return real(self, tx, key, known)
 
     patch.setattr(AppendMessage, "_repeated", repeated)
 
