@@ -20,7 +20,7 @@ from peers import TEXT, bench_service, grpc_call, grpc_pipeline, grpc_stubs, grp
 PATH = "/bench.v1.BenchService/Send"
 
 
-def gateway_server() -> None:
+def gateway_server(engine: Any = "core") -> None:
     from wireproto import Context, Handlers
     from wireproto.server.gateway import GrpcGateway
 
@@ -32,7 +32,7 @@ def gateway_server() -> None:
         return method.response(id=request.nonce, stamp=time.time())
 
     handlers.register(method)(send)
-    gateway = GrpcGateway(handlers, port=0, workers=16)  # as many as the bare server has
+    gateway = GrpcGateway(handlers, port=0, workers=16, engine=engine)  # as many as the bare server has
     gateway.start()
     ready(gateway.address.port)
     threading.Event().wait()
@@ -81,6 +81,7 @@ NEEDS = ("grpc", "grpc_tools")
 
 ENTRIES = {
     "grpc-gateway": Entry(gateway_server, gateway_call, gateway_pipeline, needs=NEEDS),
+    "grpc-gateway-public": Entry(lambda: gateway_server("public"), gateway_call, gateway_pipeline, needs=NEEDS),
     "grpc-gateway-serve": Entry(as_served(gateway_server), gateway_call, gateway_pipeline, needs=NEEDS),
     "grpc-sync-serve": Entry(as_served(grpc_sync_server), grpc_call, grpc_pipeline, needs=NEEDS),
 }

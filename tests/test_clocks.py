@@ -32,9 +32,16 @@ def wall_clocks(source: str) -> Iterator[str]:
 
 
 def test_the_framework_never_looks_at_the_time_of_day() -> None:
-    """Every clock is monotonic, so a system's that is set a year ahead, or to 1970, ends nothing and holds nobody."""
-    found = [f"{path}:{where}" for path in PACKAGE.rglob("*.py") for where in wall_clocks(path.read_text("utf-8"))]
-    assert found == []
+    """Every clock is monotonic, so a system's that is set a year ahead, or to 1970, ends nothing and holds nobody.
+
+    But for one look, in one step with what it is compared with: gRPC's core tells a call's deadline as a time of day.
+    """
+    found = [
+        f"{path.relative_to(PACKAGE)}: {where.partition(': ')[2]}"
+        for path in PACKAGE.rglob("*.py")
+        for where in wall_clocks(path.read_text("utf-8"))
+    ]
+    assert found == ["server/gateway/core.py: time.time"]
 
 
 def test_a_look_at_the_time_of_day_is_found() -> None:

@@ -77,6 +77,10 @@ class Call(Context):
     def method(self) -> Operation[Any, Any]:
         return ASK
 
+    @property
+    def draining(self) -> bool:
+        return False
+
     def sign_in(self, identity: Identity) -> None:
         self.identity = identity
 
@@ -108,7 +112,7 @@ def refused(outcome: object) -> tuple[Status, str, Retry]:
 # A call from its payload to its answer --------------------------------------------------------------------------
 
 
-MEMBERS = ["peer", "codec", "version", "method", "sign_in", "sign_out"]
+MEMBERS = ["peer", "codec", "version", "method", "sign_in", "sign_out", "draining"]
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -120,7 +124,7 @@ def test_a_door_that_forgot_something_is_refused(name: str) -> None:
     type("Careful", (Context,), body | {name: vars(Call)[name]})
 
 
-@pytest.mark.parametrize("name", ["peer", "codec", "version", "method"])
+@pytest.mark.parametrize("name", ["peer", "codec", "version", "method", "draining"])
 def test_a_context_alone_knows_nothing_of_a_call(name: str) -> None:
     """What only a door can say is not there without one."""
     with pytest.raises(NotImplementedError):

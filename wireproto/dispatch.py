@@ -115,7 +115,7 @@ class Context(Uncopied):
             DeclarationError: the class lacks one of the members that only raise here.
         """
         super().__init_subclass__()
-        for name in ("peer", "codec", "version", "method", "sign_in", "sign_out"):
+        for name in ("peer", "codec", "version", "method", "sign_in", "sign_out", "draining"):
             if getattr(cls, name) is getattr(Context, name):
                 raise DeclarationError(f"{cls.__name__} is a Context without {name}; define it, as each door does")
 
@@ -137,6 +137,11 @@ class Context(Uncopied):
     @property
     def method(self) -> Operation[Any, Any]:
         """The method that is being called."""
+        raise NotImplementedError
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server closes: an iterator that has no end of its own ends now, well, or is ended later."""
         raise NotImplementedError
 
     def remaining(self) -> float | None:

@@ -109,14 +109,8 @@ OWN: dict[str, Own] = {
         {"retry": "NOT_PROCESSED"},
         {"retry": "MAYBE_PROCESSED"},
     ),
-    "a stream of a killed server": Own(
-        "Without any grace grpc-core cancels all calls while their threads are about to say why they end.",
-        {"kind": "CallError", "reason": "SHUTTING_DOWN"},
-        {"kind": "ConnectionLost", "reason": "CONNECTION_LOST"},
-        always=False,
-    ),
     "an iterator of a server that drains": Own(
-        "A thread that sends to a client which takes nothing learns of the end when grpc-core cancels the call.",
+        "Of a call whose client takes nothing of what was sent, grpc-core tells the client the status and no details.",
         {"kind": "CallError", "reason": "SHUTTING_DOWN"},
         {"kind": "ConnectionLost", "reason": "CONNECTION_LOST"},
         always=False,
@@ -253,9 +247,7 @@ class Flight(NamedTuple):
 
     def when(self, trouble: str) -> str:
         """What happens to it, as ``OWN`` has it."""
-        if trouble == "killed" and self.kind in ("subscription", "iterator"):
-            return "a stream of a killed server"
-        if trouble in ("cut", "drained") and self.kind == "iterator":
+        if trouble in ("killed", "cut", "drained") and self.kind == "iterator":
             return "an iterator of a server that drains"
         return f"{self.kind}, {trouble}"
 
@@ -298,7 +290,9 @@ def cut(at: Scene, flights: list[Flight]) -> None:
 
 def drained(at: Scene, flights: list[Flight]) -> None:
     """The server drains, and whoever answers does so in time."""
-    ending = threading.Thread(target=at.server.shutdown, args=(PATIENCE,))
+    # An iterator that does not look whether the server drains has what time there is, over gRPC.
+    grace = 3.0 if any(flight.kind == "iterator" for flight in flights) else PATIENCE
+    ending = threading.Thread(target=at.server.shutdown, args=(grace,))
     ending.start()
     # Behind the first step of the end: what would answer now is in flight, and nothing new is taken.
     until(lambda: not takes_connections(at), "nothing is taken any more", PATIENCE)

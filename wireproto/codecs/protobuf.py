@@ -365,8 +365,9 @@ def _stamp(value: datetime, m: Any) -> None:
 
 
 def _instant(m: Any) -> datetime:
+    """Cut to the microsecond: Go, Java and C# write the nanoseconds of their clocks."""
     nanos = m.nanos
-    if nanos % 1000 or not 0 <= nanos < 1_000_000_000:
+    if not 0 <= nanos < 1_000_000_000:
         _refuse()
     return _EPOCH + timedelta(seconds=m.seconds, microseconds=nanos // 1000)
 
@@ -482,8 +483,6 @@ def _problems(m: Any, cls: type[Message], version: int, most: int, path: str) ->
 def _stamp_problem(seconds: int, nanos: int) -> str | None:
     if not 0 <= nanos < 1_000_000_000:
         return "has nanoseconds that are not within 0 to 999999999"
-    if nanos % 1000:
-        return "is finer than a microsecond"
     if not _FIRST_SECOND <= seconds <= _LAST_SECOND:
         return "is not within the years 1 to 9999"
     return None

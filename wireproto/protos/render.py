@@ -33,7 +33,7 @@ _HEADER = """\
 Generated from the opcode table of {service}, version {version}. Do not edit: `wireproto proto` writes it anew.
 
 A field without `optional` is zero or empty when it is absent; but messages, timestamps and enums must be present unless
-they are `optional`. Unknown fields and enum numbers are refused, and so are timestamps finer than a microsecond."""
+they are `optional`. Unknown fields and enum numbers are refused. Timestamps are cut to the microsecond."""
 
 _BUF_YAML = """\
 # Generated: a module of buf's, so that `buf lint` and `buf build` work here.

@@ -82,6 +82,10 @@ class Call(msgspec.Struct, Context, eq=False):
     def method(self) -> Operation[Any, Any]:
         return self.entry.method
 
+    @property
+    def draining(self) -> bool:
+        return self.session.draining
+
     def sign_in(self, identity: Identity) -> None:
         session = self.session
         with session.lock:
@@ -118,7 +122,40 @@ class Call(msgspec.Struct, Context, eq=False):
             entry.pace.note(time.perf_counter() - start)
         if leader is not None:
             leader.running = None
-        session.go_on(self, outcome, last)
+        self.go_on(outcome, last)
+
+    def go_on(self, outcome: Outcome, last: bool) -> None:
+        """Settle what the handler gave, or go on with its deferred answer or stream."""
+        session = self.session
+        if isinstance(outcome, bytes | CallError):
+            session.settle(self, outcome, last)
+            return
+        if isinstance(outcome, Future):
+            self.future = outcome
+            if self.answered:
+                outcome.cancel()
+            outcome.add_done_callback(self.on_done)
+        else:
+            self._begin_stream(Pump(self, outcome))
+        if last:
+            session.flush()
+
+    def _begin_stream(self, stream: Pump) -> None:
+        session = self.session
+        with session.lock:
+            if self.answered:
+                self.let_go_locked()
+                stream.end_locked("the call was over before its stream began")
+            else:
+                self.stream = stream
+                stream.wake_locked()
+                session.stream_began_locked(self)
+
+    def let_go_locked(self) -> None:
+        """Its handler is back: if the call was answered before, its place among the calls in flight is free now."""
+        if self.held:
+            self.held = False
+            self.session.connection.release()
 
     def expire_locked(self, refusal: Callable[[Retry], CallError]) -> None:
         """End it from outside its handler: cancelled, out of time, or shut down. A handler that still runs keeps its

@@ -7,7 +7,7 @@ from _thread import LockType
 from collections.abc import MutableMapping
 from typing import Any, Protocol
 
-from wireproto.dispatch import Entry, Identity, Outcome, Table
+from wireproto.dispatch import Entry, Identity, Table
 from wireproto.errors import CallError
 from wireproto.limits import Limits
 from wireproto.poller import Poller
@@ -15,7 +15,7 @@ from wireproto.server.pool import Pool
 from wireproto.wire.connection import Connection
 from wireproto.wire.handshake import Hello, Welcome
 
-__all__ = ["CallOwner", "Pumped", "SessionOwner"]
+__all__ = ["CallLine", "CallOwner", "Pumped", "SessionOwner"]
 
 
 class SessionOwner(Protocol):
@@ -46,21 +46,50 @@ class SessionOwner(Protocol):
         """Log a fault of a peer, now and then."""
 
 
+class CallLine(Protocol):
+    """A connection's state, as calls and their pumps see it; the owner's lock is held."""
+
+    version: int
+
+    def hold(self) -> None:
+        """A call was answered while its handler runs on: it goes on counting against the calls in flight."""
+
+    def release(self) -> None:
+        """... and its handler is back."""
+
+    def credit(self, call_id: int) -> int:
+        """Items that may be sent now."""
+
+    def send_item(self, call_id: int, payload: bytes) -> None:
+        """Queue an item.
+
+        Raises:
+            PayloadTooLarge: the peer does not accept so much.
+        """
+
+
 class CallOwner(Protocol):
     """A session, as its calls and their pumps see it. What ends in ``_locked`` is called with ``lock`` held."""
 
     lock: LockType
-    connection: Connection
     pool: Pool
     peer: str
     codec: str
     identity: Identity | None
 
+    @property
+    def connection(self) -> CallLine:
+        """What is sent on."""
+
+    @property
+    def draining(self) -> bool:
+        """The server closes."""
+
     def settle(self, call: Any, outcome: bytes | CallError, last: bool = False) -> None:
         """Queue a call's terminal frame, unless it has had one."""
 
-    def go_on(self, call: Any, outcome: Outcome, last: bool) -> None:
-        """Settle what a handler gave, or go on with its deferred answer or stream."""
+    def stream_began_locked(self, call: Any) -> None:
+        """A call has its stream; one that may not go on is ended."""
 
     def send_error_locked(self, call: Any, error: CallError) -> None:
         """Queue the ERROR of a call that was not answered."""
@@ -73,6 +102,9 @@ class CallOwner(Protocol):
 
     def flush_locked(self) -> None:
         """Write what is queued, without blocking."""
+
+    def flush(self) -> None:
+        """The same, without the lock."""
 
     def flush_soon(self) -> None:
         """Have the leader write what is queued, so that this thread does no system call."""

@@ -20,14 +20,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-from wireproto.poller import Poller
 from wireproto.server.alarms import Alarms
 from wireproto.server.pace import SLOW
 from wireproto.server.watch import Leader, Watch
 
-__all__ = ["Job", "Pool", "Worker"]
+__all__ = ["Job", "Pool", "Waits", "Worker"]
 
 log = logging.getLogger("wireproto.server")
 
@@ -36,6 +35,16 @@ class Job(Protocol):
     """What a follower may be given: something that may block."""
 
     def run_blocking(self) -> None: ...
+
+
+class Waits(Protocol):
+    """What the leader waits on: see ``poller.Poller``."""
+
+    def poll(self, timeout: float) -> list[Any]:
+        """Wait at most ``timeout`` seconds (-1: for ever) for what there is to do; a wake gives an empty list."""
+
+    def wake(self) -> None:
+        """End the wait that is under way, or else the next one."""
 
 
 class Worker(threading.Thread):
@@ -47,7 +56,7 @@ class Worker(threading.Thread):
     """
 
     def __init__(self, pool: "Pool", number: int) -> None:
-        super().__init__(name=f"wireproto-worker-{number}", daemon=True)
+        super().__init__(name=f"{pool.name}-worker-{number}", daemon=True)
         self.pool = pool
         self.gate = threading.Lock()
         self.gate.acquire()
@@ -69,6 +78,8 @@ class Pool:
         on_slow_turn: called by the leader after a turn in which something took more than ``SLOW``, or many things did.
         on_tick: called by the watchdog thread every ``tick`` seconds, with the seconds by which it is late.
         on_stuck: called by the watchdog with what a deposed leader is ``running``.
+        tick: seconds between two ticks.
+        name: what its threads' names begin with.
 
     Attributes:
         leader: the worker that leads; None for a moment when nobody does.
@@ -82,13 +93,15 @@ class Pool:
         *,
         size: int,
         queue_limit: int,
-        poller: Poller,
-        on_events: Callable[[Worker, list[tuple[int, int]]], None],
+        poller: Waits,
+        on_events: Callable[[Worker, list[Any]], None],
         on_slow_turn: Callable[[], None],
         on_tick: Callable[[float], None],
         on_stuck: Callable[[object], None],
         tick: float = 0.25,
+        name: str = "wireproto",
     ) -> None:
+        self.name = name
         self._poller = poller
         self._on_events = on_events
         self._on_slow_turn = on_slow_turn
@@ -117,7 +130,7 @@ class Pool:
         self._watching = False
         self._watch_gate = threading.Lock()
         self._watch_gate.acquire()
-        self._watchdog = threading.Thread(target=self._guard, name="wireproto-watchdog", daemon=True)
+        self._watchdog = threading.Thread(target=self._guard, name=f"{name}-watchdog", daemon=True)
 
     def start(self) -> None:
         self.next_tick = time.monotonic() + self._tick

@@ -59,6 +59,11 @@ class Pump:
         else:
             self._iterator = source
 
+    @property
+    def subscribed(self) -> bool:
+        """Whether the source is a ``Subscription``, which has no end of its own."""
+        return self._subscription is not None
+
     # ------------------------------------------------------------------ any thread
 
     def wake(self) -> None:

@@ -252,7 +252,7 @@ class Server(Uncopied):
         if self.sessions:
             while_awake(self._drained.wait, timeout)
         for session in list(self.sessions.values()):
-            session.close("it did not finish before the server's shutdown")
+            session.cut("it did not finish before the server's shutdown")
         # A second more for handlers to notice: their answers have nowhere to go, so it is only for a clean end.
         survivors = self._leave(max(deadline, time.monotonic()) + 1.0)
         if self._reserve >= 0:

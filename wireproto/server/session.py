@@ -13,16 +13,14 @@ import socket
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future
 
-from wireproto.dispatch import Identity, Outcome, Table
+from wireproto.dispatch import Identity, Table
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
 from wireproto.poller import CLOSED, READ, WRITE
 from wireproto.server.budget import Budget
 from wireproto.server.call import Call, expire_overdue_locked
 from wireproto.server.owners import SessionOwner
 from wireproto.server.pool import Worker
-from wireproto.server.pump import Pump
 from wireproto.server.refusals import busy, cancelled, half_closed, shutting_down, too_large
 from wireproto.server.transport import Transport
 from wireproto.server.watch import STUCK
@@ -65,7 +63,6 @@ class Session:
         "_batch",
         "_budget",
         "_calls",
-        "_draining",
         "_ending",
         "_flushing",
         "_linger_until",
@@ -77,6 +74,7 @@ class Session:
         "address",
         "codec",
         "connection",
+        "draining",
         "handshaking",
         "identity",
         "lock",
@@ -104,7 +102,7 @@ class Session:
         self._calls: dict[int, Call] | None = None
         self._batch: deque[Call] | None = None
         self._more = False  # a turn will go on: it is posted, or waits for room in the output
-        self._draining = False
+        self.draining = False
         self._ending = False  # half-closed, draining or lingering: whatever is written may be the last
         self._starved = False  # a stream or a turn found no room in the output
         self._flushing = False  # a flush is posted
@@ -324,7 +322,7 @@ class Session:
             if type(outcome) is bytes:
                 self.settle(call, outcome, last)
             else:
-                self.go_on(call, outcome, last)
+                call.go_on(outcome, last)
         if pool.leader is worker:
             return True
         if not pace.wary:
@@ -355,9 +353,7 @@ class Session:
         self.lock.acquire()
         try:
             if call.answered:
-                if call.held:
-                    call.held = False
-                    self.connection.release()
+                call.let_go_locked()
             elif type(outcome) is bytes:
                 call.answered = True
                 if self._calls is not None:
@@ -378,33 +374,10 @@ class Session:
         finally:
             self.lock.release()
 
-    def go_on(self, call: Call, outcome: Outcome, last: bool) -> None:
-        """Settle what a handler gave, or go on with its deferred answer or stream."""
-        if isinstance(outcome, bytes | CallError):
-            self.settle(call, outcome, last)
-            return
-        if isinstance(outcome, Future):
-            call.future = outcome
-            if call.answered:
-                outcome.cancel()
-            outcome.add_done_callback(call.on_done)
-        else:
-            self._begin_stream(call, Pump(call, outcome))
-        if last:
-            self.flush()
-
-    def _begin_stream(self, call: Call, stream: Pump) -> None:
-        with self.lock:
-            if call.answered:
-                if call.held:
-                    call.held = False
-                    self.connection.release()
-                stream.end_locked("the call was over before its stream began")
-            else:
-                call.stream = stream
-                stream.wake_locked()
-                if self.transport.ended or self._draining:
-                    self._expire_streams_locked()
+    def stream_began_locked(self, call: Call) -> None:
+        """A call has its stream: which ends at once where streams do not go on."""
+        if self.transport.ended or self.draining:
+            self._expire_streams_locked()
 
     def _end_call_locked(self, call: Call, error: CallError) -> None:
         """Answer with ERROR, unless the call was answered."""
@@ -422,7 +395,7 @@ class Session:
             self._count_error_locked()
 
     def _expire_streams_locked(self) -> None:
-        refusal = shutting_down if self._draining else half_closed
+        refusal = shutting_down if self.draining else half_closed
         for call in list((self._calls or {}).values()):
             if call.stream is not None:
                 call.expire_locked(refusal)
@@ -513,7 +486,7 @@ class Session:
 
     def _go_on_ending_locked(self) -> None:
         """Take the next step of an end that waited for what had to be written before it."""
-        if self.transport.ended or (self._draining and self._linger_until is None):
+        if self.transport.ended or (self.draining and self._linger_until is None):
             self._settle_down_locked()
         elif self._linger_until is not None and not self.transport.pending:
             self.transport.shut_down_writing()
@@ -599,9 +572,9 @@ class Session:
     def drain(self) -> None:
         """Tell the peer to go; end streams; close once the calls in flight are answered. Idempotent."""
         with self.lock:
-            if self.transport.closed or self._draining:
+            if self.transport.closed or self.draining:
                 return
-            self._draining = self._ending = True
+            self.draining = self._ending = True
             if self.handshaking or self._linger_until is not None:
                 self._close_locked("")
                 return
@@ -609,6 +582,15 @@ class Session:
                 self.connection.send_goaway(shutting_down(Retry.NOT_PROCESSED))
             self._expire_streams_locked()
             self.flush_locked()
+
+    def cut(self, why: str) -> None:
+        """End in words what is in flight, and close without waiting for the words to be taken."""
+        with self.lock:
+            if self._calls and not self.transport.closed:
+                for call in list(self._calls.values()):
+                    call.expire_locked(shutting_down)
+                self.flush_locked()
+            self._close_locked(why)
 
     def close(self, why: str) -> None:
         """Close now, whatever is in flight."""

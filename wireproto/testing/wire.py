@@ -399,6 +399,10 @@ class _PairedCall(Context):
     def method(self) -> Operation[Any, Any]:
         return self.entry.method
 
+    @property
+    def draining(self) -> bool:
+        return False
+
     def sign_in(self, identity: Identity) -> None:
         signed_in = self._link._identity
         if signed_in is not None and signed_in is not identity and not signed_in.revoked:

@@ -98,6 +98,10 @@ class FakeContext(Context):
     def method(self) -> "Method[Any, Any] | StreamMethod[Any, Any]":
         return LOG_IN
 
+    @property
+    def draining(self) -> bool:
+        return False
+
     def sign_in(self, identity: Identity) -> None:
         self.identity = identity
 

@@ -357,7 +357,6 @@ _refused(
     "A datetime finer than a microsecond is refused.",
     "moment",
     pipe="2024-02-29T12:34:56.7890125Z",
-    protobuf="3a021001",
 )
 _refused("11.58", "None where there is a value always is refused.", "number", pipe=r"\N", msgpack="c0")
 _refused("11.59", "None in a list is refused.", "numbers", pipe=r"[\N]", msgpack="91c0")
@@ -600,6 +599,12 @@ _accepted(
 _accepted("12.69", "protobuf: a varint may be longer than it needs.", "number", protobuf=("10858000", "1005"))
 _accepted(
     "12.70", "protobuf: every NaN is the same value.", "real", protobuf=("21010000000000f8ff", "21000000000000f87f")
+)
+_accepted(
+    "12.71",
+    "protobuf: a Timestamp is cut to the microsecond.",
+    "moment",
+    protobuf=("3a0310cf0f", "3a0310e807"),
 )
 _refused(
     "12.80",

@@ -1,33 +1,29 @@
-"""The gateway itself: it listens, finds the handler of a call, counts, and shuts down."""
+"""The gateway itself: it listens, over an engine, and shuts down."""
 
-import logging
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
-
-import grpc
+from typing import Self
 
 from wireproto import codecs
 from wireproto.address import Address
-from wireproto.dispatch import Authenticate, Handlers, each_service
+from wireproto.dispatch import Authenticate, Entry, Handlers, each_service
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
 from wireproto.server.control import control_handlers
-from wireproto.server.gateway.calls import Door, StreamBehavior, UnaryBehavior, fail
-from wireproto.server.gateway.pool import CountedPool
-from wireproto.server.gateway.standard import Standard
+from wireproto.server.gateway.door import Door, Versions, largest
+from wireproto.server.gateway.engines import EngineName, make_engine
+from wireproto.server.gateway.halves import LOOKAHEAD
+from wireproto.server.gateway.health import HEALTH, HealthChecks
+from wireproto.server.gateway.reflection import Reflection, ReflectionCall
+from wireproto.server.gateway.rpc import PARTING
+from wireproto.server.gateway.seam import Engine, Wire
 from wireproto.server.life import Life
 from wireproto.server.listening import listen, wanted
-from wireproto.server.refusals import BUSY, busy
 from wireproto.uncopied import Uncopied
+from wireproto.wire.metadata import EMPTY, Metadata
 
 __all__ = ["GrpcGateway"]
-
-log = logging.getLogger("wireproto.gateway")
-
-REFUSALS = 256
-"""Calls that may wait to be refused; beyond them grpcio refuses by itself, in its own words."""
 
 CONNECTION_AGE = 3600.0
 """Seconds after which a connection takes no new calls, so that clients spread over servers anew. Its calls go on."""
@@ -38,8 +34,16 @@ KEEPALIVE_TIMEOUT = 10.0
 PING_INTERVAL = 10.0
 """Seconds a client has to leave between its PINGs; after two that came sooner the connection is closed."""
 
+LULL = 0.25
+"""Seconds at most for which calls that come at the end are kept before anybody is told to go. From then on gRPC's core
+cancels what comes, without a word; who waits for an answer sends nothing, and is told to go before it is refused."""
+
+_PENDING = 3072
+"""Calls that gRPC's core keeps until we ask for them, which we do at once; it cancels those beyond. So many may come
+before a good caller's own, and each takes 20 to 60 us."""
+
 _SETTLE = 1.0
-"""Seconds that handlers get to notice that their calls are over."""
+"""Seconds that handlers get to notice that their calls are over, and the engine to say so."""
 
 
 class GrpcGateway(Uncopied):
@@ -53,10 +57,11 @@ class GrpcGateway(Uncopied):
         host: the address to listen on; loopback unless told otherwise.
         port: 0 for a free one.
         limits: what the gateway accepts; ``docs/gateway.md`` says how each is kept over HTTP/2.
-        workers: threads for unary calls, at least 1.
-        streams: streams that may be open at once, at least 1; each takes a thread of its own.
+        workers: threads, at least 2.
         authenticate: ``f(metadata, peer) -> Identity | None`` for calls that carry ``authorization``.
         name: what the gateway calls itself.
+        engine: ``core``, a loop over gRPC's core that takes a half to two thirds of the CPU; ``public``, which is
+            ``grpc.aio``; ``auto``: the first where the grpcio that is installed is one that it was tried with.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -70,48 +75,57 @@ class GrpcGateway(Uncopied):
         host: str = "127.0.0.1",
         port: int = 50051,
         limits: Limits | None = None,
-        workers: int = 32,
-        streams: int = 512,
+        workers: int = 30,
         authenticate: Authenticate | None = None,
         name: str = "wireproto",
+        engine: EngineName = "auto",
     ) -> None:
-        if workers < 1 or streams < 1:
-            raise ConfigError(f"workers is {workers} and streams {streams}; give at least 1 of each")
+        self._engine_name = engine
+        if workers < 2:
+            raise ConfigError(f"workers is {workers}; a gateway needs at least 2, one to lead and one to follow")
         every = each_service(handlers)
         self.limits = Limits() if limits is None else limits
         self.name = name
         self._wanted = wanted(host, port)
         self._address: Address | None = None
-        self._server: grpc.Server | None = None
         self._life = Life("gateway")  # without descriptors: they are grpcio's
-        self._calls = CountedPool("wireproto-grpc-call", workers)
-        self._refusals = CountedPool("wireproto-grpc-refusal", 2)
-        self._most_calls = workers + self.limits.run_queue
-        self._most_streams = streams
-        self._door = Door(self.limits, CountedPool("wireproto-grpc-stream", streams))
+        self._engine: Engine | None = None
+        self._door: Door | None = None
+        self._workers = workers
+        self._authenticate = authenticate
         control = control_handlers([each.service for each in every], name, lambda: not self._life.ended)
-        services = [each.service for each in (*every, control)]
-        self._standard = Standard(services, self._door.streams)
-        self._methods = dict(self._standard.methods)
-        for each in (*every, control):
-            self._add(each, authenticate)
-
-    def _add(self, handlers: Handlers, authenticate: Authenticate | None) -> None:
-        service = handlers.service
+        self._handlers = [*every, control]
+        services = [each.service for each in self._handlers]
+        self._reflection = Reflection(services)
+        self._health = HealthChecks([*(service.full_name for service in services), HEALTH], self.limits)
         codec = codecs.get("protobuf")
-        tables = {
-            version: handlers.table(codec, version, self.limits, authenticate)
-            for version in range(1, service.version + 1)
-        }
-        for method in service.methods:
-            path = f"/{service.full_name}/{method.name}"
-            if method.is_stream:
-                stream = StreamBehavior(self._door, method.opcode, tables)
-                self._methods[path] = grpc.unary_stream_rpc_method_handler(stream)
-            else:
-                self._methods[path] = grpc.unary_unary_rpc_method_handler(
-                    UnaryBehavior(self._door, method.opcode, tables)
-                )
+        self._tables = [
+            (
+                each.service,
+                {
+                    version: each.table(codec, version, self.limits, authenticate)
+                    for version in range(1, each.service.version + 1)
+                },
+            )
+            for each in self._handlers
+        ]
+
+    def _open(self) -> Door:
+        """The door, behind an engine that listens nowhere yet."""
+        self._engine = engine = make_engine(self._engine_name, self._wanted, self._options())
+        door = Door(self.limits, engine, self._workers)
+        for service, tables in self._tables:
+            for table in tables.values():
+                door.keep_pace(table.entries.values())
+            for method in service.methods:
+                versions = Versions(method.opcode, tables, self.limits.max_metadata)
+                door.serve(f"/{service.full_name}/{method.name}", versions)
+        door.keep_pace(self._health.entries.values())
+        for name, entry in self._health.entries.items():
+            door.serve(f"/{HEALTH}/{name}", Alone(entry))
+        for path in self._reflection.paths:
+            door.methods[path] = lambda wire: ReflectionCall(door, wire, self._reflection)
+        return door
 
     # ------------------------------------------------------------------ life
 
@@ -135,45 +149,51 @@ class GrpcGateway(Uncopied):
         """
         self._life.begin()
         try:
-            self._server, port = self._listen()
+            if self._wanted.port != 0:
+                listen(self._wanted).close()  # for the sentence: gRPC's own words are a stack of nested errors
+            door = self._open()
+            assert self._engine is not None
+            port = self._engine.listen(door.begin)
         except BaseException:
             self._life.not_begun()
             raise
+        door.listens(port)
+        self._door = door
         self._address = Address(self._wanted.host, port)
         try:
             self._life.begun()
-        except ConfigError:
+            door.pool.start()
+            self._engine.start()
+        except BaseException as error:
             self.shutdown(0.0)
+            if isinstance(error, RuntimeError):
+                raise ConfigError(
+                    f"{self._workers} threads cannot be started: {error}; give fewer workers, or allow more threads"
+                ) from error
             raise
-
-    def _listen(self) -> tuple[grpc.Server, int]:
-        if self._wanted.port != 0:
-            listen(self._wanted).close()  # for the sentence: gRPC's own words are a stack of nested errors
-        server = grpc.server(
-            self._calls,
-            handlers=[_Finder(self)],
-            options=self._options(),
-            maximum_concurrent_rpcs=self._most_calls + self._most_streams + REFUSALS,
-        )
-        try:
-            port = server.add_insecure_port(str(self._wanted))
-        except RuntimeError as error:
-            server.stop(None)
-            raise ConfigError(f"cannot listen on {self._wanted}: {error}") from error
-        server.start()
-        return server, port
 
     def _options(self) -> list[tuple[str, int]]:
         limits = self.limits
         options = {
             "grpc.so_reuseport": 0,  # two servers would share one port without an error
-            "grpc.max_receive_message_length": self._door.largest,
-            "grpc.max_send_message_length": self._door.largest,
+            "grpc.max_receive_message_length": largest(self.limits),
+            "grpc.max_send_message_length": largest(self.limits),
             # The metadata's own size is judged exactly, by the rule of the TCP door. HTTP/2 counts 32 bytes and more
             # beside each header, so its limit only bounds what is read.
             "grpc.max_metadata_size": 8 * limits.max_metadata,
             "grpc.absolute_max_metadata_size": 8 * limits.max_metadata,
             "grpc.max_concurrent_streams": limits.max_calls,
+            # gRPC's own guesses at overload count calls that have ended and are not freed yet, and refuse clients that
+            # keep to the number above.
+            "grpc.http.overload_protection": 0,
+            "grpc.server.max_pending_requests": _PENDING,
+            "grpc.server.max_pending_requests_hard_limit": _PENDING,
+            # What a caller may send of a message before anybody asks for it; probing would let it grow.
+            "grpc.http2.lookahead_bytes": LOOKAHEAD,
+            "grpc.http2.bdp_probe": 0,
+            "grpc.max_allowed_incoming_connections": limits.max_connections,
+            "grpc.server_handshake_timeout_ms": _milliseconds(limits.hello_timeout),
+            "grpc.http2.settings_timeout": _milliseconds(limits.hello_timeout),
             "grpc.max_connection_idle_ms": _milliseconds(limits.idle_timeout),
             "grpc.max_connection_age_ms": _milliseconds(CONNECTION_AGE),
             "grpc.http2.min_ping_interval_without_data_ms": _milliseconds(PING_INTERVAL),
@@ -215,58 +235,50 @@ class GrpcGateway(Uncopied):
             return []
         if self._life.end():
             try:
-                return self._end(deadline)
+                return self._end(timeout)
             except BaseException:
                 self._life.interrupted()
                 raise
         return self._leave(deadline) if self._life.wait(timeout) else []
 
-    def _end(self, deadline: float) -> list[str]:
-        self._standard.leave()
-        self._door.close()
-        if self._server is not None:
-            ended = self._server.stop(max(0.0, deadline - time.monotonic()))
-            ended.wait(max(0.0, deadline - time.monotonic()) + _SETTLE)
-        survivors = self._leave(time.monotonic() + _SETTLE)
+    def _end(self, timeout: float) -> list[str]:
+        deadline = time.monotonic() + timeout
+        self._health.leave()
+        if self._door is not None and self._engine is not None:
+            self._door.drain()
+            self._door.settle(min(LULL, timeout))
+            self._engine.drain()
+            self._door.dismiss()
+            self._door.wait(timeout)
+            self._door.cut()
+            self._door.wait(PARTING + _SETTLE)
+            self._engine.stop(time.monotonic() + _SETTLE)
+        survivors = self._leave(max(deadline, time.monotonic()) + _SETTLE)
         self._life.over()
         return survivors
 
     def _leave(self, deadline: float) -> list[str]:
-        pools = (self._calls, self._door.streams, self._refusals)
-        return [name for pool in pools for name in pool.stop(deadline)]
-
-    # ------------------------------------------------------------------ calls
-
-    def find(self, path: str) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        """Who answers a call; counted before it is given a thread. Called by grpcio, from one thread at a time."""
-        handler = self._methods.get(path)
-        if handler is None:
-            return None
-        if handler.response_streaming:
-            if self._door.streams.active >= self._most_streams:
-                return self._busy(f"{self._most_streams} streams are open, the most there may be; try again later")
-        elif self._calls.active >= self._most_calls:
-            return self._busy(BUSY)
-        return handler
-
-    def _busy(self, text: str) -> "grpc.RpcMethodHandler[Any, Any]":
-        error = busy(text)
-
-        def refuse(payload: bytes, rpc: grpc.ServicerContext) -> bytes:
-            fail(rpc, error)
-
-        # Threads of their own: there is none to be had where the call would have run.
-        vars(refuse)["experimental_thread_pool"] = self._refusals
-        return grpc.unary_unary_rpc_method_handler(refuse)
+        """End the threads; once none is left, nobody polls any more."""
+        if self._door is None or self._engine is None:
+            return []
+        survivors = self._door.pool.stop(deadline)
+        if not survivors:
+            self._engine.close()
+        return survivors
 
 
-class _Finder(grpc.GenericRpcHandler):
-    def __init__(self, gateway: GrpcGateway) -> None:
-        self._find = gateway.find
+class Alone:
+    """A method that has one version and no metadata of ours; see ``rpc.PathTarget``."""
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        """See ``grpc.GenericRpcHandler``."""
-        return self._find(handler_call_details.method)
+    parting = True
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+
+    def terms(self, wire: Wire) -> tuple[Entry, Metadata, int]:
+        """See ``rpc.PathTarget``."""
+        remaining = wire.remaining()
+        return self._entry, EMPTY if remaining is None else Metadata(deadline_ms=int(remaining * 1000)), 1
 
 
 def _milliseconds(seconds: float) -> int:

@@ -22,6 +22,9 @@ _BINARY = "-bin"
 _TRANSPORT = frozenset({"accept-encoding", "content-type", "te", "user-agent"})
 _TRANSPORT_PREFIXES = ("grpc-", ":")
 
+_SINGLE = frozenset({"authorization", "idempotency-key", "traceparent", VERSION_HEADER, CREDIT_HEADER})
+"""What is no list: a second one would make another of the first."""
+
 _FIELD, _NAMED, _NUMBER = 3, 4, 7
 """Bytes of a metadata block beside the value: of a field, of an entry beside its name, and all of a number's."""
 
@@ -40,21 +43,20 @@ def read_headers(
         CallError: BAD_METADATA, METADATA_TOO_LARGE or UNSUPPORTED_VERSION, as over TCP.
     """
     found: dict[str, str | bytes] = {}
-    size = 0
+    binary: dict[str, str | bytes] | None = None
     for name, value in headers:
         if name in _TRANSPORT or name.startswith(_TRANSPORT_PREFIXES):
             continue
         if name.endswith(_BINARY):
-            name = name[: -len(_BINARY)]
-            if isinstance(value, bytes) and name != "idempotency-key":
-                try:
-                    value = value.decode()  # an entry that is not ASCII: gRPC has no other way to send it
-                except UnicodeDecodeError:
-                    continue  # some proxy's own; on the TCP door there is no such thing
-        if name in found:
-            raise _bad(f"{name} is there twice")
-        found[name] = value
-        size += _NAMED + len(name) + len(value if isinstance(value, bytes) else value.encode())
+            binary = binary or {}
+            _keep(binary, name[: -len(_BINARY)], value)
+        else:
+            _keep(found, name, value)
+    if binary:
+        _take_binary(found, binary)
+    size = sum(
+        _NAMED + len(name) + len(value if isinstance(value, bytes) else value.encode()) for name, value in found.items()
+    )
     if not found:
         return (EMPTY if deadline_ms is None else Metadata(deadline_ms=deadline_ms)), None
     version = found.pop(VERSION_HEADER, None)
@@ -91,6 +93,32 @@ def read_headers(
         entries=entries,
     )
     return metadata, None if version is None else _number(VERSION_HEADER, version)
+
+
+def _keep(found: dict[str, str | bytes], name: str, value: str | bytes) -> None:
+    """Add a header. One that is there before is one list in several lines, as HTTP has it (RFC 9110, 5.3)."""
+    before = found.get(name)
+    if before is None:
+        found[name] = value
+    elif name in _SINGLE:
+        raise _bad(f"{name} is there twice")
+    elif isinstance(before, bytes) and isinstance(value, bytes):
+        found[name] = before + b", " + value
+    else:
+        found[name] = f"{_text(before)}, {_text(value)}"
+
+
+def _take_binary(found: dict[str, str | bytes], binary: dict[str, str | bytes]) -> None:
+    """Add what came under names with ``-bin``: an entry that is not ASCII, for gRPC has no other way to send it."""
+    for name, value in binary.items():
+        if name in _SINGLE and name in found:
+            raise _bad(f"{name} is there twice, once as {name}{_BINARY}")
+        if isinstance(value, bytes) and name != "idempotency-key":
+            try:
+                value = value.decode()
+            except UnicodeDecodeError:
+                continue  # some proxy's own; on the TCP door there is no such thing
+        found[name if name not in found else name + _BINARY] = value
 
 
 def _text(value: str | bytes) -> str:

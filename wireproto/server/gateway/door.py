@@ -1,0 +1,233 @@
+"""What all calls of a gateway share: who answers which path, the pool they run in, the clocks, and the end."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from wireproto.dispatch import Entry, Table
+from wireproto.errors import CallError
+from wireproto.limits import Limits
+from wireproto.server.gateway.cancels import Cancels
+from wireproto.server.gateway.halves import HELD, LOOKAHEAD, HalfCalls
+from wireproto.server.gateway.hanging_up import HangingUp
+from wireproto.server.gateway.metadata import read_headers
+from wireproto.server.gateway.rpc import Live, PathTarget, Rpc
+from wireproto.server.gateway.seam import CallEvents, Engine, Wire
+from wireproto.server.life import while_awake
+from wireproto.server.pace import Pace
+from wireproto.server.pool import Pool, Worker
+from wireproto.server.refusals import shutting_down
+from wireproto.status import Status
+from wireproto.wire.frame import HEADER_AFTER_LENGTH
+from wireproto.wire.metadata import Metadata
+
+log = logging.getLogger("wireproto.gateway")
+
+__all__ = ["Door", "Taking", "Versions", "largest"]
+
+
+QUIET = 0.02
+"""Seconds without a new call after which those who would send one have sent it. Callers on this machine and in the same
+building need a few milliseconds."""
+
+
+QUESTIONS = 64
+"""Callers of reflection of one network that may wait to ask."""
+
+
+class Taking(CallEvents, Live, Protocol):
+    """A call, as the engine and the door have it."""
+
+
+def largest(limits: Limits) -> int:
+    """Bytes that a payload may have in either direction: what fits one door fits the other."""
+    return limits.max_frame - HEADER_AFTER_LENGTH
+
+
+class Versions:
+    """A method in every version of its service.
+
+    Args:
+        opcode: of the method.
+        tables: by version; the newest one serves calls that ask for none.
+        most_metadata: bytes that a call's metadata may have, counted as on the TCP door.
+    """
+
+    parting = False
+
+    def __init__(self, opcode: int, tables: Mapping[int, Table], most_metadata: int) -> None:
+        self._most_metadata = most_metadata
+        self._newest = max(tables)
+        self._entries = {
+            version: table.entries.get(opcode) or table.missing(opcode) for version, table in tables.items()
+        }
+
+    def terms(self, wire: Wire) -> tuple[Entry, Metadata, int]:
+        """See ``rpc.PathTarget``."""
+        remaining = wire.remaining()
+        deadline_ms = None if remaining is None else int(remaining * 1000)
+        metadata, version = read_headers(wire.headers, deadline_ms, self._most_metadata)
+        if version is None:
+            version = self._newest
+        entry = self._entries.get(version)
+        if type(entry) is not Entry:
+            raise entry if isinstance(entry, CallError) else self._unsupported(version)
+        return entry, metadata, version
+
+    def _unsupported(self, version: int) -> CallError:
+        return CallError(
+            Status.FAILED_PRECONDITION,
+            "UNSUPPORTED_VERSION",
+            f"version {version} is not served; the versions {min(self._entries)} to {self._newest} are",
+        )
+
+
+class Door:
+    """The calls of a gateway, behind whichever engine.
+
+    Args:
+        limits: the gateway's.
+        engine: what the calls come through.
+        workers: threads that run them, at least 2.
+
+    Attributes:
+        methods: what takes a call, by its path.
+        halves: the calls whose message is not whole.
+        questions: the callers of reflection of whom the next question is awaited.
+        cancels: who has cancelled too many.
+        draining: it closes; new calls are refused.
+    """
+
+    def __init__(self, limits: Limits, engine: Engine, workers: int) -> None:
+        self.limits = limits
+        self.largest = largest(limits)
+        self.patience = limits.frame_timeout + self.largest / limits.frame_rate
+        self.draining = False
+        self.methods: dict[str, Callable[[Wire], Taking]] = {}
+        self.pool = Pool(
+            size=workers,
+            queue_limit=limits.run_queue,
+            poller=engine.poller,
+            on_events=engine.on_events,
+            on_slow_turn=self._suspect,
+            on_tick=self._sweep,
+            on_stuck=_nothing,
+            name="wireproto-grpc",
+        )
+        self.halves = HalfCalls(HELD // 2, HELD // 4, self.largest)
+        self.questions = HalfCalls(HELD // 4 - QUESTIONS * LOOKAHEAD, QUESTIONS * LOOKAHEAD, self.largest)
+        self.cancels = Cancels(limits, self._hang_up)
+        self._paces: list[Pace] = []
+        self._live: set[Live] = set()
+        self._empty = threading.Event()
+        self._hanging_up: HangingUp | None = None
+        self._late_lock = threading.Lock()
+        self._late: list[Live] | None = []
+        self._latest = 0.0
+
+    def serve(self, path: str, served: PathTarget) -> None:
+        """Have a path answered by a method."""
+        self.methods[path] = lambda wire: Rpc(self, wire, served)
+
+    def keep_pace(self, entries: Iterable[Entry]) -> None:
+        """Have what is served here know how quick it is."""
+        for entry in entries:
+            entry.pace = Pace(entry.blocking)
+            self._paces.append(entry.pace)
+
+    def listens(self, port: int) -> None:
+        """The engine listens there."""
+        self._hanging_up = HangingUp(self.pool, port)
+
+    def _hang_up(self, peer: str) -> None:
+        log.warning("%s: calls are cancelled faster than the server allows; hung up", peer)
+        if self._hanging_up is not None:
+            self._hanging_up.add(peer)
+
+    # ------------------------------------------------------------------ for the engine
+
+    def begin(self, wire: Wire) -> CallEvents | None:
+        """A call has come; see ``seam.Begin``."""
+        if self.cancels.reckless(wire.peer):
+            return None  # there is nobody to be told
+        take = self.methods.get(wire.path)
+        call: Taking = Rpc(self, wire, None) if take is None else take(wire)
+        self._live.add(call)
+        if take is None:
+            call.refuse(CallError(Status.UNIMPLEMENTED, "", f"there is no method {wire.path[:256]} here"))
+        elif self.draining:
+            self._come_too_late(call)
+        else:
+            call.ask()
+        return call
+
+    def _come_too_late(self, call: Live) -> None:
+        with self._late_lock:
+            if self._late is not None:
+                self._late.append(call)
+                self._latest = time.monotonic()
+                return
+        call.refuse(shutting_down())
+
+    # ------------------------------------------------------------------ for the calls
+
+    def leads(self, pace: Pace, worker: Worker | None) -> bool:
+        """See ``rpc.RpcOwner``. Where nobody leads, nobody can be deposed: only what is known to be quick runs."""
+        return not pace.wary or pace.may_lead(worker is None or self.pool.short)
+
+    def forget(self, call: Live) -> None:
+        """See ``rpc.RpcOwner``."""
+        self._live.discard(call)
+        if self.draining and not self._live:
+            self._empty.set()
+
+    # ------------------------------------------------------------------ clocks and the end
+
+    def drain(self) -> None:
+        """Refuse what comes from now on, and end what has no end of its own."""
+        self._latest = time.monotonic()
+        self.draining = True
+        for call in list(self._live):
+            call.drain()
+        if not self._live:
+            self._empty.set()
+
+    def settle(self, timeout: float) -> None:
+        """Keep the calls that come, until none has come for a while; at most ``timeout`` seconds."""
+        until = time.monotonic() + timeout
+        pause = threading.Event()
+        while (now := time.monotonic()) < until and now - self._latest < QUIET:
+            pause.wait(QUIET / 4)  # for what does not come; nothing could tell
+
+    def dismiss(self) -> None:
+        """Refuse what was kept, and what comes from now on."""
+        with self._late_lock:
+            late, self._late = self._late or [], None
+        for call in late:
+            call.refuse(shutting_down())
+
+    def wait(self, timeout: float) -> None:
+        """Wait for the calls in flight, at most ``timeout`` seconds in which the process runs."""
+        while_awake(self._empty.wait, timeout)
+
+    def cut(self) -> None:
+        """End what is left, in words."""
+        for call in list(self._live):
+            call.cut()
+
+    def _sweep(self, late: float) -> None:
+        now = time.monotonic()
+        for call in list(self._live):
+            call.sweep(now - late)
+        self.halves.sweep(now - late)
+        self.questions.sweep(now - late)
+
+    def _suspect(self) -> None:
+        for pace in self._paces:
+            pace.suspect()
+
+
+def _nothing(running: object) -> None:
+    """Of a leader that was deposed: its one call is all that it had in its hands."""

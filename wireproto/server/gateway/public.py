@@ -1,0 +1,220 @@
+"""The engine of public names: ``grpc.aio``, on a loop and a thread of its own. It runs on any grpcio.
+
+Quick handlers run on its loop. Nobody can take the loop over from a handler that blocks, as the leader of the pool is
+deposed; so only those run there that are known to be quick, and all others in the pool.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from wireproto.address import Address
+from wireproto.errors import CallError, ConfigError
+from wireproto.poller import Poller
+from wireproto.protos.status import to_rpc_status
+from wireproto.server.gateway.seam import Begin, CallEvents, Headers
+from wireproto.server.pool import Worker
+
+__all__ = ["PublicEngine"]
+
+_DETAILS = "grpc-status-details-bin"
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+_SETTLE = 1.0
+"""Seconds that grpcio gets to end what it was told to."""
+
+_GRACE = 86_400.0
+"""Seconds: how long the calls in flight have is the door's to say."""
+
+_RECEIVE, _OPEN, _SEND, _ANSWER, _END = range(5)
+
+
+class PublicWire:
+    """One call; see ``seam.Wire``. What is asked of it is carried out on the loop, one after the other."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, path: str, context: Any) -> None:
+        self._loop = loop
+        self._home = threading.get_ident()
+        self._context = context
+        self._asked: deque[tuple[int, Any]] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._task = asyncio.current_task()
+        self._reading = False
+        self.path = path
+        self.headers: Headers = context.invocation_metadata()
+        self.peer: str = context.peer().partition(":")[2]
+
+    def remaining(self) -> float | None:
+        remaining: float | None = self._context.time_remaining()
+        return remaining
+
+    def receive(self) -> None:
+        self._ask(_RECEIVE)
+
+    def open(self) -> None:
+        self._ask(_OPEN)
+
+    def send(self, payload: bytes) -> None:
+        self._ask(_SEND, payload)
+
+    def answer(self, payload: bytes) -> None:
+        self._ask(_ANSWER, payload)
+
+    def end(self, error: CallError | None) -> None:
+        self._ask(_END, error)
+
+    def reset(self, error: CallError) -> None:
+        """There is no public name for this with a status: whoever took nothing is told CANCELLED."""
+        self._loop.call_soon_threadsafe(self._cancel)
+
+    def _ask(self, what: int, value: Any = None) -> None:
+        if threading.get_ident() == self._home:
+            self._take(what, value)
+        else:
+            self._loop.call_soon_threadsafe(self._take, what, value)
+
+    def _take(self, what: int, value: Any) -> None:
+        self._asked.append((what, value))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        elif self._reading and what == _END:
+            self._cancel()  # the read; the end is what comes next
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def serve(self, taker: CallEvents | None) -> None:
+        """Carry out what is asked, until the call's end is."""
+        context = self._context
+        while True:
+            while not self._asked:
+                self._waiter = self._loop.create_future()
+                await self._waiter
+            what, value = self._asked.popleft()
+            if what == _RECEIVE and taker is not None:
+                await self._receive(taker)
+            elif what == _SEND and taker is not None:
+                await context.write(value)
+                taker.on_sent()
+            elif what == _OPEN:
+                await context.send_initial_metadata(())
+            elif what == _ANSWER:
+                await context.write(value)
+                return
+            elif value is None:
+                return
+            else:
+                status = to_rpc_status(value)
+                trailers = ((_DETAILS, status.SerializeToString()),)
+                await context.abort(_CODES[status.code], status.message, trailers)
+
+    async def _receive(self, taker: CallEvents) -> None:
+        self._reading = True
+        try:
+            message = await self._context.read()
+        except asyncio.CancelledError:
+            if not self._asked or self._task is None:
+                raise  # the caller has cancelled
+            self._task.uncancel()
+            return
+        finally:
+            self._reading = False
+        taker.on_message(None, None if message is grpc.aio.EOF else message)
+
+
+class PublicEngine(grpc.GenericRpcHandler):
+    """See ``seam.Engine``.
+
+    Args:
+        where: the address to listen on, which is free or has port 0.
+        options: channel arguments of grpcio.
+    """
+
+    name = "public"
+
+    def __init__(self, where: Address, options: list[tuple[str, int]]) -> None:
+        self._where = where
+        self._options = options
+        self.poller = Poller()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="wireproto-grpc-loop", daemon=True)
+        self._server: grpc.aio.Server | None = None
+        self._begin: Begin | None = None
+        self._going: Future[None] | None = None
+
+    def on_events(self, worker: Worker, events: list[Any]) -> None:
+        """See ``seam.Engine``: no descriptor is the pool's."""
+
+    def listen(self, begin: Begin) -> int:
+        """See ``seam.Engine``."""
+        self._begin = begin
+        self._thread.start()
+        port: int = self._do(self._listen()).result()
+        return port
+
+    async def _listen(self) -> int:
+        self._server = grpc.aio.server(handlers=[self], options=self._options)
+        try:
+            port: int = self._server.add_insecure_port(str(self._where))
+        except RuntimeError as error:
+            raise ConfigError(f"cannot listen on {self._where}: {error}") from error
+        return port
+
+    def start(self) -> None:
+        """See ``seam.Engine``."""
+        assert self._server is not None
+        self._do(self._server.start()).result()
+
+    def drain(self) -> None:
+        """See ``seam.Engine``."""
+        if self._server is not None and self._going is None:
+            self._going = self._do(self._server.stop(_GRACE))
+
+    def stop(self, deadline: float) -> None:
+        """See ``seam.Engine``."""
+        self.drain()
+        if self._going is not None and self._server is not None:
+            rest = max(0.0, deadline - time.monotonic())
+            try:
+                self._going.result(rest)
+            except TimeoutError:
+                self._do(self._server.stop(None)).result(_SETTLE)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_SETTLE)
+
+    def close(self) -> None:
+        """See ``seam.Engine``."""
+        self.poller.close()
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
+        """See ``grpc.GenericRpcHandler``."""
+        path = handler_call_details.method
+
+        async def serve(requests: AsyncIterator[bytes], context: Any) -> None:
+            assert self._begin is not None
+            wire = PublicWire(self._loop, path, context)
+            taker = self._begin(wire)
+            if taker is not None:
+                context.add_done_callback(lambda _: taker.on_over())
+            await wire.serve(taker)
+
+        return grpc.stream_stream_rpc_method_handler(serve)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    def _do(self, work: Coroutine[Any, Any, Any]) -> "Future[Any]":
+        return asyncio.run_coroutine_threadsafe(work, self._loop)

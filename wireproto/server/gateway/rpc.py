@@ -1,0 +1,435 @@
+"""One call over HTTP/2, as the owner that a ``Call`` and its ``Pump`` have on the TCP door in a session.
+
+So a call is dispatched, expired, deferred, streamed and refused by the code of the other door. What differs is below:
+a call has a connection to itself, whose only flow control is HTTP/2's.
+"""
+
+import threading
+import time
+from collections import deque
+from typing import Protocol
+
+from wireproto.dispatch import Entry, Identity
+from wireproto.errors import CallError
+from wireproto.limits import Limits
+from wireproto.server.call import Call
+from wireproto.server.gateway.cancels import Cancels
+from wireproto.server.gateway.halves import HalfCalls
+from wireproto.server.gateway.seam import Wire
+from wireproto.server.pace import Pace
+from wireproto.server.pool import Pool, Worker
+from wireproto.server.refusals import busy, cancelled, late, shutting_down, too_large
+from wireproto.server.watch import STUCK
+from wireproto.status import Retry, Status
+from wireproto.wire.connection import PayloadTooLarge
+from wireproto.wire.metadata import Metadata
+
+__all__ = ["PARTING", "Live", "Rpc", "RpcOwner", "PathTarget", "half", "untaken"]
+
+PARTING = 1.0
+"""Seconds that a caller has to take the end of its call when the door closes: who reads nothing does not hold it up."""
+
+WINDOW = 64
+"""Items of a stream that wait for HTTP/2 to take them; as many as a turn takes of a source."""
+
+
+class PathTarget(Protocol):
+    """A method, as its path is found.
+
+    Attributes:
+        parting: its streams say something when the door closes, and end by themselves.
+    """
+
+    parting: bool
+
+    def terms(self, wire: Wire) -> tuple[Entry, Metadata, int]:
+        """What a call runs, what it says beside its payload, and the version it is written in.
+
+        Raises:
+            CallError: that cannot be read, or asks for what there is not.
+        """
+
+
+class Live(Protocol):
+    """A call, as the door's clocks and its end see it."""
+
+    def ask(self) -> None:
+        """Have its message read, when it is its turn."""
+
+    def refuse(self, error: CallError) -> None:
+        """End it before anything has run."""
+
+    def sweep(self, now: float) -> None:
+        """Look at its clocks; called by the watchdog four times a second."""
+
+    def drain(self) -> None:
+        """The door closes: a subscription ends, an iterator may end by itself, a call is finished."""
+
+    def cut(self) -> None:
+        """The door's time is up."""
+
+
+class RpcOwner(Protocol):
+    """The door, as its calls see it.
+
+    Attributes:
+        limits: the gateway's.
+        pool: runs what may block, and everything that the engine's thread may not.
+        largest: bytes that a payload may have in either direction.
+        halves: the calls whose message is not whole.
+        questions: the callers of reflection of whom the next question is awaited.
+        cancels: who has cancelled too many.
+        patience: seconds after the headers in which a message must be whole.
+        draining: it closes.
+    """
+
+    limits: Limits
+    pool: Pool
+    largest: int
+    halves: HalfCalls
+    questions: HalfCalls
+    cancels: Cancels
+    patience: float
+    draining: bool
+
+    def leads(self, pace: Pace, worker: Worker | None) -> bool:
+        """Whether a method may run on the engine's thread."""
+
+    def forget(self, call: Live) -> None:
+        """A call is over."""
+
+
+class Rpc:
+    """A call from its headers to its end. It is the ``CallOwner`` of its ``Call``, and that one's ``CallLine``.
+
+    Args:
+        door: whose call it is.
+        wire: what the engine has of it.
+        served: the method that it is for; None when there is none, and it is only refused.
+
+    Attributes:
+        lock: held for whatever is asked of the wire, and while the call's state changes.
+        began: when the headers came (monotonic).
+        whole: the message was there.
+        over: nothing is sent any more.
+        call: what is run, from the message on.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_door",
+        "_end",
+        "_ending",
+        "_handed",
+        "_sending",
+        "_served",
+        "_starved",
+        "_waiting",
+        "_wire",
+        "began",
+        "call",
+        "identity",
+        "lock",
+        "over",
+        "peer",
+        "pool",
+        "version",
+        "whole",
+    )
+
+    codec = "protobuf"
+
+    def __init__(self, door: RpcOwner, wire: Wire, served: PathTarget | None) -> None:
+        self._door = door
+        self._served = served
+        self._wire = wire
+        self.pool: Pool = door.pool
+        self.lock = threading.Lock()
+        self.peer = wire.peer
+        self.identity: Identity | None = None
+        self.version = 0
+        self.began = time.monotonic()
+        self.whole = False
+        self.over = False
+        self.call: Call | None = None
+        self._waiting: deque[bytes] | None = None
+        self._bytes = 0
+        self._sending = False
+        self._handed: float | None = None  # when what the caller has not taken yet was handed to the wire
+        self._starved = False
+        self._ending = False
+        self._end: CallError | None = None
+
+    @property
+    def draining(self) -> bool:
+        """The door closes."""
+        return self._door.draining
+
+    @property
+    def connection(self) -> "Rpc":
+        """It is its own ``CallLine``."""
+        return self
+
+    def ask(self) -> None:
+        """See ``Live``."""
+        self._door.halves.enter(self)
+
+    def read(self) -> None:
+        """See ``halves.Half``."""
+        with self.lock:
+            if not self._ending and not self.over:
+                self._wire.receive()
+
+    # ------------------------------------------------------------------ what the engine tells
+
+    def on_message(self, worker: Worker | None, payload: bytes | None) -> None:
+        """The call's only message; see ``seam.CallEvents``."""
+        self.whole = True
+        self._door.halves.leave(self, whole=payload is not None)
+        if payload is None:
+            self.refuse(CallError(Status.UNIMPLEMENTED, "", "the call has no request: its caller sent no message"))
+            return
+        if self._served is None:
+            return
+        try:
+            entry, metadata, self.version = self._served.terms(self._wire)
+        except CallError as error:
+            self.refuse(error)
+            return
+        self._begin(worker, Call(self, 0, entry, metadata, payload))
+
+    def _begin(self, worker: Worker | None, call: Call) -> None:
+        if call.metadata.deadline_ms is not None or call.entry.timeout is not None:
+            call.read_terms()
+        with self.lock:
+            if self.over or self._ending:
+                return
+            self.call = call
+            deadline = call.deadline
+        if deadline is not None and deadline < self.pool.next_tick:
+            self.pool.alarm(deadline, self.expire)
+        if not self._door.leads(call.entry.pace, worker):
+            if not self.pool.submit(call):
+                self.settle(call, busy())
+            return
+        pace = call.entry.pace
+        pace.ran = True
+        call.run(True, worker)
+        if worker is not None and self.pool.leader is not worker:
+            pace.note(STUCK)  # deposed: the run took at least so long
+
+    def on_sent(self) -> None:
+        """See ``seam.CallEvents``."""
+        with self.lock:
+            self._sending = False
+            self._handed = None
+            self.flush_locked()
+            if self._starved and self._pending() <= WINDOW // 2:
+                self._starved = False
+                if self.call is not None and self.call.stream is not None:
+                    self.call.stream.wake_locked()
+
+    def on_over(self) -> None:
+        """See ``seam.CallEvents``."""
+        with self.lock:
+            if not self.over:
+                self._door.cancels.note(self.peer)
+            self.over = True
+            self._handed = self._waiting = None
+            call = self.call
+            if call is not None:
+                if not call.answered:
+                    call.cancelled = call.answered = True
+                    call.drop_future_locked()
+                if call.stream is not None:
+                    call.stream.end_locked(str(cancelled()))
+        if not self.whole:
+            self._door.halves.leave(self)
+        self._door.forget(self)
+
+    # ------------------------------------------------------------------ what the clocks and the door's end ask
+
+    def refuse(self, error: CallError) -> None:
+        """End it before its handler has run."""
+        with self.lock:
+            self._end_locked(error)
+
+    def expire(self, now: float) -> None:
+        """The deadline may be up; called by the watchdog."""
+        with self.lock:
+            call = self.call
+            if call is not None and call.deadline is not None and call.deadline <= now:
+                call.expire_locked(late)
+
+    def sweep(self, now: float) -> None:
+        """Look at the clocks of the call; called by the watchdog four times a second."""
+        call = self.call
+        if call is None:
+            if not self.whole and now - self.began > self._door.patience:
+                self.refuse(half(now - self.began))
+            return
+        deadline = call.deadline
+        if deadline is not None and not call.answered:
+            if deadline <= now:
+                self.expire(now)
+            elif deadline < self.pool.next_tick:
+                self.pool.alarm(deadline, self.expire)
+        with self.lock:
+            if self._handed is not None:
+                waited = now - self._handed
+                if self._door.draining and call.answered:
+                    if waited > PARTING:
+                        self._abandon_locked(shutting_down(Retry.MAYBE_PROCESSED))
+                elif waited > self._door.limits.write_timeout:
+                    self._abandon_locked(untaken(waited))
+
+    def drain(self) -> None:
+        """The door closes: a subscription ends, an iterator may end by itself, a call is finished."""
+        with self.lock:
+            call = self.call
+            if call is not None and call.stream is not None:
+                self.stream_began_locked(call)
+
+    def cut(self) -> None:
+        """The door's time is up."""
+        with self.lock:
+            if self.call is None:
+                self._end_locked(shutting_down())
+            else:
+                self.call.expire_locked(shutting_down)
+
+    # ------------------------------------------------------------------ CallOwner
+
+    def settle(self, call: Call, outcome: "bytes | CallError", last: bool = False) -> None:
+        """See ``owners.CallOwner``."""
+        with self.lock:
+            if call.answered:
+                call.let_go_locked()
+            else:
+                call.answered = True
+                if isinstance(outcome, CallError):
+                    self._end_locked(outcome)
+                elif len(outcome) > self._door.largest:
+                    self._end_locked(too_large(PayloadTooLarge(len(outcome), self._door.largest)))
+                elif not self.over:
+                    self.over = True
+                    self._handed = time.monotonic()
+                    self._wire.answer(outcome)
+
+    def stream_began_locked(self, call: Call) -> None:
+        """See ``owners.CallOwner``."""
+        stream = call.stream
+        if self.over and stream is not None:
+            stream.end_locked(str(cancelled()))
+        elif stream is not None and stream.subscribed:
+            if not self._door.draining:
+                self._wire.open()
+            elif self._served is None or not self._served.parting:
+                call.expire_locked(shutting_down)
+
+    def send_error_locked(self, call: Call, error: CallError) -> None:
+        """See ``owners.CallOwner``."""
+        if call.stream is not None:
+            call.stream.end_locked(str(error))
+        self._end_locked(error)
+
+    def end_stream_locked(self, call: Call, error: CallError | None) -> None:
+        """See ``owners.CallOwner``."""
+        if not call.answered:
+            call.answered = True
+            self._end_locked(error)
+
+    def starved_locked(self) -> bool:
+        """See ``owners.CallOwner``."""
+        if self._pending() < WINDOW and self._bytes <= self._door.limits.high_watermark:
+            return False
+        self._starved = True
+        return True
+
+    def flush(self) -> None:
+        """See ``owners.CallOwner``."""
+        with self.lock:
+            self.flush_locked()
+
+    flush_soon = flush
+
+    def flush_locked(self) -> None:
+        """See ``owners.CallOwner``: of a call one message is on its way at a time."""
+        if self._sending or self.over:
+            return
+        if self._waiting:
+            payload = self._waiting.popleft()
+            self._bytes -= len(payload)
+            self._sending = True
+            self._handed = time.monotonic()
+            self._wire.send(payload)
+        elif self._ending:
+            self.over = True
+            self._handed = time.monotonic()
+            self._wire.end(self._end)
+
+    def take_over(self) -> None:
+        """See ``owners.CallOwner``: there is no other call here to go on with."""
+
+    # ------------------------------------------------------------------ CallLine
+
+    def hold(self) -> None:
+        """See ``owners.CallLine``: what HTTP/2 counts are streams that have not ended."""
+
+    def release(self) -> None:
+        """See ``owners.CallLine``."""
+
+    def credit(self, call_id: int) -> int:
+        """See ``owners.CallLine``."""
+        return WINDOW - self._pending()
+
+    def send_item(self, call_id: int, payload: bytes) -> None:
+        """See ``owners.CallLine``."""
+        largest = self._door.largest
+        if len(payload) > largest:
+            raise PayloadTooLarge(len(payload), largest)
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append(payload)
+        self._bytes += len(payload)
+
+    # ------------------------------------------------------------------ own
+
+    def _pending(self) -> int:
+        return 0 if self._waiting is None else len(self._waiting)
+
+    def _end_locked(self, error: CallError | None) -> None:
+        """End it once what was queued is sent."""
+        if not self._ending and not self.over:
+            self._ending = True
+            self._end = error
+            self.flush_locked()
+
+    def _abandon_locked(self, error: CallError) -> None:
+        """End it though the caller takes nothing of what was sent."""
+        self.over = True
+        self._handed = self._waiting = None
+        call = self.call
+        if call is not None and not call.answered:
+            call.cancelled = call.answered = True
+            if call.stream is not None:
+                call.stream.end_locked(str(error))
+        self._wire.reset(error)
+
+
+def half(seconds: float) -> CallError:
+    return CallError(
+        Status.DEADLINE_EXCEEDED,
+        "FRAME_TIMEOUT",
+        f"the request was not whole after {seconds:.1f} s; send it without a pause",
+        retry=Retry.NOT_PROCESSED,
+    )
+
+
+def untaken(seconds: float) -> CallError:
+    return CallError(
+        Status.DEADLINE_EXCEEDED,
+        "WRITE_TIMEOUT",
+        f"nothing of the stream was taken for {seconds:.1f} s; read what was asked for",
+        retry=Retry.MAYBE_PROCESSED,
+    )

@@ -1,0 +1,112 @@
+"""Where an engine ends and the door begins: whole messages come in, outcomes go out.
+
+An engine is what speaks HTTP/2: it has a call's headers, reads its messages when it is asked to, and sends what it is
+given. The door decides everything else, alike for every engine, and holds no thread for a call that nothing moves in.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from wireproto.errors import CallError
+from wireproto.server.pool import Waits, Worker
+
+__all__ = ["Begin", "Engine", "Headers", "CallEvents", "Wire"]
+
+Headers: TypeAlias = Sequence[tuple[str, str | bytes]]
+"""Names in lower case; values are bytes where the name ends in ``-bin``."""
+
+
+class Wire(Protocol):
+    """One call, as its engine has it.
+
+    Whatever is asked of it is begun and not waited for. It never fails: of a call that has ended nothing comes but its
+    ``on_over``. One thread at a time: whoever asks holds the lock of what takes the call's events.
+
+    Attributes:
+        path: ``/package.Service/Method``.
+        peer: the caller's address, ``host:port``.
+        headers: what came with the call.
+    """
+
+    path: str
+    peer: str
+    headers: Headers
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline that the caller has set, or None."""
+
+    def receive(self) -> None:
+        """Read the next message: ``on_message``. Not again before that."""
+
+    def open(self) -> None:
+        """Send the headers now and not with the first message, so that the caller knows that it was heard."""
+
+    def send(self, payload: bytes) -> None:
+        """Send one message: ``on_sent``. Not again before that."""
+
+    def answer(self, payload: bytes) -> None:
+        """Send the only message, and end the call well."""
+
+    def end(self, error: CallError | None) -> None:
+        """End the call, well or with an error."""
+
+    def reset(self, error: CallError) -> None:
+        """End the call though a message waits to be taken. The error's details are lost, and perhaps that message."""
+
+
+class CallEvents(Protocol):
+    """What an engine tells of a call, on a thread of its own, where nothing may block.
+
+    ``worker`` is the engine's thread if that leads the pool, so that a quick handler may run there.
+    """
+
+    def on_message(self, worker: Worker | None, payload: bytes | None) -> None:
+        """A message is there whole; None: the caller sends no more, or the call has failed."""
+
+    def on_sent(self) -> None:
+        """A message that was sent has left, or the call is over."""
+
+    def on_over(self) -> None:
+        """The call is over: the caller has its end, has cancelled it, or is gone. Comes last, once."""
+
+
+Begin: TypeAlias = Callable[[Wire], CallEvents | None]
+"""Called by an engine with each new call; what it gives is told of the call's events from then on. None: the call was
+ended at once, and nobody wants to hear of it any more."""
+
+
+class Engine(Protocol):
+    """HTTP/2 and gRPC's framing of messages.
+
+    Attributes:
+        name: for logs.
+        poller: what the leader of the door's pool waits on.
+    """
+
+    name: str
+
+    @property
+    def poller(self) -> Waits:
+        """What the leader of the door's pool waits on."""
+
+    def on_events(self, worker: Worker, events: list[Any]) -> None:
+        """What the poller gave; called by the leader."""
+
+    def listen(self, begin: Begin) -> int:
+        """Take the address; the port. Calls come from ``start`` on.
+
+        Raises:
+            ConfigError: it cannot be had.
+        """
+
+    def start(self) -> None:
+        """Take calls. The pool runs."""
+
+    def drain(self) -> None:
+        """Take no connections any more, and tell those there are to go."""
+
+    def stop(self, deadline: float) -> None:
+        """End what is left, and wait until ``deadline``, by ``time.monotonic``, for it to have ended. The pool runs."""
+
+    def close(self) -> None:
+        """Give everything back; the pool has ended."""
