@@ -95,7 +95,17 @@ PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 .PHONY: test-long
 test-long: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run every test, the long ones and on every Python too (PYTHONS='python3.12 python3.13')
 	@HYPOTHESIS_PROFILE=$(PROFILE) $(PY) -m pytest $(PARALLEL) -m "" --timeout=7200 -o faulthandler_timeout=7100 $(ARGS)
+	@$(MAKE) --no-print-directory test-lowest
 	@$(MAKE) --no-print-directory test-pythons
+
+# What speaks gRPC. The other versions of grpcio are tried by hand, with the list in wireproto/server/gateway/core.py.
+GRPC_SUITES := tests/server/test_gateway.py tests/server/test_gateway_engines.py tests/client/test_grpc_client.py \
+	tests/integration/test_gateway_clients.py tests/integration/test_gateway_load.py \
+	tests/integration/test_gateway_attacks.py tests/integration/test_four_doors.py tests/agreement/test_troubles.py
+
+.PHONY: test-lowest
+test-lowest: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run the tests of gRPC with the lowest grpcio that is allowed
+	@$(PY) tools/lowest.py "$(VENV)" -- $(PARALLEL) $(or $(ARGS),-m "" $(GRPC_SUITES))
 
 .PHONY: test-pythons
 test-pythons:  ## run the tests on every other Python there is (PYTHONS='python3.12 python3.13')
@@ -140,6 +150,7 @@ check: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## all that CI checks: format, lint, types
 	@echo "== instructions" && $(PY) benchmarks/instructions.py
 	@echo "== coverage of the core" && $(MAKE) --no-print-directory coverage
 	@echo "== tests" && $(PY) -m pytest $(PARALLEL) $(ARGS)
+	@echo "== lowest grpcio" && $(MAKE) --no-print-directory test-lowest ARGS="-q tests/server/test_gateway.py"
 
 # REASON reaches the program by its environment, so it may have quotes in it.
 .PHONY: gate

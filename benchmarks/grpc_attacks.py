@@ -82,7 +82,7 @@ class Served:
 
     def resident(self) -> float:
         """MiB of memory."""
-        with open(f"/proc/{self.pid}/statm") as file:
+        with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def threads(self) -> int:
@@ -96,7 +96,7 @@ def serving(engine: str) -> Iterator[Served]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if "--quiet" in sys.argv else None,
-        text=True,
+        encoding="utf-8",
     ) as process:
         assert process.stdout is not None
         assert process.stdin is not None

@@ -38,6 +38,7 @@ _FIELDS: Final = ("field", "nested")
 
 DIFFERENCES: Final = (
     Difference(("none",), (), ("field", "nested", "map"), REFUSED, REFUSED, DEFAULT),
+    Difference(("part of a microsecond",), ("datetime",), (), REFUSED, UNWRITABLE, "cut"),
     Difference(("one field less",), ("message",), (), REFUSED, REFUSED, DEFAULT),
     Difference(("the field twice",), (), (), UNWRITABLE, UNWRITABLE, "the last"),
     Difference(("a key twice",), ("map",), (), REFUSED, REFUSED, "the last"),

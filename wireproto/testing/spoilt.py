@@ -267,7 +267,8 @@ def _wrong_values(place: _Place) -> Iterator[Spoilt]:
             yield _fault(place, "number and 2^32", numbers[0] + 2**32)
         case Scalar.DATETIME:
             stamp = Stamp(1) if value is None else value
-            yield _fault(place, "part of a microsecond", stamp._replace(nanos=1001))
+            finer, cut = stamp._replace(nanos=1001), stamp._replace(nanos=1000)
+            yield _fault(place, "part of a microsecond", finer, readings={"cut": cut})
             yield _fault(place, "another zone", stamp._replace(zone="+01:00"))
             yield _fault(place, "the year 10000", Stamp(253_402_300_800))
             yield _fault(place, "the year 0", Stamp(-62_135_596_801))

@@ -14,6 +14,7 @@ door's call, until that is over.
 import functools
 import threading
 import time
+from collections.abc import Container
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -230,7 +231,7 @@ class CoreEngine:
         for event in events:
             event.tag(worker, event)
 
-    def listen(self, begin: Begin) -> int:
+    def listen(self, begin: Begin, one_answer: Container[str]) -> int:
         """See ``seam.Engine``."""
         self._begin = begin
         try:

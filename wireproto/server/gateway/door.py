@@ -1,6 +1,7 @@
 """What all calls of a gateway share: who answers which path, the pool they run in, the clocks, and the end."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -9,6 +10,7 @@ from typing import Protocol
 from wireproto.dispatch import Entry, Table
 from wireproto.errors import CallError
 from wireproto.limits import Limits
+from wireproto.log_limit import LogLimit
 from wireproto.server.gateway.cancels import Cancels
 from wireproto.server.gateway.halves import HELD, LOOKAHEAD, HalfCalls
 from wireproto.server.gateway.hanging_up import HangingUp
@@ -94,6 +96,7 @@ class Door:
 
     Attributes:
         methods: what takes a call, by its path.
+        one_answer: the paths of those that are no streams.
         halves: the calls whose message is not whole.
         questions: the callers of reflection of whom the next question is awaited.
         cancels: who has cancelled too many.
@@ -106,6 +109,7 @@ class Door:
         self.patience = limits.frame_timeout + self.largest / limits.frame_rate
         self.draining = False
         self.methods: dict[str, Callable[[Wire], Taking]] = {}
+        self.one_answer: set[str] = set()
         self.pool = Pool(
             size=workers,
             queue_limit=limits.run_queue,
@@ -121,15 +125,19 @@ class Door:
         self.cancels = Cancels(limits, self._hang_up)
         self._paces: list[Pace] = []
         self._live: set[Live] = set()
+        self._alarm_at = math.inf
+        self._log_limit = LogLimit()
         self._empty = threading.Event()
         self._hanging_up: HangingUp | None = None
         self._late_lock = threading.Lock()
         self._late: list[Live] | None = []
         self._latest = 0.0
 
-    def serve(self, path: str, served: PathTarget) -> None:
+    def serve(self, path: str, served: PathTarget, *, streams: bool) -> None:
         """Have a path answered by a method."""
         self.methods[path] = lambda wire: Rpc(self, wire, served)
+        if not streams:
+            self.one_answer.add(path)
 
     def keep_pace(self, entries: Iterable[Entry]) -> None:
         """Have what is served here know how quick it is."""
@@ -142,7 +150,10 @@ class Door:
         self._hanging_up = HangingUp(self.pool, port)
 
     def _hang_up(self, peer: str) -> None:
-        log.warning("%s: calls are cancelled faster than the server allows; hung up", peer)
+        host = peer.rpartition(":")[0]
+        more = self._log_limit.admit((host, "cancels"))
+        if more is not None:
+            log.warning("%s: calls are cancelled faster than the server allows; hung up%s", host, more)
         if self._hanging_up is not None:
             self._hanging_up.add(peer)
 
@@ -172,6 +183,20 @@ class Door:
         call.refuse(shutting_down())
 
     # ------------------------------------------------------------------ for the calls
+
+    def expect(self, deadline: float) -> None:
+        """See ``rpc.RpcOwner``. What is due after the next sweep needs no alarm of its own."""
+        if deadline < min(self._alarm_at, self.pool.next_tick):
+            self._alarm_at = deadline
+            self.pool.alarm(deadline, self._expire)
+
+    def _expire(self, now: float) -> None:
+        """A deadline is up, or was when the alarm was set; called by the watchdog."""
+        if now < self._alarm_at:
+            return  # it was set before another one that came sooner, and what is left has an alarm of its own
+        self._alarm_at = math.inf
+        soonest = min((call.expire(now) for call in list(self._live)), default=math.inf)
+        self.expect(soonest)
 
     def leads(self, pace: Pace, worker: Worker | None) -> bool:
         """See ``rpc.RpcOwner``. Where nobody leads, nobody can be deposed: only what is known to be quick runs."""
@@ -221,6 +246,8 @@ class Door:
         now = time.monotonic()
         for call in list(self._live):
             call.sweep(now - late)
+        self._alarm_at = now
+        self._expire(now)
         self.halves.sweep(now - late)
         self.questions.sweep(now - late)
 

@@ -119,10 +119,10 @@ class GrpcGateway(Uncopied):
                 door.keep_pace(table.entries.values())
             for method in service.methods:
                 versions = Versions(method.opcode, tables, self.limits.max_metadata)
-                door.serve(f"/{service.full_name}/{method.name}", versions)
+                door.serve(f"/{service.full_name}/{method.name}", versions, streams=method.is_stream)
         door.keep_pace(self._health.entries.values())
         for name, entry in self._health.entries.items():
-            door.serve(f"/{HEALTH}/{name}", Alone(entry))
+            door.serve(f"/{HEALTH}/{name}", Alone(entry), streams=entry.is_stream)
         for path in self._reflection.paths:
             door.methods[path] = lambda wire: ReflectionCall(door, wire, self._reflection)
         return door
@@ -153,7 +153,7 @@ class GrpcGateway(Uncopied):
                 listen(self._wanted).close()  # for the sentence: gRPC's own words are a stack of nested errors
             door = self._open()
             assert self._engine is not None
-            port = self._engine.listen(door.begin)
+            port = self._engine.listen(door.begin, door.one_answer)
         except BaseException:
             self._life.not_begun()
             raise

@@ -8,7 +8,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Container, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
@@ -92,8 +92,8 @@ class PublicWire:
         if self._task is not None:
             self._task.cancel()
 
-    async def serve(self, taker: CallEvents | None) -> None:
-        """Carry out what is asked, until the call's end is."""
+    async def serve(self, taker: CallEvents | None) -> bytes | None:
+        """Carry out what is asked, until the call's end is; what remains to be sent with it."""
         context = self._context
         while True:
             while not self._asked:
@@ -108,10 +108,10 @@ class PublicWire:
             elif what == _OPEN:
                 await context.send_initial_metadata(())
             elif what == _ANSWER:
-                await context.write(value)
-                return
+                answer: bytes = value
+                return answer
             elif value is None:
-                return
+                return None
             else:
                 status = to_rpc_status(value)
                 trailers = ((_DETAILS, status.SerializeToString()),)
@@ -149,14 +149,16 @@ class PublicEngine(grpc.GenericRpcHandler):
         self._thread = threading.Thread(target=self._run, name="wireproto-grpc-loop", daemon=True)
         self._server: grpc.aio.Server | None = None
         self._begin: Begin | None = None
+        self._one_answer: Container[str] = ()
         self._going: Future[None] | None = None
 
     def on_events(self, worker: Worker, events: list[Any]) -> None:
         """See ``seam.Engine``: no descriptor is the pool's."""
 
-    def listen(self, begin: Begin) -> int:
+    def listen(self, begin: Begin, one_answer: Container[str]) -> int:
         """See ``seam.Engine``."""
         self._begin = begin
+        self._one_answer = one_answer
         self._thread.start()
         port: int = self._do(self._listen()).result()
         return port
@@ -199,15 +201,24 @@ class PublicEngine(grpc.GenericRpcHandler):
         """See ``grpc.GenericRpcHandler``."""
         path = handler_call_details.method
 
-        async def serve(requests: AsyncIterator[bytes], context: Any) -> None:
+        async def serve(requests: AsyncIterator[bytes], context: Any) -> bytes | None:
             assert self._begin is not None
             wire = PublicWire(self._loop, path, context)
             taker = self._begin(wire)
             if taker is not None:
                 context.add_done_callback(lambda _: taker.on_over())
-            await wire.serve(taker)
+            return await wire.serve(taker)
 
-        return grpc.stream_stream_rpc_method_handler(serve)
+        if path in self._one_answer:
+            # Which is sent with the headers and the status, in one step of gRPC's core and not in three.
+            return grpc.stream_unary_rpc_method_handler(serve)
+
+        async def serve_all(requests: AsyncIterator[bytes], context: Any) -> None:
+            answer = await serve(requests, context)
+            if answer is not None:
+                await context.write(answer)
+
+        return grpc.stream_stream_rpc_method_handler(serve_all)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -1,5 +1,6 @@
 """gRPC's reflection, in both its versions: a message in, a message out, for as long as the caller has questions."""
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -143,6 +144,10 @@ class ReflectionCall:
             elif self._question is None and waited > self._door.patience:
                 self._over = True
                 self._wire.end(half(waited))
+
+    def expire(self, now: float) -> float:
+        """See ``rpc.Live``: what a caller has set for its questions ends them at its own side."""
+        return math.inf
 
     def drain(self) -> None:
         """See ``rpc.Live``."""

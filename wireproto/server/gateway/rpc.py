@@ -4,6 +4,7 @@ So a call is dispatched, expired, deferred, streamed and refused by the code of 
 a call has a connection to itself, whose only flow control is HTTP/2's.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -60,7 +61,10 @@ class Live(Protocol):
         """End it before anything has run."""
 
     def sweep(self, now: float) -> None:
-        """Look at its clocks; called by the watchdog four times a second."""
+        """Look at its clocks, but for the deadline; called by the watchdog four times a second."""
+
+    def expire(self, now: float) -> float:
+        """End it if its deadline is up; the deadline (monotonic) if it is not, ``math.inf`` without one."""
 
     def drain(self) -> None:
         """The door closes: a subscription ends, an iterator may end by itself, a call is finished."""
@@ -91,6 +95,9 @@ class RpcOwner(Protocol):
     cancels: Cancels
     patience: float
     draining: bool
+
+    def expect(self, deadline: float) -> None:
+        """Have ``Live.expire`` asked at this time (monotonic)."""
 
     def leads(self, pace: Pace, worker: Worker | None) -> bool:
         """Whether a method may run on the engine's thread."""
@@ -205,9 +212,8 @@ class Rpc:
             if self.over or self._ending:
                 return
             self.call = call
-            deadline = call.deadline
-        if deadline is not None and deadline < self.pool.next_tick:
-            self.pool.alarm(deadline, self.expire)
+        if call.deadline is not None:
+            self._door.expect(call.deadline)
         if not self._door.leads(call.entry.pace, worker):
             if not self.pool.submit(call):
                 self.settle(call, busy())
@@ -250,30 +256,28 @@ class Rpc:
     # ------------------------------------------------------------------ what the clocks and the door's end ask
 
     def refuse(self, error: CallError) -> None:
-        """End it before its handler has run."""
+        """See ``Live``."""
         with self.lock:
             self._end_locked(error)
 
-    def expire(self, now: float) -> None:
-        """The deadline may be up; called by the watchdog."""
+    def expire(self, now: float) -> float:
+        """See ``Live``."""
+        call = self.call
+        if call is None or call.deadline is None or call.answered:
+            return math.inf
+        if call.deadline > now:
+            return call.deadline
         with self.lock:
-            call = self.call
-            if call is not None and call.deadline is not None and call.deadline <= now:
-                call.expire_locked(late)
+            call.expire_locked(late)
+        return math.inf
 
     def sweep(self, now: float) -> None:
-        """Look at the clocks of the call; called by the watchdog four times a second."""
+        """See ``Live``."""
         call = self.call
         if call is None:
             if not self.whole and now - self.began > self._door.patience:
                 self.refuse(half(now - self.began))
             return
-        deadline = call.deadline
-        if deadline is not None and not call.answered:
-            if deadline <= now:
-                self.expire(now)
-            elif deadline < self.pool.next_tick:
-                self.pool.alarm(deadline, self.expire)
         with self.lock:
             if self._handed is not None:
                 waited = now - self._handed
@@ -284,14 +288,14 @@ class Rpc:
                     self._abandon_locked(untaken(waited))
 
     def drain(self) -> None:
-        """The door closes: a subscription ends, an iterator may end by itself, a call is finished."""
+        """See ``Live``."""
         with self.lock:
             call = self.call
             if call is not None and call.stream is not None:
                 self.stream_began_locked(call)
 
     def cut(self) -> None:
-        """The door's time is up."""
+        """See ``Live``."""
         with self.lock:
             if self.call is None:
                 self._end_locked(shutting_down())

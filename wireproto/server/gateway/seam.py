@@ -4,7 +4,7 @@ An engine is what speaks HTTP/2: it has a call's headers, reads its messages whe
 given. The door decides everything else, alike for every engine, and holds no thread for a call that nothing moves in.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from wireproto.errors import CallError
@@ -92,8 +92,12 @@ class Engine(Protocol):
     def on_events(self, worker: Worker, events: list[Any]) -> None:
         """What the poller gave; called by the leader."""
 
-    def listen(self, begin: Begin) -> int:
+    def listen(self, begin: Begin, one_answer: Container[str]) -> int:
         """Take the address; the port. Calls come from ``start`` on.
+
+        Args:
+            begin: told of each call.
+            one_answer: paths of which a call has one answer or an error; an engine may be quicker for it.
 
         Raises:
             ConfigError: it cannot be had.
