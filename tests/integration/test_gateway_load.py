@@ -1,9 +1,14 @@
 """Open streams and unary calls beside each other: what one costs the other, and the end of it all."""
 
+import asyncio
 import statistics
 import threading
 import time
+from collections import Counter
+from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 
 from tests.server.peer import until
@@ -12,6 +17,9 @@ from wireproto.client.grpc import GrpcClient, GrpcStream, connect
 from wireproto.server.gateway import GrpcGateway
 
 PATIENCE = 30.0
+ECHO_PATH = "/test.v1.ServerService/Echo"
+ECHO_REQUEST = b"\n\x01x"
+LOCAL = [("grpc.use_local_subchannel_pool", 1)]
 
 
 def door_threads() -> int:
@@ -53,3 +61,61 @@ def test_open_streams_do_not_slow_unary_calls(count: int) -> None:
         for client in clients:
             client.close()
         gateway.shutdown(1)
+
+
+MANY = 3000
+
+
+@pytest.mark.parametrize("engine", ["core", "public"])
+def test_thousands_of_calls_at_once_are_answered(engine: Any) -> None:
+    """However many a stock client begins, it keeps to what the door takes, and the door to what it says."""
+    stage = Stage()
+    with GrpcGateway(stage.handlers, port=0, engine=engine) as gateway:
+        with grpc.insecure_channel(str(gateway.address), options=LOCAL) as channel:
+            call: Any = channel.unary_unary(ECHO_PATH)
+            futures = [call.future(ECHO_REQUEST) for _ in range(MANY)]
+            assert Counter(future.code() for future in futures) == {grpc.StatusCode.OK: MANY}
+
+        async def all_at_once() -> list[bytes]:
+            async with grpc.aio.insecure_channel(str(gateway.address), options=LOCAL) as channel:
+                call: Any = channel.unary_unary(ECHO_PATH)
+                answers: list[bytes] = await asyncio.gather(*(call(ECHO_REQUEST) for _ in range(MANY)))
+                return answers
+
+        assert len(asyncio.run(all_at_once())) == MANY
+
+
+@pytest.mark.parametrize("engine", ["core", "public"])
+@pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.long)])
+def test_each_caller_is_told_that_the_server_closes(engine: Any, times: int) -> None:
+    """Sixteen callers who call all the time: each gets answers, and then SHUTTING_DOWN, and nothing else."""
+    stage = Stage()
+    told: Counter[tuple[str, bool]] = Counter()
+
+    def calls(channel: grpc.Channel, answered: threading.Event) -> None:
+        call: Any = channel.unary_unary(ECHO_PATH)
+        while True:
+            try:
+                call(ECHO_REQUEST, timeout=PATIENCE)
+            except grpc.RpcError as error:
+                told[error.code().name, "shutting down" in (error.details() or "")] += 1
+                return
+            answered.set()
+
+    for _ in range(times):
+        answered = [threading.Event() for _ in range(16)]
+        gateway = GrpcGateway(stage.handlers, port=0, engine=engine)
+        gateway.start()
+        channels = [grpc.insecure_channel(str(gateway.address), options=LOCAL) for _ in range(4)]
+        callers = [
+            threading.Thread(target=calls, args=(channels[number % 4], each)) for number, each in enumerate(answered)
+        ]
+        for caller in callers:
+            caller.start()
+        assert all(each.wait(PATIENCE) for each in answered)
+        assert gateway.shutdown(PATIENCE) == []
+        for caller in callers:
+            caller.join(PATIENCE)
+        for channel in channels:
+            channel.close()
+    assert told == {("UNAVAILABLE", True): 16 * times}

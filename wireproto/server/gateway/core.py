@@ -123,7 +123,7 @@ class CompletionPoller:
 class CoreWire:
     """One call; see ``seam.Wire``."""
 
-    __slots__ = ("_call", "_due", "_opened", "headers", "path", "peer", "taker")
+    __slots__ = ("_call", "_due", "_opened", "_watched", "headers", "path", "peer", "taker")
 
     def __init__(self, event: Any) -> None:
         call = self._call = event.call
@@ -135,19 +135,23 @@ class CoreWire:
         left = details.deadline - time.time()
         self._due = None if left > _FOREVER else time.monotonic() + left
         self._opened = False
+        self._watched = False
         self.taker: CallEvents | None = None
 
     def begin(self, begin: Begin) -> None:
-        """Hand the call to the door, and be told of its end."""
+        """Hand the call to the door."""
         self.taker = begin(self)
-        if self.taker is not None:
-            _batch(self._call, self._closed, cygrpc.ReceiveCloseOnServerOperation(0))
 
     def remaining(self) -> float | None:
         return None if self._due is None else max(0.0, self._due - time.monotonic())
 
     def receive(self) -> None:
         _batch(self._call, self._received, cygrpc.ReceiveMessageOperation(0))
+
+    def watch(self) -> None:
+        if not self._watched:
+            self._watched = True
+            _batch(self._call, self._closed, cygrpc.ReceiveCloseOnServerOperation(0))
 
     def open(self) -> None:
         if not self._opened:
@@ -167,9 +171,7 @@ class CoreWire:
             )
 
     def answer(self, payload: bytes) -> None:
-        _batch(
-            self._call,
-            _rung,
+        self._last(
             cygrpc.SendInitialMetadataOperation(None, 0),
             cygrpc.SendMessageOperation(payload, 0),
             cygrpc.SendStatusFromServerOperation(None, _OK, b"", 0),
@@ -178,15 +180,21 @@ class CoreWire:
     def end(self, error: CallError | None) -> None:
         code, text, trailers = (_OK, b"", None) if error is None else _told(error)
         if self._opened:
-            _batch(self._call, _rung, cygrpc.SendStatusFromServerOperation(trailers, code, text, 0))
+            self._last(cygrpc.SendStatusFromServerOperation(trailers, code, text, 0))
         else:
             self._opened = True
-            _batch(
-                self._call,
-                _rung,
+            self._last(
                 cygrpc.SendInitialMetadataOperation(None, 0),
                 cygrpc.SendStatusFromServerOperation(trailers, code, text, 0),
             )
+
+    def _last(self, *operations: Any) -> None:
+        """The batch with our end, and with the caller's where nobody waits for that yet: one event and not two."""
+        if self._watched:
+            _batch(self._call, _rung, *operations)
+        else:
+            self._watched = True
+            _batch(self._call, self._closed, *operations, cygrpc.ReceiveCloseOnServerOperation(0))
 
     def reset(self, error: CallError) -> None:
         code, text, _ = _told(error)
