@@ -109,7 +109,7 @@ test-lowest: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## run the tests of gRPC with the lo
 
 .PHONY: test-pythons
 test-pythons:  ## run the tests on every other Python there is (PYTHONS='python3.12 python3.13')
-	@$(PY) tools/pythons.py "$(VENV)" $(PYTHONS) -- $(PARALLEL) $(ARGS)
+	@"$(PYTHON)" tools/pythons.py "$(VENV)" $(PYTHONS) -- $(PARALLEL) $(ARGS)
 
 SECONDS ?= 30
 N ?= 500
