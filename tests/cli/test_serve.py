@@ -7,13 +7,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.cli.conftest import PATIENCE, ROOT, Serve, environment, run, wireproto
 from tests.cli.services import PAINT, SECRET, VAULT, WAIT, PaintRequest, SecretRequest, WaitRequest, WaitResponse
 from tests.cli.services import SHOP as SHOP_SERVICE
-from wireproto import CallError, Retry, Status, connect
+from wireproto import CallError, Handlers, Retry, Status, connect
+from wireproto.cli import serve as serve_command
 from wireproto.client.grpc import connect as connect_grpc
 
 SHOP = "tests.cli.services:shop"
@@ -258,3 +261,15 @@ def test_a_function_of_yours_authenticates(serve: Serve) -> None:
             client.call(SECRET, SecretRequest())
     with connect_grpc(serving.ready["grpc"], VAULT, authorization="Bearer open", timeout=PATIENCE) as door:
         assert door.call(SECRET, SecretRequest()).caller == "ann"
+
+
+@pytest.mark.parametrize("wanted", [None, "INFO"])
+def test_what_grpcs_core_writes_by_itself_is_turned_off(monkeypatch: pytest.MonkeyPatch, wanted: str | None) -> None:
+    """It may quote what a stranger sent. Whoever wants to see it says so in the environment."""
+    if wanted is None:
+        monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    else:
+        monkeypatch.setenv("GRPC_VERBOSITY", wanted)
+    served: Any = SimpleNamespace(handlers=Handlers(SHOP_SERVICE), authenticate=None)
+    assert serve_command._gateway(served, "127.0.0.1", 0, 2, "x", asked=True) is not None
+    assert os.environ["GRPC_VERBOSITY"] == (wanted or "NONE")

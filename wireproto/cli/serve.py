@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import logging
+import os
 import queue
 import signal
 import sys
@@ -167,6 +168,8 @@ def _gateway(app: Served, host: str, port: int, workers: int, name: str, *, aske
     So it is where the system has no room for it, unless somebody asked for it.
     """
     try:
+        # gRPC's core writes what strangers sent to stderr by itself, as often as they like; who looks for that says so.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from wireproto.server.gateway import GrpcGateway
     except ConfigError as error:
         log.warning("no gRPC: %s; --no-grpc leaves this line out", error)
