@@ -5,7 +5,10 @@ import signal
 import time
 from collections.abc import Callable
 
-__all__ = ["in_child"]
+__all__ = ["FORKS", "in_child"]
+
+FORKS = ("-W", "ignore:This process:DeprecationWarning")
+"""For a Python that forks while threads run, of which CPython 3.12 and newer warn: that it does no harm is tried."""
 
 PATIENCE = 20.0
 """Seconds after which a child that does not end is killed."""

@@ -201,7 +201,8 @@ def run_in(
             os.close(stream)
     with process:
         try:
-            if sample is not None and sample.stays:
+            # What cannot say that it is there ends by itself, and on its way out a signal would end it otherwise.
+            if sample is not None and sample.stays and not (sample.prints and trouble.stdout == "full"):
                 _ask_to_end(process)
             out, err = process.communicate(sample.stdin.encode() if sample is not None else None, PATIENCE)
         finally:

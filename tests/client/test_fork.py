@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests import children
 from tests.children import in_child
 from tests.client.fakes import PATIENCE, Peer, echoing, serving
 from tests.client.service import COUNT, ECHO, SERVICE, CountRequest, CountResponse, echo
@@ -106,7 +107,7 @@ def test_a_child_that_ends_as_an_interpreter_does_loses_nothing() -> None:
     """``sys.exit`` of a child finalizes what it inherited, without a warning; the parent's calls are answered."""
     with serving(echoing) as server:
         ran = subprocess.run(
-            [sys.executable, "-W", "error::ResourceWarning", "-c", PROGRAM, str(server.address)],
+            [sys.executable, "-W", "error::ResourceWarning", *children.FORKS, "-c", PROGRAM, str(server.address)],
             capture_output=True,
             text=True,
             timeout=60,
@@ -167,7 +168,7 @@ def test_a_thousand_forks_cost_the_parent_nothing() -> None:
     """
     with serving(holding) as server:
         ran = subprocess.run(
-            [sys.executable, "-c", MANY_FORKS, str(server.address), str(FORKS)],
+            [sys.executable, *children.FORKS, "-c", MANY_FORKS, str(server.address), str(FORKS)],
             capture_output=True,
             text=True,
             timeout=110,

@@ -11,6 +11,7 @@ from concurrent.futures import wait
 
 import pytest
 
+from tests import children
 from tests.client.fakes import PATIENCE
 from tests.client.service import ECHO, OTHER, SERVICE, SMALL, EchoRequest, EchoResponse, NewRequest, SmallRequest, echo
 from tests.client.test_signals import handling
@@ -169,7 +170,7 @@ client.close()
 def test_forks_lose_nothing(gateway: GrpcGateway) -> None:
     """Children close it, call on it, or do nothing; the parent's calls go on. There is no gateway in that process."""
     ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(gateway.address)],
+        [sys.executable, *children.FORKS, "-c", PROGRAM, str(gateway.address)],
         capture_output=True,
         text=True,
         timeout=90,
