@@ -393,7 +393,7 @@ class Measured:
     Attributes:
         failed: calls of the good client that were not answered.
         grown: memory of the server, at most, beyond what it had before.
-        left: ... and two seconds after the attack.
+        left: ... and some time after the attack, two seconds at most.
         threads: of the server at most, beyond what it had before.
     """
 
@@ -460,7 +460,7 @@ def measure(engine: str, name: str, scale: float, seconds: float) -> Measured:
         attack.join()
         measuring.set()
         looking.join()
-        time.sleep(2)
+        time.sleep(min(2.0, seconds))
         left = server.resident() - before
     return Measured(
         engine,

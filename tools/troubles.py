@@ -91,6 +91,10 @@ class Sample:
         return self.tried == "always"
 
 
+GOING = 2.0
+"""Seconds in which a program that cannot print ends, if it does."""
+
+
 class Done(NamedTuple):
     """How a program ended. What could not be read is empty."""
 
@@ -201,8 +205,11 @@ def run_in(
             os.close(stream)
     with process:
         try:
-            # What cannot say that it is there ends by itself, and on its way out a signal would end it otherwise.
-            if sample is not None and sample.stays and not (sample.prints and trouble.stdout == "full"):
+            if sample is not None and sample.stays:
+                if trouble.stdout == "full":
+                    # Some that cannot say that they are there end by themselves; a signal on their way out would be it.
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(GOING)
                 _ask_to_end(process)
             out, err = process.communicate(sample.stdin.encode() if sample is not None else None, PATIENCE)
         finally:
