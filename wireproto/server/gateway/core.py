@@ -139,8 +139,14 @@ class CoreWire:
         self.taker: CallEvents | None = None
 
     def begin(self, begin: Begin) -> None:
-        """Hand the call to the door."""
+        """Hand the call to the door, and be told of its end.
+
+        To ask for the end in the batch that answers saves an event, but then calls that were refused at a shutdown did
+        not end before its time was up.
+        """
         self.taker = begin(self)
+        if self.taker is not None:
+            self.watch()
 
     def remaining(self) -> float | None:
         return None if self._due is None else max(0.0, self._due - time.monotonic())
