@@ -83,6 +83,8 @@ def test_a_handler_that_interrupted_a_call_is_refused(use: str, other: bool) -> 
         def interrupt() -> None:
             assert sent.wait(PATIENCE)
             signal.pthread_kill(main, signal.SIGUSR1)
+            while not handled.wait(1):  # one between Python's last look and the wait is seen when the wait is over
+                signal.pthread_kill(main, signal.SIGUSR1)
 
         thread = threading.Thread(target=interrupt)
         thread.start()
