@@ -1,9 +1,9 @@
 """The quick engine: a loop of our own over gRPC's core. All that is not public of grpcio is named in this file.
 
-A call costs less CPU than with grpcio's synchronous server (``docs/gateway.md`` has the figures), because it has
-no thread, no lock of grpcio's and no state of its in Python. What is used is ``cygrpc``, the layer under both of grpcio's
-servers. So ``problem`` looks whether it is as it was in the versions that the tests ran on; elsewhere the engine of public names
-serves.
+A call costs less CPU than with grpcio's synchronous server, because it has no thread, no lock of grpcio's and no state
+of its in Python; ``docs/gateway.md`` has the figures. What is used is ``cygrpc``, the layer under both of grpcio's
+servers. So ``problem`` looks whether it is as it was in the versions that the tests ran on; elsewhere the engine of
+public names serves.
 
 Who owns what. gRPC's core writes into the operations of a batch when the batch is through, and frees what they hold:
 an operation that is in two batches is freed twice. So every operation is made in the arguments of the one ``_batch``
