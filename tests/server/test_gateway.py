@@ -546,6 +546,19 @@ def test_shutting_down_ends_streams_and_finishes_calls(stage: Stage, door: Calla
         socket.create_connection(gateway.address, timeout=PATIENCE)
 
 
+def test_every_source_is_closed_however_short_the_end(stage: Stage, door: Callable[..., Open]) -> None:
+    """A shutdown without any grace closes each source once, also those whose caller takes nothing."""
+    opened = door()
+    client = opened()
+    streams = [client.stream(FEED, FeedRequest(name=f"f{number}")) for number in range(30)]
+    feeds = [stage.feed(f"f{number}") for number in range(30)]
+    for feed in feeds[::2]:
+        feed.put(*("x" * 60_000 for _ in range(20)))
+    assert gateway_of(opened).shutdown(0) == []
+    assert [len(feed.closed) for feed in feeds] == [1] * 30
+    assert len(streams) == 30
+
+
 def test_a_handler_that_stays_is_named(stage: Stage, door: Callable[..., Open]) -> None:
     """After its time the shutdown cuts calls off and names the thread that is still inside one."""
     opened = door()

@@ -18,6 +18,7 @@ from wireproto.limits import Limits
 from wireproto.server.gateway import GrpcGateway
 from wireproto.server.gateway.cancels import Cancels
 from wireproto.server.gateway.hanging_up import hang_up
+from wireproto.server.pool import Pool
 
 HANDLERS = Handlers(SERVICE)
 HELD = threading.Event()
@@ -56,6 +57,31 @@ def test_an_engine_that_cannot_run_is_refused_where_it_is_asked_for(monkeypatch:
         GrpcGateway(HANDLERS, port=0, engine="core").start()
     with pytest.raises(ConfigError, match="engine is 'quick'; give 'auto', 'core' or 'public'"):
         GrpcGateway(HANDLERS, port=0, engine="quick").start()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("engine", ["core", "public"])
+def test_without_threads_it_does_not_start(monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
+    """What the system refuses is a sentence, nothing is left, and it may be tried again."""
+
+    def refuse(pool: Pool) -> None:
+        raise RuntimeError("can't start new thread")
+
+    gateway = GrpcGateway(HANDLERS, port=0, engine=engine)
+    before = set(threading.enumerate())
+    with monkeypatch.context() as patched:
+        patched.setattr(Pool, "start", refuse)
+        with pytest.raises(ConfigError, match="30 threads cannot be started: can't start new thread; give fewer work"):
+            gateway.start()
+    assert set(threading.enumerate()) <= before
+    with gateway, connect(gateway.address, SERVICE) as client:
+        assert client.call(ECHO, EchoRequest(text="a")).text == "a"
+
+
+@pytest.mark.parametrize("engine", ["core", "public"])
+def test_a_host_that_is_none_is_a_sentence_without_a_port(engine: Any) -> None:
+    """Also where any port would do."""
+    with pytest.raises(ConfigError, match=r"cannot listen on a\.\.b: that is no address or name of this machine"):
+        GrpcGateway(HANDLERS, host="a..b", port=0, engine=engine).start()
 
 
 @pytest.mark.parametrize("engine", ["core", "public"])

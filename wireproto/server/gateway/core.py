@@ -84,6 +84,10 @@ class CompletionPoller:
 
     A batch of no operations is through at once, and its event wakes whoever waits. It needs a call, any call: the last
     one that has come, and before the first has come there is nobody to be woken for.
+
+    Attributes:
+        bell: the last call that has come.
+        drained: the queue is shut, and whatever was in it was given.
     """
 
     def __init__(self) -> None:
@@ -92,15 +96,18 @@ class CompletionPoller:
         self._lock = threading.Lock()
         self._shut = False
         self._woken = threading.Event()
+        self.drained = threading.Event()
 
     def poll(self, timeout: float) -> list[Any]:
         """See ``pool.Waits``."""
-        if self._shut:
+        if self.drained.is_set():
             self._woken.wait(None if timeout < 0 else timeout)
             self._woken.clear()
             return []
         event = self.queue.poll(None if timeout < 0 else 0.0)  # the leader waits for ever or not at all
-        return [] if event.tag is None else [event]  # there was none, or the queue is shut
+        if event.completion_type == cygrpc.CompletionType.queue_shutdown:
+            self.drained.set()
+        return [] if event.tag is None else [event]
 
     def wake(self) -> None:
         """See ``pool.Waits``."""
@@ -111,7 +118,7 @@ class CompletionPoller:
         self._woken.set()
 
     def shut(self) -> None:
-        """Nothing comes any more: give the queue up, with the leader's wait."""
+        """Nothing new comes any more: give the queue up, once what is in it was given."""
         with self._lock:
             if self._shut:
                 return
@@ -228,7 +235,7 @@ class CoreEngine:
         self._server.register_completion_queue(self.poller.queue)
         self._begin: Begin | None = None
         self._listening = False
-        self._stopped = threading.Event()
+        self._started = False
 
     def on_events(self, worker: Worker, events: list[Any]) -> None:
         """See ``seam.Engine``."""
@@ -248,7 +255,7 @@ class CoreEngine:
 
     def start(self) -> None:
         """See ``seam.Engine``."""
-        self._listening = True
+        self._started = self._listening = True
         self._server.start()
         self._ask()
 
@@ -274,14 +281,16 @@ class CoreEngine:
 
     def stop(self, deadline: float) -> None:
         """See ``seam.Engine``."""
+        if not self._started:
+            self.poller.shut()
+            return
         self.drain()
-        if not self._stopped.wait(max(0.0, deadline - time.monotonic())):
+        if not self.poller.drained.wait(max(0.0, deadline - time.monotonic())):
             self._server.cancel_all_calls()
-            self._stopped.wait(_SETTLE)
+            self.poller.drained.wait(_SETTLE)
 
     def _down(self, worker: Worker, event: Any) -> None:
         self.poller.shut()
-        self._stopped.set()
 
     def close(self) -> None:
         """See ``seam.Engine``."""

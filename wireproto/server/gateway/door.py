@@ -124,7 +124,7 @@ class Door:
         self.questions = HalfCalls(HELD // 4 - QUESTIONS * LOOKAHEAD, QUESTIONS * LOOKAHEAD, self.largest)
         self.cancels = Cancels(limits, self._hang_up)
         self._paces: list[Pace] = []
-        self._live: set[Live] = set()
+        self._live: set[Taking] = set()
         self._alarm_at = math.inf
         self._log_limit = LogLimit()
         self._empty = threading.Event()
@@ -241,6 +241,11 @@ class Door:
         """End what is left, in words."""
         for call in list(self._live):
             call.cut()
+
+    def abandon(self) -> None:
+        """The engine has ended, and tells nothing any more: let go of what it has not told the end of."""
+        for call in list(self._live):
+            call.on_over()
 
     def _sweep(self, late: float) -> None:
         now = time.monotonic()

@@ -92,10 +92,9 @@ class GrpcGateway(Uncopied):
         self._engine: Engine | None = None
         self._door: Door | None = None
         self._workers = workers
-        self._authenticate = authenticate
         control = control_handlers([each.service for each in every], name, lambda: not self._life.ended)
-        self._handlers = [*every, control]
-        services = [each.service for each in self._handlers]
+        hosted = [*every, control]
+        services = [each.service for each in hosted]
         self._reflection = Reflection(services)
         self._health = HealthChecks([*(service.full_name for service in services), HEALTH], self.limits)
         codec = codecs.get("protobuf")
@@ -107,12 +106,11 @@ class GrpcGateway(Uncopied):
                     for version in range(1, each.service.version + 1)
                 },
             )
-            for each in self._handlers
+            for each in hosted
         ]
 
-    def _open(self) -> Door:
-        """The door, behind an engine that listens nowhere yet."""
-        self._engine = engine = make_engine(self._engine_name, self._wanted, self._options())
+    def _door_behind(self, engine: Engine) -> Door:
+        """Who answers what."""
         door = Door(self.limits, engine, self._workers)
         for service, tables in self._tables:
             for table in tables.values():
@@ -149,28 +147,38 @@ class GrpcGateway(Uncopied):
         """
         self._life.begin()
         try:
-            if self._wanted.port != 0:
-                listen(self._wanted).close()  # for the sentence: gRPC's own words are a stack of nested errors
-            door = self._open()
-            assert self._engine is not None
-            port = self._engine.listen(door.begin, door.one_answer)
+            listen(self._wanted).close()  # for the sentence: gRPC's own words are a stack of nested errors
+            port = self._open()
         except BaseException:
             self._life.not_begun()
             raise
-        door.listens(port)
-        self._door = door
         self._address = Address(self._wanted.host, port)
         try:
             self._life.begun()
-            door.pool.start()
-            self._engine.start()
-        except BaseException as error:
+        except ConfigError:
             self.shutdown(0.0)
+            raise
+
+    def _open(self) -> int:
+        """Make the door and its threads, and serve; the port. Whatever goes wrong, nothing is left of them."""
+        engine = make_engine(self._engine_name, self._wanted, self._options())
+        door = self._door_behind(engine)
+        try:
+            door.pool.start()
+            port = engine.listen(door.begin, door.one_answer)
+            door.listens(port)
+            engine.start()
+        except BaseException as error:
+            engine.stop(time.monotonic())
+            door.pool.stop(time.monotonic() + _SETTLE)
+            engine.close()
             if isinstance(error, RuntimeError):
                 raise ConfigError(
                     f"{self._workers} threads cannot be started: {error}; give fewer workers, or allow more threads"
                 ) from error
             raise
+        self._engine, self._door = engine, door
+        return port
 
     def _options(self) -> list[tuple[str, int]]:
         limits = self.limits
@@ -253,6 +261,7 @@ class GrpcGateway(Uncopied):
             self._door.cut()
             self._door.wait(PARTING + _SETTLE)
             self._engine.stop(time.monotonic() + _SETTLE)
+            self._door.abandon()
         survivors = self._leave(max(deadline, time.monotonic()) + _SETTLE)
         self._life.over()
         return survivors

@@ -5,6 +5,7 @@ deposed; so only those run there that are known to be quick, and all others in t
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -92,7 +93,7 @@ class PublicWire:
         if self._task is not None:
             self._task.cancel()
 
-    async def serve(self, taker: CallEvents | None) -> bytes | None:
+    async def serve(self, taker: CallEvents) -> bytes | None:
         """Carry out what is asked, until the call's end is; what remains to be sent with it."""
         context = self._context
         while True:
@@ -100,9 +101,9 @@ class PublicWire:
                 self._waiter = self._loop.create_future()
                 await self._waiter
             what, value = self._asked.popleft()
-            if what == _RECEIVE and taker is not None:
+            if what == _RECEIVE:
                 await self._receive(taker)
-            elif what == _SEND and taker is not None:
+            elif what == _SEND:
                 await context.write(value)
                 taker.on_sent()
             elif what == _OPEN:
@@ -189,9 +190,16 @@ class PublicEngine(grpc.GenericRpcHandler):
             try:
                 self._going.result(rest)
             except TimeoutError:
-                self._do(self._server.stop(None)).result(_SETTLE)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_SETTLE)
+                with contextlib.suppress(TimeoutError):
+                    self._do(self._server.stop(None)).result(_SETTLE)
+        self._end_loop()
+
+    def _end_loop(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(_SETTLE)
+        else:
+            self._loop.close()
 
     def close(self) -> None:
         """See ``seam.Engine``."""
@@ -205,8 +213,10 @@ class PublicEngine(grpc.GenericRpcHandler):
             assert self._begin is not None
             wire = PublicWire(self._loop, path, context)
             taker = self._begin(wire)
-            if taker is not None:
-                context.add_done_callback(lambda _: taker.on_over())
+            if taker is None:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "hung up on")
+                return None
+            context.add_done_callback(lambda _: taker.on_over())
             return await wire.serve(taker)
 
         if path in self._one_answer:

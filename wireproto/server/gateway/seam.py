@@ -71,8 +71,8 @@ class CallEvents(Protocol):
 
 
 Begin: TypeAlias = Callable[[Wire], CallEvents | None]
-"""Called by an engine with each new call; what it gives is told of the call's events from then on. None: the call was
-ended at once, and nobody wants to hear of it any more."""
+"""Called by an engine with each new call; what it gives is told of the call's events from then on. None: the call is
+dropped, and nobody wants to hear of it any more."""
 
 
 class Engine(Protocol):
