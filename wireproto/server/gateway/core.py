@@ -14,7 +14,7 @@ door's call, until that is over.
 import functools
 import threading
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -242,7 +242,7 @@ class CoreEngine:
         for event in events:
             event.tag(worker, event)
 
-    def listen(self, begin: Begin, one_answer: Container[str]) -> int:
+    def listen(self, begin: Begin, one_answer: Container[str], hang_up: Callable[[str], None]) -> int:
         """See ``seam.Engine``."""
         self._begin = begin
         try:

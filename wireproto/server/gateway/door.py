@@ -122,7 +122,7 @@ class Door:
         )
         self.halves = HalfCalls(HELD // 2, HELD // 4, self.largest)
         self.questions = HalfCalls(HELD // 4 - QUESTIONS * LOOKAHEAD, QUESTIONS * LOOKAHEAD, self.largest)
-        self.cancels = Cancels(limits, self._hang_up)
+        self.cancels = Cancels(limits, self._reckless)
         self._paces: list[Pace] = []
         self._live: set[Taking] = set()
         self._alarm_at = math.inf
@@ -149,11 +149,15 @@ class Door:
         """The engine listens there."""
         self._hanging_up = HangingUp(self.pool, port)
 
-    def _hang_up(self, peer: str) -> None:
+    def _reckless(self, peer: str) -> None:
+        self.hang_up(peer, "calls are cancelled faster than the server allows")
+
+    def hang_up(self, peer: str, why: str = "nothing is taken of what is sent") -> None:
+        """End the connection of a peer. Any thread."""
         host = peer.rpartition(":")[0]
-        more = self._log_limit.admit((host, "cancels"))
+        more = self._log_limit.admit((host, why))
         if more is not None:
-            log.warning("%s: calls are cancelled faster than the server allows; hung up%s", host, more)
+            log.warning("%s: %s; hung up%s", host, why, more)
         if self._hanging_up is not None:
             self._hanging_up.add(peer)
 

@@ -165,7 +165,7 @@ class GrpcGateway(Uncopied):
         door = self._door_behind(engine)
         try:
             door.pool.start()
-            port = engine.listen(door.begin, door.one_answer)
+            port = engine.listen(door.begin, door.one_answer, door.hang_up)
             door.listens(port)
             engine.start()
         except BaseException as error:

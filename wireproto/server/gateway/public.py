@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Container, Coroutine
+from collections.abc import AsyncIterator, Callable, Container, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
@@ -32,6 +32,9 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _SETTLE = 1.0
 """Seconds that grpcio gets to end what it was told to."""
 
+_PARTING = 1.0
+"""Seconds that the caller of a call that is reset has to take its end, behind what it has not taken."""
+
 _GRACE = 86_400.0
 """Seconds: how long the calls in flight have is the door's to say."""
 
@@ -39,10 +42,18 @@ _RECEIVE, _OPEN, _SEND, _ANSWER, _END = range(5)
 
 
 class PublicWire:
-    """One call; see ``seam.Wire``. What is asked of it is carried out on the loop, one after the other."""
+    """One call; see ``seam.Wire``. What is asked of it is carried out on the loop, one after the other.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, path: str, context: Any) -> None:
+    Attributes:
+        over: nobody hears anything of it any more.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, path: str, context: Any, hang_up: Callable[[str], None]
+    ) -> None:
         self._loop = loop
+        self._hang_up = hang_up
+        self.over = False
         self._home = threading.get_ident()
         self._context = context
         self._asked: deque[tuple[int, Any]] = deque()
@@ -73,8 +84,13 @@ class PublicWire:
         self._ask(_END, error)
 
     def reset(self, error: CallError) -> None:
-        """There is no public name for this with a status: whoever took nothing is told CANCELLED."""
-        self._loop.call_soon_threadsafe(self._cancel)
+        """There is no public name for this: the end goes behind what waits, and who does not take it is hung up on."""
+        self._ask(_END, error)
+        self._loop.call_soon_threadsafe(self._loop.call_later, _PARTING, self._part)
+
+    def _part(self) -> None:
+        if not self.over:
+            self._hang_up(self.peer)
 
     def _ask(self, what: int, value: Any = None) -> None:
         if threading.get_ident() == self._home:
@@ -151,14 +167,16 @@ class PublicEngine(grpc.GenericRpcHandler):
         self._server: grpc.aio.Server | None = None
         self._begin: Begin | None = None
         self._one_answer: Container[str] = ()
+        self._hang_up: Callable[[str], None] | None = None
         self._going: Future[None] | None = None
 
     def on_events(self, worker: Worker, events: list[Any]) -> None:
         """See ``seam.Engine``: no descriptor is the pool's."""
 
-    def listen(self, begin: Begin, one_answer: Container[str]) -> int:
+    def listen(self, begin: Begin, one_answer: Container[str], hang_up: Callable[[str], None]) -> int:
         """See ``seam.Engine``."""
         self._begin = begin
+        self._hang_up = hang_up
         self._one_answer = one_answer
         self._thread.start()
         port: int = self._do(self._listen()).result()
@@ -211,12 +229,18 @@ class PublicEngine(grpc.GenericRpcHandler):
 
         async def serve(requests: AsyncIterator[bytes], context: Any) -> bytes | None:
             assert self._begin is not None
-            wire = PublicWire(self._loop, path, context)
+            assert self._hang_up is not None
+            wire = PublicWire(self._loop, path, context, self._hang_up)
             taker = self._begin(wire)
             if taker is None:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "hung up on")
                 return None
-            context.add_done_callback(lambda _: taker.on_over())
+
+            def end(_: object) -> None:
+                wire.over = True
+                taker.on_over()
+
+            context.add_done_callback(end)
             return await wire.serve(taker)
 
         if path in self._one_answer:

@@ -51,7 +51,9 @@ class Wire(Protocol):
         """End the call, well or with an error."""
 
     def reset(self, error: CallError) -> None:
-        """End the call though a message waits to be taken. The error's details are lost, and perhaps that message."""
+        """End the call though a message waits to be taken. The error's details may be lost, and that message, too; with
+        an engine that can do no better, the connection of who takes nothing.
+        """
 
 
 class CallEvents(Protocol):
@@ -92,12 +94,13 @@ class Engine(Protocol):
     def on_events(self, worker: Worker, events: list[Any]) -> None:
         """What the poller gave; called by the leader."""
 
-    def listen(self, begin: Begin, one_answer: Container[str]) -> int:
+    def listen(self, begin: Begin, one_answer: Container[str], hang_up: Callable[[str], None]) -> int:
         """Take the address; the port. Calls come from ``start`` on.
 
         Args:
             begin: told of each call.
             one_answer: paths of which a call has one answer or an error; an engine may be quicker for it.
+            hang_up: ends the connection of a peer, for an engine that cannot end a call otherwise. Any thread.
 
         Raises:
             ConfigError: it cannot be had.
