@@ -5,6 +5,7 @@
 
 import functools
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -46,6 +47,19 @@ debug_locks.install()
 def _judged_locks() -> None:
     """Whoever calls a method that ends in ``_locked`` holds the lock, in every test."""
     debug_locks.judge_new_modules()
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_they_were() -> Iterator[None]:
+    """A test leaves what signals do as it was: a child that a later test forks would inherit it, and not end by one."""
+    before = _signals()
+    yield
+    assert _signals() == before, "a handler or a blocked signal is left"
+
+
+def _signals() -> tuple[object, ...]:
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+    return (*handlers, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
 
 @pytest.fixture
