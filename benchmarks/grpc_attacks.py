@@ -3,6 +3,7 @@
     python benchmarks/grpc_attacks.py                        every attack on both engines
     python benchmarks/grpc_attacks.py --engine core resets   one of them
     python benchmarks/grpc_attacks.py --scale 0.1 --json     a tenth of the size, for a program
+    python benchmarks/grpc_attacks.py --engine core --minutes 60   one server, attacked for an hour
 
 The server is a process of its own. The good client is grpcio's, and calls every two milliseconds; its 99th percentile
 alone is taken before each attack and beside it. The attackers speak HTTP/2 from this file, on loopback only, all
@@ -11,6 +12,7 @@ of them from the same network as the good client, and each ends by itself after 
 
 import argparse
 import gzip
+import itertools
 import json
 import os
 import select
@@ -95,7 +97,7 @@ def serving(engine: str) -> Iterator[Served]:
         [sys.executable, __file__, "--serve", engine],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE if "--quiet" in sys.argv else None,
+        stderr=subprocess.DEVNULL if "--quiet" in sys.argv else None,
         encoding="utf-8",
     ) as process:
         assert process.stdout is not None
@@ -104,7 +106,8 @@ def serving(engine: str) -> Iterator[Served]:
             yield Served(int(process.stdout.readline()), process.pid)
         finally:
             process.stdin.close()
-            process.wait(30)
+            if process.wait(30):
+                raise SystemExit(f"the server ended with status {process.returncode}")
 
 
 # HTTP/2 -------------------------------------------------------------------------------------------------------------
@@ -394,6 +397,7 @@ class Measured:
         failed: calls of the good client that were not answered.
         grown: memory of the server, at most, beyond what it had before.
         left: ... and some time after the attack, two seconds at most.
+        resident: memory of the server then.
         threads: of the server at most, beyond what it had before.
     """
 
@@ -405,6 +409,7 @@ class Measured:
     failed: int
     grown: float
     left: float
+    resident: float
     threads: int
     outcome: object
     errors: dict[str, int] = described(default_factory=dict)
@@ -436,32 +441,31 @@ def p99(took: Sequence[float]) -> float:
     return statistics.quantiles(took, n=100)[98] if len(took) > 1 else took[0]
 
 
-def measure(engine: str, name: str, scale: float, seconds: float) -> Measured:
-    with serving(engine) as server:
-        alone, _ = latencies(server.port, min(seconds, 2.0))
-        before, threads = server.resident(), server.threads()
-        over = threading.Event()
-        outcome: list[object] = []
-        attack = threading.Thread(target=lambda: outcome.append(ATTACKS[name](server, scale, over)))
-        attack.start()
-        most = {"grown": 0.0, "threads": 0.0}
-        measuring = threading.Event()
+def measure(engine: str, name: str, server: Served, scale: float, seconds: float) -> Measured:
+    alone, _ = latencies(server.port, min(seconds, 2.0))
+    before, threads = server.resident(), server.threads()
+    over = threading.Event()
+    outcome: list[object] = []
+    attack = threading.Thread(target=lambda: outcome.append(ATTACKS[name](server, scale, over)))
+    attack.start()
+    most = {"grown": 0.0, "threads": 0.0}
+    measuring = threading.Event()
 
-        def look() -> None:
-            while not measuring.wait(0.02):
-                most["grown"] = max(most["grown"], server.resident() - before)
-                most["threads"] = max(most["threads"], server.threads() - threads)
+    def look() -> None:
+        while not measuring.wait(0.02):
+            most["grown"] = max(most["grown"], server.resident() - before)
+            most["threads"] = max(most["threads"], server.threads() - threads)
 
-        looking = threading.Thread(target=look)
-        looking.start()
-        time.sleep(0.3)
-        took, errors = latencies(server.port, seconds)
-        over.set()
-        attack.join()
-        measuring.set()
-        looking.join()
-        time.sleep(min(2.0, seconds))
-        left = server.resident() - before
+    looking = threading.Thread(target=look)
+    looking.start()
+    time.sleep(0.3)
+    took, errors = latencies(server.port, seconds)
+    over.set()
+    attack.join()
+    measuring.set()
+    looking.join()
+    time.sleep(min(2.0, seconds))
+    left = server.resident() - before
     return Measured(
         engine,
         name,
@@ -471,6 +475,7 @@ def measure(engine: str, name: str, scale: float, seconds: float) -> Measured:
         sum(errors.values()),
         round(most["grown"], 1),
         round(left, 1),
+        round(server.resident(), 1),
         int(most["threads"]),
         outcome[0] if outcome else None,
         errors,
@@ -483,6 +488,9 @@ def main() -> None:
     parser.add_argument("--engine", choices=["core", "public"], help="one engine only")
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument(
+        "--minutes", type=float, help="attack one server in turn for so long, and not one for each attack"
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quiet", action="store_true", help="without the server's log")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -492,19 +500,31 @@ def main() -> None:
         return
     for unknown in set(wanted.attacks) - set(ATTACKS):
         parser.error(f"there is no attack {unknown}; there are: {', '.join(ATTACKS)}")
+    names = wanted.attacks or list(ATTACKS)
     for engine in [wanted.engine] if wanted.engine else ["core", "public"]:
-        for name in wanted.attacks or ATTACKS:
-            found = measure(engine, name, wanted.scale, wanted.seconds)
-            if wanted.json:
-                print(json.dumps(asdict(found)), flush=True)
-            else:
-                print(
-                    f"{found.engine:7} {found.attack:14} p99 alone {found.alone_p99:6.2f} ms, beside "
-                    f"{found.beside_p99:7.2f} ms; {found.failed} of {found.calls} failed; "
-                    f"memory +{found.grown:.1f} MiB, left {found.left:+.1f}; threads +{found.threads} "
-                    f"{found.errors or ''}",
-                    flush=True,
-                )
+        if wanted.minutes is None:
+            for name in names:
+                with serving(engine) as server:
+                    show(measure(engine, name, server, wanted.scale, wanted.seconds), as_json=wanted.json)
+        else:
+            until = time.monotonic() + 60 * wanted.minutes
+            with serving(engine) as server:
+                for name in itertools.cycle(names):
+                    if time.monotonic() > until:
+                        break
+                    show(measure(engine, name, server, wanted.scale, wanted.seconds), as_json=wanted.json)
+
+
+def show(found: Measured, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(asdict(found)), flush=True)
+        return
+    print(
+        f"{found.engine:7} {found.attack:14} p99 alone {found.alone_p99:6.2f} ms, beside {found.beside_p99:7.2f} ms; "
+        f"{found.failed} of {found.calls} failed; memory +{found.grown:.1f} MiB, left {found.left:+.1f}, "
+        f"in all {found.resident:.1f}; threads +{found.threads} {found.errors or ''}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from wireproto.dispatch import Entry, Table
 from wireproto.errors import CallError
 from wireproto.limits import Limits
 from wireproto.log_limit import LogLimit
+from wireproto.server.call import Call
 from wireproto.server.gateway.cancels import Cancels
 from wireproto.server.gateway.halves import HELD, LOOKAHEAD, HalfCalls
 from wireproto.server.gateway.hanging_up import HangingUp
@@ -117,7 +118,7 @@ class Door:
             on_events=engine.on_events,
             on_slow_turn=self._suspect,
             on_tick=self._sweep,
-            on_stuck=_nothing,
+            on_stuck=_took_long,
             name="wireproto-grpc",
         )
         self.halves = HalfCalls(HELD // 2, HELD // 4, self.largest)
@@ -265,5 +266,7 @@ class Door:
             pace.suspect()
 
 
-def _nothing(running: object) -> None:
-    """Of a leader that was deposed: its one call is all that it had in its hands."""
+def _took_long(running: object) -> None:
+    """The leader was deposed in a handler."""
+    if isinstance(running, Call):
+        running.session.take_over()

@@ -213,8 +213,8 @@ class HalfCalls:
         self._lock = threading.Lock()
         self._networks: dict[str, _Network] = {}
 
-    def enter(self, half: Half) -> None:
-        """A call wants its message, and reads now or when it is its turn."""
+    def enter(self, half: Half) -> bool:
+        """A call wants its message, and reads now or when it is its turn; whether it does now."""
         now = time.monotonic()
         reads, given_up = True, None
         with self._lock:
@@ -235,6 +235,7 @@ class HalfCalls:
             given_up.refuse(busy(_BUSY))
         if reads:
             half.read()
+        return reads
 
     def leave(self, half: Half, *, whole: bool = False) -> None:
         """It has its message, which is ``whole``, or is over. To leave again does nothing."""

@@ -71,6 +71,9 @@ class PublicWire:
     def receive(self) -> None:
         self._ask(_RECEIVE)
 
+    def watch(self) -> None:
+        """It is told of in any case."""
+
     def open(self) -> None:
         self._ask(_OPEN)
 

@@ -81,6 +81,7 @@ class ReflectionCall:
         """See ``halves.Half``."""
         with self._lock:
             if not self._over:
+                self._wire.watch()
                 self._wire.receive()
 
     def on_message(self, worker: Worker | None, payload: bytes | None) -> None:

@@ -179,7 +179,8 @@ class Rpc:
 
     def ask(self) -> None:
         """See ``Live``."""
-        self._door.halves.enter(self)
+        if not self._door.halves.enter(self):
+            self.take_over()
 
     def read(self) -> None:
         """See ``halves.Half``."""
@@ -213,9 +214,12 @@ class Rpc:
             if self.over or self._ending:
                 return
             self.call = call
+            leads = self._door.leads(call.entry.pace, worker)
+            if not leads:
+                self._wire.watch()
         if call.deadline is not None:
             self._door.expect(call.deadline)
-        if not self._door.leads(call.entry.pace, worker):
+        if not leads:
             if not self.pool.submit(call):
                 self.settle(call, busy())
             return
@@ -224,6 +228,8 @@ class Rpc:
         call.run(True, worker)
         if worker is not None and self.pool.leader is not worker:
             pace.note(STUCK)  # deposed: the run took at least so long
+        if not self.over:
+            self.take_over()
 
     def on_sent(self) -> None:
         """See ``seam.CallEvents``."""
@@ -374,7 +380,10 @@ class Rpc:
             self._wire.end(self._end)
 
     def take_over(self) -> None:
-        """See ``owners.CallOwner``: there is no other call here to go on with."""
+        """See ``owners.CallOwner``. There is no other call to go on with; but this one is not answered at once."""
+        with self.lock:
+            if not self.over:
+                self._wire.watch()
 
     # ------------------------------------------------------------------ CallLine
 

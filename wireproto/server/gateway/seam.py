@@ -38,6 +38,9 @@ class Wire(Protocol):
     def receive(self) -> None:
         """Read the next message: ``on_message``. Not again before that."""
 
+    def watch(self) -> None:
+        """Tell of the caller's end when it comes, and not only with ours: the call is not answered at once."""
+
     def open(self) -> None:
         """Send the headers now and not with the first message, so that the caller knows that it was heard."""
 
