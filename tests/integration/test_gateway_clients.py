@@ -7,7 +7,6 @@ import base64
 import importlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,9 +22,10 @@ from grpc_requests import Client as RequestsClient
 from grpc_status import rpc_status
 from grpc_tools import protoc  # type: ignore[import-untyped]
 
+from tests import outside
 from tests.lending import LENDING
 from tests.librarian import Library
-from tests.outside import NODE_MODULES, buf, run
+from tests.outside import buf, run
 from wireproto.protos import generate, service_file
 from wireproto.protos.status import from_rpc_status
 from wireproto.server.gateway import GrpcGateway
@@ -199,12 +199,8 @@ def test_buf_curl_asks_for_health(curl: Curl) -> None:
 
 def test_grpc_js(gateway: GrpcGateway, protos: Path) -> None:
     """grpc-js, an HTTP/2 of its own, makes calls, a stream and an error from the .proto file."""
-    node = shutil.which("node")
-    if node is None or not (NODE_MODULES / "@grpc" / "grpc-js").is_dir():
-        pytest.skip("grpc-js is not installed: it comes with npm install --prefix tests/node")
-    script = NODE_MODULES.parent / "gateway.mjs"
     done = subprocess.run(
-        [node, str(script), str(gateway.address), str(protos)],
+        [*outside.node("gateway.mjs"), str(gateway.address), str(protos)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,16 +1,19 @@
 """Open streams and unary calls beside each other: what one costs the other, and the end of it all."""
 
 import asyncio
+import json
 import statistics
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
+from tests import outside
 from tests.server.peer import until
 from tests.server.service import ECHO, FEED, SERVICE, EchoRequest, FeedRequest, FeedResponse, Stage
 from wireproto.client.grpc import GrpcClient, GrpcStream, connect
@@ -83,6 +86,22 @@ def test_thousands_of_calls_at_once_are_answered(engine: Any) -> None:
                 return answers
 
         assert len(asyncio.run(all_at_once())) == MANY
+
+
+@pytest.fixture(scope="module")
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Commands that make many calls at once, by the gRPC that they have: an HTTP/2 of its own each."""
+    return {"grpc-js": outside.node("many.mjs"), "grpc-go": outside.go("many", tmp_path_factory.mktemp("go"))}
+
+
+@pytest.mark.timeout(400)  # the first one builds grpc-go
+@pytest.mark.parametrize("engine", ["core", "public"])
+def test_thousands_of_calls_of_other_stacks_are_answered(engine: Any, stacks: dict[str, list[str]]) -> None:
+    """The same of JavaScript and Go."""
+    with GrpcGateway(Stage().handlers, port=0, engine=engine) as gateway:
+        for name, command in stacks.items():
+            told = outside.run(*command, str(gateway.address), ECHO_PATH, str(MANY), cwd=Path(__file__).parent)
+            assert json.loads(told) == {"OK": MANY}, name
 
 
 @pytest.mark.parametrize("engine", ["core", "public"])
