@@ -44,6 +44,9 @@ Told: TypeAlias = tuple[int, bytes, tuple[tuple[str, bytes], ...]]
 
 _OK: Final = cygrpc.StatusCode.ok
 
+_MORE: Final = 1
+"""gRPC's ``GRPC_WRITE_BUFFER_HINT``: up to 64 KiB of a stream may wait for the message that follows at once."""
+
 
 def problem() -> str:
     """Why this grpcio is none for this engine; empty when it is one.
@@ -57,6 +60,8 @@ def problem() -> str:
         queue = cygrpc.CompletionQueue()
         server = cygrpc.Server(((b"grpc.so_reuseport", 0),), False)
         server.register_completion_queue(queue)
+        if cygrpc.WriteFlag.buffer_hint != _MORE:
+            return "a flag of this grpcio is another"
         if queue.poll(0.0).tag is not None:
             return "an empty queue of this grpcio has an event"
         for owner, names in _SURFACE.items():
@@ -165,16 +170,17 @@ class CoreWire:
             self._opened = True
             _batch(self._call, _rung, cygrpc.SendInitialMetadataOperation(None, 0))
 
-    def send(self, payload: bytes) -> None:
+    def send(self, payload: bytes, more: bool) -> None:
+        flags = _MORE if more else 0
         if self._opened:
-            _batch(self._call, self._sent, cygrpc.SendMessageOperation(payload, 0))
+            _batch(self._call, self._sent, cygrpc.SendMessageOperation(payload, flags))
         else:
             self._opened = True
             _batch(
                 self._call,
                 self._sent,
                 cygrpc.SendInitialMetadataOperation(None, 0),
-                cygrpc.SendMessageOperation(payload, 0),
+                cygrpc.SendMessageOperation(payload, flags),
             )
 
     def answer(self, payload: bytes) -> None:

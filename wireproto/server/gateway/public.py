@@ -77,7 +77,7 @@ class PublicWire:
     def open(self) -> None:
         self._ask(_OPEN)
 
-    def send(self, payload: bytes) -> None:
+    def send(self, payload: bytes, more: bool) -> None:
         self._ask(_SEND, payload)
 
     def answer(self, payload: bytes) -> None:

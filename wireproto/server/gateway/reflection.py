@@ -106,7 +106,7 @@ class ReflectionCall:
             if not self._over:
                 self._sending = True
                 self._moved = time.monotonic()
-                self._wire.send(answer)
+                self._wire.send(answer, False)
 
     def on_sent(self) -> None:
         """See ``seam.CallEvents``."""

@@ -373,7 +373,7 @@ class Rpc:
             self._bytes -= len(payload)
             self._sending = True
             self._handed = time.monotonic()
-            self._wire.send(payload)
+            self._wire.send(payload, bool(self._waiting))
         elif self._ending:
             self.over = True
             self._handed = time.monotonic()

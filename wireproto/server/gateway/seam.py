@@ -44,8 +44,8 @@ class Wire(Protocol):
     def open(self) -> None:
         """Send the headers now and not with the first message, so that the caller knows that it was heard."""
 
-    def send(self, payload: bytes) -> None:
-        """Send one message: ``on_sent``. Not again before that."""
+    def send(self, payload: bytes, more: bool) -> None:
+        """Send one message: ``on_sent``. Not again before that. It may wait for the next one, if there are ``more``."""
 
     def answer(self, payload: bytes) -> None:
         """Send the only message, and end the call well."""
