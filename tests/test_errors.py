@@ -189,3 +189,5 @@ def test_multiprocessing_hands_the_error_over(method: str) -> None:
         check(caught.value)
         with pytest.raises(EncodeError):
             pool.apply_async(fails, ("encode",)).get(60)
+        pool.close()  # to end by itself: a signal was not enough for a child of the runner's once
+        pool.join()
