@@ -3,13 +3,13 @@
 import dataclasses
 import math
 import queue
-import signal
 import sys
 from typing import Any, TypeAlias
 
 import click
 
 from wireproto.cli.command import Command, Failure
+from wireproto.cli.ending import asked_to_end
 from wireproto.cli.text import check_host
 from wireproto.cli.units import SECONDS, SIZE
 from wireproto.cli.values import dumps
@@ -74,8 +74,6 @@ def command(
     check_host(listen)
     check_host(upstream)
     told: queue.SimpleQueue[Told] = queue.SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: told.put(number))
     proxy = FaultProxy(
         upstream,
         listen=listen,
@@ -84,7 +82,7 @@ def command(
         seed=seed,
         observe=told.put,
     )
-    with proxy:
+    with asked_to_end(told.put), proxy:
         names = sorted({fault.name for fault in both})
         if as_json:
             _line({"kind": "ready", "listen": str(proxy.address), "upstream": upstream, "faults": names, "seed": seed})
@@ -158,8 +156,6 @@ def _tell(proxy: FaultProxy, told: "queue.SimpleQueue[Told]", as_json: bool) -> 
                 return
             continue
         if isinstance(event, int):
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
             return
         _show(event, as_json)
 

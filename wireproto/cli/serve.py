@@ -19,6 +19,7 @@ from click.core import ParameterSource
 from wireproto.address import is_loopback
 from wireproto.cli.application import Application, Served
 from wireproto.cli.command import Command, Failure, drop_output, missing
+from wireproto.cli.ending import asked_to_end, die_of_signals
 from wireproto.cli.failure import explained
 from wireproto.cli.plugins import applications, only_application
 from wireproto.cli.room import look_for_room
@@ -125,8 +126,10 @@ def command(
             f"the application {application} knows its own accounts; --authenticate belongs to handlers that are named"
         )
     sys.setswitchinterval(SWITCH_INTERVAL)
-    stop = _catch_signals()
+    stop: queue.SimpleQueue[Reason] = queue.SimpleQueue()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(asked_to_end(stop.put))
+        stack.callback(signal.signal, signal.SIGPIPE, signal.signal(signal.SIGPIPE, signal.SIG_IGN))
         if application is None:
             asked_of = None if authenticate is None else resolve(authenticate, FunctionType)
             app = Served([resolve(target, Handlers) for target in handlers], asked_of)
@@ -152,7 +155,7 @@ def command(
         _announce(["ready", f"tcp={server.address}", f"codecs={','.join(server.codecs)}", *grpc, *app.ready_words])
         log.info("serving %s", " and ".join(each.service.full_name for each in app.handlers))
         reason = stop.get()
-        _die_of_signals()
+        die_of_signals()
         log.info("%s: finishing the calls in flight, for at most %g s; a signal ends it now", _named(reason), DRAIN)
         survivors = _drain(server, gateway)
         if survivors:
@@ -283,28 +286,6 @@ def _announce(words: list[str]) -> None:
         click.echo(" ".join(words))
     except OSError:
         drop_output()
-
-
-def _catch_signals() -> "queue.SimpleQueue[Reason]":
-    """A queue that gets the first signal to stop, by number; the second one does what it does to any program.
-
-    A SimpleQueue, because its `put` may interrupt its own `get` in the same thread, where an Event would deadlock.
-    """
-    caught: queue.SimpleQueue[Reason] = queue.SimpleQueue()
-
-    def stop(number: int, frame: object) -> None:
-        _die_of_signals()
-        caught.put(number)
-
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, stop)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    return caught
-
-
-def _die_of_signals() -> None:
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, signal.SIG_DFL)
 
 
 def _named(reason: Reason) -> str:
