@@ -4,6 +4,7 @@ import logging
 import queue
 import socket
 import threading
+import time
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ from wireproto.client.grpc import connect
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
 from wireproto.server.gateway import GrpcGateway
-from wireproto.server.gateway.cancels import Cancels
+from wireproto.server.gateway.conduct import FORGIVEN, Conduct
 from wireproto.server.gateway.hanging_up import hang_up
 from wireproto.server.pool import Pool
 
@@ -126,12 +127,25 @@ def test_hanging_up_finds_the_connection_of_a_peer() -> None:
             each.close()
 
 
-def test_who_is_reckless_is_told_of_once() -> None:
-    """Beyond the burst a connection is hung up on, once."""
-    hung_up: list[str] = []
-    cancels = Cancels(Limits(cancel_burst=3, cancels_per_second=0.001), hung_up.append)
+def test_who_is_reckless_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the burst a connection is hung up on, once; later another one may have its port."""
+    hung_up: list[tuple[str, str]] = []
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    limits = Limits(cancel_burst=3, cancels_per_second=0.001, errors_per_minute=3)
+    conduct = Conduct(limits, lambda peer, why: hung_up.append((peer, why)))
     for _ in range(10):
-        cancels.note("10.0.0.1:1")
-    assert hung_up == ["10.0.0.1:1"]
-    assert cancels.reckless("10.0.0.1:1")
-    assert not cancels.reckless("10.0.0.1:2")
+        conduct.note("10.0.0.1:1", "cancels")
+        conduct.note("10.0.0.1:2", "errors")
+    assert hung_up == [
+        ("10.0.0.1:1", "calls are cancelled faster than the server allows"),
+        ("10.0.0.1:2", "too many calls that cannot be understood"),
+    ]
+    assert conduct.reckless("10.0.0.1:1")
+    assert not conduct.reckless("10.0.0.1:3")
+    now[0] += FORGIVEN
+    assert not conduct.reckless("10.0.0.1:1")
+    for _ in range(4):
+        assert len(hung_up) == 2
+        conduct.note("10.0.0.1:1", "cancels")
+    assert len(hung_up) == 3

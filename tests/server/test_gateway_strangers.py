@@ -2,18 +2,24 @@
 
 import queue
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2
 
+from tests.server.peer import until
 from tests.server.service import Stage
 from wireproto.limits import Limits
 from wireproto.server.gateway import GrpcGateway, public
+from wireproto.server.gateway.halves import network_of
+from wireproto.server.gateway.hanging_up import hang_up
 
 PATIENCE = 20.0
+ECHO_PATH = "/test.v1.ServerService/Echo"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 
@@ -47,7 +53,7 @@ def refused(answer: Any) -> grpc.RpcError:
 def test_a_call_without_a_message_is_ended_by_a_clock(channel: Any) -> None:
     """The headers of a call, and nothing behind them."""
     silent: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-    answer = channel.stream_unary("/test.v1.ServerService/Echo").future(waiting(silent), timeout=PATIENCE)
+    answer = channel.stream_unary(ECHO_PATH).future(waiting(silent), timeout=PATIENCE)
     error = refused(answer)
     silent.put(None)
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -56,7 +62,7 @@ def test_a_call_without_a_message_is_ended_by_a_clock(channel: Any) -> None:
 
 def test_a_call_that_ends_without_a_message_is_told_so(channel: Any) -> None:
     """gRPC's documents have UNIMPLEMENTED for a message too few."""
-    error = refused(channel.stream_unary("/test.v1.ServerService/Echo").future(iter(()), timeout=PATIENCE))
+    error = refused(channel.stream_unary(ECHO_PATH).future(iter(()), timeout=PATIENCE))
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
     assert "sent no message" in str(error.details())
 
@@ -126,3 +132,92 @@ def test_reflection_refuses_what_is_no_question(channel: Any) -> None:
         list(channel.stream_stream(REFLECTION)(iter([b"\xff\xff"]), timeout=PATIENCE))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "ServerReflectionRequest" in str(caught.value.details())
+
+
+@pytest.mark.parametrize(
+    ("path", "request_bytes"),
+    [("/test.v1.ServerService/None", b""), (ECHO_PATH, b"\xff\xff")],
+    ids=["unknown", "unreadable"],
+)
+def test_who_sends_what_cannot_be_understood_is_hung_up_on(
+    stage: Stage, engine: Any, path: str, request_bytes: bytes
+) -> None:
+    """As on the TCP door: so many may be wrong in a minute, and no more."""
+    with GrpcGateway(stage.handlers, port=0, engine=engine, limits=Limits(errors_per_minute=20)) as gateway:
+        with grpc.insecure_channel(str(gateway.address)) as channel:
+            call: Any = channel.unary_unary(path)
+            told: Counter[str] = Counter()
+            while told["UNAVAILABLE"] == 0:
+                with pytest.raises(grpc.RpcError) as caught:
+                    call(request_bytes, timeout=10)
+                told[caught.value.code().name] += 1
+                assert sum(told.values()) < 1000
+            assert sum(told.values()) >= 20
+        with grpc.insecure_channel(str(gateway.address)) as channel:
+            other: Any = channel.unary_unary(ECHO_PATH)
+            assert other(b"\n\x01x", timeout=10) == b"\n\x01x"
+
+
+@pytest.mark.parametrize(
+    "path", ["/test.v1.ServerService/None", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"]
+)
+def test_resets_are_counted_on_every_path(stage: Stage, engine: Any, path: str) -> None:
+    """Who begins calls and resets them is hung up on, whatever the calls were for."""
+    limits = Limits(cancel_burst=20, cancels_per_second=0.001, errors_per_minute=20)
+    with (
+        GrpcGateway(stage.handlers, port=0, engine=engine, limits=limits) as gateway,
+        grpc.insecure_channel(str(gateway.address)) as channel,
+    ):
+        states: list[grpc.ChannelConnectivity] = []
+        channel.subscribe(states.append)
+        grpc.channel_ready_future(channel).result(10)
+        call: Any = channel.stream_stream(path)
+        hold = threading.Event()
+
+        def one_question() -> Iterator[bytes]:
+            yield reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+            hold.wait()
+
+        for _ in range(200):
+            if states[-1] is not grpc.ChannelConnectivity.READY:
+                break
+            stream = call(one_question())
+            with suppress(grpc.RpcError):  # of what there is not
+                next(stream)
+            stream.cancel()
+        hold.set()
+        until(lambda: grpc.ChannelConnectivity.IDLE in states[1:], "the connection is closed", 10)
+
+
+def test_calls_whose_time_is_up_are_no_cancels(stage: Stage, engine: Any) -> None:
+    """Deadlines that pass at the caller end its calls there, and its connection stays."""
+    limits = Limits(cancel_burst=5, cancels_per_second=0.001)
+    with (
+        GrpcGateway(stage.handlers, port=0, engine=engine, limits=limits) as gateway,
+        grpc.insecure_channel(str(gateway.address)) as channel,
+    ):
+        states: list[grpc.ChannelConnectivity] = []
+        channel.subscribe(states.append)
+        defer: Any = channel.unary_unary("/test.v1.ServerService/Defer")
+        late = [defer.future(b"\n\x01d", timeout=0.5) for _ in range(40)]
+        assert {each.code() for each in late} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        echo: Any = channel.unary_unary(ECHO_PATH)
+        assert echo(b"\n\x01x", timeout=10) == b"\n\x01x"
+        assert grpc.ChannelConnectivity.IDLE not in states[1:]
+        assert grpc.ChannelConnectivity.TRANSIENT_FAILURE not in states
+
+
+def test_a_peer_of_ipv6_has_its_address(stage: Stage, engine: Any) -> None:
+    """grpcio quotes it as in a URL; a handler, the shares of networks and hanging up want it as it is."""
+    with GrpcGateway(stage.handlers, host="::1", port=0, engine=engine) as gateway:
+        with grpc.insecure_channel(str(gateway.address)) as channel:
+            call: Any = channel.unary_unary("/test.v1.ServerService/Block")
+            future = call.future(b"\n\x01b", timeout=10)
+            assert stage.inside("b").wait(10)
+            peer = stage.contexts["b"].peer
+            assert peer.startswith("[::1]:")
+            assert network_of(peer) == "::/64"
+            stage.gate("b").set()
+            future.result(10)
+            assert hang_up({peer}, gateway.address.port) == 1
+        stage.contexts.clear()

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Container
 from typing import Any, Final, TypeAlias
+from urllib.parse import unquote
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
@@ -142,7 +143,7 @@ class CoreWire:
         details = event.call_details
         self.path: str = _text(details.method)
         self.headers: Headers = event.invocation_metadata
-        self.peer = _text(call.peer()).partition(":")[2]
+        self.peer = unquote(_text(call.peer())).partition(":")[2]
         # A time of day, of which the core has just made it: whatever that one does later, the time that is left stays.
         left = details.deadline - time.time()
         self._due = None if left > _FOREVER else time.monotonic() + left

@@ -12,7 +12,7 @@ from wireproto.errors import CallError
 from wireproto.limits import Limits
 from wireproto.log_limit import LogLimit
 from wireproto.server.call import Call
-from wireproto.server.gateway.cancels import Cancels
+from wireproto.server.gateway.conduct import Conduct
 from wireproto.server.gateway.halves import HELD, LOOKAHEAD, HalfCalls
 from wireproto.server.gateway.hanging_up import HangingUp
 from wireproto.server.gateway.metadata import read_headers
@@ -100,7 +100,7 @@ class Door:
         one_answer: the paths of those that are no streams.
         halves: the calls whose message is not whole.
         questions: the callers of reflection of whom the next question is awaited.
-        cancels: who has cancelled too many.
+        conduct: who has cancelled too much, or sent too much that cannot be understood.
         draining: it closes; new calls are refused.
     """
 
@@ -123,7 +123,7 @@ class Door:
         )
         self.halves = HalfCalls(HELD // 2, HELD // 4, self.largest)
         self.questions = HalfCalls(HELD // 4 - QUESTIONS * LOOKAHEAD, QUESTIONS * LOOKAHEAD, self.largest)
-        self.cancels = Cancels(limits, self._reckless)
+        self.conduct = Conduct(limits, self.hang_up)
         self._paces: list[Pace] = []
         self._live: set[Taking] = set()
         self._alarm_at = math.inf
@@ -150,9 +150,6 @@ class Door:
         """The engine listens there."""
         self._hanging_up = HangingUp(self.pool, port)
 
-    def _reckless(self, peer: str) -> None:
-        self.hang_up(peer, "calls are cancelled faster than the server allows")
-
     def hang_up(self, peer: str, why: str = "nothing is taken of what is sent") -> None:
         """End the connection of a peer. Any thread."""
         host = peer.rpartition(":")[0]
@@ -166,12 +163,13 @@ class Door:
 
     def begin(self, wire: Wire) -> CallEvents | None:
         """A call has come; see ``seam.Begin``."""
-        if self.cancels.reckless(wire.peer):
+        if self.conduct.reckless(wire.peer):
             return None  # there is nobody to be told
         take = self.methods.get(wire.path)
         call: Taking = Rpc(self, wire, None) if take is None else take(wire)
         self._live.add(call)
         if take is None:
+            self.conduct.note(wire.peer, "errors")
             call.refuse(CallError(Status.UNIMPLEMENTED, "", f"there is no method {wire.path[:256]} here"))
         elif self.draining:
             self._come_too_late(call)
@@ -232,11 +230,13 @@ class Door:
             pause.wait(QUIET / 4)  # for what does not come; nothing could tell
 
     def dismiss(self) -> None:
-        """Refuse what was kept, and what comes from now on."""
+        """Refuse what was kept, what is not whole, and what comes from now on."""
         with self._late_lock:
             late, self._late = self._late or [], None
         for call in late:
             call.refuse(shutting_down())
+        for call in list(self._live):
+            call.dismiss()
 
     def wait(self, timeout: float) -> None:
         """Wait for the calls in flight, at most ``timeout`` seconds in which the process runs."""

@@ -72,9 +72,8 @@ class HangingUp:
         with self._lock:
             waits = bool(self._peers)
             self._peers.add(peer)
-        if not waits and not self._pool.submit(self):
-            with self._lock:
-                self._peers.clear()  # no follower is free: who floods on is told of again
+        if not waits:
+            self._pool.submit(self, always=True)  # there is one of these, however many are to go
 
     def run_blocking(self) -> None:
         """Do so; called by the pool."""

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Container, Coroutine
 from concurrent.futures import Future
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -62,7 +63,7 @@ class PublicWire:
         self._reading = False
         self.path = path
         self.headers: Headers = context.invocation_metadata()
-        self.peer: str = context.peer().partition(":")[2]
+        self.peer: str = unquote(context.peer()).partition(":")[2]
 
     def remaining(self) -> float | None:
         remaining: float | None = self._context.time_remaining()

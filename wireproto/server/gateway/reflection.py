@@ -17,6 +17,7 @@ from wireproto.server.gateway.rpc import RpcOwner, half, untaken
 from wireproto.server.gateway.seam import Wire
 from wireproto.server.pool import Worker
 from wireproto.server.refusals import busy, shutting_down
+from wireproto.status import Retry
 
 __all__ = ["Reflection", "ReflectionCall"]
 
@@ -71,17 +72,20 @@ class ReflectionCall:
         self._over = False
         self._question: bytes | None = None
         self._sending = False
+        self._answered = False
         self._moved = time.monotonic()
 
     def ask(self) -> None:
         """See ``rpc.Live``."""
+        with self._lock:
+            if not self._over:
+                self._wire.watch()
         self._door.questions.enter(self)
 
     def read(self) -> None:
         """See ``halves.Half``."""
         with self._lock:
             if not self._over:
-                self._wire.watch()
                 self._wire.receive()
 
     def on_message(self, worker: Worker | None, payload: bytes | None) -> None:
@@ -104,7 +108,7 @@ class ReflectionCall:
             return
         with self._lock:
             if not self._over:
-                self._sending = True
+                self._sending = self._answered = True
                 self._moved = time.monotonic()
                 self._wire.send(answer, False)
 
@@ -117,13 +121,15 @@ class ReflectionCall:
                 return
             if self._door.draining:
                 self._over = True
-                self._wire.end(shutting_down())
+                self._wire.end(self._shutting_down())
                 return
         self.ask()
 
     def on_over(self) -> None:
         """See ``seam.CallEvents``."""
         with self._lock:
+            if not self._over:
+                self._door.conduct.note(self.peer, "cancels")
             self._over = True
         self._door.questions.leave(self)
         self._door.forget(self)
@@ -152,15 +158,21 @@ class ReflectionCall:
 
     def drain(self) -> None:
         """See ``rpc.Live``."""
-        self._end(shutting_down())
+        self._end(self._shutting_down())
+
+    def dismiss(self) -> None:
+        """See ``rpc.Live``: it has ended with ``drain``, or does once its answer is sent."""
 
     def cut(self) -> None:
         """See ``rpc.Live``."""
-        self._end(shutting_down())
+        self._end(self._shutting_down())
         with self._lock:
             if not self._over:
                 self._over = True
-                self._wire.reset(shutting_down())
+                self._wire.reset(self._shutting_down())
+
+    def _shutting_down(self) -> CallError:
+        return shutting_down(Retry.MAYBE_PROCESSED if self._answered else Retry.NOT_PROCESSED)
 
     def _end(self, error: CallError | None) -> None:
         with self._lock:

@@ -14,7 +14,7 @@ from wireproto.dispatch import Entry, Identity
 from wireproto.errors import CallError
 from wireproto.limits import Limits
 from wireproto.server.call import Call
-from wireproto.server.gateway.cancels import Cancels
+from wireproto.server.gateway.conduct import Conduct
 from wireproto.server.gateway.halves import HalfCalls
 from wireproto.server.gateway.seam import Wire
 from wireproto.server.pace import Pace
@@ -29,6 +29,12 @@ __all__ = ["PARTING", "Live", "Rpc", "RpcOwner", "PathTarget", "half", "untaken"
 
 PARTING = 1.0
 """Seconds that a caller has to take the end of its call when the door closes: who reads nothing does not hold it up."""
+
+NEAR = 0.05
+"""Seconds before a call's deadline in which its end is taken for that: the caller's clock and ours are not the same."""
+
+SLOWEST = 65_536
+"""Bytes a second that a caller has to take of a message, because gRPC tells only when all of it has left."""
 
 WINDOW = 64
 """Items of a stream that wait for HTTP/2 to take them; as many as a turn takes of a source."""
@@ -69,6 +75,9 @@ class Live(Protocol):
     def drain(self) -> None:
         """The door closes: a subscription ends, an iterator may end by itself, a call is finished."""
 
+    def dismiss(self) -> None:
+        """Nothing new is taken any more: a call whose message is not whole is refused."""
+
     def cut(self) -> None:
         """The door's time is up."""
 
@@ -82,7 +91,7 @@ class RpcOwner(Protocol):
         largest: bytes that a payload may have in either direction.
         halves: the calls whose message is not whole.
         questions: the callers of reflection of whom the next question is awaited.
-        cancels: who has cancelled too many.
+        conduct: who has cancelled too much, or sent too much that cannot be understood.
         patience: seconds after the headers in which a message must be whole.
         draining: it closes.
     """
@@ -92,7 +101,7 @@ class RpcOwner(Protocol):
     largest: int
     halves: HalfCalls
     questions: HalfCalls
-    cancels: Cancels
+    conduct: Conduct
     patience: float
     draining: bool
 
@@ -130,6 +139,7 @@ class Rpc:
         "_handed",
         "_sending",
         "_served",
+        "_size",
         "_starved",
         "_waiting",
         "_wire",
@@ -163,6 +173,7 @@ class Rpc:
         self._bytes = 0
         self._sending = False
         self._handed: float | None = None  # when what the caller has not taken yet was handed to the wire
+        self._size = 0  # of that
         self._starved = False
         self._ending = False
         self._end: CallError | None = None
@@ -195,7 +206,7 @@ class Rpc:
         self.whole = True
         self._door.halves.leave(self, whole=payload is not None)
         if payload is None:
-            self._door.cancels.note(self.peer)
+            self._door.conduct.note(self.peer, "cancels")
             self.refuse(CallError(Status.UNIMPLEMENTED, "", "the call has no request: its caller sent no message"))
             return
         if self._served is None:
@@ -203,6 +214,7 @@ class Rpc:
         try:
             entry, metadata, self.version = self._served.terms(self._wire)
         except CallError as error:
+            self._door.conduct.note(self.peer, "errors")
             self.refuse(error)
             return
         self._begin(worker, Call(self, 0, entry, metadata, payload))
@@ -245,8 +257,8 @@ class Rpc:
     def on_over(self) -> None:
         """See ``seam.CallEvents``."""
         with self.lock:
-            if not self.over:
-                self._door.cancels.note(self.peer)
+            if not self.over and not self._due():
+                self._door.conduct.note(self.peer, "cancels")
             self.over = True
             self._handed = self._waiting = None
             call = self.call
@@ -288,10 +300,11 @@ class Rpc:
         with self.lock:
             if self._handed is not None:
                 waited = now - self._handed
+                takes = self._size / SLOWEST
                 if self._door.draining and call.answered:
-                    if waited > PARTING:
+                    if waited > PARTING + takes:
                         self._abandon_locked(shutting_down(Retry.MAYBE_PROCESSED))
-                elif waited > self._door.limits.write_timeout:
+                elif waited > self._door.limits.write_timeout + takes:
                     self._abandon_locked(untaken(waited))
 
     def drain(self) -> None:
@@ -300,6 +313,12 @@ class Rpc:
             call = self.call
             if call is not None and call.stream is not None:
                 self.stream_began_locked(call)
+
+    def dismiss(self) -> None:
+        """See ``Live``."""
+        with self.lock:
+            if not self.whole:
+                self._end_locked(shutting_down())
 
     def cut(self) -> None:
         """See ``Live``."""
@@ -319,12 +338,15 @@ class Rpc:
             else:
                 call.answered = True
                 if isinstance(outcome, CallError):
+                    if outcome.reason == "BAD_PAYLOAD":
+                        self._door.conduct.note(self.peer, "errors")
                     self._end_locked(outcome)
                 elif len(outcome) > self._door.largest:
                     self._end_locked(too_large(PayloadTooLarge(len(outcome), self._door.largest)))
                 elif not self.over:
                     self.over = True
                     self._handed = time.monotonic()
+                    self._size = len(outcome)
                     self._wire.answer(outcome)
 
     def stream_began_locked(self, call: Call) -> None:
@@ -370,13 +392,15 @@ class Rpc:
             return
         if self._waiting:
             payload = self._waiting.popleft()
-            self._bytes -= len(payload)
+            self._size = len(payload)
+            self._bytes -= self._size
             self._sending = True
             self._handed = time.monotonic()
             self._wire.send(payload, bool(self._waiting))
         elif self._ending:
             self.over = True
             self._handed = time.monotonic()
+            self._size = 0
             self._wire.end(self._end)
 
     def take_over(self) -> None:
@@ -408,6 +432,11 @@ class Rpc:
         self._bytes += len(payload)
 
     # ------------------------------------------------------------------ own
+
+    def _due(self) -> bool:
+        """Whether the caller's deadline is up, or all but: then gRPC ends the call by itself at either side."""
+        remaining = self._wire.remaining()
+        return remaining is not None and remaining < NEAR
 
     def _pending(self) -> int:
         return 0 if self._waiting is None else len(self._waiting)
@@ -444,6 +473,6 @@ def untaken(seconds: float) -> CallError:
     return CallError(
         Status.DEADLINE_EXCEEDED,
         "WRITE_TIMEOUT",
-        f"nothing of the stream was taken for {seconds:.1f} s; read what was asked for",
+        f"what was sent is not taken after {seconds:.1f} s; read what was asked for",
         retry=Retry.MAYBE_PROCESSED,
     )
