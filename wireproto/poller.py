@@ -55,6 +55,9 @@ class Poller:
         events = self._epoll.poll(timeout)
         return self._woken(events) if self._waking else events
 
+    def put_back(self, events: list[tuple[int, int]]) -> None:
+        """Nothing need be done: level-triggered, the events are reported again."""
+
     def _woken(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Take the wake that ended the wait, or that came right behind it, and which ends it then all the same."""
         with self._lock:

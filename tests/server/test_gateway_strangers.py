@@ -1,10 +1,13 @@
 """What a stranger may hold of the gRPC door, a limit at a time; ``benchmarks/grpc_attacks.py`` tries them in number."""
 
+import logging
 import queue
+import runpy
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,11 +17,13 @@ from grpc_reflection.v1alpha import reflection_pb2
 from tests.server.peer import until
 from tests.server.service import Stage
 from wireproto.limits import Limits
-from wireproto.server.gateway import GrpcGateway, public
+from wireproto.log_limit import LogLimit
+from wireproto.server.gateway import GrpcGateway, health, log_lines, public
 from wireproto.server.gateway.halves import network_of
 from wireproto.server.gateway.hanging_up import hang_up
 
 PATIENCE = 20.0
+ATTACKS = Path(__file__).parents[2] / "benchmarks" / "grpc_attacks.py"
 ECHO_PATH = "/test.v1.ServerService/Echo"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
@@ -153,7 +158,7 @@ def test_who_sends_what_cannot_be_understood_is_hung_up_on(
                 told[caught.value.code().name] += 1
                 assert sum(told.values()) < 1000
             assert sum(told.values()) >= 20
-        with grpc.insecure_channel(str(gateway.address)) as channel:
+        with grpc.insecure_channel(str(gateway.address), options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             other: Any = channel.unary_unary(ECHO_PATH)
             assert other(b"\n\x01x", timeout=10) == b"\n\x01x"
 
@@ -221,3 +226,53 @@ def test_a_peer_of_ipv6_has_its_address(stage: Stage, engine: Any) -> None:
             future.result(10)
             assert hang_up({peer}, gateway.address.port) == 1
         stage.contexts.clear()
+
+
+def test_no_log_line_quotes_a_stranger(
+    stage: Stage, engine: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """grpcio logs a header that it cannot decode, each time and whole; what is left of that is one line without it."""
+    monkeypatch.setattr(log_lines._UNQUOTING, "_limit", LogLimit())
+    attacks = runpy.run_path(str(ATTACKS))
+    frame, block, length = attacks["frame"], attacks["block"], attacks["_length"]
+    name, value = b"authorization", b"Bearer SECRET\xff\xfe"
+    header = b"\0" + length(len(name)) + name + length(len(value)) + value
+    with GrpcGateway(stage.handlers, port=0, engine=engine) as gateway, caplog.at_level(logging.DEBUG):
+        attacker = attacks["Attacker"](gateway.address.port)
+        for _ in range(3):
+            attacker.stream += 2
+            headers = frame(attacks["HEADERS"], attacks["END_HEADERS"], attacker.stream, block(ECHO_PATH) + header)
+            message = attacks["message"](b"\n\x01x")
+            attacker.send(headers + frame(attacks["DATA"], attacks["END_STREAM"], attacker.stream, message))
+        until(lambda: any(each.name.startswith("grpc") for each in caplog.records), "grpcio has logged", PATIENCE)
+        with grpc.insecure_channel(str(gateway.address)) as channel:
+            call: Any = channel.unary_unary(ECHO_PATH)
+            assert call(b"\n\x01x", timeout=PATIENCE) == b"\n\x01x"
+        attacker.socket.close()
+    assert "SECRET" not in caplog.text
+    lines = [each for each in caplog.records if each.name == "grpc._cython.cygrpc" and each.levelno >= logging.ERROR]
+    assert 1 <= len(lines) < 3, caplog.text  # of three calls; two places at most log such a thing
+    assert "left out" in lines[0].getMessage()
+
+
+def test_watchers_have_a_share_of_each_network(stage: Stage, engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many may watch the health, from one network; one that goes makes room for another."""
+    monkeypatch.setattr(health, "WATCHERS", 3)
+    with (
+        GrpcGateway(stage.handlers, port=0, engine=engine) as gateway,
+        grpc.insecure_channel(str(gateway.address)) as channel,
+    ):
+        watch: Any = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        watching = [watch(b"", timeout=PATIENCE) for _ in range(3)]
+        assert [next(each) for each in watching] == [b"\x08\x01"] * 3
+        with pytest.raises(grpc.RpcError) as caught:
+            next(watch(b"", timeout=PATIENCE))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        watching.pop().cancel()
+
+        def there_is_room() -> bool:
+            with suppress(grpc.RpcError):
+                return bool(next(watch(b"", timeout=PATIENCE)))
+            return False
+
+        until(there_is_room, "there is room again", PATIENCE)

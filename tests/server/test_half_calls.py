@@ -109,11 +109,55 @@ def test_who_waits_for_long_is_given_the_turn_of_a_connection_with_more(clock: l
     slow = enter(calls, "10.0.0.1:1", "10.0.0.1:1")
     assert [each.told for each in slow] == [["read"], ["read"]]
     (waiting,) = enter(calls, "10.0.0.2:2")
-    calls.sweep(clock[0] + 0.5)
+    calls.sweep(clock[0] + halves.TURN / 2)
     assert waiting.told == []
     calls.sweep(clock[0] + halves.TURN + 0.1)
     assert waiting.told == ["read"]
     assert slow[0].told == ["read", "refused"]
+
+
+def test_a_stranger_who_waits_stands_in_nobodys_way(clock: list[float]) -> None:
+    """A turn that strangers may not have goes to who may, though a stranger has waited for longer."""
+    calls = HalfCalls(4 * MIB, MIB, MIB)
+    (known,) = enter(calls, "10.0.0.9:9")
+    calls.leave(known, whole=True)
+    strangers = enter(calls, *(["10.0.0.1:1"] * 3))
+    assert [each.told for each in strangers] == [["read"], ["read"], []]
+    busy = enter(calls, *(["10.0.0.9:9"] * 3))
+    assert [each.told for each in busy] == [["read"], ["read"], []]
+    calls.leave(busy[0], whole=True)
+    assert busy[2].told == ["read"]
+    assert strangers[2].told == []
+
+
+def test_who_proves_itself_while_it_waits_is_no_stranger(clock: list[float]) -> None:
+    """What waits of a connection goes on as soon as that has sent a whole message, if there are turns."""
+    calls = HalfCalls(4 * MIB, MIB, MIB)
+    made = enter(calls, *(["10.0.0.1:1"] * 4))
+    assert [each.told for each in made] == [["read"], ["read"], [], []]
+    calls.leave(made[0], whole=True)
+    assert [each.told for each in made] == [["read"]] * 4
+
+
+def test_idlers_who_have_proven_themselves_give_way(clock: list[float]) -> None:
+    """A whole message gives nobody a turn for ever: who has none takes the oldest, whose connection is strange again."""
+    calls = HalfCalls(2 * MIB, MIB, MIB)
+    idlers = ["10.0.0.1:1", "10.0.0.1:2"]
+    for each in enter(calls, *idlers):
+        calls.leave(each, whole=True)
+    first, second = enter(calls, *idlers)
+    (good,) = enter(calls, "10.0.0.9:9")
+    assert good.told == []
+    calls.leave(good)
+    clock[0] += halves.TURN + 0.01
+    (good,) = enter(calls, "10.0.0.9:9")
+    assert good.told == ["read"]
+    assert first.told == ["read", "refused"]
+    calls.leave(good, whole=True)
+    again, third = enter(calls, idlers[0], idlers[0])
+    assert again.told == ["read"]
+    assert third.told == []
+    assert second.told == ["read"]
 
 
 def test_networks_that_nobody_is_of_are_forgotten(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,9 @@ class Waits(Protocol):
     def poll(self, timeout: float) -> list[Any]:
         """Wait at most ``timeout`` seconds (-1: for ever) for what there is to do; a wake gives an empty list."""
 
+    def put_back(self, events: list[Any]) -> None:
+        """Have what a poll gave given again: who took it may not deal with it any more."""
+
     def wake(self) -> None:
         """End the wait that is under way, or else the next one."""
 
@@ -277,8 +280,9 @@ class Pool:
                 self._sleeping = False
                 self.turn_began = clock()
                 if self.leader is not me:
-                    # Deposed on the way here, by a watchdog that looked a moment earlier. Level-triggered, the events
-                    # are reported again; a wake is not, and may have been the new leader's.
+                    # Deposed on the way here, by a watchdog that looked a moment earlier. A wake is not reported again,
+                    # and may have been the new leader's.
+                    poller.put_back(events)
                     poller.wake()
                     return
                 if not self._watching:

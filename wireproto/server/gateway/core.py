@@ -14,6 +14,7 @@ door's call, until that is over.
 import functools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Container
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
@@ -101,11 +102,14 @@ class CompletionPoller:
         self.bell: Any = None
         self._lock = threading.Lock()
         self._shut = False
+        self._put_back: deque[Any] = deque()
         self._woken = threading.Event()
         self.drained = threading.Event()
 
     def poll(self, timeout: float) -> list[Any]:
         """See ``pool.Waits``."""
+        if self._put_back:
+            return [self._put_back.popleft()]
         if self.drained.is_set():
             self._woken.wait(None if timeout < 0 else timeout)
             self._woken.clear()
@@ -114,6 +118,10 @@ class CompletionPoller:
         if event.completion_type == cygrpc.CompletionType.queue_shutdown:
             self.drained.set()
         return [] if event.tag is None else [event]
+
+    def put_back(self, events: list[Any]) -> None:
+        """See ``pool.Waits``: the queue gives each event once. Whoever polls now is woken behind this."""
+        self._put_back.extend(events)
 
     def wake(self) -> None:
         """See ``pool.Waits``."""

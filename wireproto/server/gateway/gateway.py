@@ -15,6 +15,7 @@ from wireproto.server.gateway.door import Door, Versions, largest
 from wireproto.server.gateway.engines import EngineName, make_engine
 from wireproto.server.gateway.halves import LOOKAHEAD
 from wireproto.server.gateway.health import HEALTH, HealthChecks
+from wireproto.server.gateway.log_lines import filter_log_lines
 from wireproto.server.gateway.reflection import Reflection, ReflectionCall
 from wireproto.server.gateway.rpc import PARTING
 from wireproto.server.gateway.seam import Engine, Wire
@@ -146,6 +147,7 @@ class GrpcGateway(Uncopied):
                 says which. A gateway that runs goes on.
         """
         self._life.begin()
+        filter_log_lines()
         try:
             listen(self._wanted).close()  # for the sentence: gRPC's own words are a stack of nested errors
             port = self._open()

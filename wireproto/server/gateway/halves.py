@@ -8,15 +8,17 @@ have turns of their own because they keep them while they ask nothing.
 
 Whole messages are through with their turn at once. Where they are not, a connection that has sent a whole message
 before, or has no other half call, goes before those of which neither is so, and one that has fewer turns before one
-that has more.
+that has more. Nobody can tell a message that is slow from one that never comes: whoever has to give way for that is
+told to try again, and has to prove itself anew.
 """
 
 import functools
 import ipaddress
+import itertools
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from wireproto.errors import CallError
 from wireproto.server.refusals import busy
@@ -32,8 +34,9 @@ LOOKAHEAD = 8 * 1024
 SETTLED = 0.05
 """Seconds in which a message that is there is whole, however busy this process is: sooner a call gives no turn up."""
 
-TURN = 1.0
-"""Seconds after which a call that waits is given the turn of another, if its connection has fewer."""
+TURN = 0.2
+"""Seconds after which a call that waits is given the turn of another, if its connection has fewer; and after which one
+that has proven itself gives its turn to a newcomer that has none."""
 
 PROVEN = 1024
 """Connections of a network of which is remembered that they have sent a whole message."""
@@ -60,6 +63,9 @@ class Half(Protocol):
         """It has to give way."""
 
 
+_Queues: TypeAlias = "OrderedDict[str, deque[tuple[float, Half]]]"
+
+
 class _Network:
     """The half calls of one.
 
@@ -79,7 +85,8 @@ class _Network:
         self._reading: dict[Half, tuple[float, bool]] = {}  # since when, and whether strange, in the order of time
         self._turns: Counter[str] = Counter()
         self._strange = 0
-        self._waiting: OrderedDict[str, deque[tuple[float, Half]]] = OrderedDict()
+        # By connection: of strangers, and of those that have proven themselves.
+        self._waiting: tuple[_Queues, _Queues] = (OrderedDict(), OrderedDict())
         self.proven: OrderedDict[str, None] = OrderedDict()
         self.count = 0
 
@@ -112,14 +119,12 @@ class _Network:
 
     def wait(self, half: Half, now: float) -> None:
         """It waits for a turn; those of a connection that has proven itself go before others."""
-        self._waiting.setdefault(half.peer, deque()).append((now, half))
+        self._queues(half.peer).setdefault(half.peer, deque()).append((now, half))
         self.count += 1
-        if half.peer in self.proven:
-            self._waiting.move_to_end(half.peer, last=False)
 
     def forget(self, half: Half) -> None:
         """It waits no more."""
-        queue = self._waiting.get(half.peer, ())
+        queue = self._queues(half.peer).get(half.peer, ())
         for place, (_, each) in enumerate(queue):
             if each is half:
                 del queue[place]  # type: ignore[union-attr]
@@ -128,36 +133,62 @@ class _Network:
 
     def next(self) -> Half | None:
         """Whose turn it is now, if there is one to be had; its connection comes last again."""
-        if not self._waiting:
-            return None
-        peer = next(iter(self._waiting))
-        if not self.free(peer):
-            return None
-        _, half = self._waiting[peer].popleft()
-        self._waiting.move_to_end(peer)
-        self._took(peer)
-        return half
+        for queues in reversed(self._waiting):
+            if queues:
+                peer = next(iter(queues))
+                if self.free(peer):
+                    _, half = queues[peer].popleft()
+                    queues.move_to_end(peer)
+                    self._took(peer)
+                    return half
+        return None
+
+    def _queues(self, peer: str) -> _Queues:
+        return self._waiting[peer in self.proven]
 
     def _took(self, peer: str) -> None:
         self.count -= 1
-        if not self._waiting[peer]:
-            del self._waiting[peer]
+        queues = self._queues(peer)
+        if not queues[peer]:
+            del queues[peer]
 
     def prove(self, peer: str) -> None:
         """It has sent a whole message."""
+        if peer not in self.proven:
+            strangers, known = self._waiting
+            if peer in strangers:
+                known[peer] = strangers.pop(peer)
+            if len(self.proven) >= PROVEN:
+                self.disprove(next(iter(self.proven)))
         self.proven[peer] = None
         self.proven.move_to_end(peer)
-        if len(self.proven) > PROVEN:
-            self.proven.popitem(last=False)
+
+    def disprove(self, peer: str) -> None:
+        """It is a stranger again."""
+        if self.proven.pop(peer, self) is None:
+            strangers, known = self._waiting
+            if peer in known:
+                strangers[peer] = known.pop(peer)
+
+    def give_up(self, half: Half) -> None:
+        """Its turn is another's, for it has not used it."""
+        self.end(half)
+        self.disprove(half.peer)
 
     def giving_way(self, peer: str, now: float) -> Half | None:
         """Whose turn a newcomer has, if anybody's: of those that had it for a while without a whole message."""
-        fresh = peer in self.proven or not (self._turns[peer] or peer in self._waiting)
+        known = peer in self.proven
+        alone = not (self._turns[peer] or peer in self._queues(peer))
         for half, (began, strange) in self._reading.items():
             if now - began <= SETTLED:
-                return None
-            if fresh and strange:
+                break
+            if strange and (known or alone):
                 return half
+        if not self._reading:
+            return None
+        oldest = next(iter(self._reading))
+        if alone and now - self._reading[oldest][0] > TURN and (known or self._strange < self._most_strange):
+            return oldest
         return self.oldest_of_the_dearest(self._turns[peer] + 1, now)
 
     def oldest_of_the_dearest(self, fewer: int, now: float) -> Half | None:
@@ -170,8 +201,9 @@ class _Network:
 
     def drop_newest(self, peer: str) -> Half | None:
         """Take out the newest of the connection that has most waiting calls, if it has more than this one will have."""
-        fewer = len(self._waiting.get(peer, ())) + 1
-        dearest, queue = max(self._waiting.items(), key=lambda each: len(each[1]))
+        fewer = len(self._queues(peer).get(peer, ())) + 1
+        every = itertools.chain(*(queues.items() for queues in self._waiting))
+        dearest, queue = max(every, key=lambda each: len(each[1]))
         if len(queue) <= fewer:
             return None
         _, half = queue.pop()
@@ -185,13 +217,13 @@ class _Network:
         """
         for half, (began, _) in self._reading.items():
             if now - began > TURN:
-                self.proven.pop(half.peer, None)
+                self.disprove(half.peer)
         found = []
-        for peer, queue in list(self._waiting.items()):
+        for peer, queue in [each for queues in reversed(self._waiting) for each in queues.items()]:
             since, half = queue[0]
             given_up = self.oldest_of_the_dearest(self._turns[peer], now) if now - since > TURN else None
             if given_up is not None:
-                self.end(given_up)
+                self.give_up(given_up)
                 self.forget(half)
                 self.begin(half, now)
                 found.append((given_up, half))
@@ -222,7 +254,7 @@ class HalfCalls:
             if not network.free(half.peer):
                 given_up = network.giving_way(half.peer, now)
                 if given_up is not None:
-                    network.end(given_up)
+                    network.give_up(given_up)
                 else:
                     reads = False
                     if network.count >= self._most_waiting:
@@ -239,18 +271,17 @@ class HalfCalls:
 
     def leave(self, half: Half, *, whole: bool = False) -> None:
         """It has its message, which is ``whole``, or is over. To leave again does nothing."""
-        reader: Half | None = None
+        readers: list[Half] = []
         with self._lock:
             network = self._network_locked(half)
             if whole:
                 network.prove(half.peer)
-            if network.end(half):
-                reader = network.next()
-                if reader is not None:
-                    network.begin(reader, time.monotonic())
-            elif not whole:
+            if not network.end(half) and not whole:
                 network.forget(half)
-        if reader is not None:
+            while network.count and (reader := network.next()) is not None:
+                network.begin(reader, time.monotonic())
+                readers.append(reader)
+        for reader in readers:
             reader.read()
 
     def sweep(self, now: float) -> None:

@@ -5,13 +5,15 @@ Its messages are declared in our own way, which over protobuf is the same bytes;
 
 import enum
 import threading
+from collections import Counter
 from collections.abc import Sequence
 
 from wireproto import codecs
 from wireproto.dispatch import Context, Entry, Subscription
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, StreamMethod
-from wireproto.server.refusals import shutting_down
+from wireproto.server.gateway.halves import network_of
+from wireproto.server.refusals import busy, shutting_down
 from wireproto.status import Retry, Status
 
 __all__ = ["HEALTH", "HealthChecks"]
@@ -43,11 +45,16 @@ CHECK = Method(opcode=1, name="Check", request=HealthCheckRequest, response=Heal
 WATCH = StreamMethod(opcode=2, name="Watch", request=HealthCheckRequest, response=HealthCheckResponse)
 
 
+WATCHERS = 1024
+"""Who may watch of one network: each holds a call, and some 5 KiB."""
+
+
 class _Watching(Subscription[HealthCheckResponse]):
     """One who watches: told how it is at once, and that it ends."""
 
-    def __init__(self, checks: "HealthChecks", known: bool) -> None:
+    def __init__(self, checks: "HealthChecks", network: str, known: bool) -> None:
         self._checks = checks
+        self.network = network
         self._known = known
         self._told: ServingStatus | None = None
 
@@ -84,6 +91,7 @@ class HealthChecks:
         self._names = {"", *names}
         self._lock = threading.Lock()
         self._watching: set[_Watching] = set()
+        self._networks: Counter[str] = Counter()
         codec = codecs.get("protobuf")
         self.entries = {
             CHECK.name: Entry(CHECK, self._check, codec, 1, limits, None),
@@ -101,7 +109,11 @@ class HealthChecks:
     def forget(self, watching: _Watching) -> None:
         """Somebody watches no more."""
         with self._lock:
-            self._watching.discard(watching)
+            if watching in self._watching:
+                self._watching.discard(watching)
+                self._networks[watching.network] -= 1
+                if not self._networks[watching.network]:
+                    del self._networks[watching.network]
 
     def _check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
         if request.service not in self._names:
@@ -109,8 +121,11 @@ class HealthChecks:
         return HealthCheckResponse(status=_status(self.serving))
 
     def _watch(self, request: HealthCheckRequest, context: Context) -> Subscription[HealthCheckResponse]:
-        watching = _Watching(self, request.service in self._names)
+        watching = _Watching(self, network_of(context.peer), request.service in self._names)
         with self._lock:
+            if self._networks[watching.network] >= WATCHERS:
+                raise busy(f"{WATCHERS} calls of your network watch already; watch once for all that want to know")
+            self._networks[watching.network] += 1
             self._watching.add(watching)
         return watching
 
