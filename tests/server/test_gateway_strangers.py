@@ -3,6 +3,7 @@
 import logging
 import queue
 import runpy
+import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from tests.server.peer import until
 from tests.server.service import Stage
+from wireproto.dispatch import Context, Handlers
 from wireproto.limits import Limits
 from wireproto.log_limit import LogLimit
+from wireproto.schema import Message, Method, Service
 from wireproto.server.gateway import GrpcGateway, health, log_lines, public
 from wireproto.server.gateway.halves import network_of
 from wireproto.server.gateway.hanging_up import hang_up
@@ -276,3 +279,52 @@ def test_watchers_have_a_share_of_each_network(stage: Stage, engine: Any, monkey
             return False
 
         until(there_is_room, "there is room again", PATIENCE)
+
+
+class BigRequest(Message):
+    pass
+
+
+class BigResponse(Message):
+    text: str
+
+
+BIG = Method(opcode=1, name="Big", request=BigRequest, response=BigResponse)
+LARGE = Service("test.large.v1.LargeService", methods=[BIG])
+
+
+def test_who_takes_no_answer_is_given_no_further_one(engine: Any) -> None:
+    """Beyond the watermark of a connection none of its calls runs; all do once it reads, and others all the time."""
+    handlers, ran = Handlers(LARGE), Counter[str]()
+
+    @handlers.register(BIG)
+    def big(request: BigRequest, context: Context) -> BigResponse:
+        ran[context.peer] += 1
+        return BigResponse(text="x" * 500_000)
+
+    path = "/test.large.v1.LargeService/Big"
+    attacks = runpy.run_path(str(ATTACKS))
+    frame = attacks["frame"]
+    with GrpcGateway(handlers, port=0, engine=engine) as gateway:
+        attacker = attacks["Attacker"](gateway.address.port, window=0)
+        me = "{}:{}".format(*attacker.socket.getsockname())
+        for _ in range(60):
+            attacker.send(
+                frame(attacks["DATA"], attacks["END_STREAM"], attacker.headers(path), attacks["message"](b""))
+            )
+        with grpc.insecure_channel(str(gateway.address)) as channel:
+            call: Any = channel.unary_unary(path)
+            for _ in range(20):
+                assert len(call(b"", timeout=PATIENCE)) > 500_000
+        until(lambda: ran[me] >= 3, "the watermark is reached", PATIENCE)
+        assert ran[me] < 20
+        window = struct.pack(">HI", attacks["INITIAL_WINDOW_SIZE"], 1 << 20)
+        attacker.send(frame(attacks["SETTINGS"], 0, 0, window))
+        attacker.send(frame(attacks["WINDOW_UPDATE"], 0, 0, struct.pack(">I", 1 << 30)))
+
+        def all_ran() -> bool:
+            attacker.drop()
+            return ran[me] == 60
+
+        until(all_ran, "all have run", PATIENCE)
+        attacker.socket.close()

@@ -140,7 +140,7 @@ def test_who_proves_itself_while_it_waits_is_no_stranger(clock: list[float]) -> 
 
 
 def test_idlers_who_have_proven_themselves_give_way(clock: list[float]) -> None:
-    """A whole message gives nobody a turn for ever: who has none takes the oldest, whose connection is strange again."""
+    """A whole message gives nobody a turn for ever: who has none takes the oldest, and that connection is strange."""
     calls = HalfCalls(2 * MIB, MIB, MIB)
     idlers = ["10.0.0.1:1", "10.0.0.1:2"]
     for each in enter(calls, *idlers):

@@ -18,6 +18,7 @@ from wireproto.server.gateway.hanging_up import HangingUp
 from wireproto.server.gateway.metadata import read_headers
 from wireproto.server.gateway.rpc import Live, PathTarget, Rpc
 from wireproto.server.gateway.seam import CallEvents, Engine, Wire
+from wireproto.server.gateway.untaken import Untaken
 from wireproto.server.life import while_awake
 from wireproto.server.pace import Pace
 from wireproto.server.pool import Pool, Worker
@@ -100,6 +101,7 @@ class Door:
         one_answer: the paths of those that are no streams.
         halves: the calls whose message is not whole.
         questions: the callers of reflection of whom the next question is awaited.
+        untaken: the answers that have not been taken, and the calls that wait for that.
         conduct: who has cancelled too much, or sent too much that cannot be understood.
         draining: it closes; new calls are refused.
     """
@@ -123,6 +125,7 @@ class Door:
         )
         self.halves = HalfCalls(HELD // 2, HELD // 4, self.largest)
         self.questions = HalfCalls(HELD // 4 - QUESTIONS * LOOKAHEAD, QUESTIONS * LOOKAHEAD, self.largest)
+        self.untaken = Untaken(limits.high_watermark)
         self.conduct = Conduct(limits, self.hang_up)
         self._paces: list[Pace] = []
         self._live: set[Taking] = set()

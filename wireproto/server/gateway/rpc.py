@@ -17,6 +17,7 @@ from wireproto.server.call import Call
 from wireproto.server.gateway.conduct import Conduct
 from wireproto.server.gateway.halves import HalfCalls
 from wireproto.server.gateway.seam import Wire
+from wireproto.server.gateway.untaken import SMALL, Untaken
 from wireproto.server.pace import Pace
 from wireproto.server.pool import Pool, Worker
 from wireproto.server.refusals import busy, cancelled, late, shutting_down, too_large
@@ -32,6 +33,10 @@ PARTING = 1.0
 
 NEAR = 0.05
 """Seconds before a call's deadline in which its end is taken for that: the caller's clock and ours are not the same."""
+
+MARK = 65_536
+"""Bytes of a stream that wait for HTTP/2 to take them; a source is asked for as many items as fit, by the size of the
+last one, and for one at least. A connection may have 256 streams."""
 
 SLOWEST = 65_536
 """Bytes a second that a caller has to take of a message, because gRPC tells only when all of it has left."""
@@ -91,6 +96,7 @@ class RpcOwner(Protocol):
         largest: bytes that a payload may have in either direction.
         halves: the calls whose message is not whole.
         questions: the callers of reflection of whom the next question is awaited.
+        untaken: the answers that have not been taken, and the calls that wait for that.
         conduct: who has cancelled too much, or sent too much that cannot be understood.
         patience: seconds after the headers in which a message must be whole.
         draining: it closes.
@@ -101,6 +107,7 @@ class RpcOwner(Protocol):
     largest: int
     halves: HalfCalls
     questions: HalfCalls
+    untaken: Untaken
     conduct: Conduct
     patience: float
     draining: bool
@@ -125,7 +132,7 @@ class Rpc:
 
     Attributes:
         lock: held for whatever is asked of the wire, and while the call's state changes.
-        began: when the headers came (monotonic).
+        began: when its message was asked for (monotonic); ``math.inf`` before that.
         whole: the message was there.
         over: nothing is sent any more.
         call: what is run, from the message on.
@@ -133,6 +140,7 @@ class Rpc:
 
     __slots__ = (
         "_bytes",
+        "_counted",
         "_door",
         "_end",
         "_ending",
@@ -165,12 +173,13 @@ class Rpc:
         self.peer = wire.peer
         self.identity: Identity | None = None
         self.version = 0
-        self.began = time.monotonic()
+        self.began = math.inf
         self.whole = False
         self.over = False
         self.call: Call | None = None
         self._waiting: deque[bytes] | None = None
         self._bytes = 0
+        self._counted = 0  # of its answer, among what its connection has not taken
         self._sending = False
         self._handed: float | None = None  # when what the caller has not taken yet was handed to the wire
         self._size = 0  # of that
@@ -190,8 +199,19 @@ class Rpc:
 
     def ask(self) -> None:
         """See ``Live``."""
-        if not self._door.halves.enter(self):
+        if self._door.untaken.keeps(self.peer, self._ask_again) or not self._enter():
             self.take_over()
+
+    def _enter(self) -> bool:
+        self.began = time.monotonic()
+        return self._door.halves.enter(self)
+
+    def _ask_again(self) -> bool:
+        """It had to wait for what its connection has not taken."""
+        if self.over or self._ending:
+            return False
+        self.ask()
+        return True
 
     def read(self) -> None:
         """See ``halves.Half``."""
@@ -226,12 +246,25 @@ class Rpc:
             if self.over or self._ending:
                 return
             self.call = call
-            leads = self._door.leads(call.entry.pace, worker)
-            if not leads:
-                self._wire.watch()
         if call.deadline is not None:
             self._door.expect(call.deadline)
-        if not leads:
+        if self._door.untaken.keeps(self.peer, self._go_on):
+            self.take_over()
+        else:
+            self._run(worker, call)
+
+    def _go_on(self) -> bool:
+        """It had to wait for what its connection has not taken."""
+        call = self.call
+        if call is None or call.answered:
+            return False
+        self._run(None, call)
+        return True
+
+    def _run(self, worker: Worker | None, call: Call) -> None:
+        """On the engine's thread if it may, else on a follower."""
+        if not self._door.leads(call.entry.pace, worker):
+            self.take_over()
             if not self.pool.submit(call):
                 self.settle(call, busy())
             return
@@ -270,6 +303,8 @@ class Rpc:
                     call.stream.end_locked(str(cancelled()))
         if not self.whole:
             self._door.halves.leave(self)
+        if self._counted or self._door.untaken.waits:
+            self._door.untaken.over(self.peer, self._counted)
         self._door.forget(self)
 
     # ------------------------------------------------------------------ what the clocks and the door's end ask
@@ -347,6 +382,9 @@ class Rpc:
                     self.over = True
                     self._handed = time.monotonic()
                     self._size = len(outcome)
+                    if self._size > SMALL:
+                        self._counted = self._size
+                        self._door.untaken.hand(self.peer, self._size)
                     self._wire.answer(outcome)
 
     def stream_began_locked(self, call: Call) -> None:
@@ -374,7 +412,7 @@ class Rpc:
 
     def starved_locked(self) -> bool:
         """See ``owners.CallOwner``."""
-        if self._pending() < WINDOW and self._bytes <= self._door.limits.high_watermark:
+        if self._pending() < WINDOW and self._bytes <= MARK:
             return False
         self._starved = True
         return True
@@ -419,7 +457,7 @@ class Rpc:
 
     def credit(self, call_id: int) -> int:
         """See ``owners.CallLine``."""
-        return WINDOW - self._pending()
+        return min(WINDOW - self._pending(), max(1, MARK // (self._size or 1)))
 
     def send_item(self, call_id: int, payload: bytes) -> None:
         """See ``owners.CallLine``."""
