@@ -7,7 +7,7 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from wireproto.dispatch import Context, Handlers
 from wireproto.limits import Limits
 from wireproto.log_limit import LogLimit
 from wireproto.schema import Message, Method, Service
-from wireproto.server.gateway import GrpcGateway, health, log_lines, public
+from wireproto.server.gateway import GrpcGateway, hanging_up, health, log_lines, public
 from wireproto.server.gateway.halves import network_of
 from wireproto.server.gateway.hanging_up import hang_up
 
@@ -328,3 +328,46 @@ def test_who_takes_no_answer_is_given_no_further_one(engine: Any) -> None:
 
         until(all_ran, "all have run", PATIENCE)
         attacker.socket.close()
+
+
+def test_who_says_nothing_keeps_nobody_out(stage: Stage, engine: Any) -> None:
+    """Of silent connections the oldest go when they are too many, long before a clock would end them."""
+    limits = Limits(max_connections=20, max_handshaking=4, hello_timeout=600.0)
+    attacks = runpy.run_path(str(ATTACKS))
+    with GrpcGateway(stage.handlers, port=0, engine=engine, limits=limits) as gateway, ExitStack() as stack:
+        silent = [attacks["Attacker"](gateway.address.port, greet=False) for _ in range(30)]
+        for each in silent:
+            stack.enter_context(each.socket)
+
+        def all_but_four_are_gone() -> bool:
+            for each in silent:
+                each.drop()
+            return [each.ended for each in silent].count(True) == 26
+
+        until(all_but_four_are_gone, "those that are too many are hung up on", PATIENCE)
+        channel = stack.enter_context(grpc.insecure_channel(str(gateway.address)))
+        call: Any = channel.unary_unary(ECHO_PATH)
+        assert call(b"\n\x01x", timeout=PATIENCE) == b"\n\x01x"
+
+
+def test_an_address_has_a_share_of_the_connections(stage: Stage, engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest of an address that has too many are hung up on, whatever they do; those it has had before stay."""
+    monkeypatch.setattr(hanging_up, "is_loopback", lambda host: False)
+    limits = Limits(max_connections_per_address=3, max_handshaking=1000)
+    attacks = runpy.run_path(str(ATTACKS))
+    with GrpcGateway(stage.handlers, port=0, engine=engine, limits=limits) as gateway:
+        attackers = [attacks["Attacker"](gateway.address.port) for _ in range(3)]
+        for each in attackers:
+            each.headers("/grpc.health.v1.Health/Watch")
+        until(lambda: len(hanging_up.connected(gateway.address.port)) == 3, "three are connected", PATIENCE)
+        more = [attacks["Attacker"](gateway.address.port) for _ in range(2)]
+
+        def gone() -> bool:
+            for each in (*attackers, *more):
+                each.drop()
+            return all(each.ended for each in more)
+
+        until(gone, "the newest are hung up on", PATIENCE)
+        assert not any(each.ended for each in attackers)
+        for each in (*attackers, *more):
+            each.socket.close()

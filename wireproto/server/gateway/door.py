@@ -133,6 +133,7 @@ class Door:
         self._log_limit = LogLimit()
         self._empty = threading.Event()
         self._hanging_up: HangingUp | None = None
+        self._spoke: set[str] = set()
         self._late_lock = threading.Lock()
         self._late: list[Live] | None = []
         self._latest = 0.0
@@ -151,7 +152,8 @@ class Door:
 
     def listens(self, port: int) -> None:
         """The engine listens there."""
-        self._hanging_up = HangingUp(self.pool, port)
+        self._hanging_up = HangingUp(self.pool, port, self.limits)
+        self._spoke = self._hanging_up.spoke
 
     def hang_up(self, peer: str, why: str = "nothing is taken of what is sent") -> None:
         """End the connection of a peer. Any thread."""
@@ -168,6 +170,7 @@ class Door:
         """A call has come; see ``seam.Begin``."""
         if self.conduct.reckless(wire.peer):
             return None  # there is nobody to be told
+        self._spoke.add(wire.peer)
         take = self.methods.get(wire.path)
         call: Taking = Rpc(self, wire, None) if take is None else take(wire)
         self._live.add(call)
@@ -263,6 +266,8 @@ class Door:
         self._expire(now)
         self.halves.sweep(now - late)
         self.questions.sweep(now - late)
+        if self._hanging_up is not None:
+            self._hanging_up.look(now)
 
     def _suspect(self) -> None:
         for pace in self._paces:

@@ -201,7 +201,8 @@ class GrpcGateway(Uncopied):
             # What a caller may send of a message before anybody asks for it; probing would let it grow.
             "grpc.http2.lookahead_bytes": LOOKAHEAD,
             "grpc.http2.bdp_probe": 0,
-            "grpc.max_allowed_incoming_connections": limits.max_connections,
+            # With room for those that say nothing, who can be hung up on only once they are there.
+            "grpc.max_allowed_incoming_connections": limits.max_connections + 4 * limits.max_handshaking,
             "grpc.server_handshake_timeout_ms": _milliseconds(limits.hello_timeout),
             "grpc.http2.settings_timeout": _milliseconds(limits.hello_timeout),
             "grpc.max_connection_idle_ms": _milliseconds(limits.idle_timeout),
