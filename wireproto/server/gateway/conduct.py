@@ -46,6 +46,8 @@ class Conduct:
 
     def reckless(self, peer: str) -> bool:
         """Whether its connection was closed for that: what is still read of it is dropped."""
+        if not self._reckless:
+            return False
         closed = self._reckless.get(peer)
         if closed is None:
             return False

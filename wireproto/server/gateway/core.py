@@ -151,7 +151,7 @@ class CoreWire:
         details = event.call_details
         self.path: str = _text(details.method)
         self.headers: Headers = event.invocation_metadata
-        self.peer = unquote(_text(call.peer())).partition(":")[2]
+        self.peer = _peer(call.peer())
         # A time of day, of which the core has just made it: whatever that one does later, the time that is left stays.
         left = details.deadline - time.time()
         self._due = None if left > _FOREVER else time.monotonic() + left
@@ -342,6 +342,12 @@ def _told_often(status: Status, reason: str, message: str, retry: Retry, retry_a
 
 def _told(error: CallError) -> Told:
     return _told_often(error.status, error.reason, error.message, error.retry, error.retry_after_ms)
+
+
+@functools.lru_cache(4096)
+def _peer(value: bytes | str) -> str:
+    """What gRPC has as ``ipv6:%5B::1%5D:443``."""
+    return unquote(_text(value)).partition(":")[2]
 
 
 def _text(value: bytes | str) -> str:

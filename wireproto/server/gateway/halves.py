@@ -17,7 +17,7 @@ import ipaddress
 import itertools
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from typing import Protocol, TypeAlias
 
 from wireproto.errors import CallError
@@ -83,7 +83,7 @@ class _Network:
         self._most = turns
         self._most_strange = max(1, turns // 2)
         self._reading: dict[Half, tuple[float, bool]] = {}  # since when, and whether strange, in the order of time
-        self._turns: Counter[str] = Counter()
+        self._turns: dict[str, int] = {}
         self._strange = 0
         # By connection: of strangers, and of those that have proven themselves.
         self._waiting: tuple[_Queues, _Queues] = (OrderedDict(), OrderedDict())
@@ -104,7 +104,7 @@ class _Network:
         strange = half.peer not in self.proven
         self._reading[half] = (now, strange)
         self._strange += strange
-        self._turns[half.peer] += 1
+        self._turns[half.peer] = self._turns.get(half.peer, 0) + 1
 
     def end(self, half: Half) -> bool:
         """It gives its turn back; whether it had one."""
@@ -112,8 +112,10 @@ class _Network:
         if found is None:
             return False
         self._strange -= found[1]
-        self._turns[half.peer] -= 1
-        if not self._turns[half.peer]:
+        left = self._turns[half.peer] - 1
+        if left:
+            self._turns[half.peer] = left
+        else:
             del self._turns[half.peer]
         return True
 
@@ -154,14 +156,15 @@ class _Network:
 
     def prove(self, peer: str) -> None:
         """It has sent a whole message."""
-        if peer not in self.proven:
-            strangers, known = self._waiting
-            if peer in strangers:
-                known[peer] = strangers.pop(peer)
-            if len(self.proven) >= PROVEN:
-                self.disprove(next(iter(self.proven)))
+        if peer in self.proven:
+            self.proven.move_to_end(peer)
+            return
+        strangers, known = self._waiting
+        if peer in strangers:
+            known[peer] = strangers.pop(peer)
+        if len(self.proven) >= PROVEN:
+            self.disprove(next(iter(self.proven)))
         self.proven[peer] = None
-        self.proven.move_to_end(peer)
 
     def disprove(self, peer: str) -> None:
         """It is a stranger again."""
@@ -178,7 +181,7 @@ class _Network:
     def giving_way(self, peer: str, now: float) -> Half | None:
         """Whose turn a newcomer has, if anybody's: of those that had it for a while without a whole message."""
         known = peer in self.proven
-        alone = not (self._turns[peer] or peer in self._queues(peer))
+        alone = not (peer in self._turns or peer in self._queues(peer))
         for half, (began, strange) in self._reading.items():
             if now - began <= SETTLED:
                 break
@@ -189,7 +192,7 @@ class _Network:
         oldest = next(iter(self._reading))
         if alone and now - self._reading[oldest][0] > TURN and (known or self._strange < self._most_strange):
             return oldest
-        return self.oldest_of_the_dearest(self._turns[peer] + 1, now)
+        return self.oldest_of_the_dearest(self._turns.get(peer, 0) + 1, now)
 
     def oldest_of_the_dearest(self, fewer: int, now: float) -> Half | None:
         """The oldest of the connection that has most turns, if that has more than ``fewer`` and for a while."""
@@ -221,7 +224,7 @@ class _Network:
         found = []
         for peer, queue in [each for queues in reversed(self._waiting) for each in queues.items()]:
             since, half = queue[0]
-            given_up = self.oldest_of_the_dearest(self._turns[peer], now) if now - since > TURN else None
+            given_up = self.oldest_of_the_dearest(self._turns.get(peer, 0), now) if now - since > TURN else None
             if given_up is not None:
                 self.give_up(given_up)
                 self.forget(half)
@@ -304,17 +307,13 @@ class HalfCalls:
 
 
 @functools.lru_cache(4096)
-def _network(host: str) -> str:
-    address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+def network_of(peer: str) -> str:
+    """The network of ``host:port``: a /24 of IPv4, a /64 of IPv6; whatever has no such address is one network."""
+    try:
+        address = ipaddress.ip_address(peer.rpartition(":")[0].strip("[]").partition("%")[0])
+    except ValueError:
+        return ""
     mapped = getattr(address, "ipv4_mapped", None)
     if address.version == 6 and mapped is None:
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(ipaddress.ip_network((mapped or address, 24), strict=False))
-
-
-def network_of(peer: str) -> str:
-    """The network of ``host:port``: a /24 of IPv4, a /64 of IPv6; whatever has no such address is one network."""
-    try:
-        return _network(peer.rpartition(":")[0])
-    except ValueError:
-        return ""

@@ -41,7 +41,7 @@ class Untaken:
 
     def keeps(self, peer: str, go_on: Callable[[], bool]) -> bool:
         """Whether a call of the connection has to wait; then it goes on by this, which says whether it still could."""
-        if self._bytes.get(peer, 0) <= self._most:
+        if not self._bytes:
             return False
         with self._lock:
             if self._bytes.get(peer, 0) <= self._most:
