@@ -13,7 +13,7 @@ __all__ = ["Conduct"]
 MOST = 4096
 """Connections that are remembered."""
 
-FORGIVEN = 5.0
+FORGIVEN = 1.0
 """Seconds after which a connection that was closed is forgotten: another one may have its port then."""
 
 
