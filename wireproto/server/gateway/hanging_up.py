@@ -17,6 +17,8 @@ from wireproto.server.pool import Pool
 
 __all__ = ["HangingUp", "connected", "hang_up"]
 
+CHUNK = 1024 * 1024
+
 LOOK = 1.0
 """Seconds between two looks at who is connected, while nobody is too much."""
 
@@ -37,7 +39,10 @@ def hang_up(peers: set[str], port: int) -> int:
             try:
                 connection.shutdown(socket.SHUT_RDWR)
                 found += 1
-            except OSError:  # it is not connected any more
+                # What it has sent before would be read yet, which is tens of thousands of resets; nobody wants it.
+                while connection.recv(CHUNK, socket.MSG_DONTWAIT):
+                    pass
+            except OSError:  # it is not connected any more, or there is nothing left
                 continue
     return found
 
