@@ -17,7 +17,7 @@ from wireproto.client.grpc import connect
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
 from wireproto.server.gateway import GrpcGateway
-from wireproto.server.gateway.conduct import FORGIVEN, Conduct
+from wireproto.server.gateway.conduct import FORGIVEN, WARY, Conduct
 from wireproto.server.gateway.hanging_up import hang_up
 from wireproto.server.pool import Pool
 
@@ -147,5 +147,26 @@ def test_who_is_reckless_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not conduct.reckless("10.0.0.1:1")
     for _ in range(4):
         assert len(hung_up) == 2
-        conduct.note("10.0.0.1:1", "cancels")
+        conduct.note("10.9.0.1:1", "cancels")
     assert len(hung_up) == 3
+
+
+def test_a_network_that_was_hung_up_on_is_looked_at_closely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes back by another connection may do a tenth at once, for a while; other networks notice nothing."""
+    hung_up: list[str] = []
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    conduct = Conduct(Limits(cancel_burst=40, cancels_per_second=0.001), lambda peer, why: hung_up.append(peer))
+
+    def cancels_of(peer: str) -> int:
+        count = 0
+        while peer not in hung_up:
+            conduct.note(peer, "cancels")
+            count += 1
+        return count
+
+    assert cancels_of("10.0.0.1:1") == 41
+    assert cancels_of("10.0.0.2:2") == 5
+    assert cancels_of("10.0.9.1:1") == 41
+    now[0] += WARY
+    assert cancels_of("10.0.0.1:3") == 41
