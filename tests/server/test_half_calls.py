@@ -160,6 +160,28 @@ def test_idlers_who_have_proven_themselves_give_way(clock: list[float]) -> None:
     assert second.told == ["read"]
 
 
+def test_a_newcomer_is_not_overlooked_for_those_who_always_wait(clock: list[float]) -> None:
+    """Sixteen connections with many half calls each; one with a single call comes when all turns are fresh."""
+    calls = HalfCalls(8 * MIB, 512 * LOOKAHEAD, MIB)
+    for port in range(16):
+        enter(calls, *([f"10.0.0.1:{port}"] * 20))
+    (good,) = enter(calls, "10.0.0.9:9")
+    assert good.told == []
+    clock[0] += 0.25
+    calls.sweep(clock[0])
+    assert good.told == ["read"]
+
+
+def test_all_who_wait_have_their_turn(clock: list[float]) -> None:
+    """What is exchanged goes round."""
+    calls = HalfCalls(8 * MIB, 512 * LOOKAHEAD, MIB)
+    made = [enter(calls, f"10.0.0.1:{port}", f"10.0.0.1:{port}") for port in range(16)]
+    for _ in range(8):
+        clock[0] += 0.25
+        calls.sweep(clock[0])
+    assert all(any("read" in each.told for each in pair) for pair in made)
+
+
 def test_networks_that_nobody_is_of_are_forgotten(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept of networks is bounded."""
     monkeypatch.setattr(halves, "NETWORKS", 4)

@@ -216,20 +216,28 @@ class _Network:
     def exchange(self, now: float) -> list[tuple[Half, Half]]:
         """Who gives way to whom of those that have waited for long, both of which is done.
 
-        A connection that has let its turn go by for as long is a stranger again.
+        Whoever has fewest calls waiting is first, and last of its like once it had a turn, so that nobody is overlooked
+        for ever. A connection that has let its turn go by for as long is a stranger again.
         """
         for half, (began, _) in self._reading.items():
             if now - began > TURN:
                 self.disprove(half.peer)
         found = []
-        for peer, queue in [each for queues in reversed(self._waiting) for each in queues.items()]:
-            since, half = queue[0]
-            given_up = self.oldest_of_the_dearest(self._turns.get(peer, 0), now) if now - since > TURN else None
-            if given_up is not None:
-                self.give_up(given_up)
-                self.forget(half)
-                self.begin(half, now)
-                found.append((given_up, half))
+        for queues in reversed(self._waiting):
+            for peer, queue in sorted(queues.items(), key=lambda each: len(each[1])):
+                since, half = queue[0]
+                turns = self._turns.get(peer, 0)
+                given_up = self.oldest_of_the_dearest(turns, now)
+                if given_up is None:
+                    continue
+                strange = self._reading[given_up][1]
+                if now - since > (SETTLED if strange and not turns else TURN):
+                    self.give_up(given_up)
+                    self.forget(half)
+                    if peer in queues:
+                        queues.move_to_end(peer)
+                    self.begin(half, now)
+                    found.append((given_up, half))
         return found
 
 
