@@ -31,7 +31,7 @@ from wireproto.status import Retry, Status
 
 __all__ = ["TRIED", "CoreEngine", "problem"]
 
-TRIED: Final = frozenset({"1.80", "1.81", "1.82", "1.83", "1.84", "1.85"})
+TRIED: Final = frozenset({"1.82", "1.83", "1.84", "1.85"})
 """Versions of grpcio that the suites have run on; the attacks were on the last of them."""
 
 _FOREVER: Final = 366 * 86_400.0
