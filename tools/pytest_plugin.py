@@ -38,6 +38,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 # A server that a test starts as a program serves gRPC too, and must not want the port that another one has.
 os.environ["WIREPROTO_SERVE_GRPC_PORT"] = "0"
 
+# Where gRPC's core is told of forks it polls in the child, too, until that has become another program: a terminal's
+# program that was started beside a channel died of it, since its descriptors are closed first.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 
 # Before any module of ours is imported.
 debug_locks.install()
