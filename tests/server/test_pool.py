@@ -127,6 +127,8 @@ def test_a_leader_deposed_in_its_poll_takes_no_wake_with_it(pool: Pool) -> None:
         leader = runs(pool)
         until(lambda: pool._sleeping, "the leader polls")
         leader.running = object()  # what the watchdog saw before the handler returned
+        pool._watching = True  # it may have gone to sleep meanwhile, for the leader was quick
+        pool._open_watch_gate()
         until(lambda leader=leader: pool.leader is not leader, "the leader is deposed")  # type: ignore[misc]
         leader.running = None
         for _ in range(5):
