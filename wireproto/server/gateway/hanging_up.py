@@ -19,6 +19,9 @@ __all__ = ["HangingUp", "connected", "hang_up"]
 
 CHUNK = 1024 * 1024
 
+CHUNKS = 16
+"""Of what a connection has sent before, each ``CHUNK`` bytes, are thrown away: no stranger keeps a follower at it."""
+
 LOOK = 1.0
 """Seconds between two looks at who is connected, while nobody is too much."""
 
@@ -40,8 +43,9 @@ def hang_up(peers: set[str], port: int) -> int:
                 connection.shutdown(socket.SHUT_RDWR)
                 found += 1
                 # What it has sent before would be read yet, which is tens of thousands of resets; nobody wants it.
-                while connection.recv(CHUNK, socket.MSG_DONTWAIT):
-                    pass
+                for _ in range(CHUNKS):
+                    if not connection.recv(CHUNK, socket.MSG_DONTWAIT):
+                        break
             except OSError:  # it is not connected any more, or there is nothing left
                 continue
     return found
