@@ -30,11 +30,12 @@ from wireproto.dispatch import Entry
 from wireproto.limits import Limits
 from wireproto.wire.connection import Connection, Role
 from wireproto.wire.events import WelcomeReceived
+from wireproto.wire.frame import Credit, Flag
 from wireproto.wire.handshake import Hello
 from wireproto.wire.metadata import Metadata, pack_metadata
 
 SUBSCRIBERS = (250, 500, 1000)
-CREDIT = 1_000_000
+CREDIT = Credit(1_000_000, 1 << 30)
 
 
 class FeedRequest(Message):
@@ -111,9 +112,8 @@ def subscribe(port: int, codec: str) -> socket.socket:
     while not isinstance(connection.next_event(), WelcomeReceived):
         connection.receive_data(sock.recv(4096))
     block = pack_metadata(Metadata(credit=CREDIT))
-    connection.send_request(
-        FEED.opcode, chosen.plan(FeedRequest, 1, Limits()).encode(FeedRequest()), block, credit=CREDIT
-    )
+    request = chosen.plan(FeedRequest, 1, Limits()).encode(FeedRequest())
+    connection.send_flagged_request(Flag.ITEMS_COME_BACK, FEED.opcode, request, block, credit=CREDIT)
     sock.sendall(connection.data_to_send())
     return sock
 

@@ -10,15 +10,31 @@ import pytest
 from tests.protos.versions import GROWING
 from wireproto.control import (
     CONTROL,
+    SHAPE_WORDS,
     EnumDescription,
     FieldDescription,
+    MethodShape,
     ServiceDescription,
     ValueKind,
     declare,
     describe,
 )
 from wireproto.errors import DeclarationError
-from wireproto.schema import Bounds, Message, Method, Service, Since, StreamMethod, UInt64, fields, message_types
+from wireproto.schema import (
+    Bounds,
+    DuplexMethod,
+    Message,
+    Method,
+    OneWayMethod,
+    Service,
+    Shape,
+    Since,
+    StreamMethod,
+    UInt64,
+    UploadMethod,
+    fields,
+    message_types,
+)
 
 
 class Colour(enum.IntEnum):
@@ -87,6 +103,9 @@ WHOLE = Service(
             doc="Takes everything.",
         ),
         StreamMethod(opcode=0x10, name="Parts", request=WholeRequest, response=Part, since=2),
+        UploadMethod(opcode=0x30, name="Assemble", request=Part, response=WholeResponse, max_request=100),
+        DuplexMethod(opcode=0x31, name="Exchange", request=Part, response=WholeResponse, timeout=2.5),
+        OneWayMethod(opcode=0x32, name="Drop", request=Part, since=2, idempotent=True),
     ],
 )
 
@@ -98,6 +117,8 @@ def test_a_described_service_is_declared_equal(service: Service) -> None:
     assert describe(again) == describe(service)
     for version in range(1, service.version + 1):
         assert again.digests(version) == service.digests(version)
+    for method in service.methods:
+        assert type(again.by_opcode[method.opcode]) is type(method)
     for ours, theirs in zip(message_types(service), message_types(again), strict=True):
         assert [(f.number, f.name, str(f.type), f.required, f.default) for f in fields(ours)] == [
             (f.number, f.name, str(f.type), f.required, f.default) for f in fields(theirs)
@@ -107,11 +128,36 @@ def test_a_described_service_is_declared_equal(service: Service) -> None:
 def test_a_description_lists_methods_by_opcode_and_types_once() -> None:
     """Methods come in opcode order, each message and enum once, with the first line of its docstring."""
     description = describe(WHOLE)
-    assert [method.opcode for method in description.methods] == [0x10, 0x20]
+    assert [method.opcode for method in description.methods] == [0x10, 0x20, 0x30, 0x31, 0x32]
     assert sorted(message.name for message in description.messages) == ["Part", "WholeRequest", "WholeResponse"]
     assert description.enums == [EnumDescription(name="Colour", members={"RED": 1, "GREEN": 7}, doc="A colour.")]
     (whole,) = [message for message in description.messages if message.name == "WholeRequest"]
     assert whole.doc == "One field of every kind that there is."
+
+
+def test_each_shape_has_a_number_and_a_word() -> None:
+    """A description says how many messages go which way, and of a one-way method no response."""
+    described = {method.name: method for method in describe(WHOLE).methods}
+    assert {name: (int(method.shape), SHAPE_WORDS[method.shape]) for name, method in described.items()} == {
+        "Whole": (1, "unary"),
+        "Parts": (2, "stream"),
+        "Assemble": (3, "upload"),
+        "Exchange": (4, "duplex"),
+        "Drop": (5, "oneway"),
+    }
+    assert set(SHAPE_WORDS.values()) == {shape.value for shape in Shape}
+    assert (described["Drop"].request, described["Drop"].response) == ("Part", "")
+
+
+def test_a_response_is_described_where_there_is_one() -> None:
+    """A one-way method with a response, and any other without one, are refused."""
+    description = describe(WHOLE)
+    for at, method in enumerate(description.methods):
+        response = "Part" if method.shape is MethodShape.ONE_WAY else ""
+        methods = [*description.methods]
+        methods[at] = msgspec.structs.replace(method, response=response)
+        with pytest.raises(DeclarationError):
+            declare(msgspec.structs.replace(description, methods=methods))
 
 
 def test_an_older_service_describes_what_it_had() -> None:
@@ -121,6 +167,22 @@ def test_an_older_service_describes_what_it_had() -> None:
     assert [[field.name for field in message.fields] for message in older.messages] == [["size"], ["size"]]
     assert declare(older).digests(1) == GROWING.digests(1)
     assert [len(message.fields) for message in describe(GROWING).messages] == [3, 2, 2]
+
+
+def test_the_oldest_version_is_described() -> None:
+    """A description says which versions are spoken, and a service declared from it speaks them."""
+    aged = Service(
+        "example.v1.AgedService",
+        version=5,
+        oldest=3,
+        methods=[Method(opcode=1, name="Age", request=WholeResponse, response=WholeResponse)],
+    )
+    described = describe(aged)
+    assert (described.version, described.oldest, describe(WHOLE).oldest) == (5, 3, 1)
+    assert list(declare(described).versions) == [3, 4, 5]
+    for oldest in (0, 6, -1):
+        with pytest.raises(DeclarationError):
+            declare(msgspec.structs.replace(described, oldest=oldest))
 
 
 def test_a_timeout_below_a_millisecond_is_described_as_one() -> None:

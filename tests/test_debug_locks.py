@@ -16,10 +16,10 @@ def test_a_call_without_the_lock_fails(stage_session: Session) -> None:
     session = stage_session
     lock: object = session.lock
     assert isinstance(lock, DebugLock)
-    with pytest.raises(AssertionError, match=r"Session\.starved_locked was called without lock held"):
-        session.starved_locked()
+    with pytest.raises(AssertionError, match=r"Session\.room_locked was called without lock held"):
+        session.room_locked()
     with session.lock:
-        assert not session.starved_locked()
+        assert session.room_locked() > 0
     taken, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -32,7 +32,7 @@ def test_a_call_without_the_lock_fails(stage_session: Session) -> None:
     assert taken.wait(10)
     assert session.lock.locked()
     with pytest.raises(AssertionError, match="was called without lock held"):
-        session.starved_locked()
+        session.room_locked()
     done.set()
     holder.join(10)
 

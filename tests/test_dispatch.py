@@ -16,6 +16,7 @@ from wireproto.dispatch import (
     Entry,
     Handlers,
     Identity,
+    Sink,
     Subscription,
     Table,
     each_service,
@@ -23,8 +24,19 @@ from wireproto.dispatch import (
 from wireproto.errors import CallError, ConfigError, DeclarationError
 from wireproto.limits import Limits
 from wireproto.reasons import REASONS, failure
-from wireproto.schema import Message, Method, Operation, Service, StreamMethod
+from wireproto.schema import (
+    DuplexMethod,
+    Message,
+    Method,
+    OneWayMethod,
+    Operation,
+    Service,
+    Shape,
+    StreamMethod,
+    UploadMethod,
+)
 from wireproto.status import Retry, Status
+from wireproto.wire.frame import Flag
 from wireproto.wire.metadata import EMPTY, Metadata
 
 CODEC = codecs.get("msgpack")
@@ -45,6 +57,21 @@ WATCH = StreamMethod(opcode=2, name="Watch", request=AskRequest, response=AskRes
 OLD = Method(opcode=3, name="Old", request=AskRequest, response=AskResponse, until=1)
 LATER = Method(opcode=4, name="Later", request=AskRequest, response=AskResponse, since=2)
 SERVICE = Service("example.v1.AskService", version=2, methods=[ASK, OWN, WATCH, OLD, LATER])
+
+GATHER = UploadMethod(
+    opcode=0,
+    name="Gather",
+    request=AskRequest,
+    response=AskResponse,
+    requires="owner",
+    reasons=("GONE",),
+    max_request=20,
+)
+COLLECT = UploadMethod(opcode=1, name="Collect", request=AskRequest, response=AskResponse, collect=2)
+TALK = DuplexMethod(opcode=2, name="Talk", request=AskRequest, response=AskResponse)
+NOTE = OneWayMethod(opcode=3, name="Note", request=AskRequest)
+ONCE = UploadMethod(opcode=4, name="Once", request=AskRequest, response=AskResponse, until=1)
+MANY = Service("example.v1.ManyService", version=2, methods=[GATHER, COLLECT, TALK, NOTE, ONCE])
 
 OWNER = Identity("ann", ["owner"])
 HELLO = CODEC.plan(AskResponse, 2, LIMITS, request=False).encode(AskResponse(text="hello"))
@@ -390,6 +417,248 @@ def test_a_context_counts_down() -> None:
     assert 0 < left <= 60
 
 
+# Calls whose items follow, and one-way calls ---------------------------------------------------------------------
+
+
+class Gathering(Sink[AskRequest, AskResponse]):
+    """Joins the words that come."""
+
+    def __init__(self, context: Context) -> None:
+        self.words: list[str] = []
+
+    def receive(self, item: AskRequest) -> None:
+        self.words.append(item.text)
+
+    def finished(self) -> AskResponse:
+        return AskResponse(text=" ".join(self.words))
+
+
+class Talking(Gathering, Subscription[AskResponse]):
+    """Joins them, and may give something back."""
+
+
+def sinks_of(method: Operation[Any, Any], maker: Callable[[Context], Any]) -> Entry:
+    return Entry(method, maker, CODEC, 2, LIMITS, None, sinks=True)
+
+
+def many(*texts: str) -> Iterator[AskRequest]:
+    return iter([AskRequest(text=text) for text in texts])
+
+
+def test_a_call_whose_items_follow_is_judged_before_them() -> None:
+    """Deadline and permission are looked at with the REQUEST, and whatever authenticating raises is an incident."""
+    made = sinks_of(GATHER, Gathering)
+    assert made.admit(Call(identity=OWNER, deadline=time.monotonic() + 60)) is None
+    assert refused(made.admit(Call(identity=OWNER, deadline=time.monotonic() - 1))) == (
+        Status.DEADLINE_EXCEEDED,
+        "DEADLINE",
+        Retry.NOT_PROCESSED,
+    )
+    assert refused(made.admit(Call()))[1] == "SIGN_IN_REQUIRED"
+    assert refused(made.admit(Call(identity=Identity("bob"))))[1] == "NOT_PERMITTED"
+
+    def broken(metadata: Metadata, peer: str) -> Identity | None:
+        raise ValueError("the door is stuck")
+
+    stuck = Entry(GATHER, Gathering, CODEC, 2, LIMITS, broken, sinks=True)
+    outcome = stuck.admit(Call(Metadata(authorization="x")))
+    assert refused(outcome)[1] == "INTERNAL"
+    assert "stuck" not in str(outcome)
+
+    def gone(metadata: Metadata, peer: str) -> Identity | None:
+        raise CallError(Status.UNAVAILABLE, "GONE", "no door")
+
+    outcome = Entry(GATHER, Gathering, CODEC, 2, LIMITS, gone, sinks=True).admit(Call(Metadata(authorization="x")))
+    assert refused(outcome) == (Status.UNAVAILABLE, "GONE", Retry.NEVER)
+
+
+def test_a_sink_is_made_for_each_call() -> None:
+    """What was registered is called with the context; what it made takes the items."""
+    made = sinks_of(GATHER, Gathering)
+    assert made.sinks
+    first, second = made.open(Call()), made.open(Call())
+    assert isinstance(first, Gathering)
+    assert first is not second
+    assert isinstance(sinks_of(TALK, Talking).open(Call()), Talking)
+
+
+@pytest.mark.parametrize(
+    ("method", "made", "wanted"),
+    [
+        (GATHER, 5, "made int; it must be a Sink"),
+        (TALK, Gathering(Call()), "it must be both a Sink and a Subscription"),
+    ],
+    ids=["upload", "duplex"],
+)
+def test_what_is_no_sink_is_an_incident(
+    method: Operation[Any, Any], made: object, wanted: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A maker that makes something else fails the call, and the log says what it should make."""
+    assert refused(sinks_of(method, lambda context: made).open(Call()))[1] == "INTERNAL"
+    assert wanted in caplog.text
+
+
+def test_what_a_maker_of_sinks_raises_ends_the_call() -> None:
+    """A declared reason arrives, anything else is an incident."""
+
+    def refusing(context: Context) -> Gathering:
+        context.abort(Status.ABORTED, "GONE", "not today")
+
+    def failing(context: Context) -> Gathering:
+        raise SystemExit("secret")
+
+    assert refused(sinks_of(GATHER, refusing).open(Call())) == (Status.ABORTED, "GONE", Retry.NEVER)
+    outcome = sinks_of(GATHER, failing).open(Call())
+    assert refused(outcome)[1] == "INTERNAL"
+    assert "secret" not in str(outcome)
+
+
+def test_an_item_is_read_as_a_request_is() -> None:
+    """Each item has the limits of a request, and what is none is refused as one."""
+    made = sinks_of(GATHER, Gathering)
+    assert made.read(payload("word")) == AskRequest(text="word")
+    with pytest.raises(CallError, match="an item is 31 bytes; Gather takes at most 20") as large:
+        made.read(payload("w" * 29))
+    with pytest.raises(CallError, match=r"AskRequest") as bad:
+        made.read(b"\xc1")
+    assert (large.value.reason, bad.value.reason) == ("REQUEST_TOO_LARGE", "BAD_PAYLOAD")
+    assert bad.value.__cause__ is None
+
+
+def test_an_upload_that_collects_is_given_all_at_once() -> None:
+    """Its handler has a list and is run once; one item more than declared is refused."""
+    seen: list[list[AskRequest]] = []
+
+    def handler(items: list[AskRequest], context: Context) -> AskResponse:
+        seen.append(items)
+        return AskResponse(text="hello")
+
+    made = entry(COLLECT, handler)
+    assert made.sinks
+    sink = made.open(Call())
+    assert isinstance(sink, Sink)
+    assert (sink.receive(AskRequest(text="a")), sink.receive(AskRequest(text="b"))) == (None, None)
+    assert seen == []
+    assert made.outcome(sink.finished()) == HELLO
+    assert seen == [[AskRequest(text="a"), AskRequest(text="b")]]
+    with pytest.raises(CallError, match="Collect takes at most 2 items in one call") as caught:
+        sink.receive(AskRequest())
+    assert caught.value.reason == "REQUEST_TOO_LARGE"
+
+
+def test_a_handler_may_iterate_over_the_items() -> None:
+    """It is given an iterator, and what it returns is what its shape answers."""
+
+    def joining(items: Iterator[AskRequest], context: Context) -> AskResponse:
+        return AskResponse(text="".join(item.text for item in items))
+
+    def answering(items: Iterator[AskRequest], context: Context) -> Iterator[AskResponse]:
+        for item in items:
+            yield AskResponse(text=item.text * 2)
+
+    assert entry(GATHER, joining).run_items(many("hel", "lo"), Call()) == HELLO
+    answers = entry(TALK, answering).run_items(many("a", "b"), Call())
+    assert isinstance(answers, Iterator)
+    assert list(answers) == [AskResponse(text="aa"), AskResponse(text="bb")]
+    future: Future[AskResponse] = Future()
+    assert entry(GATHER, lambda items, context: future).run_items(many(), Call()) is future
+    assert not entry(GATHER, joining).sinks
+
+
+def test_what_an_iterating_handler_raises_ends_the_call() -> None:
+    """An item that cannot be had is told to the caller as it is; what the handler raises is an incident."""
+
+    def read(word: str) -> AskRequest:
+        raise failure("BAD_PAYLOAD", f"{word} is none")
+
+    def failing(items: Iterator[AskRequest], context: Context) -> AskResponse:
+        raise KeyError("secret")
+
+    taking = entry(GATHER, lambda items, context: next(items))
+    assert refused(taking.run_items(map(read, ["first"]), Call()))[1] == "BAD_PAYLOAD"
+    assert refused(entry(GATHER, failing).run_items(many(), Call()))[1] == "INTERNAL"
+    assert refused(taking.run_items(many("a"), Call()))[1] == "INTERNAL"  # it answers a request
+
+
+def test_a_one_way_handler_returns_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """There is nothing to encode; whatever it returns in place of that is an incident, a future too."""
+    seen: list[str] = []
+    noting = entry(NOTE, lambda request, context: seen.append(request.text))
+    assert noting.run(payload("x"), Call()) == b""
+    assert seen == ["x"]
+    wrongs: list[object] = [AskResponse(text="hello"), NOTE.response(), Future()]
+    answering = entry(NOTE, lambda request, context: wrong)
+    for wrong in wrongs:
+        assert refused(answering.run(payload(), Call()))[1] == "INTERNAL"
+        assert f"the handler of Note answered {type(wrong).__name__}; it must return nothing" in caplog.text
+    assert refused(noting.run(b"\xc1", Call()))[1] == "BAD_PAYLOAD"
+
+
+def test_a_sink_must_define_what_it_does() -> None:
+    """A sink without receive or finished says which, and failed may be left out."""
+    bare: Sink[AskRequest, AskResponse] = Sink()
+    with pytest.raises(NotImplementedError, match=r"Sink must define receive\(self, item\)"):
+        bare.receive(AskRequest())
+    with pytest.raises(NotImplementedError, match=r"Sink must define finished\(self\)"):
+        bare.finished()
+    bare.failed(failure("CANCELLED", "gone"))
+    bare.answer(AskResponse(text="nobody is there"))
+
+
+# Registering the other shapes -----------------------------------------------------------------------------------
+
+
+def test_sinks_are_registered_and_looked_up() -> None:
+    """A method has either; a table knows which, and an older service has those of its methods."""
+    handlers = Handlers(MANY)
+    assert handlers.sink(GATHER)(Gathering) is Gathering
+    handlers.sink(TALK)(Talking)
+    handlers.sink(ONCE)(Gathering)
+    handlers.register(COLLECT)(lambda items, context: AskResponse(text=str(len(items))))
+    assert handlers.missing() == [NOTE]
+    assert handlers.handler(GATHER) is Gathering
+    table = handlers.table(CODEC, 2, LIMITS)
+    assert {opcode: made.sinks for opcode, made in table.entries.items()} == {
+        GATHER.opcode: True,
+        COLLECT.opcode: True,
+        TALK.opcode: True,
+    }
+    older = handlers.as_of(1).table(CODEC, 1, LIMITS)
+    assert older.entries[ONCE.opcode].sinks
+    iterating = Handlers(MANY)
+    iterating.register(GATHER)(lambda items, context: AskResponse(text=""))
+    assert not iterating.table(CODEC, 2, LIMITS).entries[GATHER.opcode].sinks
+
+
+def test_a_wrong_registration_of_a_sink_is_refused() -> None:
+    """A sink is of items that follow one by one, is no coroutine, and is registered as what it is."""
+    handlers = Handlers(MANY)
+    handlers.sink(TALK)(Talking)
+    wrong: Any = handlers.sink
+    for method in (NOTE, ASK, WATCH, Gathering, None):
+        with pytest.raises(
+            DeclarationError, match=r"write @handlers\.sink\(METHOD\), with an UploadMethod or a Duplex"
+        ):
+            wrong(method)
+    with pytest.raises(DeclarationError, match=r"Collect collects its items; write @handlers\.register\(Collect\)"):
+        handlers.sink(COLLECT)
+    with pytest.raises(DeclarationError, match="Talk has a handler already"):
+        handlers.sink(TALK)
+    with pytest.raises(DeclarationError, match="Talk has a handler already"):
+        handlers.register(TALK)
+    stranger = UploadMethod(opcode=0, name="Gather", request=AskRequest, response=AskResponse)
+    with pytest.raises(DeclarationError, match="is not a method of"):
+        handlers.sink(stranger)
+    register: Any = handlers.register(GATHER)
+    with pytest.raises(DeclarationError, match=r"Gathering is a Sink; write @handlers\.sink\(Gather\)"):
+        register(Gathering)
+    wrong = handlers.sink(GATHER)
+    with pytest.raises(DeclarationError, match="is async"):
+        wrong(_coroutine)
+    assert handlers.missing() == [GATHER, COLLECT, NOTE, ONCE]
+    assert not handlers.table(CODEC, 1, LIMITS).entries.keys() & {GATHER.opcode}
+
+
 # Handlers and tables --------------------------------------------------------------------------------------------
 
 
@@ -419,10 +688,38 @@ def test_a_table_has_what_its_version_has() -> None:
     assert isinstance(table, Table)
 
 
+def test_a_method_is_found_under_the_flags_of_its_shape() -> None:
+    """A REQUEST without flags is a unary one; the shape of a method that is there is told, and else the opcode."""
+    table = registered(ASK, WATCH).table(CODEC, 2, LIMITS)
+    assert list(table.unary.values()) == [table.entries[ASK.opcode]]
+    stream = Flag.ITEMS_COME_BACK
+    assert table.find(ASK.opcode, Flag.NONE) is table.entries[ASK.opcode]
+    assert table.find(WATCH.opcode, stream) is table.entries[WATCH.opcode]
+    for method, right in ((ASK, Flag.NONE), (WATCH, stream)):
+        for flags in (Flag.NONE, Flag.ONE_WAY, Flag.ITEMS_FOLLOW, stream, Flag.ITEMS_FOLLOW | stream):
+            if flags == right:
+                continue
+            assert table.find(method.opcode, flags) is None
+            error = table.missing(method.opcode, flags)
+            assert refused(error) == (Status.UNIMPLEMENTED, "WRONG_SHAPE", Retry.NOT_PROCESSED)
+            assert f"{method.name} is called by a REQUEST with flags {right:#04x}; this one has {flags:#04x}" in str(
+                error
+            )
+    assert table.find(9, stream) is table.find(LATER.opcode, stream) is None
+    assert table.missing(9, stream).reason == "UNKNOWN_OPCODE"
+    assert table.missing(LATER.opcode, stream).reason == "NO_HANDLER"
+
+
 def test_an_entry_knows_its_method() -> None:
     """What a door needs of the method is at hand."""
     made = entry(WATCH, hello)
-    assert (made.is_stream, made.blocking, made.timeout, made.method) == (True, True, None, WATCH)
+    assert (made.shape, made.sinks, made.blocking, made.timeout, made.method) == (
+        Shape.STREAM,
+        False,
+        True,
+        None,
+        WATCH,
+    )
     assert entry(OWN, hello).timeout == 2.0
 
 
@@ -486,3 +783,9 @@ def test_the_frameworks_reasons_have_their_status() -> None:
         error = failure(reason, "text")
         assert (error.status, error.reason, error.message, error.retry) == (status, reason, "text", retry)
         assert failure(reason, "text", retry=Retry.NOT_PROCESSED).retry is Retry.NOT_PROCESSED
+
+
+def test_a_subscription_lets_the_server_keep_what_found_no_room() -> None:
+    """Unless it says otherwise, the items that it gave and that could not be sent are the server's to send."""
+    items = [AskResponse(text="a"), AskResponse(text="b")]
+    assert Subscription[AskResponse]().keep(items) is items

@@ -88,6 +88,38 @@ def test_a_connection_that_reads_pieces_otherwise_is_found(monkeypatch: pytest.M
         _replay("frames")
 
 
+def test_a_connection_that_takes_more_than_was_granted_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that grants more of a call than its owner has, or forgets to, breaks the target's promise."""
+    from wireproto.wire.connection import Connection
+
+    send_credit = Connection.send_credit
+
+    def generous(self: Connection, call_id: int, items: int, size: int) -> bool:
+        sent = send_credit(self, call_id, items, size)
+        if sent:
+            self._calls_of(call_id).halves[call_id].bytes_to_come += 1
+        return sent
+
+    monkeypatch.setattr(Connection, "send_credit", generous)
+    with pytest.raises(AssertionError):
+        _replay("frames")
+
+
+def test_a_connection_that_counts_calls_beyond_their_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that counts a cancelled call beyond its terminal frame breaks the target's promise."""
+    from wireproto.wire.calls import Calls, CallState
+
+    forget = Calls.forget
+
+    def slow(self: Calls, call_id: int) -> None:
+        if self.state_of(call_id).state is not CallState.CANCELLED:
+            forget(self, call_id)
+
+    monkeypatch.setattr(Calls, "forget", slow)
+    with pytest.raises(AssertionError):
+        _replay("frames")
+
+
 def test_progress_is_read_from_what_libfuzzer_prints() -> None:
     """Executions, edges, inputs and a finding are taken from its lines; all others are passed over."""
     progress = Progress("frames")

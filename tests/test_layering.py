@@ -18,7 +18,16 @@ PACKAGE = ROOT / "wireproto"
 # modules may import one another, but for those of wire/, each of which is a layer. `__init__` of the whole package is
 # the public face and may import all but the command.
 BASE = {"errors", "limits", "reasons", "status"}
-WIRE = {"wire/buffer", "wire/events", "wire/frame", "wire/handshake", "wire/metadata", "wire/state"}
+WIRE = {
+    "wire/buffer",
+    "wire/calls",
+    "wire/events",
+    "wire/frame",
+    "wire/handshake",
+    "wire/metadata",
+    "wire/private",
+    "wire/state",
+}
 CORE = BASE | WIRE
 BOTH_ROLES = {"wire/connection", "wire/liveness"}
 ALLOWED: dict[str, set[str]] = {
@@ -32,13 +41,15 @@ ALLOWED: dict[str, set[str]] = {
     "errors": {"status"},
     "address": {"errors"},
     "reasons": {"errors", "status"},
-    "schema": {"errors", "wire/frame"},
+    "schema": {"errors", "wire/frame", "wire/private"},
     "wire/buffer": set(),
+    "wire/private": set(),
     "wire/frame": {"errors", "status"},
     "wire/metadata": {"errors", "reasons", "status", "wire/frame"},
     "wire/handshake": BASE | {"wire/frame"},
     "wire/events": {"errors", "wire/frame", "wire/handshake", "wire/metadata"},
     "wire/state": {"errors", "wire/frame"},
+    "wire/calls": {"wire/frame", "wire/state"},
     "wire/framing": CORE,
     "wire/hurried": CORE | {"wire/framing"},
     "wire/connection": CORE | {"wire/framing", "wire/hurried"},
@@ -46,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     "protos": {"errors", "schema", "status", "wire/frame"},
     "codecs": {"errors", "limits", "protos", "schema"},
     "contract": {"codecs", "control", "errors", "limits", "schema"},
-    "dispatch": BASE | {"codecs", "schema", "uncopied", "wire/metadata"},
+    "dispatch": BASE | {"codecs", "schema", "uncopied", "wire/frame", "wire/metadata"},
     "wire/liveness": BASE | {"wire/connection"},
     "server": CORE
     | {
@@ -92,6 +103,7 @@ PUBLIC_FACE = {
     "schema",
     "server",
     "status",
+    "wire/frame",
     "wire/metadata",
 }
 FRAMEWORK = set(ALLOWED)

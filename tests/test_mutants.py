@@ -100,5 +100,5 @@ sys.exit(mutants.main(["-n", "1000", "--match", "Direction: "]))
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 1, done.stderr  # 50 % are not 85
-    assert "survived: wireproto.wire.state:42 Direction: 'send' -> 'sendX'" in done.stdout
+    assert "survived: wireproto.wire.state:40 Direction: 'send' -> 'sendX'" in done.stdout
     assert "wireproto.wire.state: 2 of 4 killed" in done.stdout

@@ -2,6 +2,7 @@
 
 import ast
 import enum
+import itertools
 import json
 import keyword
 import re
@@ -9,16 +10,34 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from tests.wire.peers import attempt
 from wireproto import codecs, control
-from wireproto.errors import DeclarationError
-from wireproto.limits import HELLO_MAX_FRAME, MAX_FRAME_CEILING, Limits
+from wireproto.errors import DeclarationError, RemoteProtocolError
+from wireproto.limits import HELLO_MAX_FRAME, MAX_FRAME_CEILING, MIN_HEARTBEAT, Limits
 from wireproto.reasons import REASONS
-from wireproto.schema import Field, Message, Method, Scalar, Service, fields, message_types
+from wireproto.schema import (
+    DuplexMethod,
+    Field,
+    Message,
+    Method,
+    OneWayMethod,
+    Scalar,
+    Service,
+    StreamMethod,
+    UploadMethod,
+    fields,
+    message_types,
+)
 from wireproto.status import Retry, Status
+from wireproto.testing import grease
+from wireproto.wire import private
+from wireproto.wire.calls import MAX_CROSSED, REFILL, STATES_OF_A_CALL, CallPart, CallState
 from wireproto.wire.connection import MAX_STRAY_ANSWERS
 from wireproto.wire.frame import (
+    FIRST_FRAMEWORK_OPCODE,
     HEADER,
     HEADER_AFTER_LENGTH,
     IGNORABLE,
@@ -27,10 +46,25 @@ from wireproto.wire.frame import (
     OF_CALLS,
     OF_MESSAGES,
     PREAMBLE,
+    Credit,
+    Flag,
+    Frame,
     Kind,
+    check_header,
 )
-from wireproto.wire.handshake import Hello, Welcome
-from wireproto.wire.metadata import EMPTY, Metadata, pack_metadata, unpack_metadata
+from wireproto.wire.handshake import KNOWN_FIELDS, Hello, Welcome
+from wireproto.wire.metadata import (
+    AUTHORIZATION,
+    CREDIT,
+    DEADLINE_MS,
+    EMPTY,
+    ENTRY,
+    IDEMPOTENCY_KEY,
+    TRACEPARENT,
+    Metadata,
+    pack_metadata,
+    unpack_metadata,
+)
 from wireproto.wire.state import END_OF_INPUT, FINAL, TRANSITIONS, Direction, Role, State
 
 ROOT = Path(__file__).parent.parent
@@ -82,6 +116,41 @@ def test_the_kinds_are_the_codes() -> None:
         assert senders == ({"client", "server"} if row[2] == "both" else {row[2]})
 
 
+def test_the_flags_are_the_codes() -> None:
+    """The flags are those of the code, and of all others the page says that they must be zero; so the code has it."""
+    rows = table("flag", "name")
+    assert [(int(row[0], 16), row[1]) for row in rows] == [(int(flag), flag.name) for flag in Flag]
+    good = {0, int(Flag.ONE_WAY), *(number for number in range(256) if number & 0b1100 == number)}
+    for kind in Kind:
+        for flags in range(256):
+            codec, version = (2, 1) if kind in OF_MESSAGES else (0, 0)
+            of_call = int(kind in OF_CALLS)
+            found = attempt(check, Frame(kind, flags, codec, version, of_call, of_call, b"", b""))
+            refused = isinstance(found, RemoteProtocolError) and found.reason == "RESERVED_FLAGS"
+            assert refused is (flags not in (good if kind is Kind.REQUEST else {0})), (kind, flags)
+
+
+def check(frame: Frame) -> None:
+    check_header(frame, 2, 1)
+
+
+def test_the_shapes_are_the_flags() -> None:
+    """The five shapes are all that the flags can say."""
+    rows = table("shape", "flags")
+    streams = {"ITEMs, then END"}
+    told = {int(row[1], 0): (row[2] in streams, row[3] in streams, row[3] == "nothing") for row in rows}
+    assert told == {
+        int(flags): (bool(flags & Flag.ITEMS_FOLLOW), bool(flags & Flag.ITEMS_COME_BACK), flags == Flag.ONE_WAY)
+        for flags in (
+            Flag.NONE,
+            Flag.ONE_WAY,
+            Flag.ITEMS_FOLLOW,
+            Flag.ITEMS_COME_BACK,
+            Flag.ITEMS_FOLLOW | Flag.ITEMS_COME_BACK,
+        )
+    }
+
+
 def test_every_reason_of_the_header_check_is_listed_in_order() -> None:
     """The checks come in the order in which the code makes them."""
     reasons = [row[1] for row in table("check", "reason")]
@@ -93,14 +162,15 @@ def test_every_reason_of_the_header_check_is_listed_in_order() -> None:
     received = framing[framing.index("def _receive(") :]
     assert reasons[:3] == re.findall(r'"([A-Z]+_[A-Z_]+)"', source)[:3]
     assert received.index("UNKNOWN_KIND") < received.index("self._receiving(move)") < received.index("check_header(")
-    checked = source[source.index("def check_header") : source.index("def pack_error")]
+    checked = source[source.index("def check_header") : source.index("def _flags_problem")]
     raised = list(dict.fromkeys(re.findall(r'RemoteProtocolError\(\s*"([A-Z_]+)"', checked)))
     assert reasons[3:] == ["UNKNOWN_KIND", "UNEXPECTED_KIND", *raised, "BAD_BODY"]
 
 
 def cell(role: Role, state: State, direction: Direction) -> str:
     """A cell of the state table."""
-    special = {FINAL: "final ERROR", END_OF_INPUT: "end of input", IGNORABLE: "ignorable"}
+    end = "end of output" if direction is Direction.SEND else "end of input"
+    special = {FINAL: "final ERROR", END_OF_INPUT: end, IGNORABLE: "ignorable"}
     moves = TRANSITIONS.get((role, state, direction), {})
     groups: dict[State, list[str]] = {}
     for move in sorted(moves, key=lambda move: (move <= 0, abs(move))):
@@ -122,6 +192,25 @@ def test_the_states_are_the_codes() -> None:
     assert table("role", "state", "sends", "receives") == expected
 
 
+def steps_of_a_call(part: CallPart, state: CallState, direction: Direction) -> str:
+    """A cell of the table of the states of a call."""
+    told = []
+    for kind, step in sorted(STATES_OF_A_CALL.get((part, state, direction), {}).items()):
+        condition = f" (0x{step.only:02x})" * bool(step.only) + f" (not 0x{step.never:02x})" * bool(step.never)
+        told.append(Kind(kind).name + condition + (f" → {step.then.value}" if step.then is not None else ""))
+    return "; ".join(told) or "nothing"
+
+
+def test_the_states_of_a_call_are_the_codes() -> None:
+    """The table of the states of a call is that of the code, cell by cell, and complete."""
+    assert table("side", "call", "sends", "receives") == [
+        [part.value, state.value, *(steps_of_a_call(part, state, direction) for direction in Direction)]
+        for part in CallPart
+        for state in CallState
+        if any((part, state, direction) in STATES_OF_A_CALL for direction in Direction)
+    ]
+
+
 @pytest.mark.parametrize(("values", "name"), [(Status, "status"), (Retry, "retry")])
 def test_statuses_and_retries_are_the_codes(values: type[enum.IntEnum], name: str) -> None:
     """Numbers and names are those of the enums."""
@@ -133,6 +222,9 @@ def test_limits_are_the_codes() -> None:
     constants = {
         "HELLO_MAX_FRAME": HELLO_MAX_FRAME,
         "MAX_STRAY_ANSWERS": MAX_STRAY_ANSWERS,
+        "MAX_CROSSED": MAX_CROSSED,
+        "REFILL": REFILL,
+        "MIN_HEARTBEAT": MIN_HEARTBEAT,
         "MAX_FRAME_CEILING": MAX_FRAME_CEILING,
     }
     rows = table("limit", "value")
@@ -154,7 +246,7 @@ def test_metadata_keys_are_the_codes() -> None:
         "traceparent": "x",
         "authorization": "x",
         "idempotency_key": b"x",
-        "credit": 1,
+        "credit": Credit(1, 1),
         "entries": {"x": "x"},
     }
     rows = table("key", "name", "value")
@@ -189,12 +281,25 @@ def test_the_reasons_of_connections_are_those_in_the_code() -> None:
     expected = raised(CORE, "server/*.py", names=fails, position=0)
     rows = table("reason", "found by")
     assert [row[0] for row in rows] == sorted(expected)
-    sources = "".join(path.read_text() for path in PACKAGE.glob(CORE))
+    of_the_core = statuses_in_the_core()
     for reason, finder, text in rows:
-        in_server_only = finder == "server" and reason not in sources
-        status = re.search(r"; ([A-Z_]+)$", text)
-        assert in_server_only or (status is None) is (reason != "UNSUPPORTED_MAJOR")
-        assert status is None or status[1] in Status.__members__
+        told = re.search(r"; ([A-Z_]+)$", text)
+        status = Status[told[1]] if told else Status.INVALID_ARGUMENT
+        if finder != "server" or reason in of_the_core:
+            assert of_the_core[reason] == {status}, reason
+
+
+def statuses_in_the_core() -> dict[str, set[Status]]:
+    """Of each reason that the core ends a connection with, the statuses that it does so with."""
+    found: dict[str, set[Status]] = {}
+    for path in PACKAGE.glob(CORE):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "RemoteProtocolError":
+                reason = node.args[0]
+                if isinstance(reason, ast.Constant) and isinstance(reason.value, str):
+                    status = ast.unparse(node.args[2]) if len(node.args) > 2 else "Status.INVALID_ARGUMENT"
+                    found.setdefault(reason.value, set()).add(Status[status.removeprefix("Status.")])
+    return found
 
 
 def test_the_reasons_of_refused_handshakes_are_those_in_the_code() -> None:
@@ -208,14 +313,26 @@ def test_the_reasons_of_refused_handshakes_are_those_in_the_code() -> None:
 
 
 def test_the_reasons_of_calls_are_those_in_the_code() -> None:
-    """Every reason that the framework answers calls with is listed with its status."""
+    """Every reason that the framework answers calls with is listed with its status and its advice."""
     ours = raised(CORE, names={"CallError", "_refuse_call"}, position=1)
     ours |= raised(CORE, names={"_refuse_call"}, position=2)
-    (found,) = re.findall(r"\| reason \| status \| \|\n\|[-|]+\|\n((?:\|[^\n]*\n)+)", TEXT)
-    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in found.strip().split("\n")]
-    listed = {row[0]: Status[row[1]] for row in rows}
-    assert listed == {reason: status for reason, (status, _) in REASONS.items()}
+    rows = table("reason", "status", "retry")
+    assert [row[0] for row in rows] == sorted(row[0] for row in rows)
+    listed = {row[0]: (Status[row[1]], Retry[row[2]]) for row in rows}
+    assert listed == {reason: tuple(advice) for reason, advice in REASONS.items()}
     assert {reason for reason in ours if reason.isupper()} <= set(listed)
+
+
+def test_the_order_of_refusals_has_every_reason_of_a_request() -> None:
+    """A reason that refuses a REQUEST stands in exactly one step, and the steps are numbered."""
+    rows = table("step", "what is looked at", "reason")
+    assert [int(row[0]) for row in rows] == list(range(1, len(rows) + 1))
+    (of_the_header, *reasons) = (row[2] for row in rows)
+    assert of_the_header == "those of section 2"
+    told = [reason for cell in reasons for reason in cell.split(", ")]
+    # What is left is said of calls that were begun, or of the connection.
+    begun = {"ALREADY_SIGNED_IN", "CANCELLED", "INTERNAL", "ITEM_TIMEOUT", "RESPONSE_TOO_LARGE"}
+    assert sorted(told) == sorted((set(REASONS) - begun) | {"BAD_BODY", "CALL_ID", "CREDIT_EXCEEDED"})
 
 
 def test_codecs_are_the_codes() -> None:
@@ -229,6 +346,48 @@ def test_framework_opcodes_are_the_codes() -> None:
     listed = {int(row[0], 16): row[1] for row in table("opcode", "method")}
     assert listed == {opcode: method.name for opcode, method in control.CONTROL.by_opcode.items()}
     assert f"`{control.CONTROL.full_name}`" in TEXT
+
+
+def numbers(cell: str) -> set[int]:
+    """The numbers of a cell such as `0, 7 to 0x5F`."""
+    found: set[int] = set()
+    for part in cell.split(", ") if cell != "none" else []:
+        first, _, last = part.partition(" to ")
+        found.update(range(int(first, 0), int(last or first, 0) + 1))
+    return found
+
+
+def test_every_number_is_taken_free_private_or_grease() -> None:
+    """Each number space is parted without a gap and without a number twice, as the code has it."""
+    opcodes = set(control.CONTROL.by_opcode)
+    codec_ids = {0, *(codecs.get(name).id for name in ("pipe", "msgpack", "protobuf"))}
+    keys = {DEADLINE_MS, TRACEPARENT, AUTHORIZATION, IDEMPOTENCY_KEY, CREDIT, ENTRY}
+    spaces: dict[str, tuple[int, set[int], range, range]] = {
+        "kinds of frames": (256, set(map(int, Kind)), private.KINDS, grease.KINDS),
+        "codecs": (256, codec_ids, range(128, 256), range(0)),
+        "opcodes": (65_536, opcodes, range(FIRST_FRAMEWORK_OPCODE), range(0)),
+        "metadata keys, without the top bit": (128, keys, private.METADATA_KEYS, grease.METADATA_KEYS),
+        "feature bits": (64, set(), private.FEATURES, grease.FEATURES),
+        "fields of HELLO and of WELCOME": (65_536, set(KNOWN_FIELDS), private.GREETING_FIELDS, grease.FIELDS),
+        "fields of ERROR and of GOAWAY": (256, set(), private.ERROR_FIELDS, grease.ERROR_FIELDS),
+        "statuses": (256, set(map(int, Status)), range(0), range(0)),
+        "retries": (256, set(map(int, Retry)), range(0), range(0)),
+    }
+    rows = table("number space", "taken", "free", "private", "grease")
+    assert [row[0] for row in rows] == list(spaces)
+    for name, *cells in rows:
+        size, taken, kept, greased = spaces[name]
+        said = [numbers(cell) for cell in cells]
+        assert [said[0], said[2], said[3]] == [taken, set(kept), set(greased)], name
+        assert sorted(itertools.chain(*said)) == list(range(size)), name
+
+
+def test_no_reason_of_the_framework_is_private() -> None:
+    """Reasons that begin with X_ are left to proxies and extensions, in the code and on the page."""
+    listed = {row[0] for head in (("found by",), ("status", "when")) for row in table("reason", *head)}
+    declared = {reason for method in control.CONTROL.methods for reason in method.reasons}
+    assert not [each for each in {*listed, *REASONS, *declared} if each.startswith(private.REASONS)]
+    assert f"begin with `{private.REASONS}`" in TEXT
 
 
 def test_a_reason_is_as_long_as_the_page_says() -> None:
@@ -293,6 +452,29 @@ def test_hello_and_welcome_have_the_sizes_of_the_code() -> None:
     assert len(answer.encode()) == sum(int(size) for size in sizes("WELCOME") if size) + len(b"\x00")
 
 
+def test_the_fields_of_the_handshake_are_the_codes() -> None:
+    """Each field of the table has the number and the length under which the code writes it, in HELLO and in WELCOME."""
+    rows = {int(row[0]): row for row in table("field", "in HELLO", "in WELCOME")}
+    hello = Hello(min_version=1, max_version=1, codecs=((1, "p"),), max_frame=4096)
+    answer = Welcome(version=1, codec=1, max_frame=4096, max_calls=1)
+    examples: dict[str, object] = {
+        "digests": {16: 0xDEADBEEF},
+        "control": 2,
+        "first_credit": Credit(1, 2),
+        "one_way_credit": 3,
+    }
+    assert set(rows) == set(KNOWN_FIELDS)
+    for number, known in KNOWN_FIELDS.items():
+        # "likewise" in the column of WELCOME says that the layout is that of HELLO.
+        length = sum(int(bits) // 8 for bits in re.findall(r"\bu(8|16|32)\b", rows[number][1]))
+        assert rows[number][2].startswith(("likewise", "u8"))
+        for greeting in (hello, answer):
+            written = msgspec.structs.replace(greeting, **{known.name: examples[known.name]}).encode()
+            field = written.removeprefix(greeting.encode())
+            assert field[:4] == number.to_bytes(2) + length.to_bytes(2)
+            assert len(field) == 4 + length
+
+
 class AddRequest(Message):
     left: int
     right: int
@@ -304,6 +486,42 @@ class AddResponse(Message):
 
 ADD = Method(opcode=0x10, name="Add", request=AddRequest, response=AddResponse)
 CALCULATOR = Service("example.v1.CalculatorService", version=1, methods=[ADD])
+
+
+class Took(Message):
+    total: int
+
+
+SHAPED = Service(
+    "example.v1.ShapedService",
+    methods=[
+        kind(opcode=number, name=name, request=AddRequest, **({} if kind is OneWayMethod else {"response": Took}))
+        for number, (name, kind) in enumerate(
+            {
+                "Ask": Method,
+                "Watch": StreamMethod,
+                "Send": UploadMethod,
+                "Talk": DuplexMethod,
+                "Tell": OneWayMethod,
+            }.items(),
+            1,
+        )
+    ],
+)
+
+
+def test_the_digests_of_all_shapes_are_computed_as_described() -> None:
+    """The digest of a method of each shape is the one of the text's recipe, with the words that it has for them."""
+    listed = re.search(r"the opcode in decimal, (.*?), and the two messages", TEXT)
+    assert listed is not None
+    words = re.findall(r"`(\w+)`", listed[1])
+    request, response = zlib.crc32(b"1:INT,2:INT"), zlib.crc32(b"1:INT")
+    assert "`00000000`" in TEXT
+    assert words == [method.shape.value for method in SHAPED.methods]
+    for method, word in zip(SHAPED.methods, words, strict=True):
+        answer = 0 if word == "oneway" else response
+        text = f"{method.opcode} {word} {request:08x} {answer:08x}"
+        assert zlib.crc32(text.encode()) == SHAPED.digest(method, 1)
 
 
 def test_the_digest_example_is_computed_as_described() -> None:
@@ -319,7 +537,9 @@ def test_the_digest_example_is_computed_as_described() -> None:
 
 
 CONVERSATIONS = {
-    vector["name"]: vector for vector in json.loads((ROOT / "tests/vectors/conversations.json").read_text())
+    vector["name"]: vector
+    for name in ("conversations", "shapes")
+    for vector in json.loads((ROOT / "tests" / "vectors" / f"{name}.json").read_text())
 }
 EXAMPLES = re.findall(r"<!-- example: (.*) (\d+) -->\n```text\n((?:[^`]*\n)+?)```", TEXT)
 

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +85,53 @@ def test_an_opcode_is_added_in_the_steps_shown(tmp_path: Path) -> None:
             assert re.search(rf"::test_\w+\[{method}-request-v1-{codec}\] PASSED", report), report
 
 
+ITEMS = """
+from collections.abc import Iterator
+from wireproto import DuplexMethod, OneWayMethod, UploadMethod
+
+TOTAL = UploadMethod(opcode=0x20, name="Total", request=AddRequest, response=AddResponse)
+SUMS = DuplexMethod(opcode=0x21, name="Sums", request=AddRequest, response=AddResponse)
+NOTE = OneWayMethod(opcode=0x22, name="Note", request=AddRequest)
+CALCULATOR = Service("example.v1.CalculatorService", version=1, methods=[ADD, TOTAL, SUMS, NOTE])
+handlers = Handlers(CALCULATOR)
+noted = []
+
+@handlers.register(TOTAL)
+def total_of(items: Iterator[AddRequest], context: Context) -> AddResponse:
+    return AddResponse(total=sum(item.left + item.right for item in items))
+
+@handlers.register(SUMS)
+def sums(items: Iterator[AddRequest], context: Context) -> Iterator[AddResponse]:
+    for item in items:
+        yield AddResponse(total=item.left + item.right)
+
+@handlers.register(NOTE)
+def note(request: AddRequest, context: Context) -> None:
+    noted.append(request)
+
+requests = [AddRequest(left=n, right=1) for n in range(3)]
+with Server(handlers, port=0) as server, connect(server.address, CALCULATOR) as client:
+"""
+
+
+def test_items_flow_in_the_lines_shown(tmp_path: Path) -> None:
+    """An upload, a duplex call in both ways of using it, and a one-way call."""
+    program = (
+        _calculator() + ITEMS + textwrap.indent(PYTHON[5] + "print(total.total)\nclient.close(drain=10)\n", "    ")
+    )
+    (tmp_path / "items.py").write_text(program + "print(len(noted))\n")
+    assert _run(tmp_path, "items.py") == "1\n2\n3\n5\n99990000\n1\n"
+
+
 def test_the_gateway_opens_in_the_lines_shown(tmp_path: Path) -> None:
     """The gateway's lines, below the program at the top, open it and print where it listens."""
-    (tmp_path / "gateway.py").write_text(_calculator() + PYTHON[5])
+    (tmp_path / "gateway.py").write_text(_calculator() + PYTHON[6])
     assert re.fullmatch(r"127\.0\.0\.1:\d+\n", _run(tmp_path, "gateway.py"))
 
 
 def test_every_python_block_is_run() -> None:
-    """The six blocks that the tests above run are all there are."""
-    assert len(PYTHON) == 6
+    """The seven blocks that the tests above run are all there are."""
+    assert len(PYTHON) == 7
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -119,7 +119,7 @@ def test_a_frame_is_near_its_header() -> None:
         for _ in range(64):
             client.send_request(1, payload)
         turns.append(client.data_to_send())
-        client._calls.clear()
+        client._ours.lose()
     waiting = iter(turns)
 
     def exchange() -> None:
@@ -218,5 +218,5 @@ def requests(connection: Connection, payload: bytes, count: int) -> bytes:
     """So many REQUESTs of Ask, whose answers this side never reads."""
     for _ in range(count):
         connection.send_request(ASK.opcode, payload)
-    connection._calls.clear()
+    connection._ours.lose()
     return connection.data_to_send()

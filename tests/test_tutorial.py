@@ -23,7 +23,7 @@ CALCULATOR = blocks("# wireproto")[0].partition("with Server(")[0]
 TABLE = next(line for line in CALCULATOR.splitlines() if line.startswith("CALCULATOR = "))
 
 # The steps: two message classes and one Method, the entry in the table, one handler. Last, the test file.
-MESSAGES, ENTRY, HANDLER, TESTS = blocks("## Add an opcode")
+MESSAGES, ENTRY, HANDLER, TESTS = blocks("## Add an opcode")[:4]
 
 CALLS = """
 from calculator import CALCULATOR, MULTIPLY, MultiplyRequest, handlers

@@ -3,6 +3,7 @@
 import enum
 import json
 import math
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,18 @@ from typing import Any
 import pytest
 
 from tests.vectors import messages
-from tests.wire.peers import OFFERS, Pair, attempt, drain, greeted, in_call, in_stream, opened, plain, started
+from tests.wire.peers import (
+    OFFERS,
+    Pair,
+    attempt,
+    drain,
+    greeted,
+    in_call,
+    in_stream,
+    opened,
+    plain,
+    started,
+)
 from wireproto import codecs
 from wireproto.codecs.pipe_values import read_value, write_value
 from wireproto.control import DescribeResponse, declare, describe
@@ -20,28 +32,33 @@ from wireproto.errors import CallError, DecodeError, HandshakeError, RemoteProto
 from wireproto.limits import Limits
 from wireproto.schema import Field, Message, Scalar, UInt64, fields
 from wireproto.status import Retry, Status
-from wireproto.wire.connection import Connection
+from wireproto.wire.connection import Connection, State
 from wireproto.wire.events import (
+    CallOver,
     CancelReceived,
     ConnectionEnded,
     CreditReceived,
     EndReceived,
     ErrorReceived,
     Event,
+    FlaggedRequestReceived,
     GoAwayReceived,
     HelloReceived,
     ItemReceived,
+    OneWayCreditReceived,
     PingReceived,
     PongReceived,
+    RequestEnded,
     RequestReceived,
     ResponseReceived,
     WelcomeReceived,
 )
-from wireproto.wire.frame import KINDS, PREAMBLE, Kind, unpack
+from wireproto.wire.frame import KINDS, PREAMBLE, Credit, Kind, pack_error, unpack, unpack_error
 from wireproto.wire.handshake import Hello, Welcome, negotiate
 from wireproto.wire.metadata import Metadata, pack_metadata, unpack_metadata
 
 VECTORS = Path(__file__).parent / "vectors"
+PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text("utf-8")
 Vector = dict[str, Any]
 
 
@@ -73,39 +90,73 @@ def metadata_of(means: Vector) -> Metadata:
     values = dict(means)
     if "idempotency_key" in values:
         values["idempotency_key"] = bytes.fromhex(values["idempotency_key"])
+    if "credit" in values:
+        values["credit"] = Credit(*values["credit"])
     return Metadata(**values)
 
 
-def hello_of(means: Vector) -> Hello:
+def handshake_of(means: Vector) -> Vector:
+    """The attributes of HELLO or WELCOME."""
     values = {name: value for name, value in means.items() if name != "kind"}
+    if "first_credit" in values:
+        values["first_credit"] = Credit(*values["first_credit"])
+    return {**values, "digests": dict(values.get("digests", []))}
+
+
+def hello_of(means: Vector) -> Hello:
+    values = handshake_of(means)
     values["codecs"] = tuple((number, name) for number, name in values["codecs"])
-    return Hello(**{**values, "digests": dict(values["digests"])})
+    return Hello(**values)
 
 
 def welcome_of(means: Vector) -> Welcome:
-    return Welcome(**{name: value for name, value in means.items() if name != "kind"})
+    return Welcome(**handshake_of(means))
 
 
 def send(side: Connection, means: Vector) -> None:
     """Let ``side`` send what a step means."""
     kind, call_id = means["kind"], means.get("call_id", 0)
     payload = bytes.fromhex(means.get("payload", ""))
-    metadata = metadata_of(means.get("metadata", {}))
     ways: dict[str, Callable[[], object]] = {
         "HELLO": lambda: side.send_hello(hello_of(means)),
         "WELCOME": lambda: side.send_welcome(welcome_of(means)),
-        "REQUEST": lambda: side.send_request(means["opcode"], payload, pack_metadata(metadata), credit=metadata.credit),
+        "REQUEST": lambda: send_request(side, means, payload),
         "RESPONSE": lambda: side.send_response(call_id, payload),
         "ITEM": lambda: side.send_item(call_id, payload),
         "END": lambda: side.send_end(call_id),
         "ERROR": lambda: side.send_error(call_id, error_of(means)) if call_id else side.refuse(error_of(means)),
         "CANCEL": lambda: side.send_cancel(call_id),
-        "CREDIT": lambda: side.send_credit(call_id, means["amount"]),
+        "CREDIT": lambda: (
+            side.send_credit(call_id, *means["credit"]) if call_id else side.send_one_way_credit(means["calls"])
+        ),
         "PING": lambda: side.send_ping(bytes.fromhex(means["data"])),
         "PONG": lambda: None,  # it was queued when the PING came
         "GOAWAY": lambda: side.send_goaway(error_of(means)),
     }
     ways[kind]()
+
+
+def send_request(side: Connection, means: Vector, payload: bytes) -> None:
+    metadata = metadata_of(means.get("metadata", {}))
+    block = pack_metadata(metadata)
+    if "flags" in means:
+        call_id = side.send_flagged_request(means["flags"], means["opcode"], payload, block, credit=metadata.credit)
+    else:
+        call_id = side.send_request(means["opcode"], payload, block)
+    assert call_id == means["call_id"]
+
+
+def request_event(means: Vector, payload: bytes) -> Event:
+    metadata = metadata_of(means.get("metadata", {}))
+    if "flags" in means:
+        return FlaggedRequestReceived(means["call_id"], means["opcode"], means["flags"], metadata, payload)
+    return RequestReceived(means["call_id"], means["opcode"], metadata, payload)
+
+
+def error_event(means: Vector, final: type[CallError]) -> Event:
+    if means.get("final"):
+        return ConnectionEnded(error_of(means, final))
+    return CallOver(means["call_id"]) if means.get("over") else ErrorReceived(means["call_id"], error_of(means))
 
 
 def event_of(means: Vector, *, handshaking: bool) -> Event:
@@ -116,15 +167,15 @@ def event_of(means: Vector, *, handshaking: bool) -> Event:
     ways: dict[str, Callable[[], Event]] = {
         "HELLO": lambda: HelloReceived(hello_of(means)),
         "WELCOME": lambda: WelcomeReceived(welcome_of(means)),
-        "REQUEST": lambda: RequestReceived(call_id, means["opcode"], metadata_of(means.get("metadata", {})), payload),
+        "REQUEST": lambda: request_event(means, payload),
         "RESPONSE": lambda: ResponseReceived(call_id, means["opcode"], payload),
         "ITEM": lambda: ItemReceived(call_id, payload),
-        "END": lambda: EndReceived(call_id),
-        "ERROR": lambda: (
-            ConnectionEnded(error_of(means, final)) if means.get("final") else ErrorReceived(call_id, error_of(means))
-        ),
+        "END": lambda: RequestEnded(call_id) if means.get("of") == "request" else EndReceived(call_id),
+        "ERROR": lambda: error_event(means, final),
         "CANCEL": lambda: CancelReceived(call_id),
-        "CREDIT": lambda: CreditReceived(call_id, means["amount"]),
+        "CREDIT": lambda: (
+            CreditReceived(call_id, Credit(*means["credit"])) if call_id else OneWayCreditReceived(means["calls"])
+        ),
         "PING": lambda: PingReceived(bytes.fromhex(means["data"])),
         "PONG": lambda: PongReceived(bytes.fromhex(means["data"])),
         "GOAWAY": lambda: GoAwayReceived(means["last_call_id"], error_of(means)),
@@ -132,7 +183,7 @@ def event_of(means: Vector, *, handshaking: bool) -> Event:
     return ways[kind]()
 
 
-CONVERSATIONS: list[Vector] = load("conversations.json")
+CONVERSATIONS: list[Vector] = [*load("conversations.json"), *load("shapes.json")]
 
 
 @each(CONVERSATIONS)
@@ -146,8 +197,8 @@ def test_conversations_are_spoken_and_understood(vector: Vector) -> None:
         assert sender.data_to_send() == wire
         receiver = pair.other(sender)
         receiver.receive_data(wire)
-        expected = [] if step["means"].get("dropped") else [event_of(step["means"], handshaking=number == 1)]
-        assert [plain(event) for event in drain(receiver)] == [plain(event) for event in expected]
+        expected = event_of(step["means"], handshaking=number == 1)
+        assert [plain(event) for event in drain(receiver)] == [plain(expected)]
 
 
 @each(CONVERSATIONS)
@@ -199,6 +250,49 @@ def test_invalid_bytes_end_the_connection(vector: Vector) -> None:
     assert last.error.reason == vector["reason"]
 
 
+def behind(vector: Vector) -> Connection:
+    """The side that a vector is sent to, behind the first steps of its conversation."""
+    (conversation,) = (each for each in CONVERSATIONS if each["name"] == vector["conversation"])
+    pair = started()
+    for step in conversation["steps"][: vector["steps"]]:
+        sender = pair.client if step["from"] == "client" else pair.server
+        send(sender, step["means"])
+        pair.deliver(sender)
+    assert not pair.client.bytes_pending
+    assert not pair.server.bytes_pending
+    return pair.client if vector["to"] == "client" else pair.server
+
+
+@each(load("invalid_shapes.json"))
+def test_invalid_bytes_behind_a_conversation_end_the_connection(vector: Vector) -> None:
+    """Behind the first steps of a conversation, the receiver ends the connection for this reason."""
+    receiver = behind(vector)
+    receiver.receive_data(bytes.fromhex(vector["hex"]))
+    *_, last = drain(receiver)
+    assert isinstance(last, ConnectionEnded)
+    assert isinstance(last.error, RemoteProtocolError)
+    assert last.error.reason == vector["reason"]
+
+
+@each(load("dropped.json"))
+def test_what_has_crossed_is_dropped(vector: Vector) -> None:
+    """The receiver reports nothing, and the connection goes on."""
+    receiver = behind(vector)
+    receiver.receive_data(bytes.fromhex(vector["hex"]))
+    assert drain(receiver) == []
+    assert receiver.state is State.OPEN
+    receiver.receive_data(bytes.fromhex("000000140a0000000000000000000000 0001020304050607"))
+    assert drain(receiver) == [PingReceived(bytes(range(8)))]
+
+
+def test_each_reason_that_ends_a_connection_has_a_vector() -> None:
+    """There are bytes for every reason that the page lists, unless it takes a clock, a rate or the end of the input."""
+    found = {vector["reason"] for vector in (*load("invalid.json"), *load("invalid_shapes.json"))}
+    listed = set(re.findall(r"^\| ([A-Z_]+) \| (?:both|server|client) \|", PAGE, re.MULTILINE))
+    by_time = {"FRAME_TIMEOUT", "HELLO_TIMEOUT", "TOO_MANY_CANCELS", "TOO_MANY_ERRORS", "TOO_MANY_PINGS"}
+    assert found == listed - by_time - {"TRUNCATED_FRAME"}
+
+
 @each(load("metadata.json"))
 def test_metadata_are_read_and_written_so(vector: Vector) -> None:
     """A block means this, or fails its call like this."""
@@ -211,6 +305,15 @@ def test_metadata_are_read_and_written_so(vector: Vector) -> None:
     else:
         assert isinstance(got, CallError)
         assert (got.status.name, got.reason) == (vector["status"], vector["reason"])
+
+
+@each(load("errors.json"))
+def test_errors_are_read_and_written_so(vector: Vector) -> None:
+    """The body of an ERROR is read as this error; a canonical one is what the error is written as."""
+    body = bytes.fromhex(vector["hex"])
+    expected = error_of(vector["means"])
+    assert plain(unpack_error(body)) == plain(expected)
+    assert (pack_error(expected) == body) is vector.get("canonical", True)
 
 
 # Codecs.

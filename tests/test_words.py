@@ -9,9 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "wireproto"
 
 # Words of the list in docs/design.md whose class is called a little otherwise, and those that are no class at all.
 CALLED_OTHERWISE = {"face": "ClientFace", "queue": "CallQueue", "handler": "Handlers", "limit": "Limits"}
-NO_CLASS = {
-    "call id", "close", "deadline", "drain", "opcode", "shutdown", "timeout", "watermark",
-}  # fmt: skip
+NO_CLASS = {"call id", "close", "deadline", "drain", "opcode", "shutdown", "timeout", "watermark"}
 
 
 def class_names() -> dict[str, set[str]]:

@@ -20,11 +20,14 @@ PACKAGES: Final = ("wireproto.", "wireproto_")
 
 LOCKS: Final = {
     "Call": "session.lock",
+    "Intake": "_session.lock",
     "Lasting": "_restoring",
     "Line": "_opening",
     "MailboxStream": "giving",
     "Pump": "_session.lock",
     "Server": "_counts_lock",
+    "_ToIterator": "_session.lock",
+    "_ToSink": "_session.lock",
 }
 """Where the lock of a class is, if not in its own ``lock`` or ``_lock``."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from wireproto.address import Address
 from wireproto.errors import (
+    BothFull,
     CallError,
     CodecError,
     ConfigError,
@@ -27,16 +28,30 @@ from wireproto.status import Retry, Status
 from wireproto.version import __version__
 
 if TYPE_CHECKING:
-    from wireproto.client import Backoff, Client, ClientState, Stream, connect
-    from wireproto.dispatch import Context, Handlers, Identity, Subscription
+    from wireproto.client import Backoff, Client, ClientState, Duplex, Stream, connect
+    from wireproto.dispatch import Context, Handlers, Identity, Sink, Subscription
     from wireproto.log_limit import LogLimit
-    from wireproto.schema import Bounds, Message, Method, Service, Since, StreamMethod, UInt64
+    from wireproto.schema import (
+        Bounds,
+        DuplexMethod,
+        Message,
+        Method,
+        OneWayMethod,
+        Service,
+        Shape,
+        Since,
+        StreamMethod,
+        UInt64,
+        UploadMethod,
+    )
     from wireproto.server import Server
+    from wireproto.wire.frame import Credit
     from wireproto.wire.metadata import Metadata
 
 __all__ = [
     "Address",
     "Backoff",
+    "BothFull",
     "Bounds",
     "CallError",
     "Client",
@@ -45,8 +60,11 @@ __all__ = [
     "ConfigError",
     "ConnectionLost",
     "Context",
+    "Credit",
     "DeclarationError",
     "DecodeError",
+    "Duplex",
+    "DuplexMethod",
     "EncodeError",
     "Handlers",
     "HandshakeError",
@@ -57,17 +75,21 @@ __all__ = [
     "Message",
     "Metadata",
     "Method",
+    "OneWayMethod",
     "ProtocolError",
     "RemoteProtocolError",
     "Retry",
     "Server",
     "Service",
+    "Shape",
     "Since",
+    "Sink",
     "Status",
     "Stream",
     "StreamMethod",
     "Subscription",
     "UInt64",
+    "UploadMethod",
     "WireprotoError",
     "__version__",
     "connect",
@@ -80,19 +102,26 @@ _LAZY = {
     "Client": "wireproto.client",
     "ClientState": "wireproto.client",
     "Context": "wireproto.dispatch",
+    "Credit": "wireproto.wire.frame",
+    "Duplex": "wireproto.client",
+    "DuplexMethod": "wireproto.schema",
     "Handlers": "wireproto.dispatch",
     "Identity": "wireproto.dispatch",
     "LogLimit": "wireproto.log_limit",
     "Message": "wireproto.schema",
     "Metadata": "wireproto.wire.metadata",
     "Method": "wireproto.schema",
+    "OneWayMethod": "wireproto.schema",
     "Server": "wireproto.server",
     "Service": "wireproto.schema",
+    "Shape": "wireproto.schema",
     "Since": "wireproto.schema",
+    "Sink": "wireproto.dispatch",
     "Stream": "wireproto.client",
     "StreamMethod": "wireproto.schema",
     "Subscription": "wireproto.dispatch",
     "UInt64": "wireproto.schema",
+    "UploadMethod": "wireproto.schema",
     "connect": "wireproto.client",
 }
 

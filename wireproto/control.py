@@ -5,25 +5,28 @@ Its opcodes are 0xF000 to 0xF002. ``describe`` turns a declared service into the
 """
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from types import new_class
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from wireproto.codecs.pipe_values import read_value, write_value
 from wireproto.errors import DeclarationError, DecodeError
 from wireproto.schema import (
     Bounds,
+    DuplexMethod,
     Field,
     FieldType,
     Message,
     Method,
+    OneWayMethod,
     Operation,
     Scalar,
     Service,
     Since,
     StreamMethod,
     UInt64,
+    UploadMethod,
     fields,
     reachable,
 )
@@ -34,6 +37,7 @@ __all__ = [
     "CONTROL",
     "DESCRIBE",
     "ECHO",
+    "SHAPE_WORDS",
     "CheckRequest",
     "CheckResponse",
     "Container",
@@ -75,10 +79,26 @@ class CheckResponse(Message):
 
 
 class MethodShape(enum.IntEnum):
-    """How many messages answer a request."""
+    """How many messages go which way."""
 
     UNARY = 1
     SERVER_STREAM = 2
+    UPLOAD = 3
+    DUPLEX = 4
+    ONE_WAY = 5
+
+
+_KINDS: Final[Mapping[MethodShape, type[Operation[Any, Any]]]] = {
+    MethodShape.UNARY: Method,
+    MethodShape.SERVER_STREAM: StreamMethod,
+    MethodShape.UPLOAD: UploadMethod,
+    MethodShape.DUPLEX: DuplexMethod,
+    MethodShape.ONE_WAY: OneWayMethod,
+}
+_SHAPES: Final = {kind.shape: shape for shape, kind in _KINDS.items()}
+
+SHAPE_WORDS: Final[Mapping[MethodShape, str]] = {shape: kind.shape.value for shape, kind in _KINDS.items()}
+"""The word for each shape: ``unary``, ``stream``, ``upload``, ``duplex``, ``oneway``."""
 
 
 class Container(enum.IntEnum):
@@ -182,6 +202,8 @@ class ServiceDescription(Message):
     methods: list[MethodDescription]
     messages: list[MessageDescription]
     enums: list[EnumDescription]
+    oldest: int
+    """The oldest version that is spoken; all from it to the newest are."""
 
 
 class DescribeRequest(Message):
@@ -242,10 +264,11 @@ def describe(service: Service) -> ServiceDescription:
     """What ``Describe`` answers for ``service``: its methods, in opcode order, and every type they reach."""
     # Of a service as of an older version, what came later is neither there nor said to be.
     version = service.version
-    types = reachable([cls for method in service.methods for cls in (method.request, method.response)], version)
+    types = reachable([cls for method in service.methods for cls in method.messages], version)
     return ServiceDescription(
         full_name=service.full_name,
         version=version,
+        oldest=service.oldest,
         methods=[_describe_method(service.by_opcode[opcode], version) for opcode in sorted(service.by_opcode)],
         messages=[
             MessageDescription(
@@ -264,9 +287,9 @@ def _describe_method(method: Operation[Any, Any], version: int) -> MethodDescrip
     return MethodDescription(
         opcode=method.opcode,
         name=method.name,
-        shape=MethodShape.SERVER_STREAM if method.is_stream else MethodShape.UNARY,
+        shape=_SHAPES[method.shape],
         request=method.request.__name__,
-        response=method.response.__name__,
+        response=method.response.__name__ if method.response in method.messages else "",
         since=method.since,
         until=method.until if method.until is not None and method.until <= version else None,
         requires=method.requires,
@@ -349,6 +372,7 @@ class _Declaration:
         self.service = Service(
             description.full_name,
             version=description.version,
+            oldest=description.oldest,
             methods=[self.method(each) for each in description.methods],
         )
 
@@ -358,13 +382,20 @@ class _Declaration:
         made.__doc__ = description.doc
         return made
 
-    def method(self, description: MethodDescription) -> Method[Any, Any] | StreamMethod[Any, Any]:
-        stream = description.shape is MethodShape.SERVER_STREAM
-        return (StreamMethod[Any, Any] if stream else Method[Any, Any])(
+    def method(self, description: MethodDescription) -> Operation[Any, Any]:
+        answer: dict[str, Any] = {}
+        if description.shape is not MethodShape.ONE_WAY:
+            answer["response"] = self.message(description.response)
+        elif description.response:
+            raise DeclarationError(
+                f"{description.name!r} is described as one-way, and with the response {description.response!r}; "
+                "a one-way method has none"
+            )
+        return _KINDS[description.shape](
+            **answer,
             opcode=description.opcode,
             name=description.name,
             request=self.message(description.request),
-            response=self.message(description.response),
             since=description.since,
             until=description.until,
             requires=description.requires,

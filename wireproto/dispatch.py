@@ -12,13 +12,23 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeAlias, TypeVar, overload
 
 from wireproto.codecs import Codec
 from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError
 from wireproto.limits import Limits
 from wireproto.reasons import REASONS, failure
-from wireproto.schema import Message, Method, Operation, Service, StreamMethod
+from wireproto.schema import (
+    DuplexMethod,
+    Message,
+    Method,
+    OneWayMethod,
+    Operation,
+    Service,
+    Shape,
+    StreamMethod,
+    UploadMethod,
+)
 from wireproto.status import Retry, Status
 from wireproto.uncopied import Uncopied
 from wireproto.wire.metadata import Metadata
@@ -30,6 +40,7 @@ __all__ = [
     "Handlers",
     "Identity",
     "Outcome",
+    "Sink",
     "Subscription",
     "Table",
     "each_service",
@@ -40,6 +51,7 @@ log = logging.getLogger("wireproto.dispatch")
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
 Item = TypeVar("Item", bound=Message)
+Result = TypeVar("Result")  # a message, or None
 
 SHARED_ITEMS = 64
 """Items of one method, codec and version whose bytes are kept for further subscriptions: as many as one turn takes."""
@@ -198,7 +210,7 @@ class Subscription(Uncopied, Generic[Item]):
     giving: AbstractContextManager[object] = nullcontext()
     """The server enters it before ``take`` and leaves it once the items are encoded and, over TCP, in the connection's
     output. A source that can take an item back puts a lock of its own here. Whoever holds that lock knows that no item
-    is on its way between ``take`` and the output."""
+    is on its way between ``take`` and the output, if ``keep`` gives none back."""
 
     def take(self, n: int) -> Sequence[Item]:
         """Up to ``n`` items, at once; empty when there is nothing yet.
@@ -212,13 +224,92 @@ class Subscription(Uncopied, Generic[Item]):
         """
         raise NotImplementedError(f"{type(self).__name__} must define take(self, n)")
 
+    def keep(self, items: Sequence[Item]) -> Sequence[Item]:
+        """What becomes of the last items of a ``take`` for which there was no room: they were larger than those before
+        them, and so more than the caller's credit in bytes, or than the output takes. Called behind that ``take``,
+        still within ``giving``.
+
+        Returns:
+            Those that the server keeps, and sends before it calls ``take`` again: all of them, unless a subclass says
+            otherwise. One that can take items back puts them back here, and returns none.
+        """
+        return items
+
     def close(self, reason: str) -> None:
         """Called exactly once, when the stream has ended for whatever cause; ``reason`` is for logs."""
 
 
+class Sink(Uncopied, Generic[Item, Result]):
+    """What takes the items of an upload, or of the caller's half of a duplex call, without holding a thread.
+
+    Subclass it, and have what is registered with ``Handlers.sink`` make one for each call. The server calls ``receive``
+    from one thread at a time, and then exactly one of ``finished`` and ``failed``, once and last. For a duplex call the
+    class derives from ``Subscription`` as well, which gives the answers; it is closed by itself.
+    """
+
+    answer: Callable[[Result], None] = staticmethod(lambda response: None)
+    """Set by the server before anything is called; call it, from any thread, to answer an upload before all its items
+    have come. What still comes is dropped; ``finished`` follows, and what that returns is not looked at."""
+
+    def receive(self, item: Item) -> Future[Any] | None:
+        """One more item. With a future the next one comes when that is done; the caller may send more only then.
+
+        Raises:
+            CallError: the call fails with that status.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define receive(self, item)")
+
+    def finished(self) -> Result | Future[Result] | None:
+        """All items have come. Returns the answer to an upload, or a future of it; None for a duplex call.
+
+        Raises:
+            CallError: the call fails with that status.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define finished(self)")
+
+    def failed(self, error: CallError) -> None:
+        """No more items come, and nobody waits for an answer: cancelled, out of time, the connection lost, or what this
+        object or an item of the caller's was wrong with; ``error`` is for logs and for cleaning up.
+        """
+
+
+class _Collector(Sink[Any, Any]):
+    """Keeps the items of an upload until all have come, and has the handler answer them at once."""
+
+    def __init__(self, handler: "Handler", method: UploadMethod[Any, Any], context: Context) -> None:
+        self._handler = handler
+        self._method = method
+        self._context = context
+        self._items: list[Any] = []
+
+    def receive(self, item: Any) -> None:
+        most = self._method.collect
+        if most is not None and len(self._items) >= most:
+            raise failure("REQUEST_TOO_LARGE", f"{self._method.name} takes at most {most} items in one call")
+        self._items.append(item)
+
+    def finished(self) -> Any:
+        return self._handler(self._items, self._context)
+
+
 Answer: TypeAlias = Resp | Future[Resp]
-Handler: TypeAlias = Callable[[Any, Context], Any]
+Handler: TypeAlias = Callable[..., Any]
+_Maker = TypeVar("_Maker", bound=Callable[[Context], Sink[Any, Any]])
 Outcome: TypeAlias = "bytes | CallError | Future[Any] | Subscription[Any] | Iterator[Any]"
+
+
+class _UploadRegistering(Protocol[Item, Resp]):
+    """What registers the handler of an upload: of the items as they come, or of all of them where it collects."""
+
+    @overload
+    def __call__(
+        self, handler: Callable[[Iterator[Item], Context], Answer[Resp]], /
+    ) -> Callable[[Iterator[Item], Context], Answer[Resp]]: ...
+
+    @overload
+    def __call__(
+        self, handler: Callable[[list[Item], Context], Answer[Resp]], /
+    ) -> Callable[[list[Item], Context], Answer[Resp]]: ...
 
 
 class Entry:
@@ -233,11 +324,15 @@ class Entry:
         "_requires",
         "_response",
         "_shared",
+        "_unusual",
         "blocking",
-        "is_stream",
+        "collects",
+        "flags",
         "max_request",
         "method",
         "pace",
+        "shape",
+        "sinks",
         "timeout",
     )
 
@@ -249,9 +344,15 @@ class Entry:
         version: int,
         limits: Limits,
         authenticate: Authenticate | None,
+        *,
+        sinks: bool = False,
     ) -> None:
         self.method = method
-        self.is_stream = method.is_stream
+        self.shape = method.shape
+        self.flags = method.shape.flags
+        self.collects = isinstance(method, UploadMethod) and method.collect is not None
+        self.sinks = sinks or self.collects
+        self._unusual = method.shape is not Shape.UNARY
         self.blocking = method.blocking
         self.timeout = method.timeout
         self.max_request = limits.max_frame if method.max_request is None else method.max_request
@@ -278,27 +379,24 @@ class Entry:
         """Judge, decode, handle and encode one call. Never raises.
 
         Returns:
-            The encoded response; a ``CallError``; a future of the response (a deferred answer); or for a stream method
-            its source, a ``Subscription`` or an iterator.
+            The encoded response, b"" for a one-way method; a ``CallError``; a future of the response (a deferred
+            answer); or for a stream method its source, a ``Subscription`` or an iterator.
         """
         try:
             deadline = context.deadline
             if deadline is not None and time.monotonic() >= deadline:
-                return failure("DEADLINE", "the deadline passed before the call was started", retry=Retry.NOT_PROCESSED)
+                return _too_late()
             if self._requires is not None or context.identity is not None or context.metadata.authorization:
                 self._judge(context)
             if len(payload) > self.max_request:
-                return failure(
-                    "REQUEST_TOO_LARGE",
-                    f"the request is {len(payload)} bytes; {self.method.name} takes at most {self.max_request}",
-                )
+                return self._too_large(payload)
             try:
                 request = self._decode(payload)
             except DecodeError as error:
                 return failure("BAD_PAYLOAD", str(error))
             answer = self._handler(request, context)
-            if self.is_stream:
-                return self._source(answer)
+            if self._unusual:
+                return self.outcome(answer)
             if type(answer) is self._response:
                 return self._encode(answer)
             if isinstance(answer, Future):
@@ -309,15 +407,82 @@ class Entry:
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises ends its call only, SystemExit too
             return self.incident(error)
 
+    # Of a method whose items follow.
+
+    def admit(self, context: Context) -> CallError | None:
+        """Judge a call before anything of it is read. Never raises."""
+        try:
+            if context.deadline is not None and time.monotonic() >= context.deadline:
+                return _too_late()
+            self._judge(context)
+        except CallError as error:
+            return self._checked(error)
+        except BaseException as error:  # noqa: BLE001 - whatever authenticating raises ends this call only
+            return self.incident(error)
+        return None
+
+    def open(self, context: Context) -> "Sink[Any, Any] | CallError":
+        """Make what takes the items of a call that was admitted; for a method with ``sinks``. Never raises."""
+        try:
+            if isinstance(self.method, UploadMethod) and self.method.collect is not None:
+                return _Collector(self._handler, self.method, context)
+            sink = self._handler(context)
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises ends its call only
+            return self.failure(error)
+        wanted = "a Sink" if self.shape is Shape.UPLOAD else "both a Sink and a Subscription"
+        if isinstance(sink, Sink) and (self.shape is Shape.UPLOAD or isinstance(sink, Subscription)):
+            return sink
+        return self.incident(
+            TypeError(f"what makes the sinks of {self.method.name} made {type(sink).__name__}; it must be {wanted}")
+        )
+
+    def read(self, payload: bytes) -> Any:
+        """One of the items that follow.
+
+        Raises:
+            CallError: it is no message of the method, or too large.
+        """
+        if len(payload) > self.max_request:
+            raise self._too_large(payload)
+        try:
+            return self._decode(payload)
+        except DecodeError as error:
+            raise failure("BAD_PAYLOAD", str(error)) from None
+
+    def run_items(self, items: Iterator[Any], context: Context) -> Outcome:
+        """Have a handler take the items that follow as they come, on the calling thread. Never raises."""
+        try:
+            return self.outcome(self._handler(items, context))
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises ends its call only
+            return self.failure(error)
+
+    def outcome(self, answer: object) -> Outcome:
+        """What becomes of what a handler returned. Never raises."""
+        if self.method.items_come_back:
+            return self._source(answer)
+        if self.shape is Shape.ONE_WAY:
+            return b"" if answer is None else self._wrong_answer(answer, "return nothing")
+        if isinstance(answer, Future):
+            return answer
+        return self.encode(answer)
+
+    def _wrong_answer(self, answer: object, wanted: str) -> CallError:
+        return self.incident(
+            TypeError(f"the handler of {self.method.name} answered {type(answer).__name__}; it must {wanted}")
+        )
+
+    def _too_large(self, payload: bytes) -> CallError:
+        what = "an item" if self.method.items_follow else "the request"
+        return failure(
+            "REQUEST_TOO_LARGE", f"{what} is {len(payload)} bytes; {self.method.name} takes at most {self.max_request}"
+        )
+
+    # What goes back.
+
     def encode(self, answer: object) -> "bytes | CallError":
         """Encode a response or an item, wherever it came from. Never raises."""
         if type(answer) is not self._response:
-            return self.incident(
-                TypeError(
-                    f"the handler of {self.method.name} answered {type(answer).__name__}; "
-                    f"it must answer {self._response.__name__}"
-                )
-            )
+            return self._wrong_answer(answer, f"answer {self._response.__name__}")
         try:
             return self._encode(answer)
         except EncodeError as error:
@@ -380,26 +545,48 @@ class Entry:
             return answer
         if isinstance(answer, Iterable):
             return iter(answer)
-        return self.incident(
-            TypeError(
-                f"the handler of {self.method.name} answered {type(answer).__name__}; "
-                "a stream's handler must return an iterable or a Subscription"
-            )
-        )
+        return self._wrong_answer(answer, "return an iterable or a Subscription")
+
+
+def _too_late() -> CallError:
+    return failure("DEADLINE", "the deadline passed before the call was started", retry=Retry.NOT_PROCESSED)
 
 
 class Table:
-    """The opcodes a connection may call: every method of its service at its version, under its codec."""
+    """The opcodes a connection may call: every method of its service at its version, under its codec.
 
-    __slots__ = ("_service", "entries", "version")
+    Attributes:
+        version: of the service.
+        entries: opcode -> method.
+        unary: those of them that are called by a REQUEST without flags, which is what nearly every REQUEST is.
+    """
+
+    __slots__ = ("_service", "entries", "unary", "version")
 
     def __init__(self, service: Service, version: int, entries: Mapping[int, Entry]) -> None:
         self._service = service
         self.version = version
         self.entries = entries
+        self.unary = {opcode: entry for opcode, entry in entries.items() if not entry.flags}
 
-    def missing(self, opcode: int) -> CallError:
-        """The answer for an opcode that ``entries`` lacks; it says which versions have it, if any does."""
+    def find(self, opcode: int, flags: int) -> Entry | None:
+        """The method that a REQUEST with these flags calls; None when there is none."""
+        entry = self.entries.get(opcode)
+        return entry if entry is not None and entry.flags == flags else None
+
+    def missing(self, opcode: int, flags: int = 0) -> CallError:
+        """The answer for an opcode that ``entries`` lacks, and for one that is there under other flags.
+
+        Args:
+            opcode: of the REQUEST; the answer says which versions have it, if any does.
+            flags: of the REQUEST.
+        """
+        entry = self.entries.get(opcode)
+        if entry is not None:
+            text = (
+                f"{entry.method.name} is called by a REQUEST with flags {entry.flags:#04x}; this one has {flags:#04x}"
+            )
+            return failure("WRONG_SHAPE", text)
         method = self._service.by_opcode.get(opcode)
         if method is None:
             text = f"opcode 0x{opcode:04x} is not in {self._service.full_name}; `wireproto ops` lists those that are"
@@ -423,6 +610,7 @@ class Handlers:
             raise DeclarationError(f"handlers are of a Service, not of {service!r}")
         self.service = service
         self._handlers: dict[int, Handler] = {}
+        self._sinks: set[int] = set()
 
     @overload
     def register(
@@ -437,20 +625,66 @@ class Handlers:
         Callable[[Req, Context], Iterable[Item] | Subscription[Item]],
     ]: ...
 
+    @overload
+    def register(self, method: UploadMethod[Item, Resp]) -> _UploadRegistering[Item, Resp]: ...
+
+    @overload
+    def register(
+        self, method: DuplexMethod[Req, Item]
+    ) -> Callable[
+        [Callable[[Iterator[Req], Context], Iterable[Item] | Subscription[Item]]],
+        Callable[[Iterator[Req], Context], Iterable[Item] | Subscription[Item]],
+    ]: ...
+
+    @overload
+    def register(
+        self, method: OneWayMethod[Req]
+    ) -> Callable[[Callable[[Req, Context], None]], Callable[[Req, Context], None]]: ...
+
     def register(self, method: Operation[Any, Any]) -> Callable[[Handler], Handler]:
         """A decorator that makes a function ``(request, context)`` the handler of ``method``.
 
         A unary handler returns the response, or a ``concurrent.futures.Future`` of it; a stream handler returns an
-        iterable of items or a ``Subscription``. It runs on any worker thread, and
-        several at once. A future is cancelled when its caller gives up, so whoever completes it calls
+        iterable of items or a ``Subscription``; the handler of a one-way method returns nothing. It runs on any worker
+        thread, and several at once. A future is cancelled when its caller gives up, so whoever completes it calls
         ``set_running_or_notify_cancel`` first.
+
+        The handler of an upload or a duplex method is given an iterator in place of the request, whose ``next`` waits
+        for an item: it holds a worker for the whole call. One that must not is registered with ``sink``; an upload with
+        ``collect`` is given a list, when all is there.
 
         Raises:
             DeclarationError: the service has no such method, the method has a handler already, or the function is a
-                coroutine, which no worker would await.
+                coroutine, which no worker would await, or the class of a ``Sink``, which ``sink`` registers.
         """
+        return self._registering(method, "register")
+
+    def sink(self, method: UploadMethod[Item, Resp] | DuplexMethod[Item, Resp]) -> Callable[[_Maker], _Maker]:
+        """A decorator for what makes the ``Sink`` of each call of ``method``: a function ``(context)``, or a class.
+
+        For a duplex method it makes an object that is a ``Subscription`` as well, which gives the answers.
+
+        Raises:
+            DeclarationError: as ``register``, or the method has no items that follow, or collects them.
+        """
+        if not isinstance(method, UploadMethod | DuplexMethod):
+            raise DeclarationError(
+                "write @handlers.sink(METHOD), with an UploadMethod or a DuplexMethod of the service"
+            )
+        if isinstance(method, UploadMethod) and method.collect is not None:
+            raise DeclarationError(f"{method.name} collects its items; write @handlers.register({method.name})")
+        registering = self._registering(method, "sink")
+
+        def keep(maker: _Maker) -> _Maker:
+            registering(maker)
+            self._sinks.add(method.opcode)
+            return maker
+
+        return keep
+
+    def _registering(self, method: Operation[Any, Any], how: str) -> Callable[[Handler], Handler]:
         if not isinstance(method, Operation):
-            raise DeclarationError("write @handlers.register(METHOD), with a Method or StreamMethod of the service")
+            raise DeclarationError(f"write @handlers.{how}(METHOD), with a method of the service")
         if self.service.own(method) is None:
             raise DeclarationError(
                 f"{method.name} is not a method of {self.service.full_name}; add it to the service's methods"
@@ -464,14 +698,21 @@ class Handlers:
                     f"the handler of {method.name} is async; write a plain function, which may block, or return a "
                     "concurrent.futures.Future for an answer that comes later"
                 )
+            if how == "register" and isinstance(handler, type) and issubclass(handler, Sink):
+                raise DeclarationError(
+                    f"{handler.__name__} is a Sink; write @handlers.sink({method.name}), which makes one for each call"
+                )
             self._handlers[method.opcode] = handler
             return handler
 
         return keep
 
     def missing(self) -> list[Operation[Any, Any]]:
-        """The methods that have no handler yet, in the order of the service; they are answered UNIMPLEMENTED."""
-        return [method for method in self.service.methods if method.opcode not in self._handlers]
+        """The methods of some version spoken that have no handler yet, in the order of the service; they are answered
+        UNIMPLEMENTED.
+        """
+        spoken = [each for each in self.service.methods if any(map(each.in_version, self.service.versions))]
+        return [method for method in spoken if method.opcode not in self._handlers]
 
     def handler(self, method: Operation[Any, Any]) -> Handler | None:
         """The function registered for ``method``, for tests that call it directly; None when there is none."""
@@ -486,6 +727,7 @@ class Handlers:
         older = Handlers(self.service.as_of(version))
         known = older.service.by_opcode
         older._handlers = {opcode: handler for opcode, handler in self._handlers.items() if opcode in known}
+        older._sinks = {opcode for opcode in self._sinks if opcode in known}
         return older
 
     def table(self, codec: Codec, version: int, limits: Limits, authenticate: Authenticate | None = None) -> Table:
@@ -495,7 +737,9 @@ class Handlers:
             DeclarationError: the codec cannot carry a message of the service.
         """
         entries = {
-            opcode: Entry(method, self._handlers[opcode], codec, version, limits, authenticate)
+            opcode: Entry(
+                method, self._handlers[opcode], codec, version, limits, authenticate, sinks=opcode in self._sinks
+            )
             for opcode, method in self.service.at(version).items()
             if opcode in self._handlers
         }

@@ -8,6 +8,7 @@
     |   +-- DecodeError             theirs: the bytes received mean no message
     +-- ProtocolError
     |   +-- LocalProtocolError      ours: a call the connection's state does not allow
+    |   |   +-- BothFull            an item cannot be sent before answers are read
     |   +-- RemoteProtocolError     theirs: bytes the protocol does not allow; the connection ends
     +-- CallError                   a call ended without an answer: status, reason, retry advice
         +-- ConnectionLost          the transport went away under the call, or could not be had
@@ -22,6 +23,7 @@ from typing import Any
 from wireproto.status import Retry, Status
 
 __all__ = [
+    "BothFull",
     "CallError",
     "CodecError",
     "ConfigError",
@@ -93,6 +95,13 @@ class ProtocolError(WireprotoError):
 
 class LocalProtocolError(ProtocolError):
     """This side asked for something the connection's state does not allow; nothing was sent."""
+
+
+class BothFull(LocalProtocolError):
+    """Both halves of a duplex call are full: an item cannot be sent before answers are read, and nobody reads them.
+
+    The item was not sent, and the call goes on: read some answers, then send it again.
+    """
 
 
 class RemoteProtocolError(ProtocolError):

@@ -34,6 +34,7 @@ REASONS: Final[Mapping[str, Reason]] = {
     "CANCELLED": Reason(Status.CANCELLED, _MAYBE),
     "DEADLINE": Reason(Status.DEADLINE_EXCEEDED, _MAYBE),
     "INTERNAL": Reason(Status.INTERNAL, _MAYBE),
+    "ITEM_TIMEOUT": Reason(Status.DEADLINE_EXCEEDED, _MAYBE),
     "METADATA_TOO_LARGE": Reason(Status.RESOURCE_EXHAUSTED, _NEVER),
     "NOT_PERMITTED": Reason(Status.PERMISSION_DENIED, _NEVER),
     "NO_HANDLER": Reason(Status.UNIMPLEMENTED, _NEVER),
@@ -45,6 +46,7 @@ REASONS: Final[Mapping[str, Reason]] = {
     "TOO_MANY_CALLS": Reason(Status.RESOURCE_EXHAUSTED, _NOT_PROCESSED),
     "UNKNOWN_METADATA": Reason(Status.UNIMPLEMENTED, _NEVER),
     "UNKNOWN_OPCODE": Reason(Status.UNIMPLEMENTED, _NEVER),
+    "WRONG_SHAPE": Reason(Status.UNIMPLEMENTED, _NOT_PROCESSED),
 }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from people import Client, cpu_seconds, populate, say, server, table
 
-from wireproto import Metadata
+from wireproto import Credit, Metadata
 from wireproto_chat.opcodes import (
     ACKNOWLEDGE,
     POP_UNDELIVERED,
@@ -45,7 +45,7 @@ def by_stream(client: Client, count: int, page: int) -> None:
     """Receive and acknowledge everything; each page's acknowledgement is on its way while the next page comes."""
     decode = client.decoder(RECEIVE_MESSAGES)
     everything = client.encode(RECEIVE_MESSAGES, ReceiveMessagesRequest())
-    stream = client.send(RECEIVE_MESSAGES, everything, Metadata(credit=count))
+    stream = client.send(RECEIVE_MESSAGES, everything, Metadata(credit=Credit(count, 1 << 30)))
     received = last = 0
     waiting = set()
     while received < count or waiting:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from people import Client, cpu_seconds, percentiles, populate, say, server, table
 
-from wireproto import Metadata
+from wireproto import Credit, Metadata
 from wireproto_chat.opcodes import (
     ACKNOWLEDGE,
     RECEIVE_MESSAGES,
@@ -40,7 +40,7 @@ class Online:
         for client in self.clients:
             everything = client.encode(RECEIVE_MESSAGES, ReceiveMessagesRequest())
             self._streams[client.socket.fileno()] = client.send(
-                RECEIVE_MESSAGES, everything, Metadata(credit=1_000_000)
+                RECEIVE_MESSAGES, everything, Metadata(credit=Credit(1_000_000, 1 << 30))
             )
             self._poll.register(client.socket.fileno(), select.EPOLLIN)
         self._by_fd = {client.socket.fileno(): client for client in self.clients}

@@ -13,7 +13,7 @@ const empty = message({})
 const inspected = { remaining_ms: optional(int), traceparent: str, authorization: str, idempotency_key: bytes, entries: map(str, str) }
 const METHODS = {
   Mirror: { opcode: 1, request: mirror, response: mirror },
-  Count: { opcode: 2, stream: true, request: message({ items: int, padding: int, fail: bool }), response: message({ number: int, padding: bytes }) },
+  Count: { opcode: 2, flags: 8, request: message({ items: int, padding: int, fail: bool }), response: message({ number: int, padding: bytes }) },
   Fail: { opcode: 3, request: message({ status: preset(2, int), retry: int, retry_after_ms: int, message: str }), response: empty },
   Sleep: { opcode: 4, request: message({ milliseconds: int }), response: empty },
   Blob: { opcode: 5, request: message({ size: int }), response: message({ data: bytes }) },
@@ -24,6 +24,10 @@ const METHODS = {
   Retired: { opcode: 10, request: empty, response: empty },
   Recent: { opcode: 11, request: empty, response: empty },
   Unserved: { opcode: 12, request: empty, response: empty },
+  Sum: { opcode: 13, flags: 4, request: message({ number: int, data: bytes, fail: bool, answer: bool, milliseconds: int }), response: message({ total: int, size: int, items: int }) },
+  Reflect: { opcode: 14, flags: 12, request: message({ number: int, data: bytes, fail: bool, end: bool }), response: message({ number: int, data: bytes }) },
+  Note: { opcode: 15, flags: 1, request: message({ key: str, number: int, milliseconds: int }) },
+  Noted: { opcode: 16, request: message({ key: str }), response: message({ count: int, total: int }) },
 }
 
 // ---- values as the kit writes them in JSON
@@ -72,11 +76,11 @@ async function answer(method, call) {
   }
 }
 
-async function stream(client, method, request, { credit, take = Infinity, metadata }) {
+async function stream(client, method, request, { credit, take = Infinity, metadata }, given) {
   const items = []
   if (take <= 0) return { items }
   try {
-    for await (const item of client.stream(method, request, { ...options(metadata), credit })) {
+    for await (const item of client.stream(method, request, { ...options(metadata), credit, items: given })) {
       items.push(toJson(method.response, item))
       if (items.length >= take) return { items }
     }
@@ -86,6 +90,22 @@ async function stream(client, method, request, { credit, take = Infinity, metada
   }
 }
 
+class Left extends Error {} // thrown behind the items of an upload that is to be left
+async function upload(client, method, items, { leave, metadata }) {
+  const given = function* () { yield* items; if (leave) throw new Left() }
+  try {
+    return { response: toJson(method.response, await client.upload(method, given(), options(metadata))) }
+  } catch (error) { return error instanceof Left ? {} : { error: failure(error) } }
+}
+
+async function post(client, method, request, { metadata }) {
+  try {
+    await client.post(method, request, options(metadata))
+    return {}
+  } catch (error) { return { error: failure(error) } }
+}
+
+const STEPS = ['call', 'start', 'wait', 'cancel', 'stream', 'upload', 'duplex', 'post', 'close']
 async function carryOut(client, step, started) {
   if (step.do === 'close') return client.close(), {}
   if (step.do === 'wait') return answer(started[step.for].method, () => started[step.for].call.answer)
@@ -94,6 +114,10 @@ async function carryOut(client, step, started) {
   const request = fromJson(method.request, step.request ?? {})
   if (step.do === 'call') return answer(method, () => client.call(method, request, options(step.metadata)))
   if (step.do === 'stream') return stream(client, method, request, step)
+  if (step.do === 'post') return post(client, method, request, step)
+  const items = step.items?.map(item => fromJson(method.request, item))
+  if (step.do === 'upload') return upload(client, method, items, step)
+  if (step.do === 'duplex') return stream(client, method, undefined, step, items)
   try { // "start"; what fails at once is told by "wait"
     started[step.as] = { method, call: client.start(method, request, options(step.metadata)) }
   } catch (error) {
@@ -105,7 +129,7 @@ async function carryOut(client, step, started) {
 
 async function instruct({ host, port, codec, versions, service, steps }) {
   if (codec !== 'pipe') return { unsupported: `the codec ${codec}` }
-  const strange = steps.find(step => !['call', 'start', 'wait', 'cancel', 'stream', 'close'].includes(step.do) || step.method && !METHODS[step.method])
+  const strange = steps.find(step => !STEPS.includes(step.do) || step.method && !METHODS[step.method])
   if (strange) return { unsupported: `the step ${JSON.stringify(strange)}` }
   let client
   try {

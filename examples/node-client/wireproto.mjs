@@ -4,17 +4,21 @@ import net from 'node:net'
 import { decode, encode } from './pipe.mjs'
 
 const [HELLO, WELCOME, REQUEST, RESPONSE, ITEM, END, ERROR, CANCEL, CREDIT, PING, PONG, GOAWAY] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
-const ANSWERS = [RESPONSE, ITEM, END, ERROR]
-const RECEIVES = { greeting: [WELCOME], open: [...ANSWERS, PING, PONG, GOAWAY], draining: [...ANSWERS, PING, PONG] } // section 7
-const [INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, INTERNAL, UNAVAILABLE] = [3, 4, 8, 9, 13, 14]
+const [OF_MESSAGES, OF_CALLS, EMPTY] = [[REQUEST, RESPONSE, ITEM], [REQUEST, RESPONSE, ITEM, END, ERROR, CANCEL, CREDIT], [END, CANCEL]]
+const RECEIVES = { greeting: [WELCOME], open: [...OF_CALLS, PING, PONG, GOAWAY], draining: [...OF_CALLS, PING, PONG] } // section 7
+const [ONE_WAY, ITEMS_FOLLOW, ITEMS_COME_BACK, REQUEST_FLAGS] = [1, 4, 8, [0, 1, 4, 8, 12]] // section 2
+const [TOP_BIT, CIRCLE, MAX_CROSSED, REFILL] = [2 ** 31, 2 ** 31, 1000, 8] // section 4
+const [UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, INTERNAL, UNAVAILABLE] = [2, 3, 4, 8, 9, 13, 14]
 const [NEVER, NOT_PROCESSED, MAYBE_PROCESSED, PIPE] = [0, 1, 2, 1]
 const [HELLO_MAX_FRAME, MAX_FRAME, HEARTBEAT] = [4096, 1 << 20, 60000] // section 10, as are
-const [HELLO_TIMEOUT, IDLE_TIMEOUT, LINGER, LINGER_BYTES, MAX_STRAY_ANSWERS] = [5000, 180000, 1000, 1 << 18, 16]
+const [HELLO_TIMEOUT, LINGER, LINGER_BYTES, MAX_STRAY_ANSWERS, MIN_HEARTBEAT, HEARTBEATS] = [5000, 1000, 1 << 18, 16, 1000, 3]
 export class WireError extends Error {
   constructor(status, reason, message = reason, retry = NEVER, retryAfterMs = 0) { Object.assign(super(message), { status, reason, retry, retryAfterMs }) }
   but(retry) { return new WireError(this.status, this.reason, this.message, retry, this.retryAfterMs) }
 }
-const broken = reason => new WireError(INVALID_ARGUMENT, reason, `the server broke a rule: ${reason}`)
+const broken = reason => new WireError(reason === 'TOO_MANY_FRAMES' ? RESOURCE_EXHAUSTED : INVALID_ARGUMENT, reason, `the server broke a rule: ${reason}`)
+const errorBody = error => Buffer.concat([ints([1, 1, 4], [error.status, error.retry, error.retryAfterMs]), sized(1, error.reason), sized(2, error.message)])
+const U32_MAX = 0xffffffff
 const check = (fine, reason) => { if (!fine) throw broken(reason) }
 const ints = (sizes, values) => Buffer.from(sizes.map((size, i) => values[i].toString(16).padStart(2 * size, '0')).join(''), 'hex')
 const sized = (size, value) => Buffer.concat([ints([size], [Buffer.byteLength(value)]), Buffer.from(value)])
@@ -32,26 +36,40 @@ class Body { // reads integers and bodies of fixed layout (section 6)
     check(isUtf8(bytes), 'BAD_BODY')
     return bytes.toString()
   }
-  fields(size) { while (this.left) this.bytes(this.ints([size, 2])[1]) } // all are read over (section 14)
+  fields(size, known = {}) { // those that are known, by their lengths; all others are read over (section 14)
+    const found = new Map()
+    while (this.left) {
+      const [type, length] = this.ints([size, 2])
+      const value = this.bytes(length)
+      if (!(type in known)) continue
+      check(!found.has(type) && length === (known[type] ?? length), 'BAD_BODY')
+      found.set(type, value)
+    }
+    return found
+  }
   error() {
     const [status, retry, after] = this.ints([1, 1, 4])
-    const error = new WireError(status, this.text(1), this.text(2), retry, after)
+    const [reason, message] = [this.bytes(...this.ints([1])).toString('latin1'), this.text(2)]
     this.fields(1)
-    check(status >= 1 && status <= 16 && retry <= 2 && /^([A-Z][A-Z0-9_]{0,63})?$/.test(error.reason), 'BAD_BODY')
-    return error
+    check(status !== 0, 'BAD_BODY')
+    const known = /^([A-Z][A-Z0-9_]{0,63})?$/.test(reason) // what is not known is read as section 6 says
+    const escaped = reason.replace(/[^ -[\]-~]/g, byte => `\\x${byte.charCodeAt().toString(16).padStart(2, '0')}`)
+    return new WireError(status > 16 ? UNKNOWN : status, known ? reason : '', known ? message : `${message} [reason: ${escaped}]`.trim(),
+      retry > 2 ? NEVER : retry, after)
   }
 }
 
 function metadata({ deadlineMs, traceparent, authorization, idempotencyKey, credit, entries = {} }) { // section 5
-  const u32 = value => value === undefined ? undefined : ints([4], [Math.min(Math.max(Math.floor(value), 0), 0xffffffff)])
-  const fields = [[1, u32(deadlineMs)], [2, traceparent], [3, authorization], [4, idempotencyKey], [5, u32(credit)],
+  const u32 = value => value === undefined ? undefined : ints([4], [Math.min(Math.max(Math.floor(value), 0), U32_MAX)])
+  const fields = [[1, u32(deadlineMs)], [2, traceparent], [3, authorization], [4, idempotencyKey], [5, credit && ints([4, 4], credit)],
     ...Object.entries(entries).map(([name, value]) => [6, Buffer.concat([sized(1, name), Buffer.from(value)])])]
   return Buffer.concat(fields.filter(([, value]) => value !== undefined).flatMap(([key, value]) => [Buffer.from([key]), sized(2, value)]))
 }
 
 export const connect = options => new Promise((resolve, reject) => new Connection(options, resolve, reject))
 class Connection {
-  #state = 'greeting'; #why; #calls = new Map(); #lastId = 0; #lastTaken; #strays = 0; #heard; #timer
+  #state = 'greeting'; #why; #calls = new Map(); #order = 0; #lastTaken; #strays = 0; #beats = 0; #looked; #timer
+  #theirLast = 0; #crossed = MAX_CROSSED; #firstCredit; #oneWay; #posts = []
   #chunks = []; #size = 0; #between = true; #parser = this.#frames(); #wanted = this.#parser.next().value
   #lost = error => this.#finish(new WireError(UNAVAILABLE, '', error.message ?? 'the connection was lost'))
 
@@ -68,50 +86,86 @@ class Connection {
 
   start(method, request, options = {}) { // a call: await its answer, or cancel() it
     if (this.#state !== 'open') throw this.#why.but(NOT_PROCESSED)
-    const [payload, meta] = [encode(method.request, request, this.version), metadata(options)]
+    const { opcode, flags = 0 } = method
+    const [payload, meta] = [flags & ITEMS_FOLLOW ? Buffer.alloc(0) : encode(method.request, request, this.version), metadata(options)]
     if (meta.length > 0xffff || 12 + meta.length + payload.length > this.maxFrame)
       throw new WireError(RESOURCE_EXHAUSTED, 'REQUEST_TOO_LARGE', `the server takes frames of ${this.maxFrame} bytes`)
-    do this.#lastId = this.#lastId % 0xffffffff + 1; while (this.#calls.has(this.#lastId))
-    const call = { method, opcode: method.opcode, id: this.#lastId, credit: options.credit ?? 0, items: [], wake() {} }
+    do this.#order++; while (this.#order % CIRCLE === 0 || this.#calls.has(this.#order % CIRCLE)) // ids begin anew, their order does not
+    const call = { method, opcode, flags, order: this.#order, id: this.#order % CIRCLE, items: [], waiting: [] }
+    Object.assign(call, { credit: [...options.credit ?? [0, 0]], room: [...this.#firstCredit] }) // of the answer half, and of the other one
+    call.wake = () => call.waiting.splice(0).forEach(go => go())
+    call.changed = () => new Promise(resolve => call.waiting.push(resolve))
     call.answer = new Promise((resolve, reject) => Object.assign(call, { resolve, reject }))
     call.answer.catch(() => {}).then(() => { call.over = true; clearTimeout(call.timer); call.wake() })
     call.cancel = (error = new WireError(1, 'CANCELLED', 'the caller cancelled', MAYBE_PROCESSED)) => {
       call.reject(error)
-      if (this.#calls.get(call.id) === call && !call.cancelled) this.#send(CANCEL, call) // in flight until its terminal frame (section 4)
+      if (this.#calls.get(call.id) === call && !call.cancelled) this.#send(CANCEL, { ...call, flags: 0 }) // in flight until its terminal frame (section 4)
       call.cancelled = true
     }
-    this.#calls.set(call.id, call)
-    this.#send(REQUEST, { ...call, codec: PIPE, version: this.version, meta, payload })
+    flags & ONE_WAY ? call.resolve() : this.#calls.set(call.id, call) // a one-way call is over at once
+    this.#send(REQUEST, { ...call, flags, codec: PIPE, version: this.version, meta, payload })
     const late = new WireError(DEADLINE_EXCEEDED, 'DEADLINE', 'the deadline has passed', MAYBE_PROCESSED)
     if (options.deadlineMs < 2 ** 31) call.timer = setTimeout(call.cancel, options.deadlineMs, late)
     return call
   }
   call = async (method, request, options) => this.start(method, request, options).answer
-  async *stream(method, request, { credit = 16, ...options } = {}) { // leaving it cancels it
-    const call = this.start(method, request, { ...options, credit })
+  async upload(method, items, options) { // any iterable; what it throws cancels the call
+    const call = this.start(method, undefined, options)
+    await this.#feed(call, items)
+    return call.answer
+  }
+  async post(method, request, options) { // a one-way call: it waits for credit, and for nothing else
+    while (this.#oneWay < 1 && this.#state === 'open') await new Promise(resolve => this.#posts.push(resolve))
+    this.start(method, request, options)
+    this.#oneWay--
+  }
+  async #feed(call, items) { // each item when there is credit for it, until the call is over
+    const goesOn = () => this.#calls.get(call.id) === call && !call.over && !call.cancelled
     try {
-      for (let taken = 1; ; taken++) {
-        while (!call.items.length && !call.over) await new Promise(resolve => { call.wake = resolve })
+      for await (const item of items) {
+        const payload = encode(call.method.request, item, this.version)
+        if (12 + payload.length > this.maxFrame) throw new WireError(RESOURCE_EXHAUSTED, 'REQUEST_TOO_LARGE', `the server takes frames of ${this.maxFrame} bytes`)
+        while (goesOn() && Math.min(...call.room) < 1) await call.changed()
+        if (!goesOn()) return
+        this.#send(ITEM, { ...call, flags: 0, codec: PIPE, version: this.version, payload })
+        call.room = [call.room[0] - 1, call.room[1] - payload.length]
+      }
+      if (goesOn()) this.#send(END, { ...call, flags: 0 })
+    } catch (error) {
+      call.cancel(error)
+      throw error
+    }
+  }
+  // Items, and bytes, of credit. Leaving it cancels it. Of a duplex call "items" go out meanwhile.
+  async *stream(method, request, { credit = 16, window = 1 << 20, items, ...options } = {}) {
+    const call = this.start(method, request, { ...options, credit: [credit, window] })
+    if (items) this.#feed(call, items).catch(() => {}) // it has failed the call
+    try {
+      for (let owed = [0, 0]; ;) {
+        while (!call.items.length && !call.over) await call.changed()
         if (!call.items.length) return await call.answer // its END, or its error
-        yield call.items.shift()
-        if (taken * 2 < credit || !this.#calls.has(call.id) || call.cancelled) continue
-        this.#send(CREDIT, { ...call, payload: ints([4], [taken]) })
-        call.credit += taken
-        taken = 0
+        const [item, size] = call.items.shift()
+        yield item
+        owed = [owed[0] + 1, owed[1] + size]
+        if (owed[0] * 2 < credit && owed[1] * 2 < window || !this.#calls.has(call.id) || call.cancelled) continue
+        this.#send(CREDIT, { ...call, flags: 0, payload: ints([4, 4], owed) })
+        call.credit = call.credit.map((left, i) => left + owed[i])
+        owed = [0, 0]
       }
     } finally { call.cancel() }
   }
   close() { this.#lost({ message: 'the connection was closed' }) }
 
-  #send(kind, { id = 0, opcode = 0, codec = 0, version = 0, meta = Buffer.alloc(0), payload = Buffer.alloc(0) }) { // section 2
+  #send(kind, { id = 0, opcode = 0, flags = 0, codec = 0, version = 0, meta = Buffer.alloc(0), payload = Buffer.alloc(0) }) { // section 2
     if (this.#state === 'closed') return
-    const header = ints([4, 1, 1, 1, 1, 2, 2, 4], [12 + meta.length + payload.length, kind, 0, codec, version, opcode, meta.length, id])
+    const header = ints([4, 1, 1, 1, 1, 2, 2, 4], [12 + meta.length + payload.length, kind, flags, codec, version, opcode, meta.length, id])
     this.socket.write(Buffer.concat([header, meta, payload]))
   }
   #read(chunk) {
     this.#size += chunk.length
     if (this.#state === 'closed') return this.#size > LINGER_BYTES ? this.socket.destroy() : undefined // dropped (section 8)
-    this.#heard = Date.now()
+    this.#beats = 0
+    this.#looked = Date.now()
     if (this.#state !== 'greeting') this.#timer?.refresh()
     this.#chunks.push(chunk)
     if (this.#size < this.#wanted) return
@@ -135,59 +189,100 @@ class Connection {
       const [kind, flags, codec, version, opcode, meta, id] = new Body(yield 12).ints([1, 1, 1, 1, 2, 2, 4])
       check(12 + meta <= length, 'METADATA_OVERRUN')
       check(kind >= HELLO && kind <= GOAWAY || kind >= 128, 'UNKNOWN_KIND')
-      const [ignorable, spoken] = [kind >= 128 && !greeting, kind === RESPONSE || kind === ITEM]
-      const checks = [[RECEIVES[this.#state].includes(kind) || kind === ERROR && id === 0, 'UNEXPECTED_KIND'], [flags === 0, 'RESERVED_FLAGS'],
+      const [ignorable, spoken] = [kind >= 128 && !greeting, OF_MESSAGES.includes(kind)]
+      const checks = [[RECEIVES[this.#state].includes(kind) || kind === ERROR && id === 0, 'UNEXPECTED_KIND'],
+        [kind === REQUEST ? REQUEST_FLAGS.includes(flags) : flags === 0, 'RESERVED_FLAGS'],
         [codec === (spoken ? PIPE : 0), 'WRONG_CODEC'], [version === (spoken ? this.version : 0), 'WRONG_VERSION'],
-        [kind === ERROR || ANSWERS.includes(kind) === id > 0, 'CALL_ID'], [id > 0 || opcode === 0, 'WRONG_OPCODE'], [meta === 0, 'UNEXPECTED_METADATA']]
+        [kind === ERROR || kind === CREDIT || OF_CALLS.includes(kind) === id > 0, 'CALL_ID'], [id > 0 || opcode === 0, 'WRONG_OPCODE'],
+        [meta === 0 || kind === REQUEST, 'UNEXPECTED_METADATA']]
       if (!ignorable) for (const [fine, reason] of checks) check(fine, reason)
-      const payload = yield length - 12
-      if (!ignorable) this.#accept(kind, id, opcode, payload)
+      const payload = (yield length - 12).subarray(meta)
+      if (!ignorable) this.#accept(kind, id, opcode, payload, flags)
     }
   }
 
-  #accept(kind, id, opcode, payload) {
+  #accept(kind, id, opcode, payload, flags) {
     const body = new Body(payload)
     if (kind === WELCOME) return this.#welcome(body)
-    if (kind === PING || kind === PONG || kind === END) check(payload.length === (kind === END ? 0 : 8), 'BAD_BODY')
+    if (EMPTY.includes(kind)) check(payload.length === 0, 'BAD_BODY')
+    if (kind === PING || kind === PONG || kind === CREDIT) check(payload.length === 8, 'BAD_BODY')
     if (kind === PING || kind === PONG) return kind === PING && this.#send(PONG, { payload })
-    if (kind === GOAWAY) return [this.#lastTaken, this.#why, this.#state] = [...body.ints([4]), body.error(), 'draining']
+    if (kind === GOAWAY) {
+      [this.#lastTaken, this.#why, this.#state] = [...body.ints([4]), body.error(), 'draining']
+      return this.#posted()
+    }
     const error = kind === ERROR && body.error()
     if (error && id === 0) return this.#finish(error)
+    const [items, bytes] = kind === CREDIT ? body.ints([4, 4]) : [1, 0]
+    check(items + bytes > 0 && (id > 0 || bytes === 0), 'BAD_BODY')
+    if (id === 0) return check((this.#oneWay += items) <= U32_MAX, 'CREDIT_OVERFLOW') ?? this.#posted()
+    if (kind === REQUEST || id >= TOP_BIT) return this.#theirs(kind, id, opcode, payload, flags)
     const call = this.#calls.get(id)
     if (!call) return check(++this.#strays <= MAX_STRAY_ANSWERS, 'STRAY_ANSWERS')
     check(opcode === call.opcode, 'WRONG_OPCODE')
-    check(kind === ERROR || kind !== RESPONSE === Boolean(call.method.stream), 'WRONG_ANSWER')
+    const answers = call.flags & ITEMS_COME_BACK ? [ERROR, ITEM, END] : [ERROR, RESPONSE]
+    check(answers.includes(kind) || kind === CREDIT && call.flags & ITEMS_FOLLOW, 'WRONG_HALF')
+    if (kind === CREDIT) {
+      call.room = [call.room[0] + items, call.room[1] + bytes]
+      return check(Math.max(...call.room) <= U32_MAX, 'CREDIT_OVERFLOW') ?? call.wake()
+    }
     if (kind !== ITEM) this.#calls.delete(id)
-    else check(call.credit-- > 0, 'CREDIT_EXCEEDED')
+    else check(Math.min(...call.credit) > 0, 'CREDIT_EXCEEDED')
+    if (kind === ITEM) call.credit = [call.credit[0] - 1, call.credit[1] - payload.length]
     if (error) return call.reject(error)
     if (kind === END || call.cancelled) return call.resolve()
     try {
       const message = decode(call.method.response, payload, this.version)
-      kind === RESPONSE ? call.resolve(message) : call.wake(call.items.push(message))
+      kind === RESPONSE ? call.resolve(message) : call.wake(call.items.push([message, payload.length]))
     } catch (problem) { call.cancel(new WireError(INTERNAL, 'BAD_PAYLOAD', problem.message, MAYBE_PROCESSED)) }
+  }
+  #theirs(kind, id, opcode, payload, flags) { // calls that the server begins: all are refused, so that none is in flight (section 4)
+    if (kind === ITEM) check(false, 'CREDIT_EXCEEDED') // no ITEM was allowed, so none can have crossed
+    if (kind === RESPONSE || kind === ERROR) check(false, 'WRONG_HALF')
+    if (kind !== REQUEST) return check(this.#crossed-- > 0, 'TOO_MANY_FRAMES')
+    check(!(flags & ITEMS_FOLLOW) || payload.length === 0, 'BAD_BODY')
+    const ahead = (id % CIRCLE - this.#theirLast + CIRCLE) % CIRCLE
+    check(id > TOP_BIT && ahead > 0 && ahead < CIRCLE / 2, 'CALL_ID')
+    check(flags !== ONE_WAY, 'CREDIT_EXCEEDED')
+    this.#theirLast = id % CIRCLE
+    this.#crossed = Math.min(this.#crossed + REFILL, MAX_CROSSED)
+    this.#send(ERROR, { id, opcode, payload: errorBody(new WireError(RESOURCE_EXHAUSTED, 'TOO_MANY_CALLS', 'no calls are taken here', NOT_PROCESSED)) })
   }
   #welcome(body) { // section 3
     const [version, codec, maxFrame, maxCalls, heartbeat] = body.ints([1, 1, 4, 4, 4])
     const offered = version >= this.versions[0] && version <= this.versions[1] && codec === PIPE && !body.bytes(8).some(Boolean)
-    check(offered && maxFrame >= HELLO_MAX_FRAME && maxCalls >= 1, 'BAD_BODY')
+    check(offered && maxFrame >= HELLO_MAX_FRAME && maxCalls >= 1 && (heartbeat === 0 || heartbeat >= MIN_HEARTBEAT), 'BAD_BODY')
     Object.assign(this, { version, maxFrame, maxCalls, serverName: body.text(1) })
-    body.fields(2)
+    const fields = body.fields(2, { 1: undefined, 4: 1, 5: 8, 6: 4 })
+    const opcodes = (fields.get(1) ?? Buffer.alloc(0)).toString('hex').match(/.{1,12}/g) ?? [] // of what this client lacks: no digests
+    check(opcodes.every(pair => pair.length === 12) && new Set(opcodes.map(pair => pair.slice(0, 4))).size === opcodes.length, 'BAD_BODY')
+    check(!fields.has(4) || fields.get(4).equals(Buffer.of(1)), 'BAD_BODY') // the control version: 1 was offered
+    this.#firstCredit = new Body(fields.get(5) ?? Buffer.alloc(8)).ints([4, 4])
+    this.#oneWay = (fields.get(6) ?? Buffer.alloc(4)).readUInt32BE()
     this.#state = 'open'
     clearTimeout(this.#timer)
-    const beat = () => Date.now() - this.#heard < IDLE_TIMEOUT ? this.#send(PING, { payload: Buffer.alloc(8) }) : this.#lost({ message: 'silence' })
-    this.#timer = heartbeat ? setInterval(beat, Math.min(heartbeat, HEARTBEAT)) : undefined
+    const period = Math.min(heartbeat, HEARTBEAT)
+    const beat = () => { // of silence; who was stopped, so that this comes late, has to read for another one before it judges
+      this.#beats = Date.now() - this.#looked > 1.5 * period ? 1 : this.#beats + 1
+      this.#looked = Date.now()
+      this.#beats < HEARTBEATS ? this.#send(PING, { payload: Buffer.alloc(8) }) : this.#lost({ message: 'silence' })
+    }
+    this.#timer = heartbeat ? setInterval(beat, period) : undefined
     this.opened(this)
   }
+  #posted() { this.#posts.splice(0).forEach(go => go()) } // whoever waits to post looks again
   #finish(why, tell = false) { // section 8; what this side found wrong the server is told
     if (this.#state === 'closed') return
-    if (tell) this.#send(ERROR, { payload: Buffer.concat([ints([1, 1, 4], [INVALID_ARGUMENT, NEVER, 0]), sized(1, why.reason), sized(2, why.message)]) })
+    if (tell) this.#send(ERROR, { payload: errorBody(why) })
     this.#state = 'closed'
     this.#why = why
     clearTimeout(this.#timer)
     this.socket.end()
     setTimeout(() => this.socket.destroy(), LINGER).unref()
     this.refused(why)
-    for (const call of this.#calls.values()) // behind the call that GOAWAY named none was taken (section 4)
-      call.reject(why.but((call.id - this.#lastTaken | 0) > 0 ? NOT_PROCESSED : MAYBE_PROCESSED))
+    this.#posted()
+    // Behind the call that GOAWAY named none was taken, by the order in which they began (section 4).
+    const last = this.#order - (this.#order - this.#lastTaken % CIRCLE + CIRCLE) % CIRCLE
+    for (const call of this.#calls.values()) call.reject(why.but(call.order > last ? NOT_PROCESSED : MAYBE_PROCESSED))
   }
 }

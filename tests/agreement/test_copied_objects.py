@@ -1,7 +1,7 @@
 """What may be copied or handed to another process, and what may not, alike behind all doors."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TypeVar
 
 import pytest
 
@@ -34,8 +34,12 @@ class Pipe(Subscription[Leaf]):
         return [self.items.pop()]
 
 
-def pickled(value: Any) -> Any:
-    return WAYS["pickle5"](value)
+T = TypeVar("T")
+
+
+def pickled(value: T) -> T:
+    copy: T = WAYS["pickle5"](value)
+    return copy
 
 
 def copied(request: Three, live: object) -> Three:
@@ -135,7 +139,7 @@ def test_a_copied_identity_is_revoked_with_its_original() -> None:
     ann.revoke()
     assert all(copy.revoked for copy in copies)
     assert (before.revoked, pickled(ann).revoked) == (False, True)
-    assert (before.subject, before.capabilities) == ("ann", {"user"})
+    assert (before.subject, before.capabilities) == ("ann", frozenset({"user"}))
 
 
 def test_handlers_of_a_module_may_be_handed_over() -> None:

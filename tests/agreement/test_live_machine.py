@@ -20,6 +20,7 @@ from wireproto.server import Server
 from wireproto.wire.frame import PREAMBLE, unpack_error
 
 MAX_CALLS = 4
+SOME_BYTES = (1 << 20).to_bytes(4)  # of credit: more than all items have
 ECHO, DEFER, FEED, UNKNOWN = 1, 3, 5, 0x0EEE
 REQUEST, RESPONSE, ITEM, END, ERROR, CANCEL, CREDIT, PING, PONG, GOAWAY = range(3, 13)
 NEVER, NOT_PROCESSED, MAYBE_PROCESSED = range(3)
@@ -81,10 +82,11 @@ class LiveMachine(RuleBasedStateMachine):
         assert isinstance(heard, RawFrame), heard
         return heard
 
-    def begin(self, opcode: int, payload: str, metadata: bytes = b"") -> int | None:
+    def begin(self, opcode: int, payload: str, metadata: bytes = b"", flags: int = 0) -> int | None:
         """Say REQUEST; its id, or None when the model and the server refuse it alike."""
         self.last += 1
-        self.say(frame(REQUEST, payload.encode(), metadata, codec=1, version=1, opcode=opcode, call_id=self.last))
+        header = {"flags": flags, "codec": 1, "version": 1, "opcode": opcode, "call_id": self.last}
+        self.say(frame(REQUEST, payload.encode(), metadata, **header))
         if self.phase == "draining":
             self.fails(self.last, opcode, "SHUTTING_DOWN", NOT_PROCESSED)
             return None
@@ -193,8 +195,8 @@ class LiveMachine(RuleBasedStateMachine):
     def subscribe(self, credit: int) -> None:
         """A stream."""
         name = self.name()
-        metadata = b"\5\0\4" + credit.to_bytes(4) if credit else b""
-        call_id = self.begin(FEED, name, metadata)
+        metadata = b"\5\0\x08" + credit.to_bytes(4) + SOME_BYTES if credit else b""
+        call_id = self.begin(FEED, name, metadata, flags=8)
         if call_id is not None:
             self.stage.feed(name)
             self.calls[call_id] = Call(name, stream=True, credit=credit)
@@ -225,15 +227,24 @@ class LiveMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.phase in ("open", "draining"))
     @rule(data=st.data(), amount=st.integers(1, 3))
     def grant(self, data: st.DataObject, amount: int) -> None:
-        """CREDIT for a stream; for a unary call it means nothing."""
-        call_id = self.some(data)
+        """CREDIT for a stream."""
+        call_id = self.some(data, stream=True)
         if call_id is None:
             return
         call = self.calls[call_id]
-        self.say(frame(CREDIT, amount.to_bytes(4), opcode=call.opcode, call_id=call_id))
-        if call.stream:
-            call.credit += amount
-            self.flows(call_id)
+        self.say(frame(CREDIT, amount.to_bytes(4) + SOME_BYTES, opcode=call.opcode, call_id=call_id))
+        call.credit += amount
+        self.flows(call_id)
+        self.settle()
+
+    @precondition(lambda self: self.phase in ("open", "draining"))
+    @rule(data=st.data(), opcode=st.sampled_from([ECHO, DEFER, FEED]))
+    def mistake(self, data: st.DataObject, opcode: int) -> None:
+        """Flags that are not the shape of the method."""
+        flags = data.draw(st.sampled_from([0, 4, 12] if opcode == FEED else [4, 8, 12]))
+        call_id = self.begin(opcode, "" if flags & 4 else "x", flags=flags)
+        if call_id is not None:
+            self.fails(call_id, opcode, "WRONG_SHAPE", NOT_PROCESSED)
         self.settle()
 
     # What the service does meanwhile.

@@ -6,7 +6,21 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from wireproto import Context, Handlers, Identity, Message, Metadata, Method, Retry, Service, Status, StreamMethod
+from wireproto import (
+    Context,
+    DuplexMethod,
+    Handlers,
+    Identity,
+    Message,
+    Metadata,
+    Method,
+    OneWayMethod,
+    Retry,
+    Service,
+    Status,
+    StreamMethod,
+    UploadMethod,
+)
 
 
 class Colour(enum.IntEnum):
@@ -171,3 +185,42 @@ namesakes = Handlers(NAMESAKES)
 @namesakes.register(OWN_DESCRIBE)
 def same(request: SameRequest, context: Context) -> SameResponse:
     return SameResponse(word=f"our own, {request.word}")
+
+
+class ReadingRequest(Message):
+    number: int
+    unit: str = "m"
+
+
+class TallyResponse(Message):
+    count: int
+    total: int
+    units: str = ""
+
+
+TALLY = UploadMethod(opcode=1, name="Tally", request=ReadingRequest, response=TallyResponse)
+RUNNING = DuplexMethod(opcode=2, name="Running", request=ReadingRequest, response=TallyResponse)
+REMARK = OneWayMethod(opcode=3, name="Remark", request=ReadingRequest)
+TALLIES = Service("example.v1.TallyService", version=1, methods=[TALLY, RUNNING, REMARK])
+tallies = Handlers(TALLIES)
+remarks: list[int] = []
+
+
+@tallies.register(TALLY)
+def tally(items: Iterator[ReadingRequest], context: Context) -> TallyResponse:
+    readings = list(items)
+    units = "".join(sorted({each.unit for each in readings}))
+    return TallyResponse(count=len(readings), total=sum(each.number for each in readings), units=units)
+
+
+@tallies.register(RUNNING)
+def running(items: Iterator[ReadingRequest], context: Context) -> Iterator[TallyResponse]:
+    total = 0
+    for count, item in enumerate(items, 1):
+        total += item.number
+        yield TallyResponse(count=count, total=total)
+
+
+@tallies.register(REMARK)
+def remark(request: ReadingRequest, context: Context) -> None:
+    remarks.append(request.number)

@@ -13,12 +13,18 @@ import pytest
 from tests.cli.conftest import run, wireproto
 from tests.cli.services import doorman, vault
 from tests.cli.services import shop as handlers
+from tests.client.fakes import Peer, serving
+from tests.client.service import SAY, EchoResponse
+from tests.client.service import SERVICE as FAKE_SERVICE
+from tests.client.service import EchoRequest as EchoedRequest
 from wireproto import ConnectionLost, Limits, Server, Status
 from wireproto.cli.bench import HANDLERS, _CpuTime
 from wireproto.cli.load import Asked, Load, Sample
 from wireproto.codecs import get
 from wireproto.control import CONTROL, ECHO, EchoRequest
 from wireproto.server.gateway import GrpcGateway
+from wireproto.wire.events import ConnectionEnded, CreditReceived, FlaggedRequestReceived
+from wireproto.wire.frame import Credit
 
 CODECS = ["pipe", "msgpack", "protobuf"]
 SHOP = "tests.cli.services:SHOP"
@@ -92,6 +98,41 @@ def test_for_people_it_is_a_table(server: Server) -> None:
     assert [row.split()[0] for row in rows] == CODECS
     assert {row.split()[-2] for row in rows} == {"-"}
     assert len({len(line) for line in (head, *rows)}) == 1
+
+
+def test_a_stream_longer_than_its_credit_is_filled_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credit is for 2**32 - 1 items and bytes: of that and of less all items come, of every stream in flight."""
+    monkeypatch.setattr("wireproto.cli.load.FULL", Credit(5, 100))
+    monkeypatch.setattr("wireproto.cli.load.REFILL_AFTER", 50)
+    refilled = 0
+
+    def script(peer: Peer) -> None:
+        nonlocal refilled
+        peer.greet()
+        payload = peer.payload(SAY, EchoResponse(text="x" * 40))
+        left: dict[int, int] = {}
+        while not isinstance(event := peer.event(), ConnectionEnded):
+            if isinstance(event, FlaggedRequestReceived):
+                left[event.call_id] = 30
+            refilled += isinstance(event, CreditReceived)
+            for call_id in list(left):
+                while left[call_id] and peer.connection.may_send_item(call_id):
+                    peer.connection.send_item(call_id, payload)
+                    left[call_id] -= 1
+                if not left[call_id]:
+                    peer.connection.send_end(call_id)
+                    del left[call_id]
+            peer.flush()
+
+    asked = Asked(FAKE_SERVICE, SAY, EchoedRequest(text=""))
+    with serving(script) as server:
+        load = Load(server.address, get("msgpack"), asked, connections=1, pipeline=2)
+        try:
+            sample = load.run(4, None)
+        finally:
+            load.close()
+    assert sample.calls == 4
+    assert refilled >= 4 * (30 // 3 - 1)  # of what is 43 bytes long, three go for 100
 
 
 def test_seconds_end_it(server: Server) -> None:

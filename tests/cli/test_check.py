@@ -57,6 +57,23 @@ def test_a_change_is_told(folder: Path) -> None:
     assert "write it with --write" in done.stderr
 
 
+def test_another_shape_is_told(folder: Path) -> None:
+    """The words are those of the digests, and what the digest is of is told beside it."""
+    run("check", declared(), "--write")
+    one_way = {
+        "DROP = Method": "DROP = OneWayMethod",
+        "request=DropRequest, response=DropResponse": "request=DropRequest",
+    }
+    for changes, shape in (({"DROP = Method": "DROP = UploadMethod"}, "upload"), (one_way, "oneway")):
+        done = run("check", declared(changes))
+        assert done.exit_code == 1
+        assert done.stdout.splitlines()[:3] == [
+            f"Drop: unary -> {shape} breaks pipe, msgpack and protobuf at version 2; Python source as well",
+            "    for old clients and old servers; opcodes 0x0002",
+            "Drop (0x0002): another digest breaks TCP at version 2; source-compatible",
+        ]
+
+
 def test_a_change_that_breaks_nothing_wants_the_lock_written(folder: Path) -> None:
     """Without --against, also a sound change must be in the lock."""
     run("check", declared(), "--write")

@@ -4,8 +4,10 @@ import json
 
 from tests.cli.conftest import run
 from tests.cli.services import SHOP
+from tests.shapes import SHAPES
 from wireproto.cli import ops
 from wireproto.control import describe
+from wireproto.schema import Service
 
 
 def test_piped_it_is_tab_separated() -> None:
@@ -25,6 +27,29 @@ def test_for_people_it_is_aligned() -> None:
     assert lines[0].split() == ["OPCODE", "METHOD", "SHAPE", "REQUEST", "RESPONSE", "SINCE"]
     assert {line.index(word) for line, word in zip(lines, ["SHAPE", "unary", "stream", "unary"], strict=False)} == {16}
     assert all(line == line.rstrip() for line in lines)
+
+
+def test_each_shape_has_its_word() -> None:
+    """The shapes are those of the digests, and a one-way method has a dash for what it answers."""
+    rows = [line.split("\t") for line in run("ops", "tests.shapes:SHAPES").stdout.splitlines()[1:]]
+    assert [row[1:5] for row in rows] == [
+        ["Probe", "unary", "ProbeRequest", "ProbeResponse"],
+        ["Follow", "stream", "FollowRequest", "FollowResponse"],
+        ["Store", "upload", "StoreRequest", "StoreResponse"],
+        ["Average", "upload", "AverageRequest", "AverageResponse"],
+        ["Convert", "duplex", "ConvertRequest", "ConvertResponse"],
+        ["Beep", "oneway", "BeepRequest", "-"],
+        ["Reset", "oneway", "ResetRequest", "-"],
+    ]
+    shapes = [method["shape"] for method in json.loads(run("ops", "tests.shapes:SHAPES", "--json").stdout)["methods"]]
+    assert shapes == ["UNARY", "SERVER_STREAM", "UPLOAD", "UPLOAD", "DUPLEX", "ONE_WAY", "ONE_WAY"]
+    assert "oneway  BeepRequest     -" in "\n".join(ops._aligned(ops._rows(describe(SHAPES))))
+
+
+def test_for_people_the_oldest_version_is_told() -> None:
+    """The versions are told where there is an end to them below as well."""
+    assert ops._versions(describe(SHOP)) == "version 1"
+    assert ops._versions(describe(Service("example.v1.AgedService", version=5, oldest=3))) == "versions 3 to 5"
 
 
 def test_json_has_everything() -> None:

@@ -9,19 +9,22 @@ from itertools import count
 from typing import Any, TypeVar
 
 from tests.client.service import ECHO, SERVICE, EchoRequest, EchoResponse
-from wireproto import Address, CallError, Limits, Message, Method, Status, StreamMethod, codecs
+from wireproto import Address, CallError, Limits, Message, Status, codecs
+from wireproto.schema import Operation
 from wireproto.testing.grease import GreasingConnection
 from wireproto.wire.connection import Connection, Role
 from wireproto.wire.events import (
     NEED_DATA,
     ConnectionEnded,
     Event,
+    FlaggedRequestReceived,
     HelloReceived,
+    ItemReceived,
     PingReceived,
     PongReceived,
     RequestReceived,
 )
-from wireproto.wire.frame import HEADER, Kind, pack, pack_error
+from wireproto.wire.frame import HEADER, NO_CREDIT, Credit, Flag, Kind, pack, pack_error
 from wireproto.wire.handshake import Hello, Welcome
 
 E = TypeVar("E")
@@ -54,6 +57,8 @@ class Peer:
         max_frame: int = 1024 * 1024,
         max_calls: int = 256,
         heartbeat_ms: int = 0,
+        first: Credit = NO_CREDIT,
+        one_way: int = 0,
     ) -> "Peer":
         """Read HELLO and welcome the client."""
         event = self.event()
@@ -70,6 +75,8 @@ class Peer:
                 max_calls=max_calls,
                 heartbeat_ms=heartbeat_ms,
                 server_name="fake",
+                first_credit=first,
+                one_way_credit=one_way,
             )
         )
         self.flush()
@@ -96,8 +103,29 @@ class Peer:
         return event
 
     def request(self) -> RequestReceived:
-        """The next event, which must be a REQUEST."""
+        """The next event, which must be the REQUEST of a unary call."""
         return self.expect(RequestReceived)
+
+    def stream_request(self) -> FlaggedRequestReceived:
+        """The next event, which must be the REQUEST of a stream."""
+        return self.flagged_request(Flag.ITEMS_COME_BACK)
+
+    def flagged_request(self, flags: int) -> FlaggedRequestReceived:
+        """The next event, which must be a REQUEST with these flags."""
+        request = self.expect(FlaggedRequestReceived)
+        assert request.flags == flags
+        return request
+
+    def item(self, request: FlaggedRequestReceived) -> Any:
+        """The next event, which must be an ITEM of that call: what it says."""
+        event = self.expect(ItemReceived)
+        assert event.call_id == request.call_id
+        return self.read(request, event.payload)
+
+    def grant(self, request: FlaggedRequestReceived, items: int, size: int) -> None:
+        """Let the client send so many more items and bytes."""
+        assert self.connection.send_credit(request.call_id, items, size)
+        self.flush()
 
     def serve(self) -> None:
         """Echo until the client is gone."""
@@ -117,12 +145,15 @@ class Peer:
         if data := self.connection.data_to_send():
             self.sock.sendall(data)
 
-    def message(self, request: RequestReceived) -> Any:
+    def message(self, request: RequestReceived | FlaggedRequestReceived) -> Any:
         """What a request says."""
-        method = SERVICE.by_opcode[request.opcode]
-        return self._codec().plan(method.request, self.connection.version, Limits()).decode(request.payload)
+        return self.read(request, request.payload)
 
-    def payload(self, method: Method[Any, Any] | StreamMethod[Any, Any], message: Message) -> bytes:
+    def read(self, request: RequestReceived | FlaggedRequestReceived, payload: bytes) -> Any:
+        method = SERVICE.by_opcode[request.opcode]
+        return self._codec().plan(method.request, self.connection.version, Limits()).decode(payload)
+
+    def payload(self, method: Operation[Any, Any], message: Message) -> bytes:
         plan = self._codec().plan(method.response, self.connection.version, Limits(), request=False)
         return plan.encode(message)
 
@@ -138,13 +169,23 @@ class Peer:
             text = message.text
         self.respond(request, ECHO, EchoResponse(text=text))
 
-    def respond(self, request: RequestReceived, method: Method[Any, Any], message: Message) -> None:
+    def respond(
+        self, request: RequestReceived | FlaggedRequestReceived, method: Operation[Any, Any], message: Message
+    ) -> None:
         self.connection.send_response(request.call_id, self.payload(method, message))
         self.flush()
 
-    def refuse(self, request: RequestReceived, error: CallError) -> None:
+    def refuse(self, request: RequestReceived | FlaggedRequestReceived, error: CallError) -> None:
         self.connection.send_error(request.call_id, error)
         self.flush()
+
+    def send_crossing_item(self, request: FlaggedRequestReceived, message: Message) -> None:
+        """An ITEM as if it had been sent before CANCEL was read."""
+        method = SERVICE.by_opcode[request.opcode]
+        assert method.items_come_back
+        codec, version = self.connection.codec, self.connection.version
+        payload = self.payload(method, message)
+        self.sock.sendall(pack(Kind.ITEM, codec, version, request.opcode, request.call_id, b"", payload))
 
     def go_away(self, last_call_id: int) -> None:
         """A GOAWAY as if only the calls up to that one had been accepted."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from wireproto import Message, Method, Service, Since, StreamMethod
+from wireproto import DuplexMethod, Message, Method, OneWayMethod, Service, Since, StreamMethod, UploadMethod
 
 
 class EchoRequest(Message):
@@ -42,7 +42,12 @@ ECHO = Method(opcode=1, name="Echo", request=EchoRequest, response=EchoResponse)
 COUNT = StreamMethod(opcode=2, name="Count", request=CountRequest, response=CountResponse)
 NEW = Method(opcode=3, name="New", request=NewRequest, response=NewResponse, since=2)
 SMALL = Method(opcode=4, name="Small", request=SmallRequest, response=SmallResponse, max_request=100, timeout=0.05)
-SERVICE = Service("test.v1.ClientService", version=2, methods=[ECHO, COUNT, NEW, SMALL])
+SAY = StreamMethod(opcode=5, name="Say", request=EchoRequest, response=EchoResponse)
+ADD_UP = UploadMethod(opcode=6, name="AddUp", request=CountRequest, response=CountResponse)
+CHAT = DuplexMethod(opcode=7, name="Chat", request=CountRequest, response=CountResponse)
+NOTE = OneWayMethod(opcode=8, name="Note", request=EchoRequest)
+SEND = UploadMethod(opcode=9, name="Send", request=EchoRequest, response=CountResponse, max_request=200_000)
+SERVICE = Service("test.v1.ClientService", version=2, methods=[ECHO, COUNT, NEW, SMALL, SAY, ADD_UP, CHAT, NOTE, SEND])
 
 OTHER = Method(opcode=1, name="Other", request=NewRequest, response=NewResponse)
 

@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from tests.client.service import (
     SMALL,
     CountRequest,
     EchoRequest,
+    EchoResponse,
     NewRequest,
     SmallRequest,
     echo,
@@ -39,7 +40,7 @@ from wireproto.client.calls import Waiter
 from wireproto.control import ECHO as CONTROL_ECHO
 from wireproto.control import EchoRequest as ControlEchoRequest
 from wireproto.wire.connection import Connection, Role
-from wireproto.wire.events import CancelReceived, RequestReceived
+from wireproto.wire.events import CancelReceived, PongReceived, RequestReceived
 
 
 @pytest.mark.parametrize("codec", ["pipe", "msgpack", "protobuf"])
@@ -299,6 +300,53 @@ def test_waiting_for_a_place_in_vain_says_that_nothing_was_sent() -> None:
         assert (caught.value.reason, caught.value.retry) == ("DEADLINE", Retry.NOT_PROCESSED)
         first.cancel()
         assert client.call(ECHO, echo("third")).text == "third"
+
+
+@pytest.mark.parametrize("waits", ["a caller", "a future"])
+@pytest.mark.parametrize("how", ["answered", "refused", "ended"])
+def test_a_cancelled_call_keeps_its_place_until_the_server_is_done_with_it(waits: str, how: str) -> None:
+    """Whatever the terminal frame says: who waits for a place has it then, and not a moment sooner."""
+    waiting = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.greet(max_calls=1)
+        request = peer.stream_request() if how == "ended" else peer.request()
+        begun.set()
+        assert peer.expect(CancelReceived).call_id == request.call_id
+        assert waiting.wait(PATIENCE)
+        peer.connection.send_ping(b"in order")
+        peer.flush()
+        assert isinstance(peer.event(), PongReceived)  # and no REQUEST before it
+        if how == "ended":
+            peer.connection.send_end(request.call_id)
+            peer.flush()
+        elif isinstance(request, RequestReceived):
+            if how == "answered":
+                peer.answer(request)
+            else:
+                peer.refuse(request, CallError(Status.CANCELLED, "CANCELLED"))
+        peer.serve()
+
+    begun = threading.Event()
+    with serving(script) as server, connect(server.address, SERVICE) as client, ThreadPoolExecutor(1) as pool:
+        if how == "ended":
+            stream = client.stream(COUNT, CountRequest(upto=9))
+            assert begun.wait(PATIENCE)
+            stream.close()
+        else:
+            first = client.start(ECHO, echo("first"))
+            assert begun.wait(PATIENCE)
+            assert first.cancel()
+        second: Future[EchoResponse]
+        if waits == "a caller":
+            second = pool.submit(client.call, ECHO, echo("second"))
+            while not client._line.links[-1]._places.threads:
+                assert not second.done()
+        else:
+            second = client.start(ECHO, echo("second"))
+        waiting.set()
+        assert second.result(PATIENCE).text == "second"
+        assert server.connections == 1
 
 
 def test_a_place_granted_to_an_interrupted_caller_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,16 @@
 
 import inspect
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from tests.client.service import COUNT, ECHO, SERVICE, CountRequest, CountResponse, echo
-from wireproto import Client, ConfigError, Message, Metadata, Stream
-from wireproto.client import BlockingClient, ClientFace, ItemStream
-from wireproto.client.face import as_metadata
-from wireproto.client.grpc import GrpcClient, GrpcStream
+from tests.client.service import ADD_UP, CHAT, COUNT, ECHO, NOTE, SERVICE, CountRequest, CountResponse, echo
+from wireproto import Client, ConfigError, Duplex, Message, Metadata, Stream
+from wireproto.client import BlockingClient, ClientFace, ItemExchange, ItemStream
+from wireproto.client.face import as_metadata, check_credit
+from wireproto.client.grpc import GrpcClient, GrpcDuplex, GrpcStream
+from wireproto.schema import Operation
 
 NOWHERE = "127.0.0.1:1"
 
@@ -28,6 +30,8 @@ def faces(own: Client, other: GrpcClient, mine: Stream[Message], its: GrpcStream
     _described: tuple[ClientFace, ...] = (own, other)
     _streams: tuple[ItemStream[Message], ...] = (mine, its)
     _items: ItemStream[CountResponse] = other.stream(COUNT, CountRequest(upto=1))
+    _exchange: ItemExchange[CountRequest, CountResponse] = own.duplex(CHAT)
+    _both: ItemExchange[CountRequest, CountResponse] = other.duplex(CHAT)
 
 
 def test_each_client_has_the_whole_face(client: BlockingClient) -> None:
@@ -39,7 +43,9 @@ def test_each_client_has_the_whole_face(client: BlockingClient) -> None:
     assert client.authorization == "secret"
 
 
-@pytest.mark.parametrize("name", ["open", "close", "call", "start", "call_many", "stream", "ping"])
+@pytest.mark.parametrize(
+    "name", ["open", "close", "call", "start", "call_many", "stream", "upload", "duplex", "post", "ping"]
+)
 @pytest.mark.parametrize("kind", [Client, GrpcClient])
 def test_a_method_of_the_face_has_the_same_parameters_everywhere(kind: type, name: str) -> None:
     """Names, kinds and defaults are those of the protocol, so that a keyword is never another one elsewhere."""
@@ -59,6 +65,15 @@ def test_a_stream_has_the_whole_face(kind: type) -> None:
     assert names > {"next", "acknowledge", "close"}
 
 
+@pytest.mark.parametrize(("kind", "stream"), [(Duplex, Stream), (GrpcDuplex, GrpcStream)])
+def test_a_duplex_call_has_the_whole_face(kind: type, stream: type) -> None:
+    """Whatever a program asks of both halves of a call, both kinds have it."""
+    names = {name for name in vars(ItemExchange) if name[0] != "_"}
+    assert names == {"send", "finish"}
+    assert names <= set(dir(kind))
+    assert issubclass(kind, stream)
+
+
 @pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan")])
 def test_a_time_limit_is_above_zero(client: BlockingClient, timeout: float) -> None:
     """Whoever makes the call, and whichever way the limit is given, is told before anything is sent."""
@@ -67,6 +82,9 @@ def test_a_time_limit_is_above_zero(client: BlockingClient, timeout: float) -> N
         lambda: client.start(ECHO, echo(), timeout=timeout),
         lambda: client.call_many(ECHO, [echo()], timeout=timeout),
         lambda: client.stream(COUNT, CountRequest(upto=1), timeout=timeout),
+        lambda: client.upload(ADD_UP, [CountRequest(upto=1)], timeout=timeout),
+        lambda: client.duplex(CHAT, timeout=timeout),
+        lambda: client.post(NOTE, echo(), timeout=timeout),
         lambda: client.ping(timeout),
     ]
     for call in calls:
@@ -76,20 +94,49 @@ def test_a_time_limit_is_above_zero(client: BlockingClient, timeout: float) -> N
         client.call(ECHO, echo(), metadata=Metadata(deadline_ms=0))
 
 
-@pytest.mark.parametrize(("credit", "batch"), [(0, 1), (2**32, 1), (-1, 1), (1, 0)])
-def test_credit_and_batch_have_ranges(client: BlockingClient, credit: int, batch: int) -> None:
-    """Credit is what four bytes hold, and one item at least makes a batch."""
-    with pytest.raises(ValueError, match="give 1 to 4294967295, and at least 1"):
-        client.stream(COUNT, CountRequest(upto=1), credit=credit, batch=batch)
+@pytest.mark.parametrize("number", [0, -1, 2**32])
+@pytest.mark.parametrize("name", ["credit", "window"])
+def test_both_halves_of_credit_have_a_range(client: BlockingClient, name: str, number: int) -> None:
+    """Either is what four bytes hold, and without one of them a stream would never begin."""
+    numbers = {"credit": 1, "window": 1} | {name: number}
+    with pytest.raises(ValueError, match=f"{name} is {number}; give 1 to 4294967295"):
+        client.stream(COUNT, CountRequest(upto=1), credit=numbers["credit"], window=numbers["window"])
+    with pytest.raises(ValueError, match=f"{name} is {number}; give 1 to 4294967295"):
+        client.duplex(CHAT, credit=numbers["credit"], window=numbers["window"])
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_one_item_at_least_makes_a_batch(client: BlockingClient, batch: int) -> None:
+    """It is refused before anything is sent."""
+    with pytest.raises(ValueError, match=f"batch is {batch}; give at least 1, or None"):
+        client.stream(COUNT, CountRequest(upto=1), batch=batch)
+
+
+@pytest.mark.parametrize(
+    ("credit", "batch", "held"), [(64, None, 32), (5, None, 3), (1, None, 1), (64, 1, 1), (4, 9, 4), (2**32 - 1, 7, 7)]
+)
+def test_a_batch_is_half_of_the_credit_unless_it_is_given(credit: int, batch: int | None, held: int) -> None:
+    """It is never more than the credit, of which all must come back some time."""
+    assert check_credit(credit, batch, 1) == held
 
 
 def test_a_method_of_the_wrong_kind_is_refused_at_once(client: BlockingClient) -> None:
     """Also by ``call_many``, before its first response is asked for; the text says what to use."""
-    for call in (client.call, client.start, client.call_many):
-        with pytest.raises(TypeError, match="Count is a stream method"):
-            call(COUNT, CountRequest(upto=1))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="Echo is no stream method"):
-        client.stream(ECHO, echo())  # type: ignore[arg-type]
+    ways: dict[str, tuple[Operation[Any, Any], str]] = {
+        "call": (ECHO, "a unary"),
+        "start": (ECHO, "a unary"),
+        "call_many": (ECHO, "a unary"),
+        "stream": (COUNT, "a stream"),
+        "upload": (ADD_UP, "an upload"),
+        "duplex": (CHAT, "a duplex"),
+        "post": (NOTE, "a one-way"),
+    }
+    for way, (own, _) in ways.items():
+        for use, (method, kind) in ways.items():
+            if method is own or use in ("start", "call_many"):
+                continue
+            with pytest.raises(TypeError, match=f"{method.name} is {kind} method; use client.{use}$"):
+                getattr(client, way)(method, [])
     with pytest.raises(TypeError, match="give the object that the service was declared with"):
         client.call("Echo", echo())  # type: ignore[arg-type]
 

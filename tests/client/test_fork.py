@@ -35,7 +35,7 @@ def refused(act: Callable[[], object]) -> None:
 def holding(peer: Peer) -> None:
     """Serve, but hold the first request and a stream open until the second request of that text."""
     peer.greet()
-    stream, held = peer.request(), peer.request()
+    stream, held = peer.stream_request(), peer.request()
     while True:
         request = peer.request()
         if peer.message(request).text == "go":

@@ -13,7 +13,18 @@ import pytest
 
 from tests import children
 from tests.client.fakes import PATIENCE
-from tests.client.service import ECHO, OTHER, SERVICE, SMALL, EchoRequest, EchoResponse, NewRequest, SmallRequest, echo
+from tests.client.service import (
+    ECHO,
+    OTHER,
+    SAY,
+    SERVICE,
+    SMALL,
+    EchoRequest,
+    EchoResponse,
+    NewRequest,
+    SmallRequest,
+    echo,
+)
 from tests.client.test_signals import handling
 from tests.client.test_state import Heard
 from wireproto import (
@@ -43,6 +54,13 @@ def answer(request: EchoRequest, context: Context) -> EchoResponse:
     return EchoResponse(text=request.text)
 
 
+@HANDLERS.register(SAY)
+def entries(request: EchoRequest, context: Context) -> Iterator[EchoResponse]:
+    """The entries that came with the call, each an item."""
+    for name, value in context.metadata.entries.items():
+        yield EchoResponse(text=f"{name}={value}")
+
+
 @pytest.fixture
 def gateway() -> Iterator[GrpcGateway]:
     RELEASE.clear()
@@ -58,6 +76,13 @@ def test_what_cannot_be_sent_is_the_futures_error(gateway: GrpcGateway) -> None:
         assert "REQUEST_TOO_LARGE" in str(client.start(SMALL, SmallRequest(text="x" * 200)).exception(PATIENCE))
         with pytest.raises(LocalProtocolError, match="no method of"):
             client.start(OTHER, NewRequest())
+
+
+def test_a_stream_says_nothing_of_credit(gateway: GrpcGateway) -> None:
+    """HTTP/2 has the say in how far a server sends ahead; what the handler finds is what the caller gave."""
+    with connect(gateway.address, SERVICE) as client:
+        stream = client.stream(SAY, echo(), metadata={"shown": "yes"}, credit=7, batch=2, window=1)
+        assert [item.text for item in stream] == ["shown=yes"]
 
 
 def test_started_calls_are_bounded(gateway: GrpcGateway) -> None:

@@ -3,12 +3,15 @@
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
+import grpc
 import pytest
 
 from tests.client.service import ECHO, SERVICE, EchoRequest
-from wireproto import Address, ConnectionLost, Retry, Status
+from wireproto import Address, CallError, ConnectionLost, Retry, Status
 from wireproto.client.grpc import GrpcClient
 
 PATIENCE = 20.0
@@ -87,3 +90,45 @@ def test_where_nobody_listens_nothing_was_processed() -> None:
                 attempt()
             assert caught.value.retry is Retry.NOT_PROCESSED
             assert caught.value.message.startswith(f"{address} cannot be reached: failed to connect")
+
+
+class Foreign(grpc.GenericRpcHandler):
+    """Of a server that is not ours: it refuses every call, with details that nobody can read."""
+
+    def service(self, details: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(self.refuse)
+
+    def refuse(self, request: bytes, context: Any) -> None:
+        context.set_trailing_metadata((("grpc-status-details-bin", b"\xff\xff\xff"),))
+        context.abort(grpc.StatusCode.INTERNAL, "it broke")
+
+
+@pytest.fixture
+def foreign() -> Iterator[Address]:
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool, handlers=[Foreign()])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield Address("127.0.0.1", port)
+        server.stop(None).wait(PATIENCE)
+
+
+def test_details_that_cannot_be_read_are_left_out(foreign: Address) -> None:
+    """What the server says else is the error of the call, and of the future."""
+    with GrpcClient(foreign, SERVICE) as client:
+        with pytest.raises(CallError, match="it broke") as caught:
+            client.call(ECHO, EchoRequest(text="x"), timeout=PATIENCE)
+        assert caught.value.status is Status.INTERNAL
+        with pytest.raises(CallError, match="it broke"):
+            client.start(ECHO, EchoRequest(text="x"), timeout=PATIENCE).result(PATIENCE)
+
+
+def test_a_future_is_completed_whatever_happens(foreign: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug of ours is its error: who waits for it is not kept waiting."""
+
+    def fail(self: GrpcClient, error: object) -> CallError:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(GrpcClient, "_failure", fail)
+    with GrpcClient(foreign, SERVICE) as client, pytest.raises(RuntimeError, match="a bug"):
+        client.start(ECHO, EchoRequest(text="x"), timeout=PATIENCE).result(PATIENCE)

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from tests.client.fakes import PATIENCE, Peer, echoing, serving
-from tests.client.service import ECHO, SERVICE, echo
+from tests.client.service import ECHO, SERVICE, EchoResponse, echo
+from tests.impatient import ImpatientConnection
 from wireproto import ConnectionLost, Limits, connect
 from wireproto.client.keeper import Keeper, the_keeper
 from wireproto.wire.events import PingReceived
@@ -38,14 +39,14 @@ def test_silence_is_broken_by_pings() -> None:
     pings = threading.Semaphore(0)
 
     def script(peer: Peer) -> None:
-        peer.greet(heartbeat_ms=40)
+        peer.greet(heartbeat_ms=1000)
         for _ in range(3):
             assert isinstance(peer.event(), PingReceived)
             peer.flush()
             pings.release()
         peer.serve()
 
-    with serving(script) as server, connect(server.address, SERVICE) as client:
+    with serving(script) as server, connect(server.address, SERVICE, connections=ImpatientConnection) as client:
         for _ in range(3):
             assert pings.acquire(timeout=PATIENCE)
         assert client.call(ECHO, echo("x")).text == "x"
@@ -73,15 +74,14 @@ def test_the_servers_pings_are_answered_while_nobody_calls() -> None:
 
 
 def test_a_silent_peer_is_given_up() -> None:
-    """After the idle time-out without a PONG the connection ends, and a caller that waits is told."""
+    """After three heartbeats without a PONG the connection ends, and a caller that waits is told."""
 
     def script(peer: Peer) -> None:
-        peer.greet(heartbeat_ms=30)
+        peer.greet(heartbeat_ms=1000)
         while peer.sock.recv(65_536):
             pass
 
-    limits = Limits(idle_timeout=0.2)
-    with serving(script) as server, connect(server.address, SERVICE, limits=limits) as client:
+    with serving(script) as server, connect(server.address, SERVICE, connections=ImpatientConnection) as client:
         began = time.monotonic()
         with pytest.raises(ConnectionLost, match="nothing was heard"):
             client.call(ECHO, echo("x"))
@@ -153,6 +153,53 @@ def test_a_link_that_meets_a_bug_is_given_up(caplog: pytest.LogCaptureFixture, m
         assert "an error of its own" in str(future.exception(PATIENCE))
         assert client.start(ECHO, echo("y"), wait=True).result(PATIENCE).text == "y"
     assert "is given up" in caplog.text
+
+
+def leave(*args: object) -> None:
+    """A callback that tries to end its thread."""
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("where", ["answered", "failed in the queue"])
+def test_what_a_callback_raises_is_neither_for_the_keeper_nor_for_others(
+    where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SystemExit passes through ``Future``. The thread goes on, and so do the futures that are completed with it."""
+    waiting = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.greet(max_calls=2 if where == "answered" else 1)
+        requests = [peer.request()]
+        if where == "answered":
+            requests.append(peer.request())
+            assert waiting.wait(PATIENCE)
+            for request in requests:
+                peer.connection.send_response(request.call_id, peer.payload(ECHO, EchoResponse(text="x")))
+            peer.flush()
+        peer.serve()
+
+    with serving(echoing, script) as server, connect(server.address, SERVICE) as other:
+        other.open()
+        with connect(server.address, SERVICE) as client:
+            futures = [client.start(ECHO, echo("x")) for _ in range(3)]
+            first, second = futures[:2] if where == "answered" else futures[1:]
+            first.add_done_callback(leave)
+            waiting.set()
+            if where == "answered":
+                assert second.result(PATIENCE).text == "x"
+        if where != "answered":
+            assert "the client was closed" in str(second.exception(PATIENCE))
+        assert "a task of the keeper failed" in caplog.text
+        assert other.start(ECHO, echo("y")).result(PATIENCE).text == "y"
+
+
+def test_a_listener_that_raises_does_not_end_the_keeper(caplog: pytest.LogCaptureFixture) -> None:
+    """Futures are completed after it as before."""
+    with serving(echoing) as server, connect(server.address, SERVICE) as client:
+        client.listen(leave)
+        assert client.start(ECHO, echo("x")).result(PATIENCE).text == "x"
+        assert client.start(ECHO, echo("y")).result(PATIENCE).text == "y"
+    assert "a task of the keeper failed" in caplog.text
 
 
 def test_a_keeper_without_links_does_not_run() -> None:

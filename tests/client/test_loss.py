@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.client.fakes import PATIENCE, Peer, echoing, serving
-from tests.client.service import COUNT, ECHO, SERVICE, CountRequest, echo
+from tests.client.service import COUNT, ECHO, SERVICE, CountRequest, CountResponse, echo
 from wireproto import CallError, Client, ConnectionLost, Limits, LocalProtocolError, Retry, Status, connect
 from wireproto.client import Backoff
 from wireproto.client.link import Link
+from wireproto.wire.connection import Connection, Role
 from wireproto.wire.events import CancelReceived
 from wireproto.wire.frame import pack
 
@@ -127,6 +128,40 @@ def test_a_call_that_crosses_goaway_is_repeated() -> None:
         assert server.connections == 2
 
 
+def test_goaway_is_read_by_the_order_in_which_calls_began() -> None:
+    """Numbers begin anew: a call behind the one named may have a smaller number, and so has a stream that is older."""
+    old = Connection(Role.CLIENT)._ours.stop - 3  # two numbers are left before they begin anew
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        stream = peer.stream_request()
+        opened.set()
+        peer.connection._theirs.begin(old)
+        requests = [peer.request() for _ in range(4)]
+        assert [request.call_id - old for request in requests[:2]] == [1, 2]
+        assert [request.call_id - stream.call_id for request in requests[2:]] == [1, 2]
+        peer.go_away(requests[1].call_id)
+        for request in requests[:2]:
+            peer.answer(request)
+        peer.connection.send_item(stream.call_id, peer.payload(COUNT, CountResponse(n=7)))
+        peer.connection.send_end(stream.call_id)
+        peer.flush()
+        peer.until_gone()
+
+    opened = threading.Event()
+    with serving(script, echoing) as server, connect(server.address, SERVICE) as client:
+        stream = client.stream(COUNT, CountRequest(upto=0))
+        assert opened.wait(PATIENCE)
+        client._line.links[-1]._connection._ours.begin(old)
+        answers = [client.start(ECHO, echo(str(n))) for n in range(4)]
+        assert [answer.result(PATIENCE).text for answer in answers[:2]] == ["0", "1"]
+        for answer in answers[2:]:
+            with pytest.raises(ConnectionLost, match="going down") as caught:
+                answer.result(PATIENCE)
+            assert caught.value.retry is Retry.NOT_PROCESSED
+        assert [item.n for item in stream] == [7]
+
+
 def test_other_refusals_are_not_repeated() -> None:
     """A busy server is not asked again by itself, though it says that it did not look at the call."""
 
@@ -180,7 +215,7 @@ def test_a_stream_survives_goaway_of_its_connection() -> None:
 
     def script(peer: Peer) -> None:
         peer.greet()
-        stream = peer.request()
+        stream = peer.stream_request()
         peer.go_away(stream.call_id)
         assert told.wait(PATIENCE)
         peer.connection.send_end(stream.call_id)

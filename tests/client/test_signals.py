@@ -12,17 +12,24 @@ from typing import Any
 import pytest
 
 from tests.client.fakes import PATIENCE, Peer, echoing, serving
-from tests.client.service import COUNT, ECHO, SERVICE, CountRequest, CountResponse, echo
+from tests.client.service import ADD_UP, CHAT, COUNT, ECHO, NOTE, SERVICE, CountRequest, CountResponse, echo
 from wireproto import CallError, Client, LocalProtocolError, connect
 from wireproto.client import Backoff, ClientState
 from wireproto.client.guard import MAIN
-from wireproto.wire.events import ConnectionEnded, RequestReceived
+from wireproto.wire.events import (
+    ConnectionEnded,
+    FlaggedRequestReceived,
+    ItemReceived,
+    RequestEnded,
+    RequestReceived,
+)
+from wireproto.wire.frame import Credit, Flag
 
 # The other way of pytest-timeout wants SIGALRM for itself.
 pytestmark = pytest.mark.timeout(100, method="thread")
 
 TRIES = 2500
-"""Signals for each of the four kinds of use that are tried at any moment; half as many for closing."""
+"""Signals for each kind of use that are tried at any moment; half as many for closing."""
 
 
 @contextmanager
@@ -40,6 +47,9 @@ USES: dict[str, Callable[[Client], object]] = {
     "call": lambda client: client.call(ECHO, echo("from the handler")),
     "future": lambda client: client.start(ECHO, echo("from the handler")).result(),
     "stream": lambda client: list(client.stream(COUNT, CountRequest(upto=3))),
+    "upload": lambda client: client.upload(ADD_UP, iter([CountRequest(upto=1)] * 3)),
+    "duplex": lambda client: list(client.duplex(CHAT, iter([CountRequest(upto=1)] * 3))),
+    "post": lambda client: client.post(NOTE, echo("from the handler")),
     "call_many": lambda client: list(client.call_many(ECHO, [echo("1"), echo("2")])),
     "ping": lambda client: client.ping(),
     "open": lambda client: client.open(),
@@ -98,6 +108,10 @@ WAITS: dict[str, Callable[[Client], object]] = {
     "call": lambda client: client.call(ECHO, echo("held")),
     "future": lambda client: client.start(ECHO, echo("held")).result(),
     "stream": lambda client: next(client.stream(COUNT, CountRequest(upto=3))),
+    "upload": lambda client: client.upload(ADD_UP, [CountRequest(upto=1)]),
+    "duplex": lambda client: next(client.duplex(CHAT, [CountRequest(upto=1)])),
+    "send": lambda client: client.duplex(CHAT).send(CountRequest(upto=1)),
+    "post": lambda client: (client.post(NOTE, echo("sent")), client.post(NOTE, echo("held"), timeout=PATIENCE)),
     "ping": lambda client: client.ping(),
 }
 
@@ -107,7 +121,7 @@ def test_close_in_a_handler_ends_what_it_interrupted(waits: str) -> None:
     """The usual clean end: the handler returns at once, and whoever waited learns that the client was closed."""
 
     def script(peer: Peer) -> None:
-        peer.greet()
+        peer.greet(one_way=1)
         peer.event()
         while not handled.is_set():
             # Again: a signal that comes between Python's last look for signals and the wait is seen behind the wait.
@@ -166,21 +180,35 @@ def test_a_handler_that_raises_leaves_the_client_usable(monkeypatch: pytest.Monk
 
 
 def counting(peer: Peer) -> None:
-    """Echo, and answer each stream with three items."""
-    peer.greet()
-    while not isinstance(request := peer.event(), ConnectionEnded):
-        if not isinstance(request, RequestReceived):
-            peer.flush()
-        elif request.opcode == COUNT.opcode:
-            for n in range(3):
-                peer.connection.send_item(request.call_id, peer.payload(COUNT, CountResponse(n=n)))
-            peer.connection.send_end(request.call_id)
-            peer.flush()
-        else:
-            peer.answer(request)
+    """Echo, answer each stream with three items, each item of a duplex call with another one, and each upload."""
+    peer.greet(first=Credit(16, 65_536), one_way=8)
+    duplex: set[int] = set()
+    while not isinstance(event := peer.event(), ConnectionEnded):
+        connection = peer.connection
+        if isinstance(event, FlaggedRequestReceived):
+            if event.flags == Flag.ONE_WAY:
+                connection.send_one_way_credit(1)
+            elif event.flags == Flag.ITEMS_COME_BACK:
+                for n in range(3):
+                    connection.send_item(event.call_id, peer.payload(COUNT, CountResponse(n=n)))
+                connection.send_end(event.call_id)
+            elif Flag.ITEMS_COME_BACK & event.flags:
+                duplex.add(event.call_id)
+        elif isinstance(event, ItemReceived) and event.call_id in duplex:
+            connection.send_item(event.call_id, peer.payload(CHAT, CountResponse(n=1)))
+        elif isinstance(event, RequestEnded) and event.call_id in duplex:
+            connection.send_end(event.call_id)
+        elif isinstance(event, RequestEnded):
+            connection.send_response(event.call_id, peer.payload(ADD_UP, CountResponse(n=3)))
+        elif isinstance(event, RequestReceived):
+            peer.answer(event)
+        peer.flush()
 
 
-@pytest.mark.parametrize("use", ["call", "future", "stream", "call_many"])
+AT_ANY_MOMENT = ("call", "future", "stream", "upload", "duplex", "post", "call_many")
+
+
+@pytest.mark.parametrize("use", AT_ANY_MOMENT)
 def test_thousands_of_signals_at_any_moment(use: str) -> None:
     """The handler works or is refused, at whatever step it comes, and what it interrupted has its answer."""
     worked, refused = [0], [0]
@@ -193,7 +221,7 @@ def test_thousands_of_signals_at_any_moment(use: str) -> None:
             refused[0] += 1
         signal.setitimer(signal.ITIMER_REAL, random.uniform(5e-5, 6e-4))
 
-    work: list[Callable[[Any], object]] = [USES[name] for name in ("call", "future", "stream", "call_many")]
+    work: list[Callable[[Any], object]] = [USES[name] for name in AT_ANY_MOMENT]
     with serving(counting) as server, connect(server.address, SERVICE) as client, handling(handler):
         handler()
         deadline = time.monotonic() + 4 * PATIENCE

@@ -6,22 +6,59 @@ import struct
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.client.fakes import FakeServer, Peer
-from tests.client.service import COUNT, ECHO, SERVICE, CountRequest, CountResponse, EchoResponse, echo
-from wireproto import CallError, Client, LocalProtocolError, Status, connect
+from tests.client.service import (
+    ADD_UP,
+    CHAT,
+    COUNT,
+    ECHO,
+    NOTE,
+    SERVICE,
+    CountRequest,
+    CountResponse,
+    EchoResponse,
+    echo,
+)
+from wireproto import BothFull, CallError, Client, LocalProtocolError, Status, connect
 from wireproto.client import Backoff
-from wireproto.wire.events import CancelReceived, ConnectionEnded, Event, RequestReceived
+from wireproto.wire.events import (
+    CancelReceived,
+    ConnectionEnded,
+    Event,
+    FlaggedRequestReceived,
+    ItemReceived,
+    RequestEnded,
+    RequestReceived,
+)
+from wireproto.wire.frame import Credit, Flag
 
 THREADS = 8
 OPERATIONS = 60
 LONG = 10.0
 """Seconds that no operation takes unless somebody was forgotten."""
+
+EARLY = -1
+"""The answer to an upload whose items were not all taken."""
+
+
+class Taken:
+    """A call whose items a moody server takes."""
+
+    def __init__(self, request: FlaggedRequestReceived) -> None:
+        self.request = request
+        self.sum = 0
+        self.unanswered: deque[int] = deque()
+        self.complete = False
+
+    @property
+    def is_duplex(self) -> bool:
+        return bool(self.request.flags & Flag.ITEMS_COME_BACK)
 
 
 class Moody:
@@ -32,6 +69,8 @@ class Moody:
         self.life = chance.choice([20, 100, 1000])
         self.held: list[RequestReceived] = []
         self.streams: set[int] = set()
+        self.taken: dict[int, Taken] = {}
+        self.posted = 0
 
     def __call__(self, peer: Peer) -> None:
         try:
@@ -40,13 +79,18 @@ class Moody:
             pass  # the client was quicker
 
     def run(self, peer: Peer) -> None:
-        peer.greet(max_calls=self.chance.choice([1, 2, 5, 64]))
+        peer.greet(
+            max_calls=self.chance.choice([1, 2, 5, 64]),
+            first=self.chance.choice([Credit(0, 0), Credit(1, 1), Credit(16, 65_536)]),
+            one_way=self.chance.choice([0, 1, 4]),
+        )
         while True:
             event = self.event(peer)
             if isinstance(event, ConnectionEnded):
                 return
             self.note(peer, event)
             self.stream(peer)
+            self.take(peer)
             if event is None or self.chance.random() < 0.7:
                 self.answer(peer, len(self.held) if event is None else self.chance.randrange(len(self.held) + 1))
             peer.flush()
@@ -67,22 +111,65 @@ class Moody:
     def note(self, peer: Peer, event: Event | None) -> None:
         if isinstance(event, RequestReceived):
             self.life -= 1
-            if event.opcode == COUNT.opcode:
+            self.held.append(event)
+        elif isinstance(event, FlaggedRequestReceived):
+            self.life -= 1
+            if event.flags == Flag.ONE_WAY:
+                self.posted += 1
+            elif event.flags == Flag.ITEMS_COME_BACK:
                 self.streams.add(event.call_id)
             else:
-                self.held.append(event)
+                self.taken[event.call_id] = Taken(event)
+        elif isinstance(event, ItemReceived):
+            call = self.taken[event.call_id]
+            number = peer.read(call.request, event.payload).upto
+            call.sum += number
+            call.unanswered.append(number)
+        elif isinstance(event, RequestEnded):
+            self.taken[event.call_id].complete = True
+        elif isinstance(event, CancelReceived) and event.call_id in self.taken:
+            self.over(peer, self.taken[event.call_id], CallError(Status.CANCELLED, "CANCELLED"))
         elif isinstance(event, CancelReceived) and event.call_id in self.streams:
             self.streams.remove(event.call_id)
             peer.connection.send_error(event.call_id, CallError(Status.CANCELLED, "CANCELLED"))
 
     def stream(self, peer: Peer) -> None:
         for call_id in list(self.streams):
-            while peer.connection.credit(call_id):
+            while peer.connection.may_send_item(call_id):
                 if self.chance.random() < 0.05:
                     peer.connection.send_end(call_id)
                     self.streams.remove(call_id)
                     break
                 peer.connection.send_item(call_id, peer.payload(COUNT, CountResponse(n=call_id)))
+
+    def take(self, peer: Peer) -> None:
+        """Grant some credit, and go on with the calls that have items."""
+        if self.posted and self.chance.random() < 0.5:
+            peer.connection.send_one_way_credit(self.posted)
+            self.posted = 0
+        elif not peer.connection._theirs.one_way and self.chance.random() < 0.1:
+            peer.connection.send_one_way_credit(1)
+        for call in list(self.taken.values()):
+            call_id = call.request.call_id
+            while call.is_duplex and call.unanswered and peer.connection.may_send_item(call_id):
+                peer.connection.send_item(call_id, peer.payload(CHAT, CountResponse(n=call.unanswered.popleft())))
+            if self.chance.random() < 0.005:
+                self.over(peer, call, CallError(Status.ABORTED, "MOODY"))
+            elif self.chance.random() < 0.005 or (call.complete and not (call.is_duplex and call.unanswered)):
+                self.over(peer, call)
+            elif not call.complete and self.chance.random() < 0.5:
+                peer.connection.send_credit(call_id, self.chance.choice([0, 1, 1, 20]), self.chance.choice([1, 9, 999]))
+
+    def over(self, peer: Peer, call: Taken, error: CallError | None = None) -> None:
+        call_id = call.request.call_id
+        del self.taken[call_id]
+        if error is not None:
+            peer.connection.send_error(call_id, error)
+        elif call.is_duplex:
+            peer.connection.send_end(call_id)
+        else:
+            answer = CountResponse(n=call.sum if call.complete else EARLY)
+            peer.connection.send_response(call_id, peer.payload(ADD_UP, answer))
 
     def answer(self, peer: Peer, count: int) -> None:
         self.chance.shuffle(self.held)
@@ -101,6 +188,8 @@ class Moody:
             self.answer(peer, len(self.held))
             for call_id in self.streams:
                 peer.connection.send_end(call_id)
+            for call in list(self.taken.values()):
+                self.over(peer, call)
             peer.flush()
             peer.until_gone()
         elif how == 1:
@@ -118,7 +207,7 @@ class User:
 
     def __call__(self) -> "Counter[str]":
         for turn in range(OPERATIONS):
-            kind = self.chance.choice([self.call, self.future, self.many, self.stream, self.ping])
+            kind = self.chance.choice([getattr(self, name) for name in KINDS])
             began = time.monotonic()
             try:
                 kind(f"{self.name}.{turn}" * self.chance.choice([1, 1, 300]))
@@ -147,8 +236,10 @@ class User:
                 break
 
     def stream(self, text: str) -> None:
-        credit, batch = self.chance.choice([(1, 1), (4, 2), (64, 2)])
-        with self.client.stream(COUNT, CountRequest(upto=0), credit=credit, batch=batch, timeout=LONG) as stream:
+        credit, batch = self.chance.choice([(1, 1), (4, 2), (64, 2), (64, None)])
+        window = self.chance.choice([1, 40, 1 << 20])
+        request = CountRequest(upto=0)
+        with self.client.stream(COUNT, request, credit=credit, batch=batch, window=window, timeout=LONG) as stream:
             mine = set()
             for item in stream:
                 mine.add(item.n)
@@ -156,8 +247,49 @@ class User:
                     break
             assert len(mine) <= 1
 
+    def upload(self, text: str) -> None:
+        items = [CountRequest(upto=n) for n in range(self.chance.randrange(40))]
+        given = self.chance.choice([items, iter(items)])
+        timeout = self.chance.choice([LONG, LONG, 0.004])
+        assert self.client.upload(ADD_UP, given, timeout=timeout).n in (sum(range(len(items))), EARLY)
+
+    def duplex(self, text: str) -> None:
+        items = [CountRequest(upto=n) for n in range(self.chance.randrange(40))]
+        given = self.chance.choice([items, iter(items)])
+        credit, window = self.chance.choice([(1, 1), (4, 40), (64, 1 << 20)])
+        with self.client.duplex(CHAT, given, credit=credit, window=window, timeout=LONG) as both:
+            found = [item.n for item in both]
+        assert found == list(range(len(found)))
+        assert len(found) <= len(items)
+
+    def converse(self, text: str) -> None:
+        sent = 0
+        found: list[int] = []
+        with self.client.duplex(CHAT, credit=self.chance.choice([1, 4]), timeout=LONG) as both:
+            try:
+                while sent < 20:
+                    try:
+                        both.send(CountRequest(upto=sent))
+                        sent += 1
+                    except BothFull:
+                        found.append(next(both).n)
+                    if len(found) < sent and self.chance.random() < 0.4:
+                        found.append(next(both).n)
+                both.finish()
+            except (StopIteration, LocalProtocolError):
+                pass  # the server had enough
+            found += [item.n for item in both]
+        assert found == list(range(len(found)))
+        assert len(found) <= sent
+
+    def post(self, text: str) -> None:
+        self.client.post(NOTE, echo(text), timeout=self.chance.choice([LONG, LONG, 0.004]))
+
     def ping(self, text: str) -> None:
         assert self.client.ping(LONG) > 0
+
+
+KINDS = ("call", "future", "many", "stream", "upload", "duplex", "converse", "post", "ping")
 
 
 @pytest.fixture(params=[1e-5, 0.005])
@@ -188,5 +320,5 @@ def test_no_answer_goes_astray_and_nobody_is_forgotten(seed: int) -> None:
             seen += task.result(LONG * OPERATIONS)
     server.stop()
     assert seen.total() == THREADS * OPERATIONS
-    for kind in ("call", "future", "many", "stream", "ping"):
+    for kind in KINDS:
         assert seen[kind] > 10, seen

@@ -6,20 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.client.fakes import PATIENCE, Peer, echoing, serving
+from tests.client.fakes import PATIENCE, Peer, serving
 from tests.client.service import COUNT, ECHO, SERVICE, CountRequest, CountResponse, echo
 from wireproto import CallError, ConnectionLost, DecodeError, Metadata, Retry, Status, Stream, connect
-from wireproto.wire.events import CancelReceived, CreditReceived, RequestReceived
+from wireproto.wire.events import CancelReceived, CreditReceived, FlaggedRequestReceived, RequestReceived
+from wireproto.wire.frame import Credit
 
 
-def items(peer: Peer, request: RequestReceived, *numbers: int) -> None:
+def items(peer: Peer, request: FlaggedRequestReceived, *numbers: int) -> None:
     """Send items, together."""
     for n in numbers:
         peer.connection.send_item(request.call_id, peer.payload(COUNT, CountResponse(n=n)))
     peer.flush()
 
 
-def end(peer: Peer, request: RequestReceived) -> None:
+def end(peer: Peer, request: FlaggedRequestReceived) -> None:
     peer.connection.send_end(request.call_id)
     peer.flush()
 
@@ -27,10 +28,10 @@ def end(peer: Peer, request: RequestReceived) -> None:
 def counting(peer: Peer) -> None:
     """Count as far as the request says, as the credit allows."""
     peer.greet()
-    request = peer.request()
+    request = peer.stream_request()
     n, upto = 0, peer.message(request).upto
     while n < upto:
-        while n < upto and peer.connection.credit(request.call_id):
+        while n < upto and peer.connection.may_send_item(request.call_id):
             items(peer, request, n)
             n += 1
         if n < upto:
@@ -51,17 +52,17 @@ def test_a_stream_yields_all_items_in_order(credit: int, batch: int) -> None:
 
 def test_credit_goes_back_in_batches_of_items_taken() -> None:
     """An item counts as taken when the next is asked for, or when it is acknowledged, and not twice."""
-    seen: list[tuple[str, int]] = []
+    seen: list[Credit | None] = []
     step = threading.Semaphore(0)
 
     def script(peer: Peer) -> None:
         peer.greet()
-        request = peer.request()
+        request = peer.stream_request()
         assert isinstance(request.metadata, Metadata)
-        seen.append(("initial", request.metadata.credit or 0))
+        seen.append(request.metadata.credit)
         items(peer, request, *range(6))
         for _ in range(3):
-            seen.append(("credit", peer.expect(CreditReceived).amount))
+            seen.append(peer.expect(CreditReceived).more)
             step.release()
         end(peer, request)
         peer.until_gone()
@@ -80,7 +81,8 @@ def test_credit_goes_back_in_batches_of_items_taken() -> None:
         assert step.acquire(timeout=PATIENCE)
         assert not step.acquire(timeout=0.05)
         assert [item.n for item in stream] == [5]
-    assert seen == [("initial", 6), ("credit", 2), ("credit", 2), ("credit", 2)]
+    back = Credit(2, 2 * len(b"\x91\x00"))
+    assert seen == [Credit(6, 1024 * 1024), back, back, back]
 
 
 def test_a_batch_of_one_returns_each_item_at_once() -> None:
@@ -89,10 +91,10 @@ def test_a_batch_of_one_returns_each_item_at_once() -> None:
 
     def script(peer: Peer) -> None:
         peer.greet()
-        request = peer.request()
+        request = peer.stream_request()
         items(peer, request, 0, 1)
         for _ in range(2):
-            assert peer.expect(CreditReceived).amount == 1
+            assert peer.expect(CreditReceived).more.items == 1
             acknowledged.release()
         peer.until_gone()
 
@@ -112,11 +114,11 @@ def test_closing_a_stream_cancels_it() -> None:
 
     def script(peer: Peer) -> None:
         peer.greet()
-        request = peer.request()
+        request = peer.stream_request()
         items(peer, request, 0, 1, 2)
         assert peer.expect(CancelReceived).call_id == request.call_id
         cancelled.set()
-        items(peer, request, 3)  # it crossed the CANCEL
+        peer.send_crossing_item(request, CountResponse(n=3))
         peer.refuse(request, CallError(Status.CANCELLED, "CANCELLED"))
         peer.serve()
 
@@ -142,7 +144,7 @@ def test_closing_from_another_thread_ends_the_iteration(lead: bool) -> None:
         if not lead:
             held = peer.request()
             calling.set()
-        request = peer.request()
+        request = peer.stream_request()
         items(peer, request, 0)
         peer.expect(CancelReceived)
         peer.refuse(request, CallError(Status.CANCELLED, "CANCELLED"))
@@ -178,7 +180,7 @@ def test_waiting_for_one_item_has_a_limit_of_its_own() -> None:
 
     def script(peer: Peer) -> None:
         peer.greet()
-        request = peer.request()
+        request = peer.stream_request()
         assert go.wait(PATIENCE)
         items(peer, request, 0)
         end(peer, request)
@@ -200,7 +202,7 @@ def test_a_stream_that_outlasts_its_time_is_cancelled() -> None:
 
     def script(peer: Peer) -> None:
         peer.greet()
-        request = peer.request()
+        request = peer.stream_request()
         assert isinstance(request.metadata, Metadata)
         assert request.metadata.deadline_ms
         items(peer, request, 0)
@@ -223,7 +225,7 @@ def test_an_error_comes_after_the_items_before_it() -> None:
 
     def script(peer: Peer) -> None:
         peer.greet()
-        request = peer.request()
+        request = peer.stream_request()
         items(peer, request, 0, 1)
         peer.refuse(request, CallError(Status.ABORTED, "ENOUGH", "counted enough"))
         peer.until_gone()
@@ -243,7 +245,7 @@ def test_an_item_that_means_nothing_ends_the_stream() -> None:
 
     def script(peer: Peer) -> None:
         peer.greet()
-        request = peer.request()
+        request = peer.stream_request()
         peer.connection.send_item(request.call_id, b"\xff")
         peer.flush()
         peer.expect(CancelReceived)
@@ -265,7 +267,7 @@ def test_a_lost_stream_hands_out_what_came_and_then_says_so() -> None:
 
     def script(peer: Peer) -> None:
         peer.greet()
-        items(peer, peer.request(), 0, 1)
+        items(peer, peer.stream_request(), 0, 1)
 
     with serving(script) as server, connect(server.address, SERVICE) as client:
         stream = client.stream(COUNT, CountRequest(upto=9))
@@ -280,7 +282,7 @@ def test_a_stream_that_was_not_looked_at_begins_again() -> None:
 
     def script(peer: Peer) -> None:
         peer.greet()
-        peer.request()
+        peer.stream_request()
         peer.go_away(0)
         peer.until_gone()
 
@@ -294,10 +296,10 @@ def test_streams_and_calls_share_a_connection() -> None:
 
     def script(peer: Peer) -> None:
         peer.greet()
-        streams = [peer.request() for _ in range(5)]
+        streams = [peer.stream_request() for _ in range(5)]
         for n in range(60):
             for request in streams:
-                if not peer.connection.credit(request.call_id):
+                if not peer.connection.may_send_item(request.call_id):
                     while not isinstance(event := peer.event(), CreditReceived) or event.call_id != request.call_id:
                         if isinstance(event, RequestReceived):
                             peer.answer(event)
@@ -325,9 +327,9 @@ def test_items_wait_for_a_slow_consumer_without_a_thread() -> None:
 
     def script(peer: Peer) -> None:
         peer.greet()
-        request = peer.request()
+        request = peer.stream_request()
         items(peer, request, *range(5))
-        assert not peer.connection.credit(request.call_id)
+        assert not peer.connection.may_send_item(request.call_id)
         sent.set()
         # The client reads although nobody waits: it answers a PING.
         peer.connection.send_ping(b"12345678")
@@ -354,7 +356,7 @@ def test_a_dropped_stream_is_cancelled() -> None:
 
     def script(peer: Peer) -> None:
         peer.greet()
-        request = peer.request()
+        request = peer.stream_request()
         items(peer, request, 0)
         peer.expect(CancelReceived)
         cancelled.set()
@@ -368,14 +370,3 @@ def test_a_dropped_stream_is_cancelled() -> None:
         gc.collect()
         assert cancelled.wait(PATIENCE)
         assert client.call(ECHO, echo("x")).text == "x"
-
-
-@pytest.mark.parametrize(("credit", "batch"), [(0, 1), (-1, 1), (2**32, 1), (1, 0)])
-def test_credit_out_of_range_is_refused(credit: int, batch: int) -> None:
-    """A stream without credit would never begin."""
-    with (
-        serving(echoing) as server,
-        connect(server.address, SERVICE) as client,
-        pytest.raises(ValueError, match="credit is"),
-    ):
-        client.stream(COUNT, CountRequest(upto=1), credit=credit, batch=batch)

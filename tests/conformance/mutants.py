@@ -4,11 +4,31 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
-from wireproto.conformance.page import HEADER, PREAMBLE, error_body, read_error
+from wireproto.conformance.page import FURTHEST, HEADER, PREAMBLE, TOP_BIT, credit_body, error_body, read_error
 from wireproto.conformance.raw import Ending, RawFrame, RawListener, RawPeer, frame
 from wireproto.wire.frame import Kind
 
-__all__ = ["Change", "Mutant", "call_error", "changed", "drop", "every", "final_error", "instead", "on", "twice"]
+__all__ = [
+    "Change",
+    "Mutant",
+    "all_but_the_first",
+    "call_error",
+    "changed",
+    "crossing",
+    "drop",
+    "drop_if",
+    "every",
+    "far_ids",
+    "final_error",
+    "first_credit",
+    "instead",
+    "of_the_server",
+    "on",
+    "on_if",
+    "same_or_behind",
+    "twice",
+    "twice_if",
+]
 
 Change = Callable[[RawFrame], Iterable[bytes] | None]
 """What is passed on instead of a frame; None for the frame as it is."""
@@ -157,6 +177,100 @@ def every(function: Callable[[RawFrame], list[bytes] | None]) -> Callable[[], Ch
 
 def twice(kind: int) -> Callable[[], Change]:
     return every(lambda each: [changed(each), changed(each)] if each.kind == kind else None)
+
+
+Chosen = Callable[[RawFrame], bool]
+
+
+def of_the_server(each: RawFrame) -> bool:
+    """Whether a frame is of a call that the server began."""
+    return bool(each.call_id & TOP_BIT)
+
+
+def on_if(chosen: Chosen, **fields: Any) -> Callable[[], Change]:
+    """The frames chosen, with these fields."""
+    return every(lambda each: [changed(each, **fields)] if chosen(each) else None)
+
+
+def drop_if(chosen: Chosen) -> Callable[[], Change]:
+    return every(lambda each: [] if chosen(each) else None)
+
+
+def twice_if(chosen: Chosen) -> Callable[[], Change]:
+    return every(lambda each: [changed(each)] * 2 if chosen(each) else None)
+
+
+def all_but_the_first(kind: int) -> Callable[[], Change]:
+    """Of a kind only the first frame is passed on."""
+
+    def made() -> Change:
+        seen = 0
+
+        def change(each: RawFrame) -> list[bytes] | None:
+            nonlocal seen
+            seen += each.kind == kind
+            return [] if each.kind == kind and seen > 1 else None
+
+        return change
+
+    return made
+
+
+def crossing(allowed: int) -> Callable[[], Change]:
+    """END, CREDIT and CANCEL behind so many of them come twice, as if their bucket were smaller or never refilled."""
+
+    def made() -> Change:
+        seen = 0
+
+        def change(each: RawFrame) -> list[bytes] | None:
+            nonlocal seen
+            if each.kind not in (Kind.END, Kind.CREDIT, Kind.CANCEL):
+                return None
+            seen += 1
+            return [changed(each)] * 2 if seen > allowed else None
+
+        return change
+
+    return made
+
+
+def _ids(wrong: Callable[[int, int], bool], instead: Callable[[int], int]) -> Callable[[], Change]:
+    """REQUESTs whose id is wrong by the one before are given another one."""
+
+    def made() -> Change:
+        last = 0
+
+        def change(each: RawFrame) -> list[bytes] | None:
+            nonlocal last
+            if each.kind != Kind.REQUEST:
+                return None
+            before, last = last, each.call_id
+            if not wrong(each.call_id, before):
+                return None
+            last = instead(before)
+            return [changed(each, call_id=last)]
+
+        return change
+
+    return made
+
+
+def far_ids() -> Change:
+    """Ids that lie too far ahead are taken, as if they were the next ones."""
+    far = _ids(lambda call_id, last: bool(last) and call_id - last > FURTHEST, lambda last: last + 1)
+    return far()
+
+
+def same_or_behind() -> Change:
+    """After the last number comes none: ids that begin again are those of the call before."""
+    behind = _ids(lambda call_id, last: call_id < last, lambda last: last)
+    return behind()
+
+
+def first_credit(items: int, size: int) -> Callable[[], Change]:
+    """Every REQUEST grants this first credit and has no other metadata; one that granted none is left alone."""
+    block = b"\x05\x00\x08" + credit_body(items, size)
+    return on_if(lambda each: each.kind == Kind.REQUEST and bool(each.metadata), metadata=block)
 
 
 def call_error(each: RawFrame, **fields: Any) -> list[bytes] | None:

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.conformance.mutants import Mutant, call_error, drop, every, on
+from tests.conformance.mutants import Mutant, all_but_the_first, call_error, drop, drop_if, every, on, on_if
 from wireproto.conformance import page
 from wireproto.conformance.caller import Bench
 from wireproto.conformance.case import Deviation, Needs
@@ -49,9 +49,9 @@ def bench(patience: float = 10.0, **changes: Any) -> Bench:
     return Bench(
         ("127.0.0.1", 1),
         (2, "msgpack"),
-        2,
+        3,
         CONFORMANCE.full_name,
-        2,
+        3,
         start=lambda: Leaving(**changes),
         patience=patience,
     )
@@ -71,6 +71,14 @@ MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "an empty GOAWAY": ("4.70", {"down": on(Kind.GOAWAY, payload=b"")}),
     "GOAWAY of a call": ("4.70", {"down": on(Kind.GOAWAY, call_id=1)}),
     "resets": ("4.70", {"reset": True}),
+    "a one-way call behind GOAWAY ends the connection": ("4.75", {"up": on_if(lambda each: each.flags == 1, kind=13)}),
+    "a one-way call behind GOAWAY is answered": ("4.75", {"up": on_if(lambda each: each.flags == 1, flags=0)}),
+    "an upload behind GOAWAY is dropped": ("4.75", {"up": drop_if(lambda each: each.flags == 4)}),
+    "items behind GOAWAY are lost": ("4.76", {"up": all_but_the_first(Kind.ITEM)}),
+    "uploads end with GOAWAY": (
+        "4.76",
+        {"down": on(Kind.RESPONSE, kind=Kind.ERROR, codec=0, version=0, payload=page.error_body(14, b"SHUTTING_DOWN"))},
+    ),
     "streams end otherwise": ("4.74", {"down": every(lambda each: call_error(each, reason="CANCELLED"))}),
 }
 

@@ -10,8 +10,12 @@ import pytest
 import wireproto.conformance
 from wireproto.conformance import page
 from wireproto.conformance.case import Deviation
+from wireproto.conformance.clients import CLIENT_CASES
+from wireproto.conformance.servers import SERVER_CASES
 from wireproto.status import Status
+from wireproto.wire import calls
 from wireproto.wire import frame as ours
+from wireproto.wire.connection import MAX_STRAY_ANSWERS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text("utf-8")
 FOLDER = Path(wireproto.conformance.__file__).parent
@@ -59,11 +63,44 @@ def test_the_reasons_are_those_of_the_page() -> None:
     names = {name: number for number, name in page.STATUS_NAMES.items()}
     for reason, by, text in found:
         stated = [names[word] for word in re.findall(r"; ([A-Z_]+)$", text)] or [page.INVALID_ARGUMENT]
-        table = page.CLIENT_REASONS if by == "client" else page.SERVER_REASONS
-        assert [table[reason]] == stated, reason
-    assert len(found) == len(page.CLIENT_REASONS) + len(page.SERVER_REASONS)
-    statuses = dict(re.findall(r"^\| ([A-Z_]+) \| ([A-Z_]+) \|", calls, re.MULTILINE))
-    assert statuses == {reason: page.STATUS_NAMES[status] for reason, status in page.CALL_REASONS.items()}
+        assert [page.SERVER_REASONS[reason]] == stated, reason
+        assert by == ("both" if reason in page.REASONS_OF_BOTH else "server"), reason
+    assert len(found) == len(page.SERVER_REASONS)
+    rows = re.findall(r"^\| ([A-Z_]+) \| ([A-Z_]+) \| ([A-Z_]+) \|", calls, re.MULTILINE)
+    assert {reason: status for reason, status, _ in rows} == {
+        reason: page.STATUS_NAMES[status] for reason, status in page.CALL_REASONS.items()
+    }
+    retries = ("NEVER", "NOT_PROCESSED", "MAYBE_PROCESSED")
+    assert {reason: retry for reason, _, retry in rows} == {
+        reason: retries[retry] for reason, retry in page.RETRY_OF_CALLS.items()
+    }
+
+
+def test_who_knows_better_says_so() -> None:
+    """Instead of "maybe processed" it may be "not processed", and of SHUTTING_DOWN the other way round; no more."""
+    retries = (page.NEVER, page.NOT_PROCESSED, page.MAYBE_PROCESSED)
+    allowed = {
+        reason: {retry for retry in retries if page.may_say(reason, retry)}
+        for reason in ("BAD_PAYLOAD", "WRONG_SHAPE", "CANCELLED", "SHUTTING_DOWN")
+    }
+    both = {page.NOT_PROCESSED, page.MAYBE_PROCESSED}
+    assert allowed == {
+        "BAD_PAYLOAD": {page.NEVER},
+        "WRONG_SHAPE": {page.NOT_PROCESSED},
+        "CANCELLED": both,
+        "SHUTTING_DOWN": both,
+    }
+
+
+def test_each_reason_of_both_sides_has_cases() -> None:
+    """Of each reason with which either side ends a connection there is a case for servers and one for clients."""
+    judged = {
+        side: set(re.findall(r"[A-Z_]{5,}", " ".join(case.text for case in cases.values())))
+        for side, cases in (("s", SERVER_CASES.cases), ("c", CLIENT_CASES.cases))
+    }
+    assert page.REASONS_OF_BOTH.keys() - judged["s"] == set()
+    # A client that finds no server of its kind says nothing to it, and ends the connection: c1.04 to c1.06.
+    assert page.REASONS_OF_BOTH.keys() - judged["c"] == {"FOREIGN_PROTOCOL", "UNSUPPORTED_MAJOR"}
 
 
 def test_numbers_agree_with_ours() -> None:
@@ -74,6 +111,21 @@ def test_numbers_agree_with_ours() -> None:
     assert ours.PREAMBLE == page.PREAMBLE
     assert set(map(int, ours.OF_MESSAGES)) == set(page.OF_MESSAGES)
     assert set(map(int, ours.OF_CALLS)) == set(page.OF_CALLS)
+    flags = (ours.Flag.ONE_WAY, ours.Flag.ITEMS_FOLLOW, ours.Flag.ITEMS_COME_BACK)
+    assert tuple(map(int, flags)) == (page.ONE_WAY, page.ITEMS_FOLLOW, page.ITEMS_COME_BACK)
+    assert (ours.TOP_BIT, ours.U32_MAX) == (page.TOP_BIT, page.U32_MOST)
+    assert page.credit_body(7, 9) == ours.pack_credit(7, 9)
+    assert (calls.CIRCLE, calls.MAX_CROSSED, calls.REFILL) == (page.LAST_NUMBER + 1, page.MOST_CROSSED, page.REFILL)
+    assert page.FURTHEST == calls.CIRCLE // 2 - 1
+    assert page.MOST_STRAYS == MAX_STRAY_ANSWERS
+
+
+def test_the_credit_of_a_handshake_is_read() -> None:
+    """The two fields of credit are read of HELLO and of WELCOME; without them nothing is granted."""
+    for pack, read in ((page.pack_hello, page.read_hello), (page.pack_welcome, page.read_welcome)):
+        found = read(pack(fields=page.credit_fields(page.CreditBody(16, 65_536), 9) + page.tlv(99, b"later")))
+        assert (found.first_credit, found.one_way_credit) == ((16, 65_536), 9)
+        assert (read(pack()).first_credit, read(pack()).one_way_credit) == (page.NOTHING, 0)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +144,23 @@ def test_numbers_agree_with_ours() -> None:
         (page.read_welcome, page.pack_welcome(version=0), "WELCOME chooses version 0 and codec 2"),
         (page.read_welcome, page.pack_welcome(max_frame=4095), "WELCOME's max frame is 4095"),
         (page.read_welcome, page.pack_welcome(max_calls=0), "WELCOME's max calls is 0"),
+        (page.read_welcome, page.pack_welcome(heartbeat_ms=999), "WELCOME's heartbeat is 999 ms"),
+        (page.read_hello, page.pack_hello(heartbeat_ms=1), "the heartbeat is 1 ms"),
         (page.read_hello, page.pack_hello(versions=(2, 1)), "the versions are 2 to 1"),
         (page.read_hello, page.pack_hello(codecs=[]), "no codec is offered"),
         (page.read_hello, page.pack_hello(codecs=[(0, "x")]), "codec 0 is called 'x'"),
         (page.read_hello, page.pack_hello(fields=page.tlv(1, b"12345")), "the list of methods is no list of pairs"),
+        (page.read_welcome, page.pack_welcome(fields=page.tlv(5, bytes(4))), "the fields of credit have 4 and 4 bytes"),
+        (page.read_hello, page.pack_hello(fields=page.tlv(6, bytes(8))), "the fields of credit have 8 and 8 bytes"),
+        (page.read_credit, bytes(4), "the body of CREDIT has 4 bytes"),
+        (page.read_credit, bytes(8), "CREDIT grants nothing"),
+        (lambda body: page.read_credit(body, 0), page.credit_body(1, 1), "CREDIT of one-way calls grants 1 bytes"),
+        (page.read_welcome, page.pack_welcome(fields=page.tlv(1, bytes(12))), "an opcode is listed twice"),
+        (page.read_welcome, page.pack_welcome(fields=page.tlv(1, b"") * 2), "field 1 is there twice"),
+        (page.read_hello, page.pack_hello(fields=page.tlv(5, bytes(8)) * 2), "field 5 is there twice"),
+        (page.read_welcome, page.pack_welcome(fields=page.tlv(6, bytes(4)) * 2), "field 6 is there twice"),
+        (page.read_hello, page.pack_hello(fields=page.tlv(4, b"\0")), "the control version is b'\\x00'"),
+        (page.read_hello, page.pack_hello(fields=page.tlv(4, b"12")), "the control version is b'12'"),
         (page.read_metadata, page.field(5, page.u32(1)) * 2, "metadata key 5 is there 2 times"),
     ],
 )
@@ -105,18 +170,48 @@ def test_what_breaks_its_layout_is_a_deviation(read: Callable[[bytes], object], 
         read(body)
 
 
-def test_a_reader_takes_a_longer_message() -> None:
-    """Who sends an ERROR cuts its message at 2048 bytes; who reads one takes what there is."""
-    body = page.error_body(message=b"x" * 3000)
-    assert len(page.read_error(body, longest=3000).message) == 3000
+@pytest.mark.parametrize(
+    "body",
+    [
+        page.error_body(message=b"x" * 3000),
+        page.error_body(status=17),
+        page.error_body(retry=3),
+        page.error_body(reason=b"lower"),
+        page.error_body(reason=b"\xff"),
+        page.error_body(reason=b"A" * 65),
+    ],
+)
+def test_a_reader_takes_what_no_sender_may_say(body: bytes) -> None:
+    """A longer message, an unknown status or retry and a reason outside its alphabet are read, and are not sent."""
+    page.read_error(body, sent=False)
+    with pytest.raises(Deviation):
+        page.read_error(body)
+
+
+def test_no_reader_takes_status_0() -> None:
+    """OK is no error, for a reader either."""
+    with pytest.raises(Deviation, match="the status is 0"):
+        page.read_error(page.error_body(status=0), sent=False)
 
 
 @pytest.mark.parametrize(
     ("last", "call_id", "ahead"),
-    [(0, 1, True), (5, 5, False), (5, 4, False), (0, 2**31 - 1, True), (0, 2**31, False), (2**32 - 1, 1, True)],
+    [
+        (0, 1, True),
+        (0, 0, False),
+        (5, 5, False),
+        (5, 4, False),
+        (0, 2**30 - 1, True),
+        (0, 2**30, False),
+        (2**31 - 1, 1, True),
+        (2**31 - 1, 0, False),
+        (2**31 - 1, 2**31 + 1, False),
+        (2**31 - 1, 2**30 - 2, True),
+        (2**31 - 1, 2**30 - 1, False),
+    ],
 )
 def test_ids_go_round(last: int, call_id: int, ahead: bool) -> None:
-    """An id is ahead of another when it is less than half the circle away; after the last comes 1."""
+    """An id is ahead of another when it is less than half the circle away; after the last comes 1, and 0 is none."""
     assert page.is_ahead(call_id, last) is ahead
-    assert page.next_id(2**32 - 1) == 1
+    assert page.next_id(2**31 - 1) == 1
     assert page.next_id(7) == 8

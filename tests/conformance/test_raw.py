@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from wireproto.conformance.page import CreditBody, credit_fields
 from wireproto.conformance.raw import Ending, RawFrame, RawListener, RawPeer, frame, pack_hello, pack_welcome
-from wireproto.wire.frame import PREAMBLE, Kind, pack, unpack
+from wireproto.wire.frame import PREAMBLE, Credit, Kind, pack, unpack
 from wireproto.wire.handshake import Hello, Welcome
 
 SHORT = 0.05
@@ -47,21 +48,24 @@ def test_the_handshake_bodies_are_those_of_the_core() -> None:
         codecs=((2, "msgpack"), (1, "pipe")),
         max_frame=5000,
         max_calls=7,
-        heartbeat_ms=9,
+        heartbeat_ms=9000,
         client_name="raw",
         service="a.v1.B",
+        first_credit=Credit(16, 65_536),
+        one_way_credit=3,
     )
     packed = pack_hello(
         versions=(1, 3),
         codecs=[(2, "msgpack"), (1, b"pipe")],
         max_frame=5000,
         max_calls=7,
-        heartbeat_ms=9,
+        heartbeat_ms=9000,
         service="a.v1.B",
+        fields=credit_fields(CreditBody(16, 65_536), 3),
     )
     assert packed == hello.encode()
-    welcome = Welcome(version=1, codec=2, max_frame=5000, max_calls=7, heartbeat_ms=9, server_name="raw")
-    assert pack_welcome(max_frame=5000, max_calls=7, heartbeat_ms=9) == welcome.encode()
+    welcome = Welcome(version=1, codec=2, max_frame=5000, max_calls=7, heartbeat_ms=9000, server_name="raw")
+    assert pack_welcome(max_frame=5000, max_calls=7, heartbeat_ms=9000) == welcome.encode()
 
 
 def test_frames_are_read_across_any_pieces(ends: tuple[RawPeer, RawPeer]) -> None:

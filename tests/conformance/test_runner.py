@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from wireproto.conformance.case import Case, Deviation, NotJudged, Over, Verdict
+from wireproto.conformance.case import Case, Deviation, Needs, NotJudged, Over, Verdict
 from wireproto.conformance.plain import from_json
 from wireproto.conformance.report import Known, Report
 from wireproto.conformance.runner import judge
@@ -125,3 +125,13 @@ def test_an_interrupt_ends_it_without_the_cases_that_have_not_begun() -> None:
         judge(cases, ["pipe"], [1], lambda case, codec, version: codec, jobs=2, progress=stop)
     assert len(begun) <= 4
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(("versions", "run_in"), [([1, 2, 3], [3]), ([3], [3]), ([1, 2], [2])], ids=str)
+def test_a_case_about_shapes_is_run_where_there_are_methods_of_them(versions: list[int], run_in: list[int]) -> None:
+    """A case whose methods came with a version is run from it on; where none has them, once, which binding refuses."""
+    case: Case[Any] = Case("s1.100", "A rule.", lambda bench: None, needs=Needs.SHAPES)
+    runs = judge([case, Case("s1.01", "A rule.", lambda bench: None)], ["pipe"], versions, lambda *bound: None)
+    assert [run.version for run in runs if run.case is case] == run_in
+    assert [run.version for run in runs if run.case is not case] == versions
+    assert [run.case.id for run in runs][-1] == "s1.100"

@@ -104,8 +104,16 @@ PING = page.frame(page.PING, b"12345678")
 PONG = page.frame(page.PONG, b"12345678")
 WELCOME = page.PREAMBLE + page.frame(page.WELCOME, page.pack_welcome())
 HELLO = page.PREAMBLE + page.frame(page.HELLO, page.pack_hello())
-REQUEST = page.frame(page.REQUEST, b"\x93\x00\x00\xc2", codec=2, version=1, opcode=COUNT.opcode, call_id=1)
-CREDIT = page.frame(page.CREDIT, page.u32(1), opcode=COUNT.opcode, call_id=1)
+REQUEST = page.frame(
+    page.REQUEST,
+    b"\x93\x00\x00\xc2",
+    codec=2,
+    version=1,
+    opcode=COUNT.opcode,
+    call_id=1,
+    flags=page.ITEMS_COME_BACK,
+)
+CREDIT = page.frame(page.CREDIT, page.credit_body(1, 1), opcode=COUNT.opcode, call_id=1)
 
 
 def caller(peer: RawPeer) -> Caller:

@@ -12,7 +12,9 @@ import enum
 from datetime import UTC, datetime
 from typing import Annotated
 
-from wireproto import Bounds, Message, Method, Service, Since, StreamMethod, UInt64
+from wireproto import (
+    Bounds, DuplexMethod, Message, Method, OneWayMethod, Service, Since, StreamMethod, UInt64, UploadMethod
+)
 
 class Colour(enum.IntEnum):
     RED = 1

@@ -514,6 +514,42 @@ EDITS = [
         bytes_only=False,
     ),
     Edit(
+        "unary to upload",
+        {"DROP = Method": "DROP = UploadMethod"},
+        "Drop: unary -> upload",
+        ALL,
+        versions=(2,),
+        bytes_only=False,
+    ),
+    Edit(
+        "stream to duplex",
+        {"WATCH = StreamMethod": "WATCH = DuplexMethod"},
+        "Watch: stream -> duplex",
+        ALL,
+        bytes_only=False,
+    ),
+    Edit(
+        "unary to one-way",
+        {
+            "DROP = Method": "DROP = OneWayMethod",
+            "request=DropRequest, response=DropResponse": "request=DropRequest",
+        },
+        "Drop: unary -> oneway",
+        ALL,
+        versions=(2,),
+        bytes_only=False,
+    ),
+    Edit(
+        "one-way method added in a new version",
+        {
+            "version=2, methods=[ASK, WATCH, DROP]": "version=3, methods=[ASK, WATCH, DROP, NOTE]",
+            "SERVICE = ": 'NOTE = OneWayMethod(opcode=3, name="Note", request=DropRequest, since=3)\nSERVICE = ',
+        },
+        "Note: added at version 3",
+        level="",
+        bytes_only=False,
+    ),
+    Edit(
         "service renamed",
         {"AskService": "QuestionService"},
         "example.v1.AskService: renamed example.v1.QuestionService",

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from google.protobuf import message_factory, timestamp_pb2
+from google.protobuf import empty_pb2, message_factory, timestamp_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 from tests.contract.editing import BASE, build, edited
@@ -233,8 +233,10 @@ def test_buf_agrees_about_protobuf(tmp_path: Path) -> None:
     # One image with each edit in a package of its own: buf takes its time to begin.
     images: dict[str, FileDescriptorSet] = {}
     for name, texts in {"old": [BASE] * len(EDITS), "new": [edited(edit.changes) for edit in EDITS]}.items():
-        timestamp = FileDescriptorProto.FromString(timestamp_pb2.DESCRIPTOR.serialized_pb)
-        images[name] = FileDescriptorSet(file=[timestamp])
+        imported = [
+            FileDescriptorProto.FromString(each.DESCRIPTOR.serialized_pb) for each in (empty_pb2, timestamp_pb2)
+        ]
+        images[name] = FileDescriptorSet(file=imported)
         for number, text in enumerate(texts):
             images[name].file.append(service_file(build(text.replace("example.", f"case{number}."))))
         (tmp_path / f"{name}.binpb").write_bytes(images[name].SerializeToString())

@@ -1,11 +1,13 @@
 """What an edit of a contract breaks, and for whom; and that the codecs, which know nothing of it, behave like that."""
 
+from typing import Any
+
 import pytest
 
 from tests.contract.editing import BASE, build, edited
 from tests.contract.edits import EDITS, Edit
 from wireproto.contract import Change, compare
-from wireproto.schema import Service
+from wireproto.schema import DuplexMethod, Message, OneWayMethod, Operation, Service, UploadMethod
 
 OLD = build(BASE)
 each_edit = pytest.mark.parametrize("edit", [pytest.param(edit, id=edit.name) for edit in EDITS])
@@ -16,6 +18,25 @@ def found(old: Service, new: Service) -> dict[str, Change]:
     return {
         f"{change.subject}: {change.what}": change for change in compare(old, new) if change.what != "another digest"
     }
+
+
+def test_a_version_that_is_dropped_is_a_break() -> None:
+    """Raising the oldest version breaks who speaks no newer one, and lowering it breaks nobody."""
+    newer = build(edited({"version=2, methods": "version=2, oldest=2, methods"}))
+    (change,) = compare(OLD, newer)
+    assert (change.subject, change.what) == ("example.v1.AskService", "version 1 is gone")
+    assert (change.level, change.versions, change.opcodes) == ("wire", {1}, {0, 1})
+    assert change.breaks == {"pipe", "msgpack", "protobuf"}
+    assert change.peers == {"old clients", "old servers"}
+    assert change.note == "a peer of it is served in a newer version, or refused where it speaks no other one"
+    (change,) = compare(newer, OLD)
+    assert (change.what, change.level) == ("version 1 is new", None)
+
+
+def test_versions_that_only_one_side_has_are_not_compared() -> None:
+    """What a dropped version was is nobody's any more; what both have is judged as ever."""
+    newer = build(edited({"version=2, methods": "version=2, oldest=2, methods", "    x: int": "    x: str"}))
+    assert found(OLD, newer)["Point.x: int -> str"].versions == {2}
 
 
 @each_edit
@@ -37,3 +58,69 @@ def test_an_edit_breaks_what_it_says(edit: Edit) -> None:
     if not edit.others and edit.level != "":
         quiet = [each for name, each in changes.items() if name != edit.subject and each.level == "wire"]
         assert not quiet or "places" in edit.name, [str(each) for each in quiet]
+
+
+class Grain(Message):
+    """What is sent of an upload."""
+
+    weight: int
+
+
+class Heap(Message):
+    """What comes of it."""
+
+    weight: int
+
+
+def with_method(kind: Any, **changes: Any) -> Service:
+    """A service with one method of that kind."""
+    given: dict[str, Any] = {"opcode": 1, "name": "Pile", "request": Grain}
+    if kind is not OneWayMethod:
+        given["response"] = Heap
+    method: Operation[Any, Any] = kind(**{**given, **changes})
+    return Service("example.v1.HeapService", methods=[method])
+
+
+def only_change(kind: Any, before: dict[str, Any], after: dict[str, Any]) -> tuple[str, str, str]:
+    """What one change of policy is, whom it hurts, and the note."""
+    (change,) = compare(with_method(kind, **before), with_method(kind, **after))
+    return change.what, ", ".join(sorted(change.peers)), change.note
+
+
+def test_what_is_refused_of_items_and_one_way_calls_is_said() -> None:
+    """Items are too long one by one, and nobody is told what became of a one-way call."""
+    shorter = {"max_request": 10}
+    assert only_change(UploadMethod, {}, shorter) == (
+        "max_request None -> 10",
+        "old clients",
+        "longer items are refused, REQUEST_TOO_LARGE",
+    )
+    assert only_change(OneWayMethod, {}, shorter)[2] == "longer requests are dropped, and nobody is told"
+    assert only_change(OneWayMethod, {}, {"requires": "piler"}) == (
+        "requires None -> piler",
+        "old clients",
+        "callers without it are dropped, and nobody is told",
+    )
+
+
+def test_how_a_server_takes_the_items_is_its_own() -> None:
+    """What an upload collects is no part of the contract, as little as which thread runs a handler."""
+    assert compare(with_method(UploadMethod), with_method(UploadMethod, collect=3, blocking=True)) == []
+
+
+class Stone(Message):
+    """What replaces one of both."""
+
+    weight: str
+
+
+@pytest.mark.parametrize("kind", [UploadMethod, DuplexMethod, OneWayMethod])
+def test_messages_of_both_halves_are_walked(kind: Any) -> None:
+    """A change of what is sent breaks the call, one message or many, and one of what is answered where there is one."""
+    halves = [({"request": Stone}, "Grain.weight: int -> str")]
+    halves += [({"response": Stone}, "Heap.weight: int -> str")] if kind is not OneWayMethod else []
+    for changes, what in halves:
+        change = found(with_method(kind), with_method(kind, **changes))[what]
+        assert change.breaks == {"pipe", "msgpack", "protobuf"}
+        assert change.peers == {"old clients", "old servers"}
+        assert change.opcodes == {1}

@@ -9,6 +9,7 @@ import pytest
 from tests.codecs.everything import EVERYTHING, GROWING, Nothing
 from tests.contract.editing import BASE, build, edited
 from tests.lending import LENDING
+from tests.shapes import BEEP, SHAPES
 from wireproto import codecs
 from wireproto.contract import Lock, compare, fingerprint, samples
 from wireproto.control import CONTROL
@@ -21,7 +22,7 @@ SERVICE = build(BASE)
 
 def test_a_lock_is_read_as_it_was_written() -> None:
     """Text to lock to text is the same, and the table read says what the declared one says."""
-    for service in (SERVICE, CONTROL, LENDING):
+    for service in (SERVICE, CONTROL, LENDING, SHAPES):
         text = Lock.of(service).text()
         found = Lock.parse(text)
         assert found.text() == text
@@ -61,8 +62,47 @@ def test_golden_payloads_are_those_of_the_codecs() -> None:
         (version, opcode, role)
         for version in (1, 2)
         for opcode, method in SERVICE.at(version).items()
-        for role in ("request", "item" if method.is_stream else "response")
+        for role in ("request", "item" if method.items_come_back else "response")
     }
+
+
+def test_golden_messages_have_the_role_of_their_half() -> None:
+    """What the caller sends is the request, one message or many; a one-way method has nothing else."""
+    lock = Lock.of(SHAPES)
+    roles: dict[str, list[str]] = {}
+    for version, opcode, role, _ in lock.golden:
+        if version == 2 and role not in roles.setdefault(SHAPES.by_opcode[opcode].name, []):
+            roles[SHAPES.by_opcode[opcode].name].append(role)
+    assert roles == {
+        "Probe": ["request", "response"],
+        "Follow": ["request", "item"],
+        "Store": ["request", "response"],
+        "Average": ["request", "response"],
+        "Convert": ["request", "item"],
+        "Beep": ["request"],
+        "Reset": ["request"],
+    }
+    text = lock.text()
+    key = f"2 {BEEP.opcode:#06x} {BEEP.name}"
+    assert f'"{key} request": [' in text
+    for role in ("response", "item"):
+        with pytest.raises(ConfigError, match="is not of the table"):
+            Lock.parse(text.replace(f"{key} request", f"{key} {role}"))
+
+
+def test_a_lock_says_the_shape_of_each_method() -> None:
+    """The line of a method has its shape, and that of a one-way method no response."""
+    methods = {each["name"]: each for each in json.loads(Lock.of(SHAPES).text())["methods"]}
+    assert {name: each["shape"] for name, each in methods.items()} == {
+        "Probe": "UNARY",
+        "Follow": "SERVER_STREAM",
+        "Store": "UPLOAD",
+        "Average": "UPLOAD",
+        "Convert": "DUPLEX",
+        "Beep": "ONE_WAY",
+        "Reset": "ONE_WAY",
+    }
+    assert (methods["Beep"]["request"], methods["Beep"]["response"]) == ("BeepRequest", "")
 
 
 @pytest.mark.parametrize("message_type", [*message_types(EVERYTHING), *message_types(GROWING)])
@@ -122,6 +162,42 @@ def test_a_released_version_must_not_go() -> None:
     """A service that lost a released version is told so."""
     (problem,) = Lock.of(SERVICE, released=2).problems(Service("example.v1.AskService", version=1))[1:]
     assert "is gone" in problem
+
+
+def test_a_lock_says_the_oldest_version() -> None:
+    """It is in the file, and samples and fingerprints are of the versions from it on."""
+    aged = build(edited({"version=2, methods": "version=2, oldest=2, methods"}))
+    lock = Lock.of(aged)
+    assert '  "oldest": 2,' in lock.text().splitlines()
+    found = Lock.parse(lock.text())
+    assert (found.service.oldest, found.service.version) == (2, 2)
+    assert found.fingerprints.keys() == {2}
+    assert {golden.version for golden in found.golden} == {2}
+
+
+def test_a_released_version_may_be_dropped() -> None:
+    """Raising the oldest version is no change of what was released: the next lock has neither its bytes nor its
+    fingerprint, and what is left of the released versions is held as before.
+    """
+    lock = Lock.of(SERVICE, released=2)
+    aged = build(edited({"version=2, methods": "version=2, oldest=2, methods"}))
+    assert lock.problems(aged) == []
+    later = Lock.of(aged, before=lock)
+    assert (later.released, later.fingerprints) == (2, {2: lock.fingerprints[2]})
+    assert [each for each in lock.golden if each.version == 2] == list(later.golden)
+    assert Lock.parse(later.text()).text() == later.text()
+    changed = build(edited({"version=2, methods": "version=2, oldest=2, methods", "    key: str": "    key: bytes"}))
+    assert any("version 2 is released" in problem for problem in later.problems(changed))
+
+
+def test_a_dropped_version_may_come_back() -> None:
+    """Lowering the oldest version makes its samples anew, before those that were kept."""
+    aged = build(edited({"version=2, methods": "version=2, oldest=2, methods"}))
+    lock = Lock.of(aged, released=2)
+    assert lock.problems(SERVICE) == []
+    again = Lock.of(SERVICE, before=lock)
+    assert again.golden == Lock.of(SERVICE).golden
+    assert again.fingerprints == Lock.of(SERVICE).fingerprints
 
 
 def test_adding_a_version_is_fine() -> None:
@@ -199,8 +275,8 @@ def test_released_only_leaves_out_the_rest() -> None:
         ("", "can be read"),
         ("[]", "can be read"),
         ('{"format": "1"}', "can be read"),
-        ('{"format": 1}', "format 1, and this release reads 2"),
-        ('{"format": 2}', "service"),
+        ('{"format": 1}', "format 1, and this release reads 3"),
+        ('{"format": 3}', "service"),
     ],
 )
 def test_what_is_no_lock_is_refused(text: str, problem: str) -> None:

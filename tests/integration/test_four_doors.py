@@ -5,14 +5,16 @@ example; what comes back is compared: responses, statuses, reasons, retry advice
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.server.peer import until
 from tests.server.service import (
     ADMIN,
     COUNT,
@@ -31,10 +33,20 @@ from tests.server.service import (
 from wireproto.client import connect
 from wireproto.client.grpc import connect as connect_grpc
 from wireproto.codecs import get
-from wireproto.dispatch import Authenticate, Context, Handlers, Identity, Subscription
+from wireproto.dispatch import Authenticate, Context, Handlers, Identity, Sink, Subscription
 from wireproto.errors import CallError
 from wireproto.limits import Limits
-from wireproto.schema import Message, Method, Service, StreamMethod
+from wireproto.schema import (
+    Bounds,
+    DuplexMethod,
+    Message,
+    Method,
+    OneWayMethod,
+    Operation,
+    Service,
+    StreamMethod,
+    UploadMethod,
+)
 from wireproto.server import Server
 from wireproto.server.gateway import GrpcGateway
 from wireproto.status import Retry, Status
@@ -48,18 +60,24 @@ PATIENT = Limits(hello_timeout=PATIENCE, frame_timeout=PATIENCE, write_timeout=P
 
 
 @contextlib.contextmanager
-def opened(door: str, handlers: Handlers, authenticate: Authenticate | None) -> Iterator[Any]:
-    """A client of fresh handlers through one door. Any: the two kinds of client have one face and no common class."""
+def opened(
+    door: str, handlers: Handlers, authenticate: Authenticate | None, service: Service | None = None
+) -> Iterator[Any]:
+    """A client of fresh handlers through one door, which may declare their service in its own way.
+
+    Any: the two kinds of client have one face and no common class.
+    """
+    service = service or handlers.service
     if door == "grpc":
         with (
             GrpcGateway(handlers, port=0, workers=4, authenticate=authenticate, limits=PATIENT) as gateway,
-            connect_grpc(gateway.address, handlers.service, timeout=PATIENCE) as client,
+            connect_grpc(gateway.address, service, timeout=PATIENCE) as client,
         ):
             yield client
     else:
         with (
             Server(handlers, codecs=[door], workers=4, authenticate=authenticate, limits=PATIENT) as server,
-            connect(server.address, handlers.service, codec=door, timeout=PATIENCE) as client,
+            connect(server.address, service, codec=door, timeout=PATIENCE) as client,
         ):
             yield client
 
@@ -80,7 +98,7 @@ def outcome(call: Callable[[], object]) -> object:
 def answer(client: Any, method: Any, request: Message, metadata: Metadata) -> object:
     """A response as the bytes of one codec, for a NaN equals nothing; a stream's items and how it ended; an error."""
     shown = get("msgpack").plan(method.response, client.version, Limits(), request=False).encode
-    if not method.is_stream:
+    if not method.items_come_back:
         return outcome(lambda: shown(client.call(method, request, metadata=metadata, timeout=PATIENCE)))
     items: list[bytes] = []
 
@@ -275,3 +293,223 @@ def test_each_way_to_end_is_the_same(method: Any, request_: Message) -> None:
     if "TOO_LARGE" in shown["pipe"]:
         shown = {door: each.partition("_TOO_LARGE'")[0] for door, each in shown.items()}
     assert len(set(shown.values())) == 1, shown
+
+
+# Uploads, duplex and one-way calls
+
+
+class Stone(Message):
+    """What is sent, and what comes back of a duplex call. A number beyond the bounds is no number to the handlers."""
+
+    number: Annotated[int, Bounds(ge=-1, le=10_000)]
+    data: bytes = b""
+
+
+class Rock(Message):
+    """A ``Stone`` as those declare it who know of no bounds."""
+
+    number: int
+    data: bytes = b""
+
+
+class Heap(Message):
+    total: int
+    size: int
+
+
+def quarry(piece: type[Message]) -> Service:
+    """The service, with ``piece`` for what is sent."""
+    return Service(
+        "test.quarry.v1.QuarryService",
+        version=1,
+        methods=[
+            UploadMethod(opcode=1, name="Pile", request=piece, response=Heap, reasons=["BAD_STONE"]),
+            UploadMethod(opcode=2, name="Count", request=piece, response=Heap, reasons=["BAD_STONE"]),
+            UploadMethod(opcode=3, name="Gather", request=piece, response=Heap, reasons=["BAD_STONE"], collect=4),
+            DuplexMethod(opcode=4, name="Throw", request=piece, response=piece, reasons=["BAD_STONE"]),
+            DuplexMethod(opcode=5, name="Roll", request=piece, response=piece, reasons=["BAD_STONE"]),
+            OneWayMethod(opcode=6, name="Drop", request=piece),
+        ],
+    )
+
+
+SERVED, SENT = quarry(Stone), quarry(Rock)
+BAD, BROKEN, ENOUGH, NONE = -1, 666, 1_000, 20_000
+"""Numbers of stones at which a handler aborts, fails, has enough, and one that it cannot read."""
+
+
+def look_at(stone: Stone) -> None:
+    if stone.number == BAD:
+        raise CallError(Status.ABORTED, "BAD_STONE", "that stone is bad", retry=Retry.NOT_PROCESSED, retry_after_ms=7)
+    if stone.number == BROKEN:
+        raise ValueError("secret")
+
+
+class Piling(Sink[Stone, Heap]):
+    def __init__(self, quarry: "Quarry") -> None:
+        self.quarry = quarry
+        self.total = self.size = 0
+
+    def receive(self, item: Stone) -> "Future[None] | None":
+        look_at(item)
+        self.total += item.number
+        self.size += len(item.data)
+        if item.number == ENOUGH:
+            self.answer(Heap(total=self.total, size=self.size))
+        if item.number % 3 == 0:
+            done: Future[None] = Future()
+            done.set_result(None)
+            return done
+        return None
+
+    def finished(self) -> Heap:
+        return Heap(total=self.total, size=self.size)
+
+    def failed(self, error: CallError) -> None:
+        self.quarry.failures.append(error.reason)
+
+
+class Throwing(Sink[Stone, None], Subscription[Stone]):
+    def __init__(self, quarry: "Quarry") -> None:
+        self.quarry = quarry
+        self.stones: list[Stone] = []
+        self.complete = False
+
+    def receive(self, item: Stone) -> None:
+        look_at(item)
+        self.stones.append(item)
+        self.wake()
+
+    def finished(self) -> None:
+        self.complete = True
+        self.wake()
+
+    def failed(self, error: CallError) -> None:
+        self.quarry.failures.append(error.reason)
+
+    def take(self, n: int) -> Sequence[Stone]:
+        taken, self.stones = self.stones[:n], self.stones[n:]
+        if not taken and self.complete:
+            raise StopIteration
+        return taken
+
+
+class Quarry:
+    """The handlers, in each form that there is, and what the sinks were told of failures."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.handlers = Handlers(SERVED)
+        pile, count, gather, throw, roll, drop = SERVED.methods
+        self.handlers.sink(pile)(lambda context: Piling(self))  # type: ignore[arg-type]
+        self.handlers.sink(throw)(lambda context: Throwing(self))  # type: ignore[arg-type]
+        register: Any = self.handlers.register
+        register(count)(self.count)
+        register(gather)(self.count)
+        register(roll)(self.roll)
+        register(drop)(self.drop)
+
+    def count(self, items: "Iterator[Stone] | list[Stone]", context: Context) -> "Heap | Future[Heap]":
+        total = size = 0
+        try:
+            for item in items:
+                look_at(item)
+                total += item.number
+                size += len(item.data)
+                if item.number == ENOUGH:
+                    break
+        except CallError as error:
+            self.failures.append(error.reason)
+            raise
+        if total % 2:
+            deferred: Future[Heap] = Future()
+            deferred.set_result(Heap(total=total, size=size))
+            return deferred
+        return Heap(total=total, size=size)
+
+    def roll(self, items: Iterator[Stone], context: Context) -> Iterator[Stone]:
+        for item in items:
+            look_at(item)
+            yield item
+            if item.number == ENOUGH:
+                return
+
+    def drop(self, request: Stone, context: Context) -> None:
+        look_at(request)
+
+
+NUMBERS = st.one_of(st.integers(0, 9), st.sampled_from([BAD, BROKEN, ENOUGH, NONE]))
+ROCKS = st.lists(st.builds(Rock, number=NUMBERS, data=st.binary(max_size=40)), max_size=6)
+SENDING = st.lists(
+    st.tuples(st.sampled_from(SENT.methods), ROCKS, st.sampled_from([list, tuple, iter])), min_size=1, max_size=8
+)
+
+
+def sent(client: Any, method: Operation[Any, Any], rocks: list[Rock], kind: Callable[[list[Rock]], Any]) -> object:
+    """What becomes of a call: the response, how a duplex call ended, or the error."""
+    if isinstance(method, OneWayMethod):
+        return outcome(lambda: [client.post(method, rock, timeout=PATIENCE) for rock in rocks])
+    if isinstance(method, UploadMethod):
+        answer = outcome(lambda: client.upload(method, kind(rocks), timeout=PATIENCE))
+        return (answer.total, answer.size) if isinstance(answer, Heap) else answer
+    back: list[Rock] = []
+
+    def drain() -> object:
+        with client.duplex(method, kind(rocks), timeout=PATIENCE) as both:
+            back.extend(both)
+        return "end"
+
+    ended = outcome(drain)
+    # How many come back before an error does is up to how fast they were taken.
+    assert back == rocks[: len(back)]
+    return (ended, len(back)) if ended == "end" else ended
+
+
+@settings(max_examples=max(25, settings().max_examples // 8))  # each starts four servers
+@given(SENDING)
+def test_what_is_sent_has_the_same_outcome(calls: Any) -> None:
+    """Random uploads, duplex and one-way calls: answered, early or late, refused in the middle, not to be read."""
+    outcomes: dict[str, list[object]] = {}
+    for door in DOORS:
+        with opened(door, Quarry().handlers, None, SENT) as client:
+            outcomes[door] = [sent(client, *call) for call in calls]
+    for number, (method, rocks, _) in enumerate(calls):
+        each = {door: outcomes[door][number] for door in DOORS}
+        assert all(one == each["pipe"] for one in each.values()), f"{method.name} of {rocks!r}: {each!r}"
+
+
+class Gone(Exception):
+    """What the caller's own iterable raises."""
+
+
+@pytest.mark.parametrize("how", ["cancelled", "late"])
+@pytest.mark.parametrize("method", SENT.methods[:2], ids=["sink", "iterator"])
+def test_an_upload_that_is_not_finished_is_none(method: Any, how: str) -> None:
+    """Cancelled, or out of time: the caller is told the same, and no handler takes a part for the whole."""
+    told_of: dict[str, object] = {}
+    for door in DOORS:
+        quarry = Quarry()
+        late = time.monotonic() + 1.0
+
+        def rocks(late: float = late) -> Iterator[Rock]:
+            yield Rock(number=1)
+            if how == "cancelled":
+                raise Gone
+            until(lambda: time.monotonic() > late, "the time is up", PATIENCE)
+            yield Rock(number=2)
+
+        with opened(door, quarry.handlers, None, SENT) as client:
+            try:
+                client.upload(method, rocks(), timeout=0.5 if how == "late" else PATIENCE)
+            except CallError as error:
+                told_of[door] = (error.status, error.reason, error.retry)
+            except Gone:
+                told_of[door] = "gone"
+            assert client.upload(method, [Rock(number=5)], timeout=PATIENCE).total == 5
+            if how == "late":
+                # Each side has a clock: the caller's CANCEL may be there before the server's own is up.
+                assert set(quarry.failures) <= {"DEADLINE", "CANCELLED"}
+            else:
+                assert set(quarry.failures) <= {"CANCELLED"}
+    assert len(told_of) == len(DOORS)
+    assert len(set(told_of.values())) == 1, told_of

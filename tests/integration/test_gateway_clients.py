@@ -26,6 +26,8 @@ from tests import outside
 from tests.lending import LENDING
 from tests.librarian import Library
 from tests.outside import buf, run
+from tests.server.peer import until
+from tests.server.test_uploads import UPLOADS, Desk
 from wireproto.protos import generate, service_file
 from wireproto.protos.status import from_rpc_status
 from wireproto.server.gateway import GrpcGateway
@@ -194,7 +196,7 @@ def test_buf_curl_asks_for_health(curl: Curl) -> None:
     assert json.loads(curl("/grpc.health.v1.Health/Check", {"service": "x"}, ok=False))["code"] == "not_found"
 
 
-# JavaScript
+# JavaScript and Go
 
 
 def test_grpc_js(gateway: GrpcGateway, protos: Path) -> None:
@@ -214,3 +216,35 @@ def test_grpc_js(gateway: GrpcGateway, protos: Path) -> None:
     assert found["refused"]["code"] == Status.UNAUTHENTICATED
     assert found["refused"]["rich"] == 1
     assert found["followed"] == "from JavaScript \u2615"
+
+
+@pytest.mark.timeout(400)  # grpc-go is built
+@pytest.mark.parametrize("engine", ["core", "public"])
+@pytest.mark.parametrize("stack", ["grpc-js", "grpc-go"])
+def test_uploads_and_duplex_calls_of_other_stacks(stack: str, engine: Any, tmp_path: Path) -> None:
+    """Each HTTP/2 is answered alike: whole uploads, early answers, cancels, refusals, duplex and one-way calls."""
+    command = outside.node("shapes.mjs") if stack == "grpc-js" else outside.go("shapes", tmp_path)
+    desk = Desk()
+    with GrpcGateway(desk.handlers, port=0, engine=engine) as gateway:
+        found = json.loads(run(*command, str(gateway.address), UPLOADS.full_name, cwd=tmp_path))
+        until(lambda: desk.notes == [9], "the one-way call has run", PATIENCE)
+        assert found == {
+            "AddUp whole": "080f",
+            "AddUp none": "",
+            "AddUp early": "08e807",
+            "AddUp cancelled": "CANCELLED",
+            "Iterate whole": "080f",
+            "Iterate none": "",
+            "Iterate early": "08e807",
+            "Iterate cancelled": "CANCELLED",
+            "refused": "INVALID_ARGUMENT",
+            "EchoSink": ["1001", "1002", "1003"],
+            "EchoAll": ["1002", "1004", "1006"],
+            "posted": "",
+        }
+        # Node says END_STREAM before it resets a stream, so of grpc-js the end of a cancelled upload may come first.
+        ends = ["CANCELLED"] * 2 + ["TOO_BIG", "closed"] + ["finished"] * 4
+        if stack == "grpc-go":
+            until(lambda: sorted(desk.ends) == ends, "each end is told, once", PATIENCE)
+        else:
+            until(lambda: desk.ends.count("closed") == desk.ends.count("TOO_BIG") == 1, "those are told", PATIENCE)

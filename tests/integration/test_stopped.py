@@ -18,11 +18,11 @@ from wireproto.wire.frame import PREAMBLE, Kind
 
 pytestmark = [pytest.mark.slow, pytest.mark.plain]
 
-STOPPED = 3.0
-"""Seconds, more than any of the limits below."""
+STOPPED = 3.5
+"""Seconds, more than any of the limits below, and than three heartbeats."""
 
 LIMITS = (
-    "Limits(hello_timeout=1.0, frame_timeout=1.0, frame_rate=1000, write_timeout=1.0, heartbeat=0.5, idle_timeout=2.0, "
+    "Limits(hello_timeout=1.0, frame_timeout=1.0, frame_rate=1000, write_timeout=1.0, heartbeat=1.0, "
     "max_handshaking=500)"
 )
 
@@ -95,11 +95,26 @@ def test_peers_that_were_well_are_not_closed() -> None:
         assert answered == 100
 
 
+def test_two_processes_that_were_stopped_together_keep_their_connection() -> None:
+    """As a machine that was suspended stops them: on waking neither gives the other up for what it could not say."""
+    with program("-c", SERVER) as server, program("-c", CLIENT, said(server)) as client:
+        assert said(client) == "connected"
+        time.sleep(1.5)  # a PING has been sent, and was answered or was not
+        with stopped(server, STOPPED), stopped(client, STOPPED):
+            pass
+        time.sleep(0.5)  # both have looked at their clocks
+        assert client.stdin is not None
+        client.stdin.write("\n")
+        client.stdin.flush()
+        assert said(client) == "after"
+
+
 def test_a_client_that_was_stopped_keeps_its_connection() -> None:
     """A client that was stopped for longer than its own limits goes on with the connection that it has."""
-    limits = Limits(heartbeat=0.5, idle_timeout=600.0)
-    with Server(make_handlers(), limits=limits) as server, program("-c", CLIENT, str(server.address.port)) as client:
+    with Server(make_handlers()) as server, program("-c", CLIENT, str(server.address.port)) as client:
         assert said(client) == "connected"
+        (session,) = server.sessions.values()
+        session.connection.heartbeat_ms = 600_000  # so that it is not the server that gives the client up
         with stopped(client, STOPPED):
             (before,) = server.sessions.values()
         assert client.stdin is not None

@@ -5,17 +5,19 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 
 from tests.lending import LENDING
 from tests.protos.declarations import EVERY, Deep, EverythingRequest, Point
 from tests.protos.protoc import compiled
+from tests.shapes import BEEP, SHAPES
 from wireproto.conformance.service import CONFORMANCE
 from wireproto.control import CONTROL
 from wireproto.errors import DeclarationError
 from wireproto.protos import file_name, message_file, pool_for, render, service_file
-from wireproto.protos.descriptor import enum_prefix
-from wireproto.schema import Message, Method, Service
+from wireproto.protos.descriptor import EMPTY, EMPTY_FILE, TIMESTAMP_FILE, enum_prefix
+from wireproto.protos.reflected import reflection_pool
+from wireproto.schema import Message, Method, OneWayMethod, Service, UploadMethod
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -25,11 +27,54 @@ def test_protoc_makes_the_same_descriptor_of_the_text(version: int, tmp_path: Pa
     assert compiled({file.name: render(EVERY, version)}, tmp_path) == {file.name: file}
 
 
-@pytest.mark.parametrize("service", [LENDING, CONTROL, CONFORMANCE], ids=lambda service: service.name)
+@pytest.mark.parametrize("service", [LENDING, SHAPES, CONTROL, CONFORMANCE], ids=lambda service: service.name)
 def test_protoc_makes_the_same_descriptor_of_whole_services(service: Service, tmp_path: Path) -> None:
     """A whole application and the services in the box are described as protoc understands their text."""
     file = service_file(service)
     assert compiled({file.name: render(service)}, tmp_path) == {file.name: file}
+
+
+def test_each_shape_is_an_rpc() -> None:
+    """Items are streams of the rpc, one way or the other, and a one-way method answers google.protobuf.Empty."""
+    rpcs = service_file(SHAPES).service[0].method
+    assert [(rpc.name, rpc.client_streaming, rpc.server_streaming) for rpc in rpcs] == [
+        ("Probe", False, False),
+        ("Follow", False, True),
+        ("Store", True, False),
+        ("Average", True, False),
+        ("Convert", True, True),
+        ("Beep", False, False),
+        ("Reset", False, False),
+    ]
+    assert {rpc.name for rpc in rpcs if rpc.output_type == EMPTY} == {"Beep", "Reset"}
+
+
+class Blank(Message):
+    """Has no fields, and needs no import."""
+
+
+def test_what_is_imported_is_what_is_used() -> None:
+    """Empty is imported for one-way methods alone, before the timestamp, as formatters sort; and each by itself."""
+    sent = OneWayMethod(opcode=1, name="Send", request=Blank)
+    kept = UploadMethod(opcode=2, name="Keep", request=Blank, response=Blank)
+    assert list(service_file(SHAPES).dependency) == [EMPTY_FILE, TIMESTAMP_FILE]
+    assert list(service_file(Service("a.v1.OneService", methods=[sent])).dependency) == [EMPTY_FILE]
+    assert list(service_file(Service("a.v1.OneService", methods=[kept])).dependency) == []
+    with_empty = service_file(EVERY)  # has a message of its own that is called so
+    assert "Empty" in {message.name for message in with_empty.message_type}
+    assert EMPTY_FILE not in with_empty.dependency
+
+
+def test_pools_know_the_shapes() -> None:
+    """A pool, and that of reflection, has what a one-way method answers, and which way items go."""
+    alpha = FileDescriptorProto(name="alpha.proto", package="grpc.reflection.v1alpha", syntax="proto3")
+    health = FileDescriptorProto(name="health.proto", package="grpc.health.v1", syntax="proto3")
+    reflected = reflection_pool([SHAPES], health.SerializeToString(), alpha.SerializeToString())
+    for pool in (pool_for([service_file(SHAPES)]), reflected):
+        methods = pool.FindServiceByName(SHAPES.full_name).methods_by_name
+        assert methods[BEEP.name].output_type.full_name == "google.protobuf.Empty"
+        assert methods["Convert"].input_type.full_name == "example.shapes.v1.ConvertRequest"
+        assert (methods["Store"].client_streaming, methods["Store"].server_streaming) == (True, False)
 
 
 def test_a_file_lies_where_its_package_says() -> None:

@@ -9,13 +9,14 @@ from tests.lending import LENDING
 from tests.outside import buf, run
 from tests.protos.declarations import EVERY
 from tests.protos.versions import GROWING
+from tests.shapes import SHAPES
 from wireproto.conformance.service import CONFORMANCE
 from wireproto.control import CONTROL, declare, describe
 from wireproto.errors import ConfigError
 from wireproto.protos import generate, render, service_file
 
 ROOT = Path(__file__).parents[2]
-SERVICES = [LENDING, CONTROL, EVERY, GROWING]
+SERVICES = [LENDING, CONTROL, EVERY, GROWING, SHAPES]
 
 
 def test_the_committed_files_are_those_of_the_table() -> None:
@@ -45,6 +46,24 @@ def test_docs_and_policy_become_comments() -> None:
         assert expected in text
 
 
+def test_each_shape_is_rendered() -> None:
+    """Items are `stream`, and a one-way method says that its answer means nothing."""
+    text = render(SHAPES).replace(".example.shapes.v1.", "")
+    imports = 'import "google/protobuf/empty.proto";\nimport "google/protobuf/timestamp.proto";\n'
+    nobody = "Answered before it runs: nobody is told what became of it."
+    for expected in (
+        f"package example.shapes.v1;\n\n{imports}\noption ",
+        "  rpc Probe(ProbeRequest) returns (ProbeResponse);",
+        "  rpc Follow(FollowRequest) returns (stream FollowResponse);",
+        "  // Opcode 0x12. Reasons: FULL.\n  rpc Store(stream StoreRequest) returns (StoreResponse);",
+        "  // Opcode 0x13. At most 3 messages.\n  rpc Average(stream AverageRequest) returns (AverageResponse);",
+        "  rpc Convert(stream ConvertRequest) returns (stream ConvertResponse) {\n    option idempotency_level",
+        f"  // Opcode 0x16. Since version 2. {nobody}\n  rpc Reset(ResetRequest) returns (.google.protobuf.Empty);",
+    ):
+        assert expected in text
+    assert "message Empty" not in text
+
+
 def test_an_older_version_says_until_when() -> None:
     """A method that has ended is in the files of its versions only, and they say when it ends."""
     assert "  // Opcode 0x13. Until version 1.\n  rpc Old(" in render(EVERY, 1)
@@ -53,18 +72,20 @@ def test_an_older_version_says_until_when() -> None:
 
 def test_text_needs_no_source_code() -> None:
     """A service made at run time renders to the same declarations, with the comments it has."""
-    made = declare(describe(LENDING))
-    declared, described = (
-        [line for line in render(service).split("\n") if "//" not in line] for service in (LENDING, made)
-    )
-    assert described == declared
+    for service in (LENDING, SHAPES):
+        made = declare(describe(service))
+        declared, described = (
+            [line for line in render(each).split("\n") if "//" not in line] for each in (service, made)
+        )
+        assert described == declared
 
 
 def test_names_are_fully_qualified() -> None:
     """No type is named relatively: a method or field of the same name would hide it."""
-    for line in render(LENDING).split("\n"):
-        if line.startswith("  rpc "):
-            assert line.count("(.test.lending.v1.") + line.count("(stream .test.lending.v1.") == 2, line
+    for service in (LENDING, SHAPES):
+        for line in render(service).replace(".google.protobuf.Empty", f".{service.package}.").split("\n"):
+            if line.startswith("  rpc "):
+                assert line.count(f"(.{service.package}.") + line.count(f"(stream .{service.package}.") == 2, line
 
 
 def test_generate_writes_repairs_and_removes(tmp_path: Path) -> None:
@@ -82,6 +103,15 @@ def test_generate_writes_repairs_and_removes(tmp_path: Path) -> None:
     generate(tmp_path, [LENDING])
     assert not stale.exists()
     assert library.read_text("utf-8") == render(LENDING)
+
+
+def test_a_module_with_one_way_methods_lets_them_answer_empty(tmp_path: Path) -> None:
+    """buf's rules want a response of its own for every rpc, but for what the module allows."""
+    generate(tmp_path / "with", [LENDING, SHAPES])
+    generate(tmp_path / "without", [LENDING])
+    line = "  rpc_allow_google_protobuf_empty_responses: true\n"
+    lenient, strict = ((tmp_path / each / "buf.yaml").read_text("utf-8") for each in ("with", "without"))
+    assert lenient == strict + line
 
 
 def test_generate_refuses_two_services_of_one_file(tmp_path: Path) -> None:

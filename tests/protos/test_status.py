@@ -60,6 +60,9 @@ def test_what_others_write_is_read_as_far_as_it_goes() -> None:
     odd.details.add().Pack(
         ErrorInfo(reason="GONE", domain=DOMAIN, metadata={"retry": "PERHAPS", "retry_after_ms": "\u0663"})
     )
+    strange = RpcStatus(code=5, message="a text")
+    strange.details.add().Pack(ErrorInfo(reason="rate-limit", domain="example.org"))
+    assert plain(from_rpc_status(strange)) == plain(CallError(Status.NOT_FOUND, "", "a text [reason: rate-limit]"))
     for name in ("example.Unknown", "google.rpc.ErrorInfo", "google.rpc.RetryInfo"):
         odd.details.add(type_url=f"type.googleapis.com/{name}", value=b"\xff")
     assert plain(from_rpc_status(odd)) == plain(CallError(Status.NOT_FOUND, "GONE"))

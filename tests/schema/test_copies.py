@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from tests.codecs.everything import EVERYTHING, GROWING, Color
 from tests.copies import WAYS
+from tests.shapes import AVERAGE, SHAPES
 from wireproto import codecs
 from wireproto.limits import Limits
 from wireproto.schema import Bounds, Message, Method, Operation, Service, Since, StreamMethod, fields, message_types
 from wireproto.testing import messages
 
-SERVICES = [EVERYTHING, GROWING]
+SERVICES = [EVERYTHING, GROWING, SHAPES]
 METHODS = [(service, method) for service in SERVICES for method in service.methods]
 MESSAGES = [cls for service in SERVICES for cls in message_types(service)]
 
@@ -46,6 +47,8 @@ def test_a_method_that_says_anything_else_is_not_the_services_own() -> None:
     said = {name: value for name, value in vars(method).items() if name in changes}
     assert EVERYTHING.own(StreamMethod(**said)) is None
     assert GROWING.own(method) is None
+    assert SHAPES.own(dataclasses.replace(AVERAGE)) is AVERAGE
+    assert SHAPES.own(dataclasses.replace(AVERAGE, collect=4)) is None
 
 
 @pytest.mark.parametrize("way", WAYS)

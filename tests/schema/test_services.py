@@ -1,6 +1,8 @@
 """Methods and services: what is refused when they are declared, versions, and which edits change a digest."""
 
+import dataclasses
 import enum
+import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -9,7 +11,23 @@ import pytest
 
 from tests.schema.declaring import Color, Point, message, service
 from wireproto.errors import ConfigError, DeclarationError
-from wireproto.schema import Bounds, Message, Method, Operation, Service, Since, StreamMethod, UInt64, message_types
+from wireproto.schema import (
+    Bounds,
+    DuplexMethod,
+    Empty,
+    Message,
+    Method,
+    OneWayMethod,
+    Operation,
+    Service,
+    Shape,
+    Since,
+    StreamMethod,
+    UInt64,
+    UploadMethod,
+    message_types,
+)
+from wireproto.wire.frame import Flag
 
 
 class AddRequest(Message):
@@ -31,6 +49,15 @@ WATCH = StreamMethod(opcode=0x11, name="Watch", request=AddRequest, response=Wat
 OLD = Method(opcode=0x12, name="Old", request=AddRequest, response=AddResponse, until=2)
 SERVICE = Service("tests.v1.CalculatorService", 3, [ADD, WATCH, OLD], doc="Adds.")
 
+SUM = UploadMethod(opcode=0x20, name="Sum", request=AddRequest, response=AddResponse, collect=3)
+TRACE = DuplexMethod(opcode=0x21, name="Trace", request=AddRequest, response=WatchResponse)
+NOTE = OneWayMethod(opcode=0x22, name="Note", request=AddRequest)
+SHAPES = Service(
+    "tests.v1.ShapesService",
+    1,
+    [ADD, StreamMethod(opcode=0x11, name="Watch", request=AddRequest, response=WatchResponse), SUM, TRACE, NOTE],
+)
+
 
 def method(**changes: Any) -> Method[Any, Any]:
     """ADD with changes."""
@@ -45,10 +72,43 @@ def test_method_defaults() -> None:
     """A method has no policy but what it declares."""
     assert (ADD.since, ADD.until, ADD.requires, ADD.reasons) == (1, None, None, ())
     assert (ADD.idempotent, ADD.blocking, ADD.timeout, ADD.max_request, ADD.doc) == (False, False, None, None, "")
-    assert not ADD.is_stream
-    assert WATCH.is_stream
+    assert UploadMethod(opcode=0x20, name="Sum", request=AddRequest, response=AddResponse).collect is None
     assert repr(ADD) == "<Method 0x0010 Add>"
     assert repr(WATCH) == "<StreamMethod 0x0011 Watch>"
+    assert repr(SUM) == "<UploadMethod 0x0020 Sum>"
+
+
+def test_each_kind_of_method_has_its_shape() -> None:
+    """The kind says which way items go, and the flags of the REQUEST say the same."""
+    found = {
+        method.shape: (method.shape.value, method.shape.flags, method.items_follow, method.items_come_back)
+        for method in SHAPES.methods
+    }
+    assert found == {
+        Shape.UNARY: ("unary", Flag.NONE, False, False),
+        Shape.STREAM: ("stream", Flag.ITEMS_COME_BACK, False, True),
+        Shape.UPLOAD: ("upload", Flag.ITEMS_FOLLOW, True, False),
+        Shape.DUPLEX: ("duplex", Flag.ITEMS_FOLLOW | Flag.ITEMS_COME_BACK, True, True),
+        Shape.ONE_WAY: ("oneway", Flag.ONE_WAY, False, False),
+    }
+    assert set(found) == set(Shape)
+
+
+def test_a_one_way_method_has_no_response_of_its_own() -> None:
+    """Its answer, where a door needs one, is Empty, and its service has no such message."""
+    assert NOTE.response is Empty
+    assert NOTE.messages == (AddRequest,)
+    assert Empty not in message_types(SHAPES)
+    with pytest.raises(TypeError, match="response"):
+        OneWayMethod(opcode=1, name="Note", request=AddRequest, response=AddResponse)  # type: ignore[call-arg]
+
+
+def test_a_method_of_any_shape_is_made_of_another_one() -> None:
+    """It is of the same shape, and has what differs; the service does not take it for its own."""
+    for method in SHAPES.methods:
+        changed = dataclasses.replace(method, timeout=2.0)
+        assert (type(changed), changed.timeout, changed.messages) == (type(method), 2.0, method.messages)
+        assert SHAPES.own(changed) is None
 
 
 def test_methods_are_frozen_and_compared_by_identity() -> None:
@@ -78,6 +138,8 @@ METHODS: list[tuple[dict[str, Any], str]] = [
     ({"request": int}, "Method Add: request is int; give a class that derives from Message"),
     ({"response": Message}, "Method Add: response is Message; give a class that derives from Message"),
     ({"response": AddResponse(total=1)}, "Method Add: response is AddResponse(total=1); give a class"),
+    ({"response": Empty}, "Method Add: response is Empty, which is what a one-way method answers; declare a message"),
+    ({"request": Empty}, "Method Add: request is Empty, which is what a one-way method answers; declare a message"),
     ({"since": 0}, "Method Add: since is 0; give an int from 1 to 255"),
     ({"since": 256}, "Method Add: since is 256; give an int from 1 to 255"),
     ({"since": 3, "until": 2}, "Method Add: until is 2; give an int from 3 to 255"),
@@ -85,6 +147,7 @@ METHODS: list[tuple[dict[str, Any], str]] = [
     ({"requires": True}, "Method Add: requires is True"),
     ({"reasons": "NOT_FOUND"}, "Method Add: reasons is a str; write reasons=['NOT_FOUND']"),
     ({"reasons": ["not found"]}, "Method Add: reasons are UPPER_SNAKE, at most 64 characters; write 'NOT_FOUND'"),
+    ({"reasons": ["X_LIMIT"]}, "Method Add: reason X_LIMIT begins with X_, which is left to proxies"),
     ({"reasons": [3]}, "Method Add: reasons are UPPER_SNAKE"),
     ({"reasons": ["A" * 65]}, f"Method Add: reasons are UPPER_SNAKE, at most 64 characters; write '{'A' * 64}'"),
     ({"reasons": ["A", "A"]}, "Method Add: a reason is listed twice; drop one"),
@@ -106,15 +169,42 @@ def test_refused_method(changes: dict[str, Any], problem: str) -> None:
     assert str(caught.value).startswith(problem)
 
 
+@pytest.mark.parametrize("collect", [0, -1, 65_537, True, 1.0, "3"])
+def test_refused_collect(collect: Any) -> None:
+    """How many items an upload collects is a number of items that a handler can be given."""
+    problem = f"UploadMethod Sum: collect is {collect!r}; give an int from 1 to 65536"
+    with pytest.raises(DeclarationError, match=problem):
+        UploadMethod(opcode=1, name="Sum", request=AddRequest, response=AddResponse, collect=collect)
+
+
+@pytest.mark.parametrize("kind", [StreamMethod, UploadMethod, DuplexMethod, OneWayMethod])
+def test_every_kind_of_method_is_checked(kind: Any) -> None:
+    """What is refused of a unary method is refused of the others, by the kind's own name."""
+    given = {} if kind is OneWayMethod else {"response": AddResponse}
+    for changes, problem in (
+        ({"opcode": -1}, "Try: opcode is -1"),
+        ({"request": int}, "Try: request is int"),
+        ({"request": Empty}, "Try: request is Empty"),
+        ({"timeout": 0}, "Try: timeout is in seconds"),
+        ({"max_request": 0}, "Try: max_request is 0"),
+    ):
+        with pytest.raises(DeclarationError) as caught:
+            kind(**{"opcode": 1, "name": "Try", "request": AddRequest, **given, **changes})
+        assert str(caught.value).startswith(f"{kind.__name__} {problem}")
+
+
 def test_accepted_ends_of_ranges() -> None:
     """The ends of each range are inside."""
     method(opcode=0xFFFF, since=255, until=255, timeout=4294967.295, max_request=2**32 - 1, reasons=["A" * 64])
     method(opcode=0, since=1, timeout=0.001, max_request=1)
+    for most in (1, 65_536):
+        UploadMethod(opcode=1, name="Sum", request=AddRequest, response=AddResponse, collect=most)
 
 
 def test_the_base_class_is_no_method() -> None:
-    """An operation is a method or a stream method."""
-    with pytest.raises(DeclarationError, match="write Method or StreamMethod"):
+    """An operation is one of the five kinds."""
+    kinds = "write Method, StreamMethod, UploadMethod, DuplexMethod or OneWayMethod"
+    with pytest.raises(DeclarationError, match=kinds):
         Operation(opcode=1, name="Add", request=AddRequest, response=AddResponse)
 
 
@@ -219,7 +309,7 @@ SERVICES: list[tuple[Callable[[], object], str]] = [
     (lambda: Service("tests.v1.TryService", 1, [method(opcode=0xF000)]), "take one from 0 to 0xefff"),
     (lambda: Service("tests.v1.TryService", 1, [method(since=2)]), "write version=2 in the Service, or a lower since"),
     (lambda: Service("tests.v1.TryService", 1, [method(until=2)]), "write version=2 in the Service, or a lower until"),
-    (lambda: Service("tests.v1.TryService", 1, [AddRequest]), "is no method; give Method and StreamMethod objects"),  # type: ignore[list-item]
+    (lambda: Service("tests.v1.TryService", 1, [AddRequest]), "is no method; give objects of Method, StreamMethod,"),  # type: ignore[list-item]
     (lambda: service(AddRequest, Duplicate), "message tests.schema.declaring.AddRequest and message tests.schema.test"),
     (lambda: service(SameEnum, WatchResponse), "are both called Color in a .proto; rename one"),
     (lambda: service(message(a=Kind, b=KindRed)), "KindRed.HOT and Kind.RED_HOT are both called KIND_RED_HOT"),
@@ -373,6 +463,29 @@ def test_digests_of_methods() -> None:
     assert plain != Service("tests.v1.TryService", 1, [turned]).digest(turned, 1)
 
 
+def test_digests_have_the_word_of_the_shape() -> None:
+    """Each shape has a word; what a one-way method does not answer has the digest of a message without fields."""
+    request, response = (f"{zlib.crc32(text.encode()):08x}" for text in ("1:INT,2:INT", "1:INT"))
+    for kind, word in (
+        (Method, "unary"),
+        (StreamMethod, "stream"),
+        (UploadMethod, "upload"),
+        (DuplexMethod, "duplex"),
+    ):
+        declared: Operation[Any, Any] = kind(opcode=16, name="Add", request=AddRequest, response=AddResponse)
+        expected = zlib.crc32(f"16 {word} {request} {response}".encode())
+        assert Service("tests.v1.TryService", 1, [declared]).digests(1) == {16: expected}
+    one_way = OneWayMethod(opcode=16, name="Add", request=AddRequest)
+    expected = zlib.crc32(f"16 oneway {request} 00000000".encode())
+    assert Service("tests.v1.TryService", 1, [one_way]).digests(1) == {16: expected}
+
+
+def test_how_many_items_are_collected_is_no_matter_of_the_digest() -> None:
+    """A server that collects and one that does not are called alike."""
+    plain = dataclasses.replace(SUM, collect=None)
+    assert SHAPES.digest(SUM, 1) == Service("tests.v1.TryService", 1, [plain]).digest(plain, 1)
+
+
 def test_digests_are_stable() -> None:
     """A digest never changes between releases: these numbers are what the first one gave."""
     assert SERVICE.digests(2) == {0x10: 3595103216, 0x11: 329582539, 0x12: 2442663137}
@@ -383,6 +496,27 @@ def test_digests_of_a_version_are_of_its_methods() -> None:
     """The digests of a version name the methods it has."""
     assert SERVICE.digests(1).keys() == {0x10, 0x12}
     assert SERVICE.digests(1)[0x10] == SERVICE.digest(ADD, 1)
+
+
+def test_a_service_has_an_oldest_version() -> None:
+    """The versions below it are none of the service's, neither here nor as of an older version."""
+    service = Service("example.v1.AgedService", version=5, oldest=3, methods=[ADD])
+    assert (service.oldest, service.version, list(service.versions)) == (3, 5, [3, 4, 5])
+    assert (SERVICE.oldest, list(SERVICE.versions)) == (1, [1, 2, 3])
+    older = service.as_of(4)
+    assert (older.oldest, older.version) == (3, 4)
+    for version in (0, 2, 6):
+        with pytest.raises(ConfigError, match=f"has versions 3 to 5, not {version}"):
+            service.at(version)
+        with pytest.raises(ConfigError, match=f"not {version}"):
+            service.as_of(version)
+
+
+@pytest.mark.parametrize("oldest", [0, 6, True, "1", None])
+def test_an_oldest_version_is_one_of_the_services(oldest: Any) -> None:
+    """The oldest version is 1 to the newest."""
+    with pytest.raises(DeclarationError, match=r"example\.v1\.AgedService: oldest is .*; give an int from 1 to 5"):
+        Service("example.v1.AgedService", version=5, oldest=oldest, methods=[ADD])
 
 
 def test_an_older_service_is_made_of_the_same_table() -> None:

@@ -11,6 +11,7 @@ from tests.server.service import SERVICE, Stage
 from tests.testing.greasing import grease_everything
 from wireproto.limits import Limits
 from wireproto.server import Server
+from wireproto.wire.connection import ConnectionMaker
 
 
 @pytest.fixture
@@ -27,9 +28,14 @@ def serve(stage: Stage) -> Iterator[Callable[..., Server]]:
     descriptors = len(os.listdir("/proc/self/fd"))
     servers: list[Server] = []
 
-    def start(*, limits: Limits | None = None, workers: int = 8) -> Server:
+    def start(*, limits: Limits | None = None, workers: int = 8, connections: ConnectionMaker | None = None) -> Server:
         server = Server(
-            stage.handlers, codecs=["msgpack"], limits=limits, workers=workers, authenticate=stage.authenticate
+            stage.handlers,
+            codecs=["msgpack"],
+            limits=limits,
+            workers=workers,
+            authenticate=stage.authenticate,
+            connections=connections,
         )
         server.start()
         servers.append(server)

@@ -8,15 +8,25 @@ from typing import Any, Protocol, Self, TypeVar
 from wireproto import codecs
 from wireproto.conformance.raw import RawPeer
 from wireproto.limits import Limits
-from wireproto.schema import Message, Method, Service, StreamMethod
+from wireproto.schema import Message, Service
+from wireproto.schema import Operation as AnyOperation
 from wireproto.testing.grease import GreasingConnection
 from wireproto.wire.connection import Connection, Role
-from wireproto.wire.events import NEED_DATA, ConnectionEnded, ErrorReceived, Event, ResponseReceived, WelcomeReceived
+from wireproto.wire.events import (
+    NEED_DATA,
+    CallOver,
+    ConnectionEnded,
+    ErrorReceived,
+    Event,
+    ResponseReceived,
+    WelcomeReceived,
+)
+from wireproto.wire.frame import Credit
 from wireproto.wire.handshake import Hello
 from wireproto.wire.metadata import Metadata, pack_metadata
 
 E = TypeVar("E")
-Operation = Method[Any, Any] | StreamMethod[Any, Any]
+Operation = AnyOperation[Any, Any]
 _SEEDS = count(1)
 
 
@@ -29,12 +39,17 @@ class Listening(Protocol):
 
 
 class Peer:
-    """A connected client that does only what it is told."""
+    """A connected client that does only what it is told.
+
+    Attributes:
+        over: ids of the calls that it cancelled and that had their terminal frame, which is no event of ``event``.
+    """
 
     def __init__(self, server: Listening, service: Service, *, codec: str = "msgpack", hello: bool = True) -> None:
         self.service = service
         self.codec = codecs.get(codec)
         self.limits = Limits()
+        self.over: list[int] = []
         self.connection: Connection = GreasingConnection(Role.CLIENT, self.limits, seed=next(_SEEDS), versions=False)
         self.raw = RawPeer.connect(server.address)
         self.socket = self.raw.socket
@@ -69,6 +84,9 @@ class Peer:
         """The next event; sends first what is queued."""
         while True:
             event = self.connection.next_event()
+            if isinstance(event, CallOver):
+                self.over.append(event.call_id)
+                continue
             if event is not NEED_DATA:
                 assert not isinstance(event, type(NEED_DATA))
                 return event
@@ -88,8 +106,19 @@ class Peer:
         """Queue a request; its call id."""
         plan = self.codec.plan(method.request, self.connection.version, self.limits)
         block = b"" if metadata is None else pack_metadata(metadata)
-        credit = None if metadata is None else metadata.credit
-        return self.connection.send_request(method.opcode, plan.encode(request), block, credit=credit)
+        if method.shape.flags:
+            credit = None if metadata is None else metadata.credit
+            payload = b"" if method.items_follow else plan.encode(request)
+            return self.connection.send_flagged_request(
+                method.shape.flags, method.opcode, payload, block, credit=credit
+            )
+        return self.connection.send_request(method.opcode, plan.encode(request), block)
+
+    def send(self, method: Operation, call_id: int, *items: Message) -> None:
+        """Queue items of a call."""
+        plan = self.codec.plan(method.request, self.connection.version, self.limits)
+        for item in items:
+            self.connection.send_item(call_id, plan.encode(item))
 
     def decode(self, method: Operation, payload: bytes) -> Any:
         return self.codec.plan(method.response, self.connection.version, self.limits, request=False).decode(payload)
@@ -114,6 +143,11 @@ class Peer:
             event = self.event()
             if isinstance(event, ConnectionEnded):
                 return event
+
+
+def window(items: int, size: int = 2**30) -> Credit:
+    """Credit of so many items, and of more bytes than a test of items has."""
+    return Credit(items, size)
 
 
 def until(condition: Callable[[], bool], what: str, timeout: float = 20.0) -> None:

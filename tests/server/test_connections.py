@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.server.peer import Peer, until
+from tests.impatient import ImpatientConnection
+from tests.server.peer import Peer, until, window
 from tests.server.service import (
     BLOCK,
     COUNT,
@@ -36,7 +37,6 @@ from wireproto.server import Server
 from wireproto.server.gateway import GrpcGateway
 from wireproto.server.poller import LookingPoller
 from wireproto.status import Retry, Status
-from wireproto.wire.connection import State
 from wireproto.wire.events import ConnectionEnded, ErrorReceived, GoAwayReceived, PingReceived, ResponseReceived
 from wireproto.wire.frame import Kind
 from wireproto.wire.metadata import Metadata
@@ -112,7 +112,7 @@ def test_refused_handshakes_list_what_is_supported(
 
 def test_a_bad_header_ends_the_connection_with_a_reason(peer: Peer) -> None:
     """After a header that breaks a rule the peer reads a final ERROR, also while it goes on sending."""
-    peer.socket.sendall(frame(Kind.REQUEST, flags=1, codec=2, version=1, opcode=1, call_id=1) + b"\0" * 100_000)
+    peer.socket.sendall(frame(Kind.REQUEST, flags=2, codec=2, version=1, opcode=1, call_id=1) + b"\0" * 100_000)
     error = peer.ended().error
     assert isinstance(error, CallError)
     assert error.reason == "RESERVED_FLAGS"
@@ -158,7 +158,7 @@ def test_the_last_answer_after_a_half_close_is_followed_by_the_end(
 
 def test_half_close_ends_streams(stage: Stage, peer: Peer) -> None:
     """A stream ends CANCELLED when its peer can grant no more credit."""
-    peer.start(FEED, FeedRequest(name="h"), Metadata(credit=4))
+    peer.start(FEED, FeedRequest(name="h"), Metadata(credit=window(4)))
     peer.flush()
     feed = stage.feed("h")
     peer.socket.shutdown(socket.SHUT_WR)
@@ -248,17 +248,19 @@ def test_pipelining_without_reading_does_not_grow_the_server(
 
 def test_heartbeats_are_sent_in_silence(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
     """After the agreed silence the server sends a PING; a PONG keeps the connection."""
-    peer = connect(serve(limits=Limits(heartbeat=0.1)))
+    peer = connect(serve(limits=Limits(heartbeat=1.0), connections=ImpatientConnection))
     for _ in range(2):
         peer.expect(PingReceived)
     assert peer.call(ECHO, EchoRequest(text="alive")).text == "alive"
 
 
 def test_a_silent_connection_is_closed(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
-    """A peer that never answers a PING is closed after the idle timeout."""
-    server = serve(limits=Limits(heartbeat=0.1, idle_timeout=0.5))
-    connect(server)
-    until(lambda: not server.sessions, "the session is closed")
+    """A peer that never answers a PING is closed after three heartbeats; without any, after the idle timeout."""
+    lively = serve(limits=Limits(heartbeat=1.0), connections=ImpatientConnection)
+    calm = serve(limits=Limits(heartbeat=0, idle_timeout=0.3))
+    connect(lively)
+    connect(calm)
+    until(lambda: not lively.sessions and not calm.sessions, "both sessions are closed")
 
 
 def test_a_ping_flood_ends_the_connection(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
@@ -373,7 +375,7 @@ def test_shutdown_finishes_what_is_in_flight(
     """GOAWAY names the last call, later ones are refused unprocessed, calls in flight are answered, streams end."""
     server = serve()
     peer = connect(server)
-    feeding = peer.start(FEED, FeedRequest(name="s"), Metadata(credit=4))
+    feeding = peer.start(FEED, FeedRequest(name="s"), Metadata(credit=window(4)))
     blocked = peer.start(BLOCK, BlockRequest(name="s"))
     peer.flush()
     assert stage.inside("s").wait(10)
@@ -386,7 +388,7 @@ def test_shutdown_finishes_what_is_in_flight(
     assert (ended.call_id, ended.error.status) == (feeding, Status.UNAVAILABLE)
     assert ended.error.retry is Retry.MAYBE_PROCESSED
     assert stage.feed("s").was_closed.wait(10)
-    assert peer.connection.state is State.DRAINING
+    assert peer.connection.goaway_received
     # A request that crosses GOAWAY; the core would not let us send one now.
     peer.raw.send(frame(Kind.REQUEST, codec=2, version=1, opcode=ECHO.opcode, call_id=blocked + 1))
     refused = peer.raw.receive()
@@ -504,7 +506,7 @@ def test_retry_advice_of_a_busy_server_is_safe(
 
 def test_a_stream_beside_many_calls(peer: Peer) -> None:
     """A long stream and pipelined calls share a connection without starving each other."""
-    peer.start(COUNT, CountRequest(upto=500), Metadata(credit=1000))
+    peer.start(COUNT, CountRequest(upto=500), Metadata(credit=window(1000)))
     ids = {peer.start(ECHO, EchoRequest(text=str(n))) for n in range(100)}
     while ids:
         event = peer.event()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.server.peer import Peer, until
+from tests.server.peer import Peer, until, window
 from tests.server.service import (
     BLOCK,
     ECHO,
@@ -119,7 +119,7 @@ def test_a_stream_that_begins_on_an_ending_connection_ends_at_once(
     late = Late()
     with Server(late.handlers, codecs=["msgpack"], workers=4) as server:
         peer = connect(server)
-        peer.start(FEED, FeedRequest(name="late"), Metadata(credit=4))
+        peer.start(FEED, FeedRequest(name="late"), Metadata(credit=window(4)))
         peer.flush()
         assert late.entered.wait(10)
         session = next(iter(server.sessions.values()))
@@ -238,7 +238,7 @@ def test_a_subscription_that_takes_no_wake_ends_its_stream_only(
 
     with Server(handlers, codecs=["msgpack"]) as server:
         peer = connect(server)
-        error = peer.fail(FEED, FeedRequest(name="x"), Metadata(credit=1))
+        error = peer.fail(FEED, FeedRequest(name="x"), Metadata(credit=window(1)))
         assert error.status is Status.INTERNAL
         assert "secret" not in str(error)
         assert peer.fail(ECHO, EchoRequest()).reason == "NO_HANDLER"
@@ -271,7 +271,9 @@ def test_the_last_of_too_many_errors_ends_what_was_read_with_it(
     peer = connect(server)
     bad = [frame(Kind.REQUEST, codec=2, version=1, opcode=0x7777, call_id=number) for number in range(1, 9)]
     good = frame(Kind.REQUEST, b"\x92\xa0\0", codec=2, version=1, opcode=ECHO.opcode, call_id=9)
-    peer.connection._calls.update(dict.fromkeys(range(1, 9), 0x7777))
+    for _ in bad:
+        peer.connection.send_request(0x7777, b"")
+    peer.connection.data_to_send()  # the same REQUESTs go out below, all at once
     peer.socket.sendall(b"".join(bad) + good)
     assert [peer.expect(ErrorReceived).error.reason for _ in range(4)] == ["UNKNOWN_OPCODE"] * 4
     end = peer.ended()

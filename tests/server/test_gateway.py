@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import pytest
@@ -340,8 +340,6 @@ def test_metadata_has_tcps_limit(client: GrpcClient) -> None:
         [("authorization", "user:a"), ("authorization-bin", b"user:b")],
         [("idempotency-key", "k"), ("idempotency-key-bin", b"k")],
         [("idempotency-key-bin", b"k" * 65)],
-        [("wireproto-credit", "many")],
-        [("wireproto-credit", str(2**32))],
         [("n" * 65, "x")],
         [("authorization-bin", "us\u00e9r:a".encode())],
     ],
@@ -424,6 +422,26 @@ def test_a_subscription_gives_what_is_put(stage: Stage, client: GrpcClient) -> N
     assert list(stream) == []
     assert feed.was_closed.wait(PATIENCE)
     assert feed.closed == ["ended"]
+
+
+def test_a_streams_handler_is_told_what_its_caller_gave(engine: Literal["core", "public"]) -> None:
+    """The client adds no header of its own to a stream, and what HTTP/2 grants is no metadata."""
+    seen: list[Metadata] = []
+    handlers = Handlers(SERVICE)
+
+    @handlers.register(COUNT)
+    def count(request: CountRequest, context: Context) -> list[CountResponse]:
+        seen.append(context.metadata)
+        return []
+
+    with (
+        GrpcGateway(handlers, port=0, engine=engine) as gateway,
+        connect_grpc(gateway.address, SERVICE) as client,
+    ):
+        assert list(client.stream(COUNT, CountRequest(upto=0), credit=3, metadata={"x-a": "1"})) == []
+    (metadata,) = seen
+    assert metadata.entries == {"x-a": "1"}
+    assert metadata.credit is None
 
 
 def test_a_stock_client_that_cancels_closes_the_source(stage: Stage, door: Callable[..., Open]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.server.peer import Peer, until
+from tests.server.peer import Peer, until, window
 from tests.server.service import (
     BLOCK,
     COUNT,
@@ -53,6 +53,40 @@ def pool() -> Iterator[Pool]:
     yield made
     assert made.stop(threading.TIMEOUT_MAX) == []
     poller.close()
+
+
+def test_a_job_that_is_withdrawn_is_not_run_and_leaves_its_place(pool: Pool) -> None:
+    """It is taken out of the run queue; one that a worker has, or nobody ever had, is no news."""
+    gate = threading.Event()
+    ran: list[str] = []
+
+    class Job:
+        def __init__(self, name: str) -> None:
+            self.name = name
+            self.begun = threading.Event()
+
+        def run_blocking(self) -> None:
+            self.begun.set()
+            assert gate.wait(30)
+            ran.append(self.name)
+
+    until(lambda: len(pool._parked) == 3, "the followers are there")
+    busy = [Job(f"busy {number}") for number in range(2)]  # one is kept back
+    for job in busy:
+        assert pool.submit(job)
+        assert job.begun.wait(10)
+    queued = [Job(f"{number}") for number in range(10)]
+    assert all(pool.submit(job) for job in queued)
+    assert not pool.submit(Job("one too many"))
+    pool.withdraw(queued[3])
+    pool.withdraw(queued[3])
+    pool.withdraw(busy[0])
+    pool.withdraw(Job("a stranger"))
+    assert pool.submit(Job("another"))
+    gate.set()
+    expected = ["busy 0", "busy 1", *(job.name for job in queued if job is not queued[3]), "another"]
+    until(lambda: len(ran) == len(expected), "the others are run")
+    assert sorted(ran) == sorted(expected)
 
 
 def test_a_deposed_leader_on_its_way_to_poll_is_woken_by_the_stop() -> None:
@@ -223,7 +257,7 @@ def test_blocking_iterators_leave_a_worker_in_the_smallest_pool_with_a_reserve(c
         peer = connect(server)
         peer.socket.settimeout(5)
         for _ in range(3):
-            peer.start(COUNT, CountRequest(upto=1), Metadata(credit=9))
+            peer.start(COUNT, CountRequest(upto=1), Metadata(credit=window(9)))
         peer.flush()
         assert entered.wait(10)
         try:

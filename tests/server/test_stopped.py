@@ -38,8 +38,8 @@ STOPPED = 3.5
 """Seconds, more than any of the limits below."""
 
 LIMITS = {
-    "hello_timeout": 1.5, "frame_timeout": 1.5, "frame_rate": 1_000_000, "write_timeout": 1.5, "heartbeat": 0.5,
-    "idle_timeout": 2.5, "linger": 2.0, "high_watermark": 100_000, "low_watermark": 50_000,
+    "hello_timeout": 1.5, "frame_timeout": 1.5, "frame_rate": 1_000_000, "write_timeout": 1.5, "heartbeat": 1.0,
+    "linger": 2.0, "high_watermark": 100_000, "low_watermark": 50_000,
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.server.peer import Peer, until
+from tests.server.peer import Peer, until, window
 from tests.server.service import (
     COUNT,
     ECHO,
@@ -37,38 +37,38 @@ def texts(peer: Peer, n: int) -> list[str]:
 
 def test_an_iterator_streams_within_its_credit(peer: Peer) -> None:
     """Items come in order, never more than were granted, and END comes after the last."""
-    call_id = peer.start(COUNT, CountRequest(upto=5), Metadata(credit=2))
+    call_id = peer.start(COUNT, CountRequest(upto=5), Metadata(credit=window(2)))
     assert items(peer, 2) == [0, 1]
     assert peer.call(ECHO, EchoRequest(text="beside")).text == "beside"
-    peer.connection.send_credit(call_id, 10)
+    peer.connection.send_credit(call_id, 10, 0)
     assert items(peer, 3) == [2, 3, 4]
     assert peer.expect(EndReceived).call_id == call_id
 
 
 def test_long_iterators_are_sent_whole(peer: Peer) -> None:
     """A stream of thousands arrives complete and in order, while other calls go on."""
-    peer.start(COUNT, CountRequest(upto=5000), Metadata(credit=10_000))
+    peer.start(COUNT, CountRequest(upto=5000), Metadata(credit=window(10_000)))
     assert items(peer, 5000) == list(range(5000))
     peer.expect(EndReceived)
 
 
 def test_credit_zero_pulls_nothing(stage: Stage, peer: Peer) -> None:
     """At credit 0 nothing is sent until credit comes."""
-    call_id = peer.start(FEED, FeedRequest(name="z"), Metadata(credit=0))
+    call_id = peer.start(FEED, FeedRequest(name="z"), Metadata(credit=window(0)))
     peer.flush()
     feed = stage.feed("z")
     feed.put("a", "b")
     assert peer.call(ECHO, EchoRequest(text="quiet")).text == "quiet"
     assert list(feed.items) == ["a", "b"]
-    peer.connection.send_credit(call_id, 1)
+    peer.connection.send_credit(call_id, 1, 0)
     assert texts(peer, 1) == ["a"]
-    peer.connection.send_credit(call_id, 1)
+    peer.connection.send_credit(call_id, 1, 0)
     assert texts(peer, 1) == ["b"]
 
 
 def test_a_subscription_sends_what_comes_later(stage: Stage, peer: Peer) -> None:
     """Items put after the stream began, from any thread, are sent; END follows StopIteration; close comes once."""
-    call_id = peer.start(FEED, FeedRequest(name="f"), Metadata(credit=100))
+    call_id = peer.start(FEED, FeedRequest(name="f"), Metadata(credit=window(100)))
     peer.flush()
     feed = stage.feed("f")
     feed.put("one")
@@ -87,7 +87,7 @@ def test_a_subscription_sends_what_comes_later(stage: Stage, peer: Peer) -> None
 
 def test_the_last_items_and_the_end_take_one_wake(stage: Stage, peer: Peer) -> None:
     """A subscription that is over once its items are taken is asked again, though it gave fewer than it could."""
-    peer.start(FEED, FeedRequest(name="last"), Metadata(credit=10))
+    peer.start(FEED, FeedRequest(name="last"), Metadata(credit=window(10)))
     peer.flush()
     feed = stage.feed("last")
     feed.items.extend("ab")
@@ -100,7 +100,7 @@ def test_the_last_items_and_the_end_take_one_wake(stage: Stage, peer: Peer) -> N
 
 def test_no_wake_is_lost(stage: Stage, peer: Peer) -> None:
     """A feeder that races with the pump never leaves an item lying."""
-    peer.start(FEED, FeedRequest(name="r"), Metadata(credit=1_000_000))
+    peer.start(FEED, FeedRequest(name="r"), Metadata(credit=window(1_000_000)))
     peer.flush()
     feed = stage.feed("r")
 
@@ -116,8 +116,8 @@ def test_no_wake_is_lost(stage: Stage, peer: Peer) -> None:
 
 def test_cancelling_closes_the_source(stage: Stage, peer: Peer) -> None:
     """CANCEL of a stream closes its subscription or generator, and the connection goes on."""
-    feeding = peer.start(FEED, FeedRequest(name="x"), Metadata(credit=5))
-    counting = peer.start(COUNT, CountRequest(upto=10), Metadata(credit=1))
+    feeding = peer.start(FEED, FeedRequest(name="x"), Metadata(credit=window(5)))
+    counting = peer.start(COUNT, CountRequest(upto=10), Metadata(credit=window(1)))
     assert items(peer, 1) == [0]
     feed = stage.feed("x")
     peer.connection.send_cancel(feeding)
@@ -130,7 +130,7 @@ def test_cancelling_closes_the_source(stage: Stage, peer: Peer) -> None:
 def test_a_lost_connection_closes_its_streams(stage: Stage, server: Server, connect: Callable[..., Peer]) -> None:
     """When the peer goes away, its streams' sources are closed."""
     peer = connect(server)
-    peer.start(FEED, FeedRequest(name="gone"), Metadata(credit=5))
+    peer.start(FEED, FeedRequest(name="gone"), Metadata(credit=window(5)))
     peer.flush()
     feed = stage.feed("gone")
     peer.socket.close()
@@ -141,14 +141,14 @@ def test_a_lost_connection_closes_its_streams(stage: Stage, server: Server, conn
 
 def test_a_stream_that_fails_ends_with_its_error(peer: Peer) -> None:
     """An abort inside an iterator is the stream's ERROR, after the items before it."""
-    peer.start(COUNT, CountRequest(upto=2, fail=True), Metadata(credit=10))
+    peer.start(COUNT, CountRequest(upto=2, fail=True), Metadata(credit=window(10)))
     assert items(peer, 2) == [0, 1]
     assert peer.expect(ErrorReceived).error.status is Status.ABORTED
 
 
 def test_a_stream_ends_at_its_deadline(stage: Stage, peer: Peer) -> None:
     """A deadline on a stream ends it with DEADLINE_EXCEEDED and closes its source."""
-    peer.start(FEED, FeedRequest(name="d"), Metadata(credit=10, deadline_ms=50))
+    peer.start(FEED, FeedRequest(name="d"), Metadata(credit=window(10), deadline_ms=50))
     assert peer.expect(ErrorReceived).error.status is Status.DEADLINE_EXCEEDED
     assert stage.feed("d").was_closed.wait(10)
 
@@ -159,7 +159,7 @@ def test_a_slow_reader_pauses_its_stream_only(
     """A peer that does not read stops its own stream at the watermark; others are served; it gets everything later."""
     server = serve(limits=Limits(high_watermark=100_000, low_watermark=20_000))
     slow, quick = connect(server), connect(server)
-    slow.start(FEED, FeedRequest(name="slow"), Metadata(credit=1_000_000))
+    slow.start(FEED, FeedRequest(name="slow"), Metadata(credit=window(1_000_000)))
     slow.flush()
     feed = stage.feed("slow")
     total = 2000
@@ -224,7 +224,7 @@ def test_a_subscription_is_told_when_what_it_gave_is_encoded(connect: Callable[.
         return source
 
     with Server(handlers, codecs=["msgpack"]) as server:
-        error = connect(server).fail(COUNT, CountRequest(upto=1), Metadata(credit=4))
+        error = connect(server).fail(COUNT, CountRequest(upto=1), Metadata(credit=window(4)))
         assert error.status is Status.INTERNAL
     assert source.notes == ["enter", "take", "exit after CallError"]
 
@@ -242,7 +242,7 @@ def test_sources_that_misbehave_end_their_stream_only(
 
     with Server(handlers, codecs=["msgpack"]) as server:
         peer = connect(server)
-        error = peer.fail(COUNT, CountRequest(upto=1), Metadata(credit=4))
+        error = peer.fail(COUNT, CountRequest(upto=1), Metadata(credit=window(4)))
         assert error.status is Status.INTERNAL
         assert "secret" not in str(error)
         assert peer.fail(ECHO, EchoRequest()).reason == "NO_HANDLER"
@@ -267,7 +267,7 @@ def test_blocking_iterators_leave_half_the_pool_free(connect: Callable[..., Peer
     with Server(handlers, codecs=["msgpack"], workers=8) as server:
         peer = connect(server)
         for n in range(10):
-            peer.start(COUNT, CountRequest(upto=n), Metadata(credit=10))
+            peer.start(COUNT, CountRequest(upto=n), Metadata(credit=window(10)))
         peer.flush()
         for _ in range(4):
             assert entered.acquire(timeout=10)
@@ -288,15 +288,15 @@ def test_a_stream_that_filled_the_output_goes_on_when_it_is_written_at_once(
     """A stream that paused for output which the kernel then takes in one piece is not forgotten."""
     peer = connect(serve(limits=Limits(high_watermark=200, low_watermark=100)))
     for _ in range(20):
-        peer.start(COUNT, CountRequest(upto=500), Metadata(credit=1000))
+        peer.start(COUNT, CountRequest(upto=500), Metadata(credit=window(1000)))
         assert items(peer, 500) == list(range(500))
         peer.expect(EndReceived)
 
 
 def test_credit_that_comes_before_the_stream_began_counts(stage: Stage, peer: Peer) -> None:
     """CREDIT right behind its REQUEST, in one write, is as good as that of the REQUEST."""
-    call_id = peer.start(FEED, FeedRequest(name="early"), Metadata(credit=1))
-    peer.connection.send_credit(call_id, 2)
+    call_id = peer.start(FEED, FeedRequest(name="early"), Metadata(credit=window(1)))
+    peer.connection.send_credit(call_id, 2, 0)
     peer.flush()
     feed = stage.feed("early")
     feed.put("a", "b", "c", "d")

@@ -19,9 +19,10 @@ from tests.server.service import (
     WhoRequest,
 )
 from wireproto import CallError, ConnectionLost, HandshakeError, Metadata, Method, Retry, Server, Service, Status
-from wireproto.conformance.raw import RawListener, frame, pack_welcome
+from wireproto.conformance.page import CREDIT_KEY, credit_body, field, read_hello
+from wireproto.conformance.raw import RawFrame, RawListener, frame, pack_welcome
 from wireproto.testing import Answer, BareClient
-from wireproto.wire.frame import PREAMBLE, Kind, pack_error
+from wireproto.wire.frame import PREAMBLE, TOP_BIT, Credit, Flag, Kind, pack_error
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_answers_are_told_apart(server: Server) -> None:
     """Several calls in flight are answered by id: responses, a stream's items and its end, and failures."""
     with BareClient(server.address, SERVICE) as client:
         echo = client.send(ECHO, client.encode(ECHO, EchoRequest(text="x")))
-        count = client.send(COUNT, client.encode(COUNT, CountRequest(upto=3)), Metadata(credit=1))
+        count = client.send(COUNT, client.encode(COUNT, CountRequest(upto=3)), Metadata(credit=Credit(1, 1)))
         fail = client.send(FAIL, client.encode(FAIL, FailRequest(how="declared")))
         decode = client.decoder(COUNT)
         items: list[int] = []
@@ -63,13 +64,40 @@ def test_answers_are_told_apart(server: Server) -> None:
                     assert answer.call_id == count
                     items.append(decode(answer.payload).n)
                     if len(items) == 1:
-                        client.grant(count, 5)
+                        client.grant(count, 5, 100)
     assert items == [0, 1, 2]
     assert ended[echo].error is None
     assert (ended[count].payload, ended[count].error) == (b"", None)
     error = ended[fail].error
     assert error is not None
     assert (error.reason, error.retry, error.retry_after_ms) == ("DECLARED", Retry.NOT_PROCESSED, 7)
+
+
+def test_the_frames_it_sends_are_those_of_the_page() -> None:
+    """A stream has its flag, CREDIT has items and bytes, and ids begin again with 1 behind the last one."""
+    with RawListener() as listener, ThreadPoolExecutor(1) as pool:
+        dialled = pool.submit(BareClient, listener.address, SERVICE)
+        peer = listener.accept()
+        assert peer is not None
+        peer.take(4)
+        hello = peer.receive()
+        assert isinstance(hello, RawFrame)
+        assert read_hello(hello.payload).max_calls == 0
+        peer.send(PREAMBLE + frame(Kind.WELCOME, pack_welcome(codec=2, version=SERVICE.version)))
+        with dialled.result(10) as client:
+            client.call_id = TOP_BIT - 2
+            last = client.send(COUNT, b"request", Metadata(credit=Credit(3, 500)))
+            client.grant(last, 2, 70)
+            first = client.send(ECHO, b"")
+            request, credit, unary = (peer.receive() for _ in range(3))
+        assert (last, first) == (TOP_BIT - 1, 1)
+        assert request == RawFrame(
+            Kind.REQUEST, Flag.ITEMS_COME_BACK, 2, SERVICE.version, COUNT.opcode, last,
+            field(CREDIT_KEY, credit_body(3, 500)), b"request",
+        )  # fmt: skip
+        assert credit == RawFrame(Kind.CREDIT, 0, 0, 0, COUNT.opcode, last, b"", credit_body(2, 70))
+        assert unary == RawFrame(Kind.REQUEST, 0, 2, SERVICE.version, ECHO.opcode, first, b"", b"")
+        peer.close()
 
 
 def test_a_call_raises_what_it_failed_with(server: Server) -> None:

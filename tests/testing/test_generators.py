@@ -26,8 +26,9 @@ from tests.codecs.everything import (
     Three,
     Twig,
 )
+from tests.shapes import SHAPES
 from wireproto.errors import EncodeError
-from wireproto.schema import Field, Message, compile_refusal, fields
+from wireproto.schema import Empty, Field, Message, compile_refusal, fields, message_types
 from wireproto.testing import messages, mutated, strategies, values, wrong_values
 
 # Any example will do; making it smaller would take most of the time.
@@ -54,6 +55,11 @@ def test_a_service_has_a_strategy_for_each_message() -> None:
     assert set(strategies(EVERYTHING)) == set(CLASSES) - {Grown, Twig}
     assert set(strategies(GROWING, 1)) == {Grown, Twig, Three, TextMaps}
     assert set(strategies(GROWING)) == {Grown, Twig, Leaf, Branch, Nothing}
+    # What a one-way method does not answer is none of its messages.
+    assert (
+        set(strategies(SHAPES)) == set(message_types(SHAPES)) == {each for m in SHAPES.methods for each in m.messages}
+    )
+    assert Empty not in strategies(SHAPES)
 
 
 @pytest.mark.parametrize("cls", CLASSES)

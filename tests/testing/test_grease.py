@@ -1,21 +1,39 @@
 """Peers that say what nobody knows: nothing of it changes an answer, and all of it is what section 14 keeps for it."""
 
 import re
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.wire.peers import GOODBYE, HELLO, NOT_FOUND, OFFERS, drain, plain
+from tests.wire.peers import GOODBYE, HELLO, NOT_FOUND, OFFERS, begin_stream, drain, plain
 from wireproto.errors import RemoteProtocolError
 from wireproto.limits import Limits
 from wireproto.testing import grease
 from wireproto.testing.grease import GreasingConnection
+from wireproto.wire import private
 from wireproto.wire.connection import Connection, Role, State
 from wireproto.wire.events import ConnectionEnded, Event, HelloReceived, RequestReceived, WelcomeReceived
-from wireproto.wire.frame import KINDS, PREAMBLE, Frame, total_length, unpack
-from wireproto.wire.handshake import Hello, Offer, negotiate
+from wireproto.wire.frame import (
+    KINDS,
+    PREAMBLE,
+    Credit,
+    Flag,
+    Frame,
+    Kind,
+    pack_error,
+    total_length,
+    unpack,
+    unpack_error,
+)
+from wireproto.wire.handshake import Hello, Offer, Welcome, negotiate
 from wireproto.wire.metadata import Metadata, pack_metadata
+
+ACCEPTED = {"max_calls": 100, "first_credit": Credit(2, 100), "one_way_credit": 1}
+"""What each side accepts of the calls of the other."""
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 
@@ -26,11 +44,12 @@ class Wire:
     def __init__(self, client: Connection, server: Connection) -> None:
         self.client, self.server = client, server
         self.sent: dict[Role, bytes] = {Role.CLIENT: b"", Role.SERVER: b""}
-        client.send_hello(HELLO)
+        client.send_hello(msgspec.structs.replace(HELLO, **ACCEPTED))
         (greeting,) = self.to_server()
         assert isinstance(greeting, HelloReceived)
         self.hello = greeting.hello
-        server.send_welcome(negotiate(self.hello, OFFERS, Limits(), "test/1"))
+        welcome = negotiate(self.hello, OFFERS, Limits(), "test/1")
+        server.send_welcome(msgspec.structs.replace(welcome, **ACCEPTED))
         self.answers = self.to_client()
 
     def to_server(self) -> list[Event]:
@@ -55,18 +74,30 @@ class Wire:
             self.server.send_response(call, b"answer")
             found += self.to_client()
         refused = self.client.send_request(0x11, b"")
-        stream = self.client.send_request(0x12, b"", pack_metadata(Metadata(credit=2)), credit=2)
+        stream = begin_stream(self.client, 0x12)
         self.client.send_ping(bytes(8))
         found += self.to_server()
         self.server.send_error(refused, NOT_FOUND)
         self.server.send_item(stream, b"item")
         found += self.to_client()
-        self.client.send_credit(stream, 3)
+        self.client.send_credit(stream, 3, 100)
         self.client.send_cancel(self.client.send_request(0x13, b""))
         found += self.to_server()
         self.server.send_end(stream)
-        self.server.send_goaway(GOODBYE)
         found += self.to_client()
+        for side, answering in ((self.client, self.server), (self.server, self.client)):
+            upload = side.send_flagged_request(Flag.ITEMS_FOLLOW, 0x14, b"")
+            side.send_item(upload, b"item")
+            side.send_end(upload)
+            side.send_flagged_request(Flag.ONE_WAY, 0x15, b"told", pack_metadata(Metadata(deadline_ms=5)))
+            unary = side.send_request(0x16, b"asked")
+            found += self.to_server() + self.to_client()
+            answering.send_response(upload, b"answer")
+            answering.send_one_way_credit(1)
+            found += self.to_client() + self.to_server()
+            answering.send_error(unary, NOT_FOUND)
+            answering.send_goaway(GOODBYE)
+            found += self.to_client() + self.to_server()
         self.server.refuse(GOODBYE)
         found += self.to_client()
         return [plain(event) for event in found]
@@ -188,6 +219,48 @@ def test_it_is_silent_where_frames_are_not_allowed() -> None:
     (frame,) = frames(server.data_to_send())
     assert frame.call_id == 0
     assert server.state is State.CLOSED
+
+
+def test_it_says_nothing_that_is_private() -> None:
+    """What is kept for extensions of somebody's own is never said, by any connection."""
+    said: dict[str, set[int]] = {each: set() for each in ("kinds", "keys", "fields", "error fields", "features")}
+    for seed in range(200):
+        wire = Wire(greased(Role.CLIENT, seed), greased(Role.SERVER, seed + 1000))
+        wire.converse()
+        for frame in frames(wire.sent[Role.CLIENT]) + frames(wire.sent[Role.SERVER]):
+            said["kinds"].add(frame.kind)
+            if frame.kind in (Kind.HELLO, Kind.WELCOME):
+                greeting = (Hello if frame.kind == Kind.HELLO else Welcome).decode(frame.payload)
+                said["features"] |= {bit for bit in range(64) if greeting.features >> bit & 1}
+                said["fields"] |= set(tags(">HH", frame.payload[len(greeting.encode()) :]))
+            elif frame.kind in (Kind.ERROR, Kind.GOAWAY):
+                body = frame.payload[4 if frame.kind == Kind.GOAWAY else 0 :]
+                said["error fields"] |= set(tags(">BH", body[len(pack_error(unpack_error(body))) :]))
+            elif frame.kind == Kind.REQUEST:
+                said["keys"] |= set(tags(">BH", frame.metadata))
+    assert said["kinds"] - KINDS <= set(grease.KINDS)
+    assert said["keys"] - set(range(1, 7)) <= set(grease.METADATA_KEYS)
+    assert said["fields"] <= set(grease.FIELDS)
+    assert said["error fields"] <= set(grease.ERROR_FIELDS)
+    assert said["features"] <= set(grease.FEATURES)
+    assert all(len(found) > 5 for found in said.values())
+    for ours, theirs in (
+        (grease.KINDS, private.KINDS),
+        (grease.METADATA_KEYS, private.METADATA_KEYS),
+        (grease.FIELDS, private.GREETING_FIELDS),
+        (grease.ERROR_FIELDS, private.ERROR_FIELDS),
+        (grease.FEATURES, private.FEATURES),
+    ):
+        assert not set(ours) & set(theirs)
+
+
+def tags(head: str, block: bytes) -> Iterator[int]:
+    """The types of a block of fields."""
+    at = 0
+    while at < len(block):
+        tag, length = struct.unpack_from(head, block, at)
+        at += struct.calcsize(head) + length
+        yield tag
 
 
 def test_the_values_are_those_of_the_text() -> None:

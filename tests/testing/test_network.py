@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.impatient import ImpatientConnection
 from tests.server.peer import until
 from tests.server.service import ECHO, SERVICE, EchoRequest, EchoResponse
 from wireproto import CallError, Client, ConnectionLost, Context, Handlers, Limits, Retry, Server, WireprotoError
@@ -204,13 +205,21 @@ def test_heartbeats_find_a_line_that_went_dead(notes: Notes, direction: str) -> 
     """A line that passes nothing in one direction any more, and stays, is found out by whoever hears nothing; the call
     ends without a time limit of its own, and the next one goes over another line.
     """
-    lively = Limits(heartbeat=0.2, idle_timeout=1.0)
-    with Server(notes.handlers, workers=4, limits=lively) as server:
+    lively = Limits(heartbeat=2.0)
+    with Server(notes.handlers, workers=4, limits=lively, connections=ImpatientConnection) as server:
         up, down = handshake(server.address)
         dead: Any = {direction: [Stall(up if direction == "up" else down, count=1)]}
         with (
             FaultProxy(server.address, **dead) as proxy,
-            Client(proxy.address, NOTES, codec="pipe", name="c", limits=lively, backoff=AT_ONCE) as client,
+            Client(
+                proxy.address,
+                NOTES,
+                codec="pipe",
+                name="c",
+                limits=lively,
+                backoff=AT_ONCE,
+                connections=ImpatientConnection,
+            ) as client,
         ):
             client.open()
             with pytest.raises(ConnectionLost) as caught:
@@ -221,8 +230,8 @@ def test_heartbeats_find_a_line_that_went_dead(notes: Notes, direction: str) -> 
 
 def test_the_server_finds_a_line_that_went_dead(notes: Notes) -> None:
     """A server closes a connection that fell silent, though it is there."""
-    lively = Limits(heartbeat=0.2, idle_timeout=1.0)
-    with Server(notes.handlers, workers=4, limits=lively) as server:
+    lively = Limits(heartbeat=2.0)
+    with Server(notes.handlers, workers=4, limits=lively, connections=ImpatientConnection) as server:
         up, _ = handshake(server.address)
         until(lambda: not server.sessions, "the connection that was measured is gone")
         with (

@@ -14,17 +14,20 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 from tests.server.service import COUNT, ECHO, SERVICE, CountRequest, EchoRequest, EchoResponse
-from tests.testing.shelf import LIST, MERGE, PUT, SHELF, TAKE, Shelf
+from tests.testing.shelf import FILL, FORGET, LIST, MERGE, PUT, SHELF, SUM_UP, SWAP, TAKE, Shelf
 from wireproto.dispatch import Context, Entry, Handlers, Table
-from wireproto.errors import CallError, DecodeError
+from wireproto.errors import CallError, DecodeError, LocalProtocolError
 from wireproto.schema import Message, Method, Service
 from wireproto.server.call import Call
-from wireproto.server.pump import Pump
 from wireproto.server.session import Session
 from wireproto.status import Retry, Status
 from wireproto.testing import ServerSuite
-from wireproto.testing.serving import MethodAt, Peers
+from wireproto.testing.cases import MethodAt, Peers
+from wireproto.testing.examples import simplest
+from wireproto.testing.paired import PairedCall
 from wireproto.testing.standin import Stage
+from wireproto.wire.connection import Connection
+from wireproto.wire.frame import Credit
 
 
 @pytest.fixture(autouse=True)
@@ -295,7 +298,7 @@ def test_a_server_that_does_not_answer_ends_the_test(monkeypatch: pytest.MonkeyP
 def test_a_stream_that_stops_ends_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that sends no items though there is credit for them is found, and not waited for."""
     monkeypatch.setattr("wireproto.testing.serving.PATIENCE", 0.5)
-    monkeypatch.setattr(Pump, "_room_locked", lambda self: 0)
+    monkeypatch.setattr(Session, "room_locked", lambda self: 0)
     with staged(SHELVES) as stage, pytest.raises(CallError, match="DEADLINE"):
         SHELVES.test_streams_send_within_their_credit(MethodAt(LIST, 3), "pipe", stage)
 
@@ -325,15 +328,15 @@ def generous(self: Entry, context: Context) -> None:
     """Let everybody in."""
 
 
-def boundless(self: Any, *arguments: Any) -> None:
+def boundless(self: Any, *arguments: Any, **more: Any) -> None:
     """Forget timeout and size."""
-    ENTRY(self, *arguments)
+    ENTRY(self, *arguments, **more)
     self.timeout, self.max_request = None, 1 << 30
 
 
-def credulous(self: Any, *arguments: Any) -> None:
+def credulous(self: Any, *arguments: Any, **more: Any) -> None:
     """Take any bytes for a request."""
-    ENTRY(self, *arguments)
+    ENTRY(self, *arguments, **more)
     self._decode = lambda payload: None
 
 
@@ -346,10 +349,12 @@ def clinging(self: Call) -> None:
     """Hold on to a call that nobody waits for."""
 
 
-def endless(self: Pump) -> int:
+def endless(self: Connection, call_id: int) -> Credit:
     """Send whatever there is, whatever the credit."""
-    vars(type(self._session.connection))["_grant"](self._session.connection, self._call.call_id, 1)
-    return 1
+    much = Credit(64, 1 << 20)
+    halves = self._calls_of(call_id).halves[call_id]
+    halves.items_to_send, halves.bytes_to_send = much
+    return much
 
 
 def newest(self: Handlers, codec: Any, version: int, limits: Any, authenticate: Any = None) -> Table:
@@ -370,7 +375,7 @@ FAULTS: list[tuple[Any, str, Any, str, MethodAt | Peers, str]] = [
     (Table, "__init__", timeless, "test_methods_of_other_versions_are_unimplemented", Peers(3, 1), "pipe"),
     (Call, "drop_future_locked", clinging, "test_deadlines_are_kept", MethodAt(PUT, 3), "pipe"),
     (Call, "drop_future_locked", clinging, "test_cancelled_calls_are_let_go", MethodAt(PUT, 3), "pipe"),
-    (Pump, "_room_locked", endless, "test_streams_send_within_their_credit", MethodAt(LIST, 3), "pipe"),
+    (Connection, "credit", endless, "test_streams_send_within_their_credit", MethodAt(LIST, 3), "pipe"),
     (Handlers, "table", newest, "test_newer_fields_stay_with_newer_peers", Peers(1, 3), "msgpack"),
 ]
 
@@ -390,6 +395,84 @@ def test_faults_of_the_framework_are_found(
         run(about, door, stage)
 
 
+# ... and of what is shown through pairs
+
+
+def paired(part: Any, name: str, fault: Any, test: str, case: MethodAt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails with the fault, and with nothing else."""
+    run: Any = getattr(SHELVES, test)
+    run(case, "msgpack")
+    monkeypatch.setattr(part, name, fault)
+    with pytest.raises((AssertionError, CallError, LocalProtocolError)):
+        run(case, "msgpack")
+
+
+READ = Entry.read
+
+
+def lenient(self: Entry, payload: bytes) -> Any:
+    """Take what is none for something else."""
+    try:
+        return READ(self, payload)
+    except CallError:
+        return simplest(self.method.request, 3)
+
+
+def stingy(self: PairedCall, size: int) -> None:
+    """Give no credit back."""
+
+
+def talkative(self: Entry, answer: object, wanted: str) -> CallError:
+    """Tell the caller what was wrong with an answer."""
+    return CallError(Status.INTERNAL, "INTERNAL", f"incident 1: {answer}")
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "fault", "test", "case"),
+    [
+        (Entry, "incident", leaking, "test_failures_with_items_become_incidents", MethodAt(FILL, 3)),
+        (Entry, "incident", leaking, "test_failures_with_items_become_incidents", MethodAt(SWAP, 2)),
+        (Entry, "_wrong_answer", talkative, "test_failures_with_items_become_incidents", MethodAt(FORGET, 1)),
+        (Entry, "_judge", generous, "test_items_of_strangers_are_refused", MethodAt(FILL, 1)),
+        (Entry, "_judge", generous, "test_items_of_strangers_are_refused", MethodAt(FORGET, 3)),
+        (Entry, "read", lenient, "test_mutated_items_are_refused", MethodAt(FILL, 1)),
+        (Entry, "read", lenient, "test_mutated_items_are_refused", MethodAt(SWAP, 3)),
+        (Entry, "__init__", boundless, "test_larger_items_are_refused", MethodAt(FILL, 1)),
+        (PairedCall, "_owe", stingy, "test_items_come_within_their_credit", MethodAt(FILL, 2)),
+        (PairedCall, "_owe", stingy, "test_items_come_within_their_credit", MethodAt(SUM_UP, 3)),
+    ],
+)
+def test_faults_with_items_are_found(
+    part: Any, name: str, fault: Any, test: str, case: MethodAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where items or one-way calls are not treated as the table says, the test that is about it fails."""
+    paired(part, name, fault, test, case, monkeypatch)
+
+
+@pytest.mark.parametrize("method", [FILL, SUM_UP, SWAP, FORGET], ids=lambda method: method.name)
+def test_a_handler_of_items_that_raises_is_found(method: Any) -> None:
+    """A handler that cannot do with any items fails the test, by a method of any shape."""
+    handlers = Handlers(SHELF)
+
+    def failing(*arguments: Any) -> Any:
+        raise ValueError
+
+    if method is FILL:
+        handlers.sink(FILL)(failing)
+    else:
+        register: Any = handlers.register
+        register(method)(failing)
+    with pytest.raises(AssertionError, match=f"the handler of {method.name} raised an exception for"):
+        suite(handlers=handlers).test_generated_items_are_answered(MethodAt(method, 3), "pipe")
+
+
+def test_what_waits_for_another_thread_is_left() -> None:
+    """A future that is completed elsewhere, or never, is no failure of a pair, which does not wait."""
+    handlers = Handlers(SHELF)
+    handlers.register(SUM_UP)(lambda items, context: Future())
+    suite(handlers=handlers).test_generated_items_are_answered(MethodAt(SUM_UP, 3), "pipe")
+
+
 # Which tests there are
 
 
@@ -404,8 +487,14 @@ def test_a_service_has_the_tests_that_can_be_about_it() -> None:
     assert full - plain == {
         "test_callers_without_the_capability_are_refused",
         "test_declared_reasons_arrive",
+        "test_failures_with_items_become_incidents",
+        "test_generated_items_are_answered",
+        "test_items_come_within_their_credit",
+        "test_items_of_strangers_are_refused",
+        "test_larger_items_are_refused",
         "test_larger_requests_are_refused",
         "test_methods_of_other_versions_are_unimplemented",
+        "test_mutated_items_are_refused",
         "test_newer_fields_stay_with_newer_peers",
         "test_streams_send_within_their_credit",
         "test_the_timeout_is_the_methods",
@@ -420,6 +509,12 @@ def test_every_method_version_and_pair_has_its_tests() -> None:
     ]  # fmt: skip
     newest = [str(each) for each in SHELVES._parameters("test_deadlines_are_kept")]
     assert newest == ["Put-v3", "Count-v1", "List-v3", "Take-v2", "Merge-v3"]
+    with_items = [str(each) for each in SHELVES._parameters("test_generated_items_are_answered")]
+    assert with_items == [
+        "Fill-v1", "Forget-v1", "Fill-v2", "Swap-v2", "Forget-v2", "Fill-v3", "SumUp-v3", "Swap-v3", "Forget-v3"
+    ]  # fmt: skip
+    credited = [str(each) for each in SHELVES._parameters("test_items_come_within_their_credit")]
+    assert credited == [each for each in with_items if "Forget" not in each]
     pairs = [str(each) for each in SHELVES._parameters("test_every_peer_is_answered_alike")]
     assert len(pairs) == 9
     assert "client-v3-server-v1" in pairs

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import Phase, settings
 
 from tests.codecs.everything import ALL, EVERYTHING, GROWING, JSON, Grown, Nothing, Singles, TextMaps, Three
+from tests.shapes import SHAPES
 from wireproto.codecs import Codec, PlainCodec, Plan
 from wireproto.limits import Limits
 from wireproto.schema import Message, Service, from_plain, to_plain
@@ -150,6 +151,20 @@ def test_every_method_version_and_side_is_sampled() -> None:
         "New-request-v3",
         "New-response-v3",
     ]
+
+
+class TestShapes(RoundTripSuite):
+    """Messages of methods of every shape, items among them."""
+
+    service = SHAPES
+
+
+def test_a_one_way_method_has_one_side() -> None:
+    """What is sent of an upload or a duplex call is a request, and what a one-way method does not answer is nothing."""
+    made = [str(each) for each in suite(SHAPES)._samples() if each.version == 2]
+    assert [name for name in made if "Beep" in name or "Reset" in name] == ["Beep-request-v2", "Reset-request-v2"]
+    assert [name for name in made if "Store" in name] == ["Store-request-v2", "Store-response-v2"]
+    assert len(made) == 2 * len(SHAPES.methods) - 2
 
 
 def test_all_codecs_are_the_default() -> None:

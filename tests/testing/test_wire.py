@@ -43,8 +43,8 @@ from wireproto import (
 from wireproto.schema import Method, Service
 from wireproto.testing import Pair, chunked, pair
 from wireproto.wire.connection import Role, State
-from wireproto.wire.events import CancelReceived, ErrorReceived, HelloReceived, RequestReceived
-from wireproto.wire.frame import PREAMBLE
+from wireproto.wire.events import CancelReceived, ErrorReceived, HelloReceived, ItemReceived, RequestReceived
+from wireproto.wire.frame import PREAMBLE, Flag
 
 
 @pytest.fixture
@@ -140,6 +140,41 @@ def test_a_stream_comes_item_by_item(stage: Stage, link: Pair) -> None:
     assert [item.n for item in link.stream(COUNT, CountRequest(upto=100), credit=3)] == list(range(100))
 
 
+def test_the_bytes_of_a_stream_have_a_window(link: Pair) -> None:
+    """A first credit of one byte lets one item pass, which takes more; the next one waits until its bytes are back."""
+    call_id = link.start(COUNT, CountRequest(upto=5), credit=5, window=1)
+    (item,) = link.exchange()
+    assert isinstance(item, ItemReceived)
+    assert link.client.credit_out(call_id) == (4, 1 - len(item.payload))
+    link.client.send_credit(call_id, 0, len(item.payload) - 1)
+    assert link.exchange() == []
+    link.client.send_credit(call_id, 0, 1)
+    assert [type(event) for event in link.exchange()] == [ItemReceived]
+    assert [item.n for item in link.stream(COUNT, CountRequest(upto=5), window=1)] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("opcode", "flags"),
+    [
+        (ECHO.opcode, Flag.ITEMS_COME_BACK),
+        (ECHO.opcode, Flag.ITEMS_FOLLOW),
+        (COUNT.opcode, Flag.NONE),
+        (COUNT.opcode, Flag.ITEMS_FOLLOW | Flag.ITEMS_COME_BACK),
+    ],
+)
+def test_flags_that_are_not_the_shape_of_the_method_are_refused(link: Pair, opcode: int, flags: Flag) -> None:
+    """A call of another shape than its method's is WRONG_SHAPE, as on a real server, and the pair lives."""
+    if flags:
+        link.client.send_flagged_request(flags, opcode, b"")
+    else:
+        link.client.send_request(opcode, b"")
+    (refused,) = link.exchange()
+    assert isinstance(refused, ErrorReceived)
+    assert (refused.error.status, refused.error.reason) == (Status.UNIMPLEMENTED, "WRONG_SHAPE")
+    assert refused.error.retry is Retry.NOT_PROCESSED
+    assert link.call(ECHO, EchoRequest(text="a")).text == "a"
+
+
 def test_a_stream_that_fails_raises(link: Pair) -> None:
     """The items before the failure come first."""
     stream = link.stream(COUNT, CountRequest(upto=2, fail=True))
@@ -155,7 +190,7 @@ def test_a_subscription_is_asked_when_bytes_move(stage: Stage, link: Pair) -> No
     feed = stage.feed("news")
     feed.put("a", "b", "c")
     assert len(link.exchange()) == 2
-    link.client.send_credit(call_id, 5)
+    link.client.send_credit(call_id, 5, 0)
     assert len(link.exchange()) == 1
     link.client.send_cancel(call_id)
     link.exchange()

@@ -10,7 +10,21 @@ from wireproto.limits import Limits
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import Connection, Role, State
 from wireproto.wire.events import NEED_DATA, ConnectionEnded, Event, HelloReceived
-from wireproto.wire.frame import HEADER, OF_CALLS, OF_MESSAGES, PREAMBLE, Kind, pack, pack_error, unpack, unpack_error
+from wireproto.wire.frame import (
+    HEADER,
+    NO_CREDIT,
+    OF_CALLS,
+    OF_MESSAGES,
+    PREAMBLE,
+    TOP_BIT,
+    Credit,
+    Flag,
+    Kind,
+    pack,
+    pack_error,
+    unpack,
+    unpack_error,
+)
 from wireproto.wire.handshake import Hello, Offer, Welcome, negotiate
 from wireproto.wire.metadata import Metadata, pack_metadata
 
@@ -94,21 +108,36 @@ def opened(limits: Limits | None = None) -> Pair:
     return pair
 
 
-def draining(limits: Limits | None = None) -> Pair:
+FIRST = Credit(2, 10)
+"""The first credit of request halves on a pair that takes calls both ways."""
+
+
+def opened_both_ways(
+    first: Credit = FIRST, *, one_way: int = 2, max_calls: int = 3, limits: Limits | None = None
+) -> Pair:
+    """The handshake is done, and either side may begin calls of any shape: both accept the same of each other."""
+    accepted = {"max_calls": max_calls, "first_credit": first, "one_way_credit": one_way}
+    pair = started(limits)
+    pair.client.send_hello(msgspec.structs.replace(HELLO, **accepted))
+    (event,) = pair.deliver(pair.client)
+    assert isinstance(event, HelloReceived)
+    pair.server.send_welcome(msgspec.structs.replace(welcome(limits), **accepted))
+    pair.deliver(pair.server)
+    return pair
+
+
+def going_away(limits: Limits | None = None) -> Pair:
     """The server has said GOAWAY and the client has read it; call 1 is in flight."""
-    pair = opened(limits)
-    pair.client.send_request(0x10, b"")
-    pair.deliver(pair.client)
+    pair = in_call(limits)
     pair.server.send_goaway(GOODBYE)
     pair.deliver(pair.server)
     return pair
 
 
 def half_closed(limits: Limits | None = None) -> Pair:
-    """The client's side ended its output while call 1 is in flight; for the server only."""
-    pair = opened(limits)
-    pair.client.send_request(0x10, b"")
-    pair.deliver(pair.client)
+    """The client has ended its output, and the server has read that, while call 1 is in flight."""
+    pair = in_call(limits)
+    pair.client.end_output()
     pair.server.receive_eof()
     drain(pair.server)
     return pair
@@ -125,43 +154,57 @@ def closed(limits: Limits | None = None) -> Pair:
 
 
 def welcome(limits: Limits | None = None) -> Welcome:
-    """What the server answers to ``HELLO``."""
-    return negotiate(HELLO, OFFERS, limits or Limits(), "test/1")
+    """What the server answers to ``HELLO``; it grants no credit for what the client may send."""
+    answer = negotiate(HELLO, OFFERS, limits or Limits(), "test/1")
+    return msgspec.structs.replace(answer, first_credit=NO_CREDIT, one_way_credit=0)
 
 
 IN_STATE: dict[State, Callable[[], Pair]] = {
     State.START: started,
     State.GREETING: greeted,
     State.OPEN: opened,
-    State.DRAINING: draining,
     State.HALF_CLOSED: half_closed,
     State.CLOSED: closed,
 }
 
 
 NOT_FOUND = CallError(Status.NOT_FOUND, "GONE", "no such thing", retry=Retry.NEVER, retry_after_ms=7)
-STREAM = pack_metadata(Metadata(credit=2))
+STREAM_CREDIT = Credit(2, 100)
+STREAM = pack_metadata(Metadata(credit=STREAM_CREDIT))
 NO_SERVICE = HandshakeError(Status.NOT_FOUND, "UNKNOWN_SERVICE", "none")
 PING = pack(Kind.PING, 0, 0, 0, 0, b"", b"trailing")
 
 
 ERROR_BODY = pack_error(NOT_FOUND)
+ROOM = Credit(5, 1_000)
 
 
-def in_call() -> Pair:
+def in_call(limits: Limits | None = None) -> Pair:
     """Open, with unary call 1 in flight."""
-    pair = opened()
+    pair = opened(limits)
     pair.client.send_request(0x10, b"")
     pair.deliver(pair.client)
     return pair
 
 
+def begin_stream(side: Connection, opcode: int = 0x10, credit: Credit = STREAM_CREDIT) -> int:
+    """Send the REQUEST of a stream of the peer's items."""
+    block = pack_metadata(Metadata(credit=credit))
+    return side.send_flagged_request(Flag.ITEMS_COME_BACK, opcode, b"", block, credit=credit)
+
+
 def in_stream() -> Pair:
-    """Open, with call 1, a stream that has credit for two items, in flight."""
+    """Open, with call 1, a stream that has ``STREAM_CREDIT``, in flight."""
     pair = opened()
-    pair.client.send_request(0x10, b"", STREAM, credit=2)
+    begin_stream(pair.client)
     pair.deliver(pair.client)
     return pair
+
+
+def numbered_after(last: int, *sides: Connection) -> None:
+    """To these connections ``last`` was the id of the latest REQUEST of the side whose top bit it has."""
+    for side in sides:
+        side._calls_of(last).begin(last)
 
 
 def plain(value: object) -> object:
@@ -221,12 +264,17 @@ def final_error(sent: bytes) -> CallError:
 
 
 def in_state(role: Role, state: State) -> Connection:
-    """A connection in ``state``, with a stream as call 1 in flight where there can be one."""
+    """A connection in ``state``; where there can be calls, one of each side, both halves of them streams.
+
+    Call 1 is the client's, and the one with the top bit the server's. A side that has half-closed, or whose peer has,
+    keeps the client's alone.
+    """
     pair = IN_STATE[state]()
     side = pair.client if role is Role.CLIENT else pair.server
     assert side.state is state
     side.data_to_send()
-    if state not in (State.START, State.GREETING, State.CLOSED):
-        side._calls[1] = 0x10
-        side._credits = {1: 5}
+    if state in (State.OPEN, State.HALF_CLOSED):
+        side._calls_of(1).open(1, 0x10, Flag.ITEMS_FOLLOW | Flag.ITEMS_COME_BACK, ROOM, ROOM)
+    if state is State.OPEN:
+        side._calls_of(TOP_BIT).open(TOP_BIT | 1, 0x10, Flag.ITEMS_FOLLOW | Flag.ITEMS_COME_BACK, ROOM, ROOM)
     return side

@@ -1,4 +1,7 @@
-"""The connection: handshake, calls, liveness and the end. Its events and their bytes: test_connection_events."""
+"""The connection: handshake, calls of a client, liveness and the end.
+
+Its events and their bytes: test_connection_events. Calls of every shape and of the server: test_connection_calls.
+"""
 
 import itertools
 import struct
@@ -14,14 +17,17 @@ from tests.wire.peers import (
     NO_SERVICE,
     NOT_FOUND,
     PING,
-    STREAM,
+    STREAM_CREDIT,
+    begin_stream,
     drain,
     final_error,
     greeted,
     half_closed,
     in_call,
     in_stream,
+    numbered_after,
     opened,
+    opened_both_ways,
     plain,
     raw,
     reasons,
@@ -33,11 +39,13 @@ from wireproto.limits import HELLO_MAX_FRAME, Limits
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import MAX_STRAY_ANSWERS, PayloadTooLarge, State
 from wireproto.wire.events import (
+    CallOver,
     CancelReceived,
     ConnectionEnded,
     CreditReceived,
     EndReceived,
     ErrorReceived,
+    FlaggedRequestReceived,
     GoAwayReceived,
     HelloReceived,
     ItemReceived,
@@ -47,9 +55,7 @@ from wireproto.wire.events import (
     ResponseReceived,
     WelcomeReceived,
 )
-from wireproto.wire.frame import (
-    PREAMBLE,
-)
+from wireproto.wire.frame import NO_CREDIT, PREAMBLE, TOP_BIT, U32_MAX, Credit
 from wireproto.wire.metadata import Metadata, pack_metadata
 
 # The handshake.
@@ -64,7 +70,11 @@ def test_the_handshake_tells_each_side_the_others_limits() -> None:
     assert pair.client.their_max_frame == 8192
     assert pair.client.their_max_calls == 3
     assert pair.server.their_max_frame == HELLO.max_frame
+    assert pair.server.their_max_calls == HELLO.max_calls == 0
     assert repr(pair.client) == "<Connection client open calls=0>"
+    pair = opened_both_ways(max_calls=3, one_way=2)
+    for side in pair:
+        assert (side.their_max_calls, side.one_way_credit) == (3, 2)
 
 
 def test_frames_are_short_until_the_handshake_is_done() -> None:
@@ -150,48 +160,58 @@ def test_ids_begin_at_one_and_rise() -> None:
     assert pair.client.calls_in_flight == pair.server.calls_in_flight == 3
 
 
+LAST_NUMBER = 2**31 - 1
+"""The largest number of a call, after which comes 1."""
+
+
 def test_ids_wrap_and_skip_zero_and_calls_in_flight() -> None:
-    """After 2**32 - 1 comes 1, or the next id that no old stream still has; the server follows."""
-    pair = opened()
-    for _ in range(2):
-        pair.client.send_request(1, b"", STREAM, credit=2)
-    pair.deliver(pair.client)
-    pair.client.last_call_id = pair.server.last_call_id = 2**32 - 3
-    ids = [pair.client.send_request(1, b"") for _ in range(4)]
-    assert ids == [2**32 - 2, 2**32 - 1, 3, 4]
-    events = pair.deliver(pair.client)
-    assert [event.call_id for event in events if isinstance(event, RequestReceived)] == ids
-    pair.client.last_call_id = pair.server.last_call_id = 2**32 - 1
-    pair.server.send_end(1)
-    pair.settle()
-    assert pair.client.send_request(1, b"") == 1
-    assert pair.client.send_request(1, b"") == 5
-    assert len(pair.deliver(pair.client)) == 2
-    pair.server.send_end(2)
-    pair.server.send_response(3, b"three")
-    assert pair.deliver(pair.server) == [EndReceived(2), ResponseReceived(3, 1, b"three")]
+    """After 2**31 - 1 comes 1, or the next id that no old stream still has; the other side follows."""
+    for top_bit in (0, TOP_BIT):
+        pair = opened_both_ways(max_calls=10)
+        caller, answerer = (pair.server, pair.client) if top_bit else pair
+        for _ in range(2):
+            begin_stream(caller)
+        pair.deliver(caller)
+        numbered_after(top_bit | LAST_NUMBER - 2, *pair)
+        ids = [caller.send_request(1, b"") for _ in range(4)]
+        assert ids == [top_bit | low for low in (LAST_NUMBER - 1, LAST_NUMBER, 3, 4)]
+        events = pair.deliver(caller)
+        assert [event.call_id for event in events if isinstance(event, RequestReceived)] == ids
+        numbered_after(top_bit | LAST_NUMBER, *pair)
+        answerer.send_end(top_bit | 1)
+        pair.settle()
+        assert caller.send_request(1, b"") == top_bit | 1
+        assert caller.send_request(1, b"") == top_bit | 5
+        assert len(pair.deliver(caller)) == 2
+        answerer.send_end(top_bit | 2)
+        answerer.send_response(top_bit | 3, b"three")
+        assert pair.deliver(answerer) == [EndReceived(top_bit | 2), ResponseReceived(top_bit | 3, 1, b"three")]
 
 
-@pytest.mark.parametrize("last", [0, 1, 2**31 - 1, 2**31, 2**32 - 1])
-@pytest.mark.parametrize(("ahead", "accepted"), [(1, True), (2**31 - 1, True), (2**31, False), (2**32 - 1, False)])
-def test_an_id_is_ahead_by_less_than_half_the_circle(last: int, ahead: int, accepted: bool) -> None:
-    """A REQUEST's id is after the last one by serial arithmetic and is not 0, or the connection ends."""
-    server = opened().server
-    server.last_call_id = last
-    call_id = (last + ahead) % 2**32
-    server.receive_data(raw(3, call_id=call_id))
-    (event,) = drain(server)
-    assert isinstance(event, RequestReceived) is (accepted and call_id != 0)
+@pytest.mark.parametrize("top_bit", [0, TOP_BIT])
+@pytest.mark.parametrize("last", [0, 1, 2**30 - 1, 2**30, LAST_NUMBER])
+@pytest.mark.parametrize(("ahead", "accepted"), [(1, True), (2**30 - 1, True), (2**30, False), (LAST_NUMBER, False)])
+def test_an_id_is_ahead_by_less_than_half_the_circle(last: int, ahead: int, accepted: bool, top_bit: int) -> None:
+    """The number in a REQUEST's id is after the last one by serial arithmetic and is not 0, or the connection ends."""
+    pair = opened_both_ways()
+    answerer = pair.client if top_bit else pair.server
+    numbered_after(top_bit | last, answerer)
+    number = (last + ahead) % 2**31
+    answerer.receive_data(raw(3, call_id=top_bit | number))
+    if accepted and number:
+        assert [type(event) for event in drain(answerer)] == [RequestReceived]
+    else:
+        assert reasons(answerer) == ["CALL_ID"]
 
 
-@pytest.mark.parametrize("last", [2**32 - 1, 0])
+@pytest.mark.parametrize("last", [LAST_NUMBER, 0])
 def test_an_id_is_free_again_after_its_call(last: int) -> None:
     """An id that came round may be used when its call is over, and not before."""
     for answered in (True, False):
         pair = in_call()
         if answered:
             pair.server.send_response(1, b"")
-        pair.server.last_call_id = last
+        numbered_after(last, pair.server)
         pair.server.receive_data(raw(3, b"again"))
         (event,) = drain(pair.server)
         assert isinstance(event, RequestReceived) is answered
@@ -199,8 +219,8 @@ def test_an_id_is_free_again_after_its_call(last: int) -> None:
 
 @pytest.mark.parametrize("ending", ["end", "error", "response"])
 def test_an_id_that_comes_round_carries_nothing_over(ending: str) -> None:
-    """A call whose id was once a cancelled stream's has no credit and is not cancelled, on either side."""
-    pair = in_stream()
+    """A call whose id was once a cancelled one's has no credit and is not cancelled, on either side."""
+    pair = in_call() if ending == "response" else in_stream()
     pair.client.send_cancel(1)
     pair.deliver(pair.client)
     if ending == "end":
@@ -208,14 +228,13 @@ def test_an_id_that_comes_round_carries_nothing_over(ending: str) -> None:
     elif ending == "error":
         pair.server.send_error(1, NOT_FOUND)
     else:
-        pair.client._credits = {}  # as if it had been begun as a unary call
         pair.server.send_response(1, b"")
-    assert pair.deliver(pair.server) == []
-    assert pair.client.credit(1) == pair.server.credit(1) == 0
-    pair.client.last_call_id = pair.server.last_call_id = 2**32 - 1
+    assert pair.deliver(pair.server) == [CallOver(1)]
+    assert pair.client.credit_out(1) == pair.server.credit(1) == NO_CREDIT
+    numbered_after(LAST_NUMBER, *pair)
     assert pair.client.send_request(0x10, b"") == 1
     pair.deliver(pair.client)
-    with pytest.raises(LocalProtocolError, match="no credit left"):
+    with pytest.raises(LocalProtocolError, match="ITEM has no place there"):
         pair.server.send_item(1, b"")
     pair.server.send_response(1, b"again")
     assert pair.deliver(pair.server) == [ResponseReceived(1, 0x10, b"again")]
@@ -265,25 +284,6 @@ def test_calls_beyond_the_cap_are_refused_one_by_one() -> None:
     assert [type(event) for event in pair.deliver(pair.client)] == [RequestReceived]
 
 
-def test_a_held_call_counts() -> None:
-    """A call answered early counts against the cap until its handler is released."""
-    pair = opened(Limits(max_calls=1))
-    call_id = pair.client.send_request(7, b"")
-    pair.deliver(pair.client)
-    pair.server.hold()
-    pair.server.send_error(call_id, CallError(Status.DEADLINE_EXCEEDED))
-    pair.settle()
-    assert pair.server.calls_in_flight == 1
-    pair.client.send_request(7, b"")
-    assert pair.deliver(pair.client) == []
-    pair.server.release()
-    assert pair.server.calls_in_flight == 0
-    pair.client.send_request(7, b"")
-    assert len(pair.deliver(pair.client)) == 1
-    with pytest.raises(LocalProtocolError, match="no call is held"):
-        pair.server.release()
-
-
 def test_a_call_is_answered_once() -> None:
     """What is not in flight cannot be answered."""
     pair = in_call()
@@ -303,52 +303,114 @@ def test_a_call_is_answered_once() -> None:
 
 
 def test_a_stream_sends_what_it_has_credit_for() -> None:
-    """Each item takes one of the credit, CREDIT adds to it, and both sides agree on what is left."""
+    """Each item takes one and its bytes of the credit, CREDIT adds to both, and both sides agree on what is left."""
     pair = in_stream()
-    assert pair.client.credit(1) == pair.server.credit(1) == 2
+    assert pair.client.credit_out(1) == pair.server.credit(1) == STREAM_CREDIT == (2, 100)
+    assert pair.client.credit(1) == pair.server.credit_out(1) == NO_CREDIT
     pair.server.send_item(1, b"a")
-    pair.server.send_item(1, b"b")
-    assert pair.server.credit(1) == 0
+    pair.server.send_item(1, b"bcd")
+    assert pair.server.credit(1) == (0, 96)
+    assert not pair.server.may_send_item(1)
     with pytest.raises(LocalProtocolError, match="no credit left"):
         pair.server.send_item(1, b"c")
-    assert pair.deliver(pair.server) == [ItemReceived(1, b"a"), ItemReceived(1, b"b")]
-    assert pair.client.credit(1) == 0
-    assert pair.client.send_credit(1, 1)
-    assert pair.client.credit(1) == 1
-    assert pair.deliver(pair.client) == [CreditReceived(1, 1)]
+    assert pair.deliver(pair.server) == [ItemReceived(1, b"a"), ItemReceived(1, b"bcd")]
+    assert pair.client.credit_out(1) == (0, 96)
+    assert pair.client.send_credit(1, 1, 4)
+    assert pair.client.credit_out(1) == (1, 100)
+    assert pair.deliver(pair.client) == [CreditReceived(1, Credit(1, 4))]
+    assert pair.server.may_send_item(1)
     pair.server.send_item(1, b"c")
     pair.server.send_end(1)
-    assert pair.server.credit(1) == 0
+    assert pair.server.credit(1) == NO_CREDIT
+    assert not pair.server.may_send_item(1)
     assert pair.deliver(pair.server) == [ItemReceived(1, b"c"), EndReceived(1)]
-    assert pair.client.calls_in_flight == pair.server.calls_in_flight == pair.client.credit(1) == 0
+    assert pair.client.calls_in_flight == pair.server.calls_in_flight == 0
+    assert pair.client.credit_out(1) == NO_CREDIT
 
 
-def test_a_stream_may_begin_without_credit() -> None:
-    """A stream whose REQUEST grants nothing sends its first item after CREDIT."""
+@pytest.mark.parametrize(("credit", "more"), [(NO_CREDIT, (1, 1)), (Credit(1, 0), (0, 1)), (Credit(0, 1), (1, 0))])
+def test_an_item_takes_both_an_item_and_a_byte(credit: Credit, more: tuple[int, int]) -> None:
+    """A stream that was granted nothing, or no item, or no byte, sends its first item after CREDIT of what lacks."""
     pair = opened()
-    pair.client.send_request(1, b"", credit=0)
+    begin_stream(pair.client, credit=credit)
     pair.deliver(pair.client)
+    assert not pair.server.may_send_item(1)
     with pytest.raises(LocalProtocolError, match="no credit left"):
         pair.server.send_item(1, b"")
-    pair.client.send_credit(1, 1)
+    pair.client.send_credit(1, *more)
     pair.deliver(pair.client)
     pair.server.send_item(1, b"")
     assert pair.deliver(pair.server) == [ItemReceived(1, b"")]
+    assert pair.server.credit(1) == pair.client.credit_out(1) == (0, 1)
+
+
+def test_bytes_may_go_below_zero_by_one_item() -> None:
+    """With one byte left an ITEM of any length is sent and taken; what is below zero must come back before the next."""
+    pair = opened()
+    begin_stream(pair.client, credit=Credit(5, 1))
+    pair.deliver(pair.client)
+    pair.server.send_item(1, bytes(1000))
+    assert pair.deliver(pair.server) == [ItemReceived(1, bytes(1000))]
+    assert pair.server.credit(1) == pair.client.credit_out(1) == (4, -999)
+    for more, enough in ((998, False), (1, False), (1, True)):
+        pair.client.send_credit(1, 0, more)
+        pair.deliver(pair.client)
+        assert pair.server.may_send_item(1) is enough
+    assert pair.server.credit(1) == pair.client.credit_out(1) == (4, 1)
+
+
+def test_a_stream_without_credit_in_its_metadata_has_none() -> None:
+    """Metadata that grant nothing, are not there or cannot be read grant no credit of the answer half."""
+    for block in (b"", pack_metadata(Metadata(deadline_ms=5)), b"\x01"):
+        pair = opened()
+        pair.client.send_flagged_request(0x08, 1, b"", block)
+        (event,) = pair.deliver(pair.client)
+        assert isinstance(event, FlaggedRequestReceived)
+        assert isinstance(event.metadata, CallError) is (block == b"\x01")
+        assert pair.client.credit_out(1) == pair.server.credit(1) == NO_CREDIT
+
+
+@pytest.mark.parametrize(
+    ("credit", "items", "size"),
+    [
+        (Credit(2, 100), U32_MAX - 2, U32_MAX - 100),
+        (Credit(U32_MAX, 0), 0, U32_MAX),
+        (Credit(0, U32_MAX - 1), U32_MAX, 1),
+    ],
+)
+def test_credit_grows_to_its_limit(credit: Credit, items: int, size: int) -> None:
+    """Items and bytes grow to 2**32 - 1 each; one more of either is not sent, and received it ends the connection."""
+    for more_items, more_size in ((items, size), (items + 1, size), (items, size + 1)):
+        pair = opened()
+        begin_stream(pair.client, credit=credit)
+        pair.deliver(pair.client)
+        fits = (more_items, more_size) == (items, size)
+        if fits:
+            assert pair.client.send_credit(1, more_items, more_size)
+            assert pair.deliver(pair.client) == [CreditReceived(1, Credit(more_items, more_size))]
+            assert pair.client.credit_out(1) == pair.server.credit(1) == (U32_MAX, U32_MAX)
+            continue
+        with pytest.raises(LocalProtocolError, match="would be more than 4294967295"):
+            pair.client.send_credit(1, more_items, more_size)
+        assert pair.client.credit_out(1) == credit
+        assert pair.client.data_to_send() == b""
+        pair.server.receive_data(raw(9, struct.pack(">II", min(more_items, U32_MAX), min(more_size, U32_MAX))))
+        overflows = max(more_items, more_size) <= U32_MAX
+        assert [type(event) for event in drain(pair.server)] == [ConnectionEnded if overflows else CreditReceived]
 
 
 def test_credit_has_a_range() -> None:
-    """Credit out of range, or for a unary call, is not sent; for a call that is over it is silently none."""
+    """Credit of nothing or below, or for a unary call, is not sent; for a call that is over it is silently none."""
     pair = in_stream()
-    for amount in (0, -1, 2**32 - 2):
-        with pytest.raises(LocalProtocolError, match="credit of call 1"):
-            pair.client.send_credit(1, amount)
-    assert pair.client.send_credit(1, 2**32 - 3)
+    for items, size in ((0, 0), (-1, 5), (5, -1), (1, -1)):
+        with pytest.raises(LocalProtocolError, match="are no credit"):
+            pair.client.send_credit(1, items, size)
     unary = pair.client.send_request(1, b"")
-    with pytest.raises(LocalProtocolError, match="no stream"):
-        pair.client.send_credit(unary, 1)
-    assert [type(event) for event in pair.deliver(pair.client)] == [CreditReceived, RequestReceived]
-    assert pair.server.credit(1) == 2**32 - 1
-    assert pair.client.send_credit(99, 1) is False
+    with pytest.raises(LocalProtocolError, match="nothing comes of call 2 that takes credit"):
+        pair.client.send_credit(unary, 1, 1)
+    assert [type(event) for event in pair.deliver(pair.client)] == [RequestReceived]
+    assert pair.server.credit(1) == STREAM_CREDIT
+    assert pair.client.send_credit(99, 1, 1) is False
     assert not pair.client.send_cancel(99)
     assert pair.client.data_to_send() == b""
 
@@ -356,42 +418,51 @@ def test_credit_has_a_range() -> None:
 def test_credit_and_cancel_that_cross_the_answer_are_ignored() -> None:
     """CREDIT and CANCEL of a call that is over mean nothing and harm nothing."""
     pair = in_stream()
-    pair.client.send_credit(1, 1)
+    pair.client.send_credit(1, 1, 1)
     pair.client.send_cancel(1)
     pair.server.send_end(1)
     assert pair.deliver(pair.client) == []
-    assert pair.deliver(pair.server) == []
+    assert pair.deliver(pair.server) == [CallOver(1)]
     assert pair.client.calls_in_flight == pair.server.calls_in_flight == 0
 
 
 @pytest.mark.parametrize("last", ["response", "error", "end"])
 def test_a_cancelled_call_is_silent_and_counts_until_its_terminal_frame(last: str) -> None:
-    """After CANCEL the client reports nothing of the call; it is in flight until its one terminal frame."""
-    pair = opened()
-    stream = last != "response"
-    pair.client.send_request(1, b"", STREAM if stream else b"", credit=2 if stream else None)
-    pair.deliver(pair.client)
+    """After CANCEL the client reports of the call that it is over and nothing else; until then it is in flight."""
+    pair = in_call() if last == "response" else in_stream()
     assert pair.client.send_cancel(1)
     assert not pair.client.send_cancel(1)
-    assert pair.client.send_credit(1, 1) is False
+    assert pair.client.send_credit(1, 1, 1) is False
+    if last != "response":
+        pair.server.send_item(1, b"crossing")
     assert pair.deliver(pair.client) == [CancelReceived(1)]
     assert pair.server.calls_in_flight == 1
-    if stream:
-        pair.server.send_item(1, b"late")
-        assert pair.deliver(pair.server) == []
+    assert pair.deliver(pair.server) == []
     assert pair.client.calls_in_flight == 1
+    with pytest.raises(LocalProtocolError, match=r"no credit left|cancelled: ITEM has no place there"):
+        pair.server.send_item(1, b"late")
     if last == "response":
         pair.server.send_response(1, b"")
     elif last == "error":
         pair.server.send_error(1, CallError(Status.CANCELLED))
     else:
         pair.server.send_end(1)
-    assert pair.deliver(pair.server) == []
+    assert pair.deliver(pair.server) == [CallOver(1)]
     assert pair.client.calls_in_flight == pair.server.calls_in_flight == 0
-    pair.server._calls[1] = 1
-    pair.server.send_response(1, b"")
-    assert pair.deliver(pair.server) == []
+    pair.client.receive_data(raw(4))
+    assert drain(pair.client) == []
     assert pair.client.state is State.OPEN
+
+
+def test_items_of_a_cancelled_stream_take_credit() -> None:
+    """What still comes of a stream that was cancelled is dropped, and judged as before: the credit is what it was."""
+    pair = in_stream()
+    pair.client.send_cancel(1)
+    pair.client.receive_data(raw(5, b"x") * 2)
+    assert drain(pair.client) == []
+    assert pair.client.credit_out(1) == (0, 98)
+    pair.client.receive_data(raw(5, b"x"))
+    assert reasons(pair.client) == ["CREDIT_EXCEEDED"]
 
 
 def test_stray_answers_are_dropped_up_to_a_number() -> None:
@@ -408,13 +479,13 @@ def test_stray_answers_are_dropped_up_to_a_number() -> None:
 
 
 @pytest.mark.parametrize("queued", [False, True])
-@pytest.mark.parametrize("draining", [False, True])
-def test_an_answer_that_is_written_at_once_is_the_same(queued: bool, draining: bool) -> None:
+@pytest.mark.parametrize("going", [False, True])
+def test_an_answer_that_is_written_at_once_is_the_same(queued: bool, going: bool) -> None:
     """``answer`` gives what ``send_response`` queues, behind what was queued before, and the call is over."""
     wires = []
     for at_once in (False, True):
         pair = in_call()
-        if draining:
+        if going:
             pair.server.send_goaway(GOODBYE)
             pair.server.data_to_send()
         if queued:
@@ -429,56 +500,93 @@ def test_an_answer_that_is_written_at_once_is_the_same(queued: bool, draining: b
     assert wires[0] == wires[1]
 
 
-def test_an_answer_written_at_once_takes_the_calls_credit_with_it() -> None:
-    """A call that was granted credit and is answered at once leaves none behind; the other calls keep theirs."""
-    pair = in_stream()
-    pair.client.send_request(0x10, b"", STREAM, credit=2)
-    pair.deliver(pair.client)
-    pair.server.answer(1, b"")
-    assert (pair.server.credit(1), pair.server.credit(2), pair.server.calls_in_flight) == (0, 2, 1)
-
-
-def test_a_client_has_nothing_to_answer() -> None:
-    """Answering is the server's: for a client it is a local error, and nothing is queued."""
+def test_an_answer_written_at_once_takes_its_call_with_it() -> None:
+    """A call that was cancelled and is answered at once leaves nothing behind; the other calls keep what they have."""
     pair = in_call()
-    with pytest.raises(LocalProtocolError, match="a client cannot send RESPONSE while open"):
-        pair.client.answer(1, b"")
+    begin_stream(pair.client)
+    pair.client.send_cancel(1)
+    pair.deliver(pair.client)
+    assert len(pair.server.answer(1, b"")) == 16
+    assert (pair.server.credit(2), pair.server.calls_in_flight) == (STREAM_CREDIT, 1)
+    with pytest.raises(LocalProtocolError, match="call 1 is not in flight"):
+        pair.server.answer(1, b"")
+
+
+def test_a_side_answers_no_call_of_its_own() -> None:
+    """Answering is for whoever did not begin the call: else it is a local error, nothing is queued or forgotten."""
+    pair = in_call()
+    ways: list[Callable[[], object]] = [
+        lambda: pair.client.answer(1, b""),
+        lambda: pair.client.send_response(1, b""),
+        lambda: pair.client.send_error(1, NOT_FOUND),
+        lambda: pair.client.send_end(1),
+    ]
+    for send in ways:
+        with pytest.raises(LocalProtocolError, match=r"call 1 is (not in flight|answering: \w+ has no place there)"):
+            send()
     assert pair.client.data_to_send() == b""
+    assert pair.client.calls_in_flight == 1
 
 
-@pytest.mark.parametrize("kind", ["request", "response", "answer", "item", "hello"])
+def test_a_hello_that_is_too_large_is_not_sent() -> None:
+    """A HELLO over what every server accepts is PayloadTooLarge, and the client may greet with another one."""
+    fresh = started().client
+    with pytest.raises(PayloadTooLarge):
+        fresh.send_hello(msgspec.structs.replace(HELLO, codecs=tuple((number, "x" * 32) for number in range(1, 256))))
+    assert fresh.state is State.START
+    assert fresh.data_to_send() == b""
+    fresh.send_hello(HELLO)
+
+
+@pytest.mark.parametrize("kind", ["request", "stream", "one-way", "response", "answer", "item", "item of a request"])
 def test_what_is_too_large_is_not_sent(kind: str) -> None:
-    """A frame over the peer's limit is PayloadTooLarge, with both numbers, and leaves the call as it was."""
-    pair = in_stream()
-    pair.client.their_max_frame = pair.server.their_max_frame = 5000
+    """A frame over the peer's limit is PayloadTooLarge, with both numbers, and leaves no trace: no id, no credit."""
+    pair = opened_both_ways(max_calls=10)
+    client, server = pair
+    client.send_request(1, b"")
+    begin_stream(client)
+    client.send_flagged_request(0x04, 1, b"")
+    pair.deliver(client)
+    client.their_max_frame = server.their_max_frame = 5000
     fits, too_large = bytes(4988), bytes(4989)
-    if kind == "hello":
-        fresh = started().client
-        with pytest.raises(PayloadTooLarge):
-            fresh.send_hello(
-                msgspec.structs.replace(HELLO, codecs=tuple((number, "x" * 32) for number in range(1, 256)))
-            )
-        assert fresh.state is State.START
-        assert fresh.data_to_send() == b""
-        return
     ways: dict[str, Callable[[bytes], object]] = {
-        "request": lambda payload: pair.client.send_request(1, payload),
-        "response": lambda payload: pair.server.send_response(1, payload),
-        "answer": lambda payload: pair.server._queue(pair.server.answer(1, payload)),
-        "item": lambda payload: pair.server.send_item(1, payload),
+        "request": lambda payload: client.send_request(1, payload),
+        "stream": lambda payload: client.send_flagged_request(0x08, 1, payload),
+        "one-way": lambda payload: client.send_flagged_request(0x01, 1, payload),
+        "response": lambda payload: server.send_response(1, payload),
+        "answer": lambda payload: server._queue(server.answer(1, payload)),
+        "item": lambda payload: server.send_item(2, payload),
+        "item of a request": lambda payload: client.send_item(3, payload),
     }
     send = ways[kind]
+    before = [(side.own_calls, side.peer_calls, side.last_call_id, side.one_way_credit) for side in pair]
     for payload in (too_large, bytes(2**24)):
         with pytest.raises(PayloadTooLarge) as caught:
             send(payload)
         assert (caught.value.size, caught.value.limit) == (12 + len(payload), 5000)
         assert "the peer accepts 5000" in str(caught.value)
-    assert not pair.client.bytes_pending
-    assert not pair.server.bytes_pending
-    assert pair.client.calls_in_flight == pair.server.calls_in_flight == 1
-    assert pair.server.credit(1) == 2
-    send(fits)
-    assert pair.client.bytes_pending + pair.server.bytes_pending == 5004
+    assert not client.bytes_pending
+    assert not server.bytes_pending
+    assert before == [(side.own_calls, side.peer_calls, side.last_call_id, side.one_way_credit) for side in pair]
+    assert (server.credit(2), client.credit(3)) == (STREAM_CREDIT, (2, 10))
+    sent = send(fits)
+    assert client.bytes_pending + server.bytes_pending == 5004
+    assert sent in (None, 4)
+
+
+def test_a_credit_that_is_too_large_grants_nothing() -> None:
+    """A CREDIT that the peer would not accept changes no number on this side."""
+    pair = in_stream()
+    pair.client.their_max_frame = 19
+    pair.server.their_max_frame = 19
+    with pytest.raises(PayloadTooLarge):
+        pair.client.send_credit(1, 1, 1)
+    assert pair.client.credit_out(1) == STREAM_CREDIT
+    one_way = pair.server._theirs.one_way
+    with pytest.raises(PayloadTooLarge):
+        pair.server.send_one_way_credit(1)
+    assert pair.server._theirs.one_way == one_way
+    assert pair.client.bytes_pending == pair.server.bytes_pending == 0
 
 
 def test_metadata_over_their_field_are_not_sent() -> None:
@@ -486,6 +594,9 @@ def test_metadata_over_their_field_are_not_sent() -> None:
     client = opened().client
     with pytest.raises(LocalProtocolError, match="65536 bytes"):
         client.send_request(1, b"", bytes(65_536))
+    client.their_max_frame = 2**20
+    with pytest.raises(LocalProtocolError, match="65536 bytes"):
+        client.send_flagged_request(0x08, 1, b"", bytes(65_536))
     assert client.calls_in_flight == client.last_call_id == 0
 
 
@@ -530,8 +641,10 @@ def test_after_goaway_new_calls_are_refused_and_old_ones_answered() -> None:
     assert (error.call_id, error.error.status, error.error.reason) == (crossing, Status.UNAVAILABLE, "SHUTTING_DOWN")
     assert error.error.retry is Retry.NOT_PROCESSED
     assert response == ResponseReceived(1, 0x10, b"done")
-    assert pair.client.state is pair.server.state is State.DRAINING
-    with pytest.raises(LocalProtocolError, match="cannot send REQUEST while draining"):
+    assert pair.client.state is pair.server.state is State.OPEN
+    assert (pair.server.goaway_sent, pair.client.goaway_received) == (True, True)
+    assert (pair.client.goaway_sent, pair.server.goaway_received) == (False, False)
+    with pytest.raises(LocalProtocolError, match="cannot send REQUEST while open, after GOAWAY"):
         pair.client.send_request(9, b"")
     pair.client.send_ping(bytes(8))
     assert pair.deliver(pair.client) == [PingReceived(bytes(8))]
@@ -540,6 +653,7 @@ def test_after_goaway_new_calls_are_refused_and_old_ones_answered() -> None:
 def test_a_half_closed_client_is_answered() -> None:
     """After the client's end of input the server still answers what is in flight, and nothing else begins."""
     pair = half_closed()
+    assert pair.client.own_calls == pair.server.peer_calls == 1
     pair.server.send_response(1, b"late")
     assert pair.deliver(pair.server) == [ResponseReceived(1, 0x10, b"late")]
     pair.server.fail(RemoteProtocolError("WRITE_TIMEOUT", "too slow"))

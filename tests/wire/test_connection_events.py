@@ -11,12 +11,16 @@ from tests.wire.peers import (
     NO_SERVICE,
     NOT_FOUND,
     PING,
+    STREAM,
+    STREAM_CREDIT,
     Pair,
+    begin_stream,
     drain,
     greeted,
     in_call,
     in_stream,
     opened,
+    opened_both_ways,
     plain,
     reasons,
     started,
@@ -27,17 +31,21 @@ from wireproto.status import Status
 from wireproto.wire.connection import Connection, Role
 from wireproto.wire.events import (
     NEED_DATA,
+    CallOver,
     CancelReceived,
     ConnectionEnded,
     CreditReceived,
     EndReceived,
     ErrorReceived,
     Event,
+    FlaggedRequestReceived,
     GoAwayReceived,
     HelloReceived,
     ItemReceived,
+    OneWayCreditReceived,
     PingReceived,
     PongReceived,
+    RequestEnded,
     RequestReceived,
     ResponseReceived,
     WelcomeReceived,
@@ -46,6 +54,9 @@ from wireproto.wire.frame import (
     HEADER,
     KINDS,
     PREAMBLE,
+    TOP_BIT,
+    Credit,
+    Flag,
     Kind,
     pack,
     unpack,
@@ -69,6 +80,33 @@ class Case(NamedTuple):
         pair = self.begin()
         sender = pair.client if self.sender is Role.CLIENT else pair.server
         return sender, pair.other(sender)
+
+
+BOTH = Flag.ITEMS_FOLLOW | Flag.ITEMS_COME_BACK
+
+
+def called() -> Pair:
+    """The server has called its client."""
+    pair = opened_both_ways()
+    pair.server.send_request(0x10, b"")
+    pair.deliver(pair.server)
+    return pair
+
+
+def cancelled() -> Pair:
+    """Call 1 was cancelled."""
+    pair = in_call()
+    pair.client.send_cancel(1)
+    pair.deliver(pair.client)
+    return pair
+
+
+def in_duplex() -> Pair:
+    """Call 1 has two open halves with credit."""
+    pair = opened_both_ways()
+    pair.client.send_flagged_request(BOTH, 0x10, b"", STREAM, credit=STREAM_CREDIT)
+    pair.deliver(pair.client)
+    return pair
 
 
 SERVICE_HEX = "1c" + HELLO.service.encode().hex()
@@ -128,6 +166,94 @@ CASES = [
         RequestReceived(1, 0x10, Metadata(deadline_ms=500, entries={"a": "b"}), b"p"),
     ),
     Case(
+        "REQUEST of a server",
+        opened_both_ways,
+        Role.SERVER,
+        lambda server: server.send_request(0x1234, b"p"),
+        "0000000d 03 00 02 01 1234 0000 80000001 70",
+        RequestReceived(TOP_BIT | 1, 0x1234, EMPTY, b"p"),
+    ),
+    Case(
+        "REQUEST of a stream",
+        opened,
+        Role.CLIENT,
+        begin_stream,
+        "00000017 03 08 02 01 0010 000b 00000001 05 0008 00000002 00000064",
+        FlaggedRequestReceived(1, 0x10, Flag.ITEMS_COME_BACK, Metadata(credit=STREAM_CREDIT), b""),
+    ),
+    Case(
+        "REQUEST of an upload",
+        opened,
+        Role.CLIENT,
+        lambda client: client.send_flagged_request(Flag.ITEMS_FOLLOW, 0x11, b""),
+        "0000000c 03 04 02 01 0011 0000 00000001",
+        FlaggedRequestReceived(1, 0x11, Flag.ITEMS_FOLLOW, EMPTY, b""),
+    ),
+    Case(
+        "REQUEST of a duplex call",
+        opened,
+        Role.CLIENT,
+        lambda client: client.send_flagged_request(BOTH, 0x12, b"", STREAM, credit=STREAM_CREDIT),
+        "00000017 03 0c 02 01 0012 000b 00000001 05 0008 00000002 00000064",
+        FlaggedRequestReceived(1, 0x12, BOTH, Metadata(credit=STREAM_CREDIT), b""),
+    ),
+    Case(
+        "REQUEST of a one-way call",
+        opened_both_ways,
+        Role.CLIENT,
+        lambda client: client.send_flagged_request(Flag.ONE_WAY, 0x13, b"told"),
+        "00000010 03 01 02 01 0013 0000 00000001 746f6c64",
+        FlaggedRequestReceived(1, 0x13, Flag.ONE_WAY, EMPTY, b"told"),
+    ),
+    Case(
+        "RESPONSE of a client",
+        called,
+        Role.CLIENT,
+        lambda client: client.send_response(TOP_BIT | 1, b"a"),
+        "0000000d 04 00 02 01 0010 0000 80000001 61",
+        ResponseReceived(TOP_BIT | 1, 0x10, b"a"),
+    ),
+    Case(
+        "RESPONSE of a call that was cancelled",
+        cancelled,
+        Role.SERVER,
+        lambda server: server.send_response(1, b"answer"),
+        "00000012 04 00 02 01 0010 0000 00000001 616e73776572",
+        CallOver(1),
+    ),
+    Case(
+        "ITEM of a request half",
+        in_duplex,
+        Role.CLIENT,
+        lambda client: client.send_item(1, b"item"),
+        "00000010 05 00 02 01 0010 0000 00000001 6974656d",
+        ItemReceived(1, b"item"),
+    ),
+    Case(
+        "END of a request half",
+        in_duplex,
+        Role.CLIENT,
+        lambda client: client.send_end(1),
+        "0000000c 06 00 00 00 0010 0000 00000001",
+        RequestEnded(1),
+    ),
+    Case(
+        "CREDIT of a request half",
+        in_duplex,
+        Role.SERVER,
+        lambda server: server.send_credit(1, 0, 3),
+        "00000014 09 00 00 00 0010 0000 00000001 00000000 00000003",
+        CreditReceived(1, Credit(0, 3)),
+    ),
+    Case(
+        "CREDIT of one-way calls",
+        opened,
+        Role.SERVER,
+        lambda server: server.send_one_way_credit(258),
+        "00000014 09 00 00 00 0000 0000 00000000 00000102 00000000",
+        OneWayCreditReceived(258),
+    ),
+    Case(
         "RESPONSE",
         in_call,
         Role.SERVER,
@@ -179,9 +305,9 @@ CASES = [
         "CREDIT",
         in_stream,
         Role.CLIENT,
-        lambda client: client.send_credit(1, 258),
-        "00000010 09 00 00 00 0010 0000 00000001 00000102",
-        CreditReceived(1, 258),
+        lambda client: client.send_credit(1, 258, 65_536),
+        "00000014 09 00 00 00 0010 0000 00000001 00000102 00010000",
+        CreditReceived(1, Credit(258, 65_536)),
     ),
     Case(
         "PING of a client",
@@ -214,6 +340,22 @@ CASES = [
         lambda server: server.send_goaway(CallError(Status.UNAVAILABLE, "BYE", "!", retry_after_ms=1)),
         "0000001d 0c 00 00 00 0000 0000 00000000 00000001 0e 00 00000001 03 425945 0001 21",
         GoAwayReceived(1, CallError(Status.UNAVAILABLE, "BYE", "!", retry_after_ms=1)),
+    ),
+    Case(
+        "GOAWAY of a client",
+        called,
+        Role.CLIENT,
+        lambda client: client.send_goaway(CallError(Status.UNAVAILABLE)),
+        "00000019 0c 00 00 00 0000 0000 00000000 80000001 0e 00 00000000 00 0000",
+        GoAwayReceived(TOP_BIT | 1, CallError(Status.UNAVAILABLE)),
+    ),
+    Case(
+        "GOAWAY of a client that took no call",
+        opened,
+        Role.CLIENT,
+        lambda client: client.send_goaway(CallError(Status.UNAVAILABLE)),
+        "00000019 0c 00 00 00 0000 0000 00000000 00000000 0e 00 00000000 00 0000",
+        GoAwayReceived(0, CallError(Status.UNAVAILABLE)),
     ),
     Case(
         "final ERROR of a server",

@@ -15,7 +15,6 @@ from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
 from wireproto.status import Retry, Status
 from wireproto.wire.frame import (
     FIRST_FRAMEWORK_OPCODE,
-    HALF,
     HEADER,
     HEADER_AFTER_LENGTH,
     HEADER_SIZE,
@@ -26,7 +25,10 @@ from wireproto.wire.frame import (
     OF_CALLS,
     OF_MESSAGES,
     PREAMBLE,
+    TOP_BIT,
     U32_MAX,
+    Credit,
+    Flag,
     Frame,
     Kind,
     check_header,
@@ -98,13 +100,21 @@ def test_the_preamble_is_no_text_and_no_length() -> None:
         total_length(PREAMBLE, 0, 16 * 1024 * 1024)
 
 
-@given(U8, U8, U8, U16, U32, st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=9))
+@given(U8, U8, U8, U8, U16, U32, st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=9))
 def test_unpack_reads_what_pack_wrote(
-    kind: int, codec: int, version: int, opcode: int, call_id: int, metadata: bytes, payload: bytes, before: bytes
+    kind: int,
+    flags: int,
+    codec: int,
+    version: int,
+    opcode: int,
+    call_id: int,
+    metadata: bytes,
+    payload: bytes,
+    before: bytes,
 ) -> None:
     """Unpack returns every field that was packed, from bytes and bytearrays, at any offset, whatever follows."""
-    packed = pack(kind, codec, version, opcode, call_id, metadata, payload)
-    expected = Frame(kind, 0, codec, version, opcode, call_id, metadata, payload)
+    packed = pack(kind, codec, version, opcode, call_id, metadata, payload, flags)
+    expected = Frame(kind, flags, codec, version, opcode, call_id, metadata, payload)
     assert total_length(before + packed, len(before), 1000) == len(packed)
     for data in (before + packed + b"after", bytearray(before + packed + b"after")):
         got = unpack(data, len(before))
@@ -116,6 +126,8 @@ def test_a_frame_is_laid_out_as_documented() -> None:
     """Pack writes length, kind, flags, codec, version, opcode, metadata length, call id, metadata, payload."""
     packed = pack(Kind.REQUEST, 2, 1, 0x1234, 0xA0B0C0D0, b"\xee\xff", b"abc")
     assert packed.hex(" ") == "00 00 00 11 03 00 02 01 12 34 00 02 a0 b0 c0 d0 ee ff 61 62 63"
+    flagged = pack(Kind.REQUEST, 2, 1, 0x1234, 1, b"", b"", Flag.ITEMS_FOLLOW | Flag.ITEMS_COME_BACK)
+    assert flagged.hex(" ") == "00 00 00 0c 03 0c 02 01 12 34 00 00 00 00 00 01"
 
 
 @pytest.mark.parametrize("size", range(4))
@@ -166,12 +178,31 @@ def test_a_right_header_passes(kind: Kind) -> None:
     check_header(frame(kind), 2, 1)
 
 
-@pytest.mark.parametrize(("kind", "bit"), list(itertools.product(Kind, range(8))))
-def test_flags_are_reserved(kind: Kind, bit: int) -> None:
-    """Every flag bit is refused on every kind."""
-    with pytest.raises(RemoteProtocolError) as caught:
-        check_header(frame(kind, flags=1 << bit), 2, 1)
-    assert caught.value.reason == "RESERVED_FLAGS"
+def test_flags_keep_their_numbers() -> None:
+    """The flags of a REQUEST are bits 0, 2 and 3; the top bit of a call's id says that the server began it."""
+    assert {flag.name: int(flag) for flag in Flag} == {"ONE_WAY": 0x01, "ITEMS_FOLLOW": 0x04, "ITEMS_COME_BACK": 0x08}
+    assert TOP_BIT == 2**31
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind != Kind.REQUEST])
+def test_only_requests_have_flags(kind: Kind) -> None:
+    """Every value of the flags but 0 is refused on every other kind."""
+    for flags in range(1, 256):
+        with pytest.raises(RemoteProtocolError, match="it may have none") as caught:
+            check_header(frame(kind, flags=flags), 2, 1)
+        assert caught.value.reason == "RESERVED_FLAGS"
+
+
+def test_a_request_has_the_flags_of_a_shape() -> None:
+    """Five values of a REQUEST's flags pass, a shape each. Any other bit does not, nor items of a one-way call."""
+    shapes = (0x00, 0x01, 0x04, 0x08, 0x0C)
+    for flags in shapes:
+        check_header(frame(Kind.REQUEST, flags=flags), 2, 1)
+    for flags in sorted(set(range(256)).difference(shapes)):
+        problem = "0x0d are all that it may have" if flags & ~0x0D else "a one-way call has no items"
+        with pytest.raises(RemoteProtocolError, match=problem) as caught:
+            check_header(frame(Kind.REQUEST, flags=flags), 2, 1)
+        assert caught.value.reason == "RESERVED_FLAGS"
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -188,9 +219,9 @@ def test_codec_and_version_are_fixed(kind: Kind, field: str, reason: str) -> Non
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_call_ids_are_where_calls_are(kind: Kind) -> None:
-    """A kind of a call names a call, a kind of the connection none; ERROR may be either."""
+    """A kind of a call names a call, a kind of the connection none; ERROR and CREDIT may be either."""
     wrong = frame(kind, call_id=0 if kind in OF_CALLS else 7, opcode=0)
-    if kind == Kind.ERROR:
+    if kind in (Kind.ERROR, Kind.CREDIT):
         check_header(wrong, 2, 1)
         return
     with pytest.raises(RemoteProtocolError) as caught:
@@ -198,7 +229,7 @@ def test_call_ids_are_where_calls_are(kind: Kind) -> None:
     assert caught.value.reason == "CALL_ID"
 
 
-@pytest.mark.parametrize("kind", [*sorted(KINDS - OF_CALLS), Kind.ERROR])
+@pytest.mark.parametrize("kind", [*sorted(KINDS - OF_CALLS), Kind.ERROR, Kind.CREDIT])
 def test_the_connection_has_no_opcode(kind: int) -> None:
     """A frame with call id 0 has opcode 0."""
     with pytest.raises(RemoteProtocolError) as caught:
@@ -267,12 +298,7 @@ def test_fields_of_later_versions_are_read_over(fields: list[tuple[int, bytes]],
     "body",
     [
         "00 00 00000000 00 0000",  # OK
-        "11 00 00000000 00 0000",  # status 17
-        "03 03 00000000 00 0000",  # retry 3
-        "03 00 00000000 01 61 0000",  # a lower-case reason
-        "03 00 00000000 01 31 0000",  # a reason that begins with a digit
-        "03 00 00000000 01 c3 0000",  # a reason that is not ASCII
-        "03 00 00000000 41" + "41" * 65 + "0000",  # a reason of 65 characters
+        "03 00 00000000 02 41 0000",  # a reason that ends behind the message's length
         "03 00 00000000 00 0001 ff",  # a message that is not UTF-8
         "03 00 00000000 00 0003 eda080",  # a message with a surrogate
     ],
@@ -282,6 +308,39 @@ def test_a_bad_error_is_refused(body: str) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         unpack_error(bytes.fromhex(body))
     assert caught.value.reason == "BAD_BODY"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("11 00 00000000 00 0000", CallError(Status.UNKNOWN)),
+        ("ff 01 00000001 01 41 0000", CallError(Status.UNKNOWN, "A", retry=Retry.NOT_PROCESSED, retry_after_ms=1)),
+        ("03 03 00000000 00 0000", CallError(Status.INVALID_ARGUMENT)),
+        ("03 ff 00000000 00 0000", CallError(Status.INVALID_ARGUMENT)),
+        ("03 00 00000000 01 61 0001 78", CallError(Status.INVALID_ARGUMENT, "", "x [reason: a]")),
+        ("03 00 00000000 01 31 0000", CallError(Status.INVALID_ARGUMENT, "", "[reason: 1]")),
+        ("03 00 00000000 03 c3a90a 0000", CallError(Status.INVALID_ARGUMENT, "", r"[reason: \xc3\xa9\x0a]")),
+        ("03 00 00000000 02 5c41 0000", CallError(Status.INVALID_ARGUMENT, "", r"[reason: \x5cA]")),
+        (
+            "03 00 00000000 41" + "41" * 65 + "0000",
+            CallError(Status.INVALID_ARGUMENT, "", f"[reason: {'A' * 65}]"),
+        ),
+    ],
+)
+def test_unknown_numbers_and_reasons_are_read(body: str, expected: CallError) -> None:
+    """A status above 16 is UNKNOWN, a retry above 2 NEVER, and a reason outside its alphabet stands in the message."""
+    assert same(unpack_error(bytes.fromhex(body)), expected)
+
+
+@given(st.binary(max_size=255))
+def test_any_reason_is_read_and_printable(reason: bytes) -> None:
+    """Whatever bytes a reason has, the error has one of the alphabet or none, and its message is printable ASCII."""
+    body = b"\x03\0\0\0\0\0" + bytes([len(reason)]) + reason + b"\0\0"
+    got = unpack_error(body)
+    assert got.reason.encode() in (b"", reason)
+    assert got.message.isascii()
+    assert got.message.isprintable()
+    assert bool(got.message) is (bool(reason) and not got.reason)
 
 
 @given(st.binary(max_size=60))
@@ -329,17 +388,37 @@ def test_a_goaway_survives_its_body(last_call_id: int, error: CallError) -> None
             unpack_goaway(frame(Kind.GOAWAY, payload=body[:size]))
 
 
-@pytest.mark.parametrize("amount", [1, 2, 2**32 - 1])
-def test_a_credit_survives_its_body(amount: int) -> None:
-    """Unpack_credit returns the amount packed."""
-    assert unpack_credit(frame(Kind.CREDIT, payload=pack_credit(amount))) == amount
+@pytest.mark.parametrize(("items", "size"), [(1, 0), (0, 1), (2, 258), (2**32 - 1, 2**32 - 1)])
+def test_a_credit_survives_its_body(items: int, size: int) -> None:
+    """Unpack_credit returns the items and the bytes packed; one of them may be 0."""
+    body = pack_credit(items, size)
+    assert body == struct.pack(">II", items, size)
+    assert unpack_credit(frame(Kind.CREDIT, payload=body)) == Credit(items, size)
 
 
-@pytest.mark.parametrize("body", ["", "000001", "0000000001", "00000000"])
-def test_a_bad_credit_is_refused(body: str) -> None:
-    """A CREDIT that has not four bytes, or grants nothing, is BAD_BODY."""
-    with pytest.raises(RemoteProtocolError, match="BAD_BODY: the body of CREDIT"):
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("", "it has 0 bytes and not 8"),
+        ("00000001", "it has 4 bytes and not 8"),
+        ("00000001000000", "it has 7 bytes and not 8"),
+        ("000000010000000100", "it has 9 bytes and not 8"),
+        ("0000000000000000", "it grants nothing"),
+    ],
+)
+def test_a_bad_credit_is_refused(body: str, problem: str) -> None:
+    """A CREDIT that has not eight bytes, or grants nothing, is BAD_BODY."""
+    with pytest.raises(RemoteProtocolError, match=f"BAD_BODY: the body of CREDIT cannot be read: {problem}"):
         unpack_credit(frame(Kind.CREDIT, payload=bytes.fromhex(body)))
+
+
+def test_the_credit_of_one_way_calls_has_no_bytes() -> None:
+    """A CREDIT of no call counts calls, in the place of items; bytes beside them are BAD_BODY."""
+    one_way = frame(Kind.CREDIT, call_id=0, opcode=0, payload=pack_credit(3, 0))
+    assert unpack_credit(one_way) == Credit(3, 0)
+    for items, size in ((3, 1), (0, 1)):
+        with pytest.raises(RemoteProtocolError, match=r"BAD_BODY: .* the credit of one-way calls has no bytes"):
+            unpack_credit(one_way._replace(payload=pack_credit(items, size)))
 
 
 @pytest.mark.parametrize("kind", [Kind.PING, Kind.PONG])
@@ -373,11 +452,11 @@ def test_both_layouts_of_the_header_are_one(
 
 # Those who judge the package read the page by themselves; they import nothing of it.
 JUDGES = ("conformance/",)
-ONE_HOME = {U32_MAX, HALF, FIRST_FRAMEWORK_OPCODE, HEADER.format, HEADER_WITH_WORD.format}
+ONE_HOME = {U32_MAX, TOP_BIT, FIRST_FRAMEWORK_OPCODE, HEADER.format, HEADER_WITH_WORD.format}
 
 
 def test_layouts_and_bounds_of_the_header_have_one_home() -> None:
-    """No other module writes out the header's layout, the largest id, half the circle or the first framework opcode."""
+    """No other module writes out the header's layout, the largest number, the top bit or the first framework opcode."""
     package = Path(__file__).parents[2] / "wireproto"
     found = {
         f"{name}:{node.lineno}: {node.value!r}"

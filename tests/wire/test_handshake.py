@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 import pytest
@@ -10,25 +11,32 @@ from hypothesis import strategies as st
 
 from tests.wire.peers import HELLO, OFFERS, SERVICE, attempt
 from wireproto.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
-from wireproto.limits import Limits
+from wireproto.limits import HELLO_MAX_FRAME, Limits
 from wireproto.status import Status
-from wireproto.wire.frame import PREAMBLE
+from wireproto.wire.frame import HEADER_AFTER_LENGTH, NO_CREDIT, PREAMBLE, Credit
 from wireproto.wire.handshake import (
     LONGEST_PREFIX,
     Hello,
     Offer,
     Stranger,
     Welcome,
+    compare_digests,
+    encode_fitting,
     find_offer,
     http_refusal,
     negotiate,
     recognise,
 )
 
+T = TypeVar("T", Hello, Welcome)
+
 U16 = st.integers(0, 2**16 - 1)
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
+HEARTBEATS = st.just(0) | st.integers(1000, 2**32 - 1)
 NAMES = st.text(max_size=60)
+UNKNOWN_FIELDS = st.integers(0, 65_535).filter(lambda tag: tag not in (1, 4, 5, 6))
+CREDITS = st.builds(Credit, U32, U32)
 CODECS = st.dictionaries(
     st.integers(1, 255), st.from_regex(r"[a-z][a-z0-9_.-]{0,31}", fullmatch=True), min_size=1, max_size=5
 )
@@ -43,11 +51,14 @@ def hellos(draw: st.DrawFn) -> Hello:
         codecs=tuple(draw(CODECS).items()),
         max_frame=draw(st.integers(4096, 2**32 - 1)),
         max_calls=draw(U32),
-        heartbeat_ms=draw(U32),
+        heartbeat_ms=draw(HEARTBEATS),
         features=draw(U64),
         client_name=draw(NAMES),
         service=draw(NAMES),
         digests=draw(st.dictionaries(U16, U32, max_size=8)),
+        control=draw(st.integers(1, 255)),
+        first_credit=draw(CREDITS),
+        one_way_credit=draw(U32),
     )
 
 
@@ -57,14 +68,21 @@ WELCOMES = st.builds(
     codec=st.integers(1, 255),
     max_frame=st.integers(4096, 2**32 - 1),
     max_calls=st.integers(1, 2**32 - 1),
-    heartbeat_ms=U32,
+    heartbeat_ms=HEARTBEATS,
     features=U64,
     server_name=NAMES,
+    digests=st.dictionaries(U16, U32, max_size=8),
+    control=st.integers(1, 255),
+    first_credit=CREDITS,
+    one_way_credit=U32,
 )
 
 
 def hello(**changes: object) -> Hello:
     return msgspec.structs.replace(HELLO, **changes)
+
+
+WELCOME = Welcome(version=1, codec=2, max_frame=65_536, max_calls=256, heartbeat_ms=60_000, server_name="test/1")
 
 
 def tlv(tag: int, value: bytes) -> bytes:
@@ -85,40 +103,84 @@ def test_welcome_survives_its_body(answer: Welcome) -> None:
 
 def test_hello_is_laid_out_as_documented() -> None:
     """HELLO's body has these bytes, frozen for ever."""
-    body = hello(heartbeat_ms=60_000, features=1, digests={0x10: 0xDEADBEEF}).encode()
+    body = hello(heartbeat_ms=60_000, features=1, digests={0x10: 0xDEADBEEF}, control=255).encode()
     assert body.hex(" ") == (
         "01 01 00 01 00 00 00 00 00 00 00 00 ea 60 00 00 00 00 00 00 00 01 02"
         " 02 07 6d 73 67 70 61 63 6b 01 04 70 69 70 65"
         " 04 74 65 73 74"
         " 1c 65 78 61 6d 70 6c 65 2e 76 31 2e 43 61 6c 63 75 6c 61 74 6f 72 53 65 72 76 69 63 65"
         " 00 01 00 06 00 10 de ad be ef"
+        " 00 04 00 01 ff"
+    )
+    assert (
+        hello(first_credit=Credit(16, 65_536), one_way_credit=258)
+        .encode()
+        .hex(" ")
+        .endswith(" 00 05 00 08 00 00 00 10 00 01 00 00 00 06 00 04 00 00 01 02")
     )
 
 
 def test_welcome_is_laid_out_as_documented() -> None:
     """WELCOME's body has these bytes, frozen for ever."""
     answer = Welcome(version=1, codec=2, max_frame=2**20, max_calls=256, heartbeat_ms=60_000, server_name="s/1")
-    assert answer.encode().hex(" ") == ("01 02 00 10 00 00 00 00 01 00 00 00 ea 60 00 00 00 00 00 00 00 00 03 73 2f 31")
+    bare = "01 02 00 10 00 00 00 00 01 00 00 00 ea 60 00 00 00 00 00 00 00 00 03 73 2f 31"
+    assert answer.encode().hex(" ") == bare
+    full = msgspec.structs.replace(
+        answer, digests={0x10: 0xDEADBEEF}, control=2, first_credit=Credit(0, 65_536), one_way_credit=1
+    )
+    assert full.encode().hex(" ") == (
+        f"{bare} 00 01 00 06 00 10 de ad be ef 00 04 00 01 02"
+        " 00 05 00 08 00 00 00 00 00 01 00 00 00 06 00 04 00 00 00 01"
+    )
+
+
+FIELDS: dict[str, object] = {"digests": {}, "control": 1, "first_credit": NO_CREDIT, "one_way_credit": 0}
+"""What each field at the end of HELLO and WELCOME is without it, in the order in which they are sent."""
 
 
 @given(hellos(), st.data())
 def test_a_cut_hello_is_refused(offered: Hello, data: st.DataObject) -> None:
-    """A HELLO cut anywhere is BAD_BODY, but between its service and its fields, where it is a HELLO without them."""
+    """A HELLO cut anywhere is BAD_BODY, but in front of one of its fields, where it is a HELLO without the rest."""
     body = offered.encode()
     size = data.draw(st.integers(0, len(body) - 1))
     got = attempt(Hello.decode, body[:size])
     if isinstance(got, RemoteProtocolError):
         assert got.reason == "BAD_BODY"
     else:
-        assert got == msgspec.structs.replace(offered, digests={})
+        assert got in without_fields(offered)
 
 
 @given(WELCOMES, st.data())
 def test_a_cut_welcome_is_refused(answer: Welcome, data: st.DataObject) -> None:
-    """A WELCOME cut anywhere is BAD_BODY."""
+    """A WELCOME cut anywhere is BAD_BODY, but in front of one of its fields."""
     body = answer.encode()
-    with pytest.raises(RemoteProtocolError, match="BAD_BODY"):
-        Welcome.decode(body[: data.draw(st.integers(0, len(body) - 1))])
+    size = data.draw(st.integers(0, len(body) - 1))
+    got = attempt(Welcome.decode, body[:size])
+    if isinstance(got, RemoteProtocolError):
+        assert got.reason == "BAD_BODY"
+    else:
+        assert got in without_fields(answer)
+
+
+def without_fields(greeting: T) -> list[T]:
+    """The greeting without its last fields, one more each time, the last of them first."""
+    found = []
+    for name in reversed(FIELDS):
+        greeting = msgspec.structs.replace(greeting, **{name: FIELDS[name]})
+        found.append(greeting)
+    return found
+
+
+@pytest.mark.parametrize(
+    "field", [b"\0\5\0\4\0\0\0\1", b"\0\5\0\x09" + bytes(9), b"\0\5\0\0", b"\0\6\0\0", b"\0\6\0\x08" + bytes(8)]
+)
+def test_a_field_of_credit_has_its_length(field: bytes) -> None:
+    """Field 5 has eight bytes and field 6 four, in HELLO and WELCOME, or the body is BAD_BODY."""
+    answer = Welcome(version=1, codec=1, max_frame=4096, max_calls=1)
+    for decode, body in ((Hello.decode, HELLO.encode()), (Welcome.decode, answer.encode())):
+        assert not isinstance(attempt(decode, body), RemoteProtocolError)
+        with pytest.raises(RemoteProtocolError, match="BAD_BODY"):
+            decode(body + field)
 
 
 @given(st.binary(max_size=80))
@@ -133,7 +195,7 @@ def test_any_body_gives_a_greeting_or_bad_body(body: bytes) -> None:
             assert got.reason == "BAD_BODY"
 
 
-@given(hellos(), WELCOMES, st.lists(st.tuples(st.integers(2, 65_535), st.binary(max_size=20)), max_size=3))
+@given(hellos(), WELCOMES, st.lists(st.tuples(UNKNOWN_FIELDS, st.binary(max_size=20)), max_size=3))
 def test_fields_of_later_versions_are_read_over(
     offered: Hello, answer: Welcome, fields: list[tuple[int, bytes]]
 ) -> None:
@@ -158,6 +220,8 @@ def test_fields_of_later_versions_are_read_over(
         {"max_frame": 2**32},
         {"max_calls": -1},
         {"heartbeat_ms": 2**32},
+        {"heartbeat_ms": 1},
+        {"heartbeat_ms": 999},
         {"features": 2**64},
         {"codecs": ()},
         {"codecs": ((0, "pipe"),)},
@@ -170,6 +234,13 @@ def test_fields_of_later_versions_are_read_over(
         {"client_name": "é" * 128},
         {"service": "x" * 256},
         {"service": "\ud800"},
+        {"control": 0},
+        {"control": 256},
+        {"first_credit": Credit(2**32, 0)},
+        {"first_credit": Credit(0, 2**32)},
+        {"first_credit": Credit(-1, 1)},
+        {"one_way_credit": 2**32},
+        {"one_way_credit": -1},
         {"digests": {65_536: 0}},
         {"digests": {0: 2**32}},
         {"digests": dict.fromkeys(range(20_000), 0)},
@@ -184,7 +255,22 @@ def test_a_hello_out_of_range_is_not_sent(changes: Mapping[str, object]) -> None
 
 @pytest.mark.parametrize(
     "changes",
-    [{"version": 0}, {"version": 256}, {"codec": 0}, {"max_frame": 4095}, {"max_calls": 0}, {"server_name": "x" * 256}],
+    [
+        {"version": 0},
+        {"version": 256},
+        {"codec": 0},
+        {"max_frame": 4095},
+        {"max_calls": 0},
+        {"heartbeat_ms": 1},
+        {"heartbeat_ms": 999},
+        {"server_name": "x" * 256},
+        {"control": 0},
+        {"control": 256},
+        {"digests": {0: -1}},
+        {"first_credit": Credit(2**32, 0)},
+        {"first_credit": Credit(1, -1)},
+        {"one_way_credit": 2**32},
+    ],
     ids=str,
 )
 def test_a_welcome_out_of_range_is_not_sent(changes: Mapping[str, object]) -> None:
@@ -200,6 +286,8 @@ def test_a_welcome_out_of_range_is_not_sent(changes: Mapping[str, object]) -> No
         (0, b"\x00", "no range"),
         (1, b"\x00", "no range"),
         (2, struct.pack(">I", 4095), "max_frame"),
+        (10, struct.pack(">I", 1), "the heartbeat is 1 ms; the least is 1000, or 0"),
+        (10, struct.pack(">I", 999), "the heartbeat is 999 ms"),
         (22, b"\x00", "cannot be read"),
         (23, b"\x00", "codec 0"),
         (23, b"\x01", "twice"),
@@ -215,11 +303,65 @@ def test_a_bad_hello_is_refused(at: int, value: bytes, problem: str) -> None:
     assert caught.value.reason == "BAD_BODY"
 
 
+@pytest.mark.parametrize("heartbeat", [1, 999])
+def test_a_welcome_with_a_short_heartbeat_is_refused(heartbeat: int) -> None:
+    """A server cannot ask for more than one PING a second, and 0 and 1000 ms are in order."""
+    body = bytearray(Welcome(version=1, codec=1, max_frame=4096, max_calls=1, heartbeat_ms=1000).encode())
+    body[10:14] = struct.pack(">I", heartbeat)
+    with pytest.raises(RemoteProtocolError, match=f"the heartbeat is {heartbeat} ms") as caught:
+        Welcome.decode(bytes(body))
+    assert caught.value.reason == "BAD_BODY"
+    body[10:14] = bytes(4)
+    assert Welcome.decode(bytes(body)).heartbeat_ms == 0
+
+
 @pytest.mark.parametrize("listed", [b"\x00", bytes(5), bytes(7), bytes(12)])
 def test_a_bad_list_of_digests_is_refused(listed: bytes) -> None:
-    """A list of digests that is no whole number of pairs, or names an opcode twice, is BAD_BODY."""
+    """A list of digests that is no whole number of pairs, or names an opcode twice, is BAD_BODY, from either side."""
     with pytest.raises(RemoteProtocolError, match="BAD_BODY"):
         Hello.decode(HELLO.encode() + tlv(1, listed))
+    with pytest.raises(RemoteProtocolError, match="BAD_BODY"):
+        Welcome.decode(WELCOME.encode() + tlv(1, listed))
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        (tlv(4, b""), "a field of one byte has 0"),
+        (tlv(4, b"\0\1"), "a field of one byte has 2"),
+        (tlv(4, b"\0"), "control version 0 is not 1 to 255"),
+        (tlv(4, b"\1") * 2, "field 4 is there twice"),
+        (tlv(5, bytes(8)) * 2, "field 5 is there twice"),
+        (tlv(6, bytes(4)) + tlv(99, b"x") + tlv(6, bytes(4)), "field 6 is there twice"),
+        (tlv(1, b"") + tlv(99, b"x") + tlv(1, b""), "field 1 is there twice"),
+    ],
+)
+def test_a_known_field_is_held_to_its_layout(fields: bytes, problem: str) -> None:
+    """A field that is known has one place and one layout; BAD_BODY says what is wrong with it."""
+    for greeting in (HELLO, WELCOME):
+        with pytest.raises(RemoteProtocolError, match=problem) as caught:
+            type(greeting).decode(greeting.encode() + fields)
+        assert caught.value.reason == "BAD_BODY"
+
+
+def test_an_absent_control_version_is_1() -> None:
+    """Control version 1 is not written, and is read where it is written."""
+    assert hello(control=1).encode() == HELLO.encode()
+    for greeting in (HELLO, WELCOME):
+        assert type(greeting).decode(greeting.encode() + tlv(4, b"\1")) == greeting
+        assert type(greeting).decode(greeting.encode() + tlv(4, b"\7")).control == 7
+
+
+@pytest.mark.parametrize("greeting", [hello(features=3, control=2), msgspec.structs.replace(WELCOME, control=2)])
+def test_digests_are_left_out_where_they_do_not_fit(greeting: Hello | Welcome) -> None:
+    """HELLO and WELCOME are 4,096 bytes long at most; beyond that they go without digests, and with all else."""
+    room = (HELLO_MAX_FRAME - HEADER_AFTER_LENGTH - len(greeting.encode()) - 4) // 6
+    fits = msgspec.structs.replace(greeting, digests=dict.fromkeys(range(room), 7))
+    assert encode_fitting(fits) == fits.encode()
+    assert HELLO_MAX_FRAME - 6 < HEADER_AFTER_LENGTH + len(fits.encode()) <= HELLO_MAX_FRAME
+    assert encode_fitting(msgspec.structs.replace(greeting, digests=dict.fromkeys(range(room + 1), 7))) == (
+        greeting.encode()
+    )
 
 
 # What is negotiated.
@@ -268,6 +410,22 @@ def test_the_clients_favourite_common_codec_is_chosen(codecs: tuple[tuple[int, s
         assert negotiate(hello(codecs=codecs), OFFERS, Limits(), "").codec == chosen
 
 
+@pytest.mark.parametrize(
+    ("oldest", "newest", "chosen"),
+    [(1, 3, 3), (1, 9, 5), (5, 5, 5), (5, 9, 5), (4, 4, 4), (1, 2, None), (2, 2, None), (6, 9, None)],
+)
+def test_a_server_has_an_oldest_version(oldest: int, newest: int, chosen: int | None) -> None:
+    """A client whose newest version is below the server's oldest is refused, with the range that is served."""
+    offers = {SERVICE: Offer(SERVICE, 5, {2: "msgpack"}, lambda version: {}, 3)}
+    offered = hello(min_version=oldest, max_version=newest)
+    if chosen is None:
+        error = refused(offered, offers)
+        assert (error.status, error.reason) == (Status.FAILED_PRECONDITION, "UNSUPPORTED_VERSION")
+        assert error.message == (f"{SERVICE} is served in versions 3 to 5; the client speaks {oldest} to {newest}")
+    else:
+        assert negotiate(offered, offers, Limits(), "").version == chosen
+
+
 def test_a_service_is_found_by_name_or_by_being_the_only_one() -> None:
     """An empty service name means the only one there is; an unknown one is NOT_FOUND, with the list."""
     other = Offer("other.v1.OtherService", 1, {1: "pipe"}, lambda version: {})
@@ -298,9 +456,35 @@ def test_digests_are_compared_for_the_version_chosen() -> None:
     assert "0x0012" not in error.message
 
 
+def test_welcome_lists_the_digests_of_the_version_chosen() -> None:
+    """Whatever the client lists, it is told what the server declares of the version that was chosen."""
+    offer = Offer(SERVICE, 3, {2: "msgpack"}, lambda version: {0x10: version, 0x20: 7})
+    for newest, digests in ((2, {0x10: 2, 0x20: 7}), (9, {0x10: 3, 0x20: 7})):
+        assert negotiate(hello(max_version=newest), {SERVICE: offer}, Limits(), "").digests == digests
+
+
+def test_either_side_compares_alike() -> None:
+    """The first list is held against the second; opcodes that one of them lacks count for nothing."""
+    compare_digests(SERVICE, 2, {1: 1, 2: 2}, {2: 2, 3: 3})
+    compare_digests(SERVICE, 2, {}, {2: 2})
+    compare_digests(SERVICE, 2, {2: 2}, {})
+    with pytest.raises(HandshakeError) as caught:
+        compare_digests(SERVICE, 2, {1: 1, 2: 2, 0x33: 3}, {0x33: 4, 1: 2, 2: 2})
+    assert (caught.value.status, caught.value.reason) == (Status.FAILED_PRECONDITION, "CONTRACT_MISMATCH")
+    assert caught.value.message == (
+        f"{SERVICE} version 2 is declared differently on the two sides; opcodes that differ: 0x0001, 0x0033"
+    )
+
+
+@pytest.mark.parametrize(("theirs", "ours", "agreed"), [(1, 1, 1), (3, 2, 2), (2, 3, 2), (255, 1, 1)])
+def test_the_lower_control_version_holds(theirs: int, ours: int, agreed: int) -> None:
+    """The version of the framework's own methods is the lower one of both sides' newest."""
+    assert negotiate(hello(control=theirs), OFFERS, Limits(), "", control=ours).control == agreed
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours", "agreed"),
-    [(0, 0, 0), (5000, 0, 5000), (0, 60.0, 60_000), (5000, 60.0, 5000), (90_000, 60.0, 60_000)],
+    [(0, 0, 0), (5000, 0, 5000), (0, 60.0, 60_000), (5000, 60.0, 5000), (90_000, 60.0, 60_000), (1000, 1.0, 1000)],
 )
 def test_the_smaller_heartbeat_holds(theirs: int, ours: float, agreed: int) -> None:
     """The heartbeat agreed is the smaller one that is not 0."""
@@ -321,13 +505,15 @@ def test_welcome_tells_the_servers_limits() -> None:
         ({"version": 2}, "version 2"),
         ({"codec": 3}, "codec 3"),
         ({"features": 2}, "features 0x2"),
+        ({"control": 2}, ""),
+        ({"control": 3}, "control version 3 was chosen and the client reads 2 at most"),
         ({"features": 1}, ""),
     ],
 )
 def test_a_welcome_must_fit_the_hello(changes: Mapping[str, object], problem: str) -> None:
     """Mismatch names what was granted and not offered."""
     answer = Welcome(version=1, codec=2, max_frame=4096, max_calls=1)
-    text = msgspec.structs.replace(answer, **changes).mismatch(hello(features=1))
+    text = msgspec.structs.replace(answer, **changes).mismatch(hello(features=1, control=2))
     assert problem in text
     assert bool(text) is bool(problem)
 

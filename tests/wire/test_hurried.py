@@ -10,25 +10,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.wire.peers import Pair, drain, opened, plain, raw
+from tests.wire.peers import GOODBYE, STREAM, Pair, begin_stream, drain, numbered_after, opened, plain, raw
 from wireproto.errors import LocalProtocolError
 from wireproto.limits import Limits
+from wireproto.wire.calls import CIRCLE
 from wireproto.wire.connection import Connection, Role, State
 from wireproto.wire.events import (
     NEED_DATA,
     CancelReceived,
     ConnectionEnded,
+    EndReceived,
     Event,
+    ItemReceived,
     NeedData,
     PingReceived,
     RequestReceived,
     ResponseReceived,
 )
-from wireproto.wire.frame import Kind, pack
+from wireproto.wire.frame import TOP_BIT, Credit, Flag, Kind, pack
 from wireproto.wire.metadata import EMPTY, Metadata, pack_metadata
 
 LIMITS = Limits(max_frame=4096, max_calls=3)
-HALF = 2**31
+HALF = CIRCLE // 2
 LARGEST = bytes(4096 - 12)
 
 
@@ -67,14 +70,14 @@ def calling(count: int) -> Pair:
         (0, request(1, LARGEST), [1]),
         (0, request(HALF - 1), [HALF - 1]),
         (7, request(7 + HALF - 1), [7 + HALF - 1]),
-        (HALF, request(2**32 - 1), [2**32 - 1]),
-        (0, request(1, b"x", pack_metadata(Metadata(credit=2))) + request(2), [1, 2]),
+        (HALF, request(CIRCLE - 1), [CIRCLE - 1]),
+        (0, request(1, b"x", STREAM) + request(2), [1, 2]),
     ],
 )
 def test_whole_requests_take_the_short_path(last: int, wire: bytes, ids: list[int]) -> None:
     """A server takes REQUESTs that are whole and in order without looking at them one by one."""
     server = hurried(opened(LIMITS).server)
-    server.last_call_id = last
+    numbered_after(last, server)
     server.receive_data(wire)
     events = server.next_events(9)
     assert [event.call_id for event in events if isinstance(event, RequestReceived)] == ids
@@ -84,17 +87,19 @@ def test_whole_requests_take_the_short_path(last: int, wire: bytes, ids: list[in
 
 
 def test_the_short_path_reads_all_of_a_request() -> None:
-    """What the short path reports of a REQUEST is its opcode, metadata and payload, and its credit counts."""
+    """What the short path reports of a REQUEST is its opcode, metadata and payload; credit means nothing there."""
     server = hurried(opened(LIMITS).server)
     server.receive_data(
-        request(1, b"one", pack_metadata(Metadata(credit=2))) + request(2, b"two", opcode=0xBEEF) + request(3)
+        request(1, b"one", pack_metadata(Metadata(credit=Credit(2, 9))))
+        + request(2, b"two", opcode=0xBEEF)
+        + request(3)
     )
     assert server.next_events(9) == [
-        RequestReceived(1, 0x10, Metadata(credit=2), b"one"),
+        RequestReceived(1, 0x10, Metadata(credit=Credit(2, 9)), b"one"),
         RequestReceived(2, 0xBEEF, EMPTY, b"two"),
         RequestReceived(3, 0x10, EMPTY, b""),
     ]
-    assert [server.credit(call_id) for call_id in (1, 2, 3)] == [2, 0, 0]
+    assert [server.credit(call_id) for call_id in (1, 2, 3)] == [(0, 0)] * 3
 
 
 @pytest.mark.parametrize("payload", [b"", b"x", LARGEST])
@@ -142,16 +147,10 @@ class Boundary(NamedTuple):
     reason: str  # of the end, or "" when the connection lives
 
 
-def _held() -> Connection:
-    server = calling(2).server
-    server.hold()
-    return server
-
-
 def _last(last: int) -> Callable[[], Connection]:
     def prepare() -> Connection:
         server = opened(LIMITS).server
-        server.last_call_id = last
+        numbered_after(last, server)
         return server
 
     return prepare
@@ -168,15 +167,33 @@ def _answered() -> Connection:
 def _old() -> Connection:
     """A call in flight from the last time round, whose id comes next."""
     server = opened(LIMITS).server
-    server._calls[6] = 0x10
-    server.last_call_id = 5
+    numbered_after(5, server)
+    server.receive_data(request(6))
+    drain(server)
+    numbered_after(5, server)
+    return server
+
+
+def _gone() -> Connection:
+    """The server has said GOAWAY."""
+    server = calling(1).server
+    server.send_goaway(GOODBYE)
+    server.data_to_send()
     return server
 
 
 def _streaming() -> Connection:
-    pair = opened(LIMITS)
-    pair.client.send_request(0x10, b"", pack_metadata(Metadata(credit=2)), credit=2)
-    return pair.client
+    client = opened(LIMITS).client
+    begin_stream(client)
+    return client
+
+
+def _round() -> Connection:
+    """Call 1 was begun before the numbers began anew, and is in flight still."""
+    client = calling(1).client
+    numbered_after(CIRCLE - 1, client)
+    numbered_after(0, client)
+    return client
 
 
 def _cancelled() -> Connection:
@@ -195,28 +212,35 @@ BOUNDARIES = [
     Boundary("half the circle ahead of another id", _last(9), request(9 + HALF), "CALL_ID"),
     Boundary("the same id again", _answered, request(1), "CALL_ID"),
     Boundary("behind", _last(9), request(8), "CALL_ID"),
-    Boundary("round the circle", _last(2**32 - 1), request(1), ""),
+    Boundary("round the circle", _last(CIRCLE - 1), request(1), ""),
+    Boundary("beyond the numbers", _last(CIRCLE - 1), request(CIRCLE), "CALL_ID"),
+    Boundary("with the server's bit", _last(0), request(TOP_BIT | 1), "CALL_ID"),
     Boundary("in flight", _old, request(6), "CALL_ID"),
     Boundary("no id", _last(0), request(0), "CALL_ID"),
     Boundary("one call too many", lambda: calling(3).server, request(4), ""),
-    Boundary("one held call too many", _held, request(3), ""),
+    Boundary("behind GOAWAY", _gone, request(2), ""),
     Boundary("a byte too large", _last(0), request(1, LARGEST + b"x"), "FRAME_TOO_LARGE"),
     Boundary("too short", _last(0), request(1, length=11), "FRAME_TOO_SHORT"),
     Boundary("metadata beyond the frame", _last(0), request(1, b"abc", metadata_length=4), "METADATA_OVERRUN"),
-    Boundary("a flag", _last(0), request(1, flags=1), "RESERVED_FLAGS"),
+    Boundary("a flag that is none", _last(0), request(1, flags=2), "RESERVED_FLAGS"),
+    Boundary("one-way without credit", _last(0), request(1, flags=Flag.ONE_WAY), "CREDIT_EXCEEDED"),
+    Boundary("items follow", _last(0), request(1, flags=Flag.ITEMS_FOLLOW), ""),
+    Boundary("items come back", _last(0), request(1, flags=Flag.ITEMS_COME_BACK), ""),
     Boundary("another codec", _last(0), request(1, codec=1), "WRONG_CODEC"),
     Boundary("another version", _last(0), request(1, version=2), "WRONG_VERSION"),
-    Boundary("a RESPONSE to a server", _last(0), raw(Kind.RESPONSE), "UNEXPECTED_KIND"),
+    Boundary("a RESPONSE to a server", _last(0), raw(Kind.RESPONSE), "WRONG_HALF"),
     Boundary("not whole", _last(0), request(1, b"abc")[:-1], ""),
     Boundary("a header that is not whole", _last(0), request(1)[:15], ""),
-    Boundary("RESPONSE to a stream", _streaming, raw(Kind.RESPONSE), "WRONG_ANSWER"),
+    Boundary("RESPONSE to a stream", _streaming, raw(Kind.RESPONSE), "WRONG_HALF"),
+    Boundary("RESPONSE to an old call", _round, raw(Kind.RESPONSE), ""),
     Boundary("RESPONSE to a cancelled call", _cancelled, raw(Kind.RESPONSE) + raw(Kind.RESPONSE, call_id=2), ""),
     Boundary("RESPONSE with another opcode", _client, raw(Kind.RESPONSE, opcode=0x11), "WRONG_OPCODE"),
     Boundary("RESPONSE with metadata", _client, raw(Kind.RESPONSE, b"", b"\0\0\0"), "UNEXPECTED_METADATA"),
     Boundary("RESPONSE to nothing", _client, raw(Kind.RESPONSE, call_id=2), ""),
     Boundary("RESPONSE a byte too large", _client, raw(Kind.RESPONSE, LARGEST + b"x"), "FRAME_TOO_LARGE"),
     Boundary("RESPONSE not whole", _client, raw(Kind.RESPONSE, b"abc")[:-1], ""),
-    Boundary("REQUEST to a client", _client, request(1), "UNEXPECTED_KIND"),
+    Boundary("REQUEST to a client, with its own id", _client, request(2), "CALL_ID"),
+    Boundary("REQUEST to a client", _client, request(TOP_BIT | 1), ""),
 ]
 
 
@@ -237,7 +261,16 @@ def test_a_boundary_is_the_same_on_both_paths(case: Boundary, after: bytes) -> N
             events += some
         assert list(map(plain, events)) == list(map(plain, expected))
         assert several.data_to_send() == sent
-        for name in ("state", "last_call_id", "frames_received", "calls_in_flight", "bytes_waiting", "partial_length"):
+        names = (
+            "state",
+            "last_call_id",
+            "frames_received",
+            "own_calls",
+            "peer_calls",
+            "bytes_waiting",
+            "partial_length",
+        )
+        for name in names:
             assert getattr(several, name) == getattr(one_by_one, name), name
         if case.reason:
             end = events[-1]
@@ -250,12 +283,12 @@ def test_a_boundary_is_the_same_on_both_paths(case: Boundary, after: bytes) -> N
 
 def test_a_lone_request_is_not_buffered() -> None:
     """What was read and is one whole REQUEST is given back at once, with all that ``next_events`` would say of it."""
-    block = pack_metadata(Metadata(credit=2))
+    block = pack_metadata(Metadata(deadline_ms=2))
     server = opened(LIMITS).server
     assert server.lone_request(request(1, b"one")) == RequestReceived(1, 0x10, EMPTY, b"one")
-    assert server.lone_request(request(2, b"two", block)) == RequestReceived(2, 0x10, Metadata(credit=2), b"two")
+    assert server.lone_request(request(2, b"two", block)) == RequestReceived(2, 0x10, Metadata(deadline_ms=2), b"two")
     assert server.lone_request(request(3, opcode=0xBEEF)) == RequestReceived(3, 0xBEEF, EMPTY, b"")
-    assert [server.credit(call_id) for call_id in (1, 2, 3)] == [0, 2, 0]
+    assert [server.credit(call_id) for call_id in (1, 2, 3)] == [(0, 0)] * 3
     assert (server.calls_in_flight, server.last_call_id, server.frames_received) == (3, 3, 1 + 3)
     assert server.bytes_waiting == 0
 
@@ -405,7 +438,7 @@ WAYS: dict[str, tuple[Kind, Callable[[Connection, int, bytes], bytes]]] = {
 @given(
     opcode=st.integers(0, 0xFFFF),
     payload=st.binary(max_size=100),
-    last=st.sampled_from([0, 1, HALF - 1, HALF, 2**32 - 2, 2**32 - 1]),
+    last=st.sampled_from([0, 1, HALF - 1, HALF, CIRCLE - 2, CIRCLE - 1]),
     timed=st.booleans(),
 )
 def test_what_is_sent_is_what_the_plain_way_packs(
@@ -413,13 +446,44 @@ def test_what_is_sent_is_what_the_plain_way_packs(
 ) -> None:
     """A REQUEST, and a RESPONSE or ITEM to it, are the bytes that ``pack`` makes of the same frame."""
     pair = opened()
-    pair.client.last_call_id = pair.server.last_call_id = last
-    metadata = pack_metadata(Metadata(credit=9, deadline_ms=5 if timed else None))
-    call_id = pair.client.send_request(opcode, payload, metadata, credit=9)
+    numbered_after(last, *pair)
+    kind, send = WAYS[way]
+    flags = Flag.ITEMS_COME_BACK if kind is Kind.ITEM else Flag.NONE
+    credit = Credit(9, 1_000)
+    metadata = pack_metadata(Metadata(credit=credit, deadline_ms=5 if timed else None))
+    if flags:
+        call_id = pair.client.send_flagged_request(flags, opcode, payload, metadata, credit=credit)
+    else:
+        call_id = pair.client.send_request(opcode, payload, metadata)
     codec, version = pair.client.codec, pair.client.version
     wire = pair.client.data_to_send()
-    assert wire == pack(Kind.REQUEST, codec, version, opcode, call_id, metadata, payload)
+    assert wire == pack(Kind.REQUEST, codec, version, opcode, call_id, metadata, payload, flags)
     pair.server.receive_data(wire)
     assert len(pair.server.next_events(2)) == 1
-    kind, send = WAYS[way]
     assert send(pair.server, call_id, payload) == pack(kind, codec, version, opcode, call_id, b"", payload)
+
+
+def test_items_come_in_lists_of_any_length() -> None:
+    """A run of ITEMs is cut where the limit is, and goes on behind it, with other frames before and after it."""
+    for limit in (1, 2, 3, 7, 64):
+        pair = opened()
+        call_id = begin_stream(pair.client, credit=Credit(10, 1000))
+        unary = pair.client.send_request(0x10, b"")
+        pair.deliver(pair.client)
+        for number in range(7):
+            pair.server.send_item(call_id, bytes([number]))
+        pair.server.send_response(unary, b"between")
+        pair.server.send_item(call_id, b"last")
+        pair.server.send_end(call_id)
+        pair.client.receive_data(pair.server.data_to_send())
+        lists = []
+        while some := pair.client.next_events(limit):
+            lists.append(some)
+        assert all(len(some) <= limit for some in lists)
+        assert [event for some in lists for event in some] == [
+            *(ItemReceived(call_id, bytes([number])) for number in range(7)),
+            ResponseReceived(unary, 0x10, b"between"),
+            ItemReceived(call_id, b"last"),
+            EndReceived(call_id),
+        ]
+        assert pair.client.credit_out(call_id) == (0, 0)

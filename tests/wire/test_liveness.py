@@ -13,9 +13,7 @@ from wireproto.wire.frame import Kind
 from wireproto.wire.handshake import Welcome
 from wireproto.wire.liveness import LATE, Liveness, Overdue
 
-LIMITS = Limits(
-    hello_timeout=5.0, frame_timeout=5.0, frame_rate=100, write_timeout=10.0, heartbeat=10.0, idle_timeout=30.0
-)
+LIMITS = Limits(hello_timeout=5.0, frame_timeout=5.0, frame_rate=100, write_timeout=10.0, heartbeat=10.0)
 
 
 def agreed(heartbeat_ms: int) -> Pair:
@@ -36,7 +34,7 @@ def clocks(connection: Connection, *, idle: float = 30.0) -> Liveness:
 
 
 def test_a_silent_peer_is_asked_again_and_again_and_then_given_up() -> None:
-    """In each heartbeat of silence a PING is due; what is left of the idle time after the first the peer is overdue."""
+    """In each heartbeat of silence a PING is due; after three heartbeats the peer is overdue."""
     liveness = clocks(agreed(10_000).server)
     assert not liveness.ping_due(9.9)
     assert liveness.next_look() == 10.0
@@ -64,13 +62,35 @@ def test_a_sign_of_life_begins_the_silence_anew() -> None:
     assert liveness.next_look() == 39.0
 
 
-def test_a_heartbeat_above_the_idle_time_is_kept() -> None:
-    """A peer that answers within the heartbeat that was agreed on is never overdue, whatever the idle time says."""
-    liveness = clocks(agreed(40_000).server)
+def test_what_was_agreed_counts_and_no_other_time() -> None:
+    """A peer is gone after three of the heartbeats agreed on, however short the idle time is."""
+    liveness = clocks(agreed(40_000).server, idle=1.0)
     assert liveness.overdue(39.9) is None
     assert liveness.ping_due(40.0)
-    assert liveness.overdue(79.9) is None
-    assert liveness.overdue(80.0) is Overdue.SILENCE
+    assert liveness.overdue(119.9) is None
+    assert liveness.overdue(120.0) is Overdue.SILENCE
+
+
+def test_a_peer_is_given_two_heartbeats_to_answer() -> None:
+    """Who is asked late, because nobody looked in time, has as long to answer as anybody."""
+    liveness = clocks(agreed(10_000).server)
+    assert liveness.ping_due(25.0)
+    assert liveness.next_look() == 35.0
+    assert liveness.overdue(44.9) is None
+    assert liveness.overdue(45.0) is Overdue.SILENCE
+
+
+def test_bytes_are_signs_of_life_before_their_frame_is_whole() -> None:
+    """A peer that sends a byte of a frame now and then is not silent, though no frame of it is whole."""
+    pair = agreed(10_000)
+    liveness = clocks(pair.server)
+    wire = raw(Kind.REQUEST, bytes(6000), call_id=1)  # which may take a minute
+    for second in range(0, 60, 9):
+        pair.server.receive_data(wire[second : second + 9])
+        assert drain(pair.server) == []
+        assert not liveness.look(float(second))
+        assert not liveness.ping_due(second + 8.9)
+        assert liveness.overdue(second + 8.9) is None
 
 
 @pytest.mark.parametrize(("idle", "expected"), [(30.0, Overdue.SILENCE), (math.inf, None)])
@@ -137,6 +157,8 @@ def test_while_nobody_reads_no_clock_of_the_input_runs() -> None:
     liveness.look(59.0)
     assert liveness.overdue(64.9) is None
     assert liveness.overdue(65.0) is Overdue.FRAME
+    assert not liveness.ping_due(68.9)
+    assert liveness.ping_due(69.0)
 
 
 def test_whoever_slept_blames_nobody() -> None:
@@ -155,6 +177,19 @@ def test_whoever_slept_blames_nobody() -> None:
     assert liveness.overdue(5.0 + slept, greeting=True) is Overdue.HELLO
     assert liveness.overdue(7.0 + slept) is Overdue.FRAME
     assert liveness.overdue(11.0 + slept) is Overdue.WRITING
+
+
+def test_whoever_slept_reads_for_a_heartbeat_before_it_judges() -> None:
+    """A process that was stopped when the peer was all but given up, for a moment or for an hour, reads before that."""
+    for slept in (0.3, 3600.0):
+        liveness = clocks(agreed(10_000).server)
+        assert liveness.ping_due(10.0)
+        assert liveness.look(29.9)
+        woken = 29.9 + slept
+        assert liveness.look(woken, late=slept)
+        assert liveness.overdue(woken + 9.9) is None
+        assert liveness.next_look() <= woken + 10.0
+        assert liveness.overdue(woken + 10.0) is Overdue.SILENCE
 
 
 def test_whoever_slept_asks_first() -> None:

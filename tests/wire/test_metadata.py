@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.wire.peers import attempt
 from wireproto.errors import CallError, EncodeError
 from wireproto.status import Status
+from wireproto.wire.frame import NO_CREDIT, Credit
 from wireproto.wire.metadata import EMPTY, Metadata, pack_metadata, unpack_metadata
 
 U32 = st.integers(0, 2**32 - 1)
@@ -21,7 +22,7 @@ METADATA = st.builds(
     traceparent=PRINTABLE,
     authorization=PRINTABLE,
     idempotency_key=st.binary(max_size=64),
-    credit=st.none() | U32,
+    credit=st.none() | st.builds(Credit, U32, U32),
     entries=st.dictionaries(NAMES, st.text(max_size=30), max_size=5),
 )
 
@@ -43,14 +44,16 @@ CASES = [
     ("a trace", "02 0002 3030", Metadata(traceparent="00")),
     ("a credential", "03 0008 4265617265722078", Metadata(authorization="Bearer x")),
     ("an idempotency key", "04 0002 00ff", Metadata(idempotency_key=b"\x00\xff")),
-    ("credit", "05 0004 00000040", Metadata(credit=64)),
-    ("no credit to begin with", "05 0004 00000000", Metadata(credit=0)),
+    ("credit", "05 0008 00000040 00010000", Metadata(credit=Credit(64, 65_536))),
+    ("credit of items alone", "05 0008 ffffffff 00000000", Metadata(credit=Credit(2**32 - 1, 0))),
+    ("credit of bytes alone", "05 0008 00000000 ffffffff", Metadata(credit=Credit(0, 2**32 - 1))),
+    ("no credit to begin with", "05 0008 00000000 00000000", Metadata(credit=NO_CREDIT)),
     ("an entry", "06 0005 01 61 c3a9 0a", Metadata(entries={"a": "é\n"})),
     ("an empty entry", "06 0002 01 61", Metadata(entries={"a": ""})),
     (
         "several",
-        "01 0004 0000000a 05 0004 00000001 06 0003 01 61 31 06 0003 01 62 32",
-        Metadata(deadline_ms=10, credit=1, entries={"a": "1", "b": "2"}),
+        "01 0004 0000000a 05 0008 00000001 00000002 06 0003 01 61 31 06 0003 01 62 32",
+        Metadata(deadline_ms=10, credit=Credit(1, 2), entries={"a": "1", "b": "2"}),
     ),
 ]
 
@@ -62,7 +65,10 @@ BAD = [
     ("no value", "03 0001"),
     ("a short deadline", "01 0003 000000"),
     ("a long deadline", "01 0005 0000000000"),
-    ("a short credit", "05 0000"),
+    ("an empty credit", "05 0000"),
+    ("a credit of items alone", "05 0004 00000001"),
+    ("a short credit", "05 0007 00000001 000000"),
+    ("a long credit", "05 0009 00000001 00000001 00"),
     ("an empty credential", "03 0000"),
     ("a line end in a credential", "03 0003 610a62"),
     ("a credential that is not ASCII", "03 0002 c3a9"),
@@ -72,7 +78,7 @@ BAD = [
     ("an idempotency key of 65 bytes", "04 0041" + "00" * 65),
     ("two deadlines", "01 0004 00000001 01 0004 00000001"),
     ("two deadlines, one of them critical", "01 0004 00000001 81 0004 00000001"),
-    ("two credits", "05 0004 00000001 05 0004 00000001"),
+    ("two credits", "05 0008 00000001 00000001 05 0008 00000001 00000001"),
     ("one name twice", "06 0002 01 61 06 0002 01 61"),
     ("an entry without a name's length", "06 0000"),
     ("an entry with an empty name", "06 0001 00"),
@@ -168,7 +174,11 @@ def test_known_keys_may_be_marked_as_to_be_understood(metadata: Metadata) -> Non
         (Metadata(deadline_ms=-1), "Metadata.deadline_ms"),
         (Metadata(deadline_ms=2**32), "Metadata.deadline_ms"),
         (Metadata(deadline_ms=True), "Metadata.deadline_ms"),
-        (Metadata(credit=2**32), "Metadata.credit"),
+        (Metadata(credit=Credit(2**32, 1)), "Metadata.credit"),
+        (Metadata(credit=Credit(1, 2**32)), "Metadata.credit"),
+        (Metadata(credit=Credit(-1, 1)), "Metadata.credit"),
+        (Metadata(credit=Credit(1, -1)), "Metadata.credit"),
+        (Metadata(credit=Credit(True, 1)), "Metadata.credit"),
         (Metadata(traceparent="é"), "Metadata.traceparent"),
         (Metadata(authorization="a\nb"), "Metadata.authorization"),
         (Metadata(authorization="x" * 65_536), "Metadata.authorization"),

@@ -4,7 +4,7 @@ import contextlib
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import click
@@ -14,12 +14,21 @@ from wireproto.address import Address
 from wireproto.cli.command import Command
 from wireproto.cli.units import TIMEOUT
 from wireproto.cli.values import dumps, to_json
-from wireproto.cli.wanted import DATA, HEADER, SERVICE, ask, declared, read_metadata, read_request
-from wireproto.client import Client, connect
+from wireproto.cli.wanted import DATA, HEADER, SERVICE, ask, declared, read_items, read_metadata, read_request
+from wireproto.client import Client, Stream, connect
 from wireproto.control import CONTROL
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
-from wireproto.schema import Message, Method, Operation, Service, StreamMethod
+from wireproto.schema import (
+    DuplexMethod,
+    Message,
+    Method,
+    OneWayMethod,
+    Operation,
+    Service,
+    StreamMethod,
+    UploadMethod,
+)
 from wireproto.testing import greasing
 
 __all__ = ["command"]
@@ -55,7 +64,7 @@ class _Call(NamedTuple):
     "--timeout",
     type=TIMEOUT,
     metavar="TIME",
-    help="For connecting and for the whole call.  [default: 10, a stream as long as it likes]",
+    help="For connecting and for the whole call.  [default: 10, a call with items as long as it likes]",
 )
 @click.option("-n", "--items", type=click.IntRange(min=1), metavar="N", help="Leave a stream after N items.")
 @click.option("--grease", is_flag=True, help="Say what nobody knows beside it, which the server must read over.")
@@ -79,6 +88,9 @@ def command(
 ) -> None:
     """Call METHOD of the server at HOST:PORT and print the answer as JSON; of a stream, one line for each item.
 
+    A method that takes items has one for each line of JSON in --data or, without it, on stdin; they are read as the
+    server takes them. KEY=VALUE alone is one item. Of a one-way method nothing is printed.
+
     KEY=VALUE sets a field of the request, read as the field's type: text as it is, numbers, true and false, bytes as
     hex, times as 2026-01-31T12:00:00Z, enums by name; lists, maps and messages as JSON. It wins over --data. What is
     printed follows the same rules.
@@ -86,6 +98,7 @@ def command(
     \b
     wireproto call localhost:7411 Add left=2 right=3 --service calculator:CALCULATOR
     wireproto call localhost:7411 LogIn -d '{"username": "ann", "password": "secret"}'
+    wireproto call localhost:7411 Import -d @readings.jsonl
     wireproto call localhost:7411 Check
 
     Where several services have the METHOD, write Service.Method. The framework's own are there on every server: Check,
@@ -104,27 +117,48 @@ def command(
     else:
         wanted = declared(service, method)
     operation = wanted.method
-    request = read_request(operation.request, data, words)
+    if operation.items_follow:
+        given = read_items(operation.request, data, words)
+    else:
+        given = iter([read_request(operation.request, data, words)])
     with _connected(call, wanted.service) as client:
-        if verbose:
-            _show_request(client, operation, request, call)
         began = time.monotonic()
-        if isinstance(operation, StreamMethod):
-            _print_items(client, operation, request, call)
-        elif isinstance(operation, Method):
-            answer = client.call(operation, request, timeout=timeout or CONNECT_TIMEOUT, metadata=call.metadata)
-            click.echo(dumps(to_json(answer), indent=2 if sys.stdout.isatty() else None))
+        _make(client, operation, _shown(client, operation, given, call) if verbose else given, call)
         if verbose:
             click.echo(f"< {operation.name} ended after {_milliseconds(began)}", err=True)
 
 
-def _print_items(client: Client, method: StreamMethod[Any, Any], request: Message, call: _Call) -> None:
+def _make(client: Client, method: Operation[Any, Any], given: Iterator[Message], call: _Call) -> None:
+    """Make the call as its shape wants it, and print what is answered."""
     # No more credit than there are items wanted: the rest stays with the server.
     credit = 64 if call.most is None else min(64, call.most)
-    with client.stream(method, request, timeout=call.timeout, metadata=call.metadata, credit=credit, batch=1) as stream:
+    timeout, metadata = call.timeout, call.metadata
+    if isinstance(method, StreamMethod):
+        _print_items(
+            client.stream(method, next(given), timeout=timeout, metadata=metadata, credit=credit, batch=1), call.most
+        )
+    elif isinstance(method, DuplexMethod):
+        _print_items(
+            client.duplex(method, given, timeout=timeout, metadata=metadata, credit=credit, batch=1), call.most
+        )
+    elif isinstance(method, UploadMethod):
+        _print_answer(client.upload(method, given, timeout=timeout, metadata=metadata))
+    elif isinstance(method, OneWayMethod):
+        client.post(method, next(given), timeout=timeout, metadata=metadata)
+        client.close(drain=timeout or CONNECT_TIMEOUT)  # the server has read it when it has ended its side as well
+    elif isinstance(method, Method):
+        _print_answer(client.call(method, next(given), timeout=timeout or CONNECT_TIMEOUT, metadata=metadata))
+
+
+def _print_answer(answer: Message) -> None:
+    click.echo(dumps(to_json(answer), indent=2 if sys.stdout.isatty() else None))
+
+
+def _print_items(items: Stream[Any], most: int | None) -> None:
+    with items as stream:
         for number, item in enumerate(stream, 1):
             click.echo(dumps(to_json(item)))
-            if number == call.most:
+            if number == most:
                 stream.acknowledge()
                 return
 
@@ -143,6 +177,13 @@ def _connected(call: _Call, service: Service) -> Iterator[Client]:
                 err=True,
             )
         yield client
+
+
+def _shown(client: Client, method: Operation[Any, Any], given: Iterable[Message], call: _Call) -> Iterator[Message]:
+    """What is given, each of it said on stderr when it is asked for to be sent."""
+    for request in given:
+        _show_request(client, method, request, call)
+        yield request
 
 
 def _show_request(client: Client, method: Operation[Any, Any], request: Message, call: _Call) -> None:

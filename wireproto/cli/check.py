@@ -148,8 +148,9 @@ def _write(service: Service, file: Path, release: int | None, codecs: Sequence[s
     before = _read(file) if file.exists() else None
     if before is not None and (problems := before.problems(service, released_only=True)):
         raise Failure("\n".join([f"{file} is not written:", *problems]))
-    if release is not None and release > service.version:
-        raise ConfigError(f"--release {release}: {service.full_name} has the versions 1 to {service.version}")
+    if release is not None and release not in service.versions:
+        has = f"{service.oldest} to {service.version}"
+        raise ConfigError(f"--release {release}: {service.full_name} has the versions {has}")
     lock = Lock.of(service, before=before, codecs=codecs, released=release)
     text = lock.text()
     if before is not None and file.read_bytes() == text.encode():

@@ -34,7 +34,7 @@ from wireproto.wire.events import (
     ItemReceived,
     ResponseReceived,
 )
-from wireproto.wire.frame import HEADER_AFTER_LENGTH, U32_MAX
+from wireproto.wire.frame import HEADER_AFTER_LENGTH, U32_MAX, Credit, Flag
 from wireproto.wire.handshake import Hello
 from wireproto.wire.metadata import pack_metadata
 
@@ -45,6 +45,13 @@ PATIENCE = 10.0
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for each connection and its handshake."""
+
+FULL = Credit(U32_MAX, U32_MAX)
+"""What each stream begins with: every item comes at once, for how a reader grants credit is not the server's to be
+measured by."""
+
+REFILL_AFTER = 1 << 30
+"""Bytes read from a connection after which the credit of its streams is filled up again, long before it is used up."""
 
 _EVENTS = 256
 _CHUNK = 65_536  # what malloc keeps at hand: above 128 KiB each read would map its memory, and fault it in
@@ -99,6 +106,7 @@ class _Peer:
         self.connection = connection
         self.sent: dict[int, float] = {}
         self.output = bytearray()
+        self.unfilled = 0  # bytes read since the credit of its streams was filled up
 
 
 class Load:
@@ -125,12 +133,11 @@ class Load:
         self._pipeline = pipeline
         self._address = address
         self._payload = self._metadata = b""
-        # Of a stream every item comes at once: how a reader grants credit is not the server's to be measured by.
-        self._credit = U32_MAX if isinstance(asked.method, StreamMethod) else None
+        self._credit = FULL if isinstance(asked.method, StreamMethod) else None
         self._epoll = select.epoll()
         self._peers: dict[int, _Peer] = {}
         hello = Hello(
-            min_version=1,
+            min_version=asked.service.oldest,
             max_version=asked.service.version,
             codecs=((codec.id, codec.name),),
             max_frame=limits.max_frame,
@@ -140,7 +147,8 @@ class Load:
         try:
             for _ in range(connections):
                 connection = Connection(Role.CLIENT, limits)
-                sock = open_connection(address, connection, hello, limits, time.monotonic() + CONNECT_TIMEOUT)
+                deadline = time.monotonic() + CONNECT_TIMEOUT
+                sock = open_connection(address, connection, hello, asked.service, limits, deadline)
                 self._peers[sock.fileno()] = _Peer(sock, connection)
                 self._epoll.register(sock.fileno(), select.EPOLLIN)
                 self._prepare(connection, codec, limits)
@@ -217,6 +225,8 @@ class Load:
                             self._call(peer, now)
                             left -= 1
                             waiting += 1
+                    if self._credit is not None and peer.unfilled >= REFILL_AFTER:
+                        self._fill_up(peer)
                 sent += self._send(peer)
             now = clock()
             if now > until + PATIENCE:
@@ -229,10 +239,23 @@ class Load:
         return Sample(len(waits), elapsed, array("d", sorted(waits)), sent, received, own)
 
     def _call(self, peer: _Peer, now: float) -> None:
-        call_id = peer.connection.send_request(
-            self._asked.method.opcode, self._payload, self._metadata, credit=self._credit
-        )
+        connection, opcode = peer.connection, self._asked.method.opcode
+        if self._credit is None:
+            call_id = connection.send_request(opcode, self._payload, self._metadata)
+        else:
+            call_id = connection.send_flagged_request(
+                Flag.ITEMS_COME_BACK, opcode, self._payload, self._metadata, credit=self._credit
+            )
         peer.sent[call_id] = now
+
+    def _fill_up(self, peer: _Peer) -> None:
+        """Return the credit of all that has come of the streams."""
+        for call_id in peer.sent:
+            items, size = peer.connection.credit_out(call_id)
+            used = Credit(FULL.items - items, FULL.bytes - size)
+            if any(used):
+                peer.connection.send_credit(call_id, *used)
+        peer.unfilled = 0
 
     def _send(self, peer: _Peer) -> int:
         """Write what waits, as far as the kernel takes it; how many bytes were queued since the last time."""
@@ -262,6 +285,7 @@ class Load:
             peer.connection.receive_data(data)
         else:
             peer.connection.receive_eof()
+        peer.unfilled += len(data)
         return len(data)
 
     def _answers(self, peer: _Peer) -> Iterator[ResponseReceived | EndReceived]:

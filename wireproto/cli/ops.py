@@ -7,7 +7,7 @@ import click
 from wireproto.cli.command import Command
 from wireproto.cli.target import named_services
 from wireproto.cli.values import dumps, to_json
-from wireproto.control import MethodDescription, MethodShape, ServiceDescription, describe
+from wireproto.control import SHAPE_WORDS, MethodDescription, ServiceDescription, describe
 
 __all__ = ["command"]
 
@@ -28,12 +28,18 @@ def command(service: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(dumps(to_json(description), indent=2 if sys.stdout.isatty() else None))
     elif sys.stdout.isatty():
-        click.echo(f"{description.full_name}, version {description.version}\n")
+        click.echo(f"{description.full_name}, {_versions(description)}\n")
         for line in _aligned(_rows(description)):
             click.echo(line)
     else:
         for row in _rows(description):
             click.echo("\t".join(row))
+
+
+def _versions(description: ServiceDescription) -> str:
+    if description.oldest == 1:
+        return f"version {description.version}"
+    return f"versions {description.oldest} to {description.version}"
 
 
 def _rows(description: ServiceDescription) -> list[tuple[str, ...]]:
@@ -44,9 +50,9 @@ def _row(method: MethodDescription) -> tuple[str, ...]:
     return (
         f"0x{method.opcode:04x}",
         method.name,
-        "stream" if method.shape is MethodShape.SERVER_STREAM else "unary",
+        SHAPE_WORDS[method.shape],
         method.request,
-        method.response,
+        method.response or "-",
         str(method.since),
         "-" if method.until is None else str(method.until),
         method.requires or "-",

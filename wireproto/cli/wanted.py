@@ -1,10 +1,11 @@
 """What a command line wants called: which method of which service, with which request and metadata."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
@@ -12,14 +13,27 @@ from wireproto.address import Address
 from wireproto.cli.failure import Failure
 from wireproto.cli.reflect import hosted
 from wireproto.cli.target import resolve
-from wireproto.cli.text import read_input, read_text
+from wireproto.cli.text import decoded, read_input, read_text
 from wireproto.cli.values import from_json, loads, pairs
 from wireproto.client import BlockingClient
 from wireproto.control import CONTROL
 from wireproto.errors import CallError, ConfigError, ConnectionLost, DeclarationError, DecodeError
 from wireproto.schema import Message, Operation, Service
 
-__all__ = ["DATA", "HEADER", "SERVICE", "Wanted", "ask", "declared", "find", "read_metadata", "read_request"]
+__all__ = [
+    "DATA",
+    "HEADER",
+    "SERVICE",
+    "Wanted",
+    "ask",
+    "declared",
+    "find",
+    "read_items",
+    "read_metadata",
+    "read_request",
+]
+
+M = TypeVar("M", bound=Message)
 
 SERVICE = click.option(
     "--service", metavar="MODULE:SERVICE", help="Where the service is declared.  [default: ask the server]"
@@ -134,6 +148,55 @@ def _read(data: str) -> str:
     if not data.startswith("@"):
         return data
     return read_input(f"--data {data}") if data == "@-" else read_text(Path(data[1:]), f"--data {data}")
+
+
+def read_items(message_type: type[M], data: str | None, words: Sequence[str]) -> Iterator[M]:
+    """The items that lines of JSON make, read as they are asked for; the words win in each, and alone are one item.
+
+    Args:
+        message_type: of each item.
+        data: the lines, or @FILE, or @- for standard input; None for standard input, too, unless there are words.
+        words: KEY=VALUE.
+
+    Raises:
+        ConfigError: the words, or a line, are no item of that type; the latter by the iterator.
+        Failure: by the iterator: the file, or standard input, cannot be read.
+    """
+    found = pairs(message_type, words)
+    if data is None and words:
+        return iter([from_json(message_type, found)])
+    return _items_of_lines(message_type, _lines(data), found)
+
+
+def _items_of_lines(message_type: type[M], lines: Iterable[str], found: Mapping[str, Any]) -> Iterator[M]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            given = loads(line)
+            if found and isinstance(given, dict):
+                given = {**given, **found}
+            item = from_json(message_type, given)
+        except ConfigError as error:
+            raise ConfigError(f"line {number}: {error}") from error
+        yield item
+
+
+def _lines(data: str | None) -> Iterator[str]:
+    """The lines of ``--data``, each when it is asked for: whoever writes them may wait for an answer in between."""
+    if data is not None and not data.startswith("@"):
+        yield from data.splitlines()
+        return
+    name = "the standard input" if data is None else f"--data {data}"
+    try:
+        if data is None or data == "@-":
+            # What somebody types at a terminal is in the terminal's own encoding.
+            yield from sys.stdin if sys.stdin.isatty() else (decoded(line, name) for line in sys.stdin.buffer)
+        else:
+            with Path(data[1:]).open("rb") as file:
+                yield from (decoded(line, name) for line in file)
+    except OSError as error:
+        raise Failure(f"{name} cannot be read: {error.strerror}") from error
 
 
 def read_metadata(headers: Sequence[str]) -> Mapping[str, str]:

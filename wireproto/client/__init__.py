@@ -2,8 +2,20 @@
 
 from wireproto.client.backoff import Backoff
 from wireproto.client.client import Client, connect
-from wireproto.client.face import BlockingClient, ClientFace, ItemStream
+from wireproto.client.duplex import Duplex
+from wireproto.client.face import BlockingClient, ClientFace, ItemExchange, ItemStream
 from wireproto.client.state import ClientState
 from wireproto.client.stream import Stream
 
-__all__ = ["Backoff", "BlockingClient", "Client", "ClientFace", "ClientState", "ItemStream", "Stream", "connect"]
+__all__ = [
+    "Backoff",
+    "BlockingClient",
+    "Client",
+    "ClientFace",
+    "ClientState",
+    "Duplex",
+    "ItemExchange",
+    "ItemStream",
+    "Stream",
+    "connect",
+]

@@ -8,7 +8,7 @@ from wireproto.control import CONTROL
 from wireproto.errors import LocalProtocolError
 from wireproto.limits import Limits
 from wireproto.reasons import failure
-from wireproto.schema import Message, Method, Operation, Service, StreamMethod
+from wireproto.schema import Message, Operation, Service
 from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE
 
 __all__ = ["Binding", "Dialect", "own_method"]
@@ -70,7 +70,7 @@ class Dialect:
         self.bindings: dict[object, Binding[Any, Any]] = {}
         self._limits = limits
 
-    def bind(self, method: Method[Req, Resp] | StreamMethod[Req, Resp]) -> Binding[Req, Resp]:
+    def bind(self, method: Operation[Req, Resp]) -> Binding[Req, Resp]:
         """The binding of ``method``.
 
         Raises:
@@ -94,7 +94,7 @@ class Dialect:
             raise failure("UNKNOWN_OPCODE", _absent(service, method, version))
         encode = self.codec.plan(method.request, version, self._limits, request=True).encode
         if method.max_request is not None:
-            encode = _limited(encode, method.name, method.max_request)
+            encode = _limited(encode, method, method.max_request)
         return Binding(method, encode, self.codec.plan(method.response, version, self._limits, request=False).decode)
 
 
@@ -122,13 +122,16 @@ def _absent(service: Service, method: Operation[Any, Any], version: int) -> str:
     return f"{service.full_name}/{method.name} {life}; this connection speaks version {version}"
 
 
-def _limited(encode: Callable[[Req], bytes], name: str, most: int) -> Callable[[Req], bytes]:
+def _limited(encode: Callable[[Req], bytes], method: Operation[Any, Any], most: int) -> Callable[[Req], bytes]:
+    what = "an item of the request" if method.items_follow else "the request"
+    fate = "It was not sent; what came before it in the call was" if method.items_follow else "Nothing was sent"
+
     def limited(request: Req) -> bytes:
         payload = encode(request)
         if len(payload) > most:
             raise failure(
                 "REQUEST_TOO_LARGE",
-                f"the request has {len(payload)} bytes; {name} takes at most {most}. Nothing was sent",
+                f"{what} has {len(payload)} bytes; {method.name} takes at most {most}. {fate}",
             )
         return payload
 

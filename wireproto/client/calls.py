@@ -6,7 +6,7 @@ from _thread import LockType
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from wireproto.client.binding import Dialect
 from wireproto.client.guard import inside, made_before_fork, refuse_interrupter
@@ -15,16 +15,20 @@ from wireproto.errors import CallError, WireprotoError
 from wireproto.reasons import failure
 from wireproto.schema import Message, Method
 from wireproto.status import Retry
-from wireproto.wire.frame import U32_MAX
+from wireproto.wire.frame import U32_MAX, Credit
 
 __all__ = [
     "CallFuture",
     "ClientCall",
+    "DuplexCall",
+    "Flagged",
     "FutureCall",
+    "ItemCall",
     "Place",
     "PreparedCall",
     "StreamCall",
     "Taker",
+    "UploadCall",
     "Waiter",
     "milliseconds_until",
     "timed_out",
@@ -90,11 +94,31 @@ class PreparedCall(ClientCall):
     metadata = b""
 
 
-class StreamCall(ClientCall):
+class Flagged(NamedTuple):
+    """What the REQUEST of a call that is not unary says beside the rest.
+
+    Attributes:
+        flags: of the shape of its method.
+        credit: what its metadata grant to the items that come back; None if none do.
+    """
+
+    flags: int
+    credit: Credit | None = None
+
+
+class ItemCall(ClientCall):
+    """A call with a half that is a stream. The server is always told when it is given up, for it might never end."""
+
+
+class UploadCall(ItemCall):
+    """An upload in flight. ``done`` means that there is credit, or room in the output, or that it is over."""
+
+
+class StreamCall(ItemCall):
     """A stream in flight. ``done`` means that there are items or that it is over.
 
     Attributes:
-        items: payloads received and not yet asked for; at most the credit granted.
+        items: payloads received and not yet asked for; at most the credit granted, and one item more than its bytes.
         over: no more will come; ``error`` says why, None being its proper end.
     """
 
@@ -102,6 +126,17 @@ class StreamCall(ClientCall):
 
     def __init__(self) -> None:
         self.items: deque[bytes] = deque()
+
+
+class DuplexCall(StreamCall):
+    """A call with two streams in flight.
+
+    Attributes:
+        sender: what the thread that sends waits for; None if the thread that iterates sends as well, so that ``done``
+            also means that there is credit or room in the output.
+    """
+
+    sender: Waiter | None = None
 
 
 class FutureCall(PreparedCall):

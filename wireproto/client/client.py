@@ -12,22 +12,45 @@ from wireproto import codecs
 from wireproto.address import Address
 from wireproto.client.backoff import Backoff
 from wireproto.client.binding import Binding
-from wireproto.client.calls import ClientCall, FutureCall, StreamCall, milliseconds_until, timed_out
-from wireproto.client.face import as_metadata, check_credit, deadline_after, not_of_kind, positive, timeout_of
+from wireproto.client.calls import (
+    ClientCall,
+    DuplexCall,
+    Flagged,
+    FutureCall,
+    StreamCall,
+    UploadCall,
+    Waiter,
+    milliseconds_until,
+    timed_out,
+)
+from wireproto.client.duplex import Duplex
+from wireproto.client.face import WINDOW, as_metadata, check_credit, deadline_after, not_of_kind, positive, timeout_of
 from wireproto.client.guard import MAIN, get_ident, inside, interrupted
 from wireproto.client.line import Line, repeatable
 from wireproto.client.link import Link
 from wireproto.client.many import Responses
+from wireproto.client.source import Source
 from wireproto.client.state import ClientState, StateListener
 from wireproto.client.stream import Stream
+from wireproto.client.upload import upload
 from wireproto.codecs import Codec
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
-from wireproto.schema import Message, Method, Service, StreamMethod
+from wireproto.schema import (
+    DuplexMethod,
+    Message,
+    Method,
+    OneWayMethod,
+    Operation,
+    Service,
+    StreamMethod,
+    UploadMethod,
+)
 from wireproto.status import Retry
 from wireproto.uncopied import Uncopied
 from wireproto.version import __version__
 from wireproto.wire.connection import ConnectionMaker
+from wireproto.wire.frame import Credit
 from wireproto.wire.metadata import Metadata, pack_metadata
 
 __all__ = ["Client", "connect"]
@@ -35,6 +58,7 @@ __all__ = ["Client", "connect"]
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
 Item = TypeVar("Item", bound=Message)
+Call = TypeVar("Call", bound=ClientCall)
 
 
 def connect(
@@ -161,6 +185,7 @@ class Client(Uncopied):
             connections=connections,
         )
         self._offered = chosen[0].name
+        self._timeout = timeout
         self._wait = wait
         self._authorization = ""
         self._block = b""  # the metadata of a call that brings none of its own
@@ -400,7 +425,8 @@ class Client(Uncopied):
         metadata: Metadata | Mapping[str, str] | None = None,
         wait: bool | None = None,
         credit: int = 64,
-        batch: int = 32,
+        batch: int | None = None,
+        window: int = WINDOW,
     ) -> Stream[Item]:
         """Call a stream method; the items come as they are asked for.
 
@@ -408,7 +434,13 @@ class Client(Uncopied):
             method, request, metadata, wait: as for ``call``.
             timeout: seconds that the whole stream may last; None for the method's cap.
             credit: items the server may send ahead of those taken, 1 to 2**32 - 1.
-            batch: items taken after which their credit goes back, at least 1; never more than ``credit``.
+            batch: items taken after which their credit goes back, at least 1; never more than ``credit``, and half of
+                it if not given. A batch of less than a fifth of the credit is for a few long streams: each of its
+                CREDITs may cross the end of the stream, and a server forgives 1,000 of those, and eight for each call,
+                on one connection. To have the server told of every item, give a credit of 5 at most with a batch of 1.
+            window: bytes of items that the server may send ahead of those taken, 1 to 2**32 - 1; 1 MiB if not given.
+                Credit goes back before a batch is full once half of the window was taken. One item may be larger than
+                what is left: a stream whose items nobody takes holds the window and one frame at most.
 
         Returns:
             An iterator; close it, or use it as a context manager, to cancel the stream.
@@ -419,11 +451,138 @@ class Client(Uncopied):
         """
         if type(method) is not StreamMethod:
             raise not_of_kind(method, StreamMethod)
-        check_credit(credit, batch)
+        batch = check_credit(credit, batch, window)
         deadline = deadline_after(timeout_of(method, timeout, metadata))
         patient = self._wait if wait is None else wait
-        begin = partial(self._begin_stream, method, request, metadata, deadline, credit, patient)
-        return Stream(begin, min(batch, credit), deadline)
+        begin = partial(self._begin, StreamCall, method, request, metadata, deadline, Credit(credit, window), patient)
+        return Stream(begin, batch, window, deadline)
+
+    def upload(
+        self,
+        method: UploadMethod[Req, Resp],
+        items: Iterable[Req],
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+    ) -> Resp:
+        """Send items as the server takes them, and wait for the one response to them.
+
+        Items are asked for on this thread, when the server lets them be sent and not before, so memory is bounded by
+        what the server has room for. Each is on its way before the next one is asked for; of a list or a tuple, as many
+        go in one write as may. A server that answers before it has had all items is not sent the rest, and none is
+        asked for. ``items`` may use the client itself.
+
+        The call is sent again by itself only as long as no item was asked for, or if ``items`` is a list or a tuple;
+        else the error says that it was not processed, and its caller has to know what to do with the items gone.
+
+        Args:
+            method: one of the service's.
+            items: any iterable. What it raises cancels the call and is raised here.
+            timeout, metadata, wait: as for ``call``; the time is that of the whole upload.
+
+        Raises:
+            CallError, EncodeError, DecodeError, LocalProtocolError: see ``Client``. An item that cannot be written
+                cancels the call.
+        """
+        if type(method) is not UploadMethod:
+            raise not_of_kind(method, UploadMethod)
+        deadline = deadline_after(timeout_of(method, timeout, metadata))
+        patient = self._wait if wait is None else wait
+        begin = inside(partial(self._begin, UploadCall, method, None, metadata, deadline, None, patient))
+        return upload(begin, Source(items), deadline)
+
+    def duplex(
+        self,
+        method: DuplexMethod[Req, Item],
+        items: Iterable[Req] | None = None,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+        credit: int = 64,
+        batch: int | None = None,
+        window: int = WINDOW,
+    ) -> Duplex[Req, Item]:
+        """Call a duplex method: items go out and come back, each as they are taken.
+
+        With ``items`` all is done by the thread that iterates: it hands out what has come, and while nothing has it
+        sends, as ``upload`` does. Without, the items are sent by ``send``, from this thread or another one, up to
+        ``finish``: so it must be where an item depends on what comes back, for an iterable that waited for that would
+        wait for ever.
+
+        Args:
+            method: one of the service's.
+            items: any iterable, as for ``upload``; None to send them one by one.
+            timeout, metadata, wait: as for ``call``; the time is that of the whole call.
+            credit, batch, window: as for ``stream``, of the items that come back.
+
+        Returns:
+            An iterator over the items that come back; close it, or use it as a context manager, to cancel the call.
+
+        Raises:
+            CallError, LocalProtocolError: see ``Client``. Errors of the call itself are raised by the iterator, and by
+                ``send``.
+        """
+        if type(method) is not DuplexMethod:
+            raise not_of_kind(method, DuplexMethod)
+        batch = check_credit(credit, batch, window)
+        deadline = deadline_after(timeout_of(method, timeout, metadata))
+        patient = self._wait if wait is None else wait
+        source = None if items is None else Source(items)
+        kind = DuplexCall if source is not None else _sent_to
+        begin = partial(self._begin, kind, method, None, metadata, deadline, Credit(credit, window), patient)
+
+        @inside
+        def opened() -> Duplex[Req, Item]:
+            return Duplex(begin, source, batch, window, deadline)
+
+        return opened()
+
+    @inside
+    def post(
+        self,
+        method: OneWayMethod[Req],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+    ) -> None:
+        """Call a one-way method: nobody is told what becomes of it.
+
+        It returns when the request is on its way to the kernel. A server takes so many one-way calls at a time; beyond
+        them this waits for its turn, first come, first served. A connection that is lost behind that is not told, and
+        ``close`` does not wait for the server to read: give it ``drain`` to be sure of the calls posted last.
+
+        Args:
+            method: one of the service's.
+            request: its message.
+            timeout: seconds, above 0, that it may wait and that the call may take; the server is told, and drops what
+                it has not begun by then. None for the method's cap; without one the server is told nothing, and the
+                time to wait is that for connecting.
+            metadata, wait: as for ``call``.
+
+        Raises:
+            CallError: DEADLINE, not processed, when the server took no more calls in time; ConnectionLost, not
+                processed, when there is no connection to be had; others as ``Client`` has them, before it was sent.
+            EncodeError, LocalProtocolError: see ``Client``.
+        """
+        if type(method) is not OneWayMethod:
+            raise not_of_kind(method, OneWayMethod)
+        seconds = timeout_of(method, timeout, metadata)
+        deadline = deadline_after(seconds)
+        until = deadline_after(self._timeout) if deadline is None else deadline
+        repeated = 0
+        while True:
+            link = self._line.link(until, self._wait if wait is None else wait)
+            binding = link.dialect.bind(method)
+            error = link.post(binding.opcode, binding.encode(request), self._metadata(metadata, deadline), until)
+            if error is None:
+                return
+            if not repeatable(error, repeated):
+                raise error
+            repeated += 1
 
     @inside
     def ping(self, timeout: float | None = None) -> float:
@@ -445,22 +604,26 @@ class Client(Uncopied):
             raise timed_out("no PONG came in time", Retry.NOT_PROCESSED)
         return time.monotonic() - began
 
-    def _begin_stream(
+    def _begin(
         self,
-        method: StreamMethod[Req, Item],
-        request: Req,
+        kind: Callable[[], Call],
+        method: Operation[Req, Resp],
+        request: Req | None,
         metadata: Metadata | Mapping[str, str] | None,
         deadline: float | None,
-        credit: int,
+        credit: Credit | None,
         wait: bool,
-    ) -> tuple[Link, Binding[Req, Item], StreamCall]:
+    ) -> tuple[Link, Binding[Req, Resp], Call]:
+        """Begin a call that is not unary; None for the ``request`` of one whose items follow."""
+        flagged = Flagged(method.shape.flags, credit)
         repeated = 0
         while True:
             link = self._line.link(deadline, wait)
             binding = link.dialect.bind(method)
-            payload = binding.encode(request)
-            call = StreamCall()
-            if link.begin(call, binding.opcode, payload, self._metadata(metadata, deadline, credit), deadline, credit):
+            payload = b"" if request is None else binding.encode(request)
+            call = kind()
+            block = self._metadata(metadata, deadline, credit)
+            if link.begin(call, binding.opcode, payload, block, deadline, flagged):
                 return link, binding, call
             error = call.error
             assert error is not None
@@ -469,7 +632,7 @@ class Client(Uncopied):
             repeated += 1
 
     def _metadata(
-        self, given: Metadata | Mapping[str, str] | None, deadline: float | None, credit: int | None = None
+        self, given: Metadata | Mapping[str, str] | None, deadline: float | None, credit: Credit | None = None
     ) -> bytes:
         """The block to send: what the caller gave, with what the call itself and the client add."""
         deadline_ms = None if deadline is None else milliseconds_until(deadline)
@@ -489,7 +652,14 @@ class Client(Uncopied):
         )
 
 
+def _sent_to() -> DuplexCall:
+    """A duplex call whose items are sent by whoever calls ``send``."""
+    call = DuplexCall()
+    call.sender = Waiter()
+    return call
+
+
 @lru_cache(maxsize=256)
-def _pack_numbers(deadline_ms: int | None, credit: int | None) -> bytes:
+def _pack_numbers(deadline_ms: int | None, credit: Credit | None) -> bytes:
     # Of most clients every call has the same ones. No credential passes through the cache.
     return pack_metadata(Metadata(deadline_ms=deadline_ms, credit=credit))

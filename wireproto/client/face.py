@@ -13,13 +13,24 @@ from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from wireproto.address import Address
 from wireproto.client.state import ClientState, StateListener
-from wireproto.schema import Message, Method, Operation, Service, StreamMethod
+from wireproto.schema import (
+    DuplexMethod,
+    Message,
+    Method,
+    OneWayMethod,
+    Operation,
+    Service,
+    StreamMethod,
+    UploadMethod,
+)
 from wireproto.wire.frame import U32_MAX
 from wireproto.wire.metadata import Metadata
 
 __all__ = [
+    "WINDOW",
     "BlockingClient",
     "ClientFace",
+    "ItemExchange",
     "ItemStream",
     "as_metadata",
     "check_credit",
@@ -29,10 +40,14 @@ __all__ = [
     "timeout_of",
 ]
 
+WINDOW = 1024 * 1024
+"""Bytes that the server may send of a stream ahead of those taken, if the caller says nothing else."""
+
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
 Item = TypeVar("Item", bound=Message)
 Given = TypeVar("Given", bound=Message, covariant=True)
+Sent = TypeVar("Sent", bound=Message, contravariant=True)
 
 
 @runtime_checkable
@@ -100,6 +115,19 @@ class ItemStream(Protocol[Given]):
     ) -> None: ...
 
 
+class ItemExchange(ItemStream[Given], Protocol[Sent, Given]):
+    """Both halves of a duplex call: ``Duplex``, or what another client has in its place.
+
+    One thread at a time iterates, and one at a time sends, the same or another one.
+    """
+
+    def send(self, item: Sent, timeout: float | None = None) -> None:
+        """Send one item; TimeoutError when it cannot be sent within ``timeout`` seconds, and the call goes on."""
+
+    def finish(self) -> None:
+        """Say that no more items are sent; nothing happens the second time."""
+
+
 @runtime_checkable
 class BlockingClient(ClientFace, Protocol):
     """A client whose calls block the thread that makes them: ``Client``, and ``GrpcClient`` of the gateway.
@@ -162,9 +190,46 @@ class BlockingClient(ClientFace, Protocol):
         metadata: Metadata | Mapping[str, str] | None = None,
         wait: bool | None = None,
         credit: int = 64,
-        batch: int = 32,
+        batch: int | None = None,
+        window: int = WINDOW,
     ) -> ItemStream[Item]:
         """Call a stream method; the items come as they are asked for."""
+
+    def upload(
+        self,
+        method: UploadMethod[Req, Resp],
+        items: Iterable[Req],
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+    ) -> Resp:
+        """Send items as the server takes them, and wait for the one response to them."""
+
+    def duplex(
+        self,
+        method: DuplexMethod[Req, Item],
+        items: Iterable[Req] | None = None,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+        credit: int = 64,
+        batch: int | None = None,
+        window: int = WINDOW,
+    ) -> ItemExchange[Req, Item]:
+        """Send items and receive items, each as they are taken; without ``items`` they are sent one by one."""
+
+    def post(
+        self,
+        method: OneWayMethod[Req],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+    ) -> None:
+        """Call a one-way method: nobody is told what becomes of it."""
 
     def ping(self, timeout: float | None = None) -> float:
         """Ask the server whether it is there; the seconds that it took to answer."""
@@ -217,20 +282,38 @@ def as_metadata(given: Metadata | Mapping[str, str]) -> Metadata:
     )
 
 
-def check_credit(credit: int, batch: int) -> None:
-    """Hold the two numbers of a stream call to their ranges.
+def check_credit(credit: int, batch: int | None, window: int) -> int:
+    """Hold the numbers of a stream call to their ranges.
+
+    Returns:
+        The batch: within the credit, and half of it if none was given.
 
     Raises:
-        ValueError: the credit is none that CREDIT can carry, or the batch is below 1.
+        ValueError: the credit or the window is none that CREDIT can carry, or the batch is below 1.
     """
-    if not 1 <= credit <= U32_MAX or batch < 1:
-        raise ValueError(f"credit is {credit} and batch {batch}; give 1 to {U32_MAX}, and at least 1")
+    if batch is None:
+        batch = (credit + 1) // 2
+    elif batch < 1:
+        raise ValueError(f"batch is {batch}; give at least 1, or None for half of the credit")
+    for name, number in (("credit", credit), ("window", window)):
+        if not 1 <= number <= U32_MAX:
+            raise ValueError(f"{name} is {number}; give 1 to {U32_MAX}")
+    return min(batch, credit)
+
+
+_HOW: dict[type, tuple[str, str]] = {
+    Method: ("a unary", "call"),
+    StreamMethod: ("a stream", "stream"),
+    UploadMethod: ("an upload", "upload"),
+    DuplexMethod: ("a duplex", "duplex"),
+    OneWayMethod: ("a one-way", "post"),
+}
+"""What each kind of method is called, and the method of a client that calls it."""
 
 
 def not_of_kind(given: object, wanted: type) -> TypeError:
     """What to raise for ``given`` where a method of the type ``wanted`` belongs."""
-    if isinstance(given, StreamMethod):
-        return TypeError(f"{given.name} is a stream method; use client.stream")
-    if isinstance(given, Method):
-        return TypeError(f"{given.name} is no stream method; use client.call")
+    if isinstance(given, Operation) and type(given) in _HOW:
+        kind, use = _HOW[type(given)]
+        return TypeError(f"{given.name} is {kind} method; use client.{use}")
     return TypeError(f"{given!r:.100} is no {wanted.__name__}; give the object that the service was declared with")

@@ -17,16 +17,16 @@ from wireproto import codecs
 from wireproto.address import Address
 from wireproto.client.backoff import Backoff
 from wireproto.client.binding import Binding, Dialect, own_method
-from wireproto.client.face import as_metadata, check_credit, not_of_kind, positive, timeout_of
+from wireproto.client.face import WINDOW, as_metadata, check_credit, not_of_kind, positive, timeout_of
 from wireproto.client.guard import inside, interrupting, made_before_fork, refuse_interrupter
 from wireproto.client.keeper import the_keeper
+from wireproto.client.source import Source
 from wireproto.client.state import ClientState, Listeners, StateListener
 from wireproto.control import CHECK, CONTROL, DESCRIBE, CheckRequest, DescribeRequest
 from wireproto.errors import (
     CallError,
     ConfigError,
     ConnectionLost,
-    DecodeError,
     EncodeError,
     HandshakeError,
     LocalProtocolError,
@@ -34,17 +34,30 @@ from wireproto.errors import (
 )
 from wireproto.limits import Limits
 from wireproto.reasons import failure
-from wireproto.schema import Message, Method, Service, StreamMethod
+from wireproto.schema import (
+    DuplexMethod,
+    Message,
+    Method,
+    OneWayMethod,
+    Operation,
+    Service,
+    StreamMethod,
+    UploadMethod,
+)
 from wireproto.status import Retry, Status
 from wireproto.uncopied import Uncopied
 from wireproto.version import __version__
 from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, HEADER_AFTER_LENGTH
+from wireproto.wire.handshake import choose_version
 from wireproto.wire.metadata import Metadata, pack_metadata
 
 try:
     import grpc
+    from google.protobuf.message import DecodeError as BrokenMessage
     from grpc_status import rpc_status
 
+    from wireproto.client.grpc_duplex import GrpcDuplex
+    from wireproto.client.grpc_outlet import ONE, Outlet
     from wireproto.client.grpc_stream import GrpcStream
     from wireproto.protos.status import from_rpc_status
 except ModuleNotFoundError as error:
@@ -52,7 +65,7 @@ except ModuleNotFoundError as error:
         raise
     raise ConfigError(f"{error.name} is not installed; run: pip install 'wireproto[grpc]'") from error
 
-__all__ = ["GrpcClient", "GrpcStream", "connect"]
+__all__ = ["GrpcClient", "GrpcDuplex", "GrpcStream", "connect"]
 
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
@@ -312,7 +325,14 @@ class GrpcClient(Uncopied):
                 f"{self._address} refused the connection: {error.message}",
                 retry=error.retry,
             ) from error
-        version = min(wanted.version, *(described.version for described in answer.services))
+        version = wanted.version
+        spoken = range(wanted.service.oldest, wanted.version + 1)
+        for each in answer.services:
+            try:
+                version = choose_version(each.full_name, range(each.oldest, each.version + 1), spoken)
+            except HandshakeError as error:
+                text = f"{self._address} refused the connection: {error.message}"
+                raise HandshakeError(error.status, error.reason, text) from None
         if version == wanted.version:
             self._dialect = wanted
         elif version != self._dialect.version:
@@ -430,11 +450,13 @@ class GrpcClient(Uncopied):
             if not future.set_running_or_notify_cancel():
                 return
             try:
-                future.set_result(binding.decode(rpc.result()))
-            except DecodeError as error:
+                response = binding.decode(self._answer(rpc))
+            except WireprotoError as error:
+                future.set_exception(error.with_traceback(None))  # which has this frame, and so the future itself
+            except BaseException as error:  # noqa: BLE001 - nobody else would complete the future
                 future.set_exception(error)
-            except (grpc.RpcError, grpc.FutureCancelledError):
-                future.set_exception(self._failure(rpc))
+            else:
+                future.set_result(response)
 
         rpc.add_done_callback(done)
         return future
@@ -491,22 +513,23 @@ class GrpcClient(Uncopied):
         metadata: Metadata | Mapping[str, str] | None = None,
         wait: bool | None = None,
         credit: int = 64,
-        batch: int = 32,
+        batch: int | None = None,
+        window: int = WINDOW,
     ) -> "GrpcStream[Item]":
         """Call a stream method; the items come as they are asked for.
 
         Args:
             method, request, timeout, metadata, wait: as for ``Client.stream``.
-            credit: what the source is told as its initial credit. How far the server sends ahead is up to HTTP/2.
-            batch: means nothing here: no credit is returned, for a window of HTTP/2 acknowledges nothing.
+            credit, batch, window: held to their ranges, and mean nothing here: how far the server sends ahead is up
+                to HTTP/2, whose windows acknowledge nothing.
         """
         if type(method) is not StreamMethod:
             raise not_of_kind(method, StreamMethod)
-        check_credit(credit, batch)
+        check_credit(credit, batch, window)
         seconds = timeout_of(method, timeout, metadata)
         binding = self._bind(method)
         payload = binding.encode(request)
-        headers = [*self._metadata(method, metadata), ("wireproto-credit", str(credit))]
+        headers = self._metadata(method, metadata)
         try:
             rpc = self._callable(method)(
                 payload, timeout=seconds, metadata=headers, wait_for_ready=self._patience(wait)
@@ -514,6 +537,98 @@ class GrpcClient(Uncopied):
         except ValueError:
             raise self._closed_error() from None
         return GrpcStream(rpc, binding, self._failure)
+
+    def upload(
+        self,
+        method: UploadMethod[Req, Resp],
+        items: Iterable[Req],
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+    ) -> Resp:
+        """Send items as the server takes them, and wait for the one response to them; see ``Client.upload``.
+
+        Each is asked for on this thread, when HTTP/2 has room for it. A call is not sent again by itself.
+        """
+        if type(method) is not UploadMethod:
+            raise not_of_kind(method, UploadMethod)
+        seconds = timeout_of(method, timeout, metadata)
+        source = Source(items)
+        binding, outlet, rpc = self._feed(method, metadata, seconds, wait)
+        room, give = inside(outlet.wait), inside(outlet.give)
+        try:
+            while room():
+                for payload in source.pull(ONE, binding.encode):
+                    give(payload)
+                if source.ended:
+                    inside(outlet.finish)()
+                    break
+            answer = inside(self._answer)(rpc)
+        except BaseException:
+            inside(rpc.cancel)()
+            raise
+        return binding.decode(answer)
+
+    def duplex(
+        self,
+        method: DuplexMethod[Req, Item],
+        items: Iterable[Req] | None = None,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+        credit: int = 64,
+        batch: int | None = None,
+        window: int = WINDOW,
+    ) -> "GrpcDuplex[Req, Item]":
+        """Call a duplex method: items go out and come back, each as they are taken; see ``Client.duplex``.
+
+        Args:
+            method, items, timeout, metadata, wait: as for ``Client.duplex``.
+            credit, batch, window: as for ``stream``.
+        """
+        if type(method) is not DuplexMethod:
+            raise not_of_kind(method, DuplexMethod)
+        check_credit(credit, batch, window)
+        seconds = timeout_of(method, timeout, metadata)
+        source = None if items is None else Source(items)
+        binding, outlet, rpc = self._feed(method, metadata, seconds, wait)
+        return GrpcDuplex(rpc, binding, self._failure, outlet, source)
+
+    @inside
+    def post(
+        self,
+        method: OneWayMethod[Req],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+    ) -> None:
+        """Call a one-way method: nobody is told what becomes of it; see ``Client.post``.
+
+        It returns when the server says that it will run it. One that has too many of this connection refuses it, where
+        that of ``Client`` has it wait.
+
+        Args:
+            method, request, metadata, wait: as for ``Client.post``.
+            timeout: seconds, above 0, until the server has to have accepted it and begun; None for the method's cap.
+
+        Raises:
+            CallError: SERVER_BUSY, not processed, when the server does not accept it; others as ``Client``.
+        """
+        if type(method) is not OneWayMethod:
+            raise not_of_kind(method, OneWayMethod)
+        seconds = timeout_of(method, timeout, metadata)
+        payload = self._bind(method).encode(request)
+        headers = self._metadata(method, metadata)
+        try:
+            self._callable(method)(payload, timeout=seconds, metadata=headers, wait_for_ready=self._patience(wait))
+        except grpc.RpcError as error:
+            raise self._failure(error) from None
+        except ValueError:
+            raise self._closed_error() from None
 
     @inside
     def ping(self, timeout: float | None = None) -> float:
@@ -536,7 +651,40 @@ class GrpcClient(Uncopied):
                 raise
         return time.monotonic() - began
 
-    def _bind(self, method: Method[Req, Resp] | StreamMethod[Req, Resp]) -> Binding[Req, Resp]:
+    @inside
+    def _feed(
+        self,
+        method: Operation[Req, Resp],
+        metadata: Metadata | Mapping[str, str] | None,
+        seconds: float | None,
+        wait: bool | None,
+    ) -> "tuple[Binding[Req, Resp], Outlet, Any]":
+        """Begin a call whose items follow."""
+        binding = self._bind(method)
+        headers = self._metadata(method, metadata)
+        outlet = Outlet()
+        begin = self._callable(method)
+        try:
+            rpc = (begin if method.items_come_back else begin.future)(
+                outlet, timeout=seconds, metadata=headers, wait_for_ready=self._patience(wait)
+            )
+        except BaseException as error:
+            outlet.end()
+            if isinstance(error, ValueError):
+                raise self._closed_error() from None
+            raise
+        outlet.attach(rpc)
+        return binding, outlet, rpc
+
+    def _answer(self, rpc: Any) -> bytes:
+        """The one response to a call, once it is there."""
+        try:
+            answer: bytes = rpc.result()
+        except (grpc.RpcError, grpc.FutureCancelledError):
+            raise self._failure(rpc) from None
+        return answer
+
+    def _bind(self, method: Operation[Req, Resp]) -> Binding[Req, Resp]:
         self._check()
         return self._dialect.bind(method)
 
@@ -554,7 +702,11 @@ class GrpcClient(Uncopied):
         found = self._paths.get(method)
         if found is None:
             service = CONTROL if method.opcode >= FIRST_FRAMEWORK_OPCODE else self.service
-            make = self._channel.unary_stream if method.is_stream else self._channel.unary_unary
+            channel: Any = self._channel
+            if method.items_follow:
+                make = channel.stream_stream if method.items_come_back else channel.stream_unary
+            else:
+                make = channel.unary_stream if method.items_come_back else channel.unary_unary
             found = self._paths[method] = make(f"/{service.full_name}/{method.name}")
         return found
 
@@ -581,8 +733,8 @@ class GrpcClient(Uncopied):
         """What grpcio raised, as what the other client would have."""
         try:
             details = rpc_status.from_call(error)
-        except ValueError:
-            details = None  # another server's, and at odds with itself
+        except (ValueError, BrokenMessage):
+            details = None  # another server's, and broken, or at odds with the rest
         if details is not None and details.code:
             return from_rpc_status(details)
         if self._closed:

@@ -95,6 +95,11 @@ class GrpcStream(Uncopied, Generic[Item]):
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        # grpcio cancels a call that nobody has, but a thread that waits for an item has it.
+        if not self._over:
+            self._rpc.cancel()
+
     def _pull(self, timeout: float | None) -> bytes:
         """The next payload. grpcio has no time limit for that, so with one a thread asks, and is asked in turn."""
         pulled = self._pulled
@@ -102,28 +107,48 @@ class GrpcStream(Uncopied, Generic[Item]):
             if timeout is None:
                 payload: bytes = next(self._rpc)
                 return payload
-            pulled = self._pulled = Future()
-            threading.Thread(target=self._fetch, args=(pulled,), name="wireproto-grpc-item", daemon=True).start()
-        try:
-            payload = pulled.result(timeout)
-        except TimeoutError:
-            raise
-        except _End:
+            pulled = self._pulling()
+        # Not ``result`` at once: what a signal handler raises in the wait must leave the item where it can be had.
+        error = pulled.exception(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+        if error is None:
+            payload = pulled.result()
             self._pulled = None
-            raise StopIteration from None
-        except BaseException:
-            self._pulled = None
-            raise
+            return payload
         self._pulled = None
-        return payload
+        if isinstance(error, _End):
+            raise StopIteration
+        raise error
 
-    def _fetch(self, pulled: "Future[bytes]") -> None:
-        try:
-            pulled.set_result(next(self._rpc))
-        except StopIteration:
-            pulled.set_exception(_End())
-        except grpc.RpcError as error:
-            pulled.set_exception(error)
+    def _pulling(self, news: Callable[[Any], None] | None = None) -> "Future[bytes]":
+        """The next payload, which a thread waits for, and calls ``news`` when it is there."""
+        pulled = self._pulled
+        if pulled is None:
+            pulled = Future()
+            if news is not None:
+                pulled.add_done_callback(news)
+            thread = threading.Thread(target=_fetch, args=(self._rpc, pulled), name="wireproto-grpc-item", daemon=True)
+            self._pulled = pulled
+            try:
+                thread.start()
+            except BaseException:  # there are no more threads, or a signal handler raised: it may run all the same
+                if pulled.cancel():
+                    self._pulled = None
+                raise
+        return pulled
+
+
+def _fetch(rpc: Any, pulled: "Future[bytes]") -> None:
+    """Wait for the next payload. Without the stream, which a caller may let go of meanwhile."""
+    if not pulled.set_running_or_notify_cancel():
+        return
+    try:
+        payload = next(rpc)
+    except StopIteration:
+        pulled.set_exception(_End())
+    except BaseException as error:  # noqa: BLE001 - it is the caller's, who would wait for ever
+        pulled.set_exception(error)
+    else:
+        pulled.set_result(payload)
 
 
 class _End(Exception):

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from wireproto.poller import WRITE, Poller
 
-__all__ = ["Keeper", "Kept", "the_keeper"]
+__all__ = ["Keeper", "Kept", "attempt", "the_keeper"]
 
 log = logging.getLogger("wireproto.client")
 
@@ -152,7 +152,7 @@ class Keeper:
                 if (link := self._links.get(descriptor)) is not None:
                     self._attend(link, mask)
             while self._tasks:
-                self._run(self._tasks.popleft())
+                attempt(self._tasks.popleft())
             if self.clock() >= self._due:
                 self._tend()
             with self._lock:
@@ -182,16 +182,18 @@ class Keeper:
                 link.attend(mask & WRITE, mask & ~WRITE)
             else:
                 link.tend()
-        except Exception:
+        except BaseException:
             # One link that meets a bug of ours must not take the thread from the others.
             log.exception("a connection to %s is given up", link.peer)
             link.end("the client met an error of its own")
 
-    def _run(self, task: Callable[[], None]) -> None:
-        try:
-            task()
-        except Exception:
-            log.exception("a task of the keeper failed")
+
+def attempt(task: Callable[[], None]) -> None:
+    """Run ``task``, which may be a callback of the user's, and log whatever it raises."""
+    try:
+        task()
+    except BaseException:  # SystemExit too: without the keeper's thread nothing goes on
+        log.exception("a task of the keeper failed")
 
 
 _keeper = Keeper()

@@ -16,6 +16,7 @@ from wireproto.client.opening import open_link
 from wireproto.client.queue import CallQueue
 from wireproto.client.state import ClientState, Listeners, StateListener
 from wireproto.codecs import Codec
+from wireproto.control import CONTROL
 from wireproto.errors import CallError, ConnectionLost, LocalProtocolError
 from wireproto.limits import Limits
 from wireproto.schema import Service
@@ -23,7 +24,7 @@ from wireproto.status import Retry
 from wireproto.wire.connection import Connection, ConnectionMaker, Role
 from wireproto.wire.handshake import Hello
 
-__all__ = ["REPEATS", "Line", "repeatable"]
+__all__ = ["REPEATS", "Line", "again", "repeatable"]
 
 REPEATS = 2
 """How often a call is sent again by itself, if each time the server certainly did not look at it."""
@@ -81,15 +82,16 @@ class Line:
         self._backoff = backoff
         self._make_connection: ConnectionMaker = Connection if connections is None else connections
         self._hello = Hello(
-            min_version=1,
+            min_version=service.oldest,
             max_version=newest,
             codecs=tuple((codec.id, codec.name) for codec in codecs),
             max_frame=limits.max_frame,
-            max_calls=limits.max_calls,
+            max_calls=0,  # of the server's: there are no handlers here
             heartbeat_ms=round(limits.heartbeat * 1000),
             client_name=name,
             service=service.full_name,
             digests=service.digests(newest),
+            control=CONTROL.version,
         )
         self._keeper = the_keeper()  # of the process that this line belongs to
         self.queue = CallQueue(limits.start_queue, address, self._keeper)
@@ -182,7 +184,7 @@ class Line:
                 # The attempt that was waited for failed. A queue of threads that each tried again, one after the
                 # other, would wait for minutes.
                 if not wait:
-                    raise _again(self._failure)
+                    raise again(self._failure)
             except CallError as error:
                 if not wait or error.retry is not Retry.NOT_PROCESSED:
                     raise
@@ -249,6 +251,7 @@ class Line:
                 self.address,
                 self._make_connection(Role.CLIENT, self._limits),
                 self._hello,
+                self.service,
                 self._limits,
                 limit if deadline is None else min(deadline, limit),
                 self._dialect,
@@ -355,13 +358,13 @@ class Line:
                 return
             try:
                 if self._failures != failures and self._failure is not None:
-                    raise _again(self._failure)  # these calls, too, had waited for that attempt
+                    raise again(self._failure)  # these calls, too, had waited for that attempt
                 self._attempt_locked(None)
             except LocalProtocolError:
                 pass  # closed: the loop sees it
             except CallError as error:
                 failure = error
-                self.queue.fail(lambda: _again(failure), patient=error.retry is not Retry.NOT_PROCESSED)
+                self.queue.fail(lambda: again(failure), patient=error.retry is not Retry.NOT_PROCESSED)
 
     # Ends.
 
@@ -423,7 +426,7 @@ def _closed() -> ConnectionLost:
     return ConnectionLost("the client was closed; the call was not processed", retry=Retry.NOT_PROCESSED)
 
 
-def _again(failure: CallError) -> CallError:
+def again(failure: CallError) -> CallError:
     """The same error for another thread: a raised exception carries the traceback of one thread."""
     if isinstance(failure, ConnectionLost):
         return ConnectionLost(failure.message, retry=failure.retry, retry_after_ms=failure.retry_after_ms)

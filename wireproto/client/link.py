@@ -16,27 +16,40 @@ from typing import TypeVar
 
 from wireproto.bucket import Bucket
 from wireproto.client.binding import Dialect
-from wireproto.client.calls import ClientCall, FutureCall, Place, PreparedCall, StreamCall, Waiter, timed_out
+from wireproto.client.calls import (
+    ClientCall,
+    DuplexCall,
+    Flagged,
+    FutureCall,
+    ItemCall,
+    Place,
+    PreparedCall,
+    StreamCall,
+    Waiter,
+    timed_out,
+)
+from wireproto.client.feeding import Feeding
 from wireproto.client.guard import made_before_fork
-from wireproto.client.keeper import Keeper
+from wireproto.client.keeper import Keeper, attempt
 from wireproto.client.queue import CallQueue
 from wireproto.client.reception import LOOK, QUIET
-from wireproto.client.sending import HEARTBEAT, Sending, too_large
+from wireproto.client.sending import HEARTBEAT, too_large
 from wireproto.errors import CallError, ConnectionLost, LocalProtocolError, RemoteProtocolError, WireprotoError
 from wireproto.limits import Limits
 from wireproto.status import Retry
 from wireproto.wire.connection import Connection, PayloadTooLarge
 from wireproto.wire.events import (
     ConnectionEnded,
+    CreditReceived,
     EndReceived,
     ErrorReceived,
     Event,
     GoAwayReceived,
     ItemReceived,
+    OneWayCreditReceived,
     PongReceived,
     ResponseReceived,
 )
-from wireproto.wire.frame import HALF, U32_MAX
 from wireproto.wire.liveness import Liveness, Overdue
 
 __all__ = ["Link"]
@@ -47,7 +60,7 @@ _EVENTS = 256
 """Events taken at once out of what was received."""
 
 
-class Link(Sending):
+class Link(Feeding):
     """One open connection. Thread-safe.
 
     A method whose name ends in ``_locked`` wants the lock held; the others take it themselves, wait for something, or
@@ -150,7 +163,7 @@ class Link(Sending):
         payload: bytes,
         metadata: bytes,
         deadline: float | None,
-        credit: int | None = None,
+        flagged: Flagged | None = None,
     ) -> bool:
         """Send a request and return; False, and ``call.error``, if that could not be.
 
@@ -160,7 +173,7 @@ class Link(Sending):
         place: Place | None = None
         while True:
             with self._lock:
-                if self._submit_locked(call, opcode, payload, metadata, credit, place):
+                if self._submit_locked(call, opcode, payload, metadata, flagged, place):
                     return call.call_id != 0
                 place = self._places.stand_in_line()
                 gate = self._enter_locked(place)
@@ -241,26 +254,26 @@ class Link(Sending):
                 return True
             call.done = False
             gate = self._enter_locked(call)
-        # Never in a plain recv: a consumer that waits for hours may then be interrupted without harm to the link.
-        self._await(call, gate, math.inf if deadline is None else deadline)
+        self._await_asleep(call, gate, deadline)
         return call.done
 
-    def credit(self, call: StreamCall, amount: int) -> None:
-        """Let a stream send ``amount`` more items; nothing happens if it is over."""
+    def credit(self, call: StreamCall, items: int, size: int) -> None:
+        """Let a stream send more items, and ``size`` more bytes of them; nothing happens if it is over."""
         with self._lock:
-            if not self._ended and self._connection.send_credit(call.call_id, amount):
+            # What is pending by now is counted; CREDIT is not, since the items of the server bound it.
+            if self._refuse_calls_locked() and self._connection.send_credit(call.call_id, items, size):
                 self._transmit_locked()
 
     def ping(self, deadline: float | None) -> bool:
         """Send a PING and wait for its PONG; False when the time was up before.
 
         Raises:
-            ConnectionLost: there is no connection any more.
+            ConnectionLost: there is no connection any more, or nothing more is sent over it.
         """
         pong = Waiter()
         data = next(self._ping_ids).to_bytes(8, "big")
         with self._lock:
-            if self._ended:
+            if self._ended or self._output.finished:
                 raise self._lost_locked(Retry.NOT_PROCESSED)
             self._pings[data] = pong
             self._connection.send_ping(data)
@@ -285,8 +298,8 @@ class Link(Sending):
                 return False
             if type(call) is FutureCall:
                 self._futures -= 1
-            elif type(call) is StreamCall:
-                call.over = True
+            elif isinstance(call, StreamCall):
+                self._over_locked(call)
                 self._wake_locked(call)
             self._retire_locked()
             return True
@@ -309,16 +322,21 @@ class Link(Sending):
 
     def finish(self, deadline: float) -> None:
         """Send nothing more, take what still comes, and end: when the server has, or at ``deadline``."""
-        over = threading.Event()
         with self._lock:
             if self._ended:
                 return
-            self._close_to_calls_locked()
-            self._cause = "the client is done"
-            self._over = over
-            self._refuse_places_locked()
-            self._output.finish()
-            self._retire_locked()
+            over = self._over
+            if over is None:
+                over = self._over = threading.Event()
+                self._close_to_calls_locked()
+                self._cause = "the client is done"
+                self._refuse_places_locked()
+                self._connection.end_output()
+                self._output.finish()
+                self._retire_locked()
+                if not self._led:
+                    self._attended = True
+                    self._rewatch_locked()
         # Nobody need wait for an answer of this link, so the keeper reads it.
         over.wait(max(0.0, deadline - time.monotonic()))
         self.end("the client was closed")
@@ -346,36 +364,64 @@ class Link(Sending):
                         else:
                             self._wake_locked(call)
                 else:
+                    # Of the list from its beginning: an answer that is there twice finds its call only once.
                     reacted = True
-                    self._react_locked(event)
+                    self._react_to_all_locked(events)
+                    break
             if type(event) is ResponseReceived and len(events) < _EVENTS:
                 break  # there are no others
         if reacted:
             if self._ended:
                 return
-            if connection.bytes_pending:
-                self._transmit_locked()
+            if connection.bytes_pending and not self._reply_locked():
+                return
         output = self._output
         if output.waiting:
-            output.flush()
+            self._flush_locked()
         places = self._places
         if places.threads or places.queued:
             self._grant_locked(received=data is not None)
         if not self.usable:
             self._retire_locked()
 
+    def _react_to_all_locked(self, events: list[Event]) -> None:
+        """Take in events among which are others than RESPONSE. A run of ITEMs of one call wakes its reader once."""
+        calls = self._calls
+        stream: StreamCall | None = None
+        running = 0
+        for event in events:
+            if type(event) is ItemReceived:
+                if event.call_id != running:
+                    if stream is not None:
+                        self._received_locked(stream)
+                    running = event.call_id
+                    call = calls.get(running)
+                    stream = call if isinstance(call, StreamCall) else None
+                if stream is not None:
+                    stream.items.append(event.payload)
+            elif type(event) is ResponseReceived:
+                answered = calls.pop(event.call_id, None)
+                if answered is not None:
+                    answered.payload = event.payload
+                    self._finish_locked(answered)
+            else:
+                self._react_locked(event)
+        if stream is not None:
+            self._received_locked(stream)
+
     def _react_locked(self, event: Event) -> None:
-        """Every event but RESPONSE."""
-        if isinstance(event, ItemReceived):
-            stream = self._calls.get(event.call_id)
-            if type(stream) is StreamCall:
-                stream.items.append(event.payload)
-                self._wake_locked(stream)
-        elif isinstance(event, EndReceived | ErrorReceived):
+        """Every event but RESPONSE and ITEM."""
+        if isinstance(event, EndReceived | ErrorReceived):
             call = self._calls.pop(event.call_id, None)
             if call is not None:
                 call.error = event.error if isinstance(event, ErrorReceived) else None
                 self._finish_locked(call)
+        elif isinstance(event, CreditReceived):
+            call = self._calls.get(event.call_id)
+            if call is not None:
+                self._wake_locked((call.sender or call) if type(call) is DuplexCall else call)
+        elif isinstance(event, OneWayCreditReceived):
+            self._call_up_locked(received=True)
         elif isinstance(event, PongReceived):
             pong = self._pings.get(event.data)
             if pong is not None:
@@ -392,7 +438,7 @@ class Link(Sending):
         self._close_to_calls_locked()
         self._cause = f"{self.peer} takes no more calls ({event.error})"
         for call in list(self._calls.values()):
-            if 0 < (call.call_id - event.last_call_id) & U32_MAX < HALF:
+            if self._connection.lies_behind(call.call_id, event.last_call_id):
                 del self._calls[call.call_id]
                 call.error = self._lost_locked(Retry.NOT_PROCESSED, event.error.retry_after_ms)
                 self._finish_locked(call)
@@ -404,12 +450,18 @@ class Link(Sending):
         """A call that was just taken out of ``_calls`` is answered, or has failed."""
         kind = type(call)
         if kind is not ClientCall:
-            if type(call) is StreamCall:
-                call.over = True
+            if isinstance(call, StreamCall):
+                self._over_locked(call)
             elif type(call) is FutureCall:
                 self._futures -= 1
                 self._settle_locked(call)
         self._wake_locked(call)
+
+    def _over_locked(self, call: StreamCall) -> None:
+        """No more items of a call come, nor can be sent."""
+        call.over = True
+        if type(call) is DuplexCall and call.sender is not None:
+            self._wake_locked(call.sender)
 
     def _settle_locked(self, call: FutureCall) -> None:
         """Have the keeper complete a future: callbacks must run without the lock, and hold up no caller."""
@@ -422,16 +474,16 @@ class Link(Sending):
         with self._lock:
             settled, self._settled = self._settled, []
         for call in settled:
-            call.complete()
+            attempt(call.complete)  # each by itself: what a callback of one raises is not for the others
 
     def _drop_locked(self, call: ClientCall) -> bool:
         """Take a call out and tell the server; False when it is not in flight."""
         if self._calls.get(call.call_id) is not call:
             return False
         del self._calls[call.call_id]
-        # Without CANCEL the answer still comes, and is dropped; but a stream might never end.
-        if type(call) is StreamCall or self._cancels.take(self._clock()):
-            self._connection.send_cancel(call.call_id)
+        # Without CANCEL the answer still comes, and is dropped; but a call with a stream might never end.
+        tell = isinstance(call, ItemCall) or self._cancels.take(self._clock())
+        if tell and self._connection.send_cancel(call.call_id):
             self._transmit_locked()
         return True
 
@@ -447,6 +499,7 @@ class Link(Sending):
             place = threads.popleft()
             place.error = self._lost_locked(Retry.NOT_PROCESSED)
             self._wake_locked(place)
+        self._dismiss_locked()
 
     def _close_to_calls_locked(self) -> None:
         """Take no further calls, and say so."""
@@ -455,7 +508,14 @@ class Link(Sending):
             self._changed()
 
     def _retire_locked(self) -> None:
-        """A link that takes no calls and has none is done with."""
+        """A link that takes no calls and has none is done with.
+
+        Not so while ``finish`` waits behind one-way calls, whose requests nothing answers. They may still wait here,
+        and closing over input that is unread would take them back out of the kernel. The server's end says that it has
+        them.
+        """
+        if self._over is not None and self._posted:
+            return
         if not self.usable and not self._calls:
             self._end_locked("it takes no more calls")
 
@@ -487,7 +547,7 @@ class Link(Sending):
         for call in self._calls.values():
             call.error = made_before_fork("a call that was begun")
             call.done = True
-            if type(call) is StreamCall:
+            if isinstance(call, StreamCall):
                 call.over = True
                 call.items.clear()
         self._calls.clear()
@@ -509,9 +569,23 @@ class Link(Sending):
     # The keeper.
 
     def _fed_locked(self) -> None:
+        if not self._refuse_calls_locked():
+            return
         self._liveness.look(self._clock())
         if self._connection.partial_length is not None:
             self._look_by_locked(self._clock() + LOOK)
+
+    def _refuse_calls_locked(self) -> bool:
+        """Send what the connection has answered by itself: it refuses the calls of the server, and reports none.
+
+        No server begins any, for this client accepts none. So it is done here, where no caller waits for it.
+
+        Returns:
+            Whether the link goes on.
+        """
+        if self._ended or not self._connection.bytes_pending:
+            return not self._ended
+        return self._reply_locked()
 
     def tend(self) -> None:
         with self._lock:
@@ -519,6 +593,8 @@ class Link(Sending):
                 return
             while self._abandoned:
                 self._drop_locked(self._abandoned.popleft())
+            if not self._refuse_calls_locked():
+                return
             now = self._clock()
             liveness, output = self._liveness, self._output
             quiet = liveness.look(now, late=now - self.due)
@@ -527,10 +603,13 @@ class Link(Sending):
             if overdue is not None:
                 self._end_locked(f"{self.peer} was given up: {liveness.sentence(overdue, now)}")
                 return
-            if liveness.ping_due(now):
-                self._connection.send_ping(HEARTBEAT)
-                self._transmit_locked()
-            due = liveness.next_look()
+            due = math.inf
+            # Behind the end of our output nothing is asked any more; whoever ended it waits for a time of its own.
+            if not output.finished:
+                if liveness.ping_due(now):
+                    self._connection.send_ping(HEARTBEAT)
+                    self._transmit_locked()
+                due = liveness.next_look()
             if self._futures:
                 for call in [each for each in self._calls.values() if type(each) is FutureCall]:
                     if call.deadline <= now:
@@ -554,7 +633,7 @@ class Link(Sending):
         liveness, output = self._liveness, self._output
         overdue = liveness.overdue(now)
         if overdue is Overdue.WRITING:
-            output.flush()
+            self._flush_locked()
             liveness.look_at_output(now, bool(output.waiting), output.taken)
             overdue = liveness.overdue(now)
         if overdue in (Overdue.FRAME, Overdue.SILENCE) and self._readable_locked():

@@ -14,10 +14,11 @@ from wireproto.client.queue import CallQueue
 from wireproto.client.reception import CHUNK, POLL_MAX
 from wireproto.errors import ConnectionLost, HandshakeError, RemoteProtocolError
 from wireproto.limits import Limits
+from wireproto.schema import Service
 from wireproto.status import Retry
 from wireproto.wire.connection import Connection
 from wireproto.wire.events import NEED_DATA, ConnectionEnded, WelcomeReceived
-from wireproto.wire.handshake import Hello
+from wireproto.wire.handshake import Hello, Welcome, compare_digests
 
 __all__ = ["open_connection", "open_link"]
 
@@ -36,6 +37,7 @@ def open_link(
     address: Address,
     connection: Connection,
     hello: Hello,
+    service: Service,
     limits: Limits,
     deadline: float,
     dialect: Callable[[int, int], Dialect],
@@ -45,14 +47,14 @@ def open_link(
     """Connect, greet and be welcomed; the keeper looks after the link from then on.
 
     Args:
-        address, connection, hello, limits, deadline: as for ``open_connection``.
+        address, connection, hello, service, limits, deadline: as for ``open_connection``.
         dialect: makes what is spoken out of the codec's id and the version that were agreed on.
         queue, changed: as for ``Link``.
 
     Raises:
         HandshakeError, ConnectionLost: as ``open_connection``.
     """
-    sock = open_connection(address, connection, hello, limits, deadline)
+    sock = open_connection(address, connection, hello, service, limits, deadline)
     try:
         sock.setblocking(True)
         spoken = dialect(connection.codec, connection.version)
@@ -63,7 +65,7 @@ def open_link(
 
 
 def open_connection(
-    address: Address, connection: Connection, hello: Hello, limits: Limits, deadline: float
+    address: Address, connection: Connection, hello: Hello, service: Service, limits: Limits, deadline: float
 ) -> socket.socket:
     """Connect, greet and be welcomed. The socket is non-blocking, and the caller's to close.
 
@@ -71,12 +73,13 @@ def open_connection(
         address: of the server; each of the host's addresses is tried in turn.
         connection: a client's that has not begun; it is open afterwards.
         hello: what to offer.
+        service: what this client was made for, to compare with what the server says that it declares.
         limits: of this side.
         deadline: point in time by ``time.monotonic``. Looking up the host's name is not bound by it: the C library's
             resolver has time limits of its own.
 
     Raises:
-        HandshakeError: the peer refused, or is no wireproto server.
+        HandshakeError: the peer refused, or is no wireproto server, or declares a method differently.
         ConnectionLost: there is nobody, or no answer in time; the retry advice is NOT_PROCESSED.
     """
     sock = _connect(address, deadline)
@@ -85,7 +88,8 @@ def open_connection(
             sock.setsockopt(level, option, value)
         sock.setblocking(False)
         connection.send_hello(hello)
-        _shake_hands(sock, connection, address, min(deadline, time.monotonic() + limits.hello_timeout))
+        limit = min(deadline, time.monotonic() + limits.hello_timeout)
+        _check_welcome(sock, connection, address, service, _shake_hands(sock, connection, address, limit))
     except BaseException:
         sock.close()
         raise
@@ -118,7 +122,22 @@ def _connect(address: Address, deadline: float) -> socket.socket:
     raise _unreachable(address, problem)
 
 
-def _shake_hands(sock: socket.socket, connection: Connection, address: Address, deadline: float) -> None:
+def _check_welcome(
+    sock: socket.socket, connection: Connection, address: Address, service: Service, welcome: Welcome
+) -> None:
+    """Compare contracts. The server has done so where it was this client's newest version that was chosen, and only if
+    HELLO had room for our list; a server of yesterday cannot know what a client of today declares of its version.
+    """
+    try:
+        compare_digests(service.full_name, welcome.version, service.digests(welcome.version), welcome.digests)
+    except HandshakeError as error:
+        connection.refuse(error)
+        _leave(sock, connection.data_to_send())
+        text = f"{address} serves another contract: {error.message}"
+        raise HandshakeError(error.status, error.reason, text) from None
+
+
+def _shake_hands(sock: socket.socket, connection: Connection, address: Address, deadline: float) -> Welcome:
     """Send HELLO and read up to WELCOME; what follows it stays in the connection's buffer."""
     output = connection.data_to_send()
     poll = select.poll()
@@ -142,7 +161,7 @@ def _shake_hands(sock: socket.socket, connection: Connection, address: Address, 
             connection.receive_eof()
         event = connection.next_event()
         if isinstance(event, WelcomeReceived):
-            return
+            return event.welcome
         if isinstance(event, ConnectionEnded):
             if not output:
                 _leave(sock, connection.data_to_send())

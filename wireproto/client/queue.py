@@ -12,7 +12,7 @@ from itertools import count
 
 from wireproto.address import Address
 from wireproto.client.calls import FutureCall, timed_out
-from wireproto.client.keeper import Keeper
+from wireproto.client.keeper import Keeper, attempt
 from wireproto.errors import CallError
 from wireproto.reasons import failure
 from wireproto.status import Retry
@@ -118,7 +118,7 @@ class CallQueue:
 
         def complete() -> None:
             for call in calls:
-                call.complete()
+                attempt(call.complete)
 
         self._keeper.run(complete)
 

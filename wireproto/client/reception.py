@@ -233,9 +233,13 @@ class Reception(abc.ABC):
     def _give_up_lead(self, waiter: Waiter | None) -> None:
         """Pass on the lead of a thread that a signal handler took out of its wait for ``waiter``, wherever it was."""
         with self._lock:
-            if waiter is not None and self._leader is waiter:
+            if waiter is None:
+                return
+            if self._leader is waiter:
                 self._end_locked("receiving was interrupted")
                 self._leave_locked()
+            else:
+                self._unpark_locked(waiter)
 
     def _sleep(self, deadline: float | None) -> None:
         """Wait, as the leader, for input, for room if output waits, or for the time to pass."""

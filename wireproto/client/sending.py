@@ -6,18 +6,18 @@ from _thread import LockType
 from collections.abc import Sequence
 
 from wireproto.client.binding import Dialect
-from wireproto.client.calls import ClientCall, FutureCall, Place, timed_out
+from wireproto.client.calls import ClientCall, Flagged, FutureCall, Place, timed_out
 from wireproto.client.keeper import Keeper
 from wireproto.client.places import Places
 from wireproto.client.queue import CallQueue
-from wireproto.client.reception import LOOK, Reception
+from wireproto.client.reception import CHUNK, LOOK, Reception
 from wireproto.errors import CallError, ConnectionLost
 from wireproto.limits import Limits
 from wireproto.reasons import failure
 from wireproto.status import Retry
 from wireproto.wire.connection import Connection, PayloadTooLarge
 
-__all__ = ["HEARTBEAT", "Sending", "too_large"]
+__all__ = ["HEARTBEAT", "Sending", "item_too_large", "too_large"]
 
 HEARTBEAT = bytes(8)
 """What a PING says whose PONG nobody waits for."""
@@ -58,6 +58,8 @@ class Sending(Reception):
         self._queue = queue
         self._places = Places(queue, self._room_locked)
         self._calls: dict[int, ClientCall] = {}
+        self._replies = 0  # bytes of replies, of those that wait behind ``_replies_since``
+        self._replies_since = 0  # a value of the output's ``taken``
 
     @abc.abstractmethod
     def cancel(self, call: ClientCall) -> bool:
@@ -76,13 +78,20 @@ class Sending(Reception):
         """Have the keeper complete a future."""
 
     def _submit_locked(
-        self, call: ClientCall, opcode: int, payload: bytes, metadata: bytes, credit: int | None, place: Place | None
+        self,
+        call: ClientCall,
+        opcode: int,
+        payload: bytes,
+        metadata: bytes,
+        flagged: Flagged | None,
+        place: Place | None,
     ) -> bool:
         """Send the request of ``call``, if there is a place for the call.
 
         Args:
             call: gets its id.
-            opcode, payload, metadata, credit: as for ``Connection.send_request``.
+            opcode, payload, metadata: as for ``Connection.send_request``.
+            flagged: what else it says; None for a unary call.
             place: what the caller has waited for and was granted; None as long as it has not waited.
 
         Returns:
@@ -110,7 +119,12 @@ class Sending(Reception):
             places.free -= 1
         connection = self._connection
         try:
-            call.call_id = connection.send_request(opcode, payload, metadata, credit=credit)
+            if flagged is not None:
+                call.call_id = connection.send_flagged_request(
+                    flagged.flags, opcode, payload, metadata, credit=flagged.credit
+                )
+            else:
+                call.call_id = connection.send_request(opcode, payload, metadata)
         except PayloadTooLarge as error:
             # The place was not used. Whoever is next in line would otherwise wait for an answer to make it free.
             self._grant_locked()
@@ -146,6 +160,30 @@ class Sending(Reception):
         self._look_by_locked(self._clock() + LOOK)
         self._rewatch_locked()
 
+    def _reply_locked(self) -> bool:
+        """Send what the connection has queued by itself, because of what the server said: PONGs, and refusals.
+
+        Whatever else is sent stops, or is bounded by what callers do, when the server takes nothing. These are not: a
+        server that asks on and on, and reads a trickle, would fill the memory. So the link ends when too many bytes of
+        them wait. What waits because of calls is not counted, so that no honest use comes near.
+
+        Returns:
+            Whether the link goes on.
+        """
+        output = self._output
+        size = self._connection.bytes_pending
+        self._transmit_locked()
+        if output.taken >= self._replies_since:
+            # All replies counted so far are gone; those from here on lie behind what waits now.
+            self._replies = 0
+            self._replies_since = output.taken + len(output.waiting)
+        elif not output.finished:
+            self._replies += size
+            if self._replies > self._limits.high_watermark + CHUNK:
+                self._end_locked(f"{self.peer} was given up: it asks for more than it takes answers")
+                return False
+        return True
+
     def _start_locked(self, call: FutureCall, ends: list[tuple[int, ClientCall]]) -> None:
         """Write the request of ``call`` and note in ``ends`` where it ends; without one, the call has failed."""
         connection = self._connection
@@ -170,7 +208,7 @@ class Sending(Reception):
         connection = self._connection
         if len(self._output.waiting) > self._limits.high_watermark:
             return 0
-        return connection.their_max_calls - connection.calls_in_flight
+        return connection.their_max_calls - connection.own_calls
 
     def _grant_locked(self, *, received: bool = False) -> None:
         """Give free places to those who wait for one: first come, first served.
@@ -225,4 +263,13 @@ def too_large(error: PayloadTooLarge) -> CallError:
     return failure(
         "REQUEST_TOO_LARGE",
         f"the request makes a frame of {error.size} bytes; the server accepts {error.limit}. Nothing was sent",
+    )
+
+
+def item_too_large(error: PayloadTooLarge) -> CallError:
+    """What an item fails with that the server's largest frame does not hold, in a call that is begun."""
+    return failure(
+        "REQUEST_TOO_LARGE",
+        f"an item of the request makes a frame of {error.size} bytes; the server accepts {error.limit}. It was not "
+        "sent; what came before it in the call was",
     )

@@ -22,8 +22,9 @@ Item = TypeVar("Item", bound=Message)
 class Stream(Uncopied, Generic[Item]):
     """An iterator over the items of a stream call, made by ``Client.stream``.
 
-    The server sends ahead as many items as it has credit for; they wait here, without a thread. An item counts as
-    taken when the next one is asked for, or on ``acknowledge``; credit goes back in batches of items taken.
+    The server sends ahead as many items, and bytes of them, as it has credit for; they wait here, without a thread. An
+    item counts as taken when the next one is asked for, or on ``acknowledge``. Credit goes back in batches of items
+    taken, or once they make up half of the window of bytes, whichever comes first.
 
     One thread at a time iterates. ``close`` may be called from any.
 
@@ -37,16 +38,19 @@ class Stream(Uncopied, Generic[Item]):
         self,
         begin: Callable[[], tuple[Link, Binding[Any, Item], StreamCall]],
         batch: int,
+        window: int,
         deadline: float | None,
     ) -> None:
         """For ``Client.stream`` only."""
         self._begin = begin
         self._batch = batch
+        self._window = window
         self._deadline = deadline
         self._repeated = 0
         self._received = False
-        self._untaken = False  # an item is out and not taken yet
-        self._taken = 0  # and not returned as credit yet
+        self._untaken: int | None = None  # the bytes of an item that is out and not taken yet
+        self._owed_items = 0  # taken, and not returned as credit yet
+        self._owed_bytes = 0
         self._over = True  # for the finalizer: nothing is to be given up as long as ``begin`` may fail
         self._link, self._binding, self._call = begin()
         self._over = False
@@ -75,12 +79,18 @@ class Stream(Uncopied, Generic[Item]):
         self._acknowledge()
 
     def _acknowledge(self) -> None:
-        if self._untaken:
-            self._untaken = False
-            self._taken += 1
-            if self._taken >= self._batch and not self._over:
-                amount, self._taken = self._taken, 0
-                self._link.credit(self._call, amount)
+        size = self._untaken
+        if size is None:
+            return
+        self._untaken = None
+        self._owed_items += 1
+        self._owed_bytes += size
+        # What stays owed is less than a batch and less than half of the window. So once all items are taken, the server
+        # has credit for one more, however large each of them is.
+        if (self._owed_items >= self._batch or self._owed_bytes * 2 >= self._window) and not self._over:
+            items, self._owed_items = self._owed_items, 0
+            size, self._owed_bytes = self._owed_bytes, 0
+            self._link.credit(self._call, items, size)
 
     @inside
     def close(self) -> None:
@@ -110,30 +120,43 @@ class Stream(Uncopied, Generic[Item]):
         while True:
             call = self._call
             if call.items and not self._over:
-                self._received = self._untaken = True
-                try:
-                    return self._binding.decode(call.items.popleft())
-                except DecodeError:
-                    self._close()
-                    raise
+                return self._hand_out(call)
             if self._over or call.over:
                 self._finish(call)
                 continue
-            deadline = self._deadline
-            if patience is not None and (deadline is None or patience < deadline):
-                deadline = patience
-            if not self._link.wait_for_item(call, deadline) and not call.items:
-                if self._deadline is not None and time.monotonic() >= self._deadline:
-                    self._link.expire(call)
-                elif patience is not None:
-                    raise TimeoutError("no item came in time; the stream goes on")
+            if not self._link.wait_for_item(call, self._until(patience)) and not call.items:
+                self._time_is_up(call, patience)
+
+    def _hand_out(self, call: StreamCall) -> Item:
+        payload = call.items.popleft()
+        self._received = True
+        self._untaken = len(payload)
+        try:
+            return self._binding.decode(payload)
+        except DecodeError:
+            self._close()
+            raise
+
+    def _until(self, patience: float | None) -> float | None:
+        """When to wait no longer: the end of the caller's patience, or that of the time for the whole call."""
+        deadline = self._deadline
+        if patience is not None and (deadline is None or patience < deadline):
+            return patience
+        return deadline
+
+    def _time_is_up(self, call: StreamCall, patience: float | None) -> None:
+        """Nothing came in time: end the call if it has no more time, else say so if that was all the patience."""
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self._link.expire(call)
+        elif patience is not None and time.monotonic() >= patience:
+            raise TimeoutError("no item came in time; the stream goes on")
 
     def _finish(self, call: StreamCall) -> None:
         """The stream is over: raise why, or begin it again if the server never looked at it."""
         if self._over:
             raise StopIteration
         error = call.error
-        if error is not None and not self._received and repeatable(error, self._repeated):
+        if error is not None and not self._received and repeatable(error, self._repeated) and self._may_begin_again():
             self._repeated += 1
             self._link, self._binding, self._call = self._begin()
             return
@@ -141,3 +164,7 @@ class Stream(Uncopied, Generic[Item]):
         if error is None:
             raise StopIteration
         raise error
+
+    def _may_begin_again(self) -> bool:
+        """Whether another call is the same call, for all that this side has done."""
+        return True

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, TextIO
 
@@ -17,13 +17,22 @@ from wireproto.errors import (
     LocalProtocolError,
     RemoteProtocolError,
 )
-from wireproto.schema import Method, StreamMethod
+from wireproto.schema import DuplexMethod, Message, Method, OneWayMethod, StreamMethod, UploadMethod
 from wireproto.wire.metadata import Metadata
 
 __all__ = ["main", "perform"]
 
 TIMEOUT = 30.0
 """Seconds that a call without a deadline of its own may take."""
+
+
+class _Left(Exception):
+    """The caller gives up an upload whose items are not all there."""
+
+
+def _and_leave(items: list[Message]) -> Iterator[Message]:
+    yield from items
+    raise _Left
 
 
 def _error(error: Exception) -> dict[str, Any]:
@@ -63,6 +72,9 @@ class _Steps:
             "wait": self.wait,
             "cancel": self.cancel,
             "stream": self.stream,
+            "upload": self.upload,
+            "duplex": self.duplex,
+            "post": self.post,
             "close": self.close,
         }
         try:
@@ -102,10 +114,39 @@ class _Steps:
     def stream(self, step: dict[str, Any]) -> dict[str, Any]:
         method = CONFORMANCE.by_name(step["method"])
         assert isinstance(method, StreamMethod)
-        most = step.get("take")
+        request = from_json(method.request, step["request"])
+        return self._taken(lambda: self.client.stream(method, request, credit=step["credit"]), step.get("take"))
+
+    def upload(self, step: dict[str, Any]) -> dict[str, Any]:
+        method = CONFORMANCE.by_name(step["method"])
+        assert isinstance(method, UploadMethod)
+        metadata, timeout = _metadata(step.get("metadata", {}))
+        items = [from_json(method.request, each) for each in step["items"]]
+        given = _and_leave(items) if step.get("leave") else items
+        try:
+            answer = self.client.upload(method, given, timeout=timeout or TIMEOUT, metadata=metadata)
+        except _Left:
+            return {}
+        return {"response": to_json(answer)}
+
+    def duplex(self, step: dict[str, Any]) -> dict[str, Any]:
+        method = CONFORMANCE.by_name(step["method"])
+        assert isinstance(method, DuplexMethod)
+        items = [from_json(method.request, each) for each in step["items"]]
+        return self._taken(lambda: self.client.duplex(method, items, credit=step["credit"]), step.get("take"))
+
+    def post(self, step: dict[str, Any]) -> dict[str, Any]:
+        method = CONFORMANCE.by_name(step["method"])
+        assert isinstance(method, OneWayMethod)
+        metadata, timeout = _metadata(step.get("metadata", {}))
+        self.client.post(method, from_json(method.request, step["request"]), timeout=timeout, metadata=metadata)
+        return {}
+
+    def _taken(self, begin: Callable[[], Any], most: int | None) -> dict[str, Any]:
+        """What came of a call whose answer is items."""
         result: dict[str, Any] = {"items": []}
         try:
-            with self.client.stream(method, from_json(method.request, step["request"]), credit=step["credit"]) as items:
+            with begin() as items:
                 for item in items:
                     result["items"].append(to_json(item))
                     if len(result["items"]) == most:

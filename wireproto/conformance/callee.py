@@ -19,7 +19,26 @@ from wireproto.conformance.side import LIMITS, PATIENCE, Side
 from wireproto.errors import DecodeError
 from wireproto.schema import Message, Operation
 
-__all__ = ["CLIENT_CASES", "Callee", "Request", "Trial", "call", "cancel", "close", "start", "stream", "wait"]
+__all__ = [
+    "CLIENT_CASES",
+    "UNKNOWN_OPCODE",
+    "Callee",
+    "Request",
+    "Trial",
+    "call",
+    "cancel",
+    "close",
+    "duplex",
+    "post",
+    "start",
+    "stream",
+    "upload",
+    "wait",
+]
+
+
+UNKNOWN_OPCODE = 0x0BAD
+"""Of the calls that the server begins; no method has it."""
 
 
 # What the client is told: docs/conformance.md.
@@ -51,6 +70,25 @@ def stream(method: str, credit: int, /, take: int | None = None, **request: Any)
     return {"do": "stream", "method": method, "request": request, "credit": credit, **taken}
 
 
+def upload(
+    method: str, items: list[dict[str, Any]], metadata: dict[str, Any] | None = None, /, *, leave: bool = False
+) -> dict[str, Any]:
+    """Upload these items and wait for what comes of it; or leave it behind them."""
+    more = {**({"metadata": metadata} if metadata else {}), **({"leave": True} if leave else {})}
+    return {"do": "upload", "method": method, "items": items, **more}
+
+
+def duplex(method: str, items: list[dict[str, Any]], credit: int, /, *, take: int | None = None) -> dict[str, Any]:
+    """Send these items and take those that come back, all or so many."""
+    taken = {} if take is None else {"take": take}
+    return {"do": "duplex", "method": method, "items": items, "credit": credit, **taken}
+
+
+def post(method: str, /, **request: Any) -> dict[str, Any]:
+    """A one-way call."""
+    return {"do": "post", "method": method, "request": request}
+
+
 def close() -> dict[str, Any]:
     """Close the connection in order."""
     return {"do": "close"}
@@ -65,9 +103,10 @@ class Request(NamedTuple):
     metadata: dict[int, list[bytes]]
 
     @property
-    def credit(self) -> int:
-        """The stream's first."""
-        return int.from_bytes(self.metadata.get(page.CREDIT_KEY, [b"\0"])[0], "big")
+    def credit(self) -> page.CreditBody:
+        """The first credit of the answer half."""
+        found = self.metadata.get(page.CREDIT_KEY, [bytes(8)])[0]
+        return page.NOTHING if found == bytes(8) else page.read_credit(found)
 
 
 @dataclass(frozen=True)
@@ -122,7 +161,7 @@ class Trial:
             if "method" not in step:
                 continue
             method = CONFORMANCE.by_name(step["method"])
-            if method.max_request is not None:
+            if method.max_request is not None and "request" in step:
                 size = len(self.written(from_json(method.request, step["request"])))
                 if size > method.max_request:
                     raise NotJudged(f"{method.name} takes {method.max_request} bytes, and in this codec it is {size}")
@@ -168,7 +207,13 @@ class Callee(Side):
         self._codec = codecs.get(trial.codec[1])
         self._in_flight: dict[int, int] = {}
         self._known: dict[int, int] = {}  # every call there was
+        self._flags: dict[int, int] = {}  # ... and of its REQUEST
         self._cancelled: set[int] = set()
+        self._room: dict[int, page.CreditBody] = {}  # left of the request half of each call whose items follow
+        self._complete: set[int] = set()  # request halves that have ended
+        self._first = page.NOTHING
+        self._one_way = 0
+        self._begun: set[int] = set()  # calls of the judge's own that were not answered
         self._last_id = 0
         self._leaving = False
 
@@ -179,8 +224,17 @@ class Callee(Side):
         self.hello = page.read_hello(self.greeting(page.HELLO))
         return self.hello
 
-    def welcome(self, **changes: Any) -> bytes:
-        """Preamble and WELCOME."""
+    def welcome(self, *, first: page.CreditBody = page.NOTHING, one_way: int = 0, **changes: Any) -> bytes:
+        """Preamble and WELCOME.
+
+        Args:
+            first: credit of each request half, written into the fields; none leaves it out.
+            one_way: ... and the one-way credit.
+            changes: of its other fields.
+        """
+        self._first, self._one_way = first, one_way
+        if first != page.NOTHING or one_way:
+            changes["fields"] = page.credit_fields(first, one_way) + changes.get("fields", b"")
         fields = {"codec": self.trial.codec[0], "version": self.trial.version, **changes}
         self.version = fields["version"]
         return page.PREAMBLE + page.frame(page.WELCOME, page.pack_welcome(**fields))
@@ -197,15 +251,17 @@ class Callee(Side):
         if not self.version:
             return
         shown = page.shown(found)
-        if found.kind not in page.FROM_CLIENT or (found.kind == page.ERROR and found.call_id):
+        if found.kind not in page.FROM_EITHER:
             raise Deviation(f"a client sends no such frame here: {shown}")
-        if found.flags or (found.metadata and found.kind != page.REQUEST):
+        if found.flags not in (page.FLAGS_OF_REQUEST if found.kind == page.REQUEST else (0,)) or (
+            found.metadata and found.kind != page.REQUEST
+        ):
             raise Deviation(f"{shown} has flags {found.flags:#04x} and {len(found.metadata)} bytes of metadata")
-        wanted = (self.trial.codec[0], self.version) if found.kind == page.REQUEST else (0, 0)
+        wanted = (self.trial.codec[0], self.version) if found.kind in page.OF_MESSAGES else (0, 0)
         if (found.codec, found.version) != wanted:
             raise Deviation(f"{shown} has codec {found.codec} and version {found.version}; they must be {wanted}")
-        if found.kind in (page.PING, page.PONG):
-            if found.call_id or found.opcode or len(found.payload) != 8:
+        if found.kind in (page.PING, page.PONG, page.GOAWAY):
+            if found.call_id or found.opcode or (found.kind != page.GOAWAY and len(found.payload) != 8):
                 raise Deviation(f"{shown} has call id {found.call_id} and opcode {found.opcode:#06x}")
         elif found.kind == page.REQUEST:
             if self._leaving:
@@ -213,17 +269,65 @@ class Callee(Side):
             if not page.is_ahead(found.call_id, self._last_id) or found.call_id in self._in_flight:
                 raise Deviation(f"{shown} follows call {self._last_id}; its id must lie ahead")
             self._last_id = found.call_id
-            self._in_flight[found.call_id] = self._known[found.call_id] = found.opcode
+            self._known[found.call_id] = found.opcode
+            self._flags[found.call_id] = found.flags
+            if found.flags & page.ONE_WAY:
+                self._one_way -= 1
+                if self._one_way < 0:
+                    raise Deviation(f"{shown} came, and no credit for one-way calls is left")
+            else:
+                self._in_flight[found.call_id] = found.opcode
+            if found.flags & page.ITEMS_FOLLOW:
+                self._room[found.call_id] = self._first
+                if found.payload:
+                    raise Deviation(f"{shown} came, and its items follow")
+        elif found.call_id & page.TOP_BIT:
+            self._of_ours(found, shown)
         elif found.kind in (page.CANCEL, page.CREDIT):
+            if not found.call_id:
+                raise Deviation(f"{shown} came, and no calls of the server's were begun")
             if self._known.get(found.call_id) != found.opcode:
                 raise Deviation(f"{shown} has opcode {found.opcode:#06x}; no such call was begun")
             if found.call_id in self._cancelled:
                 raise Deviation(f"{shown} came behind the CANCEL of its call")
-            size = 4 if found.kind == page.CREDIT else 0
-            if len(found.payload) != size or (size and not any(found.payload)):
-                raise Deviation(f"the body of {shown} is {found.payload.hex(' ') or 'empty'}")
-            if found.kind == page.CANCEL:
+            if self._flags[found.call_id] & page.ONE_WAY:
+                raise Deviation(f"{shown} came, and that call was one-way")
+            if found.kind == page.CREDIT:
+                page.read_credit(found.payload)
+                if not self._flags[found.call_id] & page.ITEMS_COME_BACK:
+                    raise Deviation(f"{shown} came, and the answer of that call is one message")
+            elif found.payload:
+                raise Deviation(f"the body of {shown} is {found.payload.hex(' ')}")
+            else:
                 self._cancelled.add(found.call_id)
+        elif found.kind in (page.ITEM, page.END):
+            self._of_a_request(found, shown)
+        elif found.kind != page.ERROR or found.call_id:
+            raise Deviation(f"{shown} came, and the client's calls are answered here")
+
+    def _of_a_request(self, found: page.RawFrame, shown: str) -> None:
+        """Hold an ITEM or END to what is said of the half that the client sends."""
+        if self._known.get(found.call_id) != found.opcode or found.call_id not in self._room:
+            raise Deviation(f"{shown} has opcode {found.opcode:#06x}; no call whose items follow was begun so")
+        if found.call_id in self._cancelled or found.call_id in self._complete:
+            raise Deviation(f"{shown} came behind the CANCEL or the END of its call")
+        if found.kind == page.END:
+            if found.payload:
+                raise Deviation(f"{shown}; an END is empty")
+            self._complete.add(found.call_id)
+            return
+        room = self._room[found.call_id]
+        if min(room) < 1:
+            raise Deviation(f"{shown} came, and of its credit {room.items} items and {room.bytes} bytes are left")
+        self._room[found.call_id] = page.CreditBody(room.items - 1, room.bytes - len(found.payload))
+
+    def _of_ours(self, found: page.RawFrame, shown: str) -> None:
+        """Hold a frame to what is said of a call that the judge began, which is refused."""
+        if found.kind != page.ERROR or found.call_id not in self._begun:
+            raise Deviation(f"{shown} came, and no such call was begun here that could be answered so")
+        if found.opcode != UNKNOWN_OPCODE:
+            raise Deviation(f"{shown} has opcode {found.opcode:#06x}, which is not that of its REQUEST")
+        self._begun.remove(found.call_id)
 
     def request(self, method: Operation[Any, Any]) -> Request:
         """The next frame must be a REQUEST of that method; credit of a stream may come before it, at any time."""
@@ -231,11 +335,35 @@ class Callee(Side):
             pass
         if found.kind != page.REQUEST or found.opcode != method.opcode:
             raise Deviation(f"REQUEST of {method.name} was due, and {page.shown(found)} came, opcode {found.opcode}")
-        try:
-            message = self._codec.plan(method.request, self.version, LIMITS, request=True).decode(found.payload)
-        except DecodeError as error:
-            raise Deviation(f"the request cannot be read: {error}; it is {found.payload.hex(' ')}") from None
+        if found.flags != (int(method.shape.flags)):
+            raise Deviation(f"REQUEST of {method.name} has flags {found.flags:#04x}, which is not its shape")
+        message = None if found.flags & page.ITEMS_FOLLOW else self._read(method, found.payload)
         return Request(found.call_id, found.opcode, message, page.read_metadata(found.metadata))
+
+    def _read(self, method: Operation[Any, Any], payload: bytes) -> Any:
+        try:
+            return self._codec.plan(method.request, self.version, LIMITS, request=True).decode(payload)
+        except DecodeError as error:
+            raise Deviation(f"the request cannot be read: {error}; it is {payload.hex(' ')}") from None
+
+    def given(self, method: Operation[Any, Any], of: Request) -> Any:
+        """The next frame must be an ITEM of the client's: its message. Credit of the other half may come before it."""
+        while (found := self.read()).kind == page.CREDIT and found.call_id == of.call_id:
+            pass
+        if (found.kind, found.call_id) != (page.ITEM, of.call_id):
+            raise Deviation(f"ITEM of call {of.call_id} was due, and {page.shown(found)} came")
+        return self._read(method, found.payload)
+
+    def completed(self, of: Request) -> None:
+        """The next frame must be the END of the client's half. Credit of the other half may come before it."""
+        while (found := self.read()).kind == page.CREDIT and found.call_id == of.call_id:
+            pass
+        if (found.kind, found.call_id) != (page.END, of.call_id):
+            raise Deviation(f"END of call {of.call_id} was due, and {page.shown(found)} came")
+
+    def room(self, of: Request) -> page.CreditBody:
+        """The credit that the client has left in its half."""
+        return self._room[of.call_id]
 
     def written(self, method: Operation[Any, Any], request: Request) -> bytes:
         """The canonical form of a request's payload."""
@@ -258,6 +386,17 @@ class Callee(Side):
             self._in_flight.pop(fields["call_id"], None)
         return page.frame(kind, payload, **fields)
 
+    def begin(self, call_id: int, flags: int = 0, payload: bytes = b"") -> None:
+        """Begin a call of the judge's own, of a method that no client has."""
+        self._begun.add(call_id)
+        self.send(self.frame(page.REQUEST, payload, call_id=call_id, opcode=UNKNOWN_OPCODE, flags=flags))
+
+    def refuses(self, call_id: int, reason: str) -> None:
+        """The next frame must be the ERROR of a call of the judge's own, which was not processed."""
+        error = page.read_error(self.expect(page.ERROR, call_id).payload)
+        if (error.reason, error.status, error.retry) != (reason, page.CALL_REASONS[reason], page.NOT_PROCESSED):
+            raise Deviation(f"{reason}, not processed, was due, and {error} came")
+
     def payload(self, message: Message) -> bytes:
         """An answer's payload."""
         return self._codec.plan(type(message), self.version, LIMITS, request=False).encode(message)
@@ -269,6 +408,17 @@ class Callee(Side):
     def respond(self, to: Request, message: Message | bytes) -> None:
         """Answer a call."""
         self.send(self.response(to, message))
+
+    def credit(self, to: Request, items: int, size: int) -> None:
+        """Let the client send more of its half."""
+        room = self._room[to.call_id]
+        self._room[to.call_id] = page.CreditBody(room.items + items, room.bytes + size)
+        self.send(self.frame(page.CREDIT, page.credit_body(items, size), to=to))
+
+    def one_way_credit(self, calls: int) -> None:
+        """Let the client begin more one-way calls."""
+        self._one_way += calls
+        self.send(page.frame(page.CREDIT, page.credit_body(calls, 0)))
 
     def item(self, to: Request, message: Message) -> None:
         """Send an ITEM; whether there is credit for it is the case's affair."""

@@ -16,7 +16,11 @@ from wireproto.control import CONTROL, ECHO, EchoRequest
 from wireproto.errors import DecodeError
 from wireproto.schema import Message, Operation
 
-__all__ = ["PATIENCE", "SERVER_CASES", "Bench", "Caller", "Subject"]
+__all__ = ["PATIENCE", "PLENTY", "SERVER_CASES", "Bench", "Caller", "Subject"]
+
+
+PLENTY = 1 << 20
+"""Bytes of credit beside the items of a case that is not about bytes."""
 
 
 class Subject(Protocol):
@@ -108,6 +112,7 @@ class Caller(Side):
     Attributes:
         peer: its socket.
         welcome: the server's; None before the handshake.
+        one_way_room: one-way calls that may still be sent.
     """
 
     def __init__(self, peer: RawPeer, bench: Bench) -> None:
@@ -116,8 +121,13 @@ class Caller(Side):
         self.welcome: page.WelcomeBody | None = None
         self._codec = codecs.get(bench.codec[1])
         self._opcodes: dict[int, int] = {}  # of the calls in flight
-        self._streams: dict[int, int] = {}  # credit left
+        self._flags: dict[int, int] = {}  # of their REQUESTs
+        self._credit: dict[int, page.CreditBody] = {}  # left of the answer half of each
+        self._room: dict[int, page.CreditBody] = {}  # left of the request half of each, whether it is over or not
+        self._complete: set[int] = set()  # calls whose END was sent
+        self._read_whole: set[int] = set()  # ... and was read, since something sent behind it was answered
         self._last_id = 0
+        self.one_way_room = 0
 
     def __enter__(self) -> Self:
         return self
@@ -138,6 +148,7 @@ class Caller(Side):
     def expect_welcome(self) -> page.WelcomeBody:
         """The server's preamble and WELCOME."""
         self.welcome = page.read_welcome(self.greeting(page.WELCOME))
+        self.one_way_room = self.welcome.one_way_credit
         return self.welcome
 
     # Sending.
@@ -167,13 +178,17 @@ class Caller(Side):
         metadata: bytes = b"",
         *,
         call_id: int | None = None,
+        flags: int | None = None,
         credit: int | None = None,
+        size: int = PLENTY,
     ) -> tuple[int, bytes]:
         """A REQUEST that is remembered as sent: its id, and its bytes.
 
         Args:
             message: the request, or its payload.
-            credit: written into the metadata; a stream's first credit.
+            flags: None for those of the method's shape.
+            credit: items, written into the metadata; a stream's first credit.
+            size: ... and the bytes beside them.
 
         Raises:
             NotJudged: the codec writes the message at greater length than its method takes.
@@ -181,15 +196,23 @@ class Caller(Side):
         if call_id is None:
             call_id = page.next_id(self._last_id)
         self._last_id = call_id
+        if flags is None:
+            flags = int(method.shape.flags)
         if credit is not None:
-            metadata += page.field(page.CREDIT_KEY, page.u32(credit))
-        self._opcodes[call_id] = method.opcode
-        if method.is_stream:
-            self._streams[call_id] = credit or 0
+            metadata += page.field(page.CREDIT_KEY, page.credit_body(credit, size))
+        if flags & page.ONE_WAY:  # such a call is over at once
+            self.one_way_room -= 1
+        else:
+            self._opcodes[call_id] = method.opcode
+            self._flags[call_id] = flags
+            self._credit[call_id] = page.NOTHING if credit is None else page.CreditBody(credit, size)
+        if flags & page.ITEMS_FOLLOW:
+            self._room[call_id] = page.NOTHING if self.welcome is None else self.welcome.first_credit
         payload = message if isinstance(message, bytes) else self.payload(message)
         if not isinstance(message, bytes) and method.max_request is not None and len(payload) > method.max_request:
             raise NotJudged(f"{method.name} takes {method.max_request} bytes, and in this codec it is {len(payload)}")
-        return call_id, self.frame(page.REQUEST, payload, metadata=metadata, opcode=method.opcode, call_id=call_id)
+        fields: dict[str, Any] = {"metadata": metadata, "opcode": method.opcode, "call_id": call_id, "flags": flags}
+        return call_id, self.frame(page.REQUEST, payload, **fields)
 
     def request(self, method: Operation[Any, Any], message: Message | bytes, metadata: bytes = b"", **more: Any) -> int:
         """Send a REQUEST; its id."""
@@ -197,25 +220,89 @@ class Caller(Side):
         self.send(data)
         return call_id
 
+    def upload(self, method: Operation[Any, Any], metadata: bytes = b"", **more: Any) -> int:
+        """Send the REQUEST of a call whose items follow; its id."""
+        return self.request(method, b"", metadata, **more)
+
+    def item_frame(self, method: Operation[Any, Any], call_id: int, message: Message | bytes) -> bytes:
+        """An ITEM of the request half, which takes of its credit; whether there is any is the case's affair."""
+        payload = message if isinstance(message, bytes) else self.payload(message)
+        room = self._room.get(call_id, page.NOTHING)
+        self._room[call_id] = page.CreditBody(room.items - 1, room.bytes - len(payload))
+        return self.frame(page.ITEM, payload, opcode=method.opcode, call_id=call_id)
+
+    def put(self, method: Operation[Any, Any], call_id: int, *messages: Message | bytes) -> None:
+        """Send ITEMs at once; whether there is credit for them is the case's affair."""
+        self.send(b"".join(self.item_frame(method, call_id, each) for each in messages))
+
+    def give(self, method: Operation[Any, Any], call_id: int, *messages: Message) -> None:
+        """Send ITEMs, each when there is credit for it."""
+        for message in messages:
+            self.wait_for_room(call_id)
+            self.put(method, call_id, message)
+
+    def complete(self, method: Operation[Any, Any], call_id: int) -> None:
+        """Send END: the request half is all there."""
+        self.send(self.frame(page.END, opcode=method.opcode, call_id=call_id))
+        self._complete.add(call_id)
+
+    def room(self, call_id: int) -> page.CreditBody:
+        """The credit that is left of a request half, by the CREDITs that were read."""
+        return self._room[call_id]
+
+    def wait_for_room(self, call_id: int) -> None:
+        """Read until an ITEM of this request half may be sent; nothing but CREDIT may come meanwhile."""
+        while min(self._room[call_id]) < 1:
+            self._only_credit(f"of call {call_id}")
+
+    def wait_for_one_way_room(self) -> None:
+        """Read until a one-way call may be sent."""
+        while self.one_way_room < 1:
+            self._only_credit("for one-way calls")
+
+    def _only_credit(self, what: str) -> None:
+        found = super().first()
+        if isinstance(found, Ending):
+            raise Deviation(f"CREDIT {what} was due, and there was {found.value}")
+        if found.kind != page.CREDIT:
+            raise Deviation(f"CREDIT {what} was due, and {page.shown(found)} came")
+
     def cancel(self, call_id: int) -> None:
         """Send CANCEL; items of the call may still come, and one terminal frame must."""
         self.send(self.frame(page.CANCEL, opcode=self._opcodes.get(call_id, 0), call_id=call_id))
 
-    def credit(self, call_id: int, amount: int) -> None:
+    def credit(self, call_id: int, items: int, size: int = PLENTY) -> None:
         """Send CREDIT."""
-        self._streams[call_id] = self._streams.get(call_id, 0) + amount
+        left = self._credit.get(call_id, page.NOTHING)
+        self._credit[call_id] = page.CreditBody(left.items + items, left.bytes + size)
         opcode = self._opcodes.get(call_id, 0)
-        self.send(self.frame(page.CREDIT, page.u32(amount), opcode=opcode, call_id=call_id))
+        self.send(self.frame(page.CREDIT, page.credit_body(items, size), opcode=opcode, call_id=call_id))
 
     # Receiving.
+
+    def ping(self, data: bytes = b"conforms") -> None:
+        """See ``Side``."""
+        behind = set(self._complete)
+        super().ping(data)
+        self._read_whole |= behind
+
+    def first(self, timeout: float | None = None) -> page.RawFrame | Ending:
+        """See ``Side``. CREDIT may come at any time: it is counted, and not returned."""
+        deadline = time.monotonic() + (self.bench.patience if timeout is None else timeout)
+        while True:
+            found = super().first(max(deadline - time.monotonic(), 0.001))
+            if isinstance(found, Ending) or found.kind != page.CREDIT:
+                return found
 
     def check(self, found: page.RawFrame) -> None:
         """See ``Side``; before WELCOME the cases themselves look."""
         if self.welcome is None:
             return
         shown = page.shown(found)
-        if found.kind not in page.FROM_SERVER:
+        if found.kind not in page.FROM_EITHER:
             raise Deviation(f"a server sends no such frame here: {shown}")
+        if found.kind in (page.REQUEST, page.CANCEL):
+            raise Deviation(f"{shown} came, and no calls of the server's are taken")
         if found.flags or found.metadata:
             raise Deviation(f"{shown} has flags {found.flags:#04x} and {len(found.metadata)} bytes of metadata")
         of_message = found.kind in page.OF_MESSAGES
@@ -225,8 +312,12 @@ class Caller(Side):
         if not found.call_id:
             if found.opcode:
                 raise Deviation(f"{shown} has opcode {found.opcode:#06x} and belongs to no call")
-            if found.kind in page.TERMINAL and found.kind != page.ERROR:
+            if found.kind in page.OF_CALLS and found.kind not in (page.ERROR, page.CREDIT):
                 raise Deviation(f"{shown} names no call")
+            if found.kind == page.CREDIT:
+                self.one_way_room += page.read_credit(found.payload, 0).items
+                if self.one_way_room > page.U32_MOST:
+                    raise Deviation(f"{shown} makes {self.one_way_room} one-way calls")
             return
         if found.kind in (page.PING, page.PONG, page.GOAWAY):
             raise Deviation(f"{shown} belongs to no call")
@@ -235,18 +326,34 @@ class Caller(Side):
             raise Deviation(f"{shown} came, and that call is not in flight")
         if found.opcode != opcode:
             raise Deviation(f"{shown} has opcode {found.opcode:#06x}; its REQUEST had {opcode:#06x}")
-        credit = self._streams.get(found.call_id)
+        items_come_back = bool(self._flags[found.call_id] & page.ITEMS_COME_BACK)
+        if found.kind == page.CREDIT:
+            more = page.read_credit(found.payload)
+            if not self._flags[found.call_id] & page.ITEMS_FOLLOW:
+                raise Deviation(f"{shown} came, and no items of that call follow")
+            if found.call_id in self._read_whole:
+                raise Deviation(f"{shown} came behind the END of the half that it is for")
+            room = self._room[found.call_id]
+            room = page.CreditBody(room.items + more.items, room.bytes + more.bytes)
+            if max(room) > page.U32_MOST:
+                raise Deviation(f"{shown} makes {room} of credit")
+            self._room[found.call_id] = room
+        elif found.kind != page.ERROR and items_come_back == (found.kind == page.RESPONSE):
+            raise Deviation(
+                f"{shown} came of a call whose answer is {'a stream' if items_come_back else 'one message'}"
+            )
         if found.kind == page.ITEM:
-            if not credit:
-                raise Deviation(f"{shown} came without credit")
-            self._streams[found.call_id] = credit - 1
-        elif found.kind != page.ERROR and (credit is None) == (found.kind == page.END):
-            raise Deviation(f"{shown} ends a call that is {'a stream' if credit is not None else 'unary'}")
+            credit = self._credit[found.call_id]
+            if min(credit) < 1:
+                raise Deviation(
+                    f"{shown} came, and of its credit {credit.items} items and {credit.bytes} bytes are left"
+                )
+            self._credit[found.call_id] = page.CreditBody(credit.items - 1, credit.bytes - len(found.payload))
         if found.kind == page.END and found.payload:
             raise Deviation(f"{shown}; an END is empty")
         if found.kind in page.TERMINAL:
-            del self._opcodes[found.call_id]
-            self._streams.pop(found.call_id, None)
+            for each in (self._opcodes, self._flags, self._credit):
+                del each[found.call_id]
 
     def decode(self, method: Operation[Any, Any], payload: bytes) -> Any:
         """An answer's message."""
@@ -280,6 +387,8 @@ class Caller(Side):
         status = page.STATUS_OF_CALLS.get(reason, found.status)
         if found.status != status:
             raise Deviation(f"{reason} has status {found.status}; it must be {status}")
+        if reason in page.CALL_REASONS and not page.may_say(reason, found.retry):
+            raise Deviation(f"{reason} says retry {found.retry}; it must be {page.RETRY_OF_CALLS[reason]}")
         if retry is not None and found.retry != retry:
             raise Deviation(f"{reason} says retry {found.retry}; it must be {retry}")
         return found

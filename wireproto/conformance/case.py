@@ -39,7 +39,7 @@ SECTIONS = {
 }
 """The sections of ``docs/protocol.md`` that have cases."""
 
-_ID = re.compile(r"[sc](1[0-4]|[1-9])\.[0-9]{2}")
+_ID = re.compile(r"[sc](1[0-4]|[1-9])\.([0-9]{2}|[1-9][0-9]{2})")
 
 
 class Deviation(Exception):
@@ -63,6 +63,7 @@ class Needs(Enum):
 
     NOTHING = "any server"
     SERVICE = "the conformance service"
+    SHAPES = "the conformance service in version 3, with methods of every shape"
     PROCESS = "the server's process"
 
 
@@ -89,6 +90,11 @@ class Case(Generic[B]):
     @property
     def section(self) -> int:
         return int(self.id[1:].partition(".")[0])
+
+    @property
+    def since(self) -> int:
+        """The first version of the conformance service that has what the case needs."""
+        return 3 if self.needs is Needs.SHAPES else 1
 
 
 class Registry(Generic[B]):
@@ -131,10 +137,10 @@ class Registry(Generic[B]):
         self.cases[made.id] = made
 
 
-def sort_key(case_id: str) -> tuple[str, int, str]:
+def sort_key(case_id: str) -> tuple[str, int, int]:
     """The order of the document."""
     section, _, number = case_id[1:].partition(".")
-    return case_id[0], int(section), number
+    return case_id[0], int(section), int(number)
 
 
 class Verdict(Enum):

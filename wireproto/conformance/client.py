@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from wireproto import codecs as registry
 from wireproto.conformance.callee import Trial
-from wireproto.conformance.case import Case, Run
+from wireproto.conformance.case import Case, NotJudged, Run
 from wireproto.conformance.clients import CLIENT_CASES
 from wireproto.conformance.programs import Programs
 from wireproto.conformance.runner import JOBS, Selection, judge
@@ -49,6 +49,8 @@ def judge_client(
     programs = Programs(command)
 
     def bind(case: Case[Trial], codec: str, version: int) -> Trial:
+        if version < case.since:
+            raise NotJudged(f"version {version} of the service has no methods of every shape")
         return Trial((installed[codec], codec), version, programs)
 
     try:

@@ -39,14 +39,43 @@ OF_MESSAGES: Final = (REQUEST, RESPONSE, ITEM)
 OF_CALLS: Final = (*OF_MESSAGES, END, ERROR, CANCEL, CREDIT)
 TERMINAL: Final = (RESPONSE, END, ERROR)
 
-FROM_SERVER: Final = (*TERMINAL, ITEM, PING, PONG, GOAWAY)
-FROM_CLIENT: Final = (REQUEST, CANCEL, CREDIT, PING, PONG, ERROR)
+FROM_EITHER: Final = (*OF_CALLS, PING, PONG, GOAWAY)
 """Kinds that either side may send once the connection is open."""
+
+ONE_WAY, ITEMS_FOLLOW, ITEMS_COME_BACK = 0x01, 0x04, 0x08
+FLAGS_OF_REQUEST: Final = (0, ONE_WAY, ITEMS_FOLLOW, ITEMS_COME_BACK, ITEMS_FOLLOW | ITEMS_COME_BACK)
+"""What a REQUEST may have in its flags; every other kind has 0."""
 
 # Section 3.
 
 HELLO_MAX_FRAME: Final = 4096
 """The limit of frames until WELCOME, and the least that either side may have after it."""
+
+DIGESTS_FIELD, CONTROL_FIELD, FIRST_CREDIT_FIELD, ONE_WAY_CREDIT_FIELD = 1, 4, 5, 6
+"""Fields at the end of HELLO and WELCOME."""
+
+MIN_HEARTBEAT_MS: Final = 1000
+"""The least heartbeat of HELLO and WELCOME that is not 0."""
+
+# Section 4.
+
+TOP_BIT: Final = 0x8000_0000
+"""Set in the ids of calls that the server began; the other 31 bits are the number of the call."""
+
+LAST_NUMBER: Final = 0x7FFF_FFFF
+"""After which comes 1 again."""
+
+FURTHEST: Final = 0x3FFF_FFFF
+"""By which a number may lie ahead of the one before."""
+
+MOST_CROSSED: Final = 1000
+"""END, CREDIT and CANCEL of calls that are over, without any call having ended, which are dropped."""
+
+REFILL: Final = 8
+"""... and by how many more for each call that ends."""
+
+MOST_STRAYS: Final = 16
+"""Frames of calls that whoever reads them would have begun, and which are not in flight, that are dropped."""
 
 # Section 5.
 
@@ -74,28 +103,33 @@ HANDSHAKE_REASONS: Final = {
 }
 """Reasons that refuse a handshake (section 3)."""
 
-SERVER_REASONS: Final = {
+REASONS_OF_BOTH: Final = {
     **dict.fromkeys(
         (
-            "BAD_BODY", "CALL_ID", "CREDIT_OVERFLOW", "EARLY_FRAME", "FOREIGN_PROTOCOL", "FRAME_TOO_LARGE",
-            "FRAME_TOO_SHORT", "METADATA_OVERRUN", "RESERVED_FLAGS", "TRUNCATED_FRAME", "UNEXPECTED_KIND",
-            "UNEXPECTED_METADATA", "UNKNOWN_KIND", "WRONG_CODEC", "WRONG_OPCODE", "WRONG_VERSION",
+            "BAD_BODY", "CALL_ID", "CREDIT_EXCEEDED", "CREDIT_OVERFLOW", "FOREIGN_PROTOCOL", "FRAME_TOO_LARGE",
+            "FRAME_TOO_SHORT", "METADATA_OVERRUN", "RESERVED_FLAGS", "STRAY_ANSWERS", "TRUNCATED_FRAME",
+            "UNEXPECTED_KIND", "UNEXPECTED_METADATA", "UNKNOWN_KIND", "WRONG_CODEC", "WRONG_HALF", "WRONG_OPCODE",
+            "WRONG_VERSION",
         ),
         INVALID_ARGUMENT,
     ),
+    "TOO_MANY_FRAMES": RESOURCE_EXHAUSTED,
+    "UNSUPPORTED_MAJOR": FAILED_PRECONDITION,
+}  # fmt: skip
+"""Reasons with which either side ends a connection."""
+
+SERVER_REASONS: Final = {
+    **REASONS_OF_BOTH,
+    "EARLY_FRAME": INVALID_ARGUMENT,
     "FRAME_TIMEOUT": DEADLINE_EXCEEDED,
     "HELLO_TIMEOUT": DEADLINE_EXCEEDED,
     "TOO_MANY_CANCELS": RESOURCE_EXHAUSTED,
     "TOO_MANY_ERRORS": RESOURCE_EXHAUSTED,
     "TOO_MANY_PINGS": RESOURCE_EXHAUSTED,
-    "UNSUPPORTED_MAJOR": FAILED_PRECONDITION,
-}  # fmt: skip
-"""Reasons with which a server ends a connection."""
+}
+"""Reasons with which a server ends one."""
 
-CLIENT_REASONS: Final = dict.fromkeys(("CREDIT_EXCEEDED", "STRAY_ANSWERS", "WRONG_ANSWER"), INVALID_ARGUMENT)
-"""Reasons with which none but a client ends one."""
-
-FINAL_REASONS: Final = {**SERVER_REASONS, **CLIENT_REASONS, **HANDSHAKE_REASONS, "SHUTTING_DOWN": UNAVAILABLE}
+FINAL_REASONS: Final = {**SERVER_REASONS, **HANDSHAKE_REASONS, "SHUTTING_DOWN": UNAVAILABLE}
 """What a final ERROR may say."""
 
 CALL_REASONS: Final = {
@@ -105,6 +139,7 @@ CALL_REASONS: Final = {
     "CANCELLED": CANCELLED,
     "DEADLINE": DEADLINE_EXCEEDED,
     "INTERNAL": INTERNAL,
+    "ITEM_TIMEOUT": DEADLINE_EXCEEDED,
     "METADATA_TOO_LARGE": RESOURCE_EXHAUSTED,
     "NOT_PERMITTED": PERMISSION_DENIED,
     "NO_HANDLER": UNIMPLEMENTED,
@@ -116,8 +151,16 @@ CALL_REASONS: Final = {
     "TOO_MANY_CALLS": RESOURCE_EXHAUSTED,
     "UNKNOWN_METADATA": UNIMPLEMENTED,
     "UNKNOWN_OPCODE": UNIMPLEMENTED,
+    "WRONG_SHAPE": UNIMPLEMENTED,
 }
 """Reasons of calls that any method may be answered with."""
+
+RETRY_OF_CALLS: Final = {
+    **dict.fromkeys(CALL_REASONS, NEVER),
+    **dict.fromkeys(("CANCELLED", "DEADLINE", "INTERNAL", "ITEM_TIMEOUT", "RESPONSE_TOO_LARGE"), MAYBE_PROCESSED),
+    **dict.fromkeys(("SERVER_BUSY", "SHUTTING_DOWN", "TOO_MANY_CALLS", "WRONG_SHAPE"), NOT_PROCESSED),
+}
+"""What is said with each of them, unless the side that answers knows better: see ``may_say``."""
 
 STATUS_OF_CALLS: Final = {**CALL_REASONS, "UNKNOWN_SERVICE": NOT_FOUND}
 """The same, and the reason that the framework's own methods declare (section 13)."""
@@ -162,6 +205,16 @@ class GoAwayBody(NamedTuple):
     error: ErrorBody
 
 
+class CreditBody(NamedTuple):
+    """What a CREDIT, or key 5 of the metadata, or a field of the handshake grants of one half of a call."""
+
+    items: int
+    bytes: int
+
+
+NOTHING: Final = CreditBody(0, 0)
+
+
 class WelcomeBody(NamedTuple):
     version: int
     codec: int
@@ -170,6 +223,10 @@ class WelcomeBody(NamedTuple):
     heartbeat_ms: int
     features: int
     server_name: str
+    digests: dict[int, int]
+    control: int
+    first_credit: CreditBody
+    one_way_credit: int
 
 
 class HelloBody(NamedTuple):
@@ -182,6 +239,9 @@ class HelloBody(NamedTuple):
     client_name: str
     service: str
     digests: dict[int, int]
+    control: int
+    first_credit: CreditBody
+    one_way_credit: int
 
 
 # Written ----------------------------------------------------------------------------------------------------------
@@ -225,6 +285,11 @@ def u32(number: int) -> bytes:
     return struct.pack(">I", number)
 
 
+def credit_body(items: int, size: int) -> bytes:
+    """The body of a CREDIT, and the value of key 5 and of the field of a first credit: items and bytes."""
+    return struct.pack(">II", items, size)
+
+
 def field(key: int, value: bytes) -> bytes:
     """A field of the metadata of a REQUEST."""
     return struct.pack(">BH", key, len(value)) + value
@@ -241,8 +306,13 @@ def tlv(tag: int, value: bytes) -> bytes:
 
 
 def digest_field(digests: dict[int, int]) -> bytes:
-    """The methods that a HELLO lists."""
-    return tlv(1, b"".join(struct.pack(">HI", opcode, digest) for opcode, digest in digests.items()))
+    """The methods that a HELLO or a WELCOME lists."""
+    return tlv(DIGESTS_FIELD, b"".join(struct.pack(">HI", opcode, digest) for opcode, digest in digests.items()))
+
+
+def credit_fields(first: CreditBody, one_way: int) -> bytes:
+    """The first credit of every request half that the sender of the fields answers, and its one-way credit."""
+    return tlv(FIRST_CREDIT_FIELD, credit_body(*first)) + tlv(ONE_WAY_CREDIT_FIELD, u32(one_way))
 
 
 def error_body(
@@ -323,13 +393,13 @@ def read_frame(data: bytes) -> RawFrame:
 
 
 def is_ahead(call_id: int, last: int) -> bool:
-    """Section 4: whether an id may follow the last one: less than half the circle away, as in RFC 1982."""
-    return 0 < (call_id - last) & U32_MOST < 2**31
+    """Section 4: whether a client's REQUEST may have this id behind the last one: less than half the circle away."""
+    return 1 <= call_id <= LAST_NUMBER and 0 < (call_id - last) % (LAST_NUMBER + 1) <= FURTHEST
 
 
 def next_id(last: int) -> int:
-    """Section 4: the id that follows; after the last one comes 1."""
-    return last % U32_MOST + 1
+    """Section 4: a client's id that follows; after the last one comes 1."""
+    return last % LAST_NUMBER + 1
 
 
 class _Reader:
@@ -364,29 +434,30 @@ class _Reader:
             yield self.number(key_size), self.take(self.number(2))
 
 
-def read_error(payload: bytes, what: str = "the body of ERROR", at: int = 0, *, longest: int = 2048) -> ErrorBody:
+def read_error(payload: bytes, what: str = "the body of ERROR", at: int = 0, *, sent: bool = True) -> ErrorBody:
     """Section 6.
 
     Args:
-        longest: bytes of a message: 2048 from whoever keeps to the page, but a reader takes any.
+        sent: held to what a sender may say. False for the rules of a reader, which takes numbers and reasons that it
+            does not know, and a message of any length.
     """
     reader = _Reader(what, payload)
     reader.at = at
     status, retry, after = reader.number(1), reader.number(1), reader.number(4)
     reason = reader.take(reader.number(1))
-    if not 1 <= status <= 16:
+    if not status or (sent and status > 16):
         raise reader.broken(f"the status is {status}")
-    if retry > 2:
+    if sent and retry > 2:
         raise reader.broken(f"retry is {retry}")
-    if reason and not _REASON.fullmatch(reason):
+    if sent and reason and not _REASON.fullmatch(reason):
         raise reader.broken(f"the reason is {reason!r}")
     size_at = reader.at
     message = reader.text(2)
-    if reader.at - size_at - 2 > longest:
-        raise reader.broken(f"the message is longer than {longest} bytes")
+    if sent and reader.at - size_at - 2 > 2048:
+        raise reader.broken("the message is longer than 2048 bytes")
     for _ in reader.fields(1):
         pass  # none is defined, and well-formed ones are read over
-    return ErrorBody(status, retry, after, reason.decode(), message)
+    return ErrorBody(status, retry, after, reason.decode("latin-1"), message)
 
 
 def read_goaway(payload: bytes) -> GoAwayBody:
@@ -396,26 +467,34 @@ def read_goaway(payload: bytes) -> GoAwayBody:
     return GoAwayBody(int.from_bytes(payload[:4], "big"), read_error(payload, "the body of GOAWAY", 4))
 
 
+def read_credit(payload: bytes, call_id: int = 1) -> CreditBody:
+    """Section 6: the body of a CREDIT; without a call it is that of one-way calls."""
+    if len(payload) != 8:
+        raise Deviation(f"the body of CREDIT has {len(payload)} bytes")
+    found = CreditBody(*struct.unpack(">II", payload))
+    if found == NOTHING:
+        raise Deviation("CREDIT grants nothing")
+    if not call_id and found.bytes:
+        raise Deviation(f"CREDIT of one-way calls grants {found.bytes} bytes")
+    return found
+
+
 def read_welcome(payload: bytes) -> WelcomeBody:
     """Section 3."""
     reader = _Reader("the body of WELCOME", payload)
+    version, codec, max_frame, max_calls, heartbeat, features = (reader.number(size) for size in (1, 1, 4, 4, 4, 8))
+    server_name = reader.text(1)
     found = WelcomeBody(
-        reader.number(1),
-        reader.number(1),
-        reader.number(4),
-        reader.number(4),
-        reader.number(4),
-        reader.number(8),
-        reader.text(1),
+        version, codec, max_frame, max_calls, heartbeat, features, server_name, *_greeting_fields(reader)
     )
-    for _ in reader.fields(2):
-        pass
     if not found.version or not found.codec:
         raise Deviation(f"WELCOME chooses version {found.version} and codec {found.codec}")
     if found.max_frame < HELLO_MAX_FRAME:
         raise Deviation(f"WELCOME's max frame is {found.max_frame}; it is at least 4096")
     if not found.max_calls:
         raise Deviation("WELCOME's max calls is 0; it is at least 1")
+    if 0 < found.heartbeat_ms < MIN_HEARTBEAT_MS:
+        raise Deviation(f"WELCOME's heartbeat is {found.heartbeat_ms} ms; it is 0 or at least 1000")
     return found
 
 
@@ -426,25 +505,52 @@ def read_hello(payload: bytes) -> HelloBody:
     max_frame, max_calls, heartbeat, features = (reader.number(size) for size in (4, 4, 4, 8))
     codecs = [(reader.number(1), reader.text(1)) for _ in range(reader.number(1))]
     client_name, service = reader.text(1), reader.text(1)
-    digests: dict[int, int] = {}
-    for tag, value in reader.fields(2):
-        if tag == 1:
-            if len(value) % 6:
-                raise reader.broken("the list of methods is no list of pairs")
-            pairs = [struct.unpack_from(">HI", value, at) for at in range(0, len(value), 6)]
-            digests = dict(pairs)
-            if len(digests) != len(pairs):
-                raise reader.broken("an opcode is listed twice")
+    fields = _greeting_fields(reader)
     if not 1 <= versions[0] <= versions[1]:
         raise reader.broken(f"the versions are {versions[0]} to {versions[1]}")
     if max_frame < HELLO_MAX_FRAME:
         raise reader.broken(f"max frame is {max_frame}")
+    if 0 < heartbeat < MIN_HEARTBEAT_MS:
+        raise reader.broken(f"the heartbeat is {heartbeat} ms")
     if not codecs or len({number for number, _ in codecs}) != len(codecs):
         raise reader.broken("no codec is offered, or one twice")
     for number, name in codecs:
         if not number or not re.fullmatch(r"[a-z][a-z0-9_.-]{0,31}", name):
             raise reader.broken(f"codec {number} is called {name!r}")
-    return HelloBody(versions, max_frame, max_calls, heartbeat, features, codecs, client_name, service, digests)
+    return HelloBody(versions, max_frame, max_calls, heartbeat, features, codecs, client_name, service, *fields)
+
+
+class _GreetingFields(NamedTuple):
+    digests: dict[int, int]
+    control: int
+    first_credit: CreditBody
+    one_way_credit: int
+
+
+def _greeting_fields(reader: _Reader) -> _GreetingFields:
+    """Section 3: the methods that are listed, the control version, and the two credits; absent they grant nothing."""
+    known = {DIGESTS_FIELD: b"", CONTROL_FIELD: b"\1", FIRST_CREDIT_FIELD: bytes(8), ONE_WAY_CREDIT_FIELD: bytes(4)}
+    seen = set()
+    for tag, value in reader.fields(2):
+        if tag in known:
+            if tag in seen:
+                raise reader.broken(f"field {tag} is there twice")
+            known[tag] = value
+        seen.add(tag)
+    listed, control, first, one_way = known.values()
+    if len(listed) % 6:
+        raise reader.broken("the list of methods is no list of pairs")
+    pairs = [struct.unpack_from(">HI", listed, at) for at in range(0, len(listed), 6)]
+    digests = dict(pairs)
+    if len(digests) != len(pairs):
+        raise reader.broken("an opcode is listed twice")
+    if len(control) != 1 or not control[0]:
+        raise reader.broken(f"the control version is {control!r}")
+    if (len(first), len(one_way)) != (8, 4):
+        raise reader.broken(f"the fields of credit have {len(first)} and {len(one_way)} bytes")
+    return _GreetingFields(
+        digests, control[0], CreditBody(*struct.unpack(">II", first)), int.from_bytes(one_way, "big")
+    )
 
 
 def read_metadata(block: bytes) -> dict[int, list[bytes]]:
@@ -458,6 +564,17 @@ def read_metadata(block: bytes) -> dict[int, list[bytes]]:
     return found
 
 
+def may_say(reason: str, retry: int) -> bool:
+    """Section 9: whether an ERROR with one of the reasons of calls may have this retry.
+
+    Whoever knows that no handler has seen the call says so instead of "maybe"; of a call that was running when the time
+    to drain was over, "maybe" is said.
+    """
+    stated = RETRY_OF_CALLS[reason]
+    better = {MAYBE_PROCESSED: NOT_PROCESSED} | ({NOT_PROCESSED: MAYBE_PROCESSED} if reason == "SHUTTING_DOWN" else {})
+    return retry in (stated, better.get(stated, stated))
+
+
 def kind_name(kind: int) -> str:
     """Of a kind, for a person."""
     return KIND_NAMES.get(kind, f"a frame of kind {kind}")
@@ -465,7 +582,8 @@ def kind_name(kind: int) -> str:
 
 def shown(frame: RawFrame) -> str:
     """A frame for a person."""
-    call = f" of call {frame.call_id}" if frame.call_id else ""
+    call = f" of call {frame.call_id:#x}" if frame.call_id & TOP_BIT else f" of call {frame.call_id}"
+    call = call if frame.call_id else ""
     if frame.kind == ERROR:
         error = read_error(frame.payload)
         return f"ERROR{call or ' (final)'} {error.reason or 'without a reason'}, status {error.status}: {error.message}"

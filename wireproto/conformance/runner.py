@@ -77,7 +77,9 @@ def _repeated(case: Case[Any], codecs: Sequence[str], versions: Sequence[int]) -
         if case.over is Over.CODECS:
             yield codec, 0
         else:
-            yield from ((codec, version) for version in versions)
+            # One that no version has is run in the last, and so not judged.
+            with_it = [version for version in versions if version >= case.since] or versions[-1:]
+            yield from ((codec, version) for version in with_it)
 
 
 def judge(

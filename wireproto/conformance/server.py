@@ -47,6 +47,8 @@ def judge_server(
     def bind(case: Case[Bench], codec: str, version: int) -> Bench:
         if case.needs is not Needs.NOTHING and service != CONFORMANCE.full_name:
             raise NotJudged(f"the server does not host {CONFORMANCE.full_name}")
+        if version < case.since:
+            raise NotJudged(f"version {version} of the service has no methods of every shape")
         return Bench(address, (numbers[codec], codec), version, service, newest, start)
 
     return judge(cases, codecs, versions, bind, jobs=jobs, progress=progress)

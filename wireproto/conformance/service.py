@@ -8,13 +8,26 @@ import enum
 import heapq
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Annotated
 
-from wireproto.dispatch import Context, Handlers, Identity
-from wireproto.schema import Bounds, Message, Method, Service, Since, StreamMethod, UInt64
+from wireproto.dispatch import Context, Handlers, Identity, Sink
+from wireproto.errors import CallError
+from wireproto.schema import (
+    Bounds,
+    DuplexMethod,
+    Message,
+    Method,
+    OneWayMethod,
+    Service,
+    Since,
+    StreamMethod,
+    UInt64,
+    UploadMethod,
+)
 from wireproto.status import Retry, Status
 from wireproto.wire.metadata import Metadata
 
@@ -29,13 +42,18 @@ __all__ = [
     "FAIL",
     "INSPECT",
     "LONGEST_SHORT",
+    "NOTE",
+    "NOTED",
     "OTHER_AUTHORIZATION",
     "PRIVATE",
     "RECENT",
+    "REFLECT",
     "RETIRED",
     "SECRET",
+    "SHAPED",
     "SHORT",
     "SLEEP",
+    "SUM",
     "UNSERVED",
     "BlobRequest",
     "BlobResponse",
@@ -49,12 +67,19 @@ __all__ = [
     "Inner",
     "InspectRequest",
     "InspectResponse",
+    "NoteRequest",
+    "NotedRequest",
+    "NotedResponse",
     "PrivateRequest",
     "PrivateResponse",
+    "ReflectRequest",
+    "ReflectResponse",
     "ShortRequest",
     "ShortResponse",
     "SleepRequest",
     "SleepResponse",
+    "SumRequest",
+    "SumResponse",
     "authenticate",
     "handlers",
     "make_handlers",
@@ -69,6 +94,10 @@ SECRET = "a text that must not leave the server"
 """What the handler of Crash fails with."""
 LONGEST_SHORT = 64
 """Bytes of the encoded request that Short takes."""
+SHAPED = 3
+"""The version that the methods of the shapes upload, duplex and one-way came with."""
+MOST_NOTES = 1000
+"""Keys of Note that are remembered; the oldest is forgotten."""
 
 
 class Color(enum.IntEnum):
@@ -251,6 +280,67 @@ class UnservedResponse(Message):
     """Never sent."""
 
 
+class SumRequest(Message):
+    """One item of an upload, and what it makes of the call."""
+
+    number: int = 0
+    data: bytes = b""
+    fail: bool = False
+    """The call fails here."""
+    answer: bool = False
+    """The call is answered here, whatever follows."""
+    milliseconds: Annotated[int, Bounds(ge=0, le=60_000)] = 0
+    """For so long the next item is not taken."""
+
+
+class SumResponse(Message):
+    """What the items come to: the sum of their numbers, the bytes of their data, and how many there were."""
+
+    total: int = 0
+    size: int = 0
+    items: int = 0
+
+
+class ReflectRequest(Message):
+    """One item of the caller's half."""
+
+    number: int = 0
+    data: bytes = b""
+    fail: bool = False
+    """The call fails here."""
+    end: bool = False
+    """The other half ends here, whatever follows, and with it the call."""
+
+
+class ReflectResponse(Message):
+    """The same number and data, back."""
+
+    number: int = 0
+    data: bytes = b""
+
+
+class NoteRequest(Message):
+    """Something to remember under a key."""
+
+    key: str = ""
+    number: int = 0
+    milliseconds: Annotated[int, Bounds(ge=0, le=10_000)] = 0
+    """For so long the handler runs."""
+
+
+class NotedRequest(Message):
+    """Asks what was noted under a key."""
+
+    key: str = ""
+
+
+class NotedResponse(Message):
+    """How many notes the key has, and the sum of their numbers."""
+
+    count: int = 0
+    total: int = 0
+
+
 MIRROR = Method(
     opcode=0x01, name="Mirror", request=MirrorRequest, response=MirrorResponse, doc="The values, sent back."
 )
@@ -308,12 +398,50 @@ UNSERVED = Method(
     opcode=0x0C, name="Unserved", request=UnservedRequest, response=UnservedResponse, doc="Declared, without a handler."
 )
 
+SUM = UploadMethod(
+    opcode=0x0D,
+    name="Sum",
+    request=SumRequest,
+    response=SumResponse,
+    since=SHAPED,
+    reasons=["AS_ASKED"],
+    doc="An upload. An item may fail the call (ABORTED, AS_ASKED), answer it, or hold up the next one.",
+)
+REFLECT = DuplexMethod(
+    opcode=0x0E,
+    name="Reflect",
+    request=ReflectRequest,
+    response=ReflectResponse,
+    since=SHAPED,
+    reasons=["AS_ASKED"],
+    doc="Each item comes back, and behind the last one the END. One may fail the call (ABORTED, AS_ASKED), or end it.",
+)
+NOTE = OneWayMethod(
+    opcode=0x0F,
+    name="Note",
+    request=NoteRequest,
+    since=SHAPED,
+    blocking=True,
+    doc="Remembers a number under a key; Noted tells.",
+)
+NOTED = Method(
+    opcode=0x10,
+    name="Noted",
+    request=NotedRequest,
+    response=NotedResponse,
+    since=SHAPED,
+    doc="What was noted under a key by calls whose handlers have returned.",
+)
+
 CONFORMANCE = Service(
     "wireconformance.v1.ConformanceService",
-    version=2,
-    methods=[MIRROR, COUNT, FAIL, SLEEP, BLOB, INSPECT, PRIVATE, SHORT, CRASH, RETIRED, RECENT, UNSERVED],
+    version=SHAPED,
+    methods=[
+        MIRROR, COUNT, FAIL, SLEEP, BLOB, INSPECT, PRIVATE, SHORT, CRASH, RETIRED, RECENT, UNSERVED, SUM, REFLECT, NOTE,
+        NOTED,
+    ],
     doc="What an implementation serves or calls to be judged by `wireproto conformance`.",
-)
+)  # fmt: skip
 
 
 def authenticate(metadata: Metadata, peer: str) -> Identity | None:
@@ -358,11 +486,52 @@ class _Alarms:
                 future.set_result(SleepResponse())
 
 
+class _Adder(Sink[SumRequest, SumResponse]):
+    """Takes the items of one Sum."""
+
+    def __init__(self, alarms: _Alarms) -> None:
+        self._alarms = alarms
+        self._total = self._size = self._items = 0
+
+    def receive(self, item: SumRequest) -> "Future[SleepResponse] | None":
+        self._total += item.number
+        self._size += len(item.data)
+        self._items += 1
+        if item.fail:
+            raise CallError(Status.ABORTED, "AS_ASKED", f"item {self._items} asked for an error")
+        if item.answer:
+            self.answer(self.finished())
+        return self._alarms.after(item.milliseconds / 1000) if item.milliseconds else None
+
+    def finished(self) -> SumResponse:
+        return SumResponse(total=self._total, size=self._size, items=self._items)
+
+
+class _Notes:
+    """What the handlers of Note have been told, of the keys named last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: OrderedDict[str, NotedResponse] = OrderedDict()
+
+    def add(self, key: str, number: int) -> None:
+        with self._lock:
+            known = self._found.pop(key, NotedResponse())
+            self._found[key] = NotedResponse(count=known.count + 1, total=known.total + number)
+            while len(self._found) > MOST_NOTES:
+                self._found.popitem(last=False)
+
+    def of(self, key: str) -> NotedResponse:
+        with self._lock:
+            return self._found.get(key, NotedResponse())
+
+
 def make_handlers() -> Handlers:
     """Handlers of every method but Unserved."""
     made = Handlers(CONFORMANCE)
     register = made.register
     alarms = _Alarms()
+    notes = _Notes()
 
     @register(MIRROR)
     def mirror(request: MirrorRequest, context: Context) -> MirrorResponse:
@@ -424,6 +593,29 @@ def make_handlers() -> Handlers:
     @register(RECENT)
     def recent(request: RecentRequest, context: Context) -> RecentResponse:
         return RecentResponse()
+
+    @made.sink(SUM)
+    def add_up(context: Context) -> _Adder:
+        return _Adder(alarms)
+
+    @register(REFLECT)
+    def reflect(items: Iterator[ReflectRequest], context: Context) -> Iterator[ReflectResponse]:
+        for item in items:
+            if item.fail:
+                context.abort(Status.ABORTED, "AS_ASKED", "an item asked for an error")
+            if item.end:
+                return
+            yield ReflectResponse(number=item.number, data=item.data)
+
+    @register(NOTE)
+    def note(request: NoteRequest, context: Context) -> None:
+        if request.milliseconds:
+            time.sleep(request.milliseconds / 1000)
+        notes.add(request.key, request.number)
+
+    @register(NOTED)
+    def noted(request: NotedRequest, context: Context) -> NotedResponse:
+        return notes.of(request.key)
 
     return made
 

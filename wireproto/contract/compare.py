@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from wireproto.contract.changes import OLD_CLIENTS, OLD_SERVERS, Change
 from wireproto.contract.values import Effect, reads, reads_absent, reads_unknown
-from wireproto.schema import MISSING, Bounds, Field, Message, Operation, Scalar, Service, fields
+from wireproto.schema import MISSING, Bounds, Field, Message, Operation, Scalar, Service, Shape, fields
 
 __all__ = ["CODECS", "compare"]
 
@@ -54,14 +54,17 @@ class _Comparison:
         old, new = self.old, self.new
         if old.full_name != new.full_name:
             self.broken(self.change(old.full_name, f"renamed {new.full_name}", text=True), grpc=True)
-        for version in range(1, min(old.version, new.version) + 1):
+        for version in self.common():
             self.version(version)
-        for version in range(new.version + 1, old.version + 1):
-            note = "a peer of it is served in an older version, or refused where it insists"
-            gone = self.change(old.full_name, f"version {version} is gone", note=note)
-            self.broken(gone, version, {OLD_CLIENTS, OLD_SERVERS}, opcodes=old.at(version))
-        for version in range(old.version + 1, new.version + 1):
-            self.change(new.full_name, f"version {version} is new")
+        for version in old.versions:
+            if version not in new.versions:
+                elsewhere = "a newer" if version < new.oldest else "an older"
+                note = f"a peer of it is served in {elsewhere} version, or refused where it speaks no other one"
+                gone = self.change(old.full_name, f"version {version} is gone", note=note)
+                self.broken(gone, version, {OLD_CLIENTS, OLD_SERVERS}, opcodes=old.at(version))
+        for version in new.versions:
+            if version not in old.versions:
+                self.change(new.full_name, f"version {version} is new")
         for method in new.methods:
             if all(method.name != each.name for each in old.methods) and method.opcode not in old.by_opcode:
                 note = "old servers of that version refuse it, UNKNOWN_OPCODE" if method.since <= old.version else ""
@@ -73,6 +76,10 @@ class _Comparison:
                 self.policy(method, other)
         self.grpc()
 
+    def common(self) -> range:
+        """The versions that both have."""
+        return range(max(self.old.oldest, self.new.oldest), min(self.old.version, self.new.version) + 1)
+
     def version(self, version: int) -> None:
         was, now = self.old.at(version), self.new.at(version)
         for opcode, method in was.items():
@@ -82,12 +89,12 @@ class _Comparison:
                 continue
             if method.name != other.name:
                 self.change(method.name, f"renamed {other.name}", text=True, source=True)
-            if method.is_stream != other.is_stream:
-                shapes = [("unary", "stream")[each.is_stream] for each in (method, other)]
-                shape = self.change(method.name, " -> ".join(shapes), source=True)
+            if method.shape is not other.shape:
+                shape = self.change(method.name, f"{method.shape.value} -> {other.shape.value}", source=True)
                 self.broken(shape, version, {OLD_CLIENTS, OLD_SERVERS}, opcodes=[opcode])
             self.messages(method.request, other.request, _Meeting(version, opcode, True))
-            self.messages(method.response, other.response, _Meeting(version, opcode, False))
+            if method.response in method.messages and other.response in other.messages:
+                self.messages(method.response, other.response, _Meeting(version, opcode, False))
             if self.old.digest(method, version) != self.new.digest(other, version):
                 self.digest(method, version)
 
@@ -110,10 +117,8 @@ class _Comparison:
         self.broken(change, version, {OLD_CLIENTS, OLD_SERVERS}, opcodes=[method.opcode], grpc=elsewhere is None)
 
     def digest(self, method: AnyMethod, version: int) -> None:
-        """Clients that list digests, as those of this package do, are told apart before the first call."""
-        note = (
-            "refused at the handshake, CONTRACT_MISMATCH: whoever lists digests and has no newer version, in any codec"
-        )
+        """Peers that compare digests, as those of this package do, are told apart before the first call."""
+        note = "refused at the handshake, CONTRACT_MISMATCH: whoever compares digests in that version, in any codec"
         change = self.change(f"{method.name} ({method.opcode:#06x})", "another digest", note=note)
         self.broken(change, version, {OLD_CLIENTS, OLD_SERVERS}, opcodes=[method.opcode], grpc=False, codecs=("TCP",))
 
@@ -200,11 +205,11 @@ class _Comparison:
 
     def policy(self, was: AnyMethod, now: AnyMethod) -> None:
         """What a method declares beside its messages; it holds in every version that has it."""
-        versions = [
-            each
-            for each in range(1, min(self.old.version, self.new.version) + 1)
-            if was.in_version(each) and now.in_version(each)
-        ]
+        one_way = now.shape is Shape.ONE_WAY
+        versions = [each for each in self.common() if was.in_version(each) and now.in_version(each)]
+
+        def refused(what: str, reason: str) -> str:
+            return f"{what} are dropped, and nobody is told" if one_way else f"{what} are refused, {reason}"
 
         def hurt(what: str, peer: str, note: str) -> None:
             change = self.change(was.name, what, note=note)
@@ -216,11 +221,12 @@ class _Comparison:
             if now.requires is None:
                 self.change(was.name, what)
             else:
-                hurt(what, OLD_CLIENTS, "callers without it are refused, NOT_PERMITTED or SIGN_IN_REQUIRED")
+                hurt(what, OLD_CLIENTS, refused("callers without it", "NOT_PERMITTED or SIGN_IN_REQUIRED"))
         if was.max_request != now.max_request:
             what = f"max_request {was.max_request} -> {now.max_request}"
             if now.max_request is not None and (was.max_request is None or now.max_request < was.max_request):
-                hurt(what, OLD_CLIENTS, "longer requests are refused, REQUEST_TOO_LARGE")
+                longer = "longer items" if now.items_follow else "longer requests"
+                hurt(what, OLD_CLIENTS, refused(longer, "REQUEST_TOO_LARGE"))
             else:
                 self.change(was.name, what, note="old servers refuse what is longer than they allow")
         if was.idempotent and not now.idempotent:

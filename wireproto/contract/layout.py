@@ -20,7 +20,7 @@ __all__ = ["FORMAT", "Document", "description", "write"]
 
 M = TypeVar("M", bound=Message)
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of the file; a release that cannot read another one says so."""
 
 _NOTE: Final = "The contract: see docs/contract.md. `wireproto check --write` writes it."
@@ -32,6 +32,7 @@ class Document(msgspec.Struct, kw_only=True):
     format: int
     service: str
     version: int
+    oldest: int
     released: int
     codecs: list[str]
     fingerprints: dict[int, str]
@@ -46,6 +47,7 @@ def description(document: Document) -> ServiceDescription:
     return ServiceDescription(
         full_name=document.service,
         version=document.version,
+        oldest=document.oldest,
         methods=[_message(MethodDescription, each) for each in document.methods],
         enums=[EnumDescription(name=name, members=members) for name, members in document.enums.items()],
         messages=[
@@ -68,6 +70,7 @@ def write(table: ServiceDescription, rest: Mapping[str, Any]) -> str:
         "format": _json(FORMAT),
         "service": _json(table.full_name),
         "version": _json(table.version),
+        "oldest": _json(table.oldest),
         "released": _json(rest["released"]),
         "codecs": _json(rest["codecs"]),
         "fingerprints": _block("{}", _members(rest["fingerprints"]), 2),

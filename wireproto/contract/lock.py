@@ -21,7 +21,7 @@ from wireproto.contract.samples import samples
 from wireproto.control import declare, describe
 from wireproto.errors import CodecError, ConfigError, DeclarationError
 from wireproto.limits import Limits
-from wireproto.schema import Message, Operation, Service
+from wireproto.schema import Message, Operation, Service, Shape
 
 __all__ = ["Golden", "Lock", "fingerprint"]
 
@@ -40,7 +40,8 @@ class Golden(NamedTuple):
     Attributes:
         version: of the service.
         opcode: of the method.
-        role: ``request``, ``response`` or ``item``.
+        role: ``request``, of what the caller sends, one or many; ``response`` or ``item`` of what comes back. A one-way
+            method has the first alone.
         payloads: by the name of the codec.
     """
 
@@ -69,7 +70,8 @@ class Lock:
 
     Attributes:
         service: the table, declared again from what the file says; its classes are not those of the program.
-        released: versions 1 to this one must not change any more; 0 for none.
+        released: versions up to this one must not change any more; 0 for none. Those below the service's oldest are
+            dropped, which changes nothing for who still speaks the others.
         fingerprints: by version.
         codecs: the names of those whose bytes are kept.
         golden: by version, method and direction.
@@ -91,23 +93,25 @@ class Lock:
             service: the table.
             before: the lock so far: what it says of released versions is kept as it is.
             codecs: names; none for those of ``before``, or the built-in three.
-            released: versions 1 to this one must not change from now on; those that ``before`` has stay so.
+            released: versions up to this one must not change from now on; those that ``before`` has stay so.
 
         Raises:
             ConfigError: a codec is none.
         """
         names = tuple(codecs) or (before.codecs if before is not None else CODECS)
         registry.select(names)
-        kept = before.released if before is not None else 0
+        kept = set(before.kept(service)) if before is not None else set()
         golden = (
-            [_with_codecs(each, service, names) for each in before.golden if each.version <= kept] if before else []
+            [_with_codecs(each, service, names) for each in before.golden if each.version in kept] if before else []
         )
-        for version in range(kept + 1, service.version + 1):
-            golden += _golden(service, version, names)
+        for version in service.versions:
+            if version not in kept:
+                golden += _golden(service, version, names)
+        golden.sort(key=lambda each: each.version)  # those of one version are in order
         return cls(
             declare(describe(service)),
-            max(kept, released or 0),
-            {version: fingerprint(service, version) for version in range(1, service.version + 1)},
+            max(before.released if before is not None else 0, released or 0),
+            {version: fingerprint(service, version) for version in service.versions},
             names,
             tuple(golden),
         )
@@ -152,6 +156,10 @@ class Lock:
             },
         )
 
+    def kept(self, service: Service) -> range:
+        """The released versions that ``service`` has not dropped: they must be as they were."""
+        return range(max(self.service.oldest, service.oldest), self.released + 1)
+
     def problems(self, service: Service, *, released_only: bool = False) -> list[str]:
         """What must never be: a released version that is not what it was, and bytes that mean something else.
 
@@ -163,7 +171,7 @@ class Lock:
             released_only: leave out the versions that may still change.
         """
         found = []
-        for version in range(1, self.released + 1):
+        for version in self.kept(service):
             is_now = fingerprint(service, version) if version <= service.version else "gone"
             if is_now != self.fingerprints.get(version):
                 found.append(
@@ -172,7 +180,7 @@ class Lock:
                     f"{max(service.version, self.released + 1)}"
                 )
         for (version, opcode, role), rows in itertools.groupby(self.golden, lambda each: each[:3]):
-            if version > (min(self.released, service.version) if released_only else service.version):
+            if version not in service.versions or (released_only and version > self.released):
                 continue
             method = service.at(version).get(opcode)
             before = self.service.at(version)[opcode]
@@ -198,8 +206,10 @@ def _golden(service: Service, version: int, names: Sequence[str]) -> Iterator[Go
                 yield Golden(version, opcode, role, {name: plan.encode(message) for name, plan in plans.items()})
 
 
-def _roles(method: Operation[Any, Any]) -> tuple[str, str]:
-    return ("request", "item" if method.is_stream else "response")
+def _roles(method: Operation[Any, Any]) -> tuple[str, ...]:
+    if method.shape is Shape.ONE_WAY:
+        return ("request",)
+    return ("request", "item" if method.items_come_back else "response")
 
 
 def _plans(message_type: type[Message], version: int, role: str, names: Iterable[str]) -> dict[str, Plan[Any]]:

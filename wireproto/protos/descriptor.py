@@ -7,7 +7,7 @@ disagree. What protoc makes of a rendered file equals the descriptor made here, 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from google.protobuf import timestamp_pb2
+from google.protobuf import empty_pb2, timestamp_pb2
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -18,12 +18,14 @@ from google.protobuf.descriptor_pb2 import (
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from wireproto.errors import DeclarationError
-from wireproto.schema import Field, Message, Scalar, Service, fields, reachable
+from wireproto.schema import Field, Message, Scalar, Service, Shape, fields, reachable
 
 __all__ = ["enum_prefix", "file_name", "message_file", "pool_for", "service_file"]
 
 TIMESTAMP = ".google.protobuf.Timestamp"
 TIMESTAMP_FILE = "google/protobuf/timestamp.proto"
+EMPTY = ".google.protobuf.Empty"
+EMPTY_FILE = "google/protobuf/empty.proto"
 
 # Every integer has 64 bits on the wire: a narrower type would cut 2**40 to 0 while decoding, where no check sees it.
 _TYPES: dict[Scalar, FieldDescriptorProto.Type.ValueType] = {
@@ -104,17 +106,21 @@ def service_file(service: Service, version: int | None = None) -> FileDescriptor
     """
     version = service.version if version is None else version
     methods = service.at(version).values()
-    types = [cls for method in methods for cls in (method.request, method.response)]
+    types = [cls for method in methods for cls in method.messages]
     file = message_file(types, service.package, version, name=service.name)
     _set_options(file, service.name)
     described = file.service.add(name=service.name)
+    if any(method.shape is Shape.ONE_WAY for method in methods):
+        file.dependency.insert(0, EMPTY_FILE)  # in the order of the alphabet, as formatters want it
     for method in methods:
         rpc = described.method.add(
             name=method.name,
             input_type=f".{service.package}.{method.request.__name__}",
-            output_type=f".{service.package}.{method.response.__name__}",
+            output_type=EMPTY if method.shape is Shape.ONE_WAY else f".{service.package}.{method.response.__name__}",
         )
-        if method.is_stream:
+        if method.items_follow:
+            rpc.client_streaming = True
+        if method.items_come_back:
             rpc.server_streaming = True
         if method.idempotent:
             rpc.options.idempotency_level = MethodOptions.IDEMPOTENT
@@ -129,7 +135,8 @@ def pool_for(files: Iterable[FileDescriptorProto]) -> DescriptorPool:
         DeclarationError: two files define the same name, such as two services of one package that share a message.
     """
     pool = DescriptorPool()
-    pool.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)
+    for known in (empty_pb2, timestamp_pb2):
+        pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
     owners: dict[str, str] = {}
     for file in files:
         for symbol in _symbols(file):

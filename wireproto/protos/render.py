@@ -23,7 +23,18 @@ from google.protobuf.descriptor_pb2 import (
 
 from wireproto.errors import ConfigError
 from wireproto.protos.descriptor import enum_prefix, service_file
-from wireproto.schema import MISSING, Bounds, Field, Operation, Scalar, Service, fields, reachable
+from wireproto.schema import (
+    MISSING,
+    Bounds,
+    Field,
+    Operation,
+    Scalar,
+    Service,
+    Shape,
+    UploadMethod,
+    fields,
+    reachable,
+)
 
 __all__ = ["generate", "render"]
 
@@ -42,6 +53,9 @@ lint:
   use:
     - STANDARD
 """
+
+# buf wants a message of its own behind every rpc, which one-way methods have not.
+_BUF_ONE_WAY = "  rpc_allow_google_protobuf_empty_responses: true\n"
 
 _SCALARS = {
     FieldDescriptorProto.TYPE_BOOL: "bool",
@@ -92,7 +106,9 @@ def generate(root: Path, services: Iterable[Service], *, check: bool = False) ->
         ConfigError: two services have the same file.
         DeclarationError: two names of one file are the same.
     """
-    wanted = {root / "buf.yaml": _BUF_YAML}
+    services = list(services)
+    one_way = any(method.shape is Shape.ONE_WAY for service in services for method in service.methods)
+    wanted = {root / "buf.yaml": _BUF_YAML + (_BUF_ONE_WAY if one_way else "")}
     for service in services:
         path = root / service_file(service).name
         if path in wanted:
@@ -152,8 +168,8 @@ def _service(service: ServiceDescriptorProto, comments: Comments) -> Iterator[st
 
 
 def _method(method: MethodDescriptorProto) -> Iterator[str]:
-    stream = "stream " if method.server_streaming else ""
-    line = f"  rpc {method.name}({method.input_type}) returns ({stream}{method.output_type})"
+    many, items = "stream " * method.client_streaming, "stream " * method.server_streaming
+    line = f"  rpc {method.name}({many}{method.input_type}) returns ({items}{method.output_type})"
     if method.options.idempotency_level == MethodOptions.IDEMPOTENT:
         yield f"{line} {{"
         yield "    option idempotency_level = IDEMPOTENT;"
@@ -211,7 +227,7 @@ def _comments(service: Service, version: int) -> Comments:
     comments: Comments = {service.name: _filled(service.doc)}
     for method in service.at(version).values():
         comments[f"{service.name}.{method.name}"] = _filled(method.doc, _method_notes(method))
-    types = [cls for method in service.at(version).values() for cls in (method.request, method.response)]
+    types = [cls for method in service.at(version).values() for cls in method.messages]
     for cls in reachable(types, version):
         comments[cls.__name__] = _filled(_doc(cls))
         docs = _attribute_docs(cls)
@@ -238,6 +254,10 @@ def _method_notes(method: Operation[Any, Any]) -> str:
         notes.append(f"Since version {method.since}.")
     if method.until is not None:
         notes.append(f"Until version {method.until}.")
+    if isinstance(method, UploadMethod) and method.collect is not None:
+        notes.append(f"At most {method.collect} {'messages' if method.collect > 1 else 'message'}.")
+    if method.shape is Shape.ONE_WAY:
+        notes.append("Answered before it runs: nobody is told what became of it.")
     if method.requires is not None:
         notes.append(f"Requires `{method.requires}`.")
     if method.reasons:

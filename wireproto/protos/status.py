@@ -10,7 +10,7 @@ from google.rpc.status_pb2 import Status as RpcStatus
 
 from wireproto.errors import CallError
 from wireproto.status import Retry, Status
-from wireproto.wire.frame import U32_MAX
+from wireproto.wire.frame import U32_MAX, read_reason
 
 __all__ = ["DOMAIN", "MAX_MESSAGE", "from_rpc_status", "to_rpc_status"]
 
@@ -43,17 +43,18 @@ def to_rpc_status(error: CallError) -> RpcStatus:
 def from_rpc_status(received: RpcStatus) -> CallError:
     """The error that ``to_rpc_status`` was given, but for a message that was cut.
 
-    What others than this package have made is read as far as it can be: a code that is none of the seventeen is
-    UNKNOWN, an ``ErrorInfo`` of another domain gives its reason and no retry advice.
+    What others than this package have made is read as far as it can be, by the rules of an ERROR: a code that is none
+    of the seventeen is UNKNOWN, an unknown advice NEVER, and a reason outside its alphabet stands in the message alone.
+    An ``ErrorInfo`` of another domain gives its reason and no retry advice.
     """
     status = Status(received.code) if received.code in _ERRORS else Status.UNKNOWN
-    reason, retry, after = "", Retry.NEVER, 0
+    reason, message, retry, after = "", received.message, Retry.NEVER, 0
     for detail in received.details:
         info, advice = ErrorInfo(), RetryInfo()
         # A detail of a type that is not known here, or whose bytes are broken, says nothing.
         try:
             if detail.Unpack(info):
-                reason = info.reason
+                reason, message = read_reason(info.reason.encode(), received.message)
                 if info.domain == DOMAIN:
                     retry = Retry.__members__.get(info.metadata.get("retry", ""), Retry.NEVER)
                     after = _milliseconds(info.metadata.get("retry_after_ms", "")) or after
@@ -61,7 +62,7 @@ def from_rpc_status(received: RpcStatus) -> CallError:
                 after = after or max(0, min(advice.retry_delay.ToMilliseconds(), U32_MAX))
         except (DecodeError, ValueError):
             continue
-    return CallError(status, reason, received.message, retry=retry, retry_after_ms=after)
+    return CallError(status, reason, message, retry=retry, retry_after_ms=after)
 
 
 _ERRORS = frozenset(int(status) for status in Status) - {Status.OK}

@@ -4,21 +4,37 @@ from wireproto.schema.declarations import fields, nested_types, reachable
 from wireproto.schema.messages import MISSING, Bounds, Field, FieldType, Message, Scalar, Since, UInt64
 from wireproto.schema.plain import from_plain, to_plain
 from wireproto.schema.refusal import compile_refusal, inline_refusal
-from wireproto.schema.services import Method, Operation, Service, StreamMethod, message_types
+from wireproto.schema.services import (
+    DuplexMethod,
+    Empty,
+    Method,
+    OneWayMethod,
+    Operation,
+    Service,
+    Shape,
+    StreamMethod,
+    UploadMethod,
+    message_types,
+)
 
 __all__ = [
     "MISSING",
     "Bounds",
+    "DuplexMethod",
+    "Empty",
     "Field",
     "FieldType",
     "Message",
     "Method",
+    "OneWayMethod",
     "Operation",
     "Scalar",
     "Service",
+    "Shape",
     "Since",
     "StreamMethod",
     "UInt64",
+    "UploadMethod",
     "compile_refusal",
     "fields",
     "from_plain",

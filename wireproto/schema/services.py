@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from datetime import datetime
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar, cast
 
@@ -14,9 +15,21 @@ from wireproto.errors import ConfigError, DeclarationError
 from wireproto.schema.declarations import fields, nested_types
 from wireproto.schema.messages import MAX_VERSION, Field, Message, Scalar
 from wireproto.schema.names import camel_case, is_camel, is_upper_snake, type_name, upper_snake
-from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, MAX_REASON, U32_MAX
+from wireproto.wire import private
+from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, MAX_REASON, U32_MAX, Flag
 
-__all__ = ["Method", "Operation", "Service", "StreamMethod", "message_types"]
+__all__ = [
+    "DuplexMethod",
+    "Empty",
+    "Method",
+    "OneWayMethod",
+    "Operation",
+    "Service",
+    "Shape",
+    "StreamMethod",
+    "UploadMethod",
+    "message_types",
+]
 
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
@@ -27,11 +40,39 @@ _MAX_TIMEOUT: Final = U32_MAX / 1000
 _PACKAGE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*(\.[a-z][a-z0-9]*(_[a-z0-9]+)*)*\.v[1-9][0-9]*((alpha|beta)[0-9]*)?")
 
 
+class Shape(enum.Enum):
+    """How many messages of a call go which way. The value is its word in digests, listings and comparisons."""
+
+    UNARY = "unary"
+    STREAM = "stream"
+    UPLOAD = "upload"
+    DUPLEX = "duplex"
+    ONE_WAY = "oneway"
+
+    @property
+    def flags(self) -> Flag:
+        """The flags of its REQUEST."""
+        return _FLAGS[self]
+
+
+_FLAGS: Final = {
+    Shape.UNARY: Flag.NONE,
+    Shape.STREAM: Flag.ITEMS_COME_BACK,
+    Shape.UPLOAD: Flag.ITEMS_FOLLOW,
+    Shape.DUPLEX: Flag.ITEMS_FOLLOW | Flag.ITEMS_COME_BACK,
+    Shape.ONE_WAY: Flag.ONE_WAY,
+}
+
+
+class Empty(Message):
+    """What a one-way method answers over gRPC, which has no call without an answer: ``google.protobuf.Empty``."""
+
+
 # Invariant type variables on purpose: were they covariant, `client.call(METHOD, wrong_request)` would pass a checker,
 # which would widen both to Message.
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Operation(Generic[Req, Resp]):
-    """What `Method` and `StreamMethod` share. Compared by identity; use those two, not this.
+    """What the five kinds of methods share. Compared by identity; use those, not this.
 
     A method that came out of a pickle is another object. `Service.own` takes it for the service's own, and so do
     handlers and clients.
@@ -39,24 +80,26 @@ class Operation(Generic[Req, Resp]):
     Attributes:
         opcode: 0 to 0xEFFF, unique in its service, for ever.
         name: CamelCase, as in gRPC.
-        request: the message class a client sends.
-        response: the message class it gets: one, or the items of a stream.
+        request: the message class a client sends: one, or the items of an upload or a duplex call.
+        response: the message class it gets: one, or the items of a stream or a duplex call.
         since: the service version the method came with, 1 to 255.
         until: the last version that has it; None for no end.
         requires: the capability the caller must have, or None.
-        reasons: the UPPER_SNAKE reasons that its handler may abort with.
+        reasons: the UPPER_SNAKE reasons that its handler may abort with; none begins with ``X_``.
         idempotent: running it twice is the same as once, so a client may repeat it.
         blocking: its handler waits for something, so the server never runs it on the thread that reads.
         timeout: a cap, in seconds: the most that a call may take, a stream until its last item. A caller may ask for
             less; one that asks for more, or for nothing, gets this. None for no cap.
-        max_request: bytes of the encoded request; None for whatever a frame holds.
+        max_request: bytes of the encoded request, or of each item that the caller sends; None for whatever a frame
+            holds.
         doc: one or more sentences for people; they end in the .proto.
+        shape: how many messages go which way; each kind of method has its own.
 
     Raises:
         DeclarationError: a value is out of its range; the text names the method.
     """
 
-    is_stream: ClassVar[bool]
+    shape: ClassVar[Shape]
 
     opcode: int
     name: str
@@ -87,6 +130,21 @@ class Operation(Generic[Req, Resp]):
         """The same object."""
         return self
 
+    @property
+    def items_follow(self) -> bool:
+        """Whether the caller sends items."""
+        return Flag.ITEMS_FOLLOW in self.shape.flags
+
+    @property
+    def items_come_back(self) -> bool:
+        """Whether the answer is items."""
+        return Flag.ITEMS_COME_BACK in self.shape.flags
+
+    @property
+    def messages(self) -> tuple[type[Message], ...]:
+        """The message classes that the service declares for it; a one-way method has no response of its own."""
+        return (self.request, self.response)
+
     def in_version(self, version: int) -> bool:
         """Whether that version of the service has the method."""
         return self.since <= version and (self.until is None or version <= self.until)
@@ -95,13 +153,52 @@ class Operation(Generic[Req, Resp]):
 class Method(Operation[Req, Resp]):
     """A unary method: one request, one response."""
 
-    is_stream = False
+    shape = Shape.UNARY
 
 
 class StreamMethod(Operation[Req, Item]):
     """A server stream: one request, any number of ``response`` items."""
 
-    is_stream = True
+    shape = Shape.STREAM
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class UploadMethod(Operation[Item, Resp]):
+    """An upload: any number of ``request`` items, one response.
+
+    Attributes:
+        collect: the handler is given all items at once, in a list, and there may be so many, 1 to 65,536; None for a
+            handler that takes them as they come.
+    """
+
+    shape = Shape.UPLOAD
+
+    collect: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.collect is not None:
+            _check_int(f"UploadMethod {self.name}", "collect", self.collect, 1, 65_536)
+
+
+class DuplexMethod(Operation[Req, Item]):
+    """Any number of ``request`` items one way and of ``response`` items the other way, each as it likes."""
+
+    shape = Shape.DUPLEX
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class OneWayMethod(Operation[Req, Empty]):
+    """One request and no answer: nobody is told what became of it."""
+
+    shape = Shape.ONE_WAY
+
+    response: type[Empty] = dataclass_field(default=Empty, init=False)
+
+    @property
+    def messages(self) -> tuple[type[Message], ...]:
+        """The request alone."""
+        return (self.request,)
 
 
 class Service:
@@ -111,7 +208,8 @@ class Service:
         full_name: ``example.v1.CalculatorService``.
         package: ``example.v1``.
         name: ``CalculatorService``.
-        version: the newest one, 1 to 255. The service is spoken in every version from 1 to it.
+        version: the newest one, 1 to 255.
+        oldest: the oldest one, 1 to ``version``. The service is spoken in every version from it to the newest.
         methods: in the order given.
         by_opcode: every method of every version.
         doc: for people; it ends in the .proto.
@@ -121,7 +219,9 @@ class Service:
             Service. The package's version changes when old clients cannot talk any more; ``version`` whenever a method
             or field is added.
         version: 1 to 255.
-        methods: `Method` and `StreamMethod` objects.
+        methods: `Method`, `StreamMethod`, `UploadMethod`, `DuplexMethod` and `OneWayMethod` objects.
+        oldest: whoever speaks no newer version than those below it is refused. Raise it to be rid of a version that
+            nobody speaks any more; a method that no version has may stay, so that its opcode is not used again.
         doc: for people.
 
     Raises:
@@ -129,11 +229,18 @@ class Service:
     """
 
     def __init__(
-        self, full_name: str, version: int = 1, methods: Sequence[Operation[Any, Any]] = (), *, doc: str = ""
+        self,
+        full_name: str,
+        version: int = 1,
+        methods: Sequence[Operation[Any, Any]] = (),
+        *,
+        oldest: int = 1,
+        doc: str = "",
     ) -> None:
         self.full_name = full_name
         self.package, _, self.name = _check_full_name(full_name).rpartition(".")
         self.version = _check_int(full_name, "version", version, 1, MAX_VERSION)
+        self.oldest = _check_int(full_name, "oldest", oldest, 1, version)
         self.methods = tuple(methods)
         self.by_opcode: dict[int, Operation[Any, Any]] = {}
         self.doc = doc
@@ -144,10 +251,16 @@ class Service:
         _check_names(self)
         _check_versions(self)
         self._at: dict[int, dict[int, Operation[Any, Any]]] = {}
+        self._digests: dict[int, dict[int, int]] = {}
         self._as_of: dict[int, Service] = {version: self}
 
     def __repr__(self) -> str:
         return f"<Service {self.full_name} version {self.version}, {len(self.methods)} methods>"
+
+    @property
+    def versions(self) -> range:
+        """All that are spoken, from the oldest to the newest."""
+        return range(self.oldest, self.version + 1)
 
     def at(self, version: int) -> dict[int, Operation[Any, Any]]:
         """The methods of one version, by opcode.
@@ -157,8 +270,8 @@ class Service:
         """
         table = self._at.get(version)
         if table is None:
-            if not 1 <= version <= self.version:
-                raise ConfigError(f"{self.full_name} has versions 1 to {self.version}, not {version}")
+            if version not in self.versions:
+                raise ConfigError(f"{self.full_name} has versions {self.oldest} to {self.version}, not {version}")
             table = {method.opcode: method for method in self.methods if method.in_version(version)}
             self._at[version] = table
         return table
@@ -190,6 +303,7 @@ class Service:
         self.by_opcode = {method.opcode: method for method in self.methods}
         self._by_name = {method.name: method for method in self.methods}
         self._at = {}
+        self._digests = {}
         self._as_of = {version: self}
 
     def own(self, method: Operation[Any, Any]) -> Operation[Any, Any] | None:
@@ -227,7 +341,7 @@ class Service:
         It covers opcode, shape, and of each field number, wire type, presence, default and enum numbers, through
         nested messages. It does not cover names, docs, bounds and policy.
         """
-        shape = "stream" if method.is_stream else "unary"
+        shape = method.shape.value
         request: type[Message] = method.request
         response: type[Message] = method.response
         text = (
@@ -241,7 +355,12 @@ class Service:
         Raises:
             ConfigError: the service has no such version.
         """
-        return {opcode: self.digest(method, version) for opcode, method in self.at(version).items()}
+        made = self._digests.get(version)
+        if made is None:
+            # Kept, because both sides of every handshake ask for them.
+            made = {opcode: self.digest(method, version) for opcode, method in self.at(version).items()}
+            self._digests[version] = made
+        return dict(made)
 
 
 def message_types(root: Service | type[Message]) -> tuple[type[Message], ...]:
@@ -251,9 +370,12 @@ def message_types(root: Service | type[Message]) -> tuple[type[Message], ...]:
         DeclarationError: one of them is declared wrong.
     """
     if isinstance(root, Service):
-        roots: list[type[Message]] = [each for method in root.methods for each in (method.request, method.response)]
+        roots: list[type[Message]] = [each for method in root.methods for each in method.messages]
         return tuple(dict.fromkeys(cls for each in roots for cls in nested_types(each)))
     return nested_types(root)
+
+
+_KINDS: Final = "Method, StreamMethod, UploadMethod, DuplexMethod or OneWayMethod"
 
 
 # Checks when declared -------------------------------------------------------------------------------------------
@@ -262,7 +384,7 @@ def message_types(root: Service | type[Message]) -> tuple[type[Message], ...]:
 def _check_operation(method: Operation[Any, Any]) -> None:
     kind = type(method).__name__
     if type(method) is Operation:
-        raise DeclarationError("Operation is a base class; write Method or StreamMethod")
+        raise DeclarationError(f"Operation is a base class; write {_KINDS}")
     name: object = method.name
     if not isinstance(name, str) or not is_camel(name):
         raise DeclarationError(f"{kind} {name!r}: method names are CamelCase; write {camel_case(str(name))!r}")
@@ -275,6 +397,11 @@ def _check_operation(method: Operation[Any, Any]) -> None:
         cls = getattr(method, role)
         if not (isinstance(cls, type) and issubclass(cls, Message) and cls is not Message):
             raise DeclarationError(f"{where}: {role} is {type_name(cls)}; give a class that derives from Message")
+        if cls is Empty and cls in method.messages:
+            # In a .proto it would be another type than the one that a one-way method answers.
+            raise DeclarationError(
+                f"{where}: {role} is Empty, which is what a one-way method answers; declare a message class of its own"
+            )
     if isinstance(method.reasons, str):
         raise DeclarationError(f"{where}: reasons is a str; write reasons=[{method.reasons!r}]")
     reasons: Sequence[object] = method.reasons
@@ -283,6 +410,11 @@ def _check_operation(method: Operation[Any, Any]) -> None:
             advice = upper_snake(str(reason))[:MAX_REASON]
             raise DeclarationError(
                 f"{where}: reasons are UPPER_SNAKE, at most {MAX_REASON} characters; write {advice!r}"
+            )
+        if reason.startswith(private.REASONS):
+            raise DeclarationError(
+                f"{where}: reason {reason} begins with {private.REASONS}, which is left to proxies and extensions; "
+                "give it another name"
             )
     if len(set(method.reasons)) != len(method.reasons):
         raise DeclarationError(f"{where}: a reason is listed twice; drop one")
@@ -321,8 +453,8 @@ def _check_full_name(full_name: object) -> str:
 
 def _check_method(service: Service, method: object) -> None:
     """A method, against its service and those before it in the list."""
-    if not isinstance(method, Method | StreamMethod):
-        raise DeclarationError(f"{service.full_name}: {method!r} is no method; give Method and StreamMethod objects")
+    if not isinstance(method, Operation):
+        raise DeclarationError(f"{service.full_name}: {method!r} is no method; give objects of {_KINDS}")
     where = f"{service.full_name}: {method.name}"
     same = service.by_opcode.get(method.opcode)
     if same is method:
@@ -388,8 +520,8 @@ def _check_versions(service: Service) -> None:
                 visit(each.type.cls, max(version, each.since))
 
     for method in service.methods:
-        visit(method.request, method.since)
-        visit(method.response, method.since)
+        for message in method.messages:
+            visit(message, method.since)
     for cls, first in first_use.items():
         for each in fields(cls):
             if each.since > service.version:

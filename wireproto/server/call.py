@@ -12,6 +12,7 @@ from wireproto.dispatch import Context, Entry, Identity, Outcome
 from wireproto.errors import CallError
 from wireproto.reasons import failure
 from wireproto.schema import Operation
+from wireproto.server.intake import Intake
 from wireproto.server.owners import CallOwner
 from wireproto.server.pool import Worker
 from wireproto.server.pump import Pump
@@ -19,7 +20,7 @@ from wireproto.server.refusals import given_up, late
 from wireproto.status import Retry
 from wireproto.wire.metadata import Metadata
 
-__all__ = ["Call", "expire_overdue_locked"]
+__all__ = ["Call", "OneWayCall", "expire_overdue_locked"]
 
 
 class Call(msgspec.Struct, Context, eq=False):
@@ -27,11 +28,13 @@ class Call(msgspec.Struct, Context, eq=False):
     130.
 
     Attributes:
-        answered: the terminal frame is queued, or the connection is gone; whatever the handler still gives is dropped.
-        held: answered while the handler still ran, so it goes on counting against the calls in flight.
+        answered: the terminal frame is queued or waits for its place, or the connection is gone; whatever the handler
+            still gives is dropped.
+        held: answered while the handler still ran, whose owner is told when it is back.
         started: a worker has taken it up; before that it can be said to be not processed.
         future: the deferred answer, once the handler gave one.
         stream: the running stream, once the handler gave one.
+        intake: of a call whose items follow, what takes them.
 
     ``answered``, ``held`` and ``stream`` change under the session's lock only.
     """
@@ -49,6 +52,7 @@ class Call(msgspec.Struct, Context, eq=False):
     started: bool = False
     future: "Future[Any] | None" = None
     stream: Pump | None = None
+    intake: Intake | None = None
 
     def __repr__(self) -> str:
         return f"<Call {self.call_id} of {self.entry.method.name} from {self.peer}>"  # and nothing of what it carries
@@ -60,6 +64,13 @@ class Call(msgspec.Struct, Context, eq=False):
     def __copy__(self) -> NoReturn:
         """Refuse it, as every context does; a struct would be copied."""
         self.__reduce_ex__(4)
+
+    @property
+    def context(self) -> Context:
+        """Itself, with who is signed in now."""
+        if self.session.identity is not None:
+            self.identity = self.session.identity
+        return self
 
     def read_terms(self) -> None:
         """Take the deadline from what the request says and what the method allows."""
@@ -129,6 +140,7 @@ class Call(msgspec.Struct, Context, eq=False):
         session = self.session
         if isinstance(outcome, bytes | CallError):
             session.settle(self, outcome, last)
+            self._answered_early()
             return
         if isinstance(outcome, Future):
             self.future = outcome
@@ -151,15 +163,21 @@ class Call(msgspec.Struct, Context, eq=False):
                 stream.wake_locked()
                 session.stream_began_locked(self)
 
+    def _answered_early(self) -> None:
+        """If items followed, and whether or not all have come: nobody takes them any more."""
+        if self.intake is not None:
+            with self.session.lock:
+                self.session.answered_locked(self)
+
     def let_go_locked(self) -> None:
-        """Its handler is back: if the call was answered before, its place among the calls in flight is free now."""
+        """Its handler is back: if the call was answered before, its owner does not wait for it any more."""
         if self.held:
             self.held = False
-            self.session.connection.release()
+            self.session.came_back_locked(self)
 
     def expire_locked(self, refusal: Callable[[Retry], CallError]) -> None:
-        """End it from outside its handler: cancelled, out of time, or shut down. A handler that still runs keeps its
-        place among the calls in flight until it is back.
+        """End it from outside its handler: cancelled, out of time, or shut down. If its handler still runs, the owner
+        says when: too many of those would be more work than calls in flight are allowed.
         """
         self.cancelled = True
         if self.answered:
@@ -167,11 +185,17 @@ class Call(msgspec.Struct, Context, eq=False):
         # ``run`` writes ``started`` and then reads ``answered``; we do it the other way round. So one of the two
         # sees the other: a call that is said to be not processed never runs, and no call needs the lock for that.
         self.answered = True
-        error = refusal(Retry.MAYBE_PROCESSED if self.started else Retry.NOT_PROCESSED)
-        if self.stream is None:
+        session = self.session
+        if not self.started:
+            session.pool.withdraw(self)  # or calls that are over would fill the run queue
+            session.send_error_locked(self, refusal(Retry.NOT_PROCESSED))
+        elif self.stream is None and (self.intake is None or self.intake.holds_worker):
             self.held = True
-            self.session.connection.hold()
-        self.session.send_error_locked(self, error)
+            session.run_on_locked(self, refusal(Retry.MAYBE_PROCESSED))
+        else:
+            session.send_error_locked(self, refusal(Retry.MAYBE_PROCESSED))
+        if self.intake is not None:
+            self.intake.end_locked(refusal(Retry.MAYBE_PROCESSED))  # at once, if the frame waits
         self.drop_future_locked()
 
     def drop_future_locked(self) -> None:
@@ -200,7 +224,16 @@ class Call(msgspec.Struct, Context, eq=False):
         else:
             outcome = self.entry.encode(future.result())
         self.session.settle(self, outcome)
+        self._answered_early()
         self.session.flush_soon()
+
+
+class OneWayCall(Call):
+    """A call that was over when it began: what its handler gives is nobody's but the log's."""
+
+    def go_on(self, outcome: Outcome, last: bool) -> None:
+        """Its handler has returned."""
+        self.session.one_way_over(self, outcome if isinstance(outcome, CallError) else None)
 
 
 def expire_overdue_locked(calls: Iterable[Call], now: float) -> tuple[bool, float]:
@@ -210,7 +243,7 @@ def expire_overdue_locked(calls: Iterable[Call], now: float) -> tuple[bool, floa
     overdue, soonest = [], math.inf
     for call in calls:
         deadline = call.deadline
-        if deadline is not None:
+        if deadline is not None and not call.answered:  # it may be, if its terminal frame waits
             if deadline <= now:
                 overdue.append(call)
             elif deadline < soonest:

@@ -182,10 +182,28 @@ class Pool:
             self._queue.append(job)
             return True
 
+    def withdraw(self, job: Job) -> None:
+        """Take a job out of the run queue, if it waits there: there is nothing left to do."""
+        with self._lock:
+            try:
+                self._queue.remove(job)
+            except ValueError:
+                pass  # a worker has it, or it never waited here
+
+    def withdraw_pull(self, job: Job) -> bool:
+        """Take a job of ``submit_pull`` out, if it waits for its turn: whether it did, and is never run."""
+        with self._lock:
+            try:
+                self._pulls.remove(job)
+            except ValueError:
+                return False
+            return True
+
     def submit_pull(self, job: Job) -> None:
         """Have a follower pull a stream's source, which may block; at most half the pool does so at once.
 
-        Each is one stream of one connection, so the calls in flight bound how many wait.
+        Each is one stream or upload in flight, so that the calls in flight bound how many wait: one that ends before
+        its turn is taken out.
         """
         with self._lock:
             if self._pulling >= self._pull_limit:

@@ -1,5 +1,9 @@
 """A server stream: items go out only while there is credit and room, and no thread is held while nothing moves.
 
+Credit is in items and in bytes, and an item takes all its bytes as long as there is one of them. Nobody knows how large
+an item is before it is taken and encoded: so a source is asked for as many as fit by the size of the last one, and what
+turns out to be too much is kept, in order.
+
 One state per stream, under its session's lock: IDLE, SCHEDULED (somebody will pump), RUNNING (somebody pumps), AGAIN
 (woken meanwhile: pump once more), ENDED. So no two threads pump one stream, no wake is lost, and the source is closed
 exactly once, by whoever pumps it last.
@@ -7,15 +11,17 @@ exactly once, by whoever pumps it last.
 
 import enum
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from wireproto.dispatch import Subscription
 from wireproto.errors import CallError
 from wireproto.server.owners import Pumped
 from wireproto.server.pool import Worker
-from wireproto.server.refusals import too_large
+from wireproto.server.refusals import half_closed, too_large
+from wireproto.status import Retry
 from wireproto.wire.connection import PayloadTooLarge
+from wireproto.wire.frame import HEADER_SIZE
 
 __all__ = ["Pump"]
 
@@ -44,7 +50,18 @@ class Pump:
             block.
     """
 
-    __slots__ = ("_call", "_iterator", "_session", "_state", "_subscription", "_wakes", "_why")
+    __slots__ = (
+        "_call",
+        "_iterator",
+        "_kept",
+        "_last",
+        "_session",
+        "_state",
+        "_subscription",
+        "_untouched",
+        "_wakes",
+        "_why",
+    )
 
     def __init__(self, call: Pumped, source: "Subscription[Any] | Iterator[Any]") -> None:
         self._call = call
@@ -52,12 +69,15 @@ class Pump:
         self._state = _IDLE
         self._why = "ended"
         self._wakes = False  # whether the subscription knows whom to wake
+        self._kept: Sequence[Any] = ()  # items taken of the source and not sent, which the source does not want back
+        self._last = 0  # the size of the last item; 0 before the first
         self._subscription: Subscription[Any] | None = None
         self._iterator: Iterator[Any] | None = None
         if isinstance(source, Subscription):
             self._subscription = source
         else:
             self._iterator = source
+        self._untouched = self._subscription is None
 
     @property
     def subscribed(self) -> bool:
@@ -81,11 +101,17 @@ class Pump:
 
     def end_locked(self, why: str) -> None:
         """Nothing is sent any more; the source is closed as soon as nobody runs it."""
-        if self._state is _ENDED:
+        state = self._state
+        if state is _ENDED:
             return
-        idle = self._state is _IDLE
         self._why = why
-        if idle:
+        pool = self._session.pool
+        if self._untouched:
+            # Nothing of an iterator has run, so closing it runs nothing, either. It waits for no worker: calls that are
+            # over before their turn would pile up where others hold the workers.
+            if state is _IDLE or pool.withdraw_pull(self):
+                pool.post(self._close_untouched)
+        elif state is _IDLE:
             self._schedule()  # to close it; in the other states a pump is coming or under way
         self._state = _ENDED
 
@@ -106,20 +132,27 @@ class Pump:
         else:
             pool.submit_pull(self)
 
+    def _close_untouched(self, worker: Worker) -> None:
+        self._close()
+
     def _pump(self, worker: Worker | None = None) -> None:
         call, session = self._call, self._session
-        room = 0
+        items = size = 0
         with session.lock:
+            self._untouched = False
             ended = self._state is _ENDED
             if not ended:
                 self._state = _RUNNING
-                room = min(self._room_locked(), TURN)
+                if not call.answered:
+                    items, size = session.connection.credit(call.call_id)
+                    if size > (room := session.room_locked()):
+                        size = room
         if not ended:
             try:
                 if self._subscription is None:
                     rests = self._send_iterated()
                 else:
-                    rests = self._send_taken(self._subscription, room)
+                    rests = self._send_taken(self._subscription, items, size)
             except StopIteration:
                 self._finish(None)
             except BaseException as error:  # noqa: BLE001 - whatever a source raises ends its stream only
@@ -128,12 +161,6 @@ class Pump:
                 if rests:
                     return
         self._close()
-
-    def _room_locked(self) -> int:
-        """How many items may be sent now."""
-        if self._call.answered or self._session.starved_locked():
-            return 0
-        return self._session.connection.credit(self._call.call_id)
 
     def _send_locked(self, payload: bytes) -> bool:
         """Queue an item; False when the call is over.
@@ -161,44 +188,81 @@ class Pump:
             self._state = _IDLE
         return True
 
-    def _send_taken(self, source: Subscription[Any], room: int) -> bool:
-        """Send up to ``room`` items of what the subscription has; False when the stream was ended meanwhile."""
+    # Of a subscription.
+
+    def _send_taken(self, source: Subscription[Any], items: int, size: int) -> bool:
+        """Send what the subscription has, up to so many items, while their bytes are within ``size``; the last one may
+        go over. False when the stream was ended meanwhile.
+        """
         session = self._session
         if not self._wakes:
             # Here, and not where the pump is made: what a source raises is an incident of its call only in a turn.
             source.wake = self.wake
             self._wakes = True
-        if not room:
+        if items < 1 or size < 1:
             with session.lock:
                 return self._rest_locked(False)
         with source.giving:
-            payloads, failure = self._taken(source, room)
+            taken = self._kept or self._take(source, items, size)
+            payloads, failure = self._encoded(taken, size)
             with session.lock:
-                for payload in payloads:
-                    if not self._send_locked(payload):
-                        break
-                if payloads:
+                sent = self._send_payloads_locked(payloads)
+                if sent:
                     session.flush_locked()
-                if failure is None:
+                if sent == len(taken):
+                    self._kept = ()
                     # Only an empty answer means that there is nothing yet: behind the last items may be the end.
-                    return self._rest_locked(bool(payloads))
-            raise failure
+                    return self._rest_locked(sent > 0)
+            if failure is not None and sent == len(payloads):
+                raise failure
+            self._kept = tuple(source.keep(taken[sent:]))
+        with session.lock:
+            return self._rest_locked(True)
 
-    def _taken(self, source: Subscription[Any], most: int) -> tuple[list[bytes], CallError | None]:
-        """Items as bytes, and what is wrong with the one behind them."""
-        entry = self._call.entry
+    def _take(self, source: Subscription[Any], most: int, size: int) -> Sequence[Any]:
+        """Items of the source: as many as fit by the size of the last one. Of the first one the size is not known, and
+        it may be as large as a frame: then one is enough.
+        """
+        last = self._last
+        fit = size // last or 1 if last else 1
+        if fit < most:
+            most = fit
+        if most > TURN:
+            most = TURN
         start = time.perf_counter()
         items = source.take(most)
-        entry.pace.note(time.perf_counter() - start)
+        self._call.entry.pace.note(time.perf_counter() - start)
         if len(items) > most:
             raise ValueError(f"{type(source).__name__}.take({most}) gave {len(items)} items; give at most {most}")
+        return items
+
+    def _encoded(self, items: Sequence[Any], size: int) -> tuple[list[bytes], CallError | None]:
+        """The first of the items as bytes, as far as they fit, and what is wrong with the one behind them."""
+        encode = self._call.entry.encode_shared
         payloads: list[bytes] = []
         for item in items:
-            payload = entry.encode_shared(item)
+            if size < 1:
+                break
+            payload = encode(item)
             if isinstance(payload, CallError):
                 return payloads, payload
             payloads.append(payload)
+            self._last = len(payload)
+            size -= self._last
         return payloads, None
+
+    def _send_payloads_locked(self, payloads: list[bytes]) -> int:
+        """Queue items for which there is credit, as far as others have left room in the output: how many there were."""
+        session, sent = self._session, 0
+        room = session.room_locked()
+        for payload in payloads:
+            if (room < 1 and not (room := session.room_locked())) or not self._send_locked(payload):
+                break
+            sent += 1
+            room -= HEADER_SIZE + len(payload)
+        return sent
+
+    # Of an iterator.
 
     def _send_iterated(self) -> bool:
         """Pull up to a turn's worth of the iterator; False when the stream was ended meanwhile."""
@@ -213,15 +277,38 @@ class Pump:
             raise StopIteration
         for _ in range(TURN):
             with session.lock:
-                if self._room_locked() == 0:
+                if self._call.answered:
                     return False
-            payload = _bytes(entry.encode(next(iterator)))
+                items, size = session.connection.credit(self._call.call_id)
+                spent = items < 1 or size < 1
+                if not session.half_closed if spent else not session.room_locked():
+                    return False
+            if spent:
+                self._end_without_credit(iterator)
+            item = self._kept[0] if self._kept else next(iterator)
+            payload = _bytes(entry.encode(item))
             with session.lock:
+                # Others may have filled the output meanwhile, and nobody else has had the credit.
+                if not session.room_locked():
+                    self._kept = (item,)
+                    return False
+                self._kept = ()
                 if not self._send_locked(payload):
                     return False
             # The leader flushes beside us: an item never waits for the next one, and quick ones share a write.
             session.flush_soon()
         return True
+
+    def _end_without_credit(self, iterator: Iterator[Any]) -> None:
+        """No credit comes any more: ask once whether the stream is at its end.
+
+        Raises:
+            StopIteration: it is.
+            CallError: it is not.
+        """
+        if not self._kept:
+            next(iterator)
+        raise half_closed(Retry.MAYBE_PROCESSED)
 
     def _finish(self, error: CallError | None) -> None:
         with self._session.lock:

@@ -36,7 +36,7 @@ def given_up() -> CallError:
 
 def half_closed(retry: Retry) -> CallError:
     """The caller closed its side, so nobody grants the stream any more credit."""
-    return failure("CANCELLED", "the caller closed its side", retry=retry)
+    return failure("CANCELLED", "the caller closed its side, and grants no more credit", retry=retry)
 
 
 def late(retry: Retry = Retry.MAYBE_PROCESSED) -> CallError:

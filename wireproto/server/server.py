@@ -8,17 +8,19 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from wireproto.address import Address, is_loopback
 from wireproto.codecs import Codec, select
+from wireproto.control import CONTROL
 from wireproto.dispatch import Authenticate, Handlers, Table, each_service
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
 from wireproto.log_limit import LogLimit
 from wireproto.poller import READ, Poller
+from wireproto.schema import Service
 from wireproto.server.call import Call
 from wireproto.server.control import control_handlers
 from wireproto.server.life import Life, while_awake
@@ -128,16 +130,16 @@ class Server(Uncopied):
             service = handlers.service
             for method in handlers.missing():
                 log.warning("%s.%s has no handler and is answered UNIMPLEMENTED", service.full_name, method.name)
-            self._offers[service.full_name] = Offer(service.full_name, service.version, names, service.digests)
+            self._offers[service.full_name] = _offer(service, names)
         control = control_handlers([handlers.service for handlers in every], self.name, lambda: not self._life.ended)
         own = control.service
-        self._control[own.full_name] = Offer(own.full_name, own.version, names, own.digests)
+        self._control[own.full_name] = _offer(own, names)
         for codec in self._codecs:
             framework = control.table(codec, own.version, self.limits, authenticate)
             self._tables[own.full_name, codec.id, own.version] = framework
             for handlers in every:
                 service = handlers.service
-                for version in range(1, service.version + 1):
+                for version in service.versions:
                     table = handlers.table(codec, version, self.limits, authenticate)
                     entries = {**table.entries, **framework.entries}
                     self._tables[service.full_name, codec.id, version] = Table(service, version, entries)
@@ -428,7 +430,7 @@ class Server(Uncopied):
         """
         # A client that knows no service asks for the framework's own; it does not count among those hosted.
         offers = self._control if hello.service in self._control else self._offers
-        welcome = negotiate(hello, offers, self.limits, self.name)
+        welcome = negotiate(hello, offers, self.limits, self.name, control=CONTROL.version)
         offer = find_offer(hello, offers)
         return welcome, self._tables[offer.service, welcome.codec, welcome.version], offer.codecs[welcome.codec]
 
@@ -452,6 +454,10 @@ class Server(Uncopied):
         if more is not None:
             # ascii: a peer's bytes may be quoted, and a log line must stay one line.
             log.warning("%s: %s%s", host or "server", ascii(text[:256])[1:-1], more)
+
+
+def _offer(service: Service, codecs: Mapping[int, str]) -> Offer:
+    return Offer(service.full_name, service.version, codecs, service.digests, service.oldest)
 
 
 def _spare_descriptor() -> int:

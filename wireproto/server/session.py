@@ -13,17 +13,22 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 from wireproto.dispatch import Identity, Table
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
 from wireproto.poller import CLOSED, READ, WRITE
+from wireproto.reasons import failure
 from wireproto.server.budget import Budget
-from wireproto.server.call import Call, expire_overdue_locked
+from wireproto.server.call import Call, OneWayCall, expire_overdue_locked
+from wireproto.server.intake import intake_of
 from wireproto.server.owners import SessionOwner
 from wireproto.server.pool import Worker
 from wireproto.server.refusals import busy, cancelled, half_closed, shutting_down, too_large
+from wireproto.server.running_on import RunningOn
 from wireproto.server.transport import Transport
 from wireproto.server.watch import STUCK
+from wireproto.server.windows import Windows
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import PayloadTooLarge, State
 from wireproto.wire.events import (
@@ -31,10 +36,14 @@ from wireproto.wire.events import (
     ConnectionEnded,
     CreditReceived,
     Event,
+    FlaggedRequestReceived,
     HelloReceived,
+    ItemReceived,
     PingReceived,
+    RequestEnded,
     RequestReceived,
 )
+from wireproto.wire.frame import Flag
 from wireproto.wire.liveness import LATE, Liveness, Overdue
 from wireproto.wire.metadata import EMPTY
 
@@ -45,6 +54,10 @@ _CLOSED = State.CLOSED  # on CPython 3.11 a member looked up on its class costs 
 
 HEARTBEAT = b"wireprot"
 """The eight bytes of our PINGs; the PONG that echoes them counts as a sign of life like any other frame."""
+
+
+_COUNTED = frozenset({"BAD_PAYLOAD", "UNKNOWN_OPCODE", "WRONG_SHAPE"})
+"""Reasons that say that the peer does not know what it does."""
 
 
 class Session:
@@ -65,12 +78,17 @@ class Session:
         "_calls",
         "_ending",
         "_flushing",
+        "_half_closed_at",
         "_linger_until",
         "_liveness",
         "_more",
+        "_one_way_owed",
+        "_one_way_running",
+        "_running_on",
         "_starved",
         "_table",
         "_turn",
+        "_windows",
         "address",
         "codec",
         "connection",
@@ -108,6 +126,11 @@ class Session:
         self._flushing = False  # a flush is posted
         self._alarm_at = math.inf  # when the next deadline is looked at, if that is before the sweep
         self._linger_until: float | None = None
+        self._half_closed_at = math.inf
+        self._running_on: RunningOn[Call] | None = None
+        self._windows: Windows | None = None
+        self._one_way_running = 0  # calls that are over for the peer and not for us
+        self._one_way_owed = 0  # credit of those that have run
         self._liveness = Liveness(self.connection, server.limits, self.started, idle=server.limits.idle_timeout)
         self._budget = Budget(server.limits)
 
@@ -182,8 +205,9 @@ class Session:
     def _take_locked(self, events: list[Event]) -> None:
         """Make calls of the REQUESTs among up to a turn's worth of events, act on others, and go on behind those."""
         connection = self.connection
-        room = self._turn
+        room = limit = self._turn
         while events:
+            whole = len(events) < limit  # what is left of the bytes makes no more of these
             if connection.state is _CLOSED:
                 del events[:-1]  # the end came behind these REQUESTs in the same bytes: nobody waits for answers
             for event in events:
@@ -197,14 +221,17 @@ class Session:
                     room -= 1
                 elif not self._event_locked(event):
                     return
-            if not room:
+                elif type(event) is not ItemReceived:
+                    room -= 1
+            if room < 1:
                 if connection.bytes_waiting or self.transport.ended:
                     self._more = True
                     self.pool.post(self._continue)
                 break
-            if type(event) is RequestReceived:
+            if whole and type(event) is RequestReceived:
                 break  # there are no others
-            events = connection.next_events(room)
+            limit = room
+            events = connection.next_events(limit)
         if not self._batch and (connection.bytes_pending or self._ending):
             self.flush_locked()
 
@@ -213,7 +240,7 @@ class Session:
         call_id, metadata, table = request.call_id, request.metadata, self._table
         if table is None:
             return None  # never: before HELLO there is no REQUEST
-        entry = table.entries.get(request.opcode)
+        entry = table.unary.get(request.opcode)
         if entry is None:
             self._fail_locked(call_id, table.missing(request.opcode))
             return None
@@ -230,12 +257,108 @@ class Session:
         self._calls[call_id] = call
         return call
 
+    def _begin_flagged_locked(self, request: FlaggedRequestReceived) -> None:
+        """A call of another shape than unary begins, or is refused, which may have ended the connection."""
+        metadata, table = request.metadata, self._table
+        if table is None:
+            return  # never, as above
+        entry = table.find(request.opcode, request.flags)
+        if entry is None:
+            self._refuse_flagged_locked(request, table.missing(request.opcode, request.flags))
+            return
+        if isinstance(metadata, CallError):
+            self._refuse_flagged_locked(request, metadata)
+            return
+        # As of a unary call, for which a function that both share would be one more to call.
+        if request.flags & Flag.ONE_WAY:
+            self._begin_one_way_locked(OneWayCall(self, request.call_id, entry, metadata, request.payload))
+            return
+        call = Call(self, request.call_id, entry, metadata, request.payload)
+        call.read_terms()
+        if call.deadline is not None and call.deadline < self._alarm_at:
+            self._set_alarm_locked(call.deadline)
+        if self._calls is None:
+            self._calls = {}
+        self._calls[call.call_id] = call
+        if request.flags & Flag.ITEMS_FOLLOW:
+            if self._windows is None:
+                self._windows = Windows(self.server.limits)
+            self._windows.begin(call.call_id)
+            call.intake = intake_of(call)
+            call.intake.begin_locked()
+            return
+        if self._batch is None:
+            self._batch = deque()
+        self._batch.append(call)
+
+    def _begin_one_way_locked(self, call: OneWayCall) -> None:
+        """It is over already; its deadline counts until its handler begins, and ``Entry.run`` looks at that."""
+        call.read_terms()
+        self._one_way_running += 1
+        self.pool.post(lambda worker: self._run_one_way(call, worker))
+
+    def _run_one_way(self, call: OneWayCall, worker: Worker) -> None:
+        pace = call.entry.pace
+        if pace.wary and not pace.may_lead(self.pool.short):
+            if not self.pool.submit(call):
+                self.one_way_over(call, busy())
+            return
+        pace.ran = True
+        call.run(True, worker)
+        if self.pool.leader is not worker:
+            pace.note(STUCK)
+
+    def one_way_over(self, call: Call, error: CallError | None) -> None:
+        """The handler of a one-way call has returned, or the call was not run: its credit goes back."""
+        with self.lock:
+            self._one_way_running -= 1
+            if error is not None:
+                self._drop_one_way_locked(error)
+            else:
+                self._return_one_way_credit_locked()
+            if self._ending:
+                self._go_on_ending_locked()
+
+    def _drop_one_way_locked(self, error: CallError) -> None:
+        """Nobody hears of it: so it is logged."""
+        self.server.note(self.address, "one-way", f"a one-way call failed: {error}")
+        if error.reason in _COUNTED:
+            self._count_error_locked()
+        self._return_one_way_credit_locked()
+
+    def _return_one_way_credit_locked(self) -> None:
+        self._one_way_owed += 1
+        if (
+            self._one_way_owed * 2 >= self.server.limits.one_way_calls
+            and not self.transport.closed
+            and self.connection.send_one_way_credit(self._one_way_owed)
+        ):
+            self._one_way_owed = 0
+            self.flush_soon()  # not at once: a write that fails closes the session, within a turn it may be
+
+    def _refuse_flagged_locked(self, request: FlaggedRequestReceived, error: CallError) -> None:
+        if request.flags & Flag.ONE_WAY:
+            self._drop_one_way_locked(error)
+        else:
+            self._fail_locked(request.call_id, error)
+
     def _event_locked(self, event: object) -> bool:
-        """Everything but a request; False when the connection reads no further."""
+        """Everything but a unary request; False when the connection reads no further."""
         if type(event) is CreditReceived:
             call = self._calls.get(event.call_id) if self._calls else None
             if call is not None and call.stream is not None:
                 call.stream.wake_locked()
+        elif type(event) is ItemReceived:
+            call = self._calls.get(event.call_id) if self._calls else None
+            if call is not None and call.intake is not None:
+                call.intake.put_locked(event.payload)
+        elif type(event) is RequestEnded:
+            call = self._calls.get(event.call_id) if self._calls else None
+            if call is not None and call.intake is not None:
+                call.intake.complete_locked()
+        elif type(event) is FlaggedRequestReceived:
+            self._begin_flagged_locked(event)
+            return self.connection.state is not _CLOSED
         elif type(event) is CancelReceived:
             self._cancel_locked(event.call_id)
         elif type(event) is PingReceived:
@@ -256,8 +379,9 @@ class Session:
 
     def _ended_locked(self, error: "RemoteProtocolError | CallError | None") -> None:
         if self.transport.ended and error is None:
-            # A half-close: what is in flight is still answered. Streams have nobody who grants them credit.
-            self._expire_streams_locked()
+            # A half-close: what is in flight is still answered.
+            self._half_closed_at = time.monotonic()
+            self._half_close_streams_locked()
         else:
             if error is not None:
                 self.server.note(self.address, "protocol", str(error))
@@ -336,17 +460,20 @@ class Session:
             return self._full_locked()
 
     def _full_locked(self) -> bool:
-        if not self.starved_locked():
+        if self.room_locked():
             return False
         self._more = True
         return True
 
-    def starved_locked(self) -> bool:
-        """Whether so much waits to be written that nothing may be added; if so, whoever asked is woken when it may."""
-        if self._pending_locked() <= self.server.limits.high_watermark:
-            return False
+    def room_locked(self) -> int:
+        """How many bytes may be added to the output; the last frame may go over. 0 when it is full: whoever asked is
+        woken when there is room again.
+        """
+        room = self.server.limits.high_watermark + 1 - self._pending_locked()
+        if room > 0:
+            return room
         self._starved = True
-        return True
+        return 0
 
     def settle(self, call: Call, outcome: "bytes | CallError", last: bool = False) -> None:
         """Queue a call's terminal frame, unless it has had one; the ``last`` one is written, with what else waits."""
@@ -375,9 +502,14 @@ class Session:
             self.lock.release()
 
     def stream_began_locked(self, call: Call) -> None:
-        """A call has its stream: which ends at once where streams do not go on."""
-        if self.transport.ended or self.draining:
-            self._expire_streams_locked()
+        """A call has its stream: one without an end of its own ends at once where such streams do not go on."""
+        if (self.draining or self.half_closed) and call.stream is not None and call.stream.subscribed:
+            call.expire_locked(shutting_down if self.draining else half_closed)
+
+    @property
+    def half_closed(self) -> bool:
+        """The peer has ended its output, and all of it was taken."""
+        return self.connection.state is State.HALF_CLOSED
 
     def _end_call_locked(self, call: Call, error: CallError) -> None:
         """Answer with ERROR, unless the call was answered."""
@@ -391,14 +523,44 @@ class Session:
         self.connection.send_error(call.call_id, error)
         if call.stream is not None:
             call.stream.end_locked(str(error))
-        if error.reason in ("BAD_PAYLOAD", "UNKNOWN_OPCODE"):
+        if call.intake is not None:
+            self.answered_locked(call, error)
+        if error.reason in _COUNTED:
             self._count_error_locked()
 
+    def run_on_locked(self, call: Call, error: CallError) -> None:
+        """A call ends while its handler runs on; not yet, if too many do. It is in flight until then."""
+        if self._running_on is None:
+            self._running_on = RunningOn(self.server.limits.max_calls)
+        if self._running_on.may_end(call, error):
+            self.send_error_locked(call, error)
+
+    def came_back_locked(self, call: Call) -> None:
+        """A handler that ran on is back."""
+        ending = None if self._running_on is None else self._running_on.back(call)
+        if ending is not None:
+            self.send_error_locked(*ending)
+
     def _expire_streams_locked(self) -> None:
-        refusal = shutting_down if self.draining else half_closed
+        """The server closes: a subscription, which has no end of its own, ends. An iterator is told by its context, and
+        has until the time to close is over.
+        """
         for call in list((self._calls or {}).values()):
-            if call.stream is not None:
-                call.expire_locked(refusal)
+            if call.stream is not None and call.stream.subscribed:
+                call.expire_locked(shutting_down)
+
+    def _half_close_streams_locked(self) -> None:
+        """The peer grants no more credit. An iterator goes on as far as it has some, and ends well if that is its end,
+        too; a subscription has no end of its own.
+        """
+        for call in list((self._calls or {}).values()):
+            if call.intake is not None and not call.intake.complete:
+                call.expire_locked(half_closed)  # the rest of its items will never come
+            elif call.stream is not None:
+                if call.stream.subscribed:
+                    call.expire_locked(half_closed)
+                else:
+                    call.stream.wake_locked()
 
     def _cancel_locked(self, call_id: int) -> None:
         call = self._calls.get(call_id) if self._calls else None
@@ -418,6 +580,47 @@ class Session:
         if not self._budget.take("errors"):
             self._fail_connection_locked("TOO_MANY_ERRORS", "too many requests that cannot be understood")
 
+    # ------------------------------------------------------------------ items that follow
+
+    @property
+    def collect_bytes(self) -> int:
+        """Bytes of the items of one call that are kept until all have come, at most."""
+        return self.server.limits.window_bytes
+
+    @property
+    def item_timeout(self) -> float:
+        """Seconds that a handler that iterates waits for an item."""
+        return self.server.limits.item_timeout
+
+    def admitted_locked(self, call: Call) -> None:
+        """A call whose items follow may run: give it a whole window, if there is room for one."""
+        if self._windows is not None and (more := self._windows.admit(call.call_id)) is not None:
+            self._grant_locked(call, *more)
+
+    def taken_locked(self, call: Call) -> None:
+        """Items of a call were taken: let its caller send as much again, once half of the window is owed."""
+        intake = call.intake
+        if intake is None or self._windows is None:
+            return
+        items, size = intake.owed_items, intake.owed_bytes
+        if self._windows.is_due(call.call_id, items, size):
+            intake.owed_items = intake.owed_bytes = 0
+            self._grant_locked(call, items, size)
+
+    def _grant_locked(self, call: Call, items: int, size: int) -> None:
+        if not call.answered and not self.transport.closed and self.connection.send_credit(call.call_id, items, size):
+            self.flush_soon()
+
+    def answered_locked(self, call: Call, error: CallError | None = None) -> None:
+        """A call whose items follow is over, well or not."""
+        if self._windows is not None:
+            self._windows.over(call.call_id)
+        if call.intake is not None:
+            if error is None:
+                call.intake.answered_locked()
+            else:
+                call.intake.end_locked(error)
+
     # ------------------------------------------------------------------ streams
 
     def end_stream_locked(self, call: Call, error: CallError | None) -> None:
@@ -431,6 +634,8 @@ class Session:
             if self._calls is not None:
                 self._calls.pop(call.call_id, None)
             self.connection.send_end(call.call_id)
+            if call.intake is not None:
+                self.answered_locked(call)
         self.flush_locked()
 
     # ------------------------------------------------------------------ output
@@ -516,6 +721,8 @@ class Session:
                 return
             if self._calls:
                 self._expire_calls_locked(now)
+                if now - self._half_closed_at >= self.server.limits.idle_timeout:
+                    self._end_calls_locked(half_closed)
             if not self.handshaking and not self.transport.ended and self._liveness.ping_due(now):
                 self.connection.send_ping(HEARTBEAT)
                 self.flush_locked()
@@ -587,10 +794,16 @@ class Session:
         """End in words what is in flight, and close without waiting for the words to be taken."""
         with self.lock:
             if self._calls and not self.transport.closed:
-                for call in list(self._calls.values()):
-                    call.expire_locked(shutting_down)
-                self.flush_locked()
+                self._end_calls_locked(shutting_down)
             self._close_locked(why)
+
+    def _end_calls_locked(self, refusal: Callable[[Retry], CallError]) -> None:
+        """The time of all calls in flight is over: none waits any more, and nothing that still comes can begin one."""
+        for call, error in [] if self._running_on is None else self._running_on.let_all_end():
+            self.send_error_locked(call, error)
+        for call in list((self._calls or {}).values()):
+            call.expire_locked(refusal)
+        self.flush_locked()
 
     def close(self, why: str) -> None:
         """Close now, whatever is in flight."""
@@ -599,7 +812,7 @@ class Session:
 
     def _settle_down_locked(self) -> None:
         """Close a connection that is ending, once nothing is in flight and everything is written."""
-        if self._calls or self._batch or self._more or self._pending_locked():
+        if self._calls or self._batch or self._more or self._one_way_running or self._pending_locked():
             return
         if self.transport.ended:
             self._close_locked("")
@@ -619,10 +832,13 @@ class Session:
     def _abandon_locked(self, why: str) -> None:
         """Forget the calls in flight: their answers have nowhere to go."""
         calls, self._calls = self._calls, None
+        self._running_on = self._windows = None  # nothing ends any more
         for call in list((calls or {}).values()):
             call.cancelled = call.answered = True
             if call.stream is not None:
                 call.stream.end_locked(why)
+            if call.intake is not None:
+                call.intake.end_locked(failure("CANCELLED", why))
             call.drop_future_locked()
 
     def _close_locked(self, why: str) -> None:

@@ -20,7 +20,7 @@ from wireproto.limits import Limits
 from wireproto.schema import Message, Operation, Service
 from wireproto.wire.connection import Connection, Role
 from wireproto.wire.events import NEED_DATA
-from wireproto.wire.frame import HEADER, U32_MAX, Kind, pack, pack_credit, unpack_error
+from wireproto.wire.frame import HEADER, TOP_BIT, Flag, Kind, pack, pack_credit, unpack_error
 from wireproto.wire.handshake import Hello
 from wireproto.wire.metadata import EMPTY, Metadata, pack_metadata
 
@@ -111,7 +111,7 @@ class BareClient:
             service=service.full_name,
             digests=service.digests(self._version),
         )
-        sock = open_connection(address, connection, hello, self._limits, deadline)
+        sock = open_connection(address, connection, hello, service, self._limits, deadline)
         try:
             while connection.bytes_waiting:  # a server that pinged right behind its WELCOME
                 if connection.next_event() is NEED_DATA:
@@ -141,20 +141,25 @@ class BareClient:
         return self._codec.plan(method.request, self._version, self._limits).encode(request)
 
     def send(self, method: Operation[Any, Any], payload: bytes, metadata: Metadata = EMPTY) -> int:
-        """Send a request; its call id. A stream needs ``credit`` in its metadata.
+        """Send a request, with the flags of its method's shape; its call id. A stream needs ``credit`` in its metadata.
 
         Raises:
             TimeoutError: the server takes nothing; the connection is of no use any more.
         """
-        self.call_id = self.call_id + 1 if self.call_id < U32_MAX else 1
+        self.call_id = self.call_id % (TOP_BIT - 1) + 1
         self._opcodes[self.call_id] = method.opcode
         block = b"" if metadata is EMPTY else pack_metadata(metadata)
-        self._send(pack(Kind.REQUEST, self._codec.id, self._version, method.opcode, self.call_id, block, payload))
+        flags = Flag.ITEMS_COME_BACK if method.items_come_back else Flag.NONE
+        codec, version = self._codec.id, self._version
+        self._send(pack(Kind.REQUEST, codec, version, method.opcode, self.call_id, block, payload, flags))
         return self.call_id
 
-    def grant(self, call_id: int, items: int) -> None:
-        """Let a stream send more items, 1 to 2**32 - 1."""
-        self._send(pack(Kind.CREDIT, 0, 0, self._opcodes[call_id], call_id, b"", pack_credit(items)))
+    def grant(self, call_id: int, items: int, size: int) -> None:
+        """Let a stream send more: so many items, and so many bytes of them, 0 to 2**32 - 1 each and one of them not 0.
+
+        A stream sends an item when it has credit for 1 item and 1 byte, and takes all its bytes.
+        """
+        self._send(pack(Kind.CREDIT, 0, 0, self._opcodes[call_id], call_id, b"", pack_credit(items, size)))
 
     def _send(self, data: bytes) -> None:
         try:

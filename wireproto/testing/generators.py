@@ -34,7 +34,7 @@ def strategies(service: Service, version: int | None = None) -> dict[type[Messag
     """
     made: dict[type[Message], st.SearchStrategy[Message]] = {}
     for method in service.at(service.version if version is None else version).values():
-        for root in (method.request, method.response):
+        for root in method.messages:
             for cls in _present(root, version):
                 made.setdefault(cls, messages(cls, version))
     return made

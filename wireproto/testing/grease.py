@@ -19,7 +19,7 @@ import msgspec
 from wireproto.limits import HELLO_MAX_FRAME, Limits
 from wireproto.wire.connection import Connection, ConnectionMaker, Role, State
 from wireproto.wire.events import Event, HelloReceived, WelcomeReceived
-from wireproto.wire.frame import HEADER, HEADER_AFTER_LENGTH, Frame, Kind, bad_body
+from wireproto.wire.frame import HEADER, HEADER_AFTER_LENGTH, Credit, Frame, Kind, bad_body
 from wireproto.wire.handshake import Hello, Welcome
 
 __all__ = [
@@ -150,15 +150,25 @@ class GreasingConnection(Connection):
         given |= {"features": welcome.features | (self._bits() & self._offered), "more": self._fields()}
         super().send_welcome(_GreasedWelcome(**given))
 
-    def send_request(self, opcode: int, payload: bytes, metadata: bytes = b"", *, credit: int | None = None) -> int:
-        """Begin a call, with metadata that nobody knows beside its own; see ``Connection``."""
+    def send_request(self, opcode: int, payload: bytes, metadata: bytes = b"") -> int:
+        """Begin a unary call, with metadata that nobody knows beside its own; see ``Connection``."""
+        return super().send_request(opcode, payload, self._more_metadata(payload, metadata))
+
+    def send_flagged_request(
+        self, flags: int, opcode: int, payload: bytes, metadata: bytes = b"", *, credit: Credit | None = None
+    ) -> int:
+        """Begin a call of another shape, likewise."""
+        block = self._more_metadata(payload, metadata)
+        return super().send_flagged_request(flags, opcode, payload, block, credit=credit)
+
+    def _more_metadata(self, payload: bytes, metadata: bytes) -> bytes:
         # Before the request: what is behind it would count as part of it where its end is remembered.
         self._interject()
         more = self._metadata()
         length = HEADER_AFTER_LENGTH + len(metadata) + len(more) + len(payload)
         if length <= self.their_max_frame and len(metadata) + len(more) <= _MOST_METADATA:
             metadata = metadata + more if self._random.random() < 0.5 else more + metadata
-        return super().send_request(opcode, payload, metadata, credit=credit)
+        return metadata
 
     def send_response(self, call_id: int, payload: bytes) -> None:
         """Answer a call; see ``Connection``."""
@@ -170,12 +180,14 @@ class GreasingConnection(Connection):
         self.send_response(call_id, payload)
         return self.data_to_send()
 
-    def _send(self, kind: int, opcode: int, call_id: int, body: bytes) -> None:
+    def _send(
+        self, kind: int, opcode: int, call_id: int, body: bytes, *, flags: int = 0, metadata: bytes = b""
+    ) -> None:
         if kind in (Kind.ERROR, Kind.GOAWAY):
             more = self._field(_SHORT_FIELD, ERROR_FIELDS)
             if HEADER_AFTER_LENGTH + len(body) + len(more) <= self.their_max_frame:
                 body += more
-        super()._send(kind, opcode, call_id, body)
+        super()._send(kind, opcode, call_id, body, flags=flags, metadata=metadata)
         self._interject()
 
     def _read(self, frame: Frame) -> Event | None:
@@ -192,7 +204,7 @@ class GreasingConnection(Connection):
 
     def _interject(self) -> None:
         """Queue a frame of an unknown kind, where it is allowed: once for certain, and now and then."""
-        if self.state not in (State.OPEN, State.DRAINING) or (self._greased and self._random.random() >= _SELDOM):
+        if self.state is not State.OPEN or (self._greased and self._random.random() >= _SELDOM):
             return
         self._greased = True
         random = self._random

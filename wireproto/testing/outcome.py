@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from wireproto.client import BlockingClient
-from wireproto.errors import CallError
+from wireproto.errors import CallError, LocalProtocolError
+from wireproto.schema import Shape
 from wireproto.testing.examples import Unanswered
 from wireproto.testing.standin import PATIENCE
+from wireproto.testing.wire import Pair
+from wireproto.wire.metadata import Metadata
 
-__all__ = ["Outcome", "ended_in_time", "outcome_of", "told"]
+__all__ = ["Outcome", "ended_in_time", "outcome_of", "paired_outcome", "told"]
 
 ENOUGH = 5
 """Items taken of a stream of the service's own, which may have no end."""
@@ -58,7 +61,7 @@ def outcome_of(
     within = PATIENCE if within is None else within
     answers: list[Any] = []
     try:
-        if not method.is_stream:
+        if not method.items_come_back:
             future = client.start(method, request, timeout=timeout)
             try:
                 answers.append(future.result(within))
@@ -74,11 +77,41 @@ def outcome_of(
     except StopIteration:
         return Outcome(answers, None, True)
     except TimeoutError:
-        if quiet is None or not method.is_stream:
+        if quiet is None or not method.items_come_back:
             raise Unanswered(
                 f"{method.name}({request!r}) was not answered within {within:g} s: version {client.version}, "
                 f"through {client.codec}{longer}"
             ) from None
+    return Outcome(answers, None, False)
+
+
+def paired_outcome(link: Pair, method: Any, request: Any, *, authorization: str = "") -> Outcome:
+    """One call of any shape through a pair; what only another thread could move on is left, as a stream that pauses is.
+
+    Args:
+        request: where items follow, all of them.
+        authorization: of the caller.
+    """
+    metadata = Metadata(authorization=authorization)
+    answers: list[Any] = []
+    try:
+        if method.shape is Shape.ONE_WAY:
+            before = len(link.untold)
+            link.post(method, request, metadata=metadata)
+            return Outcome([], next(iter(link.untold[before:]), None), True)
+        if not method.items_come_back:
+            call: Any = link.upload if method.items_follow else link.call
+            return Outcome([call(method, request, metadata=metadata)], None, True)
+        stream: Any = link.duplex if method.items_follow else link.stream
+        with contextlib.closing(stream(method, request, metadata=metadata)) as items:
+            for item in items:
+                answers.append(item)
+                if len(answers) == ENOUGH:
+                    break
+    except CallError as error:
+        return Outcome(answers, error, True)
+    except LocalProtocolError:
+        pass  # a future is not done; what there was so far is the outcome
     return Outcome(answers, None, False)
 
 

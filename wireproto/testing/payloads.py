@@ -5,7 +5,7 @@ from typing import Any
 
 from wireproto.client import BlockingClient, Client
 from wireproto.client.binding import Binding, Dialect
-from wireproto.schema import Method, StreamMethod
+from wireproto.schema import Operation
 
 __all__ = ["as_bytes"]
 
@@ -20,7 +20,7 @@ def as_bytes(client: BlockingClient, method: Any) -> Any:
         client: of either kind, connected.
         method: of the client's service, in any version.
     """
-    twin: Method[Any, Any] | StreamMethod[Any, Any] = dataclasses.replace(method, timeout=None, max_request=None)
+    twin: Operation[Any, Any] = dataclasses.replace(method, timeout=None, max_request=None)
     _dialect(client).bindings[twin] = Binding(twin, _as_it_is, _as_it_is)
     return twin
 

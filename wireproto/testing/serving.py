@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import pytest
@@ -20,10 +19,12 @@ from wireproto.limits import Limits
 from wireproto.reasons import REASONS
 from wireproto.schema import Message, Operation, Service
 from wireproto.status import Retry, Status
+from wireproto.testing.cases import LIVE, MethodAt, Peers
 from wireproto.testing.doors import GRPC, has_grpc, running, threads_end
 from wireproto.testing.examples import for_all, meaning, simplest, widened
 from wireproto.testing.generators import messages, mutated
 from wireproto.testing.outcome import Outcome, ended_in_time, outcome_of, told
+from wireproto.testing.paired_tests import PairedTests
 from wireproto.testing.payloads import as_bytes
 from wireproto.testing.standin import (
     EVERYBODY,
@@ -53,34 +54,7 @@ class Answering(Protocol):
         """To serve."""
 
 
-@dataclass(frozen=True)
-class MethodAt:
-    """A method in one version."""
-
-    method: Operation[Any, Any]
-    version: int
-
-    def __str__(self) -> str:
-        return f"{self.method.name}-v{self.version}"
-
-
-@dataclass(frozen=True)
-class Peers:
-    """A client of one version and a server of another."""
-
-    client: int
-    server: int
-
-    @property
-    def spoken(self) -> int:
-        """What they agree on."""
-        return min(self.client, self.server)
-
-    def __str__(self) -> str:
-        return f"client-v{self.client}-server-v{self.server}"
-
-
-class ServerSuite:
+class ServerSuite(PairedTests):
     """What a service's handlers answer and what its table declares, for every method, codec and version, and over gRPC.
 
         class TestCalculatorServer(ServerSuite):
@@ -181,12 +155,18 @@ class ServerSuite:
     def _parameters(cls, test: str) -> list[Any]:
         """What a test is about: methods in every version, methods in their newest one, or pairs of versions."""
         service = cls._service()
-        versions = range(1, service.version + 1) if cls.versions is None else cls.versions
+        versions = service.versions if cls.versions is None else cls.versions
         found: list[Any]
         if test in _OF_PEERS:
             found = [Peers(client, server) for client in versions for server in versions]
         else:
-            found = [MethodAt(method, version) for version in versions for method in service.at(version).values()]
+            live = test not in _THROUGH_PAIRS
+            found = [
+                MethodAt(method, version)
+                for version in versions
+                for method in service.at(version).values()
+                if (method.shape in LIVE) == live
+            ]
             if test in _OF_METHODS:
                 found = list({case.method.opcode: case for case in found}.values())
         wanted = _WANTED.get(test)
@@ -199,7 +179,8 @@ class ServerSuite:
             if fixture in metafunc.fixturenames:
                 metafunc.parametrize(fixture, self._parameters(name), ids=str)
         if "door" in metafunc.fixturenames:
-            doors = [door for door in self._doors() if door != GRPC or name not in _NOT_OVER_GRPC]
+            without_grpc = name in _NOT_OVER_GRPC or name in _THROUGH_PAIRS
+            doors = [door for door in self._doors() if door != GRPC or not without_grpc]
             metafunc.parametrize("door", doors)
 
     # The service's own handlers.
@@ -207,7 +188,7 @@ class ServerSuite:
     def test_generated_requests_are_answered(self, case: MethodAt, door: str) -> None:
         """Any request is answered or refused with a declared reason; no handler fails with an exception."""
         method = case.method
-        with self._world(Peers(case.version, self._service().version), door) as (client, handlers):
+        with self._world(Peers(case.version, self._service().version), door) as (client, handlers, _):
             served = method not in handlers.missing()
             reasons: list[str] = []
 
@@ -235,7 +216,7 @@ class ServerSuite:
     def test_every_peer_is_answered_alike(self, peers: Peers) -> None:
         """The same calls have the same answers through every door, as a client and a server of today would give."""
         version = peers.spoken
-        every = [method for method in self._service().at(version).values() for _ in range(2)]
+        every = [method for method in self._live_at(version) for _ in range(2)]
         requests = st.tuples(*(self._for_every_door(method, version) for method in every))
         calls = st.tuples(requests, st.permutations(range(len(every))))
         doors = list(self._doors())
@@ -248,7 +229,7 @@ class ServerSuite:
             requests, order = example
             found = []
             for door, among in worlds:
-                with self._world(among, door) as (client, _):
+                with self._world(among, door) as (client, _, _):
                     found.append(
                         [
                             outcome_of(client, every[index], requests[index], within=self.patience, quiet=self.quiet)
@@ -265,6 +246,11 @@ class ServerSuite:
                     )
 
         for_all(calls, holds, max_examples=max(2, self._examples() // 4), remembers=True)
+
+    @classmethod
+    def _live_at(cls, version: int) -> list[Operation[Any, Any]]:
+        """The methods of a version that are called through every door."""
+        return [method for method in cls._service().at(version).values() if method.shape in LIVE]
 
     def _for_every_door(self, method: Operation[Any, Any], version: int) -> st.SearchStrategy[Any]:
         """Requests that no codec writes at greater length than the method takes."""
@@ -368,7 +354,7 @@ class ServerSuite:
         client = stage.client(door, case.version)
         stage.behave = hang = Hang()
         request = simplest(method.request, case.version)
-        if method.is_stream:
+        if method.items_come_back:
             with client.stream(method, request):
                 assert hang.begun.wait(PATIENCE)
         else:
@@ -455,7 +441,7 @@ class ServerSuite:
         stage.behave = raising(AssertionError("a handler ran"))
         present = service.at(peers.spoken)
         for method in service.methods:
-            if method.opcode in present:
+            if method.opcode in present or method.shape not in LIVE:
                 continue
             if method in client.service.methods:
                 error = outcome_of(client, method, simplest(method.request, method.since)).error
@@ -465,16 +451,16 @@ class ServerSuite:
             assert error is not None, f"{method.name} was answered"
             assert (error.status, error.retry) == (Status.UNIMPLEMENTED, Retry.NEVER), error
             assert not stage.contexts, f"{method.name} reached a handler"
-        for method in present.values():
+        for method in self._live_at(peers.spoken):
             stage.answer(method)
             request = simplest(method.request, peers.spoken)
             assert outcome_of(client, method, request).error is None, f"{method.name} is in version {peers.spoken}"
 
     def test_newer_fields_stay_with_newer_peers(self, peers: Peers, door: str, stage: Stage) -> None:
         """What a handler sets in newer fields is not there for an older peer, and does not harm the rest."""
-        service, version = self._service(), peers.spoken
+        version = peers.spoken
         client = stage.client(door, peers.client, peers.server)
-        for method in service.at(version).values():
+        for method in self._live_at(version):
             newer = schema.fields(method.response)[len(schema.fields(method.response, version)) :]
             if not newer:
                 continue
@@ -520,24 +506,23 @@ class ServerSuite:
         return cls.max_examples or max(1, settings().max_examples // 5)
 
     @contextlib.contextmanager
-    def _world(self, peers: Peers, door: str) -> Iterator[tuple[BlockingClient, Handlers]]:
-        """A client of fresh handlers, and those."""
+    def _world(self, peers: Peers, door: str) -> Iterator[tuple[BlockingClient, Handlers, Authenticate]]:
+        """A client of fresh handlers, those, and who judges its credential."""
         with threads_end(PATIENCE), self.application() as application:
-            authenticate = getattr(application, "authenticate", None)
-            own = StandIn(self._service()).authenticate
+            authenticate = getattr(application, "authenticate", None) or StandIn(self._service()).authenticate
             with running(
                 application.handlers.as_of(peers.server),
                 codecs=[self._doors()[door]],
                 grpc=door == GRPC,
                 service=self._service().as_of(peers.client),
-                authenticate=authenticate or own,
+                authenticate=authenticate,
                 limits=self._patient_limits(),
                 leaks=False,  # the application may end some of its own threads after that
             ) as doors:
                 client = doors[door]
                 with ended_in_time(client, f"credential() of {type(self).__name__}"):
                     client.authorization = self.credential(client)
-                yield client, doors.handlers
+                yield client, doors.handlers, authenticate
 
 
 def _fits_a_frame(suite: type[ServerSuite], case: MethodAt) -> bool:
@@ -546,24 +531,27 @@ def _fits_a_frame(suite: type[ServerSuite], case: MethodAt) -> bool:
 
 
 def _lacks_methods(suite: type[ServerSuite], peers: Peers) -> bool:
-    return any(not method.in_version(peers.spoken) for method in suite._service().methods)
+    return any(not each.in_version(peers.spoken) for each in suite._service().methods if each.shape in LIVE)
 
 
 def _lacks_fields(suite: type[ServerSuite], peers: Peers) -> bool:
     return any(
         len(schema.fields(method.response)) > len(schema.fields(method.response, peers.spoken))
-        for method in suite._service().at(peers.spoken).values()
+        for method in suite._live_at(peers.spoken)
     )
 
 
 # What a test can be about. One that nothing in a service is about is not there.
 _WANTED: dict[str, Callable[[type[ServerSuite], Any], bool]] = {
     "test_callers_without_the_capability_are_refused": lambda suite, case: case.method.requires is not None,
+    "test_items_come_within_their_credit": lambda suite, case: case.method.items_follow,
+    "test_items_of_strangers_are_refused": lambda suite, case: case.method.requires is not None,
     "test_declared_reasons_arrive": lambda suite, case: bool(case.method.reasons),
+    "test_larger_items_are_refused": _fits_a_frame,
     "test_larger_requests_are_refused": _fits_a_frame,
     "test_methods_of_other_versions_are_unimplemented": _lacks_methods,
     "test_newer_fields_stay_with_newer_peers": _lacks_fields,
-    "test_streams_send_within_their_credit": lambda suite, case: case.method.is_stream,
+    "test_streams_send_within_their_credit": lambda suite, case: case.method.items_come_back,
     "test_the_timeout_is_the_methods": lambda suite, case: case.method.timeout is not None,
 }
 
@@ -580,4 +568,5 @@ _OF_METHODS = {
     "test_exceptions_become_incidents",
     "test_the_timeout_is_the_methods",
 }
+_THROUGH_PAIRS = {name for name in vars(PairedTests) if name.startswith("test_")}
 _NOT_OVER_GRPC = {"test_streams_send_within_their_credit"}  # there HTTP/2 says how far a server may send ahead

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
@@ -10,15 +10,28 @@ from wireproto.client import BlockingClient
 from wireproto.codecs import Codec
 from wireproto.dispatch import Context, Handlers, Identity, Subscription
 from wireproto.limits import Limits
-from wireproto.schema import Message, Operation, Service
+from wireproto.schema import Message, Operation, Service, Shape
 from wireproto.status import Status
 from wireproto.testing.doors import GRPC, Running, running
 from wireproto.testing.examples import simplest
 from wireproto.wire.metadata import Metadata
 
-__all__ = ["EVERYBODY", "NOBODY", "PATIENCE", "SECRET", "Feed", "Hang", "Stage", "StandIn", "failures", "raising"]
+__all__ = [
+    "EVERYBODY",
+    "NOBODY",
+    "PATIENCE",
+    "SECRET",
+    "Feed",
+    "Hang",
+    "Stage",
+    "StandIn",
+    "answering",
+    "failures",
+    "raising",
+]
 
-Behaviour: TypeAlias = Callable[[Message, Context], Any]
+Behaviour: TypeAlias = Callable[[Any, Context], Any]
+"""What a handler does with a request; of a method whose items follow that is a list of all of them."""
 
 EVERYBODY = "Bearer everybody"
 """A credential for all capabilities that the service asks for."""
@@ -40,16 +53,18 @@ class StandIn:
         handlers: to serve.
         behave: what a handler does; set it before a call.
         contexts: of the calls that reached a handler since ``behave`` was set, in order.
+        requests: what those asked.
     """
 
     def __init__(self, service: Service) -> None:
         self.handlers = Handlers(service)
         self.contexts: list[Context] = []
+        self.requests: list[Any] = []
         self._behave: Behaviour = _nothing
         self._capabilities = {method.requires for method in service.methods if method.requires is not None}
         for method in service.methods:
-            register: Any = self.handlers.register  # its overloads tell unary methods from streams
-            register(method)(self._handle)
+            register: Any = self.handlers.register  # its overloads tell the shapes apart
+            register(method)(self._handle_items if method.items_follow else self._handle)
 
     @property
     def behave(self) -> Behaviour:
@@ -59,6 +74,7 @@ class StandIn:
     def behave(self, behaviour: Behaviour) -> None:
         self._behave = behaviour
         self.contexts = []
+        self.requests = []
 
     def authenticate(self, metadata: Metadata, peer: str) -> Identity | None:
         """Knows EVERYBODY and NOBODY."""
@@ -66,9 +82,13 @@ class StandIn:
         known = capabilities.get(metadata.authorization)
         return None if known is None else Identity("test", known)
 
-    def _handle(self, request: Message, context: Context) -> Any:
+    def _handle(self, request: Any, context: Context) -> Any:
         self.contexts.append(context)
+        self.requests.append(request)
         return self._behave(request, context)
+
+    def _handle_items(self, items: Iterable[Message], context: Context) -> Any:
+        return self._handle(list(items), context)  # one that is none ends the call before it is said to be there
 
 
 def _nothing(request: Message, context: Context) -> Any:
@@ -84,7 +104,7 @@ class Hang:
 
     def __call__(self, request: Message, context: Context) -> Any:
         self.begun.set()
-        if context.method.is_stream:
+        if context.method.items_come_back:
             return _Quiet(self.let_go)
         future: Future[Any] = Future()
         future.add_done_callback(lambda future: self.let_go.set())
@@ -120,6 +140,18 @@ class Feed:
             yield self._item
 
 
+def answering(right: Message) -> Behaviour:
+    """Answers as the shape of the called method wants it: with one message, with one item, or with nothing."""
+
+    def answering(request: Any, context: Context) -> Any:
+        method = context.method
+        if method.items_come_back:
+            return [right]
+        return None if method.shape is Shape.ONE_WAY else right
+
+    return answering
+
+
 def raising(error: Exception) -> Behaviour:
     def raising(request: Message, context: Context) -> Any:
         raise error.with_traceback(None)
@@ -140,7 +172,7 @@ def failures(method: Operation[Any, Any], right: Message) -> list[Behaviour]:
         context.abort(Status.ABORTED, "SURPRISE_OF_THE_SUITE", SECRET)
 
     def an_answer_of_another_type(request: Message, context: Context) -> Any:
-        return SECRET if not method.is_stream else [SECRET]
+        return SECRET if not method.items_come_back else [SECRET]
 
     def a_failed_future(request: Message, context: Context) -> Any:
         future: Future[Any] = Future()
@@ -151,7 +183,7 @@ def failures(method: Operation[Any, Any], right: Message) -> list[Behaviour]:
         yield right
         raise ValueError(SECRET)
 
-    own = an_exception_behind_an_item if method.is_stream else a_failed_future
+    own = an_exception_behind_an_item if method.items_come_back else a_failed_future
     return [an_exception, an_exit, an_undeclared_reason, an_answer_of_another_type, own]
 
 
@@ -184,12 +216,12 @@ class Stage:
 
     def answer(self, method: Operation[Any, Any], answer: Message | None = None) -> None:
         """Have calls answered, streams with one item, and note the time they have left."""
-        right = simplest(method.response, self._service.version) if answer is None else answer
+        give = answering(simplest(method.response, self._service.version) if answer is None else answer)
         self.remaining = remaining = []
 
-        def behave(request: Message, context: Context) -> Any:
+        def behave(request: Any, context: Context) -> Any:
             remaining.append(context.remaining())
-            return [right] if context.method.is_stream else right
+            return give(request, context)
 
         self.behave = behave
 

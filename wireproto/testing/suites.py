@@ -53,9 +53,9 @@ class MethodSuite:
     def _samples(self) -> list[MessageAt]:
         return [
             MessageAt(method.name, message_type, version, request)
-            for version in range(1, self.service.version + 1)
+            for version in self.service.versions
             for method in self.service.at(version).values()
-            for message_type, request in ((method.request, True), (method.response, False))
+            for message_type, request in zip(method.messages, (True, False), strict=False)  # one-way: the first alone
         ]
 
     def _codecs(self) -> list[Codec]:

@@ -3,19 +3,27 @@
 Whatever travels is kept in ``Pair.sent``, so that a test can look at bytes, change them, or lose them.
 """
 
-from collections.abc import Generator, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from wireproto import codecs
 from wireproto.codecs import Codec
-from wireproto.dispatch import Authenticate, Context, Entry, Handlers, Identity, Subscription, Table
+from wireproto.dispatch import Authenticate, Handlers, Identity, Table
 from wireproto.errors import CallError, HandshakeError, LocalProtocolError
 from wireproto.limits import Limits
-from wireproto.schema import Message, Method, Operation, Service, StreamMethod
-from wireproto.status import Retry, Status
+from wireproto.schema import (
+    DuplexMethod,
+    Message,
+    Method,
+    OneWayMethod,
+    Operation,
+    Service,
+    StreamMethod,
+    UploadMethod,
+)
+from wireproto.testing.paired import PairedCall
 from wireproto.wire.connection import Connection, Role, State
 from wireproto.wire.events import (
     NEED_DATA,
@@ -24,14 +32,16 @@ from wireproto.wire.events import (
     EndReceived,
     ErrorReceived,
     Event,
+    FlaggedRequestReceived,
     HelloReceived,
     ItemReceived,
+    RequestEnded,
     RequestReceived,
     ResponseReceived,
+    WelcomeReceived,
 )
-from wireproto.wire.frame import KINDS, PREAMBLE, Kind, total_length, unpack
-from wireproto.wire.framing import PayloadTooLarge
-from wireproto.wire.handshake import Hello, Offer, negotiate
+from wireproto.wire.frame import KINDS, PREAMBLE, U32_MAX, Credit, Flag, Kind, total_length, unpack
+from wireproto.wire.handshake import Hello, Offer, Welcome, compare_digests, negotiate
 from wireproto.wire.metadata import Metadata, pack_metadata
 
 __all__ = ["Pair", "Sent", "pair"]
@@ -39,6 +49,11 @@ __all__ = ["Pair", "Sent", "pair"]
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
 Item = TypeVar("Item", bound=Message)
+
+_BATCH = U32_MAX  # as many items as there is credit for
+
+WINDOW = 1024 * 1024
+"""Bytes of a stream's first credit, unless told otherwise: that of ``Client.stream``."""
 
 
 class Sent(NamedTuple):
@@ -85,13 +100,17 @@ class Pair:
     """Two connections and what travels between them; made by ``pair``. For one thread.
 
     Nothing waits and nothing happens by itself: bytes move when a method here is called, handlers run on the caller's
-    thread, and no time passes, so that only the deadline a call begins with is looked at.
+    thread, and no time passes, so that only the deadline a call begins with is looked at. A handler that iterates over
+    the items of its call is run when all of them have come; a sink is given each as it comes.
 
     Attributes:
         client: the client's ``Connection``.
         server: the server's.
         service: what the client declares; it is spoken in ``codec``.
+        limits: of both sides.
+        identity: whom the server takes the connection for; None until somebody signs in.
         sent: all that travelled, in order.
+        untold: what came of one-way calls that failed or were refused, in order; their caller is told nothing.
     """
 
     def __init__(
@@ -109,11 +128,13 @@ class Pair:
         self.server = Connection(Role.SERVER, limits)
         self.sent: list[Sent] = []
         self._handlers = handlers if isinstance(handlers, Handlers) else None
-        self._limits = limits
+        self.limits = limits
+        self.identity: Identity | None = None
+        self.untold: list[CallError] = []
         self._authenticate = authenticate
         self._table: Table | None = None
-        self._identity: Identity | None = None
-        self._calls: dict[int, _PairedCall] = {}
+        self._calls: dict[int, PairedCall] = {}
+        self._one_way_owed = 0
         self._answers: dict[int, list[Event]] = {}
 
     def __repr__(self) -> str:
@@ -130,15 +151,14 @@ class Pair:
         """Shake hands.
 
         Raises:
-            HandshakeError: the server refused.
+            HandshakeError: the server refused, or the client found that the two declare a method differently.
         """
         self.client.send_hello(
             Hello(
-                min_version=1,
+                min_version=self.service.oldest,
                 max_version=self.service.version,
                 codecs=((self.codec.id, self.codec.name),),
-                max_frame=self._limits.max_frame,
-                max_calls=self._limits.max_calls,
+                max_frame=self.limits.max_frame,
                 client_name="pair",
                 service=self.service.full_name,
                 digests=self.service.digests(self.service.version),
@@ -150,6 +170,17 @@ class Pair:
         for event in self.deliver(self.server):
             if isinstance(event, ConnectionEnded) and event.error is not None:
                 raise event.error
+            if isinstance(event, WelcomeReceived):
+                self._check_welcome(event.welcome)
+
+    def _check_welcome(self, welcome: Welcome) -> None:
+        ours = self.service.digests(welcome.version)
+        try:
+            compare_digests(self.service.full_name, welcome.version, ours, welcome.digests)
+        except HandshakeError as error:
+            self.client.refuse(error)
+            self.deliver(self.client)
+            raise
 
     def deliver(self, sender: Connection) -> list[Event]:
         """Give the peer of ``sender`` what that has queued; what it reports. No handler runs."""
@@ -191,27 +222,50 @@ class Pair:
     def start(
         self,
         method: Operation[Req, Any],
-        request: Req,
+        request: Req | None = None,
         *,
         metadata: Metadata | Mapping[str, str] | None = None,
         credit: int | None = None,
+        window: int = WINDOW,
     ) -> int:
         """Queue the REQUEST of a call; its id. ``exchange`` delivers it.
 
         Args:
             method: of the service, in the version agreed on or not.
-            request: its message.
+            request: its message; None where items follow, which ``send_item`` queues.
             metadata: what to send beside it; plain entries, or all that there is.
-            credit: of a stream; 64 unless told otherwise.
+            credit: of a stream, in items; 64 unless told otherwise.
+            window: ... and in bytes.
 
         Raises:
             EncodeError: the request cannot be written.
+            LocalProtocolError: there is no credit for another one-way call; or a request is given where items follow,
+                or none where one is to be sent.
         """
-        payload = self.codec.plan(method.request, self.version, self._limits, request=True).encode(request)
+        if method.items_follow != (request is None):
+            raise LocalProtocolError(
+                f"{method.name} begins without a request, its items follow"
+                if method.items_follow
+                else f"{method.name} wants a {method.request.__name__}"
+            )
+        payload = b"" if request is None else self._written(method, request)
         given = metadata if isinstance(metadata, Metadata) else Metadata(entries=dict(metadata or {}))
-        if method.is_stream:
-            given = msgspec.structs.replace(given, credit=64 if credit is None else credit)
-        return self.client.send_request(method.opcode, payload, pack_metadata(given), credit=given.credit)
+        flags, granted = method.shape.flags, None
+        if not flags:
+            return self.client.send_request(method.opcode, payload, pack_metadata(given))
+        if method.items_come_back:
+            granted = Credit(64 if credit is None else credit, window)
+            given = msgspec.structs.replace(given, credit=granted)
+        return self.client.send_flagged_request(flags, method.opcode, payload, pack_metadata(given), credit=granted)
+
+    def send_item(self, call_id: int, method: Operation[Req, Any], item: Req) -> None:
+        """Queue one item of a call that was started; ``client.send_end`` says that there are no more.
+
+        Raises:
+            EncodeError: the item cannot be written.
+            LocalProtocolError: there is no credit for it, or the call is over.
+        """
+        self.client.send_item(call_id, self._written(method, item))
 
     def call(
         self,
@@ -243,27 +297,116 @@ class Pair:
         *,
         metadata: Metadata | Mapping[str, str] | None = None,
         credit: int = 64,
+        window: int = WINDOW,
     ) -> Generator[Item]:
         """One stream, item by item; each item's credit goes back when the next one is asked for.
 
         It ends when the stream does, and raises its CallError; of one that pauses, it ends with the items that are
         there. Closing it cancels the call.
         """
-        call_id = self.start(method, request, metadata=metadata, credit=credit)
+        call_id = self.start(method, request, metadata=metadata, credit=credit, window=window)
         try:
             while events := self._events_of(call_id):
-                for event in events:
-                    if isinstance(event, ItemReceived):
-                        yield self._read(method, event.payload)
-                        self.client.send_credit(call_id, 1)
-                    elif isinstance(event, ErrorReceived):
-                        raise event.error
-                    elif isinstance(event, EndReceived):
-                        return
+                yield from self._answers_in(events, call_id, method)
+                if any(isinstance(event, EndReceived) for event in events):
+                    return
         finally:
-            if self.client.state is not State.CLOSED:
-                self.client.send_cancel(call_id)
-                self.exchange()
+            self._leave(call_id)
+
+    def upload(
+        self,
+        method: UploadMethod[Item, Resp],
+        items: Iterable[Item],
+        *,
+        metadata: Metadata | Mapping[str, str] | None = None,
+    ) -> Resp:
+        """One upload: its items, as many at once as the server has given credit for, and its answer.
+
+        An answer that comes before the end of the items ends it; the rest is not taken from ``items``.
+
+        Raises:
+            CallError: it was refused, or the server has ended the connection and said why.
+            EncodeError, DecodeError: a message cannot be written or read; the call is cancelled.
+            RemoteProtocolError: the server broke a rule of the protocol.
+            LocalProtocolError: the server takes no further item, or does not answer: a future is not done.
+        """
+        call_id = self.start(method, metadata=metadata)
+        outgoing = _Outgoing(self, call_id, method, items)
+        try:
+            while True:
+                moved = not outgoing.complete and outgoing.send(_BATCH)
+                for event in self._events_of(call_id):
+                    if isinstance(event, ResponseReceived):
+                        return self._read(method, event.payload)
+                    if isinstance(event, ErrorReceived):
+                        raise event.error
+                if outgoing.complete:
+                    raise self._unanswered(method)
+                if not moved and not self.client.may_send_item(call_id):
+                    raise self._unanswered(method, "takes no further item yet; its sink")
+        finally:
+            self._leave(call_id)
+
+    def duplex(
+        self,
+        method: DuplexMethod[Req, Item],
+        items: Iterable[Req],
+        *,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        credit: int = 64,
+        window: int = WINDOW,
+    ) -> Generator[Item]:
+        """One duplex call, answer by answer. An item is taken from ``items`` whenever all answers so far were given.
+
+        It ends when the server's half does, and raises its CallError; of one that pauses, it ends with the answers that
+        are there. Closing it cancels the call.
+        """
+        call_id = self.start(method, metadata=metadata, credit=credit, window=window)
+        outgoing = _Outgoing(self, call_id, method, items)
+        try:
+            while True:
+                moved = not outgoing.complete and outgoing.send(1)
+                events = self._events_of(call_id)
+                if not moved and not events and not self.client.may_send_item(call_id):
+                    return
+                yield from self._answers_in(events, call_id, method)
+                if any(isinstance(event, EndReceived) for event in events) or (outgoing.complete and not events):
+                    return
+        finally:
+            self._leave(call_id)
+
+    def post(
+        self,
+        method: OneWayMethod[Req],
+        request: Req,
+        *,
+        metadata: Metadata | Mapping[str, str] | None = None,
+    ) -> None:
+        """One one-way call. Its handler has run when this returns; if it failed, ``untold`` says how.
+
+        Raises:
+            CallError: the server has ended the connection and said why.
+            EncodeError: the request cannot be written.
+            LocalProtocolError: there is no credit for it: a server that the test plays has given none.
+        """
+        self._events_of(self.start(method, request, metadata=metadata))
+
+    def _written(self, method: Operation[Req, Any], message: Req) -> bytes:
+        return self.codec.plan(method.request, self.version, self.limits, request=True).encode(message)
+
+    def _answers_in(self, events: list[Event], call_id: int, method: Operation[Any, Item]) -> Iterator[Item]:
+        """The items among some events, each with its credit sent once it was taken."""
+        for event in events:
+            if isinstance(event, ItemReceived):
+                yield self._read(method, event.payload)
+                self.client.send_credit(call_id, 1, len(event.payload))
+            elif isinstance(event, ErrorReceived):
+                raise event.error
+
+    def _leave(self, call_id: int) -> None:
+        """Cancel a call, if it is not over."""
+        if self.client.state is not State.CLOSED and self.client.send_cancel(call_id):
+            self.exchange()
 
     def _events_of(self, call_id: int) -> list[Event]:
         """Exchange, and take what came for one call; the rest is kept for its own."""
@@ -275,172 +418,121 @@ class Pair:
         return self._answers.pop(call_id, [])
 
     def _read(self, method: Operation[Any, Resp], payload: bytes) -> Resp:
-        return self.codec.plan(method.response, self.version, self._limits, request=False).decode(payload)
+        return self.codec.plan(method.response, self.version, self.limits, request=False).decode(payload)
 
-    def _unanswered(self, method: Operation[Any, Any]) -> LocalProtocolError:
+    def _unanswered(
+        self, method: Operation[Any, Any], what: str = "is not answered yet; its handler"
+    ) -> LocalProtocolError:
         if self._handlers is None:
             return LocalProtocolError(f"nobody answers {method.name}: give pair() handlers, or answer through .server")
-        return LocalProtocolError(f"{method.name} is not answered yet; its handler gave a future that is not done")
+        return LocalProtocolError(f"{method.name} {what} gave a future that is not done")
 
     # The server's side.
 
     def _answer_hello(self, hello: Hello) -> None:
         served = self._served
-        offer = Offer(served.full_name, served.version, {self.codec.id: self.codec.name}, served.digests)
+        names = {self.codec.id: self.codec.name}
+        offer = Offer(served.full_name, served.version, names, served.digests, served.oldest)
         try:
-            welcome = negotiate(hello, {offer.service: offer}, self._limits, "pair")
+            welcome = negotiate(hello, {offer.service: offer}, self.limits, "pair")
         except HandshakeError as error:
             self.server.refuse(error)
             return
         self.server.send_welcome(welcome)
         if self._handlers is not None:
-            self._table = self._handlers.table(self.codec, welcome.version, self._limits, self._authenticate)
+            self._table = self._handlers.table(self.codec, welcome.version, self.limits, self._authenticate)
 
     def _on_server(self, event: Event) -> None:
         if isinstance(event, HelloReceived):
             self._answer_hello(event.hello)
         elif isinstance(event, ConnectionEnded):
             for call_id in list(self._calls):
-                self._calls.pop(call_id).end("the connection ended")
+                self._calls.pop(call_id).lose()
         elif self._table is None:
             return
         elif isinstance(event, RequestReceived):
-            self._begin(self._table, event)
-        elif isinstance(event, CancelReceived):
-            if (call := self._calls.pop(event.call_id, None)) is not None:
-                call.end("the caller cancelled")
-            cancelled = CallError(Status.CANCELLED, "CANCELLED", "cancelled by the caller", retry=Retry.MAYBE_PROCESSED)
-            self.server.send_error(event.call_id, cancelled)
+            self._begin(self._table, event, Flag.NONE)
+        elif isinstance(event, FlaggedRequestReceived):
+            self._begin(self._table, event, event.flags)
+        elif isinstance(event, ItemReceived | RequestEnded):
+            # Of one that was answered in the meantime nothing is wanted any more.
+            if (call := self._calls.get(event.call_id)) is not None:
+                if isinstance(event, ItemReceived):
+                    call.put(event.payload)
+                else:
+                    call.complete()
+        elif isinstance(event, CancelReceived) and (call := self._calls.pop(event.call_id, None)) is not None:
+            call.cancel()
 
-    def _begin(self, table: Table, event: RequestReceived) -> None:
-        entry = table.entries.get(event.opcode)
-        if isinstance(event.metadata, CallError):
-            self.server.send_error(event.call_id, event.metadata)
-        elif entry is None:
-            self.server.send_error(event.call_id, table.missing(event.opcode))
+    def _begin(self, table: Table, event: RequestReceived | FlaggedRequestReceived, flags: int) -> None:
+        call = self._judged(table, event, flags)
+        if flags & Flag.ONE_WAY:
+            outcome = call if isinstance(call, CallError) else call.entry.run(event.payload, call)
+            if isinstance(outcome, CallError):
+                self.untold.append(outcome)
+            self._return_one_way_credit()
+        elif isinstance(call, CallError):
+            self.server.send_error(event.call_id, call)
         else:
-            call = _PairedCall(self, entry, event.metadata)
-            outcome = entry.run(event.payload, call)
-            if isinstance(outcome, bytes | CallError):
-                self._settle(event.call_id, outcome)
-            else:
-                call.source = outcome
+            call.begin(event.payload)
+            if not call.over:
                 self._calls[event.call_id] = call
 
+    def _judged(
+        self, table: Table, event: RequestReceived | FlaggedRequestReceived, flags: int
+    ) -> PairedCall | CallError:
+        """A call of a method that is there, in its shape; or why it is none."""
+        entry = table.find(event.opcode, flags)
+        if entry is None:
+            return table.missing(event.opcode, flags)
+        if isinstance(event.metadata, CallError):
+            return event.metadata
+        return PairedCall(self, event.call_id, entry, event.metadata)
+
+    def _return_one_way_credit(self) -> None:
+        """A one-way call is over: let the client begin more, by half of what it may have at once."""
+        self._one_way_owed += 1
+        if self._one_way_owed * 2 >= self.limits.one_way_calls and self.server.send_one_way_credit(self._one_way_owed):
+            self._one_way_owed = 0
+
     def _pump(self) -> None:
-        """Send what sources and futures have."""
+        """Let each call go on as far as it can."""
         for call_id, call in list(self._calls.items()):
-            source = call.source
-            try:
-                if isinstance(source, Future):
-                    if source.done():
-                        del self._calls[call_id]
-                        self._settle(call_id, call.entry.encode(source.result(0)))
-                    continue
-                for item in call.take(self.server.credit(call_id)):
-                    payload = call.entry.encode(item)
-                    if isinstance(payload, CallError):
-                        raise payload
-                    self.server.send_item(call_id, payload)
-            except StopIteration:
-                self._calls.pop(call_id).end("ended")
-                self.server.send_end(call_id)
-            except BaseException as error:  # noqa: BLE001 - what a source raises ends its call, as on a real server
-                self._calls.pop(call_id, call).end("failed")
-                self.server.send_error(call_id, call.entry.failure(error))
-
-    def _settle(self, call_id: int, outcome: bytes | CallError) -> None:
-        if isinstance(outcome, CallError):
-            self.server.send_error(call_id, outcome)
-            return
-        try:
-            self.server.send_response(call_id, outcome)
-        except PayloadTooLarge as error:
-            text = f"the answer cannot be sent: {error}"
-            too_large = CallError(Status.RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE", text, retry=Retry.MAYBE_PROCESSED)
-            self.server.send_error(call_id, too_large)
+            call.move()
+            if call.over:
+                del self._calls[call_id]
 
 
-class _PairedCall(Context):
-    """A call on the server's side of a pair."""
+class _Outgoing:
+    """The items of a call on the client's side: sent as far as the credit goes, with one held for which there is none.
 
-    __slots__ = (
-        "_link",
-        "cancelled",
-        "deadline",
-        "entry",
-        "identity",
-        "metadata",
-        "source",
-    )
+    So the end of the items is seen, and told, without credit for another one.
+    """
 
-    def __init__(self, link: Pair, entry: Entry, metadata: Metadata) -> None:
-        self.metadata = metadata
-        self.identity = link._identity
-        self.deadline = entry.due(None if metadata.deadline_ms is None else metadata.deadline_ms / 1000)
-        self.cancelled = False
-        self.entry = entry
-        self.source: Future[Any] | Subscription[Any] | Iterator[Any] | None = None
+    def __init__(self, link: Pair, call_id: int, method: Operation[Any, Any], items: Iterable[Any]) -> None:
+        self.complete = False
         self._link = link
+        self._call_id = call_id
+        self._encode = link.codec.plan(method.request, link.version, link.limits, request=True).encode
+        self._items = iter(items)
+        self._held: bytes | None = None
 
-    @property
-    def peer(self) -> str:
-        return "pair:0"
-
-    @property
-    def codec(self) -> str:
-        return self._link.codec.name
-
-    @property
-    def version(self) -> int:
-        return self._link.server.version
-
-    @property
-    def method(self) -> Operation[Any, Any]:
-        return self.entry.method
-
-    @property
-    def draining(self) -> bool:
-        return False
-
-    def sign_in(self, identity: Identity) -> None:
-        signed_in = self._link._identity
-        if signed_in is not None and signed_in is not identity and not signed_in.revoked:
-            raise CallError(
-                Status.FAILED_PRECONDITION,
-                "ALREADY_SIGNED_IN",
-                f"this connection is signed in as {signed_in.subject}; sign out first, or open another one",
-            )
-        self.identity = self._link._identity = identity
-
-    def sign_out(self) -> None:
-        self.identity = self._link._identity = None
-
-    def take(self, credit: int) -> list[Any]:
-        """Up to ``credit`` items of the source.
-
-        Raises:
-            StopIteration: it is over.
-        """
-        source = self.source
-        if isinstance(source, Subscription):
-            items = list(source.take(credit)) if credit else []
-            if len(items) > credit:
-                raise ValueError(f"{type(source).__name__}.take({credit}) gave {len(items)} items")
-            return items
-        assert isinstance(source, Iterator)
-        # One at a time, so that the items before its end are sent before that is.
-        return [next(source)] if credit else []
-
-    def end(self, why: str) -> None:
-        """The caller is gone, or the source over."""
-        self.cancelled = True
-        if isinstance(self.source, Future):
-            self.source.cancel()
-        elif isinstance(self.source, Subscription):
-            self.source.close(why)
-        elif isinstance(self.source, Generator):
-            self.source.close()
+    def send(self, most: int) -> bool:
+        """Send up to ``most`` items, or that there are no more; whether anything was sent."""
+        client = self._link.client
+        for sent in range(most):
+            if self._held is None:
+                try:
+                    self._held = self._encode(next(self._items))
+                except StopIteration:
+                    self.complete = True
+                    client.send_end(self._call_id)
+                    return True
+            if not client.may_send_item(self._call_id):
+                return sent > 0
+            client.send_item(self._call_id, self._held)
+            self._held = None
+        return True
 
 
 def _lines(sent: Sent) -> Iterator[str]:
@@ -454,5 +546,6 @@ def _lines(sent: Sent) -> Iterator[str]:
         data = data[size:]
         name = Kind(frame.kind).name if frame.kind in KINDS else f"kind {frame.kind}"
         call = f" call {frame.call_id} opcode {frame.opcode:#06x}" if frame.call_id else ""
+        call += f" flags {frame.flags:#04x}" if frame.flags else ""
         body = (frame.metadata + frame.payload).hex(" ")
         yield f"{sent.by.value} {name}{call}: {body}"

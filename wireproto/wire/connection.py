@@ -13,31 +13,39 @@ Not thread-safe: the owner holds one lock around every call. Rules and numbers: 
 from collections.abc import Callable
 from typing import Final, Protocol
 
-import msgspec
-
 from wireproto.errors import CallError, LocalProtocolError, RemoteProtocolError
-from wireproto.limits import HELLO_MAX_FRAME, Limits
+from wireproto.limits import Limits
 from wireproto.reasons import failure
+from wireproto.status import Status
+from wireproto.wire.calls import CallState
 from wireproto.wire.events import (
+    CallOver,
     CancelReceived,
     CreditReceived,
     EndReceived,
     ErrorReceived,
     Event,
+    FlaggedRequestReceived,
     GoAwayReceived,
     HelloReceived,
     ItemReceived,
+    OneWayCreditReceived,
+    RequestEnded,
     RequestReceived,
     ResponseReceived,
     WelcomeReceived,
 )
 from wireproto.wire.frame import (
-    HALF,
     HEADER_AFTER_LENGTH,
+    NO_CREDIT,
+    TOP_BIT,
     U32_MAX,
+    Credit,
+    Flag,
     Frame,
     Kind,
     bad_body,
+    flags_problem,
     pack_credit,
     pack_error,
     pack_goaway,
@@ -47,10 +55,10 @@ from wireproto.wire.frame import (
     unpack_goaway,
 )
 from wireproto.wire.framing import PayloadTooLarge
-from wireproto.wire.handshake import Hello, Welcome
-from wireproto.wire.hurried import Hurried, not_in_flight
-from wireproto.wire.metadata import EMPTY
-from wireproto.wire.state import Role, State
+from wireproto.wire.handshake import Hello, Welcome, encode_fitting
+from wireproto.wire.hurried import Hurried, not_in_flight, too_much_metadata
+from wireproto.wire.metadata import EMPTY, MAX_METADATA, Metadata
+from wireproto.wire.state import END_OF_INPUT, Direction, Role, State
 
 __all__ = ["MAX_STRAY_ANSWERS", "Connection", "ConnectionMaker", "PayloadTooLarge", "Role", "State"]
 
@@ -63,7 +71,8 @@ class Connection(Hurried):
 
     Args:
         role: which side this is.
-        limits: what this side accepts; ``max_frame``, ``max_metadata`` and ``max_calls`` are enforced here.
+        limits: what this side accepts; ``max_frame`` and ``max_metadata`` are enforced here. What a side accepts of
+            calls is what it said in HELLO or WELCOME.
         hint: a sentence for an HTTP client that meets this server, such as where gRPC is spoken.
 
     Attributes:
@@ -71,10 +80,11 @@ class Connection(Hurried):
         version: of the service; 0 until WELCOME.
         codec: id; 0 until WELCOME.
         their_max_frame: largest length field the peer accepts.
-        their_max_calls: calls in flight the server accepts; 0 until WELCOME. A client should keep within it: the server
-            refuses what is beyond, one by one.
+        their_max_calls: calls in flight the peer accepts; 0 until the handshake, and for a client that takes none. A
+            side should keep within it: the peer refuses what is beyond, one by one.
         heartbeat_ms: the agreed one; 0 for none.
-        last_call_id: of the latest REQUEST sent or received; 0 before the first.
+        goaway_sent: the calls that the peer begins are refused.
+        goaway_received: this side begins no calls any more.
         frames_received: whole frames read, ignored ones included.
         frames_ignored: those of unknown kinds among them.
         discarded: bytes received after the connection was over.
@@ -83,6 +93,8 @@ class Connection(Hurried):
     """
 
     __slots__ = ("_hello", "_stray", "heartbeat_ms", "their_max_calls")
+
+    _most_stray = MAX_STRAY_ANSWERS  # tests make it smaller
 
     def __init__(self, role: Role, limits: Limits | None = None, *, hint: str = "") -> None:
         self.their_max_calls = 0
@@ -105,58 +117,10 @@ class Connection(Hurried):
     def _read_hello(self, frame: Frame) -> Event:
         hello = Hello.decode(frame.payload)
         self.their_max_frame = hello.max_frame
+        self.their_max_calls = hello.max_calls
         self._max_frame = self._limits.max_frame
+        self._ours.accepted(hello.max_calls, hello.first_credit, hello.one_way_credit)
         return HelloReceived(hello)
-
-    def _read_request(self, frame: Frame) -> Event | None:
-        call_id = frame.call_id
-        ahead = (call_id - self.last_call_id) & U32_MAX
-        if not 0 < ahead < HALF:
-            raise RemoteProtocolError(
-                "CALL_ID", f"REQUEST names call {call_id}, which is not after {self.last_call_id}"
-            )
-        if call_id in self._calls:
-            raise RemoteProtocolError("CALL_ID", f"REQUEST names call {call_id}, which is in flight")
-        self.last_call_id = call_id
-        if self.state is State.DRAINING:
-            self._refuse_call(frame, "SHUTTING_DOWN", "the server is shutting down")
-            return None
-        if self.calls_in_flight >= self._limits.max_calls:
-            text = f"{self.calls_in_flight} calls are in flight on this connection, the most it may have"
-            self._refuse_call(frame, "TOO_MANY_CALLS", text)
-            return None
-        self._calls[call_id] = frame.opcode
-        metadata = self._read_metadata(call_id, frame.metadata) if frame.metadata else EMPTY
-        return RequestReceived(call_id, frame.opcode, metadata, frame.payload)
-
-    def _refuse_call(self, frame: Frame, reason: str, message: str) -> None:
-        self._send(Kind.ERROR, frame.opcode, frame.call_id, pack_error(failure(reason, message)))
-
-    def _read_cancel(self, frame: Frame) -> Event | None:
-        unpack_empty(frame)
-        # Of a call that is over it merely crossed the answer.
-        return CancelReceived(frame.call_id) if self._in_flight(frame) else None
-
-    def _read_credit(self, frame: Frame) -> Event | None:
-        amount = unpack_credit(frame)
-        if not self._in_flight(frame):
-            return None
-        if not self._grant(frame.call_id, amount):
-            raise RemoteProtocolError(
-                "CREDIT_OVERFLOW", f"the credit of call {frame.call_id} would be more than {U32_MAX}"
-            )
-        return CreditReceived(frame.call_id, amount)
-
-    def _in_flight(self, frame: Frame) -> bool:
-        opcode = self._calls.get(frame.call_id)
-        if opcode is not None and opcode != frame.opcode:
-            raise RemoteProtocolError(
-                "WRONG_OPCODE",
-                f"{Kind(frame.kind).name} has opcode {frame.opcode:#06x}; call {frame.call_id} has {opcode:#06x}",
-            )
-        return opcode is not None
-
-    # A client's:
 
     def _read_welcome(self, frame: Frame) -> Event:
         welcome = Welcome.decode(frame.payload)
@@ -168,45 +132,149 @@ class Connection(Hurried):
         self.their_max_frame = welcome.max_frame
         self.their_max_calls = welcome.max_calls
         self._max_frame = self._limits.max_frame
+        self._ours.accepted(welcome.max_calls, welcome.first_credit, welcome.one_way_credit)
         return WelcomeReceived(welcome)
 
-    def _read_answer(self, frame: Frame) -> Event | None:
-        """RESPONSE, ITEM, END, or the ERROR of a call."""
+    def _read_request(self, frame: Frame) -> Event | None:
+        if self._is_forgotten(frame):
+            return None
+        theirs, call_id, flags = self._theirs, frame.call_id, frame.flags
+        if flags & Flag.ITEMS_FOLLOW and frame.payload:
+            raise bad_body(Kind.REQUEST, f"it has {len(frame.payload)} bytes, and its messages follow as ITEMs")
+        if not theirs.takes(call_id):
+            raise RemoteProtocolError("CALL_ID", f"REQUEST names call {call_id}, which is not after {theirs.last}")
+        if call_id in theirs.opcodes:
+            raise RemoteProtocolError("CALL_ID", f"REQUEST names call {call_id}, which is in flight")
+        theirs.begin(call_id)
+        if self.goaway_sent:
+            self._refuse_call(frame, "SHUTTING_DOWN", f"the {self.role.value} is shutting down")
+            return None
+        if flags & Flag.ONE_WAY:
+            if theirs.one_way < 1:
+                raise RemoteProtocolError("CREDIT_EXCEEDED", f"call {call_id} is one-way and had no credit")
+            theirs.one_way -= 1
+        elif self.peer_calls >= theirs.max_calls:
+            text = f"{self.peer_calls} calls are in flight on this connection, the most it may have"
+            self._refuse_call(frame, "TOO_MANY_CALLS", text)
+            return None
+        metadata = self._read_metadata(frame.metadata) if frame.metadata else EMPTY
+        if not flags:
+            theirs.opcodes[call_id] = frame.opcode
+            return RequestReceived(call_id, frame.opcode, metadata, frame.payload)
+        if not flags & Flag.ONE_WAY:
+            granted = metadata.credit if isinstance(metadata, Metadata) else None
+            theirs.open(call_id, frame.opcode, flags, to_send=granted or NO_CREDIT, to_come=theirs.first)
+        return FlaggedRequestReceived(call_id, frame.opcode, flags, metadata, frame.payload)
+
+    def _refuse_call(self, frame: Frame, reason: str, message: str) -> None:
+        """Answer a REQUEST that never comes to be a call. Its ITEMs may be under way already."""
+        if frame.flags & Flag.ONE_WAY:
+            return
+        if frame.flags & Flag.ITEMS_FOLLOW:
+            self._theirs.let_cross(*self._theirs.first, self._overrun)
+        self._send(Kind.ERROR, frame.opcode, frame.call_id, pack_error(failure(reason, message)))
+
+    def _is_forgotten(self, frame: Frame) -> bool:
+        """Whether the frame is of a call that this side forgot when it ended its output; the peer may not know."""
+        return self.state is State.HALF_CLOSED and frame.call_id & TOP_BIT == self._theirs.top_bit
+
+    def _read_of_call(self, frame: Frame) -> Event | None:
+        """RESPONSE, ITEM, END, the ERROR of a call, CANCEL or CREDIT, by the table of ``calls.py``."""
         kind, call_id = frame.kind, frame.call_id
-        if not self._in_flight(frame):
+        credit = unpack_credit(frame) if kind == Kind.CREDIT else NO_CREDIT
+        error = unpack_error(frame.payload) if kind == Kind.ERROR else None
+        if kind in (Kind.END, Kind.CANCEL):
+            unpack_empty(frame)
+        if not call_id:
+            return self._read_one_way_credit(credit)
+        if self._is_forgotten(frame):
+            return None
+        calls = self._calls_of(call_id)
+        opcode = calls.opcodes.get(call_id)
+        if opcode is None:
+            self._read_of_no_call(frame)
+            return None
+        if opcode != frame.opcode:
+            raise RemoteProtocolError(
+                "WRONG_OPCODE",
+                f"{Kind(kind).name} has opcode {frame.opcode:#06x}; call {call_id} has {opcode:#06x}",
+            )
+        halves = calls.state_of(call_id)
+        state = halves.state
+        step = halves.step(Direction.RECEIVE, kind)
+        if step is None:
+            raise _wrong_half(frame, f"call {call_id} is {state.value}, begun with flags {halves.flags:#04x}")
+        if step.then is CallState.OVER:
+            calls.forget(call_id)
+            if state is CallState.CANCELLED:
+                return CallOver(call_id)
+            if error is not None:
+                return ErrorReceived(call_id, error)
+            return EndReceived(call_id) if kind == Kind.END else ResponseReceived(call_id, opcode, frame.payload)
+        if kind == Kind.ITEM:
+            if halves.items_to_come < 1 or halves.bytes_to_come < 1:
+                raise RemoteProtocolError("CREDIT_EXCEEDED", f"call {call_id} sent an item and had no credit left")
+            halves.items_to_come -= 1
+            halves.bytes_to_come -= len(frame.payload)
+            return ItemReceived(call_id, frame.payload) if state is not CallState.CANCELLED else None
+        if kind == Kind.CREDIT:
+            halves.items_to_send += credit.items
+            halves.bytes_to_send += credit.bytes
+            if halves.items_to_send > U32_MAX or halves.bytes_to_send > U32_MAX:
+                raise _overflow(f"call {call_id}")
+            return CreditReceived(call_id, credit)
+        assert step.then is not None
+        halves.enter(step.then)
+        calls.keep(call_id, halves)
+        return RequestEnded(call_id) if kind == Kind.END else CancelReceived(call_id)
+
+    def _read_of_no_call(self, frame: Frame) -> None:
+        """A frame of a call that is not in flight: it has crossed the end of one, or is wrong.
+
+        It is never judged by how far its id lies ahead, for the call may have been very old.
+        """
+        kind, call_id = frame.kind, frame.call_id
+        if call_id & TOP_BIT == self._ours.top_bit:
             self._stray += 1
-            if self._stray > MAX_STRAY_ANSWERS:
+            if self._stray > self._most_stray:
                 raise RemoteProtocolError(
                     "STRAY_ANSWERS", f"{self._stray} answers came to calls that are not in flight"
                 )
-            return None
-        is_stream = self._credits is not None and call_id in self._credits
-        if kind != Kind.ERROR and is_stream == (kind == Kind.RESPONSE):
-            called = "a stream" if is_stream else "no stream"
-            raise RemoteProtocolError(
-                "WRONG_ANSWER", f"call {call_id} is {called} and was answered with {Kind(kind).name}"
-            )
-        wanted = self._cancelled is None or call_id not in self._cancelled
-        if kind == Kind.ITEM:
-            assert self._credits is not None
-            if not self._credits[call_id]:
-                raise RemoteProtocolError("CREDIT_EXCEEDED", f"call {call_id} sent an item and had no credit left")
-            self._credits[call_id] -= 1
-            return ItemReceived(call_id, frame.payload) if wanted else None
-        event: Event
-        if kind == Kind.RESPONSE:
-            event = ResponseReceived(call_id, frame.opcode, frame.payload)
-        elif kind == Kind.END:
-            unpack_empty(frame)
-            event = EndReceived(call_id)
+        elif kind == Kind.ITEM:
+            if not self._theirs.item_crosses(len(frame.payload)):
+                raise RemoteProtocolError(
+                    "CREDIT_EXCEEDED", f"an item of call {call_id} came, which is not in flight, and is one too many"
+                )
+        elif kind in (Kind.END, Kind.CANCEL, Kind.CREDIT):
+            if not self._theirs.frame_crosses(self._requests_received()):
+                raise RemoteProtocolError(
+                    "TOO_MANY_FRAMES",
+                    "too many END, CANCEL and CREDIT came to calls that are not in flight",
+                    Status.RESOURCE_EXHAUSTED,
+                )
         else:
-            event = ErrorReceived(call_id, unpack_error(frame.payload))
-        self._forget(call_id)
-        return event if wanted else None
+            raise _wrong_half(frame, f"call {call_id} is answered here")
+
+    def _read_one_way_credit(self, credit: Credit) -> Event:
+        self._ours.one_way += credit.items
+        if self._ours.one_way > U32_MAX:
+            raise _overflow("one-way calls")
+        return OneWayCreditReceived(credit.items)
+
+    def _read_end_of_input(self) -> None:
+        super()._read_end_of_input()
+        # Our calls to a peer that has ended its output cannot be answered. Those of a connection that is over are over.
+        self._ours.lose()
 
     def _read_goaway(self, frame: Frame) -> Event:
         last_call_id, error = unpack_goaway(frame)
+        self.goaway_received = True
+        self._enter(self.state)
         return GoAwayReceived(last_call_id, error)
+
+    def lies_behind(self, call_id: int, last_call_id: int) -> bool:
+        """Whether a call of ours in flight began after the one that the peer's GOAWAY named: it was not processed."""
+        return self._ours.lies_behind(call_id, last_call_id)
 
     # Sending.
 
@@ -216,24 +284,24 @@ class Connection(Hurried):
         Raises:
             LocalProtocolError: HELLO was sent already, or a value of it is out of range.
         """
-        body = hello.encode()
-        if HEADER_AFTER_LENGTH + len(body) > HELLO_MAX_FRAME:
-            body = msgspec.structs.replace(hello, digests={}).encode()
-        self._send(Kind.HELLO, 0, 0, body)
+        self._send(Kind.HELLO, 0, 0, encode_fitting(hello))
         self._hello = hello
+        self._theirs.accepted(hello.max_calls, hello.first_credit, hello.one_way_credit)
 
     def send_welcome(self, welcome: Welcome) -> None:
         """Server: accept the client's HELLO; the connection is open. If the client did not wait, it fails instead.
+        Digests are left out when WELCOME would be too long with them.
 
         Raises:
             LocalProtocolError: there is no HELLO to answer, or a value is out of range.
         """
-        body = welcome.encode()
+        body = encode_fitting(welcome)
         self._sending(Kind.WELCOME)
         if self._buffer:
             self.fail(self._early())
             return
         self._agree(welcome)
+        self._theirs.accepted(welcome.max_calls, welcome.first_credit, welcome.one_way_credit)
         self._send(Kind.WELCOME, 0, 0, body)
 
     def _agree(self, welcome: Welcome) -> None:
@@ -241,96 +309,194 @@ class Connection(Hurried):
         self.codec = welcome.codec
         self.heartbeat_ms = welcome.heartbeat_ms
 
-    def send_cancel(self, call_id: int) -> bool:
-        """Client: no longer want a call's answer. What still comes of it is dropped.
+    def send_flagged_request(
+        self, flags: int, opcode: int, payload: bytes, metadata: bytes = b"", *, credit: Credit | None = None
+    ) -> int:
+        """Begin a call of another shape than unary.
+
+        Args:
+            flags: of ``Flag``; not 0.
+            opcode: of the method, 0 to 65,535.
+            payload: the encoded request; b"" where items follow.
+            metadata: a block from ``pack_metadata``.
+            credit: what the block grants of the answer half; None if it has none.
 
         Returns:
-            False when the call was over or cancelled already; nothing is sent then.
-        """
-        opcode = self._calls.get(call_id)
-        if opcode is None or (self._cancelled is not None and call_id in self._cancelled):
-            return False
-        self._send(Kind.CANCEL, opcode, call_id, b"")
-        if self._cancelled is None:
-            self._cancelled = set()
-        self._cancelled.add(call_id)
-        return True
-
-    def send_credit(self, call_id: int, amount: int) -> bool:
-        """Client: let a stream send ``amount`` more items, 1 to 2**32 - 1 and no more than that together.
-
-        Returns:
-            False when the call was over or cancelled already; nothing is sent then.
+            The call's id. A one-way call is over with that.
 
         Raises:
-            LocalProtocolError: the amount is out of range, or the call is no stream.
+            PayloadTooLarge: the peer does not accept a frame so large.
+            LocalProtocolError: the state does not allow it, there is no credit for a one-way call, the flags are no
+                shape's, or there is a payload where items follow.
         """
-        opcode = self._calls.get(call_id)
-        if opcode is None or (self._cancelled is not None and call_id in self._cancelled):
+        ours = self._ours
+        self._sending(Kind.REQUEST)
+        if problem := flags_problem(Kind.REQUEST, flags):
+            raise LocalProtocolError(f"a REQUEST cannot have the flags {flags:#04x}: {problem}")
+        if payload and flags & Flag.ITEMS_FOLLOW:
+            raise LocalProtocolError("a REQUEST whose items follow has no payload: its messages are the items")
+        length = HEADER_AFTER_LENGTH + len(metadata) + len(payload)
+        if length > self.their_max_frame:
+            raise PayloadTooLarge(length, self.their_max_frame)
+        if len(metadata) > MAX_METADATA:
+            raise too_much_metadata(metadata)
+        if flags & Flag.ONE_WAY and ours.one_way < 1:
+            raise LocalProtocolError("there is no credit for another one-way call")
+        call_id = self._unusual_id()
+        self._send(Kind.REQUEST, opcode, call_id, payload, flags=flags, metadata=metadata)
+        if flags & Flag.ONE_WAY:
+            ours.one_way -= 1
+        else:
+            ours.open(call_id, opcode, flags, to_send=ours.first, to_come=credit or NO_CREDIT)
+        return call_id
+
+    def send_cancel(self, call_id: int) -> bool:
+        """No longer want the answer of a call of ours. What still comes of it is dropped.
+
+        Returns:
+            False when there is no such call of ours in flight, or it was cancelled already, or nothing can be sent any
+            more; nothing is sent then.
+        """
+        opcode = self._ours.opcodes.get(call_id)
+        if opcode is None or not self._may_say(call_id):
             return False
-        if self._credits is None or call_id not in self._credits:
-            raise LocalProtocolError(f"call {call_id} is no stream")
-        if amount < 1 or self._credits[call_id] + amount > U32_MAX:
-            raise LocalProtocolError(f"credit of call {call_id} must grow by 1 or more and stay within {U32_MAX}")
-        self._send(Kind.CREDIT, opcode, call_id, pack_credit(amount))
-        self._grant(call_id, amount)
+        self._step(call_id, Kind.CANCEL)
+        self._send(Kind.CANCEL, opcode, call_id, b"")
+        return True
+
+    def send_credit(self, call_id: int, items: int, size: int) -> bool:
+        """Let the peer send more of its half of a call.
+
+        Args:
+            call_id: of the call.
+            items: how many more ITEMs, 0 to 2**32 - 1, and no more than that together.
+            size: how many more bytes of their payloads, likewise; one of both is not 0.
+
+        Returns:
+            False when the call was over or cancelled already, or the peer's half of it is complete, or nothing can be
+            sent any more; nothing is sent then.
+
+        Raises:
+            LocalProtocolError: a number is out of range, or the peer's half of the call is no stream.
+        """
+        if not self._may_say(call_id):
+            return False
+        calls = self._calls_of(call_id)
+        halves = calls.state_of(call_id)
+        theirs = Flag.ITEMS_COME_BACK if calls is self._ours else Flag.ITEMS_FOLLOW
+        if not halves.flags & theirs:
+            raise LocalProtocolError(f"nothing comes of call {call_id} that takes credit")
+        if theirs is Flag.ITEMS_FOLLOW and halves.state is not CallState.BOTH_OPEN:
+            return False
+        if min(items, size) < 0 or not items + size:
+            raise LocalProtocolError(f"{items} items and {size} bytes are no credit")
+        if halves.items_to_come + items > U32_MAX or halves.bytes_to_come + size > U32_MAX:
+            raise LocalProtocolError(f"the credit of call {call_id} would be more than {U32_MAX}")
+        self._send(Kind.CREDIT, calls.opcodes[call_id], call_id, pack_credit(items, size))
+        halves.items_to_come += items
+        halves.bytes_to_come += size
+        return True
+
+    def _may_say(self, call_id: int) -> bool:
+        """Whether CANCEL or CREDIT of a call still says something to the peer."""
+        calls = self._calls_of(call_id)
+        halves = calls.halves.get(call_id)
+        return (
+            call_id in calls.opcodes
+            and (halves is None or halves.state is not CallState.CANCELLED)
+            and Kind.CREDIT in self._may_send
+        )
+
+    def send_one_way_credit(self, calls: int) -> bool:
+        """Let the peer begin more one-way calls, 1 to 2**32 - 1 and no more than that together.
+
+        Returns:
+            False when nothing can be sent any more.
+        """
+        if Kind.CREDIT not in self._may_send:
+            return False
+        if not 1 <= calls <= U32_MAX - self._theirs.one_way:
+            raise LocalProtocolError(f"the credit of one-way calls must grow by 1 or more and stay within {U32_MAX}")
+        self._send(Kind.CREDIT, 0, 0, pack_credit(calls, 0))
+        self._theirs.one_way += calls
         return True
 
     def send_end(self, call_id: int) -> None:
-        """Server: a stream is complete; the call is over.
+        """Complete our half of a call. Of one of the peer's that is the answer half, and the call is over.
 
         Raises:
             LocalProtocolError: the call is not in flight, or the state does not allow it.
         """
-        self._send_last(Kind.END, call_id, b"")
+        self._send_step(Kind.END, call_id, b"")
 
     def send_error(self, call_id: int, error: CallError) -> None:
-        """Server: a call failed and is over.
+        """A call of the peer's failed and is over.
 
         Raises:
             LocalProtocolError: the call is not in flight, or the state does not allow it.
         """
-        self._send_last(Kind.ERROR, call_id, pack_error(error))
+        self._send_step(Kind.ERROR, call_id, pack_error(error))
 
-    def _send_last(self, kind: int, call_id: int, body: bytes) -> None:
-        opcode = self._calls.get(call_id)
+    def _send_step(self, kind: int, call_id: int, body: bytes) -> None:
+        opcode = self._calls_of(call_id).opcodes.get(call_id)
         if opcode is None:
             raise not_in_flight(call_id)
+        self._sending(kind)
+        self._step(call_id, kind)
         self._send(kind, opcode, call_id, body)
-        self._forget(call_id)
 
-    def _forget(self, call_id: int) -> None:
-        del self._calls[call_id]
-        if self._credits is not None:
-            self._credits.pop(call_id, None)
-        if self._cancelled is not None:
-            self._cancelled.discard(call_id)
-
-    def credit(self, call_id: int) -> int:
-        """Items that may still be sent (server) or come (client) of a call; 0 for one that is over."""
-        return self._credits.get(call_id, 0) if self._credits is not None else 0
-
-    def hold(self) -> None:
-        """Server: keep counting a call that was answered early (deadline, cancel) and whose handler runs on."""
-        self._held += 1
-
-    def release(self) -> None:
-        """Server: the handler of a call that was held has returned.
-
-        Raises:
-            LocalProtocolError: none is held.
+    def credit(self, call_id: int) -> tuple[int, int]:
+        """Items and bytes that may still be sent of our half of a call; nothing of one that is over. The bytes may be
+        below 0.
         """
-        if not self._held:
-            raise LocalProtocolError("no call is held")
-        self._held -= 1
+        ours = self._ours.halves
+        halves = (ours if call_id in ours else self._theirs.halves).get(call_id)
+        return NO_CREDIT if halves is None else (halves.items_to_send, halves.bytes_to_send)
+
+    def may_send_item(self, call_id: int) -> bool:
+        """Whether our half of a call has the credit for one more ITEM."""
+        halves = self._calls_of(call_id).halves.get(call_id)
+        return halves is not None and halves.items_to_send >= 1 and halves.bytes_to_send >= 1
+
+    def credit_out(self, call_id: int) -> tuple[int, int]:
+        """Items and bytes that the peer may still send of its half of a call; as ``credit``."""
+        halves = self._calls_of(call_id).halves.get(call_id)
+        return NO_CREDIT if halves is None else (halves.items_to_come, halves.bytes_to_come)
+
+    @property
+    def one_way_credit(self) -> int:
+        """How many one-way calls may still be begun by this side."""
+        return self._ours.one_way
 
     def send_goaway(self, error: CallError) -> None:
-        """Server: take no more calls. Those in flight go on; further ones are refused, "not processed".
+        """Take no more calls. Those in flight go on; further ones are refused, "not processed".
 
         Raises:
             LocalProtocolError: it was sent already, or the state does not allow it.
         """
-        self._send(Kind.GOAWAY, 0, 0, pack_goaway(self.last_call_id, error))
+        theirs = self._theirs
+        self._send(Kind.GOAWAY, 0, 0, pack_goaway(theirs.last if theirs.last != theirs.top_bit else 0, error))
+        self.goaway_sent = True
+        self._enter(self.state)
+
+    def end_output(self) -> None:
+        """Client: say nothing more, and still receive the answers. What still comes of the server's calls is dropped.
+
+        The owner ends the output of its socket behind what is queued.
+
+        Raises:
+            LocalProtocolError: the state does not allow it.
+        """
+        self._enter(self._sending(END_OF_INPUT))
+        self._theirs.lose()
+
+
+def _wrong_half(frame: Frame, why: str) -> RemoteProtocolError:
+    return RemoteProtocolError("WRONG_HALF", f"{Kind(frame.kind).name} has no place there: {why}")
+
+
+def _overflow(whose: str) -> RemoteProtocolError:
+    return RemoteProtocolError("CREDIT_OVERFLOW", f"the credit of {whose} would be more than {U32_MAX}")
 
 
 class ConnectionMaker(Protocol):
@@ -344,11 +510,8 @@ _READERS: Final[dict[int, Callable[[Connection, Frame], Event | None]]] = {
     Kind.HELLO: Connection._read_hello,
     Kind.WELCOME: Connection._read_welcome,
     Kind.REQUEST: Connection._read_request,
-    Kind.RESPONSE: Connection._read_answer,
-    Kind.ITEM: Connection._read_answer,
-    Kind.END: Connection._read_answer,
-    Kind.ERROR: Connection._read_answer,
-    Kind.CANCEL: Connection._read_cancel,
-    Kind.CREDIT: Connection._read_credit,
+    **dict.fromkeys(
+        (Kind.RESPONSE, Kind.ITEM, Kind.END, Kind.ERROR, Kind.CANCEL, Kind.CREDIT), Connection._read_of_call
+    ),
     Kind.GOAWAY: Connection._read_goaway,
 }

@@ -10,23 +10,28 @@ from typing import Final
 import msgspec
 
 from wireproto.errors import CallError, RemoteProtocolError
+from wireproto.wire.frame import Credit
 from wireproto.wire.handshake import Hello, Welcome
 from wireproto.wire.metadata import Metadata
 
 __all__ = [
     "NEED_DATA",
+    "CallOver",
     "CancelReceived",
     "ConnectionEnded",
     "CreditReceived",
     "EndReceived",
     "ErrorReceived",
     "Event",
+    "FlaggedRequestReceived",
     "GoAwayReceived",
     "HelloReceived",
     "ItemReceived",
     "NeedData",
+    "OneWayCreditReceived",
     "PingReceived",
     "PongReceived",
+    "RequestEnded",
     "RequestReceived",
     "ResponseReceived",
     "WelcomeReceived",
@@ -59,7 +64,7 @@ class WelcomeReceived(msgspec.Struct, frozen=True):
 
 
 class RequestReceived(msgspec.Struct, frozen=True):
-    """A call begins. Metadata that cannot be read fail this call only: they come as the error to answer with."""
+    """A unary call begins. Metadata that cannot be read fail this call only: they come as the error to answer with."""
 
     call_id: int
     opcode: int
@@ -67,8 +72,18 @@ class RequestReceived(msgspec.Struct, frozen=True):
     payload: bytes
 
 
+class FlaggedRequestReceived(msgspec.Struct, frozen=True):
+    """A call of another shape begins, which ``flags`` say. A one-way call is over with that: nothing is answered."""
+
+    call_id: int
+    opcode: int
+    flags: int
+    metadata: Metadata | CallError
+    payload: bytes
+
+
 class ResponseReceived(msgspec.Struct, frozen=True, gc=False):
-    """A unary call is answered and over."""
+    """A call is answered with one message and over."""
 
     call_id: int
     opcode: int
@@ -76,14 +91,26 @@ class ResponseReceived(msgspec.Struct, frozen=True, gc=False):
 
 
 class ItemReceived(msgspec.Struct, frozen=True, gc=False):
-    """One item of a stream."""
+    """One item of the half of a call that the peer sends."""
 
     call_id: int
     payload: bytes
 
 
+class RequestEnded(msgspec.Struct, frozen=True, gc=False):
+    """The request half of a call is complete: no more ITEMs come of it."""
+
+    call_id: int
+
+
 class EndReceived(msgspec.Struct, frozen=True, gc=False):
-    """A stream is complete and over."""
+    """The answer half of a call is complete, and the call over."""
+
+    call_id: int
+
+
+class CallOver(msgspec.Struct, frozen=True, gc=False):
+    """A call that was cancelled has had its terminal frame, whatever that said: its place is free again."""
 
     call_id: int
 
@@ -96,20 +123,28 @@ class ErrorReceived(msgspec.Struct, frozen=True):
 
 
 class CancelReceived(msgspec.Struct, frozen=True, gc=False):
-    """The client no longer wants the answer of a call in flight; its terminal frame is still owed."""
+    """Whoever began a call in flight no longer wants its answer; the terminal frame is still owed."""
 
     call_id: int
 
 
 class CreditReceived(msgspec.Struct, frozen=True, gc=False):
-    """``amount`` more items of a stream may be sent."""
+    """More ITEMs of our half of a call may be sent."""
 
     call_id: int
-    amount: int
+    more: Credit
+
+
+class OneWayCreditReceived(msgspec.Struct, frozen=True, gc=False):
+    """So many more one-way calls may be begun."""
+
+    calls: int
 
 
 class PingReceived(msgspec.Struct, frozen=True, gc=False):
-    """The peer asks for a sign of life; the PONG is queued already. Reported so that floods can be counted."""
+    """The peer asks for a sign of life; the PONG is queued already, if one may be sent. Reported so that floods can be
+    counted.
+    """
 
     data: bytes
 
@@ -121,7 +156,7 @@ class PongReceived(msgspec.Struct, frozen=True, gc=False):
 
 
 class GoAwayReceived(msgspec.Struct, frozen=True):
-    """The server takes no calls after ``last_call_id``; those up to it are still answered."""
+    """The peer takes no calls after ``last_call_id``; those up to it are still answered."""
 
     last_call_id: int
     error: CallError
@@ -141,12 +176,16 @@ Event = (
     HelloReceived
     | WelcomeReceived
     | RequestReceived
+    | FlaggedRequestReceived
+    | RequestEnded
     | ResponseReceived
     | ItemReceived
     | EndReceived
     | ErrorReceived
+    | CallOver
     | CancelReceived
     | CreditReceived
+    | OneWayCreditReceived
     | PingReceived
     | PongReceived
     | GoAwayReceived

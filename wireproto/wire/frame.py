@@ -1,4 +1,4 @@
-"""The frame: its sixteen byte header and what its fields can hold, its kinds, and the fixed binary body of ERROR.
+"""The frame: its sixteen byte header and what its fields can hold, its kinds and flags, and bodies of fixed layout.
 
 This is the one home of the header's layouts and bounds; whoever needs one imports it, the schema included. Only the
 judges in ``wireproto.conformance`` read ``docs/protocol.md`` by themselves. Nothing here knows the state of a
@@ -8,6 +8,7 @@ connection; ``connection.py`` does. Layout and rules: ``docs/protocol.md``.
 import enum
 import re
 import struct
+from functools import cache
 from typing import NamedTuple
 
 from wireproto.errors import CallError, RemoteProtocolError
@@ -15,7 +16,6 @@ from wireproto.status import Retry, Status
 
 __all__ = [
     "FIRST_FRAMEWORK_OPCODE",
-    "HALF",
     "HEADER",
     "HEADER_AFTER_LENGTH",
     "HEADER_SIZE",
@@ -25,20 +25,26 @@ __all__ = [
     "MAJOR",
     "MAX_ERROR_MESSAGE",
     "MAX_REASON",
-    "PREAMBLE",
+    "NO_CREDIT",
     "OF_CALLS",
     "OF_MESSAGES",
+    "PREAMBLE",
+    "TOP_BIT",
     "U32_MAX",
     "Buffered",
+    "Credit",
+    "Flag",
     "Frame",
     "Kind",
     "bad_body",
     "check_header",
+    "flags_problem",
     "header_word",
     "pack",
     "pack_credit",
     "pack_error",
     "pack_goaway",
+    "read_reason",
     "total_length",
     "unpack",
     "unpack_credit",
@@ -79,18 +85,22 @@ MAX_REASON = 64
 Buffered = bytes | bytearray
 
 U32_MAX = 0xFFFF_FFFF
-"""The largest call id, credit and duration."""
+"""The largest credit and duration."""
 
-HALF = 0x8000_0000
-"""RFC 1982: a call id is ahead of another when it is less than half the circle away."""
+TOP_BIT = 0x8000_0000
+"""Set in the ids of calls that the server began. The other 31 bits are the number of the call."""
 
 FIRST_FRAMEWORK_OPCODE = 0xF000
 """Opcodes from here to 0xFFFF belong to the framework: health, reflection, echo. Those below are the service's."""
 
 _U32 = struct.Struct(">I")
+_CREDIT = struct.Struct(">II")
 _ERROR = struct.Struct(">BBIB")
 _U16 = struct.Struct(">H")
 _REASON = re.compile(rf"[A-Z][A-Z0-9_]{{0,{MAX_REASON - 1}}}")
+_TO_ESCAPE = re.compile(r"[^ -\[\]-~]")
+_STATUSES = {int(status): status for status in Status}
+_RETRIES = {int(retry): retry for retry in Retry}
 
 
 class Kind(enum.IntEnum):
@@ -117,7 +127,40 @@ OF_MESSAGES = frozenset({Kind.REQUEST, Kind.RESPONSE, Kind.ITEM})
 """Kinds whose payload is a message: they carry the connection's codec and version, all others carry 0 and 0."""
 
 OF_CALLS = frozenset({*OF_MESSAGES, Kind.END, Kind.ERROR, Kind.CANCEL, Kind.CREDIT})
-"""Kinds of a call, whose id and opcode they carry; all others carry 0 and 0, as does an ERROR of the connection."""
+"""Kinds of a call, whose id and opcode they carry; all others carry 0 and 0."""
+
+_ALSO_OF_THE_CONNECTION = frozenset({Kind.ERROR, Kind.CREDIT})
+"""Those that carry 0 and 0 as well: a final ERROR, and a CREDIT of one-way calls."""
+
+
+class Flag(enum.IntFlag):
+    """What a REQUEST says about the two halves of its call. No other kind has a flag."""
+
+    NONE = 0
+    ONE_WAY = 0x01
+    """Nothing is answered."""
+    ITEMS_FOLLOW = 0x04
+    """The request half is a stream: ITEMs follow until END."""
+    ITEMS_COME_BACK = 0x08
+    """The answer half is a stream."""
+
+
+_ALL_FLAGS = int(Flag.ONE_WAY | Flag.ITEMS_FOLLOW | Flag.ITEMS_COME_BACK)
+_BOTH_STREAMS = int(Flag.ITEMS_FOLLOW | Flag.ITEMS_COME_BACK)
+
+
+class Credit(NamedTuple):
+    """How much more of one half of a call may be sent: so many ITEMs, and so many bytes of their payloads.
+
+    An ITEM is sent with at least one item and one byte of credit. It takes all its bytes, so that those may go below 0.
+    """
+
+    items: int
+    bytes: int
+
+
+NO_CREDIT = Credit(0, 0)
+"""Nothing may be sent."""
 
 
 class Frame(NamedTuple):
@@ -133,14 +176,20 @@ class Frame(NamedTuple):
     payload: bytes
 
 
-def pack(kind: int, codec: int, version: int, opcode: int, call_id: int, metadata: bytes, payload: bytes) -> bytes:
+def pack(
+    kind: int, codec: int, version: int, opcode: int, call_id: int, metadata: bytes, payload: bytes, flags: int = 0
+) -> bytes:
     """The bytes of one whole frame. All numbers must fit their fields; ``metadata`` is at most 65,535 bytes."""
     length = HEADER_AFTER_LENGTH + len(metadata) + len(payload)
-    return HEADER.pack(length, kind, 0, codec, version, opcode, len(metadata), call_id) + metadata + payload
+    return HEADER.pack(length, kind, flags, codec, version, opcode, len(metadata), call_id) + metadata + payload
 
 
+@cache
 def header_word(kind: int, codec: int, version: int) -> int:
-    """The word of a frame without flags, which is every frame, as ``HEADER_WITH_WORD`` reads and writes it."""
+    """The word of a frame without flags, as ``HEADER_WITH_WORD`` reads and writes it.
+
+    Kept, since each connection has a few of them, and nearly all connections the same.
+    """
     return kind << 24 | codec << 8 | version
 
 
@@ -202,8 +251,8 @@ def check_header(frame: Frame, codec: int, version: int) -> None:
     """
     kind = frame.kind
     name = Kind(kind).name
-    if frame.flags:
-        raise RemoteProtocolError("RESERVED_FLAGS", f"{name} has flags {frame.flags:#04x}; none is defined")
+    if frame.flags and (problem := flags_problem(kind, frame.flags)):
+        raise RemoteProtocolError("RESERVED_FLAGS", f"{name} has flags {frame.flags:#04x}; {problem}")
     if kind not in OF_MESSAGES:
         codec = version = 0
     if frame.codec != codec:
@@ -213,12 +262,23 @@ def check_header(frame: Frame, codec: int, version: int) -> None:
     if frame.call_id:
         if kind not in OF_CALLS:
             raise RemoteProtocolError("CALL_ID", f"{name} names call {frame.call_id} and belongs to none")
-    elif kind in OF_CALLS and kind != Kind.ERROR:
+    elif kind in OF_CALLS and kind not in _ALSO_OF_THE_CONNECTION:
         raise RemoteProtocolError("CALL_ID", f"{name} names no call")
     elif frame.opcode:
         raise RemoteProtocolError("WRONG_OPCODE", f"{name} has opcode {frame.opcode:#06x} and belongs to no call")
     if frame.metadata and kind != Kind.REQUEST:
         raise RemoteProtocolError("UNEXPECTED_METADATA", f"{name} has metadata; only REQUEST may")
+
+
+def flags_problem(kind: int, flags: int) -> str:
+    """What is wrong with flags that are not zero; "" for nothing."""
+    if kind != Kind.REQUEST:
+        return "it may have none"
+    if flags & ~_ALL_FLAGS:
+        return f"{_ALL_FLAGS:#04x} are all that it may have"
+    if flags & Flag.ONE_WAY and flags & _BOTH_STREAMS:
+        return "a one-way call has no items"
+    return ""
 
 
 def pack_error(error: CallError | RemoteProtocolError) -> bytes:
@@ -242,6 +302,9 @@ def pack_error(error: CallError | RemoteProtocolError) -> bytes:
 def unpack_error(body: bytes, kind: type[CallError] = CallError) -> CallError:
     """Read the body of an ERROR. What follows the message is for later versions: read over, if well formed.
 
+    A number or a reason that is not known here is no reason to end a connection: a peer of a later day, or an
+    intermediary, may say one. The call has failed all the same, and the caller is told as much of it as there is.
+
     Args:
         body: the payload of the frame.
         kind: the class to return, ``CallError`` or a subclass with its arguments.
@@ -252,7 +315,7 @@ def unpack_error(body: bytes, kind: type[CallError] = CallError) -> CallError:
     try:
         status, retry, retry_after_ms, reason_length = _ERROR.unpack_from(body)
         at = _ERROR.size + reason_length
-        reason = body[_ERROR.size : at].decode("ascii")
+        reason = body[_ERROR.size : at]
         text_end = at + 2 + _U16.unpack_from(body, at)[0]
         message = body[at + 2 : text_end].decode("utf-8")
         at = text_end
@@ -262,11 +325,24 @@ def unpack_error(body: bytes, kind: type[CallError] = CallError) -> CallError:
             raise ValueError("it ends inside a field")
         if status == Status.OK:
             raise ValueError("OK is no error")
-        if reason and not _REASON.fullmatch(reason):
-            raise ValueError("the reason is not UPPER_SNAKE")
-        return kind(Status(status), reason, message, retry=Retry(retry), retry_after_ms=retry_after_ms)
+        known = _STATUSES.get(status, Status.UNKNOWN)
+        name, message = read_reason(reason, message)
+        return kind(known, name, message, retry=_RETRIES.get(retry, Retry.NEVER), retry_after_ms=retry_after_ms)
     except (ValueError, struct.error) as problem:
         raise bad_body(Kind.ERROR, str(problem)) from None
+
+
+def read_reason(reason: bytes, message: str) -> tuple[str, str]:
+    """A reason that was received, and the message beside it: the same two when the reason keeps to its alphabet.
+
+    Any other reason is read as empty, so that no program compares it, and its bytes stand at the end of the message,
+    where people look: printable ASCII as it is, the backslash and all other bytes as ``\\x`` and two hex digits.
+    """
+    name = reason.decode("latin-1")
+    if not name or _REASON.fullmatch(name):
+        return name, message
+    shown = "[reason: " + _TO_ESCAPE.sub(lambda found: f"\\x{ord(found[0]):02x}", name) + "]"
+    return "", f"{message} {shown}" if message else shown
 
 
 def bad_body(kind: int, problem: str) -> RemoteProtocolError:
@@ -295,23 +371,25 @@ def unpack_ping(frame: Frame) -> bytes:
     return frame.payload
 
 
-def pack_credit(amount: int) -> bytes:
-    """The body of a CREDIT: how many more items may be sent, 1 to 2**32 - 1."""
-    return _U32.pack(amount)
+def pack_credit(items: int, size: int) -> bytes:
+    """The body of a CREDIT: how many more items and bytes may be sent, each 0 to 2**32 - 1 and one of them not 0."""
+    return _CREDIT.pack(items, size)
 
 
-def unpack_credit(frame: Frame) -> int:
-    """The amount of a CREDIT.
+def unpack_credit(frame: Frame) -> Credit:
+    """What a CREDIT grants.
 
     Raises:
         RemoteProtocolError: BAD_BODY.
     """
-    if len(frame.payload) != _U32.size:
-        raise bad_body(frame.kind, f"it has {len(frame.payload)} bytes and not {_U32.size}")
-    amount: int = _U32.unpack(frame.payload)[0]
-    if not amount:
+    if len(frame.payload) != _CREDIT.size:
+        raise bad_body(frame.kind, f"it has {len(frame.payload)} bytes and not {_CREDIT.size}")
+    credit = Credit._make(_CREDIT.unpack(frame.payload))
+    if credit == NO_CREDIT:
         raise bad_body(frame.kind, "it grants nothing")
-    return amount
+    if not frame.call_id and credit.bytes:
+        raise bad_body(frame.kind, "the credit of one-way calls has no bytes")
+    return credit
 
 
 def pack_goaway(last_call_id: int, error: CallError) -> bytes:

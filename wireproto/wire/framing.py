@@ -58,6 +58,7 @@ class Framing:
         "_buffer",
         "_end",
         "_end_of_input",
+        "_frames_judged",
         "_hint",
         "_limits",
         "_max_frame",
@@ -74,6 +75,8 @@ class Framing:
         "error",
         "frames_ignored",
         "frames_received",
+        "goaway_received",
+        "goaway_sent",
         "role",
         "state",
         "their_max_frame",
@@ -88,6 +91,8 @@ class Framing:
         self.frames_received = 0
         self.frames_ignored = 0
         self.discarded = 0
+        self.goaway_sent = False
+        self.goaway_received = False
         self.error: RemoteProtocolError | CallError | None = None
 
         self._serves = role is Role.SERVER
@@ -96,6 +101,7 @@ class Framing:
         self._max_frame = HELLO_MAX_FRAME
         self._buffer = Buffer()
         self._wanted = 0  # bytes without which the frame under way is not whole
+        self._frames_judged = 0  # frames read the plain way, one by one
         self._preamble_read = False
         self._end_of_input = False
         self._out: list[bytes] = []
@@ -106,8 +112,9 @@ class Framing:
 
     def _enter(self, state: State) -> None:
         self.state = state
-        self._may_send = allowed(self.role, state, Direction.SEND)
-        self._may_receive = allowed(self.role, state, Direction.RECEIVE)
+        sent, received = self.goaway_sent, self.goaway_received
+        self._may_send = allowed(self.role, state, Direction.SEND, sent, received)
+        self._may_receive = allowed(self.role, state, Direction.RECEIVE, sent, received)
         if state is State.CLOSED:
             self._buffer.clear()
 
@@ -115,7 +122,7 @@ class Framing:
         """The state after sending ``move``: the one place that says whether it may be sent now."""
         state = self._may_send.get(move)
         if state is None:
-            raise LocalProtocolError(f"a {self.role.value} cannot send {describe(move)} while {self.state.value}")
+            raise LocalProtocolError(f"a {self.role.value} cannot send {describe(move)} {self._situation()}")
         return state
 
     def _receiving(self, move: int) -> State:
@@ -123,9 +130,13 @@ class Framing:
         state = self._may_receive.get(move)
         if state is None:
             raise RemoteProtocolError(
-                "UNEXPECTED_KIND", f"a {self.role.value} cannot be sent {describe(move)} while {self.state.value}"
+                "UNEXPECTED_KIND", f"a {self.role.value} cannot be sent {describe(move)} {self._situation()}"
             )
         return state
+
+    def _situation(self) -> str:
+        gone = self.goaway_sent or self.goaway_received
+        return f"while {self.state.value}" + (", after GOAWAY" if gone else "")
 
     # Receiving.
 
@@ -238,6 +249,7 @@ class Framing:
     def _receive(self, frame: Frame) -> Event | None:
         """Check one frame, in the order ``docs/protocol.md`` gives, and act on it."""
         kind = frame.kind
+        self._frames_judged += 1
         if kind not in KINDS:
             if not kind & IGNORABLE:
                 raise RemoteProtocolError("UNKNOWN_KIND", f"there is no frame of kind {kind}")
@@ -260,7 +272,8 @@ class Framing:
         data = unpack_ping(frame)
         if frame.kind == Kind.PONG:
             return PongReceived(data)
-        self._send(Kind.PONG, 0, 0, data)
+        if Kind.PONG in self._may_send:  # a client that has ended its output may still be asked
+            self._send(Kind.PONG, 0, 0, data)
         return PingReceived(data)
 
     def _early(self) -> RemoteProtocolError:
@@ -310,17 +323,19 @@ class Framing:
             self._end = ConnectionEnded(error)
         self._enter(State.CLOSED)
 
-    def _send(self, kind: int, opcode: int, call_id: int, body: bytes) -> None:
-        """Queue a frame without metadata."""
+    def _send(
+        self, kind: int, opcode: int, call_id: int, body: bytes, *, flags: int = 0, metadata: bytes = b""
+    ) -> None:
+        """Queue a frame."""
         state = self._sending(FINAL if kind == Kind.ERROR and not call_id else kind)
-        length = HEADER_AFTER_LENGTH + len(body)
+        length = HEADER_AFTER_LENGTH + len(metadata) + len(body)
         if length > self.their_max_frame:
             raise PayloadTooLarge(length, self.their_max_frame)
         codec, version = (self.codec, self.version) if kind in OF_MESSAGES else (0, 0)
         if kind == Kind.HELLO or (self._serves and self.state in (State.START, State.GREETING)):
             # The first thing either side says.
             self._queue(PREAMBLE)
-        self._queue(pack(kind, codec, version, opcode, call_id, b"", body))
+        self._queue(pack(kind, codec, version, opcode, call_id, metadata, body, flags))
         if state is not self.state:
             self._enter(state)
 

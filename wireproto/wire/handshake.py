@@ -8,21 +8,25 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
 from wireproto.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
-from wireproto.limits import HELLO_MAX_FRAME, Limits
+from wireproto.limits import HELLO_MAX_FRAME, MIN_HEARTBEAT, Limits
 from wireproto.status import Status
-from wireproto.wire.frame import MAJOR, PREAMBLE, Kind, bad_body
+from wireproto.wire.frame import HEADER_AFTER_LENGTH, MAJOR, NO_CREDIT, PREAMBLE, Credit, Kind, bad_body
 
 __all__ = [
+    "KNOWN_FIELDS",
     "LONGEST_PREFIX",
     "Hello",
     "Offer",
     "Stranger",
     "Welcome",
+    "choose_version",
+    "compare_digests",
+    "encode_fitting",
     "find_offer",
     "http_refusal",
     "negotiate",
@@ -33,7 +37,9 @@ _HELLO = struct.Struct(">BBIIIQB")
 _WELCOME = struct.Struct(">BBIIIQ")
 _TLV = struct.Struct(">HH")
 _DIGEST = struct.Struct(">HI")
-_DIGESTS = 1  # the only TLV there is so far
+_CREDIT = struct.Struct(">II")
+_U32 = struct.Struct(">I")
+_MIN_HEARTBEAT_MS = round(MIN_HEARTBEAT * 1000)
 _CODEC_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,31}")
 
 
@@ -45,12 +51,15 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
         max_version: newest, at least ``min_version``.
         codecs: (id 1 to 255, name) in order of preference; at least one, none twice.
         max_frame: largest length field the client accepts, at least 4096 bytes.
-        max_calls: calls the client means to have in flight at most; 0 says nothing. The server's number is what counts.
-        heartbeat_ms: silence after which the client sends a PING; 0 for none.
+        max_calls: calls of the server that the client accepts in flight; 0 for none.
+        heartbeat_ms: silence after which the client means to send a PING, 1000 or more; 0 leaves it to the server.
         features: a bit for each extension the client understands; none is defined.
         client_name: for logs, at most 255 bytes of UTF-8.
         service: full name of the service wanted; "" for the only one there is.
         digests: opcode -> digest of each method at ``max_version``; may be empty.
+        control: the newest version of the framework's own methods that the client reads, 1 to 255.
+        first_credit: what the request half of each of the server's calls begins with.
+        one_way_credit: one-way calls that the server may begin before it is granted more, 0 to 2**32 - 1.
     """
 
     min_version: int
@@ -63,6 +72,9 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     client_name: str = ""
     service: str = ""
     digests: dict[int, int] = {}
+    control: int = 1
+    first_credit: Credit = NO_CREDIT
+    one_way_credit: int = 0
 
     def encode(self) -> bytes:
         """The payload of HELLO.
@@ -79,9 +91,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
                 parts.append(bytes([number]) + _pack_text(name))
             parts.append(_pack_text(self.client_name))
             parts.append(_pack_text(self.service))
-            if self.digests:
-                listed = b"".join(_DIGEST.pack(*pair) for pair in self.digests.items())
-                parts.append(_TLV.pack(_DIGESTS, len(listed)) + listed)
+            parts.append(_pack_fields(self))
         except (struct.error, ValueError) as error:
             raise LocalProtocolError(f"HELLO cannot be sent: {error}") from None
         return b"".join(parts)
@@ -103,13 +113,6 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
                 at = after
             client_name, at = _unpack_text(body, at)
             service, at = _unpack_text(body, at)
-            digests: dict[int, int] = {}
-            for tag, value in _fields(body, at):
-                if tag == _DIGESTS:
-                    listed = list(_DIGEST.iter_unpack(value))
-                    digests = dict(listed)
-                    if len(digests) < len(listed):
-                        raise ValueError("an opcode is listed twice")
             hello = cls(
                 min_version=min_version,
                 max_version=max_version,
@@ -120,7 +123,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
                 features=features,
                 client_name=client_name,
                 service=service,
-                digests=digests,
+                **_read_fields(body, at),
             )
         except (struct.error, ValueError, IndexError) as error:
             raise bad_body(Kind.HELLO, str(error)) from None
@@ -134,6 +137,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
             return f"versions {self.min_version} to {self.max_version} are no range within 1 to 255"
         if self.max_frame < HELLO_MAX_FRAME:
             return f"max_frame is {self.max_frame}; the least is {HELLO_MAX_FRAME}"
+        if problem := _heartbeat_problem(self.heartbeat_ms) or _control_problem(self.control):
+            return problem
         if not self.codecs:
             return "no codec is offered"
         if len({number for number, _ in self.codecs}) < len(self.codecs):
@@ -152,9 +157,13 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
         codec: id, one of those offered.
         max_frame: largest length field the server accepts, at least 4096 bytes.
         max_calls: calls in flight the server accepts, at least 1.
-        heartbeat_ms: the agreed silence after which either side sends a PING; 0 for none.
+        heartbeat_ms: the agreed silence after which either side sends a PING, 1000 or more; 0 for none.
         features: those of the client's that hold for the connection.
         server_name: for logs, at most 255 bytes of UTF-8.
+        digests: opcode -> digest of each method that the server has at ``version``; may be empty.
+        control: the version of the framework's own methods that both read, 1 to 255.
+        first_credit: what the request half of each of the client's calls begins with.
+        one_way_credit: one-way calls that the client may begin before it is granted more, 0 to 2**32 - 1.
     """
 
     version: int
@@ -164,6 +173,10 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_ms: int = 0
     features: int = 0
     server_name: str = ""
+    digests: dict[int, int] = {}
+    control: int = 1
+    first_credit: Credit = NO_CREDIT
+    one_way_credit: int = 0
 
     def encode(self) -> bytes:
         """The payload of WELCOME.
@@ -175,7 +188,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
             raise LocalProtocolError(f"WELCOME cannot be sent: {problem}")
         head = (self.version, self.codec, self.max_frame, self.max_calls, self.heartbeat_ms, self.features)
         try:
-            return _WELCOME.pack(*head) + _pack_text(self.server_name)
+            return _WELCOME.pack(*head) + _pack_text(self.server_name) + _pack_fields(self)
         except (struct.error, ValueError) as error:
             raise LocalProtocolError(f"WELCOME cannot be sent: {error}") from None
 
@@ -189,19 +202,18 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
         try:
             version, codec, max_frame, max_calls, heartbeat_ms, features = _WELCOME.unpack_from(body)
             server_name, at = _unpack_text(body, _WELCOME.size)
-            for _ in _fields(body, at):
-                pass  # none is known; walking them proves that the block is whole
+            welcome = cls(
+                version=version,
+                codec=codec,
+                max_frame=max_frame,
+                max_calls=max_calls,
+                heartbeat_ms=heartbeat_ms,
+                features=features,
+                server_name=server_name,
+                **_read_fields(body, at),
+            )
         except (struct.error, ValueError, IndexError) as error:
             raise bad_body(Kind.WELCOME, str(error)) from None
-        welcome = cls(
-            version=version,
-            codec=codec,
-            max_frame=max_frame,
-            max_calls=max_calls,
-            heartbeat_ms=heartbeat_ms,
-            features=features,
-            server_name=server_name,
-        )
         if problem := welcome._problem():
             raise bad_body(Kind.WELCOME, problem)
         return welcome
@@ -211,7 +223,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
             return f"version {self.version} and codec {self.codec} are not both 1 to 255"
         if self.max_frame < HELLO_MAX_FRAME or self.max_calls < 1:
             return f"max_frame is {self.max_frame} and max_calls {self.max_calls}; the least is {HELLO_MAX_FRAME} and 1"
-        return ""
+        return _heartbeat_problem(self.heartbeat_ms) or _control_problem(self.control)
 
     def mismatch(self, hello: Hello) -> str:
         """What this answer grants that ``hello`` did not offer; "" when they agree."""
@@ -221,7 +233,21 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
             return f"codec {self.codec} was chosen and {_codecs_text(hello.codecs)} offered"
         if self.features & ~hello.features:
             return f"features {self.features:#x} were granted and {hello.features:#x} offered"
+        if self.control > hello.control:
+            return f"control version {self.control} was chosen and the client reads {hello.control} at most"
         return ""
+
+
+def encode_fitting(greeting: Hello | Welcome) -> bytes:
+    """The payload of HELLO or WELCOME, without the digests where its frame would be too long with them.
+
+    Raises:
+        LocalProtocolError: a value is out of its range.
+    """
+    body = greeting.encode()
+    if HEADER_AFTER_LENGTH + len(body) > HELLO_MAX_FRAME:
+        body = msgspec.structs.replace(greeting, digests={}).encode()
+    return body
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,15 +256,17 @@ class Offer:
 
     Attributes:
         service: its full name.
-        version: the newest version; every version from 1 on is spoken.
+        version: the newest version.
         codecs: id -> name of those allowed.
         digests: version -> (opcode -> digest) of the methods of that version.
+        oldest: the oldest version; all from it to the newest are spoken.
     """
 
     service: str
     version: int
     codecs: Mapping[int, str]
     digests: Callable[[int], Mapping[int, int]]
+    oldest: int = 1
 
 
 def find_offer(hello: Hello, offers: Mapping[str, Offer]) -> Offer:
@@ -256,7 +284,53 @@ def find_offer(hello: Hello, offers: Mapping[str, Offer]) -> Offer:
     raise HandshakeError(Status.NOT_FOUND, "UNKNOWN_SERVICE", f"{asked}; this server hosts: {hosted}")
 
 
-def negotiate(hello: Hello, offers: Mapping[str, Offer], limits: Limits, server_name: str) -> Welcome:
+def choose_version(service: str, served: range, spoken: range) -> int:
+    """The newest version that a server serves and a client speaks.
+
+    Args:
+        service: its full name, for the text.
+        served, spoken: the versions of either side, ascending.
+
+    Raises:
+        HandshakeError: FAILED_PRECONDITION, UNSUPPORTED_VERSION: there is none; the text has both ranges.
+    """
+    version = min(served[-1], spoken[-1])
+    if version < max(served[0], spoken[0]):
+        raise HandshakeError(
+            Status.FAILED_PRECONDITION,
+            "UNSUPPORTED_VERSION",
+            f"{service} is served in versions {served[0]} to {served[-1]}; "
+            f"the client speaks {spoken[0]} to {spoken[-1]}",
+        )
+    return version
+
+
+def compare_digests(service: str, version: int, ours: Mapping[int, int], theirs: Mapping[int, int]) -> None:
+    """Hold what the other side lists against what this side declares, for either role.
+
+    An opcode that one side lacks is no obstacle: it is refused when it is called, and may never be.
+
+    Args:
+        service: its full name, for the text.
+        version: the one that both lists are of.
+        ours, theirs: opcode -> digest; nothing listed is nothing to compare.
+
+    Raises:
+        HandshakeError: FAILED_PRECONDITION, CONTRACT_MISMATCH: the text lists the opcodes.
+    """
+    differing = sorted(opcode for opcode, digest in theirs.items() if ours.get(opcode, digest) != digest)
+    if differing:
+        raise HandshakeError(
+            Status.FAILED_PRECONDITION,
+            "CONTRACT_MISMATCH",
+            f"{service} version {version} is declared differently on the two sides; opcodes that differ: "
+            + ", ".join(f"{opcode:#06x}" for opcode in differing),
+        )
+
+
+def negotiate(
+    hello: Hello, offers: Mapping[str, Offer], limits: Limits, server_name: str, *, control: int = 1
+) -> Welcome:
     """Choose version and codec for a connection: the newest common version, the client's favourite common codec.
 
     Args:
@@ -264,20 +338,16 @@ def negotiate(hello: Hello, offers: Mapping[str, Offer], limits: Limits, server_
         offers: the hosted services by full name.
         limits: what this server accepts; sent to the client.
         server_name: for the client's logs.
+        control: the newest version of the framework's own methods that this server speaks.
 
     Raises:
         HandshakeError: NOT_FOUND, UNKNOWN_SERVICE; or FAILED_PRECONDITION with UNSUPPORTED_VERSION, UNSUPPORTED_CODEC
             or CONTRACT_MISMATCH. The text lists what is supported.
     """
     offer = find_offer(hello, offers)
-    version = min(hello.max_version, offer.version)
-    if version < hello.min_version:
-        raise HandshakeError(
-            Status.FAILED_PRECONDITION,
-            "UNSUPPORTED_VERSION",
-            f"{offer.service} is served in versions 1 to {offer.version}; "
-            f"the client speaks {hello.min_version} to {hello.max_version}",
-        )
+    version = choose_version(
+        offer.service, range(offer.oldest, offer.version + 1), range(hello.min_version, hello.max_version + 1)
+    )
     # By id and name: two packages may have given one user id to different codecs.
     codec = next((number for number, name in hello.codecs if offer.codecs.get(number) == name), 0)
     if not codec:
@@ -287,17 +357,9 @@ def negotiate(hello: Hello, offers: Mapping[str, Offer], limits: Limits, server_
             f"{offer.service} is served over {_codecs_text(offer.codecs.items())}; "
             f"the client speaks {_codecs_text(hello.codecs)}",
         )
-    if version == hello.max_version and hello.digests:
-        ours = offer.digests(version)
-        # An opcode this server lacks is refused when it is called: the client may never call it.
-        differing = sorted(opcode for opcode, digest in hello.digests.items() if ours.get(opcode, digest) != digest)
-        if differing:
-            raise HandshakeError(
-                Status.FAILED_PRECONDITION,
-                "CONTRACT_MISMATCH",
-                f"{offer.service} version {version} is declared differently on the two sides; opcodes that differ: "
-                + ", ".join(f"{opcode:#06x}" for opcode in differing),
-            )
+    digests = offer.digests(version)
+    if version == hello.max_version:  # the client's list is of that version; with another one the client compares
+        compare_digests(offer.service, version, digests, hello.digests)
     return Welcome(
         version=version,
         codec=codec,
@@ -305,7 +367,22 @@ def negotiate(hello: Hello, offers: Mapping[str, Offer], limits: Limits, server_
         max_calls=limits.max_calls,
         heartbeat_ms=_smaller_non_zero(hello.heartbeat_ms, round(limits.heartbeat * 1000)),
         server_name=server_name,
+        digests=dict(digests),
+        control=min(hello.control, control),
+        first_credit=Credit(limits.first_items, limits.first_bytes),
+        one_way_credit=limits.one_way_calls,
     )
+
+
+def _heartbeat_problem(heartbeat_ms: int) -> str:
+    """What is wrong with the heartbeat that either side says; the same rule for both."""
+    if 0 < heartbeat_ms < _MIN_HEARTBEAT_MS:
+        return f"the heartbeat is {heartbeat_ms} ms; the least is {_MIN_HEARTBEAT_MS}, or 0"
+    return ""
+
+
+def _control_problem(control: int) -> str:
+    return "" if 1 <= control <= 255 else f"control version {control} is not 1 to 255"
 
 
 def _smaller_non_zero(first: int, second: int) -> int:
@@ -326,6 +403,90 @@ def _unpack_text(body: bytes, at: int) -> tuple[str, int]:
     if end > len(body):
         raise ValueError("it ends inside a text")
     return body[at + 1 : end].decode(), end
+
+
+# Fields at the end of HELLO and WELCOME. ------------------------------------------------------------------------
+
+
+def _pack_digests(digests: dict[int, int]) -> bytes:
+    return b"".join(_DIGEST.pack(*pair) for pair in digests.items())
+
+
+def _read_digests(value: bytes) -> dict[int, int]:
+    listed = list(_DIGEST.iter_unpack(value))
+    digests = dict(listed)
+    if len(digests) < len(listed):
+        raise ValueError("an opcode is listed twice")
+    return digests
+
+
+def _pack_u8(number: int) -> bytes:
+    return bytes([number])
+
+
+def _read_u8(value: bytes) -> int:
+    if len(value) != 1:
+        raise ValueError(f"a field of one byte has {len(value)}")
+    return value[0]
+
+
+def _read_u32(value: bytes) -> int:
+    number: int = _U32.unpack(value)[0]
+    return number
+
+
+def _pack_credit(credit: Credit) -> bytes:
+    return _CREDIT.pack(*credit)
+
+
+def _read_credit(value: bytes) -> Credit:
+    return Credit._make(_CREDIT.unpack(value))
+
+
+class _Known(NamedTuple):
+    """A field that is known here.
+
+    Attributes:
+        name: the attribute of ``Hello`` and ``Welcome`` that holds it.
+        absent: what that is where the field is absent, and for which none is written.
+        pack, read: its value as bytes, and back; ValueError or struct.error where the bytes are no value.
+    """
+
+    name: str
+    absent: object
+    pack: Callable[[Any], bytes]
+    read: Callable[[bytes], object]
+
+
+KNOWN_FIELDS: Final[Mapping[int, _Known]] = {
+    1: _Known("digests", {}, _pack_digests, _read_digests),
+    4: _Known("control", 1, _pack_u8, _read_u8),
+    5: _Known("first_credit", NO_CREDIT, _pack_credit, _read_credit),
+    6: _Known("one_way_credit", 0, _U32.pack, _read_u32),
+}
+"""By the type on the wire, in the order in which they are written."""
+
+
+def _pack_fields(greeting: Hello | Welcome) -> bytes:
+    parts = []
+    for tag, known in KNOWN_FIELDS.items():
+        value = getattr(greeting, known.name)
+        if value != known.absent:
+            packed = known.pack(value)
+            parts.append(_TLV.pack(tag, len(packed)) + packed)
+    return b"".join(parts)
+
+
+def _read_fields(body: bytes, at: int) -> dict[str, Any]:
+    """The known fields, by attribute; unknown ones are read over, whatever they hold and however often they come."""
+    found: dict[str, Any] = {}
+    for tag, value in _fields(body, at):
+        known = KNOWN_FIELDS.get(tag)
+        if known is not None:
+            if known.name in found:
+                raise ValueError(f"field {tag} is there twice")
+            found[known.name] = known.read(value)
+    return found
 
 
 def _fields(body: bytes, at: int) -> Iterator[tuple[int, bytes]]:

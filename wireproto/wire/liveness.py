@@ -2,8 +2,9 @@
 
 A connection is judged from counters each time its owner looks at it, with the time handed in, so receiving and sending
 cost nothing. Whoever slept blames nobody. An owner that looks later than it meant to was stopped, or kept from running,
-and all clocks are set forward by as much. And before a verdict the owner asks whether input waits, or room for output:
-then it is we who are late.
+and all clocks are set forward by as much. Whoever did not read, for that or any other reason, says of nobody that it
+was silent before it has read for a whole heartbeat. And before a verdict the owner asks whether input waits, or room
+for output: then it is we who are late.
 """
 
 import enum
@@ -13,7 +14,10 @@ from typing import Final
 from wireproto.limits import Limits
 from wireproto.wire.connection import Connection
 
-__all__ = ["LATE", "Liveness", "Overdue"]
+__all__ = ["HEARTBEATS", "LATE", "Liveness", "Overdue"]
+
+HEARTBEATS: Final = 3
+"""Heartbeats of silence after which a peer is gone. The first passes before it is asked; two answers may be lost."""
 
 LATE: Final = 0.25
 """Seconds by which a look may be late without clocks being set forward: the interval of the server's sweep."""
@@ -37,7 +41,7 @@ class Liveness:
 
     Args:
         connection: read, never changed.
-        limits: ``hello_timeout``, ``frame_timeout``, ``frame_rate``, ``write_timeout`` and ``idle_timeout`` count here.
+        limits: ``hello_timeout``, ``frame_timeout``, ``frame_rate`` and ``write_timeout`` count here.
         now: by a monotonic clock in seconds, as are all times here.
         idle: seconds of silence after which a peer is overdue where no heartbeat was agreed on; ``math.inf`` for never.
     """
@@ -52,6 +56,7 @@ class Liveness:
         "_idle",
         "_limits",
         "_pinged_at",
+        "_reading_since",
         "_taken",
         "_unwritten_since",
         "_waited_since",
@@ -64,6 +69,7 @@ class Liveness:
         self._waited_since = now  # for HELLO
         self._heard = (connection.frames_received, connection.bytes_waiting)
         self._heard_at = now
+        self._reading_since = now  # without a pause, and without a look that was late
         self._asked_at = math.inf  # the first PING since anything was heard
         self._pinged_at = math.inf  # ... and the last one
         self._frame_since: float | None = None
@@ -84,6 +90,8 @@ class Liveness:
         """
         if late > LATE:
             self._set_forward(late)
+        if late > LATE or not reading:
+            self._reading_since = now
         connection = self._connection
         heard = (connection.frames_received, connection.bytes_waiting)
         quiet = heard == self._heard
@@ -157,20 +165,20 @@ class Liveness:
         heartbeat = self._heartbeat()
         if self._asked_at == math.inf:
             return self._heard_at + min(heartbeat, self._idle)
-        return min(self._asked_at + self._patience(heartbeat), self._pinged_at + heartbeat)
+        return min(self._gone_at(heartbeat), self._pinged_at + heartbeat)
 
     def _heartbeat(self) -> float:
         return self._connection.heartbeat_ms / 1000 or math.inf
 
-    def _patience(self, heartbeat: float) -> float:
-        return max(self._limits.idle_timeout - heartbeat, heartbeat)
+    def _gone_at(self, heartbeat: float) -> float:
+        # Counted from the first PING, not from the last sign of life: until it is asked, a peer need not say anything.
+        return max(self._asked_at + (HEARTBEATS - 1) * heartbeat, self._reading_since + heartbeat)
 
     def _is_silent(self, now: float) -> bool:
         heartbeat = self._heartbeat()
         if heartbeat == math.inf:
             return now - self._heard_at >= self._idle
-        # Counted from the first PING, not from the last sign of life: until it is asked, a peer need not say anything.
-        return now - self._asked_at >= self._patience(heartbeat)
+        return now >= self._gone_at(heartbeat)
 
     def _set_forward(self, late: float) -> None:
         """We were kept from looking: nobody is to blame for that time."""

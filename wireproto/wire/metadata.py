@@ -8,7 +8,7 @@ import msgspec
 
 from wireproto.errors import CallError, EncodeError
 from wireproto.reasons import failure
-from wireproto.wire.frame import U32_MAX
+from wireproto.wire.frame import U32_MAX, Credit
 
 __all__ = ["CRITICAL", "EMPTY", "MAX_METADATA", "Metadata", "pack_metadata", "unpack_metadata"]
 
@@ -22,6 +22,8 @@ DEADLINE_MS, TRACEPARENT, AUTHORIZATION, IDEMPOTENCY_KEY, CREDIT, ENTRY = range(
 
 _HEAD = Struct(">BH")
 _U32 = Struct(">I")
+_CREDIT = Struct(">BHII")
+_TWO_U32 = Struct(">II")
 _DEADLINE = Struct(">BHI")  # the whole block of a call that has a deadline and nothing else: by far the commonest
 _DEADLINE_HEAD = _HEAD.pack(DEADLINE_MS, _U32.size)
 _NAME = re.compile(r"[a-z0-9._-]{1,64}")
@@ -36,7 +38,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
         traceparent: a W3C trace context header value, printable ASCII; "" for none.
         authorization: a credential as in HTTP's header of that name, printable ASCII; "" for none.
         idempotency_key: 1 to 64 bytes that stay the same when the call is repeated; b"" for none.
-        credit: items of a stream the server may send before it is granted more, 0 to 2**32 - 1; None if not a stream.
+        credit: what may be sent of the answer half, if that is a stream, before more is granted: items and bytes, 0 to
+            2**32 - 1 each; None for nothing.
         entries: the caller's own key-values; names of 1 to 64 characters of ``a-z 0-9 . _ -``.
     """
 
@@ -44,7 +47,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str = ""
     authorization: str = ""
     idempotency_key: bytes = b""
-    credit: int | None = None
+    credit: Credit | None = None
     entries: dict[str, str] = {}  # msgspec makes a new dict for each instance
 
     def __repr__(self) -> str:
@@ -80,7 +83,7 @@ def pack_metadata(metadata: Metadata) -> bytes:
             raise EncodeError("Metadata.idempotency_key", "give 1 to 64 bytes")
         parts.append(_field(IDEMPOTENCY_KEY, "idempotency_key", metadata.idempotency_key))
     if metadata.credit is not None:
-        parts.append(_pack_u32(CREDIT, "credit", metadata.credit))
+        parts.append(_pack_credit(metadata.credit))
     for name, value in metadata.entries.items():
         path = f"entries[{name!r}]"
         if not _NAME.fullmatch(name):
@@ -142,6 +145,12 @@ def _pack_u32(key: int, path: str, value: int) -> bytes:
     return _DEADLINE.pack(key, _U32.size, value)
 
 
+def _pack_credit(credit: Credit) -> bytes:
+    if not all(type(value) is int and 0 <= value <= U32_MAX for value in credit):
+        raise EncodeError("Metadata.credit", f"give two integers from 0 to {U32_MAX}")
+    return _CREDIT.pack(CREDIT, _TWO_U32.size, *credit)
+
+
 def _pack_printable(key: int, path: str, value: str) -> bytes:
     if not _PRINTABLE.fullmatch(value):
         raise EncodeError(f"Metadata.{path}", "give printable ASCII")
@@ -163,6 +172,12 @@ def _read_u32(attribute: str, value: bytes) -> int:
         raise _bad(f"{attribute} has {len(value)} bytes and not 4")
     number: int = _U32.unpack(value)[0]
     return number
+
+
+def _read_credit(attribute: str, value: bytes) -> Credit:
+    if len(value) != _TWO_U32.size:
+        raise _bad(f"{attribute} has {len(value)} bytes and not {_TWO_U32.size}")
+    return Credit._make(_TWO_U32.unpack(value))
 
 
 def _read_printable(attribute: str, value: bytes) -> str:
@@ -194,5 +209,5 @@ _READERS = {
     TRACEPARENT: ("traceparent", _read_printable),
     AUTHORIZATION: ("authorization", _read_printable),
     IDEMPOTENCY_KEY: ("idempotency_key", _read_key),
-    CREDIT: ("credit", _read_u32),
+    CREDIT: ("credit", _read_credit),
 }

@@ -1,7 +1,7 @@
 """The one table of what either side may send and receive, and when.
 
-A state is one side's view: frames that cross on the wire are why a server that drains still receives REQUESTs and a
-client that drains sends none.
+A state is one side's view: frames that cross on the wire are why a side that has sent GOAWAY still receives REQUESTs
+and the side that has received it sends none. The states of a call are another table, in ``calls.py``.
 """
 
 import enum
@@ -27,11 +27,9 @@ class State(enum.Enum):
     GREETING = "greeting"
     """HELLO was sent or received, and not yet answered."""
     OPEN = "open"
-    """WELCOME was sent or received: calls may begin."""
-    DRAINING = "draining"
-    """GOAWAY was sent or received: calls in flight go on, no new one is accepted."""
+    """WELCOME was sent or received: either side may begin calls, unless it has received GOAWAY."""
     HALF_CLOSED = "half closed"
-    """Server only: the client's input ended; its calls in flight are still answered."""
+    """The client has ended its output: its calls in flight are still answered."""
     CLOSED = "closed"
     """Over. What is still received is counted and dropped."""
 
@@ -54,9 +52,9 @@ def _stay(state: State, *moves: int) -> dict[int, State]:
     return dict.fromkeys(map(int, moves), state)
 
 
-_ANSWERS = (Kind.RESPONSE, Kind.ITEM, Kind.END, Kind.ERROR)
-_REQUESTS = (Kind.REQUEST, Kind.CANCEL, Kind.CREDIT)
-_LIVENESS = (Kind.PING, Kind.PONG)
+_TO_CALLERS = (Kind.RESPONSE, Kind.ITEM, Kind.END, Kind.ERROR)
+_OF_THE_CONNECTION = (Kind.PING, Kind.PONG, Kind.GOAWAY)
+_OPEN = (Kind.REQUEST, *_TO_CALLERS, Kind.CANCEL, Kind.CREDIT, *_OF_THE_CONNECTION)
 _OVER = _stay(State.CLOSED, FINAL, END_OF_INPUT)
 
 TRANSITIONS: Final[dict[tuple[Role, State, Direction], dict[int, State]]] = {
@@ -65,58 +63,51 @@ TRANSITIONS: Final[dict[tuple[Role, State, Direction], dict[int, State]]] = {
     (Role.CLIENT, State.GREETING, Direction.SEND): {FINAL: State.CLOSED},
     (Role.CLIENT, State.GREETING, Direction.RECEIVE): {Kind.WELCOME: State.OPEN, **_OVER},
     (Role.CLIENT, State.OPEN, Direction.SEND): {
-        **_stay(State.OPEN, *_REQUESTS, *_LIVENESS),
+        **_stay(State.OPEN, *_OPEN),
         FINAL: State.CLOSED,
+        END_OF_INPUT: State.HALF_CLOSED,
     },
-    (Role.CLIENT, State.OPEN, Direction.RECEIVE): {
-        **_stay(State.OPEN, *_ANSWERS, *_LIVENESS, IGNORABLE),
-        Kind.GOAWAY: State.DRAINING,
-        **_OVER,
-    },
-    (Role.CLIENT, State.DRAINING, Direction.SEND): {
-        **_stay(State.DRAINING, Kind.CANCEL, Kind.CREDIT, *_LIVENESS),
-        FINAL: State.CLOSED,
-    },
-    (Role.CLIENT, State.DRAINING, Direction.RECEIVE): {
-        **_stay(State.DRAINING, *_ANSWERS, *_LIVENESS, IGNORABLE),
-        **_OVER,
-    },
+    (Role.CLIENT, State.OPEN, Direction.RECEIVE): {**_stay(State.OPEN, *_OPEN, IGNORABLE), **_OVER},
+    (Role.CLIENT, State.HALF_CLOSED, Direction.RECEIVE): {**_stay(State.HALF_CLOSED, *_OPEN, IGNORABLE), **_OVER},
     (Role.SERVER, State.START, Direction.SEND): {FINAL: State.CLOSED},
     (Role.SERVER, State.START, Direction.RECEIVE): {Kind.HELLO: State.GREETING, END_OF_INPUT: State.CLOSED},
     (Role.SERVER, State.GREETING, Direction.SEND): {Kind.WELCOME: State.OPEN, FINAL: State.CLOSED},
     (Role.SERVER, State.GREETING, Direction.RECEIVE): {END_OF_INPUT: State.CLOSED},
-    (Role.SERVER, State.OPEN, Direction.SEND): {
-        **_stay(State.OPEN, *_ANSWERS, *_LIVENESS),
-        Kind.GOAWAY: State.DRAINING,
-        FINAL: State.CLOSED,
-    },
+    (Role.SERVER, State.OPEN, Direction.SEND): {**_stay(State.OPEN, *_OPEN), FINAL: State.CLOSED},
     (Role.SERVER, State.OPEN, Direction.RECEIVE): {
-        **_stay(State.OPEN, *_REQUESTS, *_LIVENESS, IGNORABLE),
+        **_stay(State.OPEN, *_OPEN, IGNORABLE),
         FINAL: State.CLOSED,
         END_OF_INPUT: State.HALF_CLOSED,
     },
-    (Role.SERVER, State.DRAINING, Direction.SEND): {
-        **_stay(State.DRAINING, *_ANSWERS, *_LIVENESS),
-        FINAL: State.CLOSED,
-    },
-    (Role.SERVER, State.DRAINING, Direction.RECEIVE): {
-        # REQUESTs cross GOAWAY on the wire: they are answered, "not processed".
-        **_stay(State.DRAINING, *_REQUESTS, *_LIVENESS, IGNORABLE),
-        FINAL: State.CLOSED,
-        END_OF_INPUT: State.HALF_CLOSED,
-    },
-    (Role.SERVER, State.HALF_CLOSED, Direction.SEND): {**_stay(State.HALF_CLOSED, *_ANSWERS), FINAL: State.CLOSED},
+    (Role.SERVER, State.HALF_CLOSED, Direction.SEND): {**_stay(State.HALF_CLOSED, *_TO_CALLERS), FINAL: State.CLOSED},
 }
 """(our role, state, direction) -> kind -> next state. What is not here is not allowed."""
 
+_NOT_AFTER: Final[dict[Direction, tuple[frozenset[int], frozenset[int]]]] = {
+    Direction.SEND: (frozenset({Kind.GOAWAY}), frozenset({Kind.REQUEST})),
+    Direction.RECEIVE: (frozenset(), frozenset({Kind.GOAWAY})),
+}
+"""direction -> what is not allowed any more after GOAWAY was sent, and after it was received."""
 
-def allowed(role: Role, state: State, direction: Direction) -> dict[int, State]:
-    """What may be sent or received in a state, and the states that follow."""
-    return TRANSITIONS.get((role, state, direction), {})
+
+def allowed(
+    role: Role, state: State, direction: Direction, goaway_sent: bool = False, goaway_received: bool = False
+) -> dict[int, State]:
+    """What may be sent or received in a state, and the states that follow. Each side sends GOAWAY once, about the calls
+    that the other side begins.
+    """
+    moves = TRANSITIONS.get((role, state, direction), {})
+    if not (goaway_sent or goaway_received):
+        return moves
+    after_sent, after_received = _NOT_AFTER[direction]
+    barred = (after_sent if goaway_sent else frozenset()) | (after_received if goaway_received else frozenset())
+    return {move: then for move, then in moves.items() if move not in barred}
 
 
 def describe(move: int) -> str:
-    """The name of a kind or of a final ERROR, for a sentence; the end of input is allowed wherever it is looked at."""
+    """The name of a move, for a sentence."""
     if move == FINAL:
         return "a final ERROR"
+    if move == END_OF_INPUT:
+        return "the end of its output"
     return Kind(move).name if move in KINDS else "a frame of an unknown kind"

@@ -18,7 +18,7 @@ const SendMessage = {
   response: message({ message_id: bytes, sequence: int, duplicate: bool }),
 }
 const ReceiveMessages = {
-  opcode: 6, stream: true, request: message({ after: int }),
+  opcode: 6, flags: 8, request: message({ after: int }),
   response: message({ sequence: int, message_id: bytes, sender: str, text: str, sent_at: datetime }),
 }
 const Acknowledge = { opcode: 8, request: message({ sequence: int }), response: message({ acknowledged: int, undelivered: int }) }

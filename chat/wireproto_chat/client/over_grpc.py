@@ -60,7 +60,7 @@ class GrpcChatClient:
     def stream(
         self, method: StreamMethod[Req, Resp], request: Req, *, credit: int = 64, batch: int = 32
     ) -> Messages[Resp]:
-        """As ``Client.stream``; ``batch`` means nothing here, where HTTP/2 controls the flow."""
+        """As ``Client.stream``; ``credit`` and ``batch`` mean nothing here, where HTTP/2 controls the flow."""
         stream = self._client.stream(method, request, credit=credit)
         if cast(object, method) is RECEIVE_MESSAGES:
             stream.wait_until_open()  # so that whoever looks after this finds the account online

@@ -115,6 +115,15 @@ class MailboxStream(Subscription[ReceiveMessagesResponse]):
             reads = min(4 * max(reads, READ_AHEAD), LONGEST_READ)
         return items
 
+    def keep(self, items: Sequence[ReceiveMessagesResponse]) -> Sequence[ReceiveMessagesResponse]:
+        """Take messages back that found no room: what is deleted from now on must not come. They are read again."""
+        first = items[0].sequence
+        while self._unacknowledged and self._unacknowledged[-1] >= first:
+            self._unacknowledged.pop()
+        self._cursor = first - 1
+        self._page.clear()
+        return ()
+
     def _give_locked(self, items: list[ReceiveMessagesResponse], most: int) -> None:
         """Move what was read, up to so many, to where it is given from."""
         while self._page and len(items) < most:

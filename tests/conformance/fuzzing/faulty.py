@@ -14,19 +14,21 @@ from wireproto.conformance.raw import frame
 from wireproto.control import CONTROL
 from wireproto.errors import CallError, DecodeError, HandshakeError
 from wireproto.limits import Limits
+from wireproto.reasons import failure
 from wireproto.schema import Method
-from wireproto.status import Status
+from wireproto.status import Retry, Status
 from wireproto.wire.connection import Connection, Role, State
 from wireproto.wire.events import (
     NEED_DATA,
     CancelReceived,
     ConnectionEnded,
     Event,
+    FlaggedRequestReceived,
     HelloReceived,
     NeedData,
     RequestReceived,
 )
-from wireproto.wire.frame import Kind, pack_error
+from wireproto.wire.frame import Flag, Kind, pack_credit, pack_error
 from wireproto.wire.handshake import Offer, negotiate
 
 __all__ = ["FAULTS", "FaultyServer"]
@@ -44,6 +46,12 @@ FAULTS: Final = {
     "invents reasons": "which it does not declare",
     "ends without a reason": "ended without a final ERROR",
     "answers nonsense": "that cannot be read",
+    "advises wrongly": "says retry 2, not 0",
+    "takes any shape": "which are not its shape, and accepted",
+    "refuses its own shape": "said to have another one",
+    "overdraws bytes": "sent an item and had no credit left",
+    "grants items that nobody takes": "CREDIT came for what is no call whose items follow",
+    "keeps no bucket": "it must be TOO_MANY_FRAMES",
 }
 """What is wrong, and what must be said of it."""
 
@@ -55,7 +63,8 @@ class FaultyServer:
     """Serves the shop on a port of loopback, one connection at a time.
 
     Args:
-        fault: one of ``FAULTS``, which it shows whenever ``Paint`` is called or a connection fails; "" for none.
+        fault: one of ``FAULTS``, which it shows when ``Paint`` or a stream is called or a connection fails; "" for
+            none.
     """
 
     def __init__(self, fault: str = "") -> None:
@@ -95,7 +104,9 @@ class FaultyServer:
                     continue
 
     def _converse(self, peer: socket.socket) -> None:
-        connection = Connection(Role.SERVER, _LIMITS)
+        connection = (
+            _Endless(Role.SERVER, _LIMITS) if self.fault == "keeps no bucket" else Connection(Role.SERVER, _LIMITS)
+        )
         while connection.state is not State.CLOSED:
             data = peer.recv(65536)
             if data:
@@ -119,10 +130,10 @@ class FaultyServer:
                 return
             if isinstance(event, HelloReceived):
                 self._greet(connection, event)
-            elif isinstance(event, RequestReceived):
+            elif isinstance(event, RequestReceived | FlaggedRequestReceived):
                 self._answer(peer, connection, event)
             elif isinstance(event, CancelReceived):
-                connection.send_error(event.call_id, CallError(Status.CANCELLED, "CANCELLED"))
+                connection.send_error(event.call_id, failure("CANCELLED", "the client has cancelled it"))
 
     @staticmethod
     def _greet(connection: Connection, event: HelloReceived) -> None:
@@ -132,11 +143,20 @@ class FaultyServer:
         except HandshakeError as error:
             connection.refuse(error)
 
-    def _answer(self, peer: socket.socket, connection: Connection, event: RequestReceived) -> None:
+    def _answer(
+        self, peer: socket.socket, connection: Connection, event: RequestReceived | FlaggedRequestReceived
+    ) -> None:
         call_id = event.call_id
         method = SHOP.by_opcode.get(event.opcode) or CONTROL.by_opcode.get(event.opcode)
         if method is None:
             connection.send_error(call_id, CallError(Status.UNIMPLEMENTED, "UNKNOWN_OPCODE"))
+            return
+        flags = event.flags if isinstance(event, FlaggedRequestReceived) else Flag.NONE
+        shape = Flag.NONE if isinstance(method, Method) else Flag.ITEMS_COME_BACK
+        if flags & Flag.ONE_WAY:
+            return
+        if flags != shape and not (self.fault == "takes any shape" and flags == Flag.ITEMS_COME_BACK):
+            connection.send_error(call_id, failure("WRONG_SHAPE", "its flags are not the method's"))
             return
         if isinstance(event.metadata, CallError):
             connection.send_error(call_id, event.metadata)
@@ -152,7 +172,10 @@ class FaultyServer:
             if faulty != "swallows bad payloads":
                 connection.send_error(call_id, CallError(Status.INVALID_ARGUMENT, "BAD_PAYLOAD", str(error)))
                 return
-        if not isinstance(method, Method):
+        if flags:
+            if self.fault == "overdraws bytes" and connection.credit(call_id)[1] < 1:
+                item = frame(Kind.ITEM, codec=connection.codec, version=1, opcode=event.opcode, call_id=call_id)
+                connection._queue(item)
             connection.send_end(call_id)
             return
         answer = random_message(random.Random(call_id), method.response)
@@ -164,13 +187,17 @@ class FaultyServer:
             )
             connection._queue(again)
 
-    def _misbehave(self, peer: socket.socket, connection: Connection, event: RequestReceived) -> bool:
+    def _misbehave(
+        self, peer: socket.socket, connection: Connection, event: RequestReceived | FlaggedRequestReceived
+    ) -> bool:
         """Show the fault instead of an answer; False when the fault shows elsewhere."""
         failures = {
             "tells its insides": CallError(Status.INTERNAL, "INTERNAL", "ValueError: no such colour"),
             "fails": CallError(Status.INTERNAL, "INTERNAL", "incident 1"),
             "invents reasons": CallError(Status.NOT_FOUND, "NO_PAINT"),
             "refuses good payloads": CallError(Status.INVALID_ARGUMENT, "BAD_PAYLOAD"),
+            "refuses its own shape": failure("WRONG_SHAPE", "another one"),
+            "advises wrongly": failure("NO_HANDLER", "none", retry=Retry.MAYBE_PROCESSED),
         }
         if self.fault in failures:
             connection.send_error(event.call_id, failures[self.fault])
@@ -178,6 +205,10 @@ class FaultyServer:
         if self.fault == "answers another call":
             other = pack_error(CallError(Status.NOT_FOUND))
             connection._queue(frame(Kind.ERROR, other, opcode=event.opcode, call_id=event.call_id + 1000))
+            return False
+        if self.fault == "grants items that nobody takes":
+            granted = frame(Kind.CREDIT, pack_credit(1, 1), opcode=event.opcode, call_id=event.call_id)
+            connection._queue(granted)
             return False
         if self.fault == "hangs":
             self._stopped.wait(2)
@@ -187,6 +218,12 @@ class FaultyServer:
                 self._listener.close()
             raise _Gone
         return False
+
+
+class _Endless(Connection):
+    """Drops as many frames that have crossed the end of a call as come."""
+
+    _most_crossed = 1_000_000
 
 
 class _Gone(Exception):

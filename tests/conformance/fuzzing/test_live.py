@@ -18,7 +18,7 @@ from wireproto.conformance.fuzzing.live import Campaign, Finding, load, save, sh
 from wireproto.conformance.fuzzing.messages import random_message
 from wireproto.conformance.fuzzing.watch import Resources, drift, resources
 from wireproto.conformance.raw import RawListener
-from wireproto.schema import Message, Operation
+from wireproto.schema import DuplexMethod, Message, OneWayMethod, Operation, Service, UploadMethod
 
 
 def _register(handlers: Handlers, method: Operation[Any, Any], rng: random.Random) -> None:
@@ -36,6 +36,47 @@ def _register(handlers: Handlers, method: Operation[Any, Any], rng: random.Rando
         def answer(request: Message, context: Context) -> Message:
             made: Message = random_message(rng, method.response)
             return made
+
+    elif isinstance(method, UploadMethod):
+
+        @handlers.register(method)
+        def add_up(items: Iterator[Message], context: Context) -> Message:
+            for _ in items:
+                pass
+            made: Message = random_message(rng, method.response)
+            return made
+
+    elif isinstance(method, DuplexMethod):
+
+        @handlers.register(method)
+        def reflect(items: Iterator[Message], context: Context) -> Iterator[Message]:
+            for _ in items:
+                yield random_message(rng, method.response)
+
+    elif isinstance(method, OneWayMethod):
+
+        @handlers.register(method)
+        def note(request: Message, context: Context) -> None:
+            return None
+
+
+class FuzzedItem(Message):
+    """Goes either way."""
+
+    number: int = 0
+    texts: list[str] = []
+
+
+OF_EVERY_SHAPE = Service(
+    "fuzzed.v1.ShapesService",
+    methods=[
+        Method(opcode=1, name="Ask", request=FuzzedItem, response=FuzzedItem),
+        StreamMethod(opcode=2, name="Watch", request=FuzzedItem, response=FuzzedItem),
+        UploadMethod(opcode=3, name="Send", request=FuzzedItem, response=FuzzedItem),
+        DuplexMethod(opcode=4, name="Talk", request=FuzzedItem, response=FuzzedItem),
+        OneWayMethod(opcode=5, name="Tell", request=FuzzedItem),
+    ],
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +99,18 @@ def test_our_server_is_clean(server: Server, codec: str) -> None:
     assert set(campaign.cases) == set(KINDS)
     assert campaign.answered >= 400 // 64
     assert campaign.calls > 100
+
+
+@pytest.mark.slow
+def test_our_server_is_clean_in_every_shape() -> None:
+    """Methods of all five shapes, called and called wrongly: nothing is a finding."""
+    handlers = Handlers(OF_EVERY_SHAPE)
+    for method in OF_EVERY_SHAPE.methods:
+        _register(handlers, method, random.Random(1))
+    with Server(handlers, port=0) as running:
+        campaign = Campaign(running.address, OF_EVERY_SHAPE, seed=11, timeout=30)
+        assert [finding for finding in campaign.run(connections=500) if finding is not None] == []
+        assert campaign.calls > 100
 
 
 def _first(campaign: Campaign, text: str, limit: int = 400) -> Finding:

@@ -12,19 +12,23 @@ from wireproto import codecs
 from wireproto.conformance.fuzzing.cases import Generator, mutated
 from wireproto.conformance.fuzzing.judge import Methods, Observed, judge
 from wireproto.conformance.fuzzing.messages import random_message
-from wireproto.conformance.fuzzing.rules import expect_frames, expect_opening
+from wireproto.conformance.fuzzing.rules import Expected, expect_frames, expect_opening
+from wireproto.conformance.page import HEADER, PREAMBLE, read_welcome
 from wireproto.conformance.raw import Ending
 from wireproto.limits import Limits
 
 ROOT = Path(__file__).parents[3]
 INVALID = json.loads((ROOT / "tests" / "vectors" / "invalid.json").read_text())
+INVALID_SHAPES = json.loads((ROOT / "tests" / "vectors" / "invalid_shapes.json").read_text())
+DROPPED = json.loads((ROOT / "tests" / "vectors" / "dropped.json").read_text())
+SHAPES = {each["name"]: each for each in json.loads((ROOT / "tests" / "vectors" / "shapes.json").read_text())}
 CONVERSATIONS = json.loads((ROOT / "tests" / "vectors" / "conversations.json").read_text())
 
 # What went before on these connections, as tests/vectors/README.md says: REQUEST 1 with opcode 0x0010.
 BEFORE = {
     "open": b"",
     "unary call": bytes.fromhex("0000000c 03 00 02 01 0010 0000 00000001"),
-    "stream": bytes.fromhex("00000013 03 00 02 01 0010 0007 00000001 05 0004 00000002"),
+    "stream": bytes.fromhex("00000017 03 08 02 01 0010 000b 00000001 05 0008 00000002 00000064"),
 }
 
 
@@ -52,7 +56,7 @@ def test_refused_frames_are_expected(vector: dict[str, Any]) -> None:
     expected = expect_frames(sent, max_frame=2**20, codec=2, version=1)
     assert vector["reason"] in expected.reasons
     # What depends on whether a call is still in flight need not end it.
-    assert not expected.lives or vector["reason"] in ("WRONG_OPCODE", "CREDIT_OVERFLOW", "CALL_ID")
+    assert not expected.lives or vector["reason"] in ("WRONG_OPCODE", "WRONG_HALF", "CREDIT_OVERFLOW", "CALL_ID")
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS, ids=_id)
@@ -61,6 +65,42 @@ def test_what_a_good_client_sends_ends_nothing(conversation: dict[str, Any]) -> 
     first, *rest = [bytes.fromhex(step["hex"]) for step in conversation["steps"] if step["from"] == "client"]
     assert expect_opening(first).lives
     assert expect_frames(b"".join(rest), max_frame=2**20, codec=2, version=1).lives
+
+
+# The fuzzer takes no calls of the server's, so that it need not know what may come of one.
+OF_THE_SERVER = "calls that the server begins"
+
+
+def behind(vector: dict[str, Any]) -> Expected:
+    """Of what the client sends in the first steps of a conversation, and then."""
+    steps = (SHAPES | {each["name"]: each for each in CONVERSATIONS})[vector["conversation"]]["steps"]
+    _, *sent = [bytes.fromhex(step["hex"]) for step in steps[: vector["steps"]] if step["from"] == "client"]
+    welcome = bytes.fromhex(next(step["hex"] for step in steps if step["from"] == "server"))
+    found = read_welcome(welcome[len(PREAMBLE) + HEADER.size :])
+    return expect_frames(
+        b"".join(sent) + bytes.fromhex(vector["hex"]),
+        max_frame=found.max_frame,
+        codec=found.codec,
+        version=found.version,
+        first_credit=found.first_credit,
+        one_way_credit=found.one_way_credit,
+    )
+
+
+def of_clients(vectors: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [each for each in vectors if each["to"] == "server" and each["conversation"] != OF_THE_SERVER]
+
+
+@pytest.mark.parametrize("vector", of_clients(INVALID_SHAPES), ids=_id)
+def test_refused_frames_of_every_shape_are_expected(vector: dict[str, Any]) -> None:
+    """Behind calls of every shape the reason for which a server ends the connection is among those expected."""
+    assert vector["reason"] in behind(vector).reasons
+
+
+@pytest.mark.parametrize("vector", of_clients(DROPPED), ids=_id)
+def test_what_has_crossed_ends_nothing(vector: dict[str, Any]) -> None:
+    """What has crossed the end of a call is expected to be dropped."""
+    assert behind(vector).lives
 
 
 @pytest.mark.parametrize("codec", ["pipe", "msgpack", "protobuf"])

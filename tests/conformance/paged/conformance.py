@@ -64,8 +64,28 @@ MESSAGES |= {
     "ShortResponse": [Field("length", INT, 0)],
     **{f"{name}{end}": [] for name in EMPTY for end in ("Request", "Response")},
 }
+MESSAGES |= {
+    "SumRequest": [
+        Field("number", INT, 0),
+        Field("data", "bytes", b""),
+        Field("fail", "bool", False),
+        Field("answer", "bool", False),
+        Field("milliseconds", INT, 0, ge="0", le="60000"),
+    ],
+    "SumResponse": [Field("total", INT, 0), Field("size", INT, 0), Field("items", INT, 0)],
+    "ReflectRequest": [
+        Field("number", INT, 0),
+        Field("data", "bytes", b""),
+        Field("fail", "bool", False),
+        Field("end", "bool", False),
+    ],
+    "ReflectResponse": [Field("number", INT, 0), Field("data", "bytes", b"")],
+    "NoteRequest": [Field("key", STR, ""), Field("number", INT, 0), Field("milliseconds", INT, 0, ge="0", le="10000")],
+    "NotedRequest": [Field("key", STR, "")],
+    "NotedResponse": [Field("count", INT, 0), Field("total", INT, 0)],
+}
 SERVICES[SERVICE] = (
-    2,
+    3,
     [
         Method(1, "Mirror", False, "MirrorRequest", "MirrorResponse"),
         Method(2, "Count", True, "CountRequest", "CountResponse", ("AS_ASKED",)),
@@ -79,5 +99,9 @@ SERVICES[SERVICE] = (
         Method(10, "Retired", False, "RetiredRequest", "RetiredResponse", until=1),
         Method(11, "Recent", False, "RecentRequest", "RecentResponse", since=2),
         Method(12, "Unserved", False, "UnservedRequest", "UnservedResponse"),
+        Method(13, "Sum", False, "SumRequest", "SumResponse", ("AS_ASKED",), since=3, follow=True),
+        Method(14, "Reflect", True, "ReflectRequest", "ReflectResponse", ("AS_ASKED",), since=3, follow=True),
+        Method(15, "Note", False, "NoteRequest", "", since=3),
+        Method(16, "Noted", False, "NotedRequest", "NotedResponse", since=3),
     ],
 )

@@ -8,13 +8,14 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 from tests.conformance.paged import msgpack, pipe
 from tests.conformance.paged.declared import CONTROL, SERVICES, Method, digest
 from tests.conformance.paged.frames import Body, Header, Metadata, error_body, metadata_of, packed, read_error, text8
-from tests.conformance.paged.methods import NAME, Later, answer, items
+from tests.conformance.paged.methods import NAME, Later, Sum, answer, items, note, reflected
 from tests.conformance.paged.numbers import (
     CANCEL,
     CANCELLED,
@@ -24,24 +25,34 @@ from tests.conformance.paged.numbers import (
     END,
     ERROR,
     FAILED_PRECONDITION,
+    FIRST_CREDIT,
+    FLAGS,
     FRAME_TIMEOUT,
-    FROM_CLIENTS,
+    FROM_EITHER,
+    FURTHEST,
     GOAWAY,
     HELLO,
     HELLO_MAX_FRAME,
     HELLO_TIMEOUT,
-    IDLE_TIMEOUT,
     ITEM,
+    ITEMS_FOLLOW,
+    LAST_NUMBER,
     LINGER,
     MAX_CALLS,
+    MAX_CROSSED,
     MAX_FRAME,
+    MAX_STRAYS,
     MAYBE_PROCESSED,
     NOT_FOUND,
     NOT_PROCESSED,
     OF_CALLS,
+    OF_MESSAGES,
+    ONE_WAY,
+    ONE_WAY_CALLS,
     PING,
     PONG,
     PREAMBLE,
+    REFILL,
     REQUEST,
     RESOURCE_EXHAUSTED,
     RESPONSE,
@@ -64,9 +75,17 @@ BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 30\r\n\r\nThis port 
 class Call:
     """One that is in flight."""
 
-    def __init__(self, method: Method, credit: int, deadline: float | None) -> None:
-        self.method, self.credit, self.deadline = method, credit, deadline
+    def __init__(self, method: Method, credit: tuple[int, int], deadline: float | None) -> None:
+        self.method, self.deadline = method, deadline
+        self.items_left, self.bytes_left = credit
         self.items: Iterator[dict[str, Any]] | None = None
+        # The request half: its credit, what is owed of it, what has come and was not taken, and whether that was all.
+        self.items_to_come, self.bytes_to_come = FIRST_CREDIT
+        self.items_owed = self.bytes_owed = 0
+        self.waiting: deque[bytes] = deque()
+        self.complete = not method.follow
+        self.held_until = 0.0
+        self.sum = Sum()
 
 
 class Connection:
@@ -86,7 +105,12 @@ class Connection:
         self.calls: dict[int, Call] = {}
         self.later: list[tuple[float, int, int, Call, bytes]] = []
         self.numbers = itertools.count()
-        self.half_closed = self.draining = False
+        self.half_closed = self.draining = self.goaway_read = False
+        self.strays = self.one_way = 0
+        self.bucket = MAX_CROSSED
+        self.items_allowed = self.bytes_allowed = 0  # of calls that are over
+        self.one_way_left, self.one_way_owed = ONE_WAY_CALLS, 0
+        self.notes: list[tuple[float, int, dict[str, Any]]] = []
         self.heard = self.pinged = time.monotonic()
 
     # Section 8 -----------------------------------------------------------------------------------------------------
@@ -153,22 +177,33 @@ class Connection:
                 self.take()
             else:
                 self.half_closed = True
-                self.end_streams(Failure(CANCELLED, "CANCELLED", "the client left", MAYBE_PROCESSED))
+                self.end_streams(Failure(CANCELLED, "CANCELLED", "the client left", MAYBE_PROCESSED), asked=True)
         elif self.heartbeat:
             self.beat(time.monotonic())
         return True
 
     def beat(self, now: float) -> None:
-        if now - self.heard > IDLE_TIMEOUT:
+        if now - self.heard > 3 * self.heartbeat / 1000:
             raise Gone
         if now - self.pinged >= self.heartbeat / 1000:
             self.pinged = now
             self.send(PING, b"a beat..")
 
-    def end_streams(self, failure: Failure) -> None:
+    def end_streams(self, failure: Failure, *, asked: bool = False) -> None:
+        """End them all; with ``asked`` those that have nothing more to give end as they would have."""
         for call_id, call in list(self.calls.items()):
-            if call.method.stream:
+            if asked and not call.complete:
                 self.fail(call_id, call.method.opcode, failure)
+                continue
+            if not call.method.stream:
+                continue
+            try:
+                if asked and call.items is not None and next(call.items, None) is None:
+                    self.send(END, b"", call_id, call.method.opcode)
+                else:
+                    self.fail(call_id, call.method.opcode, failure)
+            except Failure as own:
+                self.fail(call_id, call.method.opcode, own)
 
     # Section 1 -----------------------------------------------------------------------------------------------------
 
@@ -233,14 +268,14 @@ class Connection:
 
     def check(self, found: Header) -> None:
         """The checks behind that of the kind."""
-        if found.flags:
+        if found.flags and (found.kind != REQUEST or found.flags not in FLAGS):
             raise Final("RESERVED_FLAGS", f"{found.flags:#04x}")
-        codec, version = (self.codec, self.version) if found.kind == REQUEST else (0, 0)
+        codec, version = (self.codec, self.version) if found.kind in OF_MESSAGES else (0, 0)
         if found.codec != codec:
             raise Final("WRONG_CODEC", f"codec {found.codec}")
         if found.version != version:
             raise Final("WRONG_VERSION", f"version {found.version}")
-        if (found.kind in OF_CALLS) != (found.call_id > 0):
+        if (found.kind in OF_CALLS) != (found.call_id > 0) and (found.call_id or found.kind not in (ERROR, CREDIT)):
             raise Final("CALL_ID", f"call id {found.call_id}")
         if not found.call_id and found.opcode:
             raise Final("WRONG_OPCODE", f"opcode {found.opcode:#06x}")
@@ -258,7 +293,16 @@ class Connection:
         self.sock.settimeout(10)
         self.sock.sendall(data)
         if call_id and kind in (RESPONSE, END, ERROR):
-            self.calls.pop(call_id, None)
+            call = self.calls.pop(call_id, None)
+            if call is not None and not call.complete:
+                self.allow(call.items_to_come, call.bytes_to_come)
+            self.bucket = min(MAX_CROSSED, self.bucket + REFILL)
+
+    def allow(self, items: int, size: int) -> None:
+        """What was left of the credit of a request half that was open when its call ended."""
+        self.items_allowed += items
+        if items >= 1 and size >= 1:
+            self.bytes_allowed += size + MAX_FRAME
 
     def fail(self, call_id: int, opcode: int, failure: Failure) -> None:
         body = error_body(failure.status, failure.reason, failure.text, failure.retry, failure.after)
@@ -277,12 +321,22 @@ class Connection:
         codecs = [(body.number(1), body.text()) for _ in range(body.number(1))]
         body.text()  # the client's name
         service = body.text()
-        listed: dict[int, int] = {}
+        fields: dict[int, bytes] = {}
         for number, value in body.fields(2):
-            if number == 1:
-                listed = digests_in(value)
-        if not 1 <= low <= high or their_max < HELLO_MAX_FRAME or not codecs:
-            raise Final("BAD_BODY", "the versions, the max frame or the codecs")
+            if number in (1, 4, 5, 6) and number in fields:
+                raise Final("BAD_BODY", f"field {number} twice")
+            fields[number] = value
+        listed = digests_in(fields.get(1, b""))
+        if len(fields.get(4, b"1")) != 1 or fields.get(4) == b"\0":
+            raise Final("BAD_BODY", "the control version")
+        if len(fields.get(5, bytes(8))) != 8:
+            raise Final("BAD_BODY", "the first credit")
+        one_way = fields.get(6, bytes(4))
+        if len(one_way) != 4:
+            raise Final("BAD_BODY", "the one-way credit")
+        self.one_way = int.from_bytes(one_way)
+        if not 1 <= low <= high or their_max < HELLO_MAX_FRAME or 0 < heartbeat < 1000 or not codecs:
+            raise Final("BAD_BODY", "the versions, the max frame, the heartbeat or the codecs")
         ids = [number for number, _ in codecs]
         if 0 in ids or len(set(ids)) != len(ids):
             raise Final("BAD_BODY", "the id of a codec")
@@ -293,7 +347,8 @@ class Connection:
         self.choose(service, low, high, codecs, listed)
         self.their_max, self.heartbeat = their_max, heartbeat
         welcome = struct.pack(">BBIIIQ", self.version, self.codec, MAX_FRAME, MAX_CALLS, heartbeat, 0)
-        self.send(WELCOME, welcome + text8(NAME))
+        credit = struct.pack(">HHIIHHI", 5, 8, *FIRST_CREDIT, 6, 4, ONE_WAY_CALLS)
+        self.send(WELCOME, welcome + text8(NAME) + self.digests() + credit)
 
     def choose(self, service: str, low: int, high: int, codecs: list[tuple[int, str]], listed: dict[int, int]) -> None:
         self.service = service or self.hosted
@@ -312,6 +367,12 @@ class Connection:
             if differ:
                 shown = ", ".join(f"{opcode:#06x}" for opcode in differ)
                 raise Final("CONTRACT_MISMATCH", f"opcodes {shown}", FAILED_PRECONDITION)
+
+    def digests(self) -> bytes:
+        """Field 1 of WELCOME; the control version is 1, as it is without its field."""
+        has = [each for each in SERVICES[self.service][1] if self.method(each.opcode) is each]
+        value = b"".join(struct.pack(">HI", each.opcode, digest(each, self.version)) for each in has)
+        return struct.pack(">HH", 1, len(value)) + value
 
     def digest(self, opcode: int) -> int | None:
         method = self.method(opcode)
@@ -337,7 +398,7 @@ class Connection:
         deadline = time.monotonic() + FRAME_TIMEOUT
         found = self.header(MAX_FRAME, deadline, "FRAME_TIMEOUT")
         if found.kind < 128:
-            if found.kind not in FROM_CLIENTS or (found.kind == ERROR and found.call_id):
+            if found.kind not in FROM_EITHER or (found.kind == GOAWAY and self.goaway_read):
                 raise Final("UNEXPECTED_KIND", f"kind {found.kind}")
             self.check(found)
         data = self.rest(found.length - 12, deadline, "FRAME_TIMEOUT")
@@ -346,50 +407,201 @@ class Connection:
             raise Final("BAD_BODY", f"{len(payload)} bytes")
         if found.kind == PING:
             self.send(PONG, payload)
-        elif found.kind == ERROR:
-            read_error(payload)
-            raise Gone
-        elif found.kind in (CANCEL, CREDIT):
-            self.steer(found, payload)
+        elif found.kind == GOAWAY:
+            Body(payload).number(4)
+            read_error(payload[4:])
+            self.goaway_read = True
         elif found.kind == REQUEST:
-            self.begin(found.call_id, found.opcode, metadata, payload)
+            self.begin(found, metadata, payload)
+        elif found.kind < 128:
+            self.steer(found, payload)
 
     def steer(self, found: Header, payload: bytes) -> None:
-        if len(payload) != (4 if found.kind == CREDIT else 0) or (found.kind == CREDIT and not any(payload)):
-            raise Final("BAD_BODY", "CANCEL or CREDIT")
+        """What is of a call and begins none."""
+        items = size = 0
+        if found.kind == CREDIT:
+            body = Body(payload)
+            items, size = body.number(4), body.number(4)
+            if body.at < len(payload) or not items + size or (size and not found.call_id):
+                raise Final("BAD_BODY", "CREDIT")
+        elif found.kind == ERROR:
+            read_error(payload)
+        elif found.kind in (END, CANCEL) and payload:
+            raise Final("BAD_BODY", "END or CANCEL")
+        if not found.call_id:
+            if found.kind == ERROR:
+                raise Gone
+            self.one_way += items
+            if self.one_way > 0xFFFF_FFFF:
+                raise Final("CREDIT_OVERFLOW", "one-way calls")
+            return
         call = self.calls.get(found.call_id)
         if call is None:
+            self.crossed(found, payload)
             return
         if call.method.opcode != found.opcode:
             raise Final("WRONG_OPCODE", f"call {found.call_id} has another opcode")
         if found.kind == CANCEL:
+            call.complete = True
             self.fail(found.call_id, found.opcode, Failure(CANCELLED, "CANCELLED", "cancelled", MAYBE_PROCESSED))
-        elif call.method.stream:
-            call.credit += int.from_bytes(payload)
-            if call.credit > 0xFFFF_FFFF:
-                raise Final("CREDIT_OVERFLOW", f"{call.credit}")
+        elif found.kind == CREDIT and call.method.stream:
+            call.items_left += items
+            call.bytes_left += size
+            if max(call.items_left, call.bytes_left) > 0xFFFF_FFFF:
+                raise Final("CREDIT_OVERFLOW", f"call {found.call_id}")
             self.pump(found.call_id, call)
+            self.feed(found.call_id, call)
+        elif found.kind in (ITEM, END) and not call.complete:
+            if found.kind == END:
+                call.complete = True
+            elif min(call.items_to_come, call.bytes_to_come) < 1:
+                raise Final("CREDIT_EXCEEDED", f"call {found.call_id}")
+            else:
+                call.items_to_come -= 1
+                call.bytes_to_come -= len(payload)
+                call.waiting.append(payload)
+            self.feed(found.call_id, call)
+        else:
+            raise Final("WRONG_HALF", f"kind {found.kind} of call {found.call_id}")
 
-    def begin(self, call_id: int, opcode: int, block: bytes, payload: bytes) -> None:
-        if not 0 < (call_id - self.last_id) % 2**32 < 2**31 or call_id in self.calls:
+    def crossed(self, found: Header, payload: bytes) -> None:
+        """A frame of a call that is not in flight."""
+        if found.call_id > LAST_NUMBER:
+            self.strays += 1
+            if self.strays > MAX_STRAYS:
+                raise Final("STRAY_ANSWERS", "this server begins no calls")
+        elif found.kind == ITEM:
+            self.items_allowed -= 1
+            self.bytes_allowed -= len(payload)
+            if min(self.items_allowed, self.bytes_allowed) < 0:
+                raise Final("CREDIT_EXCEEDED", "an item that nobody has let come")
+        elif found.kind in (RESPONSE, ERROR):
+            raise Final("WRONG_HALF", f"call {found.call_id} is answered here")
+        else:
+            self.bucket -= 1
+            if self.bucket < 0:
+                raise Final("TOO_MANY_FRAMES", "of calls that are over", RESOURCE_EXHAUSTED)
+
+    def begin(self, found: Header, block: bytes, payload: bytes) -> None:
+        call_id, opcode, flags = found.call_id, found.opcode, found.flags
+        if flags & ITEMS_FOLLOW and payload:
+            raise Final("BAD_BODY", "a payload where items follow")
+        ahead = 0 < (call_id - self.last_id) % (LAST_NUMBER + 1) <= FURTHEST
+        if not 1 <= call_id <= LAST_NUMBER or not ahead or call_id in self.calls:
             raise Final("CALL_ID", f"{call_id} behind {self.last_id}")
         self.last_id = call_id
+        if flags & ONE_WAY:
+            if not self.draining:
+                self.begin_one_way(opcode, block, payload)
+            return
         try:
             if self.draining:
                 raise Failure(UNAVAILABLE, "SHUTTING_DOWN", "it goes", NOT_PROCESSED)
             if len(self.calls) >= MAX_CALLS:
                 raise Failure(RESOURCE_EXHAUSTED, "TOO_MANY_CALLS", f"at most {MAX_CALLS}", NOT_PROCESSED)
-            metadata = metadata_of(block)
             method = self.method(opcode)
             if method is None:
                 raise self.unknown(opcode)
+            if flags != method.flags:
+                raise Failure(UNIMPLEMENTED, "WRONG_SHAPE", f"flags {flags:#04x}", NOT_PROCESSED)
+            metadata = metadata_of(block)
             if metadata.deadline_ms == 0:
                 raise Failure(DEADLINE_EXCEEDED, "DEADLINE", "no time is left", NOT_PROCESSED)
             self.run(call_id, method, metadata, payload)
         except Failure as failure:
+            if flags & ITEMS_FOLLOW and call_id not in self.calls:
+                self.allow(*FIRST_CREDIT)
             self.fail(call_id, opcode, failure)
 
+    def begin_one_way(self, opcode: int, block: bytes, payload: bytes) -> None:
+        """A call that nothing is said of, whatever becomes of it."""
+        self.one_way_left -= 1
+        if self.one_way_left < 0:
+            raise Final("CREDIT_EXCEEDED", "one-way calls")
+        self.bucket = min(MAX_CROSSED, self.bucket + REFILL)
+        method = self.method(opcode)
+        try:
+            if method is None or method.flags != ONE_WAY or metadata_of(block).deadline_ms == 0:
+                self.return_one_way()
+                return
+            request = self.decoded(method, payload)
+        except Failure:
+            self.return_one_way()
+            return
+        due = time.monotonic() + request["milliseconds"] / 1000
+        heapq.heappush(self.notes, (due, next(self.numbers), request))
+
+    def return_one_way(self) -> None:
+        """The credit of a call that is done; it goes back when half of the window is owed."""
+        self.one_way_owed += 1
+        if self.one_way_owed * 2 >= ONE_WAY_CALLS and not self.half_closed:
+            self.one_way_left += self.one_way_owed
+            self.send(CREDIT, struct.pack(">II", self.one_way_owed, 0))
+            self.one_way_owed = 0
+
+    def decoded(self, method: Method, payload: bytes) -> dict[str, Any]:
+        codec = pipe if self.codec == 1 else msgpack
+        found: dict[str, Any] = codec.decode(method.request, payload, self.version)
+        return found
+
+    def feed(self, call_id: int, call: Call) -> None:
+        """Take what has come of a request half, as far as it may be taken, and answer when that was all."""
+        method = call.method
+        if not method.follow:
+            return
+        try:
+            while call_id in self.calls and call.held_until <= time.monotonic():
+                if method.stream and call.waiting and min(call.items_left, call.bytes_left) < 1:
+                    return
+                if not call.waiting:
+                    if call.complete:
+                        self.answer_items(call_id, call)
+                    return
+                payload = call.waiting.popleft()
+                self.take_item(call_id, call, self.decoded(method, payload))
+                self.give_back(call_id, call, len(payload))
+        except Failure as failure:
+            self.fail(call_id, method.opcode, failure)
+
+    def take_item(self, call_id: int, call: Call, item: dict[str, Any]) -> None:
+        if not call.method.stream:
+            if call.sum.take(item):
+                self.answer_items(call_id, call)
+            call.held_until = time.monotonic() + item["milliseconds"] / 1000
+            return
+        back = reflected(item)
+        if back is None:
+            self.answer_items(call_id, call)
+        else:
+            self.send_item(call_id, call, back)
+
+    def answer_items(self, call_id: int, call: Call) -> None:
+        """The terminal frame of a call whose items followed."""
+        if call.method.stream:
+            self.send(END, b"", call_id, call.method.opcode)
+            return
+        codec = pipe if self.codec == 1 else msgpack
+        response = codec.encode(call.method.response, call.sum.response(), self.version)
+        self.send(RESPONSE, response, call_id, call.method.opcode)
+
+    def give_back(self, call_id: int, call: Call, size: int) -> None:
+        """Owe the credit of an item that was taken; it goes back when half of the window is owed."""
+        call.items_owed += 1
+        call.bytes_owed += size
+        if call_id not in self.calls or call.complete or self.half_closed:
+            return
+        items, most = FIRST_CREDIT
+        if call.items_owed * 2 >= items or call.bytes_owed * 2 >= most:
+            call.items_to_come += call.items_owed
+            call.bytes_to_come += call.bytes_owed
+            self.send(CREDIT, struct.pack(">II", call.items_owed, call.bytes_owed), call_id, call.method.opcode)
+            call.items_owed = call.bytes_owed = 0
+
     def run(self, call_id: int, method: Method, metadata: Metadata, payload: bytes) -> None:
+        if method.follow:
+            late = None if metadata.deadline_ms is None else time.monotonic() + metadata.deadline_ms / 1000
+            self.calls[call_id] = Call(method, metadata.credit, late)
+            return
         if method.max_request is not None and len(payload) > method.max_request:
             raise Failure(RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE", f"at most {method.max_request} bytes")
         # The framework's methods are in version 1, whatever the connection's.
@@ -412,8 +624,7 @@ class Connection:
 
     def pump(self, call_id: int, call: Call) -> None:
         """Send items while there is credit for them."""
-        codec = pipe if self.codec == 1 else msgpack
-        while call.credit and call.items is not None and call_id in self.calls:
+        while min(call.items_left, call.bytes_left) > 0 and call.items is not None and call_id in self.calls:
             try:
                 item = next(call.items, None)
             except Failure as failure:
@@ -422,8 +633,14 @@ class Connection:
             if item is None:
                 self.send(END, b"", call_id, call.method.opcode)
                 return
-            call.credit -= 1
-            self.send(ITEM, codec.encode(call.method.response, item, self.version), call_id, call.method.opcode)
+            self.send_item(call_id, call, item)
+
+    def send_item(self, call_id: int, call: Call, item: dict[str, Any]) -> None:
+        codec = pipe if self.codec == 1 else msgpack
+        payload = codec.encode(call.method.response, item, self.version)
+        call.items_left -= 1
+        call.bytes_left -= len(payload)
+        self.send(ITEM, payload, call_id, call.method.opcode)
 
     def expire(self) -> None:
         """Answers whose time has come, and calls whose time is over."""
@@ -432,7 +649,13 @@ class Connection:
             _, _, call_id, call, response = heapq.heappop(self.later)
             if self.calls.get(call_id) is call:
                 self.send(RESPONSE, response, call_id, call.method.opcode)
+        while self.notes and self.notes[0][0] <= now:
+            note(heapq.heappop(self.notes)[2])
+            self.return_one_way()
         for call_id, call in list(self.calls.items()):
+            self.feed(call_id, call)
+            if call_id not in self.calls:
+                continue
             if call.deadline is not None and now > call.deadline:
                 late = Failure(DEADLINE_EXCEEDED, "DEADLINE", "the time is over", MAYBE_PROCESSED)
                 self.fail(call_id, call.method.opcode, late)

@@ -7,12 +7,15 @@ import zlib
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from tests.conformance.paged.numbers import ITEMS_COME_BACK, ITEMS_FOLLOW, ONE_WAY
+
 __all__ = [
     "CONTROL",
     "ENUMS",
     "MESSAGES",
     "NO_DEFAULT",
     "SERVICES",
+    "SHAPES",
     "Field",
     "Method",
     "digest",
@@ -21,6 +24,14 @@ __all__ = [
 ]
 
 NO_DEFAULT: Any = object()
+SHAPES = {
+    0: "unary",
+    ITEMS_COME_BACK: "stream",
+    ITEMS_FOLLOW: "upload",
+    ITEMS_FOLLOW | ITEMS_COME_BACK: "duplex",
+    ONE_WAY: "oneway",
+}
+"""The words of shapes, in the order of their numbers in a description."""
 
 
 class Field:
@@ -32,7 +43,7 @@ MOMENT = datetime(2024, 2, 29, 12, 34, 56, 789, tzinfo=UTC)
 ENUMS: dict[str, dict[str, int]] = {
     "Paper": {"WHITE": 1, "LINED": 2, "SQUARED": 70000},
     "Health": {"SERVING": 1, "NOT_SERVING": 2},
-    "MethodShape": {"UNARY": 1, "SERVER_STREAM": 2},
+    "MethodShape": {"UNARY": 1, "SERVER_STREAM": 2, "UPLOAD": 3, "DUPLEX": 4, "ONE_WAY": 5},
     "Container": {"SINGLE": 1, "LIST": 2, "MAP": 3},
     "ValueKind": {
         "BOOL": 1,
@@ -92,6 +103,7 @@ MESSAGES: dict[str, list[Field]] = {
         Field("methods", ("list", ("message", "MethodDescription"))),
         Field("messages", ("list", ("message", "MessageDescription"))),
         Field("enums", ("list", ("message", "EnumDescription"))),
+        Field("oldest", INT),
     ],
     "MethodDescription": [
         Field("opcode", INT),
@@ -139,7 +151,7 @@ MESSAGES: dict[str, list[Field]] = {
 
 
 class Method(NamedTuple):
-    """A row of a table of methods."""
+    """A row of a table of methods; a one-way one has no response."""
 
     opcode: int
     name: str
@@ -150,6 +162,14 @@ class Method(NamedTuple):
     since: int = 1
     until: int | None = None
     max_request: int | None = None
+    follow: bool = False
+
+    @property
+    def flags(self) -> int:
+        """Of its REQUEST."""
+        if not self.response:
+            return ONE_WAY
+        return self.follow * ITEMS_FOLLOW | self.stream * ITEMS_COME_BACK
 
 
 CONTROL = "wirecontrol.v1.ControlService"
@@ -221,6 +241,6 @@ def digest_type(type_: Any, version: int) -> str:
 
 
 def digest(method: Method, version: int) -> int:
-    shape = "stream" if method.stream else "unary"
-    request, response = (digest_of_message(each, version) for each in (method.request, method.response))
-    return zlib.crc32(f"{method.opcode} {shape} {request:08x} {response:08x}".encode())
+    request = digest_of_message(method.request, version)
+    response = digest_of_message(method.response, version) if method.response else 0
+    return zlib.crc32(f"{method.opcode} {SHAPES[method.flags]} {request:08x} {response:08x}".encode())

@@ -71,15 +71,15 @@ class Body:
 
 
 def read_error(payload: bytes) -> None:
-    """A client's ERROR, which is final."""
+    """A client's ERROR, or what is behind the id in its GOAWAY."""
     body = Body(payload)
-    status, retry = body.number(1), body.number(1)
-    body.number(4)
-    reason = body.text()
+    status = body.number(1)
+    body.take(5)
+    body.take(body.number(1))  # a reason outside its alphabet is read as none
     body.text(2)
     for _ in body.fields(1):
         pass
-    if not 1 <= status <= 16 or retry > 2 or not re.fullmatch("([A-Z][A-Z0-9_]{0,63})?", reason):
+    if not status:
         raise Final("BAD_BODY", "an ERROR")
 
 
@@ -88,11 +88,11 @@ class Metadata(NamedTuple):
     traceparent: str
     authorization: str
     idempotency_key: bytes
-    credit: int
+    credit: tuple[int, int]
     entries: dict[str, str]
 
 
-SIZES = {1: (4, 4), 2: (1, 0xFFFF), 3: (1, 0xFFFF), 4: (1, 64), 5: (4, 4)}
+SIZES = {1: (4, 4), 2: (1, 0xFFFF), 3: (1, 0xFFFF), 4: (1, 64), 5: (8, 8)}
 
 
 def metadata_of(block: bytes) -> Metadata:
@@ -128,6 +128,6 @@ def metadata_of(block: bytes) -> Metadata:
         found.get(2, b"").decode(),
         found.get(3, b"").decode(),
         found.get(4, b""),
-        int.from_bytes(found.get(5, b"")),
+        struct.unpack(">II", found.get(5, bytes(8))),
         entries,
     )

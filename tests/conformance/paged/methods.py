@@ -11,6 +11,7 @@ from tests.conformance.paged.declared import (
     MESSAGES,
     NO_DEFAULT,
     SERVICES,
+    SHAPES,
     Field,
     Method,
     element,
@@ -18,7 +19,7 @@ from tests.conformance.paged.declared import (
 from tests.conformance.paged.frames import Metadata
 from tests.conformance.paged.numbers import (
     INTERNAL,
-    NEVER,
+    MAYBE_PROCESSED,
     NOT_FOUND,
     PERMISSION_DENIED,
     UNAUTHENTICATED,
@@ -26,9 +27,13 @@ from tests.conformance.paged.numbers import (
     Failure,
 )
 
-__all__ = ["NAME", "Later", "answer", "items"]
+__all__ = ["NAME", "Later", "Sum", "answer", "items", "note", "reflected"]
 
 NAME = "a server built from the page"
+
+
+NOTES: dict[str, list[int]] = {}
+"""What was noted, by key: of every connection."""
 
 
 class Later(NamedTuple):
@@ -63,11 +68,45 @@ def answer(
             return {"subject": caller(metadata.authorization)}
         case "Short":
             return {"length": len(request["text"])}
+        case "Noted":
+            numbers = NOTES.get(request["key"], [])
+            return {"count": len(numbers), "total": sum(numbers)}
         case "Crash":
-            raise Failure(INTERNAL, "INTERNAL", "incident 1", NEVER)
+            raise Failure(INTERNAL, "INTERNAL", "incident 1", MAYBE_PROCESSED)
         case "Unserved":
             raise Failure(UNIMPLEMENTED, "NO_HANDLER", "declared, and not served")
     return request  # Echo, Mirror, Fill, and those whose messages are empty
+
+
+def note(request: dict[str, Any]) -> None:
+    """What becomes of a one-way call."""
+    NOTES.setdefault(request["key"], []).append(request["number"])
+
+
+class Sum:
+    """What the items of an upload come to."""
+
+    def __init__(self) -> None:
+        self.total = self.size = self.items = 0
+
+    def take(self, item: dict[str, Any]) -> bool:
+        """One more item; whether the call is answered with it."""
+        self.total += item["number"]
+        self.size += len(item["data"])
+        self.items += 1
+        if item["fail"]:
+            raise Failure(10, "AS_ASKED", "as asked")
+        return bool(item["answer"])
+
+    def response(self) -> dict[str, Any]:
+        return {"total": self.total, "size": self.size, "items": self.items}
+
+
+def reflected(item: dict[str, Any]) -> dict[str, Any] | None:
+    """What comes back for an item of a duplex call; None for the end."""
+    if item["fail"]:
+        raise Failure(10, "AS_ASKED", "as asked")
+    return None if item["end"] else {"number": item["number"], "data": item["data"]}
 
 
 def caller(authorization: str) -> str:
@@ -108,7 +147,7 @@ def reached(methods: list[Method]) -> tuple[list[str], list[str]]:
     """Every message that the methods reach, and every enum."""
     messages: list[str] = []
     enums: list[str] = []
-    waiting = [name for method in methods for name in (method.request, method.response)]
+    waiting = [name for method in methods for name in (method.request, method.response) if name]
     while waiting:
         name = waiting.pop(0)
         if name in messages:
@@ -139,6 +178,7 @@ def described(full_name: str) -> dict[str, Any]:
             for name in messages
         ],
         "enums": [{"name": name, "members": ENUMS[name], "doc": ""} for name in enums],
+        "oldest": 1,
     }
 
 
@@ -146,7 +186,7 @@ def described_method(method: Method) -> dict[str, Any]:
     return {
         "opcode": method.opcode,
         "name": method.name,
-        "shape": 2 if method.stream else 1,
+        "shape": list(SHAPES).index(method.flags) + 1,
         "request": method.request,
         "response": method.response,
         "since": method.since,

@@ -7,8 +7,10 @@ from typing import Final
 
 from tests.properties.wire_model.frames import Amount, CallShape
 from tests.properties.wire_model.programs import ModelProgram, ProgramCall
-from tests.properties.wire_model.rules import TOP_BIT, CallPart, Rules, Scale
+from tests.properties.wire_model.rules import Rules, Scale
 from tests.properties.wire_model.sides import ModelSide, WireSide
+from wireproto.wire.calls import CallPart
+from wireproto.wire.frame import TOP_BIT
 
 SideMaker = Callable[[int, Scale, Rules], WireSide]
 """Makes a side from the top bit of the ids that it begins: ``ModelSide``, or an adapter around another wire."""
@@ -219,10 +221,10 @@ def stretch(exchange: Exchange, dice: random.Random, length: int) -> None:
         exchange.check_step()
 
 
-def run(seed: int, rules: Rules, stretches: int = 20) -> Exchange:
+def run(seed: int, rules: Rules, stretches: int = 20, make_side: SideMaker = ModelSide) -> Exchange:
     """One run of moves picked by a seed, to its end and checked."""
     dice = random.Random(seed)
-    exchange = Exchange(dice.choice(SCALES), rules)
+    exchange = Exchange(dice.choice(SCALES), rules, make_side)
     # The ends of the directions come late in a run, while calls are still in flight, and not at all in many runs.
     ends = {name: stretches - dice.randrange(1, 5) for name in ENDS if dice.random() < 0.4}
     for at in range(stretches):

@@ -3,27 +3,18 @@
 import enum
 from typing import ClassVar, Final, NamedTuple
 
-from wireproto.wire.frame import Kind
+from wireproto.wire.frame import Flag, Kind
 from wireproto.wire.state import END_OF_INPUT, FINAL
-
-
-class RequestFlag(enum.IntFlag):
-    """What a REQUEST says about the two halves of its call."""
-
-    NONE = 0
-    ONE_WAY = 0x01
-    ITEMS_FOLLOW = 0x04
-    ITEMS_COME_BACK = 0x08
 
 
 class CallShape(enum.Enum):
     """The five shapes of a call, each the flags of its REQUEST."""
 
-    UNARY = RequestFlag.NONE
-    STREAM = RequestFlag.ITEMS_COME_BACK
-    UPLOAD = RequestFlag.ITEMS_FOLLOW
-    DUPLEX = RequestFlag.ITEMS_FOLLOW | RequestFlag.ITEMS_COME_BACK
-    ONE_WAY = RequestFlag.ONE_WAY
+    UNARY = Flag.NONE
+    STREAM = Flag.ITEMS_COME_BACK
+    UPLOAD = Flag.ITEMS_FOLLOW
+    DUPLEX = Flag.ITEMS_FOLLOW | Flag.ITEMS_COME_BACK
+    ONE_WAY = Flag.ONE_WAY
 
 
 class Amount(NamedTuple):
@@ -53,7 +44,7 @@ class ModelFrame(NamedTuple):
 
     kind: int
     call_id: int = 0
-    flags: RequestFlag = RequestFlag.NONE
+    flags: Flag = Flag.NONE
     number: int = 0
     size: int = 0
     credit: Amount = NO_CREDIT

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from tests.properties.wire_model.frames import Amount, CallShape, ModelFrame, RequestFlag
+from tests.properties.wire_model.frames import Amount, CallShape, ModelFrame
 from tests.properties.wire_model.rules import Rules, Scale
 from tests.properties.wire_model.sides import WireSide
-from wireproto.wire.frame import Kind
+from wireproto.wire.frame import Flag, Kind
 from wireproto.wire.state import END_OF_INPUT, FINAL
 
 ITEMS_PER_HALF = 50
@@ -76,12 +76,12 @@ class ProgramCall:
     @property
     def items_follow(self) -> bool:
         """Whether the request half carries ITEMs."""
-        return RequestFlag.ITEMS_FOLLOW in self.shape.value
+        return Flag.ITEMS_FOLLOW in self.shape.value
 
     @property
     def items_come_back(self) -> bool:
         """Whether the answer half carries ITEMs."""
-        return RequestFlag.ITEMS_COME_BACK in self.shape.value
+        return Flag.ITEMS_COME_BACK in self.shape.value
 
 
 def planned_sizes(number: int, max_size: int) -> list[int]:
@@ -128,7 +128,7 @@ class ModelProgram:
     def begin(self, shape: CallShape, first: Amount, refusal: str) -> bool:
         """Begin a call; its answer half has this first credit, within the window."""
         number = self._next_number
-        if not (shape.value & RequestFlag.ITEMS_COME_BACK):
+        if not (shape.value & Flag.ITEMS_COME_BACK):
             first = Amount()
         call_id = self.side.begin(shape, number, first, refusal)
         if call_id is None:
@@ -191,10 +191,16 @@ class ModelProgram:
         if call is None:
             return False
         # A side that has half-closed cannot say so: its caller is told, and the call goes on to its terminal frame.
-        self.side.send_cancel(call.call_id)
+        if self.side.send_cancel(call.call_id):
+            self._assert_silent(call)
         call.outcome = outcome
         self._discard(call)
         return True
+
+    def _assert_silent(self, call: ProgramCall) -> None:
+        """Behind CANCEL neither side has anything to say of the call but its terminal frame."""
+        assert not self.side.send_item(call.call_id, 0, 1)
+        assert not self.side.send_credit(call.call_id, Amount(1, 1))
 
     def take_answer(self, at: int) -> bool:
         """A caller takes an ITEM of its answer."""
@@ -422,13 +428,13 @@ class ModelProgram:
             self._receive_of_request(served, told)
 
     def _accept(self, frame: ModelFrame) -> None:
-        if RequestFlag.ONE_WAY in frame.flags:
+        if Flag.ONE_WAY in frame.flags:
             if frame.reason:
                 self._drop_one_way(frame.number)
             else:
                 self._posts.append(frame.number)
             return
-        first = self._scale.first if RequestFlag.ITEMS_FOLLOW in frame.flags else Amount()
+        first = self._scale.first if Flag.ITEMS_FOLLOW in frame.flags else Amount()
         call = self._new_call(CallShape(frame.flags), frame.number, frame.call_id, first)
         self.answers[frame.number] = self._served[frame.call_id] = call
         if call.items_follow and self._rules.grants_first_credit:
@@ -449,6 +455,7 @@ class ModelProgram:
             call.request_ended = True
         elif frame.kind == Kind.CANCEL:
             call.cancelled = True
+            self._assert_silent(call)
             if not call.last_reason:
                 self._end_early(call, "CANCELLED")
 

@@ -1,126 +1,20 @@
-"""The rules of calls in one place: the states of a call as a table, every other rule as a switch, and the sizes."""
+"""The rules of calls in one place: the table of the states of a call, every other rule as a switch, and the sizes."""
 
-import enum
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
-from tests.properties.wire_model.frames import Amount, RequestFlag
-from wireproto.wire.frame import Kind
-from wireproto.wire.state import Direction
-
-TOP_BIT: Final = 1 << 31
-"""Set in the ids of the calls that the server began."""
+from tests.properties.wire_model.frames import Amount
+from wireproto.wire.calls import STATES_OF_A_CALL, CallTable
 
 MAX_CREDIT: Final = 2**32 - 1
 """What a field of CREDIT holds, and what credit may grow to."""
 
-REFILL: Final = 4
-"""END, CREDIT and CANCEL by which each call that ends refills the bucket."""
-
 MOST_THAT_CROSS: Final = 5
 """What may cross the end of one call: END, CANCEL, and three CREDITs where each returns half the window.
 
-The window's items make two of them, for each takes half of the items, and one more may be due for its bytes alone. It
-is more than ``REFILL``: a peer whose every call ended so would empty any bucket, slowly (``test_wire_model.py`` has
-such a peer).
+The window's items make two of them, for each takes half of the items, and one more may be due for its bytes alone.
+``REFILL`` must not be less: a peer whose every call ended so would empty any bucket, slowly.
 """
-
-
-class CallPart(enum.Enum):
-    """What a side is to a call."""
-
-    BEGAN = "B"
-    ANSWERS = "A"
-
-
-class CallState(enum.Enum):
-    """How far a call has come, as one side sees it. A call before its REQUEST and one that is over have no entry."""
-
-    BOTH_OPEN = "both open"
-    """ITEMs of the request half may still be sent or received."""
-    ANSWERING = "answering"
-    """The request half is complete."""
-    CANCELLED = "cancelled"
-    """CANCEL was sent or received; the terminal frame is still to come."""
-    OVER = "over"
-    """The terminal frame was sent or received."""
-
-
-class CallStep(NamedTuple):
-    """That a frame may be sent or received.
-
-    Attributes:
-        then: the state that follows; None for the same one.
-        only: a flag that the call's REQUEST must have had.
-        never: a flag that it must not have had.
-    """
-
-    then: CallState | None = None
-    only: RequestFlag = RequestFlag.NONE
-    never: RequestFlag = RequestFlag.NONE
-
-
-CallTable = Mapping[tuple[CallPart, CallState, Direction], Mapping[int, CallStep]]
-
-_STAYS = CallStep()
-_IF_ITEMS_FOLLOW = CallStep(only=RequestFlag.ITEMS_FOLLOW)
-_IF_ITEMS_COME_BACK = CallStep(only=RequestFlag.ITEMS_COME_BACK)
-_TERMINAL: Final[dict[int, CallStep]] = {
-    Kind.RESPONSE: CallStep(CallState.OVER, never=RequestFlag.ITEMS_COME_BACK),
-    Kind.END: CallStep(CallState.OVER, only=RequestFlag.ITEMS_COME_BACK),
-    Kind.ERROR: CallStep(CallState.OVER),
-}
-
-STATES_OF_A_CALL: Final[CallTable] = MappingProxyType(
-    {
-        (CallPart.BEGAN, CallState.BOTH_OPEN, Direction.SEND): {
-            Kind.ITEM: _STAYS,
-            Kind.END: CallStep(CallState.ANSWERING),
-            Kind.CREDIT: _IF_ITEMS_COME_BACK,
-            Kind.CANCEL: CallStep(CallState.CANCELLED),
-        },
-        (CallPart.BEGAN, CallState.BOTH_OPEN, Direction.RECEIVE): {
-            Kind.CREDIT: _STAYS,
-            Kind.ITEM: _IF_ITEMS_COME_BACK,
-            **_TERMINAL,
-        },
-        (CallPart.BEGAN, CallState.ANSWERING, Direction.SEND): {
-            Kind.CREDIT: _IF_ITEMS_COME_BACK,
-            Kind.CANCEL: CallStep(CallState.CANCELLED),
-        },
-        (CallPart.BEGAN, CallState.ANSWERING, Direction.RECEIVE): {
-            Kind.ITEM: _IF_ITEMS_COME_BACK,
-            Kind.CREDIT: _IF_ITEMS_FOLLOW,  # it crossed END
-            **_TERMINAL,
-        },
-        (CallPart.BEGAN, CallState.CANCELLED, Direction.RECEIVE): {
-            Kind.ITEM: _IF_ITEMS_COME_BACK,
-            Kind.CREDIT: _IF_ITEMS_FOLLOW,
-            **_TERMINAL,
-        },
-        (CallPart.ANSWERS, CallState.BOTH_OPEN, Direction.SEND): {
-            Kind.CREDIT: _STAYS,
-            Kind.ITEM: _IF_ITEMS_COME_BACK,
-            **_TERMINAL,
-        },
-        (CallPart.ANSWERS, CallState.BOTH_OPEN, Direction.RECEIVE): {
-            Kind.ITEM: _STAYS,
-            Kind.END: CallStep(CallState.ANSWERING),
-            Kind.CREDIT: _IF_ITEMS_COME_BACK,
-            Kind.CANCEL: CallStep(CallState.CANCELLED),
-        },
-        (CallPart.ANSWERS, CallState.ANSWERING, Direction.SEND): {Kind.ITEM: _IF_ITEMS_COME_BACK, **_TERMINAL},
-        (CallPart.ANSWERS, CallState.ANSWERING, Direction.RECEIVE): {
-            Kind.CREDIT: _IF_ITEMS_COME_BACK,
-            Kind.CANCEL: CallStep(CallState.CANCELLED),
-        },
-        (CallPart.ANSWERS, CallState.CANCELLED, Direction.SEND): _TERMINAL,
-    }
-)
-"""(what we are to the call, its state, direction) -> kind -> step. What is not here is not sent; received it is
-WRONG_HALF."""
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,14 @@ from tests.properties.wire_model.frames import (
     CreditExceeded,
     CreditOverflow,
     ModelFrame,
-    RequestFlag,
     StrayAnswers,
     TooManyFrames,
     WrongCallId,
     WrongHalf,
 )
-from tests.properties.wire_model.rules import (
-    MAX_CREDIT,
-    REFILL,
-    TOP_BIT,
-    CallPart,
-    CallState,
-    CallStep,
-    Rules,
-    Scale,
-)
-from wireproto.wire.frame import Kind
+from tests.properties.wire_model.rules import MAX_CREDIT, Rules, Scale
+from wireproto.wire.calls import REFILL, CallPart, CallState, CallStep
+from wireproto.wire.frame import TOP_BIT, Flag, Kind
 from wireproto.wire.state import END_OF_INPUT, FINAL, Direction
 
 
@@ -130,7 +121,7 @@ class ModelCall:
 
     call_id: int
     part: CallPart
-    flags: RequestFlag
+    flags: Flag
     state: CallState
     to_send: HalfCredit
     to_come: HalfCredit
@@ -176,7 +167,7 @@ class ModelSide:
             return None
         if not self._is_ahead(low, self.last_sent):
             return None
-        if RequestFlag.ONE_WAY in flags:
+        if Flag.ONE_WAY in flags:
             if not self.one_way_to_send:
                 return None
             self.one_way_to_send -= 1
@@ -200,20 +191,20 @@ class ModelSide:
     def _is_ahead(self, low: int, last: int) -> bool:
         return 0 < (low - last) % self.scale.modulus < self.scale.modulus // 2
 
-    def _new_call(self, call_id: int, part: CallPart, flags: RequestFlag, answer: Amount) -> ModelCall:
-        request_half = HalfCredit(*self.scale.first) if RequestFlag.ITEMS_FOLLOW in flags else HalfCredit(0, 0)
+    def _new_call(self, call_id: int, part: CallPart, flags: Flag, answer: Amount) -> ModelCall:
+        request_half = HalfCredit(*self.scale.first) if Flag.ITEMS_FOLLOW in flags else HalfCredit(0, 0)
         answer_half = HalfCredit(*answer)
         to_send, to_come = (request_half, answer_half) if part is CallPart.BEGAN else (answer_half, request_half)
-        state = CallState.BOTH_OPEN if RequestFlag.ITEMS_FOLLOW in flags else CallState.ANSWERING
+        state = CallState.BOTH_OPEN if Flag.ITEMS_FOLLOW in flags else CallState.ANSWERING
         call = ModelCall(call_id, part, flags, state, to_send, to_come)
-        if RequestFlag.ONE_WAY not in flags:
+        if Flag.ONE_WAY not in flags:
             self.calls[call_id] = call
         return call
 
     def _step(self, call: ModelCall, direction: Direction, kind: int) -> CallStep | None:
         """What the table says of a frame, if it allows it; the call then has the state that follows."""
         step = self.rules.table.get((call.part, call.state, direction), {}).get(kind)
-        if step is None or step.only not in call.flags or (step.never and step.never in call.flags):
+        if step is None or step.only & ~call.flags or step.never & call.flags:
             return None
         call.state = step.then or call.state
         return step
@@ -412,7 +403,7 @@ class ModelSide:
         if frame.call_id in self.calls:
             raise WrongCallId(f"{frame} names a call that is in flight")
         self.last_received = low
-        if RequestFlag.ONE_WAY in frame.flags:
+        if Flag.ONE_WAY in frame.flags:
             return self._receive_one_way(frame)
         refusal = frame.reason
         if self.goaway_sent:
@@ -448,7 +439,7 @@ class ModelSide:
         if not self.rules.draining_side_answers and self.goaway_sent:
             return
         self._refill()
-        if RequestFlag.ITEMS_FOLLOW in frame.flags and self.rules.room_for_refused:
+        if Flag.ITEMS_FOLLOW in frame.flags and self.rules.room_for_refused:
             self._let_cross(HalfCredit(*self.scale.first))
         self._send(ModelFrame(Kind.ERROR, frame.call_id, reason=reason))
 

@@ -3,7 +3,7 @@
 # pyright: strict
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Annotated, assert_type
@@ -12,18 +12,25 @@ from wireproto import (
     Bounds,
     Client,
     Context,
+    Duplex,
+    DuplexMethod,
     Handlers,
     Message,
     Method,
+    OneWayMethod,
     Server,
     Service,
+    Shape,
     Since,
+    Sink,
     Stream,
     StreamMethod,
     Subscription,
     UInt64,
+    UploadMethod,
     connect,
 )
+from wireproto.testing import pair
 
 
 class Color(enum.IntEnum):
@@ -69,12 +76,23 @@ class WatchResponse(Message):
 
 ADD = Method(opcode=0x10, name="Add", request=AddRequest, response=AddResponse, since=1)
 WATCH = StreamMethod(opcode=0x11, name="Watch", request=AddRequest, response=WatchResponse)
-SERVICE = Service("example.v1.CalculatorService", version=1, methods=[ADD, WATCH])
+SUM = UploadMethod(opcode=0x12, name="Sum", request=AddRequest, response=AddResponse, max_request=100)
+COLLECT = UploadMethod(opcode=0x13, name="Collect", request=AddRequest, response=AddResponse, collect=10)
+TRACE = DuplexMethod(opcode=0x14, name="Trace", request=AddRequest, response=WatchResponse)
+NOTE = OneWayMethod(opcode=0x15, name="Note", request=AddRequest)
+SERVICE = Service("example.v1.CalculatorService", version=1, methods=[ADD, WATCH, SUM, COLLECT, TRACE, NOTE])
 
 assert_type(ADD, Method[AddRequest, AddResponse])
 assert_type(WATCH, StreamMethod[AddRequest, WatchResponse])
+assert_type(SUM, UploadMethod[AddRequest, AddResponse])
+assert_type(COLLECT.collect, int | None)
+assert_type(TRACE, DuplexMethod[AddRequest, WatchResponse])
+assert_type(NOTE, OneWayMethod[AddRequest])
 assert_type(ADD.response, type[AddResponse])
-assert_type(ADD.is_stream, bool)
+assert_type(SUM.request, type[AddRequest])
+assert_type(ADD.shape, Shape)
+assert_type(ADD.items_follow, bool)
+assert_type(ADD.items_come_back, bool)
 
 
 def fields(everything: Everything) -> None:
@@ -99,6 +117,14 @@ def calls(client: Client) -> None:
         assert_type(stream.next(1.0), WatchResponse)
         for item in stream:
             assert_type(item, WatchResponse)
+    assert_type(client.upload(SUM, [request]), AddResponse)
+    assert_type(client.upload(SUM, iter((request,)), timeout=1.0), AddResponse)
+    assert_type(client.duplex(TRACE, [request]), Duplex[AddRequest, WatchResponse])
+    with client.duplex(TRACE) as both:
+        both.send(request, timeout=1.0)
+        both.finish()
+        assert_type(next(both), WatchResponse)
+    client.post(NOTE, request)
 
 
 handlers = Handlers(SERVICE)
@@ -122,6 +148,88 @@ def watch(request: AddRequest, context: Context) -> Iterator[WatchResponse]:
 @handlers.register(WATCH)
 def watch_by_subscription(request: AddRequest, context: Context) -> Subscription[WatchResponse]:
     return Subscription()
+
+
+@handlers.register(SUM)
+def sum_up(items: Iterator[AddRequest], context: Context) -> AddResponse:
+    for item in items:
+        assert_type(item, AddRequest)
+    return AddResponse(total=1)
+
+
+@handlers.register(SUM)
+def sum_up_later(items: Iterable[AddRequest], context: Context) -> Future[AddResponse]:
+    return Future()
+
+
+@handlers.register(COLLECT)
+def collect(items: list[AddRequest], context: Context) -> AddResponse:
+    return AddResponse(total=len(items))
+
+
+@handlers.register(TRACE)
+def trace(items: Iterator[AddRequest], context: Context) -> Iterator[WatchResponse]:
+    for item in items:
+        yield WatchResponse(point=Point(x=item.left))
+
+
+@handlers.register(NOTE)
+def note(request: AddRequest, context: Context) -> None:
+    assert_type(request.left, int)
+
+
+@handlers.sink(SUM)
+class Summing(Sink[AddRequest, AddResponse]):
+    def __init__(self, context: Context) -> None:
+        self.total = 0
+
+    def receive(self, item: AddRequest) -> None:
+        self.total += item.left
+
+    def finished(self) -> AddResponse:
+        return AddResponse(total=self.total)
+
+
+@handlers.sink(TRACE)
+class Tracing(Sink[AddRequest, WatchResponse], Subscription[WatchResponse]):
+    def __init__(self, context: Context) -> None:
+        self.found: list[WatchResponse] = []
+
+    def receive(self, item: AddRequest) -> Future[None]:
+        self.found.append(WatchResponse(point=Point(x=item.left)))
+        self.wake()
+        return Future()
+
+    def finished(self) -> None:
+        self.wake()
+
+    def take(self, n: int) -> Sequence[WatchResponse]:
+        return self.found[:n]
+
+
+@handlers.sink(SUM)
+def make_sink(context: Context) -> Summing:
+    return Summing(context)
+
+
+def pairs(request: AddRequest) -> None:
+    link = pair(handlers)
+    assert_type(link.call(ADD, request), AddResponse)
+    assert_type(link.upload(SUM, [request]), AddResponse)
+    assert_type(link.upload(COLLECT, iter([request])).total, int)
+    assert_type(link.start(SUM), int)
+    assert_type(link.start(NOTE, request), int)
+    link.post(NOTE, request)
+    link.send_item(1, TRACE, request)
+    for item in link.stream(WATCH, request):
+        assert_type(item, WatchResponse)
+    for item in link.duplex(TRACE, (request, request)):
+        assert_type(item, WatchResponse)
+
+
+assert_type(Summing, type[Summing])
+assert_type(make_sink(Context()).total, int)
+assert_type(note(AddRequest(left=1, right=2), Context()), None)
 
 
 with Server(handlers, port=0) as server, connect(server.address, SERVICE, codec="protobuf") as connected:

@@ -1,6 +1,6 @@
 """The cases that judge a client, by the sections of ``docs/protocol.md``. Importing this fills the registry."""
 
 from wireproto.conformance.callee import CLIENT_CASES
-from wireproto.conformance.clients import calls, ends, frames, handshake, metadata, streams, values
+from wireproto.conformance.clients import calls, ends, frames, handshake, metadata, streams, uploads, values
 
-__all__ = ["CLIENT_CASES", "calls", "ends", "frames", "handshake", "metadata", "streams", "values"]
+__all__ = ["CLIENT_CASES", "calls", "ends", "frames", "handshake", "metadata", "streams", "uploads", "values"]

@@ -1,8 +1,20 @@
 """Sections 4 and 9: a client's calls, what they come to, and what it does when the server goes."""
 
+import time
+
 from wireproto.conformance import page
-from wireproto.conformance.callee import CLIENT_CASES, Callee, Request, Trial, call, cancel, start, wait
-from wireproto.conformance.case import Deviation, Over
+from wireproto.conformance.callee import (
+    CLIENT_CASES,
+    UNKNOWN_OPCODE,
+    Callee,
+    Request,
+    Trial,
+    call,
+    cancel,
+    start,
+    wait,
+)
+from wireproto.conformance.case import Deviation, NotJudged, Over
 from wireproto.conformance.raw import Ending
 from wireproto.conformance.service import FAIL, SHORT, SLEEP, ShortResponse, SleepResponse
 
@@ -63,13 +75,15 @@ def cancel_crossed(trial: Trial) -> None:
 
 @case("4.05")
 def strays(trial: Trial) -> None:
-    """16 answers to calls that are not in flight are dropped."""
+    """16 frames of the client's calls that are not in flight are dropped."""
     with trial.client(SHORT_CALL, SHORT_CALL) as callee:
         first = callee.request(SHORT)
         callee.respond(first, ShortResponse(length=5))
         second = callee.request(SHORT)
         stray = callee.response(first, ShortResponse(length=6))
-        callee.send(stray * 8, callee.frame(page.ERROR, page.error_body(), to=first) * 8)
+        callee.send(stray * 8, callee.frame(page.ERROR, page.error_body(), to=first) * 4)
+        callee.send(callee.frame(page.ITEM, to=first), callee.frame(page.END, to=first))
+        callee.send(callee.frame(page.CREDIT, page.credit_body(1, 1), to=first), callee.frame(page.CANCEL, to=first))
         callee.respond(second, ShortResponse(length=7))
         callee.answered(0, length=5)
         callee.answered(1, length=7)
@@ -77,7 +91,7 @@ def strays(trial: Trial) -> None:
 
 @case("4.06")
 def too_many_strays(trial: Trial) -> None:
-    """The 17th answer to a call that is not in flight ends the connection as STRAY_ANSWERS."""
+    """The 17th frame of a call of the client's that is not in flight ends the connection as STRAY_ANSWERS."""
     with trial.client(SHORT_CALL, SHORT_CALL) as callee:
         first = callee.request(SHORT)
         callee.respond(first, ShortResponse(length=5))
@@ -89,19 +103,19 @@ def too_many_strays(trial: Trial) -> None:
 
 @case("4.07")
 def item_for_unary(trial: Trial) -> None:
-    """A unary call that is answered with ITEM is WRONG_ANSWER."""
+    """A unary call that is answered with ITEM is WRONG_HALF."""
     with trial.client(SHORT_CALL) as callee:
         callee.item(callee.request(SHORT), ShortResponse(length=5))
-        callee.ends("WRONG_ANSWER")
+        callee.ends("WRONG_HALF")
         callee.failed()
 
 
 @case("4.08")
 def end_for_unary(trial: Trial) -> None:
-    """A unary call that is answered with END is WRONG_ANSWER."""
+    """A unary call that is answered with END is WRONG_HALF."""
     with trial.client(SHORT_CALL) as callee:
         callee.end(callee.request(SHORT))
-        callee.ends("WRONG_ANSWER")
+        callee.ends("WRONG_HALF")
         callee.failed()
 
 
@@ -129,7 +143,7 @@ def pong_unasked(trial: Trial) -> None:
 @case("4.11", over=Over.ONCE, slow=True)
 def heartbeat(trial: Trial) -> None:
     """After the heartbeat agreed on, a client that has heard nothing sends a PING, again and again."""
-    with trial.client(SHORT_CALL, heartbeat_ms=200) as callee:
+    with trial.client(SHORT_CALL, heartbeat_ms=1000) as callee:
         request = callee.request(SHORT)
         for _ in range(2):
             # Past the kit's own reading, which answers PINGs and does not show them.
@@ -139,6 +153,21 @@ def heartbeat(trial: Trial) -> None:
             callee.send(page.frame(page.PONG, found.payload))
         callee.respond(request, ShortResponse(length=5))
         callee.answered(length=5)
+
+
+@case("4.89", over=Over.ONCE, slow=True)
+def silence(trial: Trial) -> None:
+    """A server that answers no PING is given up after three heartbeats of silence, and not before."""
+    began = time.monotonic()  # before WELCOME, which is what the client hears last
+    with trial.client(SHORT_CALL, heartbeat_ms=1000) as callee:
+        callee.request(SHORT)
+        while not isinstance(found := callee.peer.receive(trial.slow_patience), Ending):
+            if found.kind != page.PING and found.kind < 128:
+                raise Deviation(f"PINGs and then the end were due, and {page.shown(found)} came")
+        waited = time.monotonic() - began
+        if found is Ending.SILENCE or waited < 2.9:
+            raise Deviation(f"the end was due after 3 s of silence; after {waited:.1f} s there was {found}")
+        callee.failed(retry=page.MAYBE_PROCESSED)
 
 
 def _first(callee: Callee) -> Request:
@@ -212,6 +241,187 @@ def final_error(trial: Trial) -> None:
         callee.closes("the final ERROR")
         if "SHUTTING_DOWN" not in str(callee.failed()) and "time to drain" not in str(callee.failed()):
             raise Deviation(f"neither reason nor text of the final ERROR is in {callee.failed()}")
+
+
+# Calls of the server's. A client that takes none says so in HELLO.
+
+
+def _takes_none(callee: Callee) -> None:
+    hello = callee.hello
+    assert hello is not None
+    if hello.max_calls or hello.one_way_credit or hello.first_credit != page.NOTHING:
+        raise NotJudged("the client takes calls of the server's")
+
+
+FIRST = page.TOP_BIT | 1
+"""The id of the first of them."""
+
+
+@case("4.18")
+def a_call_of_the_servers(trial: Trial) -> None:
+    """A call of the server's beyond HELLO's max calls is answered TOO_MANY_CALLS, not processed; the others go on."""
+    with trial.client(SHORT_CALL) as callee:
+        _takes_none(callee)
+        request = callee.request(SHORT)
+        for flags in (0, page.ITEMS_FOLLOW, page.ITEMS_COME_BACK, page.ITEMS_FOLLOW | page.ITEMS_COME_BACK):
+            callee.begin(FIRST + flags, flags)
+            callee.refuses(FIRST + flags, "TOO_MANY_CALLS")
+        callee.respond(request, ShortResponse(length=5))
+        callee.answered(length=5)
+
+
+for _number, _text, _ids in (
+    ("4.19", "A REQUEST of the server's whose id has not the top bit is CALL_ID.", [1000]),
+    ("4.20", "A REQUEST of the server's whose id is the top bit alone is CALL_ID.", [page.TOP_BIT]),
+    (
+        "4.21",
+        "A REQUEST of the server's whose id lies ahead by 1073741824 is CALL_ID.",
+        [FIRST, FIRST + page.FURTHEST + 1],
+    ),
+    ("4.22", "A REQUEST of the server's whose id is behind the previous one is CALL_ID.", [FIRST + 1, FIRST]),
+):
+
+    def _wrong_id(trial: Trial, ids: list[int] = _ids) -> None:
+        with trial.client(SHORT_CALL) as callee:
+            _takes_none(callee)
+            callee.request(SHORT)
+            for call_id in ids[:-1]:
+                callee.begin(call_id)
+                callee.refuses(call_id, "TOO_MANY_CALLS")
+            callee.begin(ids[-1])
+            callee.ends("CALL_ID")
+            callee.failed()
+
+    CLIENT_CASES.add(_number, _text, _wrong_id)
+
+
+@case("4.23")
+def ids_of_the_server(trial: Trial) -> None:
+    """Ids of the server's go from 2147483647, with the top bit, on to 1, and lie ahead by 1073741823 at most."""
+    with trial.client(SHORT_CALL) as callee:
+        _takes_none(callee)
+        request = callee.request(SHORT)
+        for number in (page.FURTHEST, 2 * page.FURTHEST, page.LAST_NUMBER, 1):
+            callee.begin(page.TOP_BIT | number)
+            callee.refuses(page.TOP_BIT | number, "TOO_MANY_CALLS")
+        callee.respond(request, ShortResponse(length=5))
+        callee.answered(length=5)
+
+
+@case("4.24")
+def one_way_of_the_servers(trial: Trial) -> None:
+    """A one-way call of the server's beyond HELLO's one-way credit ends the connection as CREDIT_EXCEEDED."""
+    with trial.client(SHORT_CALL) as callee:
+        _takes_none(callee)
+        callee.request(SHORT)
+        callee.begin(FIRST, page.ONE_WAY)
+        callee.ends("CREDIT_EXCEEDED")
+        callee.failed()
+
+
+@case("4.25")
+def calls_behind_goaway(trial: Trial) -> None:
+    """A server that has said GOAWAY may begin calls of its own: they are answered as before."""
+    with trial.client(SHORT_CALL) as callee:
+        _takes_none(callee)
+        request = callee.request(SHORT)
+        callee.goaway(request.call_id)
+        callee.gone()
+        callee.begin(FIRST)
+        callee.refuses(FIRST, "TOO_MANY_CALLS")
+        callee.respond(request, ShortResponse(length=5))
+        callee.answered(length=5)
+
+
+# What comes of a call of the server's that is not in flight.
+
+
+def _crossing(callee: Callee, count: int) -> bytes:
+    bodies = {page.END: b"", page.CREDIT: page.credit_body(1, 1), page.CANCEL: b""}
+    kinds = list(bodies)
+    chosen = [kinds[number % len(kinds)] for number in range(count)]
+    return b"".join(callee.frame(kind, bodies[kind], call_id=FIRST, opcode=7) for kind in chosen)
+
+
+@case("4.26", over=Over.CODECS)
+def bucket(trial: Trial) -> None:
+    """1000 END, CREDIT and CANCEL of the server's calls that are over are dropped, 8 more for each that has ended."""
+    with trial.client(SHORT_CALL) as callee:
+        _takes_none(callee)
+        request = callee.request(SHORT)
+        callee.send(_crossing(callee, page.MOST_CROSSED))
+        for number in (1, 2):
+            callee.begin(FIRST + number)
+            callee.refuses(FIRST + number, "TOO_MANY_CALLS")
+            callee.send(_crossing(callee, page.REFILL))
+        callee.ping()
+        callee.respond(request, ShortResponse(length=5))
+        callee.answered(length=5)
+
+
+@case("4.27", over=Over.CODECS)
+def empty_bucket(trial: Trial) -> None:
+    """1001 END, CREDIT and CANCEL of the server's calls that are over, while none ends, are TOO_MANY_FRAMES."""
+    with trial.client(SHORT_CALL) as callee:
+        callee.request(SHORT)
+        callee.send(_crossing(callee, page.MOST_CROSSED + 1))
+        callee.ends("TOO_MANY_FRAMES")
+        callee.failed()
+
+
+@case("4.28")
+def item_of_no_call(trial: Trial) -> None:
+    """An ITEM of a call of the server's that is not in flight, and had no credit, ends the connection as
+    CREDIT_EXCEEDED."""
+    with trial.client(SHORT_CALL) as callee:
+        _takes_none(callee)
+        callee.request(SHORT)
+        callee.begin(FIRST, page.ITEMS_FOLLOW)
+        callee.refuses(FIRST, "TOO_MANY_CALLS")
+        callee.send(callee.frame(page.ITEM, call_id=FIRST, opcode=UNKNOWN_OPCODE))
+        callee.ends("CREDIT_EXCEEDED")
+        callee.failed()
+
+
+@case("4.29")
+def answers_of_the_server(trial: Trial) -> None:
+    """RESPONSE and ERROR of a call that only the server can begin end the connection as WRONG_HALF."""
+    for kind, payload in ((page.RESPONSE, b""), (page.ERROR, page.error_body())):
+        with trial.client(SHORT_CALL) as callee:
+            callee.request(SHORT)
+            callee.send(callee.frame(kind, payload, call_id=FIRST, opcode=7))
+            callee.ends("WRONG_HALF")
+            callee.failed()
+
+
+# One-way calls of the client's, of which no method is any.
+
+
+@case("4.30")
+def one_way_credit(trial: Trial) -> None:
+    """CREDIT with call id 0 and opcode 0 lets the client begin one-way calls: it is taken, and the calls go on."""
+    with trial.client(SHORT_CALL, fields=page.credit_fields(page.CreditBody(16, 65_536), 1)) as callee:
+        request = callee.request(SHORT)
+        for number in (1, 0xFFFF_FFFD):
+            callee.send(callee.frame(page.CREDIT, page.credit_body(number, 0)))
+        callee.ping()
+        callee.respond(request, ShortResponse(length=5))
+        callee.answered(length=5)
+
+
+for _number, _reason, _text, _frames in (
+    ("4.31", "BAD_BODY", "CREDIT of one-way calls that grants bytes is BAD_BODY.", [(1, 1)]),
+    ("4.32", "CREDIT_OVERFLOW", "One-way credit above 4294967295 is CREDIT_OVERFLOW.", [(1, 0), (0xFFFF_FFFF, 0)]),
+):
+
+    def _wrong_credit(trial: Trial, reason: str = _reason, frames: list[tuple[int, int]] = _frames) -> None:
+        with trial.client(SHORT_CALL) as callee:
+            callee.request(SHORT)
+            callee.send(*(callee.frame(page.CREDIT, page.credit_body(*each)) for each in frames))
+            callee.ends(reason)
+            callee.failed()
+
+    CLIENT_CASES.add(_number, _text, _wrong_credit)
 
 
 @case("9.01")

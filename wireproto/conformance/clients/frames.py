@@ -124,6 +124,24 @@ _ends("2.13", "UNKNOWN_KIND", "Kind 0 is UNKNOWN_KIND.", _frame(0))
 _ends("2.14", "UNKNOWN_KIND", "Kind 13 is UNKNOWN_KIND.", _frame(13))
 _ends("2.15", "RESERVED_FLAGS", "A flag on a RESPONSE is RESERVED_FLAGS.", _frame(page.RESPONSE, flags=128))
 _ends("2.16", "RESERVED_FLAGS", "A flag on a PING is RESERVED_FLAGS.", _frame(page.PING, bytes(8), flags=1))
+_ends(
+    "2.29",
+    "RESERVED_FLAGS",
+    "A flag of a REQUEST on a RESPONSE is RESERVED_FLAGS.",
+    _frame(page.RESPONSE, flags=page.ITEMS_COME_BACK),
+)
+_ends(
+    "2.30",
+    "RESERVED_FLAGS",
+    "A one-way REQUEST of the server's whose items follow is RESERVED_FLAGS.",
+    _frame(page.REQUEST, call_id=page.TOP_BIT | 1, flags=page.ONE_WAY | page.ITEMS_FOLLOW),
+)
+_ends(
+    "2.31",
+    "RESERVED_FLAGS",
+    "A flag of a REQUEST of the server's that says nothing of its shape is RESERVED_FLAGS.",
+    _frame(page.REQUEST, call_id=page.TOP_BIT | 1, flags=0x02),
+)
 _ends("2.17", "WRONG_CODEC", "A RESPONSE with codec 0 is WRONG_CODEC.", _frame(page.RESPONSE, codec=0))
 _ends(
     "2.18",
@@ -139,6 +157,19 @@ _ends(
     _frame(page.PONG, bytes(8), version=1),
 )
 _ends("2.21", "CALL_ID", "A RESPONSE with call id 0 is CALL_ID.", _frame(page.RESPONSE, call_id=0))
+_ends("2.32", "CALL_ID", "A CANCEL with call id 0 is CALL_ID.", _frame(page.CANCEL, call_id=0, opcode=0))
+_ends(
+    "2.33",
+    "WRONG_OPCODE",
+    "A CREDIT of one-way calls, whose call id is 0, with an opcode is WRONG_OPCODE.",
+    _frame(page.CREDIT, page.credit_body(1, 0), call_id=0, opcode=1),
+)
+_ends(
+    "2.34",
+    "BAD_BODY",
+    "A REQUEST of the server's whose items follow has no payload, else BAD_BODY.",
+    _frame(page.REQUEST, b"x", call_id=page.TOP_BIT | 1, flags=page.ITEMS_FOLLOW),
+)
 _ends("2.22", "CALL_ID", "A PING with a call id is CALL_ID.", _frame(page.PING, bytes(8), call_id=1))
 _ends(
     "2.23",
@@ -162,15 +193,12 @@ _ends(
 _ends("2.27", "BAD_BODY", "A PING of 7 bytes is BAD_BODY.", _frame(page.PING, bytes(7)))
 _ends("2.28", "BAD_BODY", "A GOAWAY of 3 bytes is BAD_BODY.", _frame(page.GOAWAY, bytes(3)))
 
-for _number, _kind, _payload in (
-    ("7.01", page.HELLO, bytes(30)),
-    ("7.02", page.REQUEST, b""),
-    ("7.03", page.CANCEL, b""),
-    ("7.04", page.CREDIT, page.u32(1)),
-):
-    _ends(
-        _number,
-        "UNEXPECTED_KIND",
-        f"{page.KIND_NAMES[_kind]} from a server is UNEXPECTED_KIND.",
-        _frame(_kind, _payload),
-    )
+_ends("7.01", "UNEXPECTED_KIND", "HELLO from a server is UNEXPECTED_KIND.", _frame(page.HELLO, bytes(30)))
+_ends("7.02", "CALL_ID", "A REQUEST of a server that names a call of the client's is CALL_ID.", _frame(page.REQUEST))
+_ends("7.03", "WRONG_HALF", "CANCEL of a call of the client's is WRONG_HALF.", _frame(page.CANCEL))
+_ends(
+    "7.04",
+    "WRONG_HALF",
+    "CREDIT of a call of the client's whose items do not follow is WRONG_HALF.",
+    _frame(page.CREDIT, page.credit_body(1, 1)),
+)

@@ -5,7 +5,7 @@ from typing import Any
 
 from wireproto.conformance import page
 from wireproto.conformance.callee import CLIENT_CASES, Trial, call
-from wireproto.conformance.case import Deviation, Over
+from wireproto.conformance.case import Deviation, NotJudged, Over
 from wireproto.conformance.raw import Ending
 from wireproto.conformance.service import CONFORMANCE, SHORT, MirrorRequest, ShortResponse
 from wireproto.conformance.sizes import letters, longest
@@ -118,6 +118,70 @@ def digests(trial: Trial) -> None:
         callee.respond(callee.request(SHORT), ShortResponse(length=5))
 
 
+@case("3.07", over=Over.ONCE)
+def takes_no_calls(trial: Trial) -> None:
+    """A client that takes no calls of the server's says so: max calls 0, no first credit, no one-way credit."""
+    with trial.client(SHORT_CALL, greet=False) as callee:
+        found = callee.read_hello()
+        if found.max_calls or found.first_credit != page.NOTHING or found.one_way_credit:
+            raise Deviation(
+                f"HELLO takes {found.max_calls} calls and {found.one_way_credit} one-way calls of the server's, and no "
+                "step of an instruction says how to answer one"
+            )
+        callee.send(callee.welcome())
+        callee.respond(callee.request(SHORT), ShortResponse(length=5))
+
+
+@case("3.08", over=Over.ONCE)
+def credit_of_welcome(trial: Trial) -> None:
+    """The first credit and the one-way credit of WELCOME, up to the greatest there is, are read."""
+    most = page.credit_fields(page.CreditBody(0xFFFF_FFFF, 0xFFFF_FFFF), 0xFFFF_FFFF)
+    with trial.client(SHORT_CALL, fields=most) as callee:
+        callee.respond(callee.request(SHORT), ShortResponse(length=5))
+        callee.answered(length=5)
+
+
+@case("3.48")
+def their_digests(trial: Trial) -> None:
+    """Digests in WELCOME that are the client's own are in order, and so is an opcode that one side lacks."""
+    listed = {**CONFORMANCE.digests(trial.version), 0x0BAD: 1}
+    for digests in (listed, {0x0BAD: 1}):
+        with trial.client(SHORT_CALL, fields=page.digest_field(digests)) as callee:
+            callee.respond(callee.request(SHORT), ShortResponse(length=5))
+            callee.answered(length=5)
+
+
+def _contract(number: str, text: str, version: Callable[[Trial], int]) -> None:
+    """A WELCOME in whose version one method is declared otherwise."""
+
+    def run(trial: Trial) -> None:
+        chosen = version(trial)
+        digests = CONFORMANCE.digests(chosen)
+        digests[SHORT.opcode] ^= 1
+        with trial.client(SHORT_CALL, greet=False) as callee:
+            if not callee.read_hello().digests:
+                raise NotJudged("the client lists no methods, so it has none to compare")
+            callee.send(callee.welcome(version=chosen, fields=page.digest_field(digests)))
+            error = callee.ends("CONTRACT_MISMATCH")
+            if f"{SHORT.opcode:#06x}" not in error.message:
+                raise Deviation(f"the text must list opcode {SHORT.opcode:#06x}: {error.message!r}")
+            callee.refused(status=page.FAILED_PRECONDITION, reason="CONTRACT_MISMATCH")
+
+    CLIENT_CASES.add(number, text, run)
+
+
+_contract(
+    "3.49",
+    "A digest in WELCOME that is not the client's own is CONTRACT_MISMATCH, whose text lists the opcode.",
+    lambda trial: trial.version,
+)
+_contract(
+    "3.50",
+    "The client compares the digests of the version chosen, also where that is older than its newest.",
+    lambda trial: 1,
+)
+
+
 @case("3.04", over=Over.CODECS)
 def unknown_fields(trial: Trial) -> None:
     """Fields at the end of WELCOME whose type is unknown are read over."""
@@ -165,8 +229,28 @@ _bad("3.12", "A WELCOME with a feature that was not offered is BAD_BODY.", _welc
 _bad("3.13", "A WELCOME with version 0 is BAD_BODY.", _welcome(version=0))
 _bad("3.14", "A WELCOME whose max frame is 4095 is BAD_BODY.", _welcome(max_frame=4095))
 _bad("3.15", "A WELCOME whose max calls is 0 is BAD_BODY.", _welcome(max_calls=0))
+_bad("3.38", "A WELCOME whose heartbeat is 1 ms is BAD_BODY.", _welcome(heartbeat_ms=1))
+_bad("3.39", "A WELCOME whose heartbeat is 999 ms is BAD_BODY.", _welcome(heartbeat_ms=999))
+_bad("3.40", "A WELCOME with control version 0 is BAD_BODY.", _welcome(fields=page.tlv(4, b"\0")))
+_bad("3.41", "A WELCOME whose control version has no byte is BAD_BODY.", _welcome(fields=page.tlv(4, b"")))
+_bad("3.42", "A WELCOME whose control version has two bytes is BAD_BODY.", _welcome(fields=page.tlv(4, b"\0\1")))
+_bad("3.43", "A WELCOME with the control version twice is BAD_BODY.", _welcome(fields=page.tlv(4, b"\1") * 2))
+_bad("3.44", "A control version that the client did not offer is BAD_BODY.", _welcome(fields=page.tlv(4, b"\xff")))
+_bad("3.45", "A WELCOME with an opcode listed twice is BAD_BODY.", _welcome(fields=page.tlv(1, bytes(12))))
+_bad("3.46", "A WELCOME whose list of methods ends within a pair is BAD_BODY.", _welcome(fields=page.tlv(1, bytes(7))))
+_bad("3.47", "A WELCOME with two lists of methods is BAD_BODY.", _welcome(fields=page.tlv(1, b"") * 2))
 _bad("3.16", "A WELCOME whose server name is not UTF-8 is BAD_BODY.", _welcome(server_name=b"\xff"))
 _bad("3.17", "A WELCOME that ends within a field is BAD_BODY.", _welcome(fields=b"\x00\x63\x00\x05abc"))
+_bad(
+    "3.26",
+    "A WELCOME with a first credit of 4 bytes is BAD_BODY.",
+    _welcome(fields=page.tlv(page.FIRST_CREDIT_FIELD, bytes(4))),
+)
+_bad(
+    "3.27",
+    "A WELCOME with a one-way credit of 8 bytes is BAD_BODY.",
+    _welcome(fields=page.tlv(page.ONE_WAY_CREDIT_FIELD, bytes(8))),
+)
 _bad("3.18", "A WELCOME that ends within its numbers is BAD_BODY.", lambda trial: _welcome()(trial)[:17])
 _bad("3.19", "An empty WELCOME is BAD_BODY.", lambda trial: b"")
 _bad("3.20", "A WELCOME with a flag is RESERVED_FLAGS.", _welcome(), "RESERVED_FLAGS", flags=1)

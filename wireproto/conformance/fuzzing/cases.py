@@ -43,6 +43,18 @@ _STRANGERS: Final = [
 ]  # fmt: skip
 
 
+_FIELDS: Final = [
+    b"", b"\0\1\0\0", b"\0\1\0\6\0\0\0\0\0\0", b"\x77\x77\0\1x", b"\0", b"\0\1\xff\xff",
+    page.credit_fields(page.CreditBody(1, 0), 2**32 - 1), b"\0\5\0\4\0\0\0\1", b"\0\6\0\0",
+]  # fmt: skip
+"""Ends of a HELLO, right and wrong."""
+
+_SHAPES: Final = [flags for flags in page.FLAGS_OF_REQUEST if not flags & page.ONE_WAY]
+
+_GOING: Final = b"\x0e\x00\x00\x00\x00\x00\x03BYE\x00\x02so"
+"""The body of an ERROR that is in order."""
+
+
 def mutated(rng: random.Random, data: bytes) -> bytes:
     """Bytes a few steps away from some: bits flipped, pieces lost, put in, doubled, cut off, or made anew."""
     made = bytearray(data)
@@ -141,18 +153,19 @@ class Generator:
             service=rng.choice(("", self.table.service.full_name, "no.v1.Such", b"\xff\xfe")),
             max_frame=rng.choice((0, 4095, 4096, 2**32 - 1)),
             max_calls=rng.choice((0, 1, 2**32 - 1)),
-            heartbeat_ms=rng.choice((0, 1, 2**32 - 1)),
+            heartbeat_ms=rng.choice((0, 1, 999, 1000, 2**32 - 1)),
             features=rng.choice((0, 1, 2**64 - 1)),
             client_name=rng.choice(("", "n" * 255, b"\xc3")),
-            fields=rng.choice((b"", b"\0\1\0\0", b"\0\1\0\6\0\0\0\0\0\0", b"\x77\x77\0\1x", b"\0", b"\0\1\xff\xff")),
+            fields=rng.choice(_FIELDS),
         )
 
     def _frames(self, rng: random.Random) -> Input:
         parts = []
-        call_id = 0
-        for _ in range(rng.randint(1, 5)):
-            call_id += rng.choice((1, 1, 1, 1, 2, 0, 1000))
-            parts.append(self._frame(rng, call_id))
+        begun: list[tuple[int, int]] = []
+        for _ in range(rng.randint(1, 6)):
+            parts.append(self._frame(rng, begun))
+        if rng.random() < 0.1:
+            parts.append(self._flood(rng))
         rest = b"".join(parts)
         if rng.random() < 0.3:
             rest = mutated(rng, rest)
@@ -161,27 +174,67 @@ class Generator:
         cuts = [rng.randint(1, 24) for _ in range(rng.choice((0, 0, 1, 2)))]
         return Input("frames", self.opening, rest, cuts, reset=rng.random() < 0.05)
 
-    def _frame(self, rng: random.Random, call_id: int) -> bytes:
-        kind = rng.choice((*(page.REQUEST,) * 4, page.CANCEL, page.CREDIT, page.PING, *range(256)))
-        if rng.random() < 0.5:
-            kind = rng.choice((page.REQUEST, page.CANCEL, page.CREDIT, page.PING, page.PONG, page.ERROR))
-        opcode, metadata, payload = 0, b"", b""
-        fields = {}
-        if kind == page.REQUEST:
-            opcode, entry = rng.choice(self._methods)
-            payload = mutated(rng, self._valid(rng, opcode))
-            fields = {"codec": self.table.codec, "version": self.table.version}
-            metadata = self._metadata(rng, entry)
-        elif kind in (page.CANCEL, page.CREDIT):
-            opcode = rng.choice(self._methods)[0]
-            payload = b"" if kind == page.CANCEL else random_bytes(rng, 4)
-        elif kind in (page.PING, page.PONG):
+    def _frame(self, rng: random.Random, begun: list[tuple[int, int]]) -> bytes:
+        """One frame, of a call or of none, half of them with a mistake; ``begun`` are ids and opcodes."""
+        way = rng.random()
+        if way < 0.35:
+            return self._begin(rng, begun)
+        if way < 0.65:
+            return self._of_a_call(rng, begun)
+        kind = rng.choice((page.PING, page.PONG, page.GOAWAY, page.ERROR, page.CREDIT, rng.randrange(256)))
+        payload = b""
+        if kind in (page.PING, page.PONG):
             payload = random_bytes(rng, 8)
         elif kind == page.ERROR:
-            payload = b"\x0e\x00\x00\x00\x00\x00\x03BYE\x00\x02so"
-        if kind in (page.REQUEST, page.CANCEL, page.CREDIT):
-            fields |= {"opcode": opcode, "call_id": call_id}
-        if rng.random() < 0.5:
+            payload = _GOING
+        elif kind == page.GOAWAY:
+            payload = page.goaway_body(page.TOP_BIT, _GOING)
+        elif kind == page.CREDIT:
+            payload = page.credit_body(rng.choice((1, 5, 2**32 - 1)), rng.choice((0, 0, 0, 1)))
+        return self._perhaps_changed(rng, kind, payload, {})
+
+    def _begin(self, rng: random.Random, begun: list[tuple[int, int]]) -> bytes:
+        last = begun[-1][0] if begun else 0
+        call_id = (last + rng.choice((1, 1, 1, 1, 2, 0, 1000, page.FURTHEST, page.FURTHEST + 1))) & page.LAST_NUMBER
+        opcode, entry = rng.choice(self._methods)
+        flags = entry.flags if rng.random() < 0.7 else rng.choice(page.FLAGS_OF_REQUEST)
+        payload = b"" if flags & page.ITEMS_FOLLOW else mutated(rng, self._valid(rng, opcode))
+        begun.append((call_id, opcode))
+        fields = {"codec": self.table.codec, "version": self.table.version, "opcode": opcode, "call_id": call_id}
+        return self._perhaps_changed(
+            rng, page.REQUEST, payload, {**fields, "flags": flags}, self._metadata(rng, entry, flags)
+        )
+
+    def _of_a_call(self, rng: random.Random, begun: list[tuple[int, int]]) -> bytes:
+        """A frame of a call that was begun, mostly, and that may have no place in its state."""
+        kind = rng.choice((page.CANCEL, page.CREDIT, page.END, page.ITEM, page.RESPONSE, page.ERROR))
+        call_id, opcode = rng.choice(begun or [(1, self._methods[0][0])])
+        if rng.random() < 0.2:
+            call_id = rng.choice((call_id + 1, page.TOP_BIT | 1, page.LAST_NUMBER))
+        fields = {"opcode": opcode, "call_id": call_id}
+        payload = b""
+        if kind in page.OF_MESSAGES:
+            fields |= {"codec": self.table.codec, "version": self.table.version}
+            payload = random_bytes(rng, rng.randint(0, 9))
+        elif kind == page.CREDIT:
+            payload = page.credit_body(rng.choice((0, 1, 2, 2**32 - 1)), rng.choice((0, 1, 100, 2**32 - 1)))
+        elif kind == page.ERROR:
+            payload = _GOING
+        return self._perhaps_changed(rng, kind, payload, fields)
+
+    def _flood(self, rng: random.Random) -> bytes:
+        """Frames of calls that are not in flight, as many as are dropped, or more: what crosses the end of calls takes
+        from a bucket, and what answers none is counted.
+        """
+        kind, payload = rng.choice(((page.CANCEL, b""), (page.END, b""), (page.CREDIT, page.credit_body(1, 1))))
+        if rng.random() < 0.3:
+            return page.frame(kind, payload, call_id=page.TOP_BIT | 1) * rng.choice((1, 16, 17))
+        return page.frame(kind, payload, call_id=page.LAST_NUMBER) * rng.choice((1000, 1001, 1100))
+
+    def _perhaps_changed(
+        self, rng: random.Random, kind: int, payload: bytes, fields: dict[str, int], metadata: bytes = b""
+    ) -> bytes:
+        if rng.random() < 0.7:
             return page.frame(kind, payload, metadata, **fields)
         return self._changed(rng, kind, payload, fields, metadata)
 
@@ -219,12 +272,21 @@ class Generator:
             "valid", rng, lambda opcode, entry: (self._metadata(rng, entry), self._valid(rng, opcode)), most=3
         )
 
+    def _any_shape(self, rng: random.Random) -> Input:
+        return self._calls(
+            "shapes",
+            rng,
+            lambda opcode, entry: (self._metadata(rng, entry, page.ITEMS_COME_BACK), self._valid(rng, opcode)),
+            any_shape=True,
+        )
+
     def _calls(
         self,
         kind: str,
         rng: random.Random,
         make: Callable[[int, MethodPlans], tuple[bytes, bytes]],
         most: int = 4,
+        any_shape: bool = False,
     ) -> Input:
         """Some calls, and a PING behind them that tells whether the connection lives."""
         parts = []
@@ -235,7 +297,11 @@ class Generator:
                 opcode = rng.randrange(0x10000)
                 entry = self.table.entries.get(opcode, entry)
             metadata, payload = make(opcode, entry)
-            parts.append(self._request(call_id, opcode, payload, metadata))
+            flags = rng.choice(_SHAPES) if any_shape else entry.flags
+            follow = bool(flags & page.ITEMS_FOLLOW)
+            parts.append(self._request(call_id, opcode, b"" if follow else payload, metadata, flags))
+            if follow and flags == entry.flags:
+                parts.append(self._items(rng, opcode, call_id, payload))
             if rng.random() < 0.1:
                 parts.append(page.frame(page.CANCEL, opcode=opcode, call_id=call_id))
         parts.append(page.frame(page.PING, random_bytes(rng, 8)))
@@ -243,7 +309,17 @@ class Generator:
 
     # Parts.
 
-    def _request(self, call_id: int, opcode: int, payload: bytes, metadata: bytes = b"") -> bytes:
+    def _items(self, rng: random.Random, opcode: int, call_id: int, first: bytes) -> bytes:
+        """A request half of a few items, no more than any server grants at first that grants some; mostly with END."""
+        table = self.table
+        payloads = [first, self._valid(rng, opcode)][: rng.randrange(3)]
+        items = b"".join(
+            page.frame(page.ITEM, payload, codec=table.codec, version=table.version, opcode=opcode, call_id=call_id)
+            for payload in payloads
+        )
+        return items + (page.frame(page.END, opcode=opcode, call_id=call_id) if rng.random() < 0.8 else b"")
+
+    def _request(self, call_id: int, opcode: int, payload: bytes, metadata: bytes = b"", flags: int = 0) -> bytes:
         table = self.table
         return page.frame(
             page.REQUEST,
@@ -253,6 +329,7 @@ class Generator:
             version=table.version,
             opcode=opcode,
             call_id=call_id,
+            flags=flags,
         )
 
     def _valid(self, rng: random.Random, opcode: int) -> bytes:
@@ -267,15 +344,16 @@ class Generator:
             return b""
         return payload
 
-    def _metadata(self, rng: random.Random, entry: MethodPlans) -> bytes:
+    def _metadata(self, rng: random.Random, entry: MethodPlans, flags: int | None = None) -> bytes:
         deadline = rng.choice((None, None, 0, 1, 60_000, 2**32 - 1))
         given = [(page.DEADLINE_KEY, b"" if deadline is None else page.u32(deadline))]
         traceparent = rng.choice(("", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "x"))
         given.append((page.TRACEPARENT_KEY, traceparent.encode()))
         given.append((page.AUTHORIZATION_KEY, rng.choice((b"", b"", b"Bearer x", b"~" * 40))))
         given.append((page.IDEMPOTENCY_KEY, random_bytes(rng, rng.choice((0, 0, 16, 64)))))
-        if entry.is_stream:
-            given.append((page.CREDIT_KEY, page.u32(rng.choice((0, 1, 2, 100)))))
+        if (entry.flags if flags is None else flags) & page.ITEMS_COME_BACK:
+            size = rng.choice((0, 1, 20, 2**20))
+            given.append((page.CREDIT_KEY, page.credit_body(rng.choice((0, 1, 2, 100)), size)))
         own = [(f"k{index}", random_text(rng, 4)) for index in range(rng.choice((0, 0, 1, 3)))]
         fields = [page.field(key, value) for key, value in given if value]
         return b"".join((*fields, *(page.entry(name.encode(), value.encode()) for name, value in own)))
@@ -286,6 +364,7 @@ class Generator:
         "frames": _frames,
         "metadata": _bad_metadata,
         "payload": _payload,
+        "shapes": _any_shape,
         "valid": _valid_calls,
     }
 

@@ -17,7 +17,7 @@ from wireproto.conformance.raw import Ending
 from wireproto.control import CONTROL
 from wireproto.errors import DecodeError
 from wireproto.limits import Limits
-from wireproto.schema import Service, StreamMethod
+from wireproto.schema import Service
 
 __all__ = ["MethodPlans", "Observed", "Methods", "judge"]
 
@@ -34,10 +34,14 @@ _UNSEEN: Final = {
 
 
 class MethodPlans(NamedTuple):
-    """One method, as far as its answers are judged."""
+    """One method, as far as its answers are judged.
+
+    Attributes:
+        flags: of a REQUEST that has the method's shape.
+    """
 
     name: str
-    is_stream: bool
+    flags: int
     reasons: frozenset[str]
     request: Plan[Any]
     response: Plan[Any]
@@ -62,7 +66,7 @@ class Methods:
             for opcode, method in owner.at(at).items():
                 entries[opcode] = MethodPlans(
                     method.name,
-                    isinstance(method, StreamMethod),
+                    int(method.shape.flags),
                     frozenset(method.reasons),
                     chosen.plan(method.request, at, limits),
                     chosen.plan(method.response, at, limits, request=False),
@@ -104,7 +108,12 @@ def judge(opening: bytes, rest: bytes, observed: Observed, table: Methods) -> li
         welcome = judgement.welcome(observed.opening)
         if welcome is not None:
             expected = rules.expect_frames(
-                rest, max_frame=welcome.max_frame, codec=welcome.codec, version=welcome.version
+                rest,
+                max_frame=welcome.max_frame,
+                codec=welcome.codec,
+                version=welcome.version,
+                first_credit=welcome.first_credit,
+                one_way_credit=welcome.one_way_credit,
             )
             judgement.frames(expected, observed)
     if observed.ending is Ending.RESET and not judgement.ended:
@@ -180,6 +189,8 @@ class _Judgement:
                 self._header(answer, codec=0, version=0)
             elif kind in (*page.TERMINAL, page.ITEM):
                 self._answer(answer, expected, open_calls, credit)
+            elif kind == page.CREDIT:
+                self._credit(answer, expected)
             else:
                 self.wrong(f"{page.kind_name(answer.kind)} came, which no server sends on an open connection")
         if pongs != expected.pings[: len(pongs)]:
@@ -195,7 +206,11 @@ class _Judgement:
             self.wrong(f"a call of {self._name(call)} was not answered")
 
     def _answer(
-        self, answer: page.RawFrame, expected: Expected, open_calls: dict[int, SentRequest], credit: dict[int, int]
+        self,
+        answer: page.RawFrame,
+        expected: Expected,
+        open_calls: dict[int, SentRequest],
+        credit: dict[int, page.CreditBody],
     ) -> None:
         message = answer.kind in (page.RESPONSE, page.ITEM)
         self._header(answer, codec=self.table.codec * message, version=self.table.version * message)
@@ -220,23 +235,38 @@ class _Judgement:
         if entry is None:
             self.wrong(f"{page.kind_name(answer.kind)} came for {name}, which does not exist")
             return
-        if entry.is_stream == (answer.kind == page.RESPONSE):
-            self.wrong(
-                f"{page.kind_name(answer.kind)} came for {name}, which is {'a' if entry.is_stream else 'no'} stream"
-            )
+        if bool(entry.flags & page.ITEMS_COME_BACK) == (answer.kind == page.RESPONSE):
+            what = "a" if entry.flags & page.ITEMS_COME_BACK else "no"
+            self.wrong(f"{page.kind_name(answer.kind)} came for {name}, whose answer is {what} stream")
+        if call.flags != entry.flags:
+            self.wrong(f"{name} was begun with flags {call.flags:#04x}, which are not its shape, and accepted")
         if answer.kind == page.ITEM:
-            credit[call.call_id] -= 1
-            if credit[call.call_id] < 0:
+            left = credit[call.call_id]
+            if min(left) < 1:
                 self.wrong(f"{name} sent an item and had no credit left")
+            credit[call.call_id] = page.CreditBody(left.items - 1, left.bytes - len(answer.payload))
         if answer.kind == page.END:
             if answer.payload:
                 self.wrong("an END has a payload")
         else:
             self._decodes(entry, answer)
+        if entry.flags & page.ITEMS_FOLLOW:
+            return  # it may have been answered before an item that is none was read
         try:
             entry.request.decode(call.payload)
         except DecodeError as error:
             self.wrong(f"{name} accepted a payload that is no message of it: {error.problem}")
+
+    def _credit(self, answer: page.RawFrame, expected: Expected) -> None:
+        """CREDIT of one-way calls, or of a call whose items follow."""
+        self._header(answer, codec=0, version=0)
+        call = expected.calls.get(answer.call_id)
+        if answer.call_id and (call is None or not call.flags & page.ITEMS_FOLLOW):
+            self.wrong("CREDIT came for what is no call whose items follow")
+        try:
+            page.read_credit(answer.payload, answer.call_id)
+        except Deviation as deviation:
+            self.wrong(str(deviation))
 
     def _decodes(self, entry: MethodPlans, answer: page.RawFrame) -> None:
         try:
@@ -255,6 +285,8 @@ class _Judgement:
         if reason in page.CALL_REASONS:
             if reason not in declared and status != page.CALL_REASONS[reason]:
                 self.wrong(f"{reason} of {name} has status {_status(status)}, not {_status(page.CALL_REASONS[reason])}")
+            if reason not in declared and not page.may_say(reason, error.retry):
+                self.wrong(f"{reason} of {name} says retry {error.retry}, not {page.RETRY_OF_CALLS[reason]}")
         elif reason and reason not in declared:
             self.wrong(f"{name} failed with {reason}, which it does not declare")
         if status == page.INTERNAL:
@@ -266,7 +298,10 @@ class _Judgement:
                 )
         elif reason == "UNKNOWN_OPCODE":
             self.wrong(f"{name} was said not to exist")
-        elif reason == "BAD_PAYLOAD":
+        elif reason == "WRONG_SHAPE":
+            if call.flags == entry.flags:
+                self.wrong(f"{name} was begun with the flags of its shape, and said to have another one")
+        elif reason == "BAD_PAYLOAD" and not entry.flags & page.ITEMS_FOLLOW:
             try:
                 entry.request.decode(call.payload)
             except DecodeError:

@@ -26,6 +26,7 @@ class SentRequest(NamedTuple):
     opcode: int
     metadata: bytes
     payload: bytes
+    flags: int
 
 
 @dataclass
@@ -38,10 +39,9 @@ class Expected:
         silent: it was ended by the client's own final ERROR: nothing need come.
         http: an HTTP answer may come instead of preamble and ERROR.
         welcome: a WELCOME may come.
-        calls: by call id, each to be answered unless the connection ends.
-        credit: items that may come of each of them.
+        calls: by call id, each to be answered unless the connection ends. One-way calls are none of them.
+        credit: items, and bytes of them, that may come of each of them.
         pings: what PONGs must bring back, in order.
-        cancelled: calls that the client no longer wants.
     """
 
     reasons: set[str] = field(default_factory=set)
@@ -50,9 +50,8 @@ class Expected:
     http: bool = False
     welcome: bool = False
     calls: dict[int, SentRequest] = field(default_factory=dict)
-    credit: dict[int, int] = field(default_factory=dict)
+    credit: dict[int, page.CreditBody] = field(default_factory=dict)
     pings: list[bytes] = field(default_factory=list)
-    cancelled: set[int] = field(default_factory=set)
 
     def ends(self, *reasons: str) -> "Expected":
         """From here on it must end, with one of these or with what was possible before."""
@@ -130,12 +129,15 @@ def expect_opening(data: bytes) -> Expected:
     return expected
 
 
-def _header_problem(header: page.RawHeader, *, expected: int, codec: int, version: int) -> tuple[str, ...]:
-    """The first check of section 2 that a header fails, of those that want no state but ``expected``; () for none.
+def _header_problem(
+    header: page.RawHeader, *, expected: int, codec: int, version: int, gone: bool = False
+) -> tuple[str, ...]:
+    """The first check of section 2 that a header fails, of those that want no state but these; () for none.
 
     Args:
         expected: the one kind that may come, or 0 for those of an open connection.
         codec: the connection's. The same for ``version``.
+        gone: GOAWAY has come.
     """
     kind = header.kind
     if header.metadata_length > header.length - page.AFTER_LENGTH:
@@ -144,21 +146,18 @@ def _header_problem(header: page.RawHeader, *, expected: int, codec: int, versio
         if kind < 128:
             return ("UNKNOWN_KIND",)
         return ("UNKNOWN_KIND", "UNEXPECTED_KIND") if expected else ()
-    if expected:
-        may_come = kind == expected
-    else:
-        may_come = kind in (page.REQUEST, page.CANCEL, page.CREDIT, page.PING, page.PONG) or (
-            kind == page.ERROR and not header.call_id
-        )
-    if not may_come:
+    may_come = kind == expected if expected else kind in page.FROM_EITHER
+    if not may_come or (gone and kind == page.GOAWAY):
         return ("UNEXPECTED_KIND",)
-    if header.flags:
+    if header.flags not in (page.FLAGS_OF_REQUEST if kind == page.REQUEST else (0,)):
         return ("RESERVED_FLAGS",)
-    if header.codec != (codec if kind == page.REQUEST else 0):
+    of_message = kind in page.OF_MESSAGES
+    if header.codec != codec * of_message:
         return ("WRONG_CODEC",)
-    if header.version != (version if kind == page.REQUEST else 0):
+    if header.version != version * of_message:
         return ("WRONG_VERSION",)
-    if (kind in (page.REQUEST, page.CANCEL, page.CREDIT)) != bool(header.call_id):
+    of_call = kind in page.OF_CALLS
+    if of_call != bool(header.call_id) and (header.call_id or kind not in (page.ERROR, page.CREDIT)):
         return ("CALL_ID",)
     if not header.call_id and header.opcode:
         return ("WRONG_OPCODE",)
@@ -167,86 +166,196 @@ def _header_problem(header: page.RawHeader, *, expected: int, codec: int, versio
     return ()
 
 
-def expect_frames(data: bytes, *, max_frame: int, codec: int, version: int) -> Expected:
-    """Of what a client sends on an open connection, and then ends its output.
+def _body_problem(kind: int, call_id: int, payload: bytes) -> bool:
+    """Whether a body breaks the layout that its kind has in section 6."""
+    try:
+        if kind in (page.PING, page.PONG):
+            return len(payload) != 8
+        if kind in (page.END, page.CANCEL):
+            return bool(payload)
+        if kind == page.CREDIT:
+            page.read_credit(payload, call_id)
+        elif kind == page.GOAWAY:
+            page.read_error(payload[4:], sent=False)
+        elif kind == page.ERROR:
+            page.read_error(payload, sent=False)
+    except Deviation:
+        return True
+    return False
+
+
+def expect_frames(
+    data: bytes,
+    *,
+    max_frame: int,
+    codec: int,
+    version: int,
+    first_credit: page.CreditBody = page.NOTHING,
+    one_way_credit: int = 0,
+) -> Expected:
+    """Of what a client that takes no calls of the server's sends on an open connection, and then ends its output.
 
     Args:
         data: everything it sends behind HELLO.
-        max_frame: what WELCOME said; the same for ``codec`` and ``version``.
+        max_frame: what WELCOME said; the same for all others.
     """
-    expected = Expected()
-    last_id = 0
-    opcodes: dict[int, set[int]] = {}
-    counts = dict.fromkeys((page.REQUEST, page.CANCEL, page.PING), 0)
+    sent = _Sent(first_credit, one_way_credit)
+    expected = sent.expected
     for frame in _pieces(data, max_frame):
         if isinstance(frame, str):
             return expected.ends(frame)
-        problem = _header_problem(frame.header, expected=0, codec=codec, version=version)
+        header = frame.header
+        problem = _header_problem(header, expected=0, codec=codec, version=version, gone=sent.gone)
         if not frame.whole:
             return expected.ends("TRUNCATED_FRAME", *problem)
         if problem:
             return expected.ends(*problem)
-        kind, call_id, opcode = frame.header.kind, frame.header.call_id, frame.header.opcode
-        if kind in counts:
-            counts[kind] += 1
-        if kind == page.REQUEST:
-            if not page.is_ahead(call_id, last_id):
-                return expected.ends("CALL_ID")
-            if call_id in expected.calls:
-                expected.reasons.add("CALL_ID")  # all the way round, and it may still be in flight
-            last_id = call_id
-            expected.calls[call_id] = SentRequest(call_id, opcode, frame.metadata, frame.payload)
-            expected.credit[call_id] = _credit(frame.metadata)
-            opcodes.setdefault(call_id, set()).add(opcode)
-        elif kind in (page.PING, page.PONG):
-            if len(frame.payload) != 8:
-                return expected.ends("BAD_BODY")
-            if kind == page.PING:
-                expected.pings.append(frame.payload)
-        elif kind == page.ERROR:
-            if not _is_error_body(frame.payload):
-                return expected.ends("BAD_BODY")
+        if _body_problem(header.kind, header.call_id, frame.payload):
+            return expected.ends("BAD_BODY")
+        if header.kind == page.ERROR and not header.call_id:
             expected.silent = True
             return expected
-        elif kind in (page.CANCEL, page.CREDIT):
-            amount = int.from_bytes(frame.payload, "big")
-            if frame.payload if kind == page.CANCEL else len(frame.payload) != 4 or not amount:
-                return expected.ends("BAD_BODY")
-            # Whether the call was still in flight when it came is a matter of chance.
-            if opcodes.get(call_id, {opcode}) != {opcode}:
-                expected.reasons.add("WRONG_OPCODE")
-            if kind == page.CANCEL:
-                expected.cancelled.add(call_id)
-            elif call_id in expected.calls:
-                expected.credit[call_id] += amount
-                if expected.credit[call_id] > page.U32_MOST:
-                    expected.reasons.add("CREDIT_OVERFLOW")
-    for kind, reason in (
-        (page.REQUEST, "TOO_MANY_ERRORS"),
-        (page.CANCEL, "TOO_MANY_CANCELS"),
-        (page.PING, "TOO_MANY_PINGS"),
-    ):
-        if counts[kind] > _MANY:
-            expected.reasons.add(reason)
+        sent.take(frame)
+        if not expected.lives:
+            return expected
+    sent.tire()
     return expected
 
 
-def _credit(metadata: bytes) -> int:
+class _Sent:
+    """What was sent of calls so far. Of each frame it says what may come of it, the call being in flight or over: the
+    server may have answered at any time.
+    """
+
+    def __init__(self, first_credit: page.CreditBody, one_way_credit: int) -> None:
+        self.expected = Expected()
+        self.gone = False
+        self._first = first_credit
+        self._one_way = one_way_credit
+        self._one_way_of_server = 0
+        self._last_id = 0
+        self._one_way_sent = 0
+        self._ended: set[int] = set()  # calls whose END was sent
+        self._cancelled: set[int] = set()
+        self._allowance = 0  # items that may have crossed the end of a call, at most
+        self._strays = 0
+        self._crossed = self._surely_crossed = 0
+        self._requests = 0
+        self._counts = dict.fromkeys((page.REQUEST, page.CANCEL, page.PING), 0)
+
+    def take(self, frame: _Piece) -> None:
+        """The next frame, in order by itself."""
+        kind, call_id = frame.header.kind, frame.header.call_id
+        if kind in self._counts:
+            self._counts[kind] += 1
+        if kind == page.REQUEST:
+            self._request(frame)
+        elif kind == page.PING:
+            self.expected.pings.append(frame.payload)
+        elif kind == page.GOAWAY:
+            self.gone = True
+        elif kind in page.OF_CALLS and not call_id:
+            self._one_way_of_server += page.read_credit(frame.payload, 0).items
+            if self._one_way_of_server > page.U32_MOST:
+                self.expected.ends("CREDIT_OVERFLOW")
+        elif kind in page.OF_CALLS and call_id & page.TOP_BIT:
+            self._strays += 1
+            if self._strays > page.MOST_STRAYS:
+                self.expected.ends("STRAY_ANSWERS")
+        elif kind in page.OF_CALLS:
+            self._of_a_call(frame)
+
+    def _request(self, frame: _Piece) -> None:
+        expected, header = self.expected, frame.header
+        call_id, flags = header.call_id, header.flags
+        if flags & page.ITEMS_FOLLOW and frame.payload:
+            expected.ends("BAD_BODY")
+            return
+        if not page.is_ahead(call_id, self._last_id):
+            expected.ends("CALL_ID")
+            return
+        if call_id in expected.calls:
+            expected.reasons.add("CALL_ID")  # all the way round, and it may still be in flight
+        self._last_id = call_id
+        self._requests += 1
+        if flags & page.ONE_WAY:
+            self._one_way_sent += 1
+            if self._one_way_sent > self._one_way:
+                # Credit may have returned for those before.
+                expected.reasons.add("CREDIT_EXCEEDED")
+                expected.lives = self._one_way > 0
+            return
+        if flags & page.ITEMS_FOLLOW:
+            self._allowance += self._first.items
+        expected.calls[call_id] = SentRequest(call_id, header.opcode, frame.metadata, frame.payload, flags)
+        expected.credit[call_id] = _credit(frame.metadata)
+        self._ended.discard(call_id)
+        self._cancelled.discard(call_id)
+
+    def _of_a_call(self, frame: _Piece) -> None:
+        """A frame of a call of the client's that is in flight, is over, or never was."""
+        expected = self.expected
+        kind, call_id = frame.header.kind, frame.header.call_id
+        call = expected.calls.get(call_id)
+        problem = "" if call is None else self._problem_in_flight(call, frame)
+        if problem:
+            expected.reasons.add(problem)
+        if kind in (page.RESPONSE, page.ERROR):
+            expected.ends("WRONG_HALF")  # whether the call is in flight or not
+        elif kind == page.ITEM:
+            expected.reasons.add("CREDIT_EXCEEDED")
+            # Without an allowance it ends also a call that is over.
+            expected.lives = self._allowance > 0
+        else:
+            self._crossed += 1
+            self._surely_crossed += call is None
+            if self._surely_crossed > page.MOST_CROSSED + page.REFILL * self._requests:
+                expected.ends("TOO_MANY_FRAMES")
+            elif self._crossed > page.MOST_CROSSED:
+                expected.reasons.add("TOO_MANY_FRAMES")
+        if kind == page.END:
+            self._ended.add(call_id)
+        elif kind == page.CANCEL:
+            self._cancelled.add(call_id)
+
+    def _problem_in_flight(self, call: SentRequest, frame: _Piece) -> str:
+        """The reason for which a frame ends the connection if its call is still in flight; empty for none."""
+        kind, call_id = frame.header.kind, call.call_id
+        if frame.header.opcode != call.opcode:
+            return "WRONG_OPCODE"
+        if kind in (page.RESPONSE, page.ERROR) or call_id in self._cancelled:
+            return "WRONG_HALF"
+        if kind in (page.ITEM, page.END) and (not call.flags & page.ITEMS_FOLLOW or call_id in self._ended):
+            return "WRONG_HALF"
+        if kind == page.CREDIT:
+            if not call.flags & page.ITEMS_COME_BACK:
+                return "WRONG_HALF"
+            more, before = page.read_credit(frame.payload), self.expected.credit[call_id]
+            credit = page.CreditBody(before.items + more.items, before.bytes + more.bytes)
+            self.expected.credit[call_id] = credit
+            if max(credit) > page.U32_MOST:
+                return "CREDIT_OVERFLOW"
+        return ""
+
+    def tire(self) -> None:
+        """With so many of a kind a server may have had enough."""
+        for kind, reason in (
+            (page.REQUEST, "TOO_MANY_ERRORS"),
+            (page.CANCEL, "TOO_MANY_CANCELS"),
+            (page.PING, "TOO_MANY_PINGS"),
+        ):
+            if self._counts[kind] > _MANY:
+                self.expected.reasons.add(reason)
+
+
+def _credit(metadata: bytes) -> page.CreditBody:
     """The credit that a block may grant; whether the block is in order is another matter."""
-    credit = at = 0
+    items = size = at = 0
     while len(metadata) - at >= 3:
         key, length = struct.unpack_from(">BH", metadata, at)
         value = metadata[at + 3 : at + 3 + length]
-        if key & 0x7F == page.CREDIT_KEY and len(value) == 4:
-            credit += int.from_bytes(value, "big")
+        if key & 0x7F == page.CREDIT_KEY and len(value) == 8:
+            items += int.from_bytes(value[:4], "big")
+            size += int.from_bytes(value[4:], "big")
         at += 3 + length
-    return credit
-
-
-def _is_error_body(body: bytes) -> bool:
-    """Section 6: whether a reader must take it."""
-    try:
-        page.read_error(body, longest=len(body))
-    except Deviation:
-        return False
-    return True
+    return page.CreditBody(items, size)

@@ -11,7 +11,9 @@ from wireproto.conformance.servers import (
     going_away,
     handshake,
     metadata,
+    shapes,
     streams,
+    uploads,
     values,
 )
 
@@ -26,6 +28,8 @@ __all__ = [
     "going_away",
     "handshake",
     "metadata",
+    "shapes",
     "streams",
+    "uploads",
     "values",
 ]

@@ -1,16 +1,15 @@
 """Section 4: ids, unary calls, cancelling, deadlines, too many calls, signs of life."""
 
+import time
+
 from wireproto.conformance import page
 from wireproto.conformance.caller import SERVER_CASES, Bench, Caller
 from wireproto.conformance.case import Deviation, Needs, NotJudged, Over
 from wireproto.conformance.raw import Ending
-from wireproto.conformance.service import SLEEP, SleepRequest
+from wireproto.conformance.service import COUNT, SLEEP, CountRequest, SleepRequest
 from wireproto.control import CHECK, ECHO, CheckRequest, EchoRequest
 
 case = SERVER_CASES.case
-
-HALF = 0x7FFF_FFFF
-"""The furthest that an id may lie ahead of the one before."""
 
 LONG = 30_000
 """Milliseconds: a call that is still in flight when the case is over."""
@@ -38,32 +37,32 @@ def ids_in_order(bench: Bench) -> None:
 
 @case("4.02")
 def ids_with_gaps(bench: Bench) -> None:
-    """An id may lie ahead of the previous one by any number up to 2147483647."""
+    """An id may lie ahead of the previous one by any number up to 1073741823."""
     with bench.open() as caller:
-        for call_id in (7, 100, 65536, 65536 + HALF):
+        for call_id in (7, 100, 65536, 65536 + page.FURTHEST):
             _echo(caller, call_id)
 
 
 @case("4.03")
 def first_id(bench: Bench) -> None:
-    """Before the first REQUEST the previous id counts as 0: the first may be 2147483647."""
+    """Before the first REQUEST the previous id counts as 0: the first may be 1073741823."""
     with bench.open() as caller:
-        _echo(caller, HALF)
+        _echo(caller, page.FURTHEST)
 
 
 @case("4.04")
 def first_id_too_far(bench: Bench) -> None:
-    """A first id of 2147483648 is CALL_ID."""
+    """A first id of 1073741824 is CALL_ID."""
     with bench.open() as caller:
-        _refused_id(caller, HALF + 1)
+        _refused_id(caller, page.FURTHEST + 1)
 
 
 @case("4.05")
 def id_too_far(bench: Bench) -> None:
-    """An id that lies ahead by 2147483648 is CALL_ID."""
+    """An id that lies ahead by 1073741824 is CALL_ID."""
     with bench.open() as caller:
         _echo(caller, 5)
-        _refused_id(caller, 5 + HALF + 1)
+        _refused_id(caller, 5 + page.FURTHEST + 1)
 
 
 @case("4.06")
@@ -84,10 +83,36 @@ def id_behind(bench: Bench) -> None:
 
 @case("4.08")
 def ids_wrap(bench: Bench) -> None:
-    """Behind 4294967295 ids go on with 1, and those of calls that are over are free again."""
+    """Behind 2147483647 ids go on with 1, and those of calls that are over are free again."""
     with bench.open() as caller:
-        for call_id in (1, 1 + HALF, 0xFFFF_FFFF, 1, 2):
+        for call_id in (1, 1 + page.FURTHEST, page.LAST_NUMBER, 1, 2):
             _echo(caller, call_id)
+
+
+@case("4.32")
+def ids_across_the_end(bench: Bench) -> None:
+    """Across 2147483647 an id may lie ahead by as much as elsewhere, and not by more."""
+    with bench.open() as caller:
+        for call_id in (page.FURTHEST, page.LAST_NUMBER - 5, page.FURTHEST - 6):
+            _echo(caller, call_id)
+    with bench.open() as caller:
+        for call_id in (page.FURTHEST, page.LAST_NUMBER - 5):
+            _echo(caller, call_id)
+        _refused_id(caller, page.FURTHEST - 5)
+
+
+@case("4.33")
+def id_of_the_server(bench: Bench) -> None:
+    """A REQUEST of a client whose id has the top bit, which the server's have, is CALL_ID."""
+    with bench.open() as caller:
+        _refused_id(caller, page.TOP_BIT | 1)
+
+
+@case("4.34")
+def top_bit_alone(bench: Bench) -> None:
+    """The top bit alone is no id: CALL_ID."""
+    with bench.open() as caller:
+        _refused_id(caller, page.TOP_BIT)
 
 
 @case("4.09", needs=Needs.SERVICE)
@@ -95,7 +120,7 @@ def id_in_flight(bench: Bench) -> None:
     """An id that lies ahead and is in flight is CALL_ID."""
     with bench.open() as caller:
         caller.request(SLEEP, SleepRequest(milliseconds=LONG), call_id=1)
-        for call_id in (1 + HALF, 0xFFFF_FFFF):
+        for call_id in (1 + page.FURTHEST, page.LAST_NUMBER):
             _echo(caller, call_id)
         _refused_id(caller, 1)
 
@@ -140,7 +165,7 @@ def cancel_unary(bench: Bench) -> None:
 
 @case("4.13")
 def cancel_crossed(bench: Bench) -> None:
-    """CANCEL of a call that is over has crossed its answer, and is ignored, whatever its opcode."""
+    """CANCEL of a call that is over has crossed its answer, and is dropped, whatever its opcode."""
     with bench.open() as caller:
         call_id = caller.request(CHECK, CheckRequest())
         caller.response(CHECK, call_id)
@@ -151,9 +176,10 @@ def cancel_crossed(bench: Bench) -> None:
 
 @case("4.14")
 def cancel_unknown(bench: Bench) -> None:
-    """CANCEL of a call that never was is ignored."""
+    """CANCEL of a call that never was is dropped, also of one that lies far ahead."""
     with bench.open() as caller:
-        caller.send(caller.frame(page.CANCEL, call_id=4711))
+        for call_id in (4711, page.FURTHEST + 4711, page.LAST_NUMBER):
+            caller.send(caller.frame(page.CANCEL, call_id=call_id))
         caller.alive()
 
 
@@ -187,6 +213,37 @@ def cancel_is_final(bench: Bench) -> None:
         after = caller.request(SLEEP, SleepRequest(milliseconds=60))
         caller.response(SLEEP, after)
         caller.alive()
+
+
+@case("4.35", needs=Needs.SERVICE)
+def behind_cancel(bench: Bench) -> None:
+    """Behind CANCEL nothing more is sent: another CANCEL is WRONG_HALF, or dropped where the call is over by then."""
+    with bench.open() as caller:
+        call_id = caller.request(SLEEP, SleepRequest(milliseconds=LONG))
+        caller.send(caller.frame(page.CANCEL, opcode=SLEEP.opcode, call_id=call_id) * 2)
+        _over_or_wrong_half(caller, call_id)
+
+
+@case("4.36", needs=Needs.SERVICE)
+def credit_behind_cancel(bench: Bench) -> None:
+    """Behind CANCEL nothing more is sent: CREDIT is WRONG_HALF, or dropped where the call is over by then."""
+    with bench.open() as caller:
+        call_id = caller.request(COUNT, CountRequest(items=1))
+        cancel = caller.frame(page.CANCEL, opcode=COUNT.opcode, call_id=call_id)
+        caller.send(cancel + caller.frame(page.CREDIT, page.credit_body(1, 1), opcode=COUNT.opcode, call_id=call_id))
+        _over_or_wrong_half(caller, call_id)
+
+
+def _over_or_wrong_half(caller: Caller, call_id: int) -> None:
+    """What came behind CANCEL found the call in flight still, or over: which of them is the server's affair."""
+    found = caller.read()
+    if not found.call_id:
+        caller.judge_end(found, "WRONG_HALF")
+        return
+    error = page.read_error(found.payload)
+    if (found.kind, found.call_id, error.reason) != (page.ERROR, call_id, "CANCELLED"):
+        raise Deviation(f"ERROR with CANCELLED was due, and {page.shown(found)} came")
+    caller.alive()
 
 
 @case("4.18", needs=Needs.SERVICE)
@@ -289,12 +346,25 @@ for _number, _kind, _size in (
 @case("4.30", over=Over.ONCE, slow=True)
 def heartbeat(bench: Bench) -> None:
     """After the heartbeat agreed on, a server that has heard nothing sends a PING, again and again."""
-    with bench.open(heartbeat_ms=200) as caller:
+    with bench.open(heartbeat_ms=1000) as caller:
         for _ in range(2):
             # Past the kit's own reading, which answers PINGs and does not show them.
             found = caller.peer.receive(bench.slow_patience)
             if isinstance(found, Ending) or found.kind != page.PING or len(found.payload) != 8:
                 raise Deviation(f"a PING was due, and there was {found}")
+
+
+@case("4.135", over=Over.ONCE, slow=True)
+def silence(bench: Bench) -> None:
+    """A client that answers no PING is given up after three heartbeats of silence, and not before."""
+    began = time.monotonic()  # before HELLO, which is what the server hears last
+    with bench.open(heartbeat_ms=1000) as caller:
+        while not isinstance(found := caller.peer.receive(bench.slow_patience), Ending):
+            if found.kind != page.PING and found.kind < 128:
+                raise Deviation(f"PINGs and then the end were due, and {page.shown(found)} came")
+        waited = time.monotonic() - began
+        if found is Ending.SILENCE or waited < 2.9:
+            raise Deviation(f"the end was due after 3 s of silence; after {waited:.1f} s there was {found}")
 
 
 @case("4.31", needs=Needs.SERVICE)

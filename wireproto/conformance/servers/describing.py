@@ -116,6 +116,7 @@ def describe_defaults(bench: Bench) -> None:
 def describe_limits(bench: Bench) -> None:
     """The versions, reasons and longest request of a method are described, and a field's bounds as numbers in pipe."""
     service = _conformance(bench)
+    _equal("the oldest version", service.oldest, 1)
     methods = {each.name: each for each in service.methods}
     _equal("until of Retired", methods["Retired"].until, 1)
     _equal("since of Recent", methods["Recent"].since, 2)

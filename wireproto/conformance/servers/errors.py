@@ -224,6 +224,23 @@ def bad_payload(bench: Bench) -> None:
             raise Deviation(f"the text names neither FailRequest nor status: {error.message!r}")
 
 
+@case("9.19")
+def opcode_before_shape(bench: Bench) -> None:
+    """An opcode that no method has is UNKNOWN_OPCODE, whatever the flags of its REQUEST."""
+    with bench.open() as caller:
+        for flags in page.FLAGS_OF_REQUEST:
+            if not flags & page.ONE_WAY:
+                caller.fail(_unknown(0x0BAD), b"", "UNKNOWN_OPCODE", flags=flags)
+
+
+@case("9.20")
+def shape_before_metadata(bench: Bench) -> None:
+    """Flags that are not the method's shape are WRONG_SHAPE, also where the metadata, or the payload, are wrong."""
+    with bench.open() as caller:
+        broken = page.entry(b"a", b"1") + b"\x01\x00"
+        caller.fail(ECHO, b"\xff\xff\xff", "WRONG_SHAPE", broken, flags=page.ITEMS_COME_BACK)
+
+
 @case("9.18")
 def bytes_behind(bench: Bench) -> None:
     """Bytes behind the end of a message are BAD_PAYLOAD."""
@@ -262,7 +279,7 @@ def describe(bench: Bench) -> None:
         for service in caller.call(DESCRIBE, DescribeRequest()).services:
             known = {message.name for message in service.messages}
             for method in service.methods:
-                if not {method.request, method.response} <= known:
+                if not {method.request, method.response} - {""} <= known or not method.request:
                     raise Deviation(f"{service.full_name}.{method.name} has messages that are not described")
 
 
@@ -275,8 +292,8 @@ def describe_methods(bench: Bench) -> None:
             raise Deviation(f"{len(services)} services are described; one was asked for")
         (found,) = services
         opcodes = {method.name: method.opcode for method in found.methods}
-        due = {method.name: method.opcode for method in CONFORMANCE.methods}
-        if (found.full_name, found.version, opcodes) != (CONFORMANCE.full_name, CONFORMANCE.version, due):
+        due = {method.name: method.opcode for method in CONFORMANCE.as_of(bench.newest).methods}
+        if (found.full_name, found.version, opcodes) != (CONFORMANCE.full_name, bench.newest, due):
             raise Deviation(f"the service is described as {found.full_name} version {found.version} with {opcodes}")
 
 
@@ -309,10 +326,28 @@ def grease(bench: Bench) -> None:
     """A client of a later day, with features, fields, codecs, metadata and kinds unknown here, is served."""
     with bench.open(
         features=1 << 63 | 1,
-        fields=page.tlv(7, b"new") + page.tlv(0x8000, b""),
+        fields=page.tlv(7, b"new") + page.tlv(0x7FFF, b""),
         codecs=[(bench.free_id, "later"), bench.codec],
     ) as caller:
-        caller.send(caller.frame(0xC0, b"later", call_id=0, opcode=0))
+        caller.send(caller.frame(0x80, b"later", call_id=0, opcode=0))
         caller.call(ECHO, EchoRequest(payload=b"x"), page.field(77, b"later"))
         caller.send(caller.frame(0xFE, bytes(100), call_id=9, opcode=9))
         caller.alive()
+
+
+@case("14.02")
+def private_numbers(bench: Bench) -> None:
+    """A client with an unknown extension of its own is served: no feature is granted, and all else is read over."""
+    fields = page.tlv(0x8000, b"\x04mine") + page.tlv(0xFEFF, b"\x04mine!")
+    with bench.open(features=0xFF << 48, fields=fields) as caller:
+        assert caller.welcome is not None
+        if caller.welcome.features:
+            raise Deviation(f"private features were granted: {caller.welcome.features:#x}")
+        for kind, key in ((0xC0, 0x60), (0xEF, 0x77)):
+            caller.send(caller.frame(kind, b"mine", call_id=0, opcode=0))
+            caller.call(ECHO, EchoRequest(payload=b"x"), page.field(key, b"mine"))
+        caller.alive()
+        tail = b"\xc0\x00\x04mine\xef\x00\x00"
+        error = page.error_body(14, b"X_MINE", b"", tail=tail)
+        caller.send(caller.frame(page.ERROR, error, call_id=0, opcode=0))
+        caller.closes("a client's final ERROR")

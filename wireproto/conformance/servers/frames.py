@@ -183,11 +183,31 @@ _ends(
 
 @case("2.18", over=Over.CODECS)
 def flags(bench: Bench) -> None:
-    """Each of the eight flags is RESERVED_FLAGS."""
-    for bit in range(8):
+    """A flag of a REQUEST that says nothing of its shape is RESERVED_FLAGS, alone and with one that does."""
+    for bit in (0x02, 0x10, 0x20, 0x40, 0x80):
+        for flags in (bit, bit | page.ITEMS_COME_BACK):
+            with bench.open() as caller:
+                caller.send(caller.frame(page.REQUEST, flags=flags))
+                caller.ends("RESERVED_FLAGS")
+
+
+@case("2.53")
+def one_way_with_items(bench: Bench) -> None:
+    """A one-way REQUEST whose items follow, or come back, is RESERVED_FLAGS."""
+    for items in (page.ITEMS_FOLLOW, page.ITEMS_COME_BACK, page.ITEMS_FOLLOW | page.ITEMS_COME_BACK):
         with bench.open() as caller:
-            caller.send(caller.frame(page.REQUEST, flags=1 << bit))
+            caller.send(caller.frame(page.REQUEST, flags=page.ONE_WAY | items))
             caller.ends("RESERVED_FLAGS")
+
+
+@case("2.54", over=Over.CODECS)
+def flags_of_others(bench: Bench) -> None:
+    """The flags of a REQUEST are RESERVED_FLAGS on every other kind of a call."""
+    for kind in page.OF_CALLS[1:]:
+        for flags in (page.ONE_WAY, page.ITEMS_FOLLOW, page.ITEMS_COME_BACK):
+            with bench.open() as caller:
+                caller.send(caller.frame(kind, flags=flags))
+                caller.ends("RESERVED_FLAGS")
 
 
 _ends(
@@ -205,7 +225,7 @@ _ends(
 )
 for number, kind, payload in (
     ("2.22", page.CANCEL, b""),
-    ("2.23", page.CREDIT, page.u32(1)),
+    ("2.23", page.CREDIT, page.credit_body(1, 1)),
     ("2.24", page.PING, bytes(8)),
     ("2.25", page.PONG, bytes(8)),
 ):
@@ -229,21 +249,38 @@ _ends(
     "A PING with a version other than 0 is WRONG_VERSION.",
     _kind(page.PING, bytes(8), version=1),
 )
-for number, kind, payload in (
-    ("2.30", page.REQUEST, b""),
-    ("2.31", page.CANCEL, b""),
-    ("2.32", page.CREDIT, page.u32(1)),
+for number, kind in (
+    ("2.30", page.REQUEST),
+    ("2.31", page.CANCEL),
+    ("2.55", page.RESPONSE),
+    ("2.56", page.ITEM),
+    ("2.57", page.END),
 ):
-    _ends(number, "CALL_ID", f"A {page.KIND_NAMES[kind]} with call id 0 is CALL_ID.", _kind(kind, payload, call_id=0))
-for number, kind in (("2.33", page.PING), ("2.34", page.PONG)):
-    _ends(number, "CALL_ID", f"A {page.KIND_NAMES[kind]} with a call id is CALL_ID.", _kind(kind, bytes(8), call_id=1))
-for number, kind in (("2.35", page.PING), ("2.36", page.PONG)):
+    _ends(number, "CALL_ID", f"A {page.KIND_NAMES[kind]} with call id 0 is CALL_ID.", _kind(kind, call_id=0))
+_GOAWAY = page.goaway_body(0, page.error_body())
+for number, kind, payload in (
+    ("2.33", page.PING, bytes(8)),
+    ("2.34", page.PONG, bytes(8)),
+    ("2.58", page.GOAWAY, _GOAWAY),
+):
+    _ends(number, "CALL_ID", f"A {page.KIND_NAMES[kind]} with a call id is CALL_ID.", _kind(kind, payload, call_id=1))
+for number, kind, payload in (
+    ("2.35", page.PING, bytes(8)),
+    ("2.36", page.PONG, bytes(8)),
+    ("2.59", page.GOAWAY, _GOAWAY),
+):
     _ends(
         number,
         "WRONG_OPCODE",
         f"A {page.KIND_NAMES[kind]} with an opcode is WRONG_OPCODE.",
-        _kind(kind, bytes(8), opcode=1),
+        _kind(kind, payload, opcode=1),
     )
+_ends(
+    "2.32",
+    "WRONG_OPCODE",
+    "A CREDIT of one-way calls, whose call id is 0, with an opcode is WRONG_OPCODE.",
+    _kind(page.CREDIT, page.credit_body(1, 0), call_id=0, opcode=1),
+)
 _ends(
     "2.37",
     "WRONG_OPCODE",
@@ -253,7 +290,7 @@ _ends(
 for number, kind, payload in (
     ("2.38", page.PING, bytes(8)),
     ("2.39", page.CANCEL, b""),
-    ("2.40", page.CREDIT, page.u32(1)),
+    ("2.40", page.CREDIT, page.credit_body(1, 1)),
 ):
     _ends(
         number,

@@ -6,7 +6,15 @@ from contextlib import contextmanager
 from wireproto.conformance import page
 from wireproto.conformance.caller import SERVER_CASES, Bench, Caller, Subject
 from wireproto.conformance.case import Deviation, Needs, NotJudged, Over
-from wireproto.conformance.service import COUNT, SLEEP, CountRequest, SleepRequest
+from wireproto.conformance.service import (
+    COUNT,
+    SHAPED,
+    SLEEP,
+    SUM,
+    CountRequest,
+    SleepRequest,
+    SumRequest,
+)
 from wireproto.control import ECHO, EchoRequest
 
 case = SERVER_CASES.case
@@ -89,6 +97,25 @@ def crossed(bench: Bench) -> None:
     _with_patience(bench, judged)
 
 
+@case("4.75", over=Over.ONCE, needs=Needs.PROCESS)
+def crossed_in_every_shape(bench: Bench) -> None:
+    """REQUESTs of every shape behind GOAWAY are answered SHUTTING_DOWN, not processed, and one-way ones are dropped."""
+
+    def judged(subject: Subject, caller: Caller, milliseconds: int) -> None:
+        slow = caller.request(SLEEP, SleepRequest(milliseconds=milliseconds))
+        caller.ping()
+        subject.terminate()
+        _goaway(caller, slow)
+        for flags in page.FLAGS_OF_REQUEST:
+            late = caller.request(ECHO, b"", flags=flags)
+            if not flags & page.ONE_WAY:
+                caller.error(late, "SHUTTING_DOWN", retry=page.NOT_PROCESSED)
+        caller.response(SLEEP, slow)
+        caller.closes("the last answer")
+
+    _with_patience(bench, judged)
+
+
 @case("4.74", over=Over.ONCE, needs=Needs.PROCESS)
 def streams(bench: Bench) -> None:
     """Streams end with ERROR, UNAVAILABLE, when the server goes."""
@@ -98,4 +125,24 @@ def streams(bench: Bench) -> None:
         subject.terminate()
         _goaway(caller, call_id)
         caller.error(call_id, "SHUTTING_DOWN")
+        caller.closes("the last answer")
+
+
+@case("4.76", over=Over.ONCE, needs=Needs.PROCESS)
+def uploads(bench: Bench) -> None:
+    """Uploads up to the last call of GOAWAY go on: their items are taken, credit for them returns, and they are
+    answered."""
+    if bench.version < SHAPED:
+        raise NotJudged(f"version {bench.version} of the service has no uploads")
+    with _leaving(bench) as (subject, caller):
+        upload = caller.upload(SUM)
+        caller.give(SUM, upload, SumRequest(number=1))
+        caller.ping()
+        subject.terminate()
+        _goaway(caller, upload)
+        caller.give(SUM, upload, *[SumRequest(number=2, data=bytes(100))] * 1000)
+        caller.complete(SUM, upload)
+        answer = caller.response(SUM, upload)
+        if (answer.total, answer.items) != (2001, 1001):
+            raise Deviation(f"the sum of 1001 items is 2001, and {answer} came")
         caller.closes("the last answer")

@@ -112,11 +112,11 @@ def empty_service(bench: Bench) -> None:
 
 @case("3.11", over=Over.ONCE)
 def smallest_heartbeat(bench: Bench) -> None:
-    """The heartbeat is the smaller of both that is not 0: a client's of 60 ms holds, and its 0 leaves the server's."""
-    with bench.open(heartbeat_ms=60) as quick, bench.open(heartbeat_ms=0) as silent:
+    """The heartbeat is the smaller of both that is not 0: a client's of 1 s holds, and its 0 leaves the server's."""
+    with bench.open(heartbeat_ms=1000) as quick, bench.open(heartbeat_ms=0) as silent:
         assert quick.welcome is not None
         assert silent.welcome is not None
-        _equal("the heartbeat", quick.welcome.heartbeat_ms, 60)
+        _equal("the heartbeat", quick.welcome.heartbeat_ms, 1000)
         own = silent.welcome.heartbeat_ms
     with bench.open(heartbeat_ms=0xFFFF_FFFF) as slow:
         assert slow.welcome is not None
@@ -165,7 +165,14 @@ def _accepted(number: str, text: str, **changes: Any) -> None:
 
 _accepted("3.16", "A max frame of 4096 is the least, and is accepted.", max_frame=4096)
 _accepted("3.17", "A max frame of 4294967295 is accepted.", max_frame=0xFFFF_FFFF)
-_accepted("3.18", "The client's max calls are for logs: any number is accepted.", max_calls=0xFFFF_FFFF)
+_accepted(
+    "3.18", "The client's max calls say what it takes of the server's: any number will do.", max_calls=0xFFFF_FFFF
+)
+_accepted(
+    "3.60",
+    "The client's first credit and one-way credit say what it takes of the server's calls: any numbers will do.",
+    fields=page.credit_fields(page.CreditBody(0xFFFF_FFFF, 0xFFFF_FFFF), 0xFFFF_FFFF),
+)
 _accepted("3.19", "A client name of 255 bytes, of any characters, is accepted.", client_name="é|\n" * 63 + "abc")
 _accepted("3.20", "An empty client name is accepted.", client_name="")
 
@@ -188,6 +195,8 @@ def _bad(number: str, text: str, **changes: Any) -> None:
 _bad("3.22", "A HELLO whose oldest version is 0 is BAD_BODY.", versions=(0, 1))
 _bad("3.23", "A HELLO whose newest version is below its oldest is BAD_BODY.", versions=(2, 1))
 _bad("3.24", "A HELLO whose max frame is 4095 is BAD_BODY.", max_frame=4095)
+_bad("3.69", "A HELLO whose heartbeat is 1 ms is BAD_BODY.", heartbeat_ms=1)
+_bad("3.70", "A HELLO whose heartbeat is 999 ms is BAD_BODY.", heartbeat_ms=999)
 _bad("3.25", "A HELLO without a codec is BAD_BODY.", codecs=[])
 _bad("3.26", "A HELLO with codec id 0 is BAD_BODY.", codecs=[(0, "msgpack")])
 _bad("3.27", "A HELLO with a codec id twice is BAD_BODY.", codecs=[(2, "msgpack"), (2, "msgpack")])
@@ -200,6 +209,12 @@ _bad("3.33", "A HELLO whose service name is not UTF-8 is BAD_BODY.", service=b"\
 _bad("3.34", "A HELLO that ends within a field's type and length is BAD_BODY.", fields=b"\x00\x63\x00")
 _bad("3.35", "A HELLO whose last field is longer than what is left is BAD_BODY.", fields=b"\x00\x63\x00\x05abcd")
 _bad("3.36", "A HELLO with an opcode listed twice is BAD_BODY.", fields=page.tlv(1, struct.pack(">HIHI", 1, 2, 1, 2)))
+_bad("3.61", "A HELLO with a first credit of 4 bytes is BAD_BODY.", fields=page.tlv(page.FIRST_CREDIT_FIELD, bytes(4)))
+_bad(
+    "3.62",
+    "A HELLO with a one-way credit of 8 bytes is BAD_BODY.",
+    fields=page.tlv(page.ONE_WAY_CREDIT_FIELD, bytes(8)),
+)
 _bad("3.37", "A HELLO whose list of methods ends within a pair is BAD_BODY.", fields=page.tlv(1, bytes(7)))
 
 
@@ -335,6 +350,35 @@ _digests(
     "A list of some methods only is compared for these.",
     lambda bench: ((bench.version, bench.version), {0x01: _own(bench)[0x01]}),
 )
+
+
+@case("3.71", needs=Needs.SERVICE)
+def digests_of_the_server(bench: Bench) -> None:
+    """WELCOME lists the digests of all methods that the server has in the version chosen."""
+    with bench.open() as caller:
+        assert caller.welcome is not None
+        found, due = caller.welcome.digests, _own(bench)
+        wrong = sorted(opcode for opcode in {*found, *due} if found.get(opcode) != due.get(opcode))
+        if wrong:
+            raise Deviation(f"WELCOME's digests of opcodes {[hex(opcode) for opcode in wrong]} are wrong or missing")
+
+
+@case("3.63", over=Over.ONCE)
+def control_version(bench: Bench) -> None:
+    """The control version is the lower of both: 1 for a client that says nothing or 1, and never above what it says."""
+    for fields, most in ((b"", 1), (page.tlv(4, b"\x01"), 1), (page.tlv(4, b"\x02"), 2), (page.tlv(4, b"\xff"), 255)):
+        with bench.open(fields=fields) as caller:
+            assert caller.welcome is not None
+            if caller.welcome.control > most:
+                raise Deviation(f"the client reads control version {most}, and WELCOME has {caller.welcome.control}")
+            caller.alive()
+
+
+_bad("3.64", "A HELLO with control version 0 is BAD_BODY.", fields=page.tlv(4, b"\0"))
+_bad("3.65", "A HELLO whose control version has no byte is BAD_BODY.", fields=page.tlv(4, b""))
+_bad("3.66", "A HELLO whose control version has two bytes is BAD_BODY.", fields=page.tlv(4, b"\0\1"))
+_bad("3.67", "A HELLO with the control version twice is BAD_BODY.", fields=page.tlv(4, b"\1") * 2)
+_bad("3.68", "A HELLO with two lists of methods is BAD_BODY.", fields=page.tlv(1, b"") * 2)
 
 
 @case("3.57", over=Over.ONCE, slow=True)

@@ -120,7 +120,7 @@ _refused(
 )
 _bad("5.13", "A deadline of 3 bytes is BAD_METADATA.", page.field(DEADLINE_MS, bytes(3)))
 _bad("5.14", "A deadline of 5 bytes is BAD_METADATA.", page.field(DEADLINE_MS, bytes(5)))
-_bad("5.15", "A credit of 8 bytes is BAD_METADATA.", page.field(CREDIT, bytes(8)))
+_bad("5.15", "A credit of 4 bytes is BAD_METADATA.", page.field(CREDIT, bytes(4)))
 _bad("5.16", "An empty traceparent is BAD_METADATA.", page.field(TRACEPARENT, b""))
 _bad("5.17", "A traceparent with a control character is BAD_METADATA.", page.field(TRACEPARENT, b"00-\n"))
 _bad("5.18", "An empty authorization is BAD_METADATA.", page.field(AUTHORIZATION_KEY, b""))
@@ -141,7 +141,7 @@ for _number, _key, _value, _name in (
     ("5.32", TRACEPARENT, TRACE, "traceparent"),
     ("5.33", AUTHORIZATION_KEY, b"x", "authorization"),
     ("5.34", IDEMPOTENCY_KEY, b"x", "idempotency key"),
-    ("5.35", CREDIT, page.u32(1), "credit"),
+    ("5.35", CREDIT, page.credit_body(1, 1), "credit"),
 ):
     _bad(
         _number,

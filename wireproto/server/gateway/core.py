@@ -144,7 +144,7 @@ class CompletionPoller:
 class CoreWire:
     """One call; see ``seam.Wire``."""
 
-    __slots__ = ("_call", "_due", "_opened", "_watched", "headers", "path", "peer", "taker")
+    __slots__ = ("_call", "_due", "_opened", "_over", "_reading", "_watched", "headers", "path", "peer", "taker")
 
     def __init__(self, event: Any) -> None:
         call = self._call = event.call
@@ -157,6 +157,8 @@ class CoreWire:
         self._due = None if left > _FOREVER else time.monotonic() + left
         self._opened = False
         self._watched = False
+        self._over = False
+        self._reading = False
         self.taker: CallEvents | None = None
 
     def begin(self, begin: Begin) -> None:
@@ -167,6 +169,8 @@ class CoreWire:
         return None if self._due is None else max(0.0, self._due - time.monotonic())
 
     def receive(self) -> None:
+        assert not self._reading  # of two reads the core would fill in one, and nobody knows which
+        self._reading = True
         _batch(self._call, self._received, cygrpc.ReceiveMessageOperation(0))
 
     def watch(self) -> None:
@@ -235,7 +239,24 @@ class CoreWire:
 
     def _received(self, worker: Worker, event: Any) -> None:
         assert self.taker is not None
-        self.taker.on_message(worker, event.batch_operations[0].message())
+        self._reading = False
+        payload = event.batch_operations[0].message()
+        if payload is not None:
+            self.taker.on_message(worker, payload)
+        elif self._watched:
+            self._reading = True  # and stays it: there is nothing behind this
+            _batch(self._call, self._received_none, cygrpc.ReceiveMessageOperation(0))
+        else:
+            self.taker.on_complete()
+
+    def _received_none(self, worker: Worker, event: Any) -> None:
+        """The core has no message where the caller has ended its half, and where the call has failed, and says so alike
+        before it tells of the end of the latter. It carries out what it is asked for in order: when it has none for the
+        second time, a call that had failed the first time is over.
+        """
+        assert self.taker is not None
+        if not self._over:
+            self.taker.on_complete()
 
     def _sent(self, worker: Worker, event: Any) -> None:
         assert self.taker is not None
@@ -243,6 +264,7 @@ class CoreWire:
 
     def _closed(self, worker: Worker, event: Any) -> None:
         assert self.taker is not None
+        self._over = True
         self.taker.on_over()
 
 

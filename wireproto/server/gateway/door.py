@@ -5,26 +5,30 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from wireproto.dispatch import Entry, Table
 from wireproto.errors import CallError
 from wireproto.limits import Limits
 from wireproto.log_limit import LogLimit
+from wireproto.schema import Shape
 from wireproto.server.call import Call
 from wireproto.server.gateway.conduct import Conduct
+from wireproto.server.gateway.fed import FedRpc, most_fed
 from wireproto.server.gateway.halves import HELD, LOOKAHEAD, HalfCalls
 from wireproto.server.gateway.hanging_up import HangingUp
 from wireproto.server.gateway.metadata import read_headers
+from wireproto.server.gateway.one_way import OneWayRpc
 from wireproto.server.gateway.rpc import Live, PathTarget, Rpc
 from wireproto.server.gateway.seam import CallEvents, Engine, Wire
+from wireproto.server.gateway.shares import Shares
 from wireproto.server.gateway.untaken import Untaken
 from wireproto.server.life import while_awake
 from wireproto.server.pace import Pace
 from wireproto.server.pool import Pool, Worker
 from wireproto.server.refusals import shutting_down
 from wireproto.status import Status
-from wireproto.wire.frame import HEADER_AFTER_LENGTH
+from wireproto.wire.frame import HEADER_AFTER_LENGTH, Flag
 from wireproto.wire.metadata import Metadata
 
 log = logging.getLogger("wireproto.gateway")
@@ -39,6 +43,14 @@ building need a few milliseconds."""
 
 QUESTIONS = 64
 """Callers of reflection of one network that may wait to ask."""
+
+
+_KINDS: Final[Mapping[Shape, type[FedRpc | OneWayRpc]]] = {
+    Shape.UPLOAD: FedRpc,
+    Shape.DUPLEX: FedRpc,
+    Shape.ONE_WAY: OneWayRpc,
+}
+"""What a call of each shape is; a plain ``Rpc`` of the others."""
 
 
 class Taking(CallEvents, Live, Protocol):
@@ -101,6 +113,8 @@ class Door:
         one_answer: the paths of those that are no streams.
         halves: the calls whose message is not whole.
         questions: the callers of reflection of whom the next question is awaited.
+        fed: the calls of each network whose items follow.
+        one_way: the one-way calls of each connection that wait or run.
         untaken: the answers that have not been taken, and the calls that wait for that.
         conduct: who has cancelled too much, or sent too much that cannot be understood.
         draining: it closes; new calls are refused.
@@ -125,6 +139,8 @@ class Door:
         )
         self.halves = HalfCalls(HELD // 2, HELD // 4, self.largest)
         self.questions = HalfCalls(HELD // 4 - QUESTIONS * LOOKAHEAD, QUESTIONS * LOOKAHEAD, self.largest)
+        self.fed = Shares(most_fed(self.largest))
+        self.one_way = Shares(limits.one_way_calls)
         self.untaken = Untaken(limits.high_watermark)
         self.conduct = Conduct(limits, self.hang_up)
         self._paces: list[Pace] = []
@@ -138,10 +154,11 @@ class Door:
         self._late: list[Live] | None = []
         self._latest = 0.0
 
-    def serve(self, path: str, served: PathTarget, *, streams: bool) -> None:
+    def serve(self, path: str, served: PathTarget, shape: Shape) -> None:
         """Have a path answered by a method."""
-        self.methods[path] = lambda wire: Rpc(self, wire, served)
-        if not streams:
+        kind = _KINDS.get(shape, Rpc)
+        self.methods[path] = lambda wire: kind(self, wire, served)
+        if Flag.ITEMS_COME_BACK not in shape.flags:
             self.one_answer.add(path)
 
     def keep_pace(self, entries: Iterable[Entry]) -> None:
@@ -216,6 +233,14 @@ class Door:
         self._live.discard(call)
         if self.draining and not self._live:
             self._empty.set()
+
+    def note_one_way(self, peer: str, error: CallError) -> None:
+        """See ``rpc.RpcOwner``."""
+        host = peer.rpartition(":")[0]
+        more = self._log_limit.admit((host, "one-way"))
+        if more is not None:
+            # ascii: what a caller sent may be quoted, and a log line must stay one line.
+            log.warning("%s: a one-way call failed: %s%s", host, ascii(str(error)[:256])[1:-1], more)
 
     # ------------------------------------------------------------------ clocks and the end
 

@@ -102,10 +102,7 @@ class GrpcGateway(Uncopied):
         self._tables = [
             (
                 each.service,
-                {
-                    version: each.table(codec, version, self.limits, authenticate)
-                    for version in range(1, each.service.version + 1)
-                },
+                {version: each.table(codec, version, self.limits, authenticate) for version in each.service.versions},
             )
             for each in hosted
         ]
@@ -118,10 +115,10 @@ class GrpcGateway(Uncopied):
                 door.keep_pace(table.entries.values())
             for method in service.methods:
                 versions = Versions(method.opcode, tables, self.limits.max_metadata)
-                door.serve(f"/{service.full_name}/{method.name}", versions, streams=method.is_stream)
+                door.serve(f"/{service.full_name}/{method.name}", versions, method.shape)
         door.keep_pace(self._health.entries.values())
         for name, entry in self._health.entries.items():
-            door.serve(f"/{HEALTH}/{name}", Alone(entry), streams=entry.is_stream)
+            door.serve(f"/{HEALTH}/{name}", Alone(entry), entry.shape)
         for path in self._reflection.paths:
             door.methods[path] = lambda wire: ReflectionCall(door, wire, self._reflection)
         return door

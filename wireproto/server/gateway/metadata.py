@@ -1,4 +1,7 @@
-"""HTTP/2 headers as a call's ``Metadata``, under the rules that the TCP door has for its metadata block."""
+"""HTTP/2 headers as a call's ``Metadata``, under the rules that the TCP door has for its metadata block.
+
+There is no header for credit: HTTP/2 says how far a stream may send ahead.
+"""
 
 from collections.abc import Iterable
 
@@ -8,13 +11,10 @@ from wireproto.server.refusals import metadata_too_large
 from wireproto.wire.frame import U32_MAX
 from wireproto.wire.metadata import EMPTY, Metadata
 
-__all__ = ["CREDIT_HEADER", "VERSION_HEADER", "read_headers"]
+__all__ = ["VERSION_HEADER", "read_headers"]
 
 VERSION_HEADER = "wireproto-version"
 """Which version of the service the call is written in; the newest without it."""
-
-CREDIT_HEADER = "wireproto-credit"
-"""What a stream's source is told as the initial credit; 64 without it."""
 
 _BINARY = "-bin"
 
@@ -22,7 +22,7 @@ _BINARY = "-bin"
 _TRANSPORT = frozenset({"accept-encoding", "content-type", "te", "user-agent"})
 _TRANSPORT_PREFIXES = ("grpc-", ":")
 
-_SINGLE = frozenset({"authorization", "idempotency-key", "traceparent", VERSION_HEADER, CREDIT_HEADER})
+_SINGLE = frozenset({"authorization", "idempotency-key", "traceparent", VERSION_HEADER})
 """What is no list: a second one would make another of the first."""
 
 _FIELD, _NAMED, _NUMBER = 3, 4, 7
@@ -62,9 +62,6 @@ def read_headers(
     version = found.pop(VERSION_HEADER, None)
     if version is not None:
         size -= _NAMED + len(VERSION_HEADER) + len(version)  # in the handshake, over TCP
-    credit = found.pop(CREDIT_HEADER, None)
-    if credit is not None:
-        size += _NUMBER - _NAMED - len(CREDIT_HEADER) - len(credit)
     own = {}
     for name in ("traceparent", "authorization", "idempotency-key"):
         value = found.pop(name, "")
@@ -89,7 +86,6 @@ def read_headers(
         traceparent=_printable("traceparent", own["traceparent"]),
         authorization=_printable("authorization", own["authorization"]),
         idempotency_key=key,
-        credit=None if credit is None else _number(CREDIT_HEADER, credit),
         entries=entries,
     )
     return metadata, None if version is None else _number(VERSION_HEADER, version)

@@ -61,9 +61,16 @@ class PublicWire:
         self._waiter: asyncio.Future[None] | None = None
         self._task = asyncio.current_task()
         self._reading = False
+        self._reader: asyncio.Task[None] | None = None
+        self._taker: CallEvents | None = None
         self.path = path
         self.headers: Headers = context.invocation_metadata()
         self.peer: str = unquote(context.peer()).partition(":")[2]
+
+    def begin(self, begin: Begin) -> CallEvents | None:
+        """Hand the call to the door."""
+        self._taker = begin(self)
+        return self._taker
 
     def remaining(self) -> float | None:
         remaining: float | None = self._context.time_remaining()
@@ -103,15 +110,14 @@ class PublicWire:
             self._loop.call_soon_threadsafe(self._take, what, value)
 
     def _take(self, what: int, value: Any) -> None:
+        if what == _RECEIVE:
+            assert not self._reading
+            self._reading = True
+            self._reader = self._loop.create_task(self._read())  # beside what is sent, which may go on for long
+            return
         self._asked.append((what, value))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        elif self._reading and what == _END:
-            self._cancel()  # the read; the end is what comes next
-
-    def _cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
 
     async def serve(self, taker: CallEvents) -> bytes | None:
         """Carry out what is asked, until the call's end is; what remains to be sent with it."""
@@ -121,9 +127,7 @@ class PublicWire:
                 self._waiter = self._loop.create_future()
                 await self._waiter
             what, value = self._asked.popleft()
-            if what == _RECEIVE:
-                await self._receive(taker)
-            elif what == _SEND:
+            if what == _SEND:
                 await context.write(value)
                 taker.on_sent()
             elif what == _OPEN:
@@ -138,18 +142,26 @@ class PublicWire:
                 trailers = ((_DETAILS, status.SerializeToString()),)
                 await context.abort(_CODES[status.code], status.message, trailers)
 
-    async def _receive(self, taker: CallEvents) -> None:
-        self._reading = True
+    async def _read(self) -> None:
+        taker = self._taker
+        assert taker is not None
         try:
             message = await self._context.read()
-        except asyncio.CancelledError:
-            if not self._asked or self._task is None:
-                raise  # the caller has cancelled
-            self._task.uncancel()
-            return
-        finally:
-            self._reading = False
-        taker.on_message(None, None if message is grpc.aio.EOF else message)
+            if message is grpc.aio.EOF:
+                await self._context.read()
+        except grpc.aio.BaseError:
+            return  # its end was sent meanwhile
+        self._reading = False
+        if message is not grpc.aio.EOF:
+            taker.on_message(None, message)
+        elif not self._failed():
+            taker.on_complete()
+
+    def _failed(self) -> bool:
+        """Whether the call has failed: grpcio has nothing to read then, as when the caller has ended its half. It reads
+        in order, and before it has nothing for the second time it cancels the task of a call that has failed.
+        """
+        return self.over or (self._task is not None and self._task.cancelling() > 0)
 
 
 class PublicEngine(grpc.GenericRpcHandler):
@@ -235,7 +247,7 @@ class PublicEngine(grpc.GenericRpcHandler):
             assert self._begin is not None
             assert self._hang_up is not None
             wire = PublicWire(self._loop, path, context, self._hang_up)
-            taker = self._begin(wire)
+            taker = wire.begin(self._begin)
             if taker is None:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "hung up on")
                 return None

@@ -88,15 +88,17 @@ class ReflectionCall:
             if not self._over:
                 self._wire.receive()
 
-    def on_message(self, worker: Worker | None, payload: bytes | None) -> None:
+    def on_message(self, worker: Worker | None, payload: bytes) -> None:
         """See ``seam.CallEvents``."""
-        self._door.questions.leave(self, whole=payload is not None)
-        if payload is None:
-            self._end(None)
-            return
+        self._door.questions.leave(self, whole=True)
         self._question = payload
         if not self._door.pool.submit(self):
             self._end(busy())
+
+    def on_complete(self) -> None:
+        """See ``seam.CallEvents``."""
+        self._door.questions.leave(self)
+        self._end(None)
 
     def run_blocking(self) -> None:
         """Answer; called by the pool, for the first answers of a service take their time."""

@@ -17,6 +17,7 @@ from wireproto.server.call import Call
 from wireproto.server.gateway.conduct import Conduct
 from wireproto.server.gateway.halves import HalfCalls
 from wireproto.server.gateway.seam import Wire
+from wireproto.server.gateway.shares import Shares
 from wireproto.server.gateway.untaken import SMALL, Untaken
 from wireproto.server.pace import Pace
 from wireproto.server.pool import Pool, Worker
@@ -96,6 +97,8 @@ class RpcOwner(Protocol):
         largest: bytes that a payload may have in either direction.
         halves: the calls whose message is not whole.
         questions: the callers of reflection of whom the next question is awaited.
+        fed: the calls of each network whose items follow.
+        one_way: the one-way calls of each connection that wait or run.
         untaken: the answers that have not been taken, and the calls that wait for that.
         conduct: who has cancelled too much, or sent too much that cannot be understood.
         patience: seconds after the headers in which a message must be whole.
@@ -107,6 +110,8 @@ class RpcOwner(Protocol):
     largest: int
     halves: HalfCalls
     questions: HalfCalls
+    fed: Shares
+    one_way: Shares
     untaken: Untaken
     conduct: Conduct
     patience: float
@@ -120,6 +125,9 @@ class RpcOwner(Protocol):
 
     def forget(self, call: Live) -> None:
         """A call is over."""
+
+    def note_one_way(self, peer: str, error: CallError) -> None:
+        """Nobody is told of the failure of a one-way call: log it, now and then."""
 
 
 class Rpc:
@@ -193,6 +201,11 @@ class Rpc:
         return self._door.draining
 
     @property
+    def half_closed(self) -> bool:
+        """See ``owners.CallOwner``. Its caller's half ends with the request, and HTTP/2 still says what it takes."""
+        return False
+
+    @property
     def connection(self) -> "Rpc":
         """It is its own ``CallLine``."""
         return self
@@ -221,14 +234,10 @@ class Rpc:
 
     # ------------------------------------------------------------------ what the engine tells
 
-    def on_message(self, worker: Worker | None, payload: bytes | None) -> None:
+    def on_message(self, worker: Worker | None, payload: bytes) -> None:
         """The call's only message; see ``seam.CallEvents``."""
         self.whole = True
-        self._door.halves.leave(self, whole=payload is not None)
-        if payload is None:
-            self._door.conduct.note(self.peer, "cancels")
-            self.refuse(CallError(Status.UNIMPLEMENTED, "", "the call has no request: its caller sent no message"))
-            return
+        self._door.halves.leave(self, whole=True)
         if self._served is None:
             return
         try:
@@ -237,9 +246,17 @@ class Rpc:
             self._door.conduct.note(self.peer, "errors")
             self.refuse(error)
             return
-        self._begin(worker, Call(self, 0, entry, metadata, payload))
+        self._begin(worker, entry, metadata, payload)
 
-    def _begin(self, worker: Worker | None, call: Call) -> None:
+    def on_complete(self) -> None:
+        """See ``seam.CallEvents``. It has sent nothing before that, or has failed."""
+        self.whole = True
+        self._door.halves.leave(self)
+        self._door.conduct.note(self.peer, "cancels")
+        self.refuse(CallError(Status.UNIMPLEMENTED, "", "the call has no request: its caller sent no message"))
+
+    def _begin(self, worker: Worker | None, entry: Entry, metadata: Metadata, payload: bytes) -> None:
+        call = Call(self, 0, entry, metadata, payload)
         if call.metadata.deadline_ms is not None or call.entry.timeout is not None:
             call.read_terms()
         with self.lock:
@@ -265,7 +282,7 @@ class Rpc:
         """On the engine's thread if it may, else on a follower."""
         if not self._door.leads(call.entry.pace, worker):
             self.take_over()
-            if not self.pool.submit(call):
+            if not self.pool.submit(self):
                 self.settle(call, busy())
             return
         pace = call.entry.pace
@@ -275,6 +292,12 @@ class Rpc:
             pace.note(STUCK)  # deposed: the run took at least so long
         if not self.over:
             self.take_over()
+
+    def run_blocking(self) -> None:
+        """Run on a follower; called by the pool. Meanwhile too many answers may wait to be taken by its caller."""
+        call = self.call
+        if call is not None and not self._door.untaken.keeps(self.peer, self._go_on):
+            call.run(True)
 
     def on_sent(self) -> None:
         """See ``seam.CallEvents``."""
@@ -301,10 +324,15 @@ class Rpc:
                     call.drop_future_locked()
                 if call.stream is not None:
                     call.stream.end_locked(str(cancelled()))
+                if call.intake is not None:
+                    call.intake.end_locked(cancelled())
         if not self.whole:
             self._door.halves.leave(self)
         if self._counted or self._door.untaken.waits:
             self._door.untaken.over(self.peer, self._counted)
+        self._forget()
+
+    def _forget(self) -> None:
         self._door.forget(self)
 
     # ------------------------------------------------------------------ what the clocks and the door's end ask
@@ -373,19 +401,20 @@ class Rpc:
             else:
                 call.answered = True
                 if isinstance(outcome, CallError):
-                    if outcome.reason == "BAD_PAYLOAD":
-                        self._door.conduct.note(self.peer, "errors")
-                    self._end_locked(outcome)
+                    self.send_error_locked(call, outcome)
                 elif len(outcome) > self._door.largest:
-                    self._end_locked(too_large(PayloadTooLarge(len(outcome), self._door.largest)))
+                    self.send_error_locked(call, too_large(PayloadTooLarge(len(outcome), self._door.largest)))
                 elif not self.over:
-                    self.over = True
-                    self._handed = time.monotonic()
-                    self._size = len(outcome)
-                    if self._size > SMALL:
-                        self._counted = self._size
-                        self._door.untaken.hand(self.peer, self._size)
-                    self._wire.answer(outcome)
+                    self._answer_locked(outcome)
+
+    def _answer_locked(self, payload: bytes) -> None:
+        self.over = True
+        self._handed = time.monotonic()
+        self._size = len(payload)
+        if self._size > SMALL:
+            self._counted = self._size
+            self._door.untaken.hand(self.peer, self._size)
+        self._wire.answer(payload)
 
     def stream_began_locked(self, call: Call) -> None:
         """See ``owners.CallOwner``."""
@@ -400,22 +429,64 @@ class Rpc:
 
     def send_error_locked(self, call: Call, error: CallError) -> None:
         """See ``owners.CallOwner``."""
+        if not call.started:
+            self.pool.withdraw(self)  # or calls that are over would fill the run queue
+        if error.reason == "BAD_PAYLOAD":
+            self._door.conduct.note(self.peer, "errors")
         if call.stream is not None:
             call.stream.end_locked(str(error))
+        if call.intake is not None:
+            call.intake.end_locked(error)
         self._end_locked(error)
 
     def end_stream_locked(self, call: Call, error: CallError | None) -> None:
         """See ``owners.CallOwner``."""
-        if not call.answered:
-            call.answered = True
-            self._end_locked(error)
+        if call.answered:
+            return
+        call.answered = True
+        if error is not None:
+            self.send_error_locked(call, error)
+        else:
+            self.answered_locked(call)
+            self._end_locked(None)
 
-    def starved_locked(self) -> bool:
+    def run_on_locked(self, call: Call, error: CallError) -> None:
+        """See ``owners.CallOwner``: what HTTP/2 counts are streams that have not ended."""
+        self.send_error_locked(call, error)
+
+    def came_back_locked(self, call: Call) -> None:
+        """See ``owners.CallOwner``."""
+
+    @property
+    def collect_bytes(self) -> int:
+        """See ``owners.CallOwner``."""
+        return self._door.limits.window_bytes
+
+    @property
+    def item_timeout(self) -> float:
+        """See ``owners.CallOwner``."""
+        return self._door.limits.item_timeout
+
+    def admitted_locked(self, call: Call) -> None:
+        """See ``owners.CallOwner``: whose items follow, is ``fed.FedRpc``."""
+
+    def taken_locked(self, call: Call) -> None:
+        """See ``owners.CallOwner``: the same."""
+
+    def answered_locked(self, call: Call) -> None:
+        """See ``owners.CallOwner``."""
+        if call.intake is not None:
+            call.intake.answered_locked()
+
+    def one_way_over(self, call: Call, error: CallError | None) -> None:
+        """See ``owners.CallOwner``: whose caller does not wait, is ``one_way.OneWayRpc``."""
+
+    def room_locked(self) -> int:
         """See ``owners.CallOwner``."""
         if self._pending() < WINDOW and self._bytes <= MARK:
-            return False
+            return MARK + 1 - self._bytes
         self._starved = True
-        return True
+        return 0
 
     def flush(self) -> None:
         """See ``owners.CallOwner``."""
@@ -449,15 +520,9 @@ class Rpc:
 
     # ------------------------------------------------------------------ CallLine
 
-    def hold(self) -> None:
-        """See ``owners.CallLine``: what HTTP/2 counts are streams that have not ended."""
-
-    def release(self) -> None:
-        """See ``owners.CallLine``."""
-
-    def credit(self, call_id: int) -> int:
-        """See ``owners.CallLine``."""
-        return min(WINDOW - self._pending(), max(1, MARK // (self._size or 1)))
+    def credit(self, call_id: int) -> tuple[int, int]:
+        """See ``owners.CallLine``. There is some always: how much goes out is up to the room, and that to HTTP/2."""
+        return max(1, WINDOW - self._pending()), MARK
 
     def send_item(self, call_id: int, payload: bytes) -> None:
         """See ``owners.CallLine``."""
@@ -495,6 +560,8 @@ class Rpc:
             call.cancelled = call.answered = True
             if call.stream is not None:
                 call.stream.end_locked(str(error))
+            if call.intake is not None:
+                call.intake.end_locked(error)
         self._wire.reset(error)
 
 

@@ -36,7 +36,7 @@ class Wire(Protocol):
         """Seconds until the deadline that the caller has set, or None."""
 
     def receive(self) -> None:
-        """Read the next message: ``on_message``. Not again before that."""
+        """Read the next message: ``on_message`` or ``on_complete``. Not again before that, nor behind the latter."""
 
     def watch(self) -> None:
         """Tell of the caller's end when it comes, and not only with ours: the call is not answered at once."""
@@ -65,14 +65,21 @@ class CallEvents(Protocol):
     ``worker`` is the engine's thread if that leads the pool, so that a quick handler may run there.
     """
 
-    def on_message(self, worker: Worker | None, payload: bytes | None) -> None:
-        """A message is there whole; None: the caller sends no more, or the call has failed."""
+    def on_message(self, worker: Worker | None, payload: bytes) -> None:
+        """A message is there whole."""
+
+    def on_complete(self) -> None:
+        """The caller sends no more. Of a call that is watched it is certain that it has not failed before that; of
+        another one this may be how its failure is told.
+        """
 
     def on_sent(self) -> None:
         """A message that was sent has left, or the call is over."""
 
     def on_over(self) -> None:
-        """The call is over: the caller has its end, has cancelled it, or is gone. Comes last, once."""
+        """The call is over: the caller has its end, has cancelled it, or is gone. Comes once, and nothing behind it
+        but what was read meanwhile.
+        """
 
 
 Begin: TypeAlias = Callable[[Wire], CallEvents | None]

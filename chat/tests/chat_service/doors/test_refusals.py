@@ -42,7 +42,7 @@ OTHER_PASSWORD = "another password"
 
 def ask(person: Person, method: Any, request: Message, authorization: str | None = None) -> object:
     """Call a method of either kind; of a stream, look at its first item."""
-    if not method.is_stream:
+    if not method.items_come_back:
         return person.call(method, request, authorization=authorization)
     with person.client.stream(method, request, metadata={"authorization": authorization or ""}, credit=1) as stream:
         return next(iter(stream))
