@@ -162,7 +162,7 @@ def test_every_reason_of_the_header_check_is_listed_in_order() -> None:
     received = framing[framing.index("def _receive(") :]
     assert reasons[:3] == re.findall(r'"([A-Z]+_[A-Z_]+)"', source)[:3]
     assert received.index("UNKNOWN_KIND") < received.index("self._receiving(move)") < received.index("check_header(")
-    checked = source[source.index("def check_header") : source.index("def _flags_problem")]
+    checked = source[source.index("def check_header") : source.index("def flags_problem")]
     raised = list(dict.fromkeys(re.findall(r'RemoteProtocolError\(\s*"([A-Z_]+)"', checked)))
     assert reasons[3:] == ["UNKNOWN_KIND", "UNEXPECTED_KIND", *raised, "BAD_BODY"]
 

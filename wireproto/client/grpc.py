@@ -53,13 +53,12 @@ from wireproto.wire.metadata import Metadata, pack_metadata
 
 try:
     import grpc
-    from google.protobuf.message import DecodeError as BrokenMessage
     from grpc_status import rpc_status
 
     from wireproto.client.grpc_duplex import GrpcDuplex
     from wireproto.client.grpc_outlet import ONE, Outlet
     from wireproto.client.grpc_stream import GrpcStream
-    from wireproto.protos.status import from_rpc_status
+    from wireproto.protos.status import BrokenMessage, from_rpc_status
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("google", "grpc", "grpc_status"):
         raise

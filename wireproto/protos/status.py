@@ -4,7 +4,7 @@ The reason and the retry advice travel in ``google.rpc.ErrorInfo``, how long to 
 well: some clients obey it by themselves. Needs the package googleapis-common-protos, which the extra ``grpc`` brings.
 """
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError as BrokenMessage
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
@@ -12,7 +12,7 @@ from wireproto.errors import CallError
 from wireproto.status import Retry, Status
 from wireproto.wire.frame import U32_MAX, read_reason
 
-__all__ = ["DOMAIN", "MAX_MESSAGE", "from_rpc_status", "to_rpc_status"]
+__all__ = ["DOMAIN", "MAX_MESSAGE", "BrokenMessage", "from_rpc_status", "to_rpc_status"]
 
 DOMAIN = "wireproto"
 """``ErrorInfo.domain``: whose reasons these are."""
@@ -60,7 +60,7 @@ def from_rpc_status(received: RpcStatus) -> CallError:
                     after = _milliseconds(info.metadata.get("retry_after_ms", "")) or after
             elif detail.Unpack(advice):
                 after = after or max(0, min(advice.retry_delay.ToMilliseconds(), U32_MAX))
-        except (DecodeError, ValueError):
+        except (BrokenMessage, ValueError):
             continue
     return CallError(status, reason, message, retry=retry, retry_after_ms=after)
 
