@@ -21,7 +21,7 @@ _TWO_OFFERS = {**_OFFERS, "a.B": Offer("a.B", 200, {200: "own"}, lambda version:
 _LIMITS = Limits()
 _OUR_HELLO = Hello(min_version=1, max_version=3, codecs=((2, "msgpack"), (1, "pipe")), max_frame=65_536, features=3)
 
-# docs/protocol.md, section 3.
+# docs/wire.md, section 3.
 _REFUSALS = {
     "UNKNOWN_SERVICE": Status.NOT_FOUND,
     "UNSUPPORTED_VERSION": Status.FAILED_PRECONDITION,

@@ -55,7 +55,7 @@ __all__ = ["frames", "frames_seeds"]
 _VECTORS = Path(__file__).parent.parent / "tests" / "vectors"
 _LIMITS = Limits(max_frame=4096, max_metadata=48, max_calls=5)
 
-# docs/protocol.md, section 9: what either side may find, and the statuses other than INVALID_ARGUMENT.
+# docs/wire.md, section 9: what either side may find, and the statuses other than INVALID_ARGUMENT.
 _REASONS_OF_BOTH = {
     "BAD_BODY", "CALL_ID", "CREDIT_EXCEEDED", "CREDIT_OVERFLOW", "FOREIGN_PROTOCOL", "FRAME_TOO_LARGE",
     "FRAME_TOO_SHORT", "METADATA_OVERRUN", "RESERVED_FLAGS", "STRAY_ANSWERS", "TOO_MANY_FRAMES", "TRUNCATED_FRAME",

@@ -35,7 +35,7 @@ def _payload(codec: str) -> Target:
 TARGETS: dict[str, Target] = {
     "frames": Target(
         "What a peer sends is reported, answered and ended alike whether it comes whole or in any pieces, with a "
-        "reason of docs/protocol.md if it ends the connection, and raises nothing.",
+        "reason of docs/wire.md if it ends the connection, and raises nothing.",
         lambda: frames,
         frames_seeds,
     ),

@@ -1,4 +1,4 @@
-"""``docs/protocol.md`` says what the code does: its tables, numbers, reasons and examples are compared with it."""
+"""The pages of the protocol say what the code does: tables, numbers, reasons and examples are compared with it."""
 
 import ast
 import enum
@@ -13,6 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.pages import ALL as TEXT
+from tests.pages import PAGES, table
 from tests.wire.peers import attempt
 from wireproto import codecs, control
 from wireproto.errors import DeclarationError, RemoteProtocolError
@@ -68,18 +70,7 @@ from wireproto.wire.metadata import (
 from wireproto.wire.state import END_OF_INPUT, FINAL, TRANSITIONS, Direction, Role, State
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "docs" / "protocol.md").read_text()
 PACKAGE = ROOT / "wireproto"
-
-
-def table(*head: str) -> list[list[str]]:
-    """The cells of the rows of the only table that begins with these columns, code marks removed."""
-    begin = re.escape("| " + " | ".join(head) + " |")
-    (found,) = re.findall(rf"^{begin}[^\n]*\n\|[-|]+\|\n((?:\|[^\n]*\n)+)", TEXT, re.MULTILINE)
-    return [
-        [cell.strip().replace("`", "") for cell in re.split(r"(?<!\\)\|", row.strip("|"))]
-        for row in found.strip().split("\n")
-    ]
 
 
 def test_the_preamble_is_the_codes() -> None:
@@ -594,10 +585,28 @@ def test_metadata_examples_in_the_request_are_read() -> None:
     assert (metadata.deadline_ms, metadata.entries) == (1500, {"region": "eu", "user.name": "Zoë"})
 
 
-def test_links_within_the_text_lead_somewhere() -> None:
-    """Every entry of the contents is a heading."""
-    headings = {
+def anchors(text: str) -> set[str]:
+    """What a link to a heading of a page says behind its #."""
+    return {
         re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
-        for heading in re.findall(r"^## (.*)$", TEXT, re.M)
+        for heading in re.findall(r"^#{2,3} (.*)$", text, re.MULTILINE)
     }
-    assert set(re.findall(r"\(#([^)]*)\)", TEXT)) == headings
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    """Every link to a heading, of the page itself or of another of the three, is one that there is."""
+    for name, text in PAGES.items():
+        for target, anchor in re.findall(r"\((\w*\.?\w*)#([^)]*)\)", text):
+            assert anchor in anchors(PAGES[target or name]), (name, target, anchor)
+
+
+def test_the_contents_are_the_sections_of_the_three_pages() -> None:
+    """The first page lists every section of the three once, in the order of their numbers, without a gap."""
+    listed = re.findall(r"^(\d+)\. \[([^]]*)\]\((\w*\.?\w*)#", PAGES["wire.md"], re.MULTILINE)
+    there = [
+        (number, heading, "" if name == "wire.md" else name)
+        for name, text in PAGES.items()
+        for number, heading in re.findall(r"^## (\d+)\. (.*)$", text, re.MULTILINE)
+    ]
+    assert listed == sorted(there, key=lambda each: int(each[0]))
+    assert [int(number) for number, *_ in listed] == list(range(1, len(listed) + 1))

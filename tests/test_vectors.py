@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.pages import WIRE_PAGE
 from tests.vectors import messages
 from tests.wire.peers import (
     OFFERS,
@@ -58,7 +59,6 @@ from wireproto.wire.handshake import Hello, Welcome, negotiate
 from wireproto.wire.metadata import Metadata, pack_metadata, unpack_metadata
 
 VECTORS = Path(__file__).parent / "vectors"
-PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text("utf-8")
 Vector = dict[str, Any]
 
 
@@ -288,7 +288,7 @@ def test_what_has_crossed_is_dropped(vector: Vector) -> None:
 def test_each_reason_that_ends_a_connection_has_a_vector() -> None:
     """There are bytes for every reason that the page lists, unless it takes a clock, a rate or the end of the input."""
     found = {vector["reason"] for vector in (*load("invalid.json"), *load("invalid_shapes.json"))}
-    listed = set(re.findall(r"^\| ([A-Z_]+) \| (?:both|server|client) \|", PAGE, re.MULTILINE))
+    listed = set(re.findall(r"^\| ([A-Z_]+) \| (?:both|server|client) \|", WIRE_PAGE, re.MULTILINE))
     by_time = {"FRAME_TIMEOUT", "HELLO_TIMEOUT", "TOO_MANY_CANCELS", "TOO_MANY_ERRORS", "TOO_MANY_PINGS"}
     assert found == listed - by_time - {"TRUNCATED_FRAME"}
 

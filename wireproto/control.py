@@ -110,7 +110,7 @@ class Container(enum.IntEnum):
 
 
 class ValueKind(enum.IntEnum):
-    """What a value, a list's element or a map's value is: the closed set of docs/protocol.md."""
+    """What a value, a list's element or a map's value is: the closed set of docs/values.md."""
 
     BOOL = 1
     INT = 2

@@ -109,7 +109,7 @@ class RemoteProtocolError(ProtocolError):
 
     Attributes:
         status: the status of the final ERROR frame.
-        reason: its UPPER_SNAKE reason, one of those listed in ``docs/protocol.md``.
+        reason: its UPPER_SNAKE reason, one of those listed in ``docs/wire.md``.
         problem: its message.
     """
 

@@ -1,6 +1,6 @@
 """What any call may fail with, whatever its method declares: each reason with its status and its advice, in one table.
 
-All doors and clients take both from here, so that a caller is told the same wherever it calls. ``docs/protocol.md``
+All doors and clients take both from here, so that a caller is told the same wherever it calls. ``docs/wire.md``
 lists the reasons for those who write another implementation.
 """
 

@@ -1,4 +1,4 @@
-// The pipe codec (protocol.md, sections 11 and 12). A type is a small object; its values in JavaScript are: int a number, or a
+// The pipe codec (values.md, sections 11 and 12). A type is a small object; its values in JavaScript are: int a number, or a
 // bigint beyond 2^53; bytes a Buffer; a datetime its text, to the microsecond; a map a Map; None null.
 import { isUtf8 } from 'node:buffer'
 export class PayloadError extends Error {}

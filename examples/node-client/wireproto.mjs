@@ -1,4 +1,4 @@
-// A client for major version 1 of the wire protocol, with the pipe codec. The sections named are those of protocol.md.
+// A client for major version 1 of the wire protocol, with the pipe codec. The sections named are those of wire.md.
 import { isUtf8 } from 'node:buffer'
 import net from 'node:net'
 import { decode, encode } from './pipe.mjs'

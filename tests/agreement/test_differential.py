@@ -26,7 +26,7 @@ from tests.codecs.everything import (
     Twig,
 )
 from tests.lending import LENDING
-from tests.test_protocol_document import table
+from tests.pages import table
 from wireproto import codecs
 from wireproto.codecs import Plan
 from wireproto.limits import Limits

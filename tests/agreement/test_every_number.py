@@ -1,4 +1,4 @@
-"""Every kind, flag, codec, version and opcode that a header can say is answered as ``docs/protocol.md`` says.
+"""Every kind, flag, codec, version and opcode that a header can say is answered as ``docs/wire.md`` says.
 
 The tables here are copied from the document by hand and share nothing with the code.
 """

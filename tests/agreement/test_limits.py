@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.codecs.everything import Lists, Maps, TextMaps
+from tests.pages import table
 from tests.server.peer import Peer, until
 from tests.server.service import (
     BLOCK,
@@ -24,7 +25,6 @@ from tests.server.service import (
     Stage,
 )
 from tests.server.test_uploads import ADD_UP, ITERATE, NOTE, PLAIN, UPLOADS, Chunk, Desk
-from tests.test_protocol_document import table
 from tests.wire.peers import HELLO, drain, opened, raw, reasons
 from wireproto import Backoff, Client, codecs, schema
 from wireproto.conformance.raw import Ending, RawFrame, RawPeer, frame, pack_hello

@@ -1,6 +1,6 @@
 """A server over a real socket against a model of what each frame must be answered.
 
-The client is frames made by hand, in pipe text, cut into pieces; the model is written from ``docs/protocol.md`` and
+The client is frames made by hand, in pipe text, cut into pieces; the model is written from ``docs/wire.md`` and
 knows nothing of connections. After every step a PING shows that nothing came that the model did not foresee.
 """
 

@@ -1,4 +1,4 @@
-"""Every reason of ``docs/protocol.md`` and of the framework's own methods is reached in a way that is shown here.
+"""Every reason of ``docs/wire.md`` and of the framework's own methods is reached in a way that is shown here.
 
 A reason without a way fails, and so does a way that leads to another reason. Those that an application's methods
 declare are for the tests of that application.
@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.pages import ALL as TEXT
+from tests.pages import table
 from tests.server.peer import Peer
 from tests.server.service import (
     ADMIN,
@@ -33,7 +35,6 @@ from tests.server.service import (
     WhoRequest,
 )
 from tests.server.test_uploads import ITERATE, UPLOADS, Chunk, Desk
-from tests.test_protocol_document import TEXT, table
 from tests.wire.peers import drain, in_call, in_state, opened, raw
 from wireproto import Handlers
 from wireproto.client import connect

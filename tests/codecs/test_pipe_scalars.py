@@ -184,7 +184,7 @@ is_real = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re
 
 
 def expected_real(text: str) -> float | None:
-    """As docs/protocol.md has it."""
+    """As docs/values.md has it."""
     if text in ("nan", "inf", "-inf"):
         return float(text)
     if len(text) > 64 or not is_real(text) or math.isinf(float(text)):

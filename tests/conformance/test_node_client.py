@@ -1,4 +1,4 @@
-"""The client in JavaScript, written from docs/protocol.md alone, and judged as somebody else's."""
+"""The client in JavaScript, written from the pages of the protocol alone, and judged as somebody else's."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""The judges' reading of docs/protocol.md: it agrees with the page, and shares nothing with what it judges."""
+"""The judges' reading of the pages: it agrees with them, and shares nothing with what it judges."""
 
 import ast
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import wireproto.conformance
+from tests.pages import section
 from wireproto.conformance import page
 from wireproto.conformance.case import Deviation
 from wireproto.conformance.clients import CLIENT_CASES
@@ -17,7 +18,6 @@ from wireproto.wire import calls
 from wireproto.wire import frame as ours
 from wireproto.wire.connection import MAX_STRAY_ANSWERS
 
-TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text("utf-8")
 FOLDER = Path(wireproto.conformance.__file__).parent
 
 # Modules of the kit that import wireproto.wire, and why each may: none of them judges.
@@ -25,11 +25,6 @@ OF_THE_JUDGED = {
     "adapter.py": "our client as a program under test, whose calls take Metadata",
     "service.py": "our server under test, whose authenticate is given Metadata",
 }
-
-
-def section(number: int) -> str:
-    """The text of a section of the page."""
-    return TEXT[TEXT.index(f"## {number}. ") : TEXT.index(f"## {number + 1}. ")]
 
 
 def test_the_judges_import_nothing_of_the_wire() -> None:

@@ -4,7 +4,7 @@ What is judged here is what lies between a frame and its event: bytes that are c
 there are, opcodes, metadata and payloads, what a connection answers by itself, and how it ends. Which frames a call may
 have, and when, is judged by ``test_wire_connection.py``; so nothing is cancelled here, and credit is never short.
 
-The model is written from ``docs/protocol.md`` and knows nothing of the connections: for every frame sent it keeps the
+The model is written from ``docs/wire.md`` and knows nothing of the connections: for every frame sent it keeps the
 event that it is, and when its last byte is delivered it says what the receiver must report and answer by itself.
 """
 

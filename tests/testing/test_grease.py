@@ -3,12 +3,12 @@
 import re
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.pages import section
 from tests.wire.peers import GOODBYE, HELLO, NOT_FOUND, OFFERS, begin_stream, drain, plain
 from wireproto.errors import RemoteProtocolError
 from wireproto.limits import Limits
@@ -34,8 +34,6 @@ from wireproto.wire.metadata import Metadata, pack_metadata
 
 ACCEPTED = {"max_calls": 100, "first_credit": Credit(2, 100), "one_way_credit": 1}
 """What each side accepts of the calls of the other."""
-
-TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 
 
 class Wire:
@@ -264,9 +262,8 @@ def tags(head: str, block: bytes) -> Iterator[int]:
 
 
 def test_the_values_are_those_of_the_text() -> None:
-    """docs/protocol.md keeps exactly these values free."""
-    section = TEXT[TEXT.index("## 14.") : TEXT.index("## 15.")]
-    rows = dict(re.findall(r"^\| ([a-zA-Z ]+) \| ([^|]+) \|", section, re.MULTILINE))
+    """docs/wire.md keeps exactly these values free."""
+    rows = dict(re.findall(r"^\| ([a-zA-Z ]+) \| ([^|]+) \|", section(14), re.MULTILINE))
 
     def hexadecimal(values: range) -> str:
         return " to ".join(f"0x{value:X}" for value in (values[0], values[-1]))

@@ -1,4 +1,4 @@
-"""``wireproto conformance``: numbered cases from docs/protocol.md, run against anybody's server or client."""
+"""``wireproto conformance``: numbered cases from the pages of the protocol, run against anybody's server or client."""
 
 import contextlib
 import os
@@ -68,7 +68,7 @@ def command(
     jobs: int,
     port: int,
 ) -> None:
-    """Judge an implementation of the protocol by docs/protocol.md: a server at HOST:PORT, or what COMMAND starts.
+    """Judge an implementation of the protocol by its pages: a server at HOST:PORT, or what COMMAND starts.
 
     \b
     wireproto conformance 127.0.0.1:7411

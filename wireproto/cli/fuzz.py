@@ -1,4 +1,4 @@
-"""``wireproto fuzz``: malformed and valid traffic against a server that runs, judged by docs/protocol.md."""
+"""``wireproto fuzz``: malformed and valid traffic against a server that runs, judged by docs/wire.md."""
 
 import re
 import secrets
@@ -99,7 +99,7 @@ def command(
     allow_remote: bool,
     as_json: bool,
 ) -> None:
-    """Send the server at HOST:PORT what nobody should, and judge what it answers by docs/protocol.md.
+    """Send the server at HOST:PORT what nobody should, and judge what it answers by docs/wire.md.
 
     It sends wrong first bytes, HELLOs, frames, metadata and payloads, and valid calls with random values of every
     method: never point it at data that somebody needs. What may come back is in that page: a documented reason, never a

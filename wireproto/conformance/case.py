@@ -37,7 +37,7 @@ SECTIONS = {
     13: "The framework's own opcodes",
     14: "How the protocol grows",
 }
-"""The sections of ``docs/protocol.md`` that have cases."""
+"""The sections that have cases: 11 and 12 are in ``values.md``, 13 is in ``control.md``, the others in ``wire.md``."""
 
 _ID = re.compile(r"[sc](1[0-4]|[1-9])\.([0-9]{2}|[1-9][0-9]{2})")
 

@@ -1,4 +1,4 @@
-"""The one reading of ``docs/protocol.md`` by which implementations are judged, ours among them.
+"""The one reading of ``docs/wire.md`` by which implementations are judged, ours among them.
 
 It shares nothing with ``wireproto.wire``, not even a constant, for it would share the mistakes of what it judges. Both
 judges have it, the conformance kit and the fuzzer. What is written here may be right or wrong, as it is asked for; what

@@ -1,6 +1,6 @@
 """A peer that obeys nothing: one socket, frames with any field wrong, and an exact account of how it ended.
 
-It judges implementations of ``docs/protocol.md``, ours among them, so it shares no rule with them: it checks nothing,
+It judges implementations of ``docs/wire.md``, ours among them, so it shares no rule with them: it checks nothing,
 answers nothing, and keeps no state but the bytes it has not handed out. It plays either role.
 
     with RawPeer.connect(("127.0.0.1", 7411)) as peer:

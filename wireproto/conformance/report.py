@@ -84,7 +84,7 @@ class Report:
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """The report as lines, each with what it is: ``head``, ``good``, ``bad``, ``known``, ``note`` or plain."""
-        yield "head", f"{self.subject}, judged by docs/protocol.md"
+        yield "head", f"{self.subject}, judged by docs/wire.md, values.md and control.md"
         sections = {section: [run for run in self.runs if run.case.section == section] for section in SECTIONS}
         for section, runs in sections.items():
             if runs:

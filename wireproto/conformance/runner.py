@@ -32,7 +32,7 @@ class Selection:
 
     Attributes:
         cases: ids, with the letter or without.
-        sections: of ``docs/protocol.md``.
+        sections: of the pages of the protocol.
         codecs: names.
         versions: of the conformance service.
     """

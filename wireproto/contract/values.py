@@ -1,6 +1,6 @@
 """Whether what is written as one type is read as another, codec by codec.
 
-The rules are those of ``docs/protocol.md``, section 12. The tests hold them to the codecs: they write the samples of
+The rules are those of ``docs/values.md``, section 12. The tests hold them to the codecs: they write the samples of
 one declaration and read them by another.
 """
 

@@ -26,7 +26,7 @@ class DifferentialSuite(MethodSuite):
 
     A plain message is spoilt in one place (another type, out of range, a field less or more, text that is no UTF-8, a
     key twice, and so on) and written by encoders that share nothing with the codecs. All codecs must refuse it and name
-    the same field, or read the same message; but for what ``docs/protocol.md`` lists under "Where the formats differ".
+    the same field, or read the same message; but for what ``docs/values.md`` lists under "Where the formats differ".
 
     Attributes:
         service: the opcode table.

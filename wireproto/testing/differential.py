@@ -1,7 +1,7 @@
 """Where the formats differ in what they make of a fault, and what comes of one in a codec.
 
 The rule is that all codecs judge alike: all refuse a message and name the same field, or all read the same message.
-`DIFFERENCES` lists where a format cannot follow. It is the table "Where the formats differ" of ``docs/protocol.md``,
+`DIFFERENCES` lists where a format cannot follow. It is the table "Where the formats differ" of ``docs/values.md``,
 and complete: what is not in it is a fault of a codec.
 """
 

@@ -3,7 +3,7 @@
 What may be extended and never is grows stiff: somebody's peer refuses the first extension there ever is. A connection
 that greases offers versions, codecs and features that do not exist, adds fields and metadata of no meaning, and puts
 frames of unknown kinds in between, on every connection. Nothing of that may change an answer. The values are those that
-``docs/protocol.md``, section 14, keeps for it.
+``docs/wire.md``, section 14, keeps for it.
 
 For tests: of peers that somebody wrote, and of ours. ``connect(connections=greasing(seed))`` turns it on, as does
 ``Server(connections=greasing(seed))``.

@@ -2,7 +2,7 @@
 
 A fault is made in the tree of a message and written in every format by `wireproto.testing.foreign`, so that all codecs
 judge the same thing. With it goes each message that a reader could make of it for a reason: the field's default, where
-nothing stands; the same bits, as another type; and so on. Those are worked out here from ``docs/protocol.md`` and share
+nothing stands; the same bits, as another type; and so on. Those are worked out here from ``docs/values.md`` and share
 nothing with the codecs.
 """
 
@@ -357,7 +357,7 @@ def _of_map(place: _Place) -> Iterator[Spoilt]:
 
 
 def _fits(value: Any, kind: FieldType) -> bool:
-    """Whether a value is one of the type: in words as plain as those of ``docs/protocol.md``, section 11."""
+    """Whether a value is one of the type: in words as plain as those of ``docs/values.md``, section 11."""
     if value is None or value is _NOTHING:
         return value is None and kind.optional
     if kind.shape != "single":

@@ -1,7 +1,7 @@
 """The calls that one side of a connection begins: their ids, their states, their credit, and what may cross their end.
 
 The states of a call are one table; every frame of a call is looked up in it, whoever sent it. A unary call that nobody
-has cancelled needs no more than its opcode, so that only other calls have ``Halves``. Rules: ``docs/protocol.md``.
+has cancelled needs no more than its opcode, so that only other calls have ``Halves``. Rules: ``docs/wire.md``.
 """
 
 import enum

@@ -7,7 +7,7 @@ is sent or received is looked up in the one table of ``state.py``. A peer that b
 here: ``next_event`` queues the final ERROR and reports ``ConnectionEnded``. An exception is always ours, a
 ``LocalProtocolError``, and then nothing was queued.
 
-Not thread-safe: the owner holds one lock around every call. Rules and numbers: ``docs/protocol.md``.
+Not thread-safe: the owner holds one lock around every call. Rules and numbers: ``docs/wire.md``.
 """
 
 from collections.abc import Callable

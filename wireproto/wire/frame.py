@@ -1,8 +1,8 @@
 """The frame: its sixteen byte header and what its fields can hold, its kinds and flags, and bodies of fixed layout.
 
 This is the one home of the header's layouts and bounds; whoever needs one imports it, the schema included. Only the
-judges in ``wireproto.conformance`` read ``docs/protocol.md`` by themselves. Nothing here knows the state of a
-connection; ``connection.py`` does. Layout and rules: ``docs/protocol.md``.
+judges in ``wireproto.conformance`` read ``docs/wire.md`` by themselves. Nothing here knows the state of a
+connection; ``connection.py`` does. Layout and rules: ``docs/wire.md``.
 """
 
 import enum
@@ -239,7 +239,7 @@ def unpack(data: Buffered, at: int = 0) -> Frame:
 
 
 def check_header(frame: Frame, codec: int, version: int) -> None:
-    """Check what the header of a known kind must say, in the order of ``docs/protocol.md``.
+    """Check what the header of a known kind must say, in the order of ``docs/wire.md``.
 
     Args:
         frame: of a kind in ``KINDS``.

@@ -247,7 +247,7 @@ class Framing:
         self._enter(state)
 
     def _receive(self, frame: Frame) -> Event | None:
-        """Check one frame, in the order ``docs/protocol.md`` gives, and act on it."""
+        """Check one frame, in the order ``docs/wire.md`` gives, and act on it."""
         kind = frame.kind
         self._frames_judged += 1
         if kind not in KINDS:

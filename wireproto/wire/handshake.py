@@ -1,7 +1,7 @@
 """HELLO, WELCOME, what they agree on, and who is on the line when the first bytes are nobody's HELLO.
 
 The layouts are frozen for ever and use no codec; both end in tag-length-value, which is how they grow.
-Layout and rules: ``docs/protocol.md``.
+Layout and rules: ``docs/wire.md``.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Metadata: what a request says about itself beside its payload. Layout and rules: ``docs/protocol.md``."""
+"""Metadata: what a request says about itself beside its payload. Layout and rules: ``docs/wire.md``."""
 
 import re
 from struct import Struct

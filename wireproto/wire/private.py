@@ -1,7 +1,7 @@
 """The numbers that this protocol never uses for itself: an extension of somebody's own may have them.
 
 A receiver that does not know one treats it like any number of a later day, so there is nothing to do here but to keep
-away. ``docs/protocol.md``, section 14, has every number space, and what is taken, free, private and grease in it.
+away. ``docs/wire.md``, section 14, has every number space, and what is taken, free, private and grease in it.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""The fuzzer's rules, by the judges' reading of docs/protocol.md, agree with the test vectors."""
+"""The fuzzer's rules, by the judges' reading of docs/wire.md, agree with the test vectors."""
 
 import json
 import random

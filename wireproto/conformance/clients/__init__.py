@@ -1,4 +1,4 @@
-"""The cases that judge a client, by the sections of ``docs/protocol.md``. Importing this fills the registry."""
+"""The cases that judge a client, by the sections of the protocol's pages. Importing this fills the registry."""
 
 from wireproto.conformance.callee import CLIENT_CASES
 from wireproto.conformance.clients import calls, ends, frames, handshake, metadata, streams, uploads, values

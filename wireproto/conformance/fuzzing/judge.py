@@ -1,4 +1,4 @@
-"""Whether what a server sent back is one of the outcomes that ``docs/protocol.md`` allows for what it was sent.
+"""Whether what a server sent back is one of the outcomes that ``docs/wire.md`` allows for what it was sent.
 
 `judge` names every way in which it is not; a server that keeps to the page is never named.
 """

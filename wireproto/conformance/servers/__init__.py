@@ -1,4 +1,4 @@
-"""The cases that judge a server, by the sections of ``docs/protocol.md``. Importing this fills the registry."""
+"""The cases that judge a server, by the sections of the protocol's pages. Importing this fills the registry."""
 
 from wireproto.conformance.caller import SERVER_CASES
 from wireproto.conformance.servers import (
