@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import peers
 
 from wireproto import Context, Handlers, Server, codecs
+from wireproto.answering.pool import Worker
 from wireproto.limits import Limits
 from wireproto.poller import READ
-from wireproto.server.pool import Worker
 from wireproto.server.session import Session
 from wireproto.wire.connection import Connection, Role
 from wireproto.wire.events import WelcomeReceived

@@ -35,10 +35,10 @@ sys.path.insert(0, str(Path(sys.argv[0]).parent.parent))
 time.monotonic = time.perf_counter = itertools.count(1.0, 1e-6).__next__  # type: ignore[assignment]
 
 from wireproto import Context, Handlers, Message, Method, Server, Service, StreamMethod, codecs, connect  # noqa: E402
+from wireproto.answering.pool import Worker  # noqa: E402
 from wireproto.dispatch import Subscription  # noqa: E402
 from wireproto.limits import Limits  # noqa: E402
 from wireproto.poller import READ  # noqa: E402
-from wireproto.server.pool import Worker  # noqa: E402
 
 WARM = 3
 """Turns before the first window: CPython 3.11 and newer adapts code to what it meets in its first runs."""

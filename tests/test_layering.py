@@ -59,9 +59,11 @@ ALLOWED: dict[str, set[str]] = {
     "contract": {"codecs", "control", "errors", "limits", "schema"},
     "dispatch": BASE | {"codecs", "schema", "uncopied", "wire/frame", "wire/metadata"},
     "wire/liveness": BASE | {"wire/connection"},
+    "answering": CORE | {"dispatch", "schema", *BOTH_ROLES},
     "server": CORE
     | {
         "address",
+        "answering",
         "bucket",
         "codecs",
         "control",
@@ -76,9 +78,12 @@ ALLOWED: dict[str, set[str]] = {
     "client": CORE
     | {
         "address",
+        "answering",
         "bucket",
         "codecs",
         "control",
+        "dispatch",
+        "log_limit",
         "poller",
         "protos",
         "schema",

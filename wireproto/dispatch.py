@@ -356,7 +356,7 @@ class Entry:
         self.blocking = method.blocking
         self.timeout = method.timeout
         self.max_request = limits.max_frame if method.max_request is None else method.max_request
-        self.pace: Any = None  # of a door that runs handlers where others wait for them; see server/pace.py
+        self.pace: Any = None  # of a door that runs handlers where others wait for them; see answering/pace.py
         self._handler = handler
         self._requires = method.requires
         self._reasons = frozenset(method.reasons)

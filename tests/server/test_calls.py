@@ -36,6 +36,8 @@ from tests.server.service import (
     StallRequest,
     WhoRequest,
 )
+from wireproto.answering.call import Call
+from wireproto.answering.pace import PROVEN
 from wireproto.control import CHECK, CONTROL, DESCRIBE, CheckRequest, DescribeRequest, Health
 from wireproto.control import ECHO as ECHO_BYTES
 from wireproto.control import EchoRequest as EchoBytesRequest
@@ -44,8 +46,6 @@ from wireproto.errors import DeclarationError
 from wireproto.limits import Limits
 from wireproto.schema import Service
 from wireproto.server import Server
-from wireproto.server.call import Call
-from wireproto.server.pace import PROVEN
 from wireproto.status import Retry, Status
 from wireproto.wire.events import ErrorReceived, PongReceived, ResponseReceived
 from wireproto.wire.metadata import Metadata

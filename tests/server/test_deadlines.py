@@ -13,12 +13,12 @@ import pytest
 from tests.server.peer import Peer, until
 from tests.server.service import BLOCK, DEFER, ECHO, FEED, BlockRequest, DeferRequest, EchoRequest, FeedRequest, Stage
 from wireproto import codecs
+from wireproto.answering.alarms import GRAIN, Alarms
 from wireproto.dispatch import Context, Handlers, Subscription
 from wireproto.errors import CallError
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.server import Server
-from wireproto.server.alarms import GRAIN, Alarms
 from wireproto.status import Retry, Status
 from wireproto.testing import running
 from wireproto.testing.payloads import as_bytes

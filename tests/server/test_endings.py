@@ -19,10 +19,11 @@ from tests.server.service import (
     FeedRequest,
     Stage,
 )
+from wireproto.answering import pace
 from wireproto.conformance.raw import frame
 from wireproto.dispatch import Context, Handlers
 from wireproto.limits import Limits
-from wireproto.server import Server, pace
+from wireproto.server import Server
 from wireproto.status import Retry, Status
 from wireproto.wire.events import ConnectionEnded, ErrorReceived, GoAwayReceived, ResponseReceived
 from wireproto.wire.frame import Kind

@@ -13,13 +13,13 @@ import pytest
 from tests.client.service import ECHO, SERVICE, EchoRequest, EchoResponse
 from tests.server.peer import until
 from wireproto import Context, Handlers
+from wireproto.answering.pool import Pool
 from wireproto.client.grpc import connect
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
 from wireproto.server.gateway import GrpcGateway
 from wireproto.server.gateway.conduct import FORGIVEN, WARY, Conduct
 from wireproto.server.gateway.hanging_up import hang_up
-from wireproto.server.pool import Pool
 
 HANDLERS = Handlers(SERVICE)
 HELD = threading.Event()

@@ -25,13 +25,13 @@ from tests.server.service import (
     StallRequest,
     StallResponse,
 )
+from wireproto.answering.call import Call
+from wireproto.answering.pace import PROVEN, SLOW
+from wireproto.answering.pool import Pool, Worker
 from wireproto.dispatch import Context, Handlers
 from wireproto.errors import CallError
 from wireproto.server import Server
-from wireproto.server.call import Call
-from wireproto.server.pace import PROVEN, SLOW
 from wireproto.server.poller import LookingPoller
-from wireproto.server.pool import Pool, Worker
 from wireproto.server.session import Session
 from wireproto.wire.events import ResponseReceived
 from wireproto.wire.metadata import Metadata
@@ -393,7 +393,7 @@ def test_a_stall_in_quiet_times_holds_up_nobody(
     monkeypatch: pytest.MonkeyPatch, stage: Stage, server: Server, connect: Callable[..., Peer]
 ) -> None:
     """While nothing was slow for long the watchdog looks less often, and still deposes a leader that is stuck."""
-    monkeypatch.setattr("wireproto.server.watch.QUIET", -1.0)
+    monkeypatch.setattr("wireproto.answering.watch.QUIET", -1.0)
     peer, other = connect(server), connect(server)
     peer.call(STALL, StallRequest(name=""))
     peer.start(STALL, StallRequest(name="x"))

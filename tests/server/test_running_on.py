@@ -19,11 +19,11 @@ from tests.server.service import (
     FeedRequest,
     Stage,
 )
+from wireproto.answering.running_on import RunningOn
 from wireproto.errors import CallError
 from wireproto.limits import Limits
 from wireproto.reasons import failure
 from wireproto.server import Server
-from wireproto.server.running_on import RunningOn
 from wireproto.status import Retry
 from wireproto.wire.connection import Connection
 from wireproto.wire.events import NEED_DATA, ErrorReceived, ResponseReceived

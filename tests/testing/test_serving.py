@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from tests.server.service import COUNT, ECHO, SERVICE, CountRequest, EchoRequest, EchoResponse
 from tests.testing.shelf import FILL, FORGET, LIST, MERGE, PUT, SHELF, SUM_UP, SWAP, TAKE, Shelf
+from wireproto.answering.call import Call
 from wireproto.dispatch import Context, Entry, Handlers, Table
 from wireproto.errors import CallError, DecodeError, LocalProtocolError
 from wireproto.schema import Message, Method, Service
-from wireproto.server.call import Call
 from wireproto.server.session import Session
 from wireproto.status import Retry, Status
 from wireproto.testing import ServerSuite

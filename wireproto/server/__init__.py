@@ -1,4 +1,4 @@
-"""The threaded socket server. ``server.py`` listens, ``session.py`` is one connection, ``pool.py`` the threads."""
+"""The threaded socket server. ``server.py`` listens, ``session.py`` is one connection; ``answering`` runs its calls."""
 
 from wireproto.server.server import Server
 

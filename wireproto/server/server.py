@@ -13,6 +13,9 @@ from types import TracebackType
 from typing import Self
 
 from wireproto.address import Address, is_loopback
+from wireproto.answering.call import Call
+from wireproto.answering.pace import Pace
+from wireproto.answering.pool import Pool, Worker
 from wireproto.codecs import Codec, select
 from wireproto.control import CONTROL
 from wireproto.dispatch import Authenticate, Handlers, Table, each_service
@@ -21,13 +24,10 @@ from wireproto.limits import Limits
 from wireproto.log_limit import LogLimit
 from wireproto.poller import READ, Poller
 from wireproto.schema import Service
-from wireproto.server.call import Call
 from wireproto.server.control import control_handlers
 from wireproto.server.life import Life, while_awake
 from wireproto.server.listening import listen, wanted
-from wireproto.server.pace import Pace
 from wireproto.server.poller import LookingPoller
-from wireproto.server.pool import Pool, Worker
 from wireproto.server.session import Session
 from wireproto.uncopied import Uncopied
 from wireproto.wire.connection import Connection, ConnectionMaker, Role

@@ -15,20 +15,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from wireproto.answering.call import Call, OneWayCall, expire_overdue_locked
+from wireproto.answering.intake import intake_of
+from wireproto.answering.pool import Worker
+from wireproto.answering.refusals import busy, cancelled, half_closed, shutting_down, too_large
+from wireproto.answering.running_on import RunningOn
+from wireproto.answering.watch import STUCK
+from wireproto.answering.windows import Windows
 from wireproto.dispatch import Identity, Table
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
 from wireproto.poller import CLOSED, READ, WRITE
 from wireproto.reasons import failure
 from wireproto.server.budget import Budget
-from wireproto.server.call import Call, OneWayCall, expire_overdue_locked
-from wireproto.server.intake import intake_of
 from wireproto.server.owners import SessionOwner
-from wireproto.server.pool import Worker
-from wireproto.server.refusals import busy, cancelled, half_closed, shutting_down, too_large
-from wireproto.server.running_on import RunningOn
 from wireproto.server.transport import Transport
-from wireproto.server.watch import STUCK
-from wireproto.server.windows import Windows
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import PayloadTooLarge, State
 from wireproto.wire.events import (

@@ -23,10 +23,10 @@ import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from wireproto.address import Address
+from wireproto.answering.pool import Worker
 from wireproto.errors import CallError, ConfigError
 from wireproto.protos.status import to_rpc_status
 from wireproto.server.gateway.seam import Begin, CallEvents, Headers
-from wireproto.server.pool import Worker
 from wireproto.status import Retry, Status
 
 __all__ = ["TRIED", "CoreEngine", "problem"]

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
+from wireproto.answering.call import Call
+from wireproto.answering.pace import Pace
+from wireproto.answering.pool import Pool, Worker
+from wireproto.answering.refusals import shutting_down
 from wireproto.dispatch import Entry, Table
 from wireproto.errors import CallError
 from wireproto.limits import Limits
 from wireproto.log_limit import LogLimit
 from wireproto.schema import Shape
-from wireproto.server.call import Call
 from wireproto.server.gateway.conduct import Conduct
 from wireproto.server.gateway.fed import FedRpc, most_fed
 from wireproto.server.gateway.halves import HELD, LOOKAHEAD, HalfCalls
@@ -24,9 +27,6 @@ from wireproto.server.gateway.seam import CallEvents, Engine, Wire
 from wireproto.server.gateway.shares import Shares
 from wireproto.server.gateway.untaken import Untaken
 from wireproto.server.life import while_awake
-from wireproto.server.pace import Pace
-from wireproto.server.pool import Pool, Worker
-from wireproto.server.refusals import shutting_down
 from wireproto.status import Status
 from wireproto.wire.frame import HEADER_AFTER_LENGTH, Flag
 from wireproto.wire.metadata import Metadata

@@ -9,14 +9,14 @@ what half ones may hold is bounded by the number of such calls that a network ma
 
 from typing import Final
 
+from wireproto.answering.call import Call
+from wireproto.answering.intake import intake_of
+from wireproto.answering.pool import Worker
+from wireproto.answering.refusals import busy
 from wireproto.errors import CallError
-from wireproto.server.call import Call
 from wireproto.server.gateway.halves import network_of
 from wireproto.server.gateway.rpc import PathTarget, Rpc, RpcOwner
 from wireproto.server.gateway.seam import Wire
-from wireproto.server.intake import intake_of
-from wireproto.server.pool import Worker
-from wireproto.server.refusals import busy
 
 __all__ = ["FedRpc", "most_fed"]
 

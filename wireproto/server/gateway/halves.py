@@ -20,8 +20,8 @@ import time
 from collections import OrderedDict, deque
 from typing import Protocol, TypeAlias
 
+from wireproto.answering.refusals import busy
 from wireproto.errors import CallError
-from wireproto.server.refusals import busy
 
 __all__ = ["HELD", "LOOKAHEAD", "Half", "HalfCalls", "network_of"]
 

@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from wireproto.address import Address, is_loopback
+from wireproto.answering.pool import Pool
 from wireproto.limits import Limits
-from wireproto.server.pool import Pool
 
 __all__ = ["HangingUp", "connected", "hang_up"]
 

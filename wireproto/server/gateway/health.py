@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from wireproto import codecs
+from wireproto.answering.refusals import busy, shutting_down
 from wireproto.dispatch import Context, Entry, Subscription
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, StreamMethod
 from wireproto.server.gateway.halves import network_of
-from wireproto.server.refusals import busy, shutting_down
 from wireproto.status import Retry, Status
 
 __all__ = ["HEALTH", "HealthChecks"]

@@ -5,9 +5,9 @@ There is no header for credit: HTTP/2 says how far a stream may send ahead.
 
 from collections.abc import Iterable
 
+from wireproto.answering.refusals import metadata_too_large
 from wireproto.errors import CallError
 from wireproto.reasons import failure
-from wireproto.server.refusals import metadata_too_large
 from wireproto.wire.frame import U32_MAX
 from wireproto.wire.metadata import EMPTY, Metadata
 

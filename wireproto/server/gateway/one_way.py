@@ -1,13 +1,13 @@
 """A one-way call: answered as soon as it is accepted to run, while its handler has yet to run, or runs."""
 
+from wireproto.answering.call import Call, OneWayCall
+from wireproto.answering.pool import Worker
+from wireproto.answering.refusals import busy
+from wireproto.answering.watch import STUCK
 from wireproto.dispatch import Entry
 from wireproto.errors import CallError
-from wireproto.server.call import Call, OneWayCall
 from wireproto.server.gateway.rpc import PathTarget, Rpc, RpcOwner
 from wireproto.server.gateway.seam import Wire
-from wireproto.server.pool import Worker
-from wireproto.server.refusals import busy
-from wireproto.server.watch import STUCK
 from wireproto.wire.metadata import Metadata
 
 __all__ = ["OneWayRpc"]

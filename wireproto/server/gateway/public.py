@@ -18,11 +18,11 @@ import grpc
 import grpc.aio
 
 from wireproto.address import Address
+from wireproto.answering.pool import Worker
 from wireproto.errors import CallError, ConfigError
 from wireproto.poller import Poller
 from wireproto.protos.status import to_rpc_status
 from wireproto.server.gateway.seam import Begin, CallEvents, Headers
-from wireproto.server.pool import Worker
 
 __all__ = ["PublicEngine"]
 

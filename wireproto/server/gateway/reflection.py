@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from wireproto.answering.pool import Worker
+from wireproto.answering.refusals import busy, shutting_down
 from wireproto.errors import CallError
 from wireproto.protos.reflected import ALPHA, STABLE, parsed, reflection_pool
 from wireproto.reasons import failure
@@ -15,8 +17,6 @@ from wireproto.schema import Service
 from wireproto.server.gateway.health import HEALTH
 from wireproto.server.gateway.rpc import RpcOwner, half, untaken
 from wireproto.server.gateway.seam import Wire
-from wireproto.server.pool import Worker
-from wireproto.server.refusals import busy, shutting_down
 from wireproto.status import Retry
 
 __all__ = ["Reflection", "ReflectionCall"]

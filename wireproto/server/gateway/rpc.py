@@ -10,19 +10,19 @@ import time
 from collections import deque
 from typing import Protocol
 
+from wireproto.answering.call import Call
+from wireproto.answering.pace import Pace
+from wireproto.answering.pool import Pool, Worker
+from wireproto.answering.refusals import busy, cancelled, late, shutting_down, too_large
+from wireproto.answering.watch import STUCK
 from wireproto.dispatch import Entry, Identity
 from wireproto.errors import CallError
 from wireproto.limits import Limits
-from wireproto.server.call import Call
 from wireproto.server.gateway.conduct import Conduct
 from wireproto.server.gateway.halves import HalfCalls
 from wireproto.server.gateway.seam import Wire
 from wireproto.server.gateway.shares import Shares
 from wireproto.server.gateway.untaken import SMALL, Untaken
-from wireproto.server.pace import Pace
-from wireproto.server.pool import Pool, Worker
-from wireproto.server.refusals import busy, cancelled, late, shutting_down, too_large
-from wireproto.server.watch import STUCK
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import PayloadTooLarge
 from wireproto.wire.metadata import Metadata

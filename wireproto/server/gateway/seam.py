@@ -7,8 +7,8 @@ given. The door decides everything else, alike for every engine, and holds no th
 from collections.abc import Callable, Container, Sequence
 from typing import Any, Protocol, TypeAlias
 
+from wireproto.answering.pool import Waits, Worker
 from wireproto.errors import CallError
-from wireproto.server.pool import Waits, Worker
 
 __all__ = ["Begin", "Engine", "Headers", "CallEvents", "Wire"]
 

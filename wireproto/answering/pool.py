@@ -22,9 +22,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from wireproto.server.alarms import Alarms
-from wireproto.server.pace import SLOW
-from wireproto.server.watch import Leader, Watch
+from wireproto.answering.alarms import Alarms
+from wireproto.answering.pace import SLOW
+from wireproto.answering.watch import Leader, Watch
 
 __all__ = ["Job", "Pool", "Waits", "Worker"]
 

@@ -14,11 +14,11 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
+from wireproto.answering.owners import Pumped
+from wireproto.answering.pool import Worker
+from wireproto.answering.refusals import half_closed, too_large
 from wireproto.dispatch import Subscription
 from wireproto.errors import CallError
-from wireproto.server.owners import Pumped
-from wireproto.server.pool import Worker
-from wireproto.server.refusals import half_closed, too_large
 from wireproto.status import Retry
 from wireproto.wire.connection import PayloadTooLarge
 from wireproto.wire.frame import HEADER_SIZE

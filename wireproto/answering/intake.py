@@ -20,14 +20,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from wireproto.answering.owners import Fed
+from wireproto.answering.pool import Worker
+from wireproto.answering.refusals import cancelled
+from wireproto.answering.watch import STUCK
 from wireproto.dispatch import Outcome, Sink, Subscription
 from wireproto.errors import CallError
 from wireproto.reasons import failure
 from wireproto.schema import Shape
-from wireproto.server.owners import Fed
-from wireproto.server.pool import Worker
-from wireproto.server.refusals import cancelled
-from wireproto.server.watch import STUCK
 
 __all__ = ["Intake", "intake_of"]
 

@@ -8,15 +8,15 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from wireproto.answering.intake import Intake
+from wireproto.answering.owners import CallOwner
+from wireproto.answering.pool import Worker
+from wireproto.answering.pump import Pump
+from wireproto.answering.refusals import given_up, late
 from wireproto.dispatch import Context, Entry, Identity, Outcome
 from wireproto.errors import CallError
 from wireproto.reasons import failure
 from wireproto.schema import Operation
-from wireproto.server.intake import Intake
-from wireproto.server.owners import CallOwner
-from wireproto.server.pool import Worker
-from wireproto.server.pump import Pump
-from wireproto.server.refusals import given_up, late
 from wireproto.status import Retry
 from wireproto.wire.metadata import Metadata
 

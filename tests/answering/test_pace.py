@@ -1,6 +1,6 @@
 """Whether a method is quick, decided from the times of its runs, without a thread or a clock."""
 
-from wireproto.server.pace import PENALTY, PROVEN, SLOW, Pace
+from wireproto.answering.pace import PENALTY, PROVEN, SLOW, Pace
 
 QUICK = SLOW / 2
 

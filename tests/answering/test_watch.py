@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from wireproto.server.watch import CALM, IDLE_LOOKS, QUIET, STUCK, Watch
+from wireproto.answering.watch import CALM, IDLE_LOOKS, QUIET, STUCK, Watch
 
 
 @dataclass
