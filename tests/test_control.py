@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
+from tests.agents.service import AGENTS
 from tests.protos.versions import GROWING
 from wireproto.control import (
     CONTROL,
@@ -257,3 +258,12 @@ def test_hostile_enum_members_are_refused() -> None:
         )
         with pytest.raises(DeclarationError):
             declare(description)
+
+
+def test_who_calls_is_described() -> None:
+    """A method that the server calls is described so, and declared so again."""
+    described = describe(AGENTS)
+    assert {each.name for each in described.methods if not each.by_server} == {"Enrol"}
+    assert {each.name: each.by for each in declare(described).methods} == {
+        each.name: each.by for each in AGENTS.methods
+    }

@@ -789,3 +789,41 @@ def test_a_subscription_lets_the_server_keep_what_found_no_room() -> None:
     """Unless it says otherwise, the items that it gave and that could not be sent are the server's to send."""
     items = [AskResponse(text="a"), AskResponse(text="b")]
     assert Subscription[AskResponse]().keep(items) is items
+
+
+SERVERS = Method(opcode=0x30, name="Poke", request=AskRequest, response=AskResponse, by="server")
+BOTH_SIDES = Service("example.v1.BothService", 1, [ASK, SERVERS])
+
+
+def test_each_side_has_a_table_of_what_the_other_calls() -> None:
+    """A method of the wrong side is an unknown opcode, which nobody has processed."""
+    handlers = Handlers(BOTH_SIDES)
+    handlers.register(ASK)(hello)
+    handlers.register(SERVERS)(hello)
+    at_the_server = handlers.table(CODEC, 1, LIMITS)
+    at_the_client = handlers.table(CODEC, 1, LIMITS, by="server")
+    assert (list(at_the_server.entries), list(at_the_client.entries)) == (
+        [ASK.opcode],
+        [SERVERS.opcode],
+    )
+    for table, method, side in ((at_the_server, SERVERS, "server"), (at_the_client, ASK, "client")):
+        error = table.missing(method.opcode)
+        assert refused(error) == (Status.UNIMPLEMENTED, "UNKNOWN_OPCODE", Retry.NOT_PROCESSED)
+        assert f"{method.name} is called by the {side}, and this is the {side}" in str(error)
+    assert "this client has no handler for Poke" in str(
+        Handlers(BOTH_SIDES).table(CODEC, 1, LIMITS, by="server").missing(SERVERS.opcode)
+    )
+
+
+def test_handlers_are_of_the_methods_that_the_other_side_calls() -> None:
+    """One that would never run is refused, and what is missing is asked of one side."""
+    handlers = Handlers(BOTH_SIDES)
+    assert (handlers.missing(), handlers.missing("server")) == ([ASK], [SERVERS])
+    handlers.register(SERVERS)(hello)
+    handlers.check_side("server")
+    with pytest.raises(ConfigError, match=r"Poke is called by the server, .* to connect\(handlers=...\)"):
+        each_service(handlers)
+    handlers = Handlers(BOTH_SIDES)
+    handlers.register(ASK)(hello)
+    with pytest.raises(ConfigError, match=r"Ask is called by the client, .* to a Server"):
+        handlers.check_side("server")

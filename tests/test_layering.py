@@ -58,12 +58,14 @@ ALLOWED: dict[str, set[str]] = {
     "codecs": {"errors", "limits", "protos", "schema"},
     "contract": {"codecs", "control", "errors", "limits", "schema"},
     "dispatch": BASE | {"codecs", "schema", "uncopied", "wire/frame", "wire/metadata"},
+    "binding": {"codecs", "control", "errors", "limits", "reasons", "schema", "wire/frame"},
     "wire/liveness": BASE | {"wire/connection"},
     "answering": CORE | {"dispatch", "schema", *BOTH_ROLES},
     "server": CORE
     | {
         "address",
         "answering",
+        "binding",
         "bucket",
         "codecs",
         "control",
@@ -79,6 +81,7 @@ ALLOWED: dict[str, set[str]] = {
     | {
         "address",
         "answering",
+        "binding",
         "bucket",
         "codecs",
         "control",
@@ -94,7 +97,7 @@ ALLOWED: dict[str, set[str]] = {
     # Of wire/ only what an implementation that is judged takes: the judges read the page by themselves.
     "conformance": BASE | {"client", "codecs", "control", "dispatch", "schema", "wire/metadata"},
     "testing": CORE
-    | {"address", "client", "codecs", "conformance", "dispatch", "schema", "server"}
+    | {"address", "binding", "client", "codecs", "conformance", "dispatch", "schema", "server"}
     | {"wire/connection", "wire/framing"},
 }
 PUBLIC_FACE = {

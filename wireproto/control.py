@@ -191,6 +191,8 @@ class MethodDescription(Message):
     max_request: int | None = None
     """Bytes of payload."""
     doc: str = ""
+    by_server: bool = False
+    """Whether the server calls it, and its client answers."""
 
 
 class ServiceDescription(Message):
@@ -298,6 +300,7 @@ def _describe_method(method: Operation[Any, Any], version: int) -> MethodDescrip
         timeout_ms=None if method.timeout is None else max(1, round(method.timeout * 1000)),
         max_request=method.max_request,
         doc=method.doc,
+        by_server=method.by == "server",
     )
 
 
@@ -404,6 +407,7 @@ class _Declaration:
             timeout=None if description.timeout_ms is None else description.timeout_ms / 1000,
             max_request=description.max_request,
             doc=description.doc,
+            by="server" if description.by_server else "client",
         )
 
     def message(self, name: str) -> type[Message]:

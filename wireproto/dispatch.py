@@ -19,6 +19,7 @@ from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeErr
 from wireproto.limits import Limits
 from wireproto.reasons import REASONS, failure
 from wireproto.schema import (
+    By,
     DuplexMethod,
     Message,
     Method,
@@ -553,7 +554,8 @@ def _too_late() -> CallError:
 
 
 class Table:
-    """The opcodes a connection may call: every method of its service at its version, under its codec.
+    """The opcodes that the other side of a connection may call: its methods of the service at its version, under its
+    codec.
 
     Attributes:
         version: of the service.
@@ -561,10 +563,11 @@ class Table:
         unary: those of them that are called by a REQUEST without flags, which is what nearly every REQUEST is.
     """
 
-    __slots__ = ("_service", "entries", "unary", "version")
+    __slots__ = ("_service", "_side", "entries", "unary", "version")
 
-    def __init__(self, service: Service, version: int, entries: Mapping[int, Entry]) -> None:
+    def __init__(self, service: Service, version: int, entries: Mapping[int, Entry], side: By = "server") -> None:
         self._service = service
+        self._side = side
         self.version = version
         self.entries = entries
         self.unary = {opcode: entry for opcode, entry in entries.items() if not entry.flags}
@@ -591,8 +594,11 @@ class Table:
         if method is None:
             text = f"opcode 0x{opcode:04x} is not in {self._service.full_name}; `wireproto ops` lists those that are"
             return failure("UNKNOWN_OPCODE", text)
+        if method.by == self._side:
+            text = f"{method.name} is called by the {self._side}, and this is the {self._side}"
+            return failure("UNKNOWN_OPCODE", text, retry=Retry.NOT_PROCESSED)
         if method in self._service.at(self.version).values():
-            return failure("NO_HANDLER", f"this server has no handler for {method.name}")
+            return failure("NO_HANDLER", f"this {self._side} has no handler for {method.name}")
         span = f"since version {method.since}" + (f" until version {method.until}" if method.until else "")
         text = f"{method.name} exists {span}; this connection speaks version {self.version}"
         return failure("UNKNOWN_OPCODE", text)
@@ -707,12 +713,30 @@ class Handlers:
 
         return keep
 
-    def missing(self) -> list[Operation[Any, Any]]:
+    def missing(self, by: By = "client") -> list[Operation[Any, Any]]:
         """The methods of some version spoken that have no handler yet, in the order of the service; they are answered
         UNIMPLEMENTED.
+
+        Args:
+            by: the side that calls them.
         """
         spoken = [each for each in self.service.methods if any(map(each.in_version, self.service.versions))]
-        return [method for method in spoken if method.opcode not in self._handlers]
+        return [method for method in spoken if method.by == by and method.opcode not in self._handlers]
+
+    def check_side(self, by: By) -> None:
+        """Hold the handlers to the methods that this side calls.
+
+        Raises:
+            ConfigError: one of them is of a method that the other side calls, so that it would never run.
+        """
+        for opcode in self._handlers:
+            method = self.service.by_opcode[opcode]
+            if method.by != by:
+                place = "connect(handlers=...)" if by == "client" else "a Server"
+                raise ConfigError(
+                    f"{method.name} is called by the {method.by}, and its handler would never run here; give it in "
+                    f"Handlers of their own to {place}"
+                )
 
     def handler(self, method: Operation[Any, Any]) -> Handler | None:
         """The function registered for ``method``, for tests that call it directly; None when there is none."""
@@ -730,8 +754,16 @@ class Handlers:
         older._sinks = {opcode for opcode in self._sinks if opcode in known}
         return older
 
-    def table(self, codec: Codec, version: int, limits: Limits, authenticate: Authenticate | None = None) -> Table:
-        """Compile the service for one codec and version.
+    def table(
+        self,
+        codec: Codec,
+        version: int,
+        limits: Limits,
+        authenticate: Authenticate | None = None,
+        *,
+        by: By = "client",
+    ) -> Table:
+        """Compile what one side calls of the service for one codec and version.
 
         Raises:
             DeclarationError: the codec cannot carry a message of the service.
@@ -740,10 +772,10 @@ class Handlers:
             opcode: Entry(
                 method, self._handlers[opcode], codec, version, limits, authenticate, sinks=opcode in self._sinks
             )
-            for opcode, method in self.service.at(version).items()
+            for opcode, method in self.service.called_by(by, version).items()
             if opcode in self._handlers
         }
-        return Table(self.service, version, entries)
+        return Table(self.service, version, entries, "server" if by == "client" else "client")
 
 
 def each_service(given: Handlers | Iterable[Handlers]) -> list[Handlers]:
@@ -762,5 +794,6 @@ def each_service(given: Handlers | Iterable[Handlers]) -> list[Handlers]:
         name = handlers.service.full_name
         if name in seen:
             raise ConfigError(f"{name} is given twice; register all its handlers in one Handlers")
+        handlers.check_side("client")
         seen.add(name)
     return every

@@ -66,3 +66,9 @@ def test_a_wrong_service_is_explained() -> None:
     done = run("ops", "tests.cli.services:shop")
     assert done.exit_code == 2
     assert "tests.cli.services:SHOP" in done.stderr
+
+
+def test_who_calls_is_in_the_word() -> None:
+    """A method that the server calls has that before its shape."""
+    rows = [line.split("\t") for line in run("ops", "tests.agents.service:AGENTS").stdout.splitlines()[1:]]
+    assert [row[2] for row in rows][:3] == ["unary", "server-unary", "server-stream"]

@@ -7,8 +7,8 @@ import pytest
 
 from tests.client.service import ECHO, SERVICE, echo
 from wireproto import Address, Limits, codecs
+from wireproto.binding import Dialect
 from wireproto.client.backoff import Backoff
-from wireproto.client.binding import Dialect
 from wireproto.client.calls import ClientCall, FutureCall
 from wireproto.client.keeper import Keeper
 from wireproto.client.output import Output

@@ -124,3 +124,24 @@ def test_messages_of_both_halves_are_walked(kind: Any) -> None:
         assert change.breaks == {"pipe", "msgpack", "protobuf"}
         assert change.peers == {"old clients", "old servers"}
         assert change.opcodes == {1}
+
+
+def test_a_method_that_the_other_side_calls_is_another_one() -> None:
+    """Who calls is in the digest; gRPC has none of the server's methods."""
+    change = found(with_method(UploadMethod), with_method(UploadMethod, by="server"))["Pile: upload -> server-upload"]
+    assert change.breaks == {"pipe", "msgpack", "protobuf"}
+    assert change.peers == {"old clients", "old servers"}
+    assert change.source
+
+
+def test_a_method_of_the_servers_hurts_the_others() -> None:
+    """What hurts old clients of a method that clients call hurts old servers here, and nothing of it is over gRPC."""
+    old = with_method(UploadMethod, by="server")
+    change = found(old, with_method(UploadMethod, by="server", max_request=10))["Pile: max_request None -> 10"]
+    assert change.peers == {"old servers"}
+    change = found(old, with_method(UploadMethod, by="server", idempotent=True))["Pile: idempotent"]
+    assert (change.peers, change.note) == ({"old clients"}, "new servers may repeat a call that ran at an old client")
+    change = found(old, with_method(UploadMethod, by="server", request=Stone))["Grain.weight: int -> str"]
+    assert (change.grpc, change.breaks) == (False, {"pipe", "msgpack", "protobuf"})
+    (gone,) = [each for each in compare(old, Service("example.v1.HeapService", 1, [])) if each.subject == "Pile"]
+    assert gone.grpc is False

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
+from tests.agents.service import AGENTS
 from tests.lending import LENDING
 from tests.outside import buf, run
 from tests.protos.declarations import EVERY
@@ -158,3 +159,11 @@ def _without_extras(file: FileDescriptorProto) -> FileDescriptorProto:
     """The file without what buf adds in a field of its own."""
     file.DiscardUnknownFields()
     return file
+
+
+def test_what_the_server_calls_is_no_rpc() -> None:
+    """gRPC has no calls of a server; their messages are there, for whoever speaks the codec protobuf."""
+    text = render(AGENTS)
+    assert text.count("  rpc ") == 1
+    assert "message Order {" in text
+    assert "google/protobuf/empty.proto" not in text

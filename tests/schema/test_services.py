@@ -534,3 +534,24 @@ def test_an_older_service_is_made_of_the_same_table() -> None:
         older.by_name("Watch")
     with pytest.raises(ConfigError, match="has versions 1 to 3, not 9"):
         SERVICE.as_of(9)
+
+
+def test_a_method_that_the_server_calls_says_so() -> None:
+    """Its word has who calls before its shape, and so has its digest; each side has its own methods."""
+    ask = Method(opcode=16, name="Add", request=AddRequest, response=AddResponse)
+    told = dataclasses.replace(ask, by="server")
+    assert (ask.word, told.word) == ("unary", "server-unary")
+    request, response = (f"{zlib.crc32(text.encode()):08x}" for text in ("1:INT,2:INT", "1:INT"))
+    service = Service("tests.v1.TryService", 1, [told, dataclasses.replace(ask, opcode=17, name="Sum")])
+    assert service.digest(told, 1) == zlib.crc32(f"16 server-unary {request} {response}".encode())
+    assert list(service.called_by("server", 1)) == [16]
+    assert list(service.called_by("client", 1)) == [17]
+    assert service.own(ask) is None
+
+
+def test_who_calls_is_one_of_both() -> None:
+    """Another side is refused, and a capability where nobody could have it."""
+    with pytest.raises(DeclarationError, match='write by="client" or by="server"'):
+        Method(opcode=16, name="Add", request=AddRequest, response=AddResponse, by="peer")  # type: ignore[arg-type]
+    with pytest.raises(DeclarationError, match="requires is 'adder', and it is called by the server"):
+        Method(opcode=16, name="Add", request=AddRequest, response=AddResponse, by="server", requires="adder")

@@ -340,9 +340,9 @@ def credulous(self: Any, *arguments: Any, **more: Any) -> None:
     self._decode = lambda payload: None
 
 
-def timeless(self: Table, service: Any, version: int, entries: Any) -> None:
+def timeless(self: Table, service: Any, version: int, entries: Any, side: Any = "server") -> None:
     """Have every method in every version."""
-    TABLE(self, service, version, dict.fromkeys(range(16), next(iter(entries.values()))))
+    TABLE(self, service, version, dict.fromkeys(range(16), next(iter(entries.values()))), side)
 
 
 def clinging(self: Call) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import structs
 
 from wireproto.address import Address
-from wireproto.client.binding import Dialect
+from wireproto.binding import Dialect
 from wireproto.client.face import as_metadata
 from wireproto.client.opening import open_connection
 from wireproto.codecs import Codec

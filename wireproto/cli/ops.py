@@ -50,7 +50,7 @@ def _row(method: MethodDescription) -> tuple[str, ...]:
     return (
         f"0x{method.opcode:04x}",
         method.name,
-        SHAPE_WORDS[method.shape],
+        f"server-{SHAPE_WORDS[method.shape]}" if method.by_server else SHAPE_WORDS[method.shape],
         method.request,
         method.response or "-",
         str(method.since),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from wireproto.client.binding import Dialect
+from wireproto.binding import Dialect
 from wireproto.client.guard import inside, made_before_fork, refuse_interrupter
 from wireproto.client.keeper import the_keeper
 from wireproto.errors import CallError, WireprotoError

@@ -10,8 +10,8 @@ from typing import Self, TypeVar
 
 from wireproto import codecs
 from wireproto.address import Address
+from wireproto.binding import Binding
 from wireproto.client.backoff import Backoff
-from wireproto.client.binding import Binding
 from wireproto.client.calls import (
     ClientCall,
     DuplexCall,

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from wireproto.client.binding import Binding
+from wireproto.binding import Binding
 from wireproto.client.calls import DuplexCall
 from wireproto.client.guard import inside
 from wireproto.client.line import again

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from wireproto.client.binding import Dialect
+from wireproto.binding import Dialect
 from wireproto.client.calls import ClientCall, DuplexCall, ItemCall, StreamCall, UploadCall, Waiter, timed_out
 from wireproto.client.keeper import Keeper
 from wireproto.client.queue import CallQueue

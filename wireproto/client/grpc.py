@@ -15,8 +15,8 @@ from typing import Any, Self, TypeVar
 
 from wireproto import codecs
 from wireproto.address import Address
+from wireproto.binding import Binding, Dialect, own_method
 from wireproto.client.backoff import Backoff
-from wireproto.client.binding import Binding, Dialect, own_method
 from wireproto.client.face import WINDOW, as_metadata, check_credit, not_of_kind, positive, timeout_of
 from wireproto.client.guard import inside, interrupting, made_before_fork, refuse_interrupter
 from wireproto.client.keeper import the_keeper

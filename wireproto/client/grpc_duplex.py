@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from wireproto.client.binding import Binding
+from wireproto.binding import Binding
 from wireproto.client.face import deadline_after
 from wireproto.client.grpc_outlet import ONE, Outlet
 from wireproto.client.grpc_stream import GrpcStream

@@ -8,7 +8,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import grpc
 
-from wireproto.client.binding import Binding
+from wireproto.binding import Binding
 from wireproto.client.guard import inside
 from wireproto.errors import CallError, DecodeError
 from wireproto.schema import Message

@@ -6,8 +6,8 @@ from _thread import start_new_thread
 from collections.abc import Callable, Sequence
 
 from wireproto.address import Address
+from wireproto.binding import Dialect, own_method
 from wireproto.client.backoff import Backoff
-from wireproto.client.binding import Dialect, own_method
 from wireproto.client.calls import FutureCall
 from wireproto.client.guard import interrupting, made_before_fork
 from wireproto.client.keeper import the_keeper

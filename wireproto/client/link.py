@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import TypeVar
 
+from wireproto.binding import Dialect
 from wireproto.bucket import Bucket
-from wireproto.client.binding import Dialect
 from wireproto.client.calls import (
     ClientCall,
     DuplexCall,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from wireproto.address import Address
-from wireproto.client.binding import Dialect
+from wireproto.binding import Dialect
 from wireproto.client.keeper import the_keeper
 from wireproto.client.link import Link
 from wireproto.client.queue import CallQueue

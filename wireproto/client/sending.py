@@ -5,7 +5,7 @@ import socket
 from _thread import LockType
 from collections.abc import Sequence
 
-from wireproto.client.binding import Dialect
+from wireproto.binding import Dialect
 from wireproto.client.calls import ClientCall, Flagged, FutureCall, Place, timed_out
 from wireproto.client.keeper import Keeper
 from wireproto.client.places import Places

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from wireproto.client.binding import Binding
+from wireproto.binding import Binding
 from wireproto.client.calls import StreamCall
 from wireproto.client.guard import inside
 from wireproto.client.line import repeatable

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from wireproto.client.binding import Binding
+from wireproto.binding import Binding
 from wireproto.client.calls import UploadCall
 from wireproto.client.guard import inside
 from wireproto.client.line import repeatable

@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from wireproto.contract.changes import OLD_CLIENTS, OLD_SERVERS, Change
 from wireproto.contract.values import Effect, reads, reads_absent, reads_unknown
-from wireproto.schema import MISSING, Bounds, Field, Message, Operation, Scalar, Service, Shape, fields
+from wireproto.schema import MISSING, Bounds, By, Field, Message, Operation, Scalar, Service, Shape, fields
 
 __all__ = ["CODECS", "compare"]
 
@@ -36,11 +36,26 @@ def compare(old: Service, new: Service, codecs: Sequence[str] = CODECS) -> list[
 
 @dataclass(frozen=True)
 class _Meeting:
-    """Where a message is met: in one version, under an opcode, on its way to the server or back."""
+    """Where a message is met: in one version, under an opcode, on its way to the side that answers or back.
+
+    Attributes:
+        by: the side that calls.
+    """
 
     version: int
     opcode: int
     request: bool
+    by: By
+
+    @property
+    def writers(self) -> str:
+        """Who is old where an old peer wrote it."""
+        return OLD_CLIENTS if self.request == (self.by == "client") else OLD_SERVERS
+
+    @property
+    def readers(self) -> str:
+        """Who is old where an old peer reads it."""
+        return OLD_SERVERS if self.writers == OLD_CLIENTS else OLD_CLIENTS
 
 
 class _Comparison:
@@ -89,12 +104,12 @@ class _Comparison:
                 continue
             if method.name != other.name:
                 self.change(method.name, f"renamed {other.name}", text=True, source=True)
-            if method.shape is not other.shape:
-                shape = self.change(method.name, f"{method.shape.value} -> {other.shape.value}", source=True)
+            if method.word != other.word:
+                shape = self.change(method.name, f"{method.word} -> {other.word}", source=True)
                 self.broken(shape, version, {OLD_CLIENTS, OLD_SERVERS}, opcodes=[opcode])
-            self.messages(method.request, other.request, _Meeting(version, opcode, True))
+            self.messages(method.request, other.request, _Meeting(version, opcode, True, other.by))
             if method.response in method.messages and other.response in other.messages:
-                self.messages(method.response, other.response, _Meeting(version, opcode, False))
+                self.messages(method.response, other.response, _Meeting(version, opcode, False, other.by))
             if self.old.digest(method, version) != self.new.digest(other, version):
                 self.digest(method, version)
 
@@ -114,7 +129,13 @@ class _Comparison:
         else:
             what, note = _span(method) + " -> " + _span(elsewhere), ""
         change = self.change(method.name, what, text=elsewhere is None, source=elsewhere is None, note=note)
-        self.broken(change, version, {OLD_CLIENTS, OLD_SERVERS}, opcodes=[method.opcode], grpc=elsewhere is None)
+        self.broken(
+            change,
+            version,
+            {OLD_CLIENTS, OLD_SERVERS},
+            opcodes=[method.opcode],
+            grpc=elsewhere is None and method.by == "client",
+        )
 
     def digest(self, method: AnyMethod, version: int) -> None:
         """Peers that compare digests, as those of this package do, are told apart before the first call."""
@@ -174,7 +195,7 @@ class _Comparison:
         if (difference := _difference(was, now)) is not None:
             change = self.change(was.path, difference[0], source=difference[1])
             # Only servers are all of this package; what a stock client leaves out, it never writes.
-            stock = place.request
+            stock = place.request and place.by == "client"
             self.effects(change, place, lambda codec: (reads(was, now, codec, stock), reads(now, was, codec, stock)))
 
     def enum(self, was: type[enum.IntEnum], now: type[enum.IntEnum], place: _Meeting) -> None:
@@ -211,6 +232,8 @@ class _Comparison:
         def refused(what: str, reason: str) -> str:
             return f"{what} are dropped, and nobody is told" if one_way else f"{what} are refused, {reason}"
 
+        callers, answerers = (OLD_CLIENTS, OLD_SERVERS) if now.by == "client" else (OLD_SERVERS, OLD_CLIENTS)
+
         def hurt(what: str, peer: str, note: str) -> None:
             change = self.change(was.name, what, note=note)
             for version in versions:
@@ -221,33 +244,37 @@ class _Comparison:
             if now.requires is None:
                 self.change(was.name, what)
             else:
-                hurt(what, OLD_CLIENTS, refused("callers without it", "NOT_PERMITTED or SIGN_IN_REQUIRED"))
+                hurt(what, callers, refused("callers without it", "NOT_PERMITTED or SIGN_IN_REQUIRED"))
         if was.max_request != now.max_request:
             what = f"max_request {was.max_request} -> {now.max_request}"
             if now.max_request is not None and (was.max_request is None or now.max_request < was.max_request):
                 longer = "longer items" if now.items_follow else "longer requests"
-                hurt(what, OLD_CLIENTS, refused(longer, "REQUEST_TOO_LARGE"))
+                hurt(what, callers, refused(longer, "REQUEST_TOO_LARGE"))
             else:
-                self.change(was.name, what, note="old servers refuse what is longer than they allow")
+                self.change(was.name, what, note=f"{answerers} refuse what is longer than they allow")
         if was.idempotent and not now.idempotent:
-            hurt("not idempotent any more", OLD_CLIENTS, "old clients may repeat a call that ran")
+            hurt("not idempotent any more", callers, f"{callers} may repeat a call that ran")
         elif now.idempotent and not was.idempotent:
-            hurt("idempotent", OLD_SERVERS, "new clients may repeat a call that ran at an old server")
+            hurt(
+                "idempotent",
+                answerers,
+                f"{callers.replace('old', 'new')} may repeat a call that ran at an {answerers[:-1]}",
+            )
         if was.timeout != now.timeout:
             what = f"timeout {_seconds(was.timeout)} -> {_seconds(now.timeout)}"
             self.change(was.name, what, note="of calls that bring no deadline")
         if gone := set(was.reasons) - set(now.reasons):
             self.change(was.name, f"reasons without {', '.join(sorted(gone))}", source=True)
         if came := set(now.reasons) - set(was.reasons):
-            note = "old clients do not know what it means; the status says what kind it is of"
+            note = f"{callers} do not know what it means; the status says what kind it is of"
             self.change(was.name, f"reasons with {', '.join(sorted(came))}", note=note)
 
     def grpc(self) -> None:
         """Stock clients of the .proto call by name, and speak the newest version."""
         old, new = self.old, self.new
-        now = {method.name: method for method in new.at(new.version).values()}
+        now = {method.name: method for method in new.called_by("client", new.version).values()}
         renamed = {opcode: method.name for opcode, method in new.by_opcode.items()}
-        for opcode, method in old.at(old.version).items():
+        for opcode, method in old.called_by("client", old.version).items():
             other = now.get(method.name)
             if other is None:
                 name = renamed.get(opcode)
@@ -289,17 +316,18 @@ class _Comparison:
     def effects(self, change: Change, place: _Meeting, effect: Any) -> None:
         """Take up what a difference does in each codec: ``effect`` gives it for what is old, and for what is new."""
         change.keeps.update(self.codecs)
-        client, server = (OLD_CLIENTS, OLD_SERVERS) if place.request else (OLD_SERVERS, OLD_CLIENTS)
         for codec in self.codecs:
             forward, backward = effect(codec)
-            peers = {client} if forward else set()
-            # A new client sends new values when it is told to; a new server answers with them unasked.
+            peers = {place.writers} if forward else set()
+            # A new caller sends new values when it is told to; who answers does so with them unasked.
             if backward is Effect.ALL or (backward and not place.request):
-                peers.add(server)
+                peers.add(place.readers)
             elif backward:
-                change.note = change.note or "old servers do not take the values that are new"
+                change.note = change.note or f"{place.readers} do not take the values that are new"
             if peers:
-                self.broken(change, place.version, peers, opcodes=[place.opcode], codecs=[codec])
+                # As protobuf, but where no method that is called over gRPC has the message.
+                grpc = False if place.by == "server" and (not change.breaks or change.grpc is False) else None
+                self.broken(change, place.version, peers, opcodes=[place.opcode], grpc=grpc, codecs=[codec])
 
 
 def _difference(was: Field, now: Field) -> tuple[str, bool] | None:

@@ -95,7 +95,7 @@ def message_file(
 
 
 def service_file(service: Service, version: int | None = None) -> FileDescriptorProto:
-    """The file of one service: its messages, its enums, and its methods as rpcs.
+    """The file of one service: its messages, its enums, and the methods that clients call as rpcs.
 
     Args:
         service: the opcode table.
@@ -105,8 +105,8 @@ def service_file(service: Service, version: int | None = None) -> FileDescriptor
         DeclarationError: two names of the file are the same.
     """
     version = service.version if version is None else version
-    methods = service.at(version).values()
-    types = [cls for method in methods for cls in method.messages]
+    types = [cls for method in service.at(version).values() for cls in method.messages]
+    methods = service.called_by("client", version).values()
     file = message_file(types, service.package, version, name=service.name)
     _set_options(file, service.name)
     described = file.service.add(name=service.name)

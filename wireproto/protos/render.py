@@ -107,7 +107,9 @@ def generate(root: Path, services: Iterable[Service], *, check: bool = False) ->
         DeclarationError: two names of one file are the same.
     """
     services = list(services)
-    one_way = any(method.shape is Shape.ONE_WAY for service in services for method in service.methods)
+    one_way = any(
+        method.shape is Shape.ONE_WAY and method.by == "client" for service in services for method in service.methods
+    )
     wanted = {root / "buf.yaml": _BUF_YAML + (_BUF_ONE_WAY if one_way else "")}
     for service in services:
         path = root / service_file(service).name

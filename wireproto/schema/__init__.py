@@ -5,6 +5,7 @@ from wireproto.schema.messages import MISSING, Bounds, Field, FieldType, Message
 from wireproto.schema.plain import from_plain, to_plain
 from wireproto.schema.refusal import compile_refusal, inline_refusal
 from wireproto.schema.services import (
+    By,
     DuplexMethod,
     Empty,
     Method,
@@ -20,6 +21,7 @@ from wireproto.schema.services import (
 __all__ = [
     "MISSING",
     "Bounds",
+    "By",
     "DuplexMethod",
     "Empty",
     "Field",

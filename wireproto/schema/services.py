@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from datetime import datetime
-from typing import Any, ClassVar, Final, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar, cast
 
 from wireproto.errors import ConfigError, DeclarationError
 from wireproto.schema.declarations import fields, nested_types
@@ -19,6 +19,7 @@ from wireproto.wire import private
 from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, MAX_REASON, U32_MAX, Flag
 
 __all__ = [
+    "By",
     "DuplexMethod",
     "Empty",
     "Method",
@@ -38,6 +39,10 @@ Item = TypeVar("Item", bound=Message)
 _CONTROL_PACKAGE: Final = "wirecontrol."
 _MAX_TIMEOUT: Final = U32_MAX / 1000
 _PACKAGE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*(\.[a-z][a-z0-9]*(_[a-z0-9]+)*)*\.v[1-9][0-9]*((alpha|beta)[0-9]*)?")
+
+
+By = Literal["client", "server"]
+"""The side of a connection that calls a method. The other side answers it."""
 
 
 class Shape(enum.Enum):
@@ -80,8 +85,8 @@ class Operation(Generic[Req, Resp]):
     Attributes:
         opcode: 0 to 0xEFFF, unique in its service, for ever.
         name: CamelCase, as in gRPC.
-        request: the message class a client sends: one, or the items of an upload or a duplex call.
-        response: the message class it gets: one, or the items of a stream or a duplex call.
+        request: the message class that the caller sends: one, or the items of an upload or a duplex call.
+        response: the message class that it gets: one, or the items of a stream or a duplex call.
         since: the service version the method came with, 1 to 255.
         until: the last version that has it; None for no end.
         requires: the capability the caller must have, or None.
@@ -93,6 +98,9 @@ class Operation(Generic[Req, Resp]):
         max_request: bytes of the encoded request, or of each item that the caller sends; None for whatever a frame
             holds.
         doc: one or more sentences for people; they end in the .proto.
+        by: who calls it. "server": the server calls, and clients answer that were given handlers. Such a method
+            requires no capability, for a client knows nobody but its server; and it is not in the .proto's service, for
+            gRPC has no calls of a server.
         shape: how many messages go which way; each kind of method has its own.
 
     Raises:
@@ -114,6 +122,7 @@ class Operation(Generic[Req, Resp]):
     timeout: float | None = None
     max_request: int | None = None
     doc: str = ""
+    by: By = "client"
 
     def __post_init__(self) -> None:
         _check_operation(self)
@@ -139,6 +148,11 @@ class Operation(Generic[Req, Resp]):
     def items_come_back(self) -> bool:
         """Whether the answer is items."""
         return Flag.ITEMS_COME_BACK in self.shape.flags
+
+    @property
+    def word(self) -> str:
+        """Its shape and who calls it, as digests, listings and comparisons have them: ``stream``, ``server-stream``."""
+        return self.shape.value if self.by == "client" else f"server-{self.shape.value}"
 
     @property
     def messages(self) -> tuple[type[Message], ...]:
@@ -276,6 +290,14 @@ class Service:
             self._at[version] = table
         return table
 
+    def called_by(self, side: By, version: int) -> dict[int, Operation[Any, Any]]:
+        """The methods of one version that this side calls, by opcode.
+
+        Raises:
+            ConfigError: the service has no such version.
+        """
+        return {opcode: method for opcode, method in self.at(version).items() if method.by == side}
+
     def as_of(self, version: int) -> "Service":
         """The service as it was when ``version`` was its newest: what an older peer declares.
 
@@ -338,10 +360,10 @@ class Service:
     def digest(self, method: Operation[Any, Any], version: int) -> int:
         """A number, 0 to 2**32 - 1, that changes whenever the bytes of the method's messages may.
 
-        It covers opcode, shape, and of each field number, wire type, presence, default and enum numbers, through
-        nested messages. It does not cover names, docs, bounds and policy.
+        It covers opcode, shape, who calls, and of each field number, wire type, presence, default and enum numbers,
+        through nested messages. It does not cover names, docs, bounds and policy.
         """
-        shape = method.shape.value
+        shape = method.word
         request: type[Message] = method.request
         response: type[Message] = method.response
         text = (
@@ -419,6 +441,18 @@ def _check_operation(method: Operation[Any, Any]) -> None:
     if len(set(method.reasons)) != len(method.reasons):
         raise DeclarationError(f"{where}: a reason is listed twice; drop one")
     _check_policy(where, method)
+    _check_side(where, method)
+
+
+def _check_side(where: str, method: Operation[Any, Any]) -> None:
+    by: object = method.by
+    if by not in ("client", "server"):
+        raise DeclarationError(f'{where}: by is {by!r}; write by="client" or by="server", whichever side calls it')
+    if by == "server" and method.requires is not None:
+        raise DeclarationError(
+            f"{where}: requires is {method.requires!r}, and it is called by the server, the only one whom a client "
+            "answers; leave it out"
+        )
 
 
 def _check_policy(where: str, method: Operation[Any, Any]) -> None:

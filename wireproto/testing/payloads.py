@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
+from wireproto.binding import Binding, Dialect
 from wireproto.client import BlockingClient, Client
-from wireproto.client.binding import Binding, Dialect
 from wireproto.schema import Operation
 
 __all__ = ["as_bytes"]

@@ -164,7 +164,7 @@ class ServerSuite(PairedTests):
             found = [
                 MethodAt(method, version)
                 for version in versions
-                for method in service.at(version).values()
+                for method in service.called_by("client", version).values()
                 if (method.shape in LIVE) == live
             ]
             if test in _OF_METHODS:
@@ -250,7 +250,7 @@ class ServerSuite(PairedTests):
     @classmethod
     def _live_at(cls, version: int) -> list[Operation[Any, Any]]:
         """The methods of a version that are called through every door."""
-        return [method for method in cls._service().at(version).values() if method.shape in LIVE]
+        return [method for method in cls._service().called_by("client", version).values() if method.shape in LIVE]
 
     def _for_every_door(self, method: Operation[Any, Any], version: int) -> st.SearchStrategy[Any]:
         """Requests that no codec writes at greater length than the method takes."""
@@ -441,7 +441,7 @@ class ServerSuite(PairedTests):
         stage.behave = raising(AssertionError("a handler ran"))
         present = service.at(peers.spoken)
         for method in service.methods:
-            if method.opcode in present or method.shape not in LIVE:
+            if method.opcode in present or method.shape not in LIVE or method.by == "server":
                 continue
             if method in client.service.methods:
                 error = outcome_of(client, method, simplest(method.request, method.since)).error
@@ -531,7 +531,11 @@ def _fits_a_frame(suite: type[ServerSuite], case: MethodAt) -> bool:
 
 
 def _lacks_methods(suite: type[ServerSuite], peers: Peers) -> bool:
-    return any(not each.in_version(peers.spoken) for each in suite._service().methods if each.shape in LIVE)
+    return any(
+        not each.in_version(peers.spoken)
+        for each in suite._service().methods
+        if each.shape in LIVE and each.by == "client"
+    )
 
 
 def _lacks_fields(suite: type[ServerSuite], peers: Peers) -> bool:

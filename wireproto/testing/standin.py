@@ -63,6 +63,8 @@ class StandIn:
         self._behave: Behaviour = _nothing
         self._capabilities = {method.requires for method in service.methods if method.requires is not None}
         for method in service.methods:
+            if method.by == "server":
+                continue
             register: Any = self.handlers.register  # its overloads tell the shapes apart
             register(method)(self._handle_items if method.items_follow else self._handle)
 

@@ -375,7 +375,7 @@ def _classes(table: Methods) -> dict[int, tuple[Any, int, Callable[[Any], bytes]
 
     found = {}
     for owner, version in ((CONTROL, CONTROL.version), (table.service, table.version)):
-        for opcode, method in owner.at(version).items():
+        for opcode, method in owner.called_by("client", version).items():
             found[opcode] = (method.request, version, table.entries[opcode].request.encode)
     return found
 

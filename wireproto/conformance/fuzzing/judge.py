@@ -63,7 +63,7 @@ class Methods:
         limits = Limits()
         entries = {}
         for owner, at in ((CONTROL, CONTROL.version), (service, version)):
-            for opcode, method in owner.at(at).items():
+            for opcode, method in owner.called_by("client", at).items():
                 entries[opcode] = MethodPlans(
                     method.name,
                     int(method.shape.flags),

@@ -114,6 +114,8 @@ class GrpcGateway(Uncopied):
             for table in tables.values():
                 door.keep_pace(table.entries.values())
             for method in service.methods:
+                if method.by == "server":
+                    continue  # gRPC has no calls of a server
                 versions = Versions(method.opcode, tables, self.limits.max_metadata)
                 door.serve(f"/{service.full_name}/{method.name}", versions, method.shape)
         door.keep_pace(self._health.entries.values())

@@ -1,14 +1,14 @@
 """A method as one connection speaks it: checked to exist there, with its codec's two functions."""
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from wireproto.codecs import Codec
 from wireproto.control import CONTROL
 from wireproto.errors import LocalProtocolError
 from wireproto.limits import Limits
 from wireproto.reasons import failure
-from wireproto.schema import Message, Operation, Service
+from wireproto.schema import By, Message, Operation, Service
 from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE
 
 __all__ = ["Binding", "Dialect", "own_method"]
@@ -58,29 +58,31 @@ class Dialect:
         codec: agreed in the handshake, as was the version.
         version: of the service.
         limits: of this side.
+        by: which side that is.
 
     Attributes:
         bindings: by method; look here first. ``bind`` adds to it, from any thread.
     """
 
-    def __init__(self, service: Service, codec: Codec, version: int, limits: Limits) -> None:
+    def __init__(self, service: Service, codec: Codec, version: int, limits: Limits, by: By = "client") -> None:
         self.service = service
         self.codec = codec
         self.version = version
         self.bindings: dict[object, Binding[Any, Any]] = {}
         self._limits = limits
+        self._by = by
 
     def bind(self, method: Operation[Req, Resp]) -> Binding[Req, Resp]:
         """The binding of ``method``.
 
         Raises:
-            LocalProtocolError: the method is not one of the service's.
+            LocalProtocolError: the method is not one of the service's, or is called by the other side.
             CallError: UNIMPLEMENTED, UNKNOWN_OPCODE: the version spoken here does not have it. Nothing was sent.
         """
         binding = self.bindings.get(method)
         if binding is None:
             # Kept by the service's own method: a program may unpickle one for each of its calls.
-            own = own_method(self.service, method)
+            own = own_method(self.service, method, self._by)
             binding = self.bindings.get(own)
             if binding is None:
                 binding = self.bindings[own] = self._make(own)
@@ -98,20 +100,33 @@ class Dialect:
         return Binding(method, encode, self.codec.plan(method.response, version, self._limits, request=False).decode)
 
 
-def own_method(service: Service, method: Operation[Any, Any]) -> Operation[Any, Any]:
+def own_method(service: Service, method: Operation[Any, Any], by: By = "client") -> Operation[Any, Any]:
     """The service's own object for ``method``, which may come out of a pickle; of the framework's methods likewise.
 
+    Args:
+        service: whose methods may be called.
+        method: to call.
+        by: the side that calls.
+
     Raises:
-        LocalProtocolError: the method is not one of the service's.
+        LocalProtocolError: the method is not one of the service's, or is called by the other side.
     """
     if method.opcode >= FIRST_FRAMEWORK_OPCODE:
         return CONTROL.own(method) or method
     own = service.own(method)
     if own is None:
         raise LocalProtocolError(
-            f"{method.name} is no method of {service.full_name}, which this client was connected for"
+            f"{method.name} is no method of {service.full_name}, which this {by} was connected for"
         )
+    if own.by != by:
+        raise LocalProtocolError(f"{method.name} is called by the {own.by}; {_INSTEAD[own.by]}")
     return own
+
+
+_INSTEAD: Final = {
+    "server": "clients answer it, by Handlers given to connect(handlers=...), and gRPC has no calls of a server",
+    "client": "a server answers it, with Handlers given to Server(...)",
+}
 
 
 def _absent(service: Service, method: Operation[Any, Any], version: int) -> str:

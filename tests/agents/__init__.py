@@ -1,0 +1,1 @@
+"""Tests of calls that the server makes and its clients answer."""
