@@ -69,6 +69,11 @@ def test_the_reasons_are_those_of_the_page() -> None:
     assert {reason: retry for reason, _, retry in rows} == {
         reason: retries[retry] for reason, retry in page.RETRY_OF_CALLS.items()
     }
+    instead = dict(re.findall(r"^\| ([A-Z_]+) \| [A-Z_]+ \| [A-Z_]+ \| ([A-Z_]+)", calls, re.MULTILINE))
+    assert instead == {reason: retries[retry] for reason, retry in page.INSTEAD_OF_CALLS.items()}
+    for reason, _, stated in rows:
+        said = {retries[retry] for retry in range(3) if page.may_say(reason, retry)}
+        assert said == {stated, instead.get(reason, stated)}
 
 
 def test_who_knows_better_says_so() -> None:

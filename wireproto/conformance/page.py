@@ -160,7 +160,13 @@ RETRY_OF_CALLS: Final = {
     **dict.fromkeys(("CANCELLED", "DEADLINE", "INTERNAL", "ITEM_TIMEOUT", "RESPONSE_TOO_LARGE"), MAYBE_PROCESSED),
     **dict.fromkeys(("SERVER_BUSY", "SHUTTING_DOWN", "TOO_MANY_CALLS", "WRONG_SHAPE"), NOT_PROCESSED),
 }
-"""What is said with each of them, unless the side that answers knows better: see ``may_say``."""
+"""What is said with each of them, but for the condition that section 9 has."""
+
+INSTEAD_OF_CALLS: Final = {
+    **dict.fromkeys(("CANCELLED", "DEADLINE", "INTERNAL", "UNKNOWN_OPCODE"), NOT_PROCESSED),
+    "SHUTTING_DOWN": MAYBE_PROCESSED,
+}
+"""What is said under that condition: whether a handler has begun, which a judge cannot always see."""
 
 STATUS_OF_CALLS: Final = {**CALL_REASONS, "UNKNOWN_SERVICE": NOT_FOUND}
 """The same, and the reason that the framework's own methods declare (section 13)."""
@@ -565,14 +571,8 @@ def read_metadata(block: bytes) -> dict[int, list[bytes]]:
 
 
 def may_say(reason: str, retry: int) -> bool:
-    """Section 9: whether an ERROR with one of the reasons of calls may have this retry.
-
-    Whoever knows that no handler has seen the call says so instead of "maybe"; of a call that was running when the time
-    to drain was over, "maybe" is said.
-    """
-    stated = RETRY_OF_CALLS[reason]
-    better = {MAYBE_PROCESSED: NOT_PROCESSED} | ({NOT_PROCESSED: MAYBE_PROCESSED} if reason == "SHUTTING_DOWN" else {})
-    return retry in (stated, better.get(stated, stated))
+    """Section 9: whether an ERROR with one of the reasons of calls may have this retry."""
+    return retry in (RETRY_OF_CALLS[reason], INSTEAD_OF_CALLS.get(reason, RETRY_OF_CALLS[reason]))
 
 
 def kind_name(kind: int) -> str:
