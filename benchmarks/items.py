@@ -1,25 +1,24 @@
-"""Items a second, both ways, beside grpcio and a bare socket: over loopback, each server in a process of its own.
+"""Items a second, both ways, beside grpcio, connect-py and a bare socket: over loopback, each server a process.
 
-Small items (100 bytes) of a server stream, an upload and a duplex call in ping-pong, and 1 GiB in items of 64 KiB, up
-and down. Ours are in msgpack. The kinds are measured in turns, and the median of the turns is printed: items or MiB a
-second, and CPU of both sides together.
+Small items (100 bytes) of a server stream, an upload and a duplex call in ping-pong, in msgpack; and 1 GiB in items of
+64 KiB, up and down, in each codec. The kinds are measured in turns, and the median of the turns is printed: items or
+MiB a second, CPU of both sides together, and for the bulk how much the memory of each side of ours grew at its highest.
+connect-py's server is uvicorn, which speaks HTTP/1.1, so that it has no ping-pong.
 
     python benchmarks/items.py [--turns 3] [--bulk MIB]
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import os
-import queue
-import socket
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.queues import Queue
-from typing import Any
 
-import grpc
+from item_peers import LARGE, Connect, Grpc, ask_bare, bare, connect_server, grpc_server
 
 from wireproto import (
     Client,
@@ -35,8 +34,9 @@ from wireproto import (
     connect,
 )
 
-SMALL, LARGE = 100, 65_536
+SMALL = 100
 MANY, FEW = 100_000, 10_000
+CODECS = ("msgpack", "protobuf", "pipe")
 
 
 class Chunk(Message):
@@ -125,52 +125,24 @@ def ours(places: "Queue[tuple[int, int]]") -> None:
         server.wait()
 
 
-def theirs(places: "Queue[tuple[int, int]]") -> None:
-    """A grpcio server of bytes, until it is terminated."""
-
-    def down(request: bytes, context: Any) -> Iterator[bytes]:
-        count, size = map(int, request.split())
-        item = bytes(size)
-        for _ in range(count):
-            yield item
-
-    methods: dict[str, Any] = {
-        "down": grpc.unary_stream_rpc_method_handler(down),
-        "up": grpc.stream_unary_rpc_method_handler(lambda items, context: b"%d" % sum(1 for _ in items)),
-        "both": grpc.stream_stream_rpc_method_handler(lambda items, context: iter(items)),
-    }
-    server = grpc.server(ThreadPoolExecutor(4))
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("items", methods),))
-    places.put((server.add_insecure_port("127.0.0.1:0"), os.getpid()))
-    server.start()
-    server.wait_for_termination()
-
-
-def bare(places: "Queue[tuple[int, int]]") -> None:
-    """Sends or takes as many bytes as it is asked for, until it is terminated."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    places.put((listener.getsockname()[1], os.getpid()))
-    buffer, item = bytearray(4 * LARGE), bytes(LARGE)
-    while True:
-        peer, _ = listener.accept()
-        with peer:
-            way, left = peer.recv(64).split()
-            rest = int(left)
-            peer.sendall(b"!")
-            while rest > 0:
-                if way == b"down":
-                    peer.sendall(item)
-                    rest -= LARGE
-                else:
-                    rest -= peer.recv_into(buffer)
-            peer.sendall(b".")
-
-
 def cpu_of(process: int) -> float:
     """Seconds of CPU that a process has used."""
     with open(f"/proc/{process}/stat", encoding="ascii") as file:
         fields = file.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def grown(process: int) -> Callable[[], float]:
+    """Gives the MiB by which a process has grown since now, at its highest."""
+    with open(f"/proc/{process}/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")  # the highest so far is what it has now
+
+    def resident(name: str) -> float:
+        with open(f"/proc/{process}/status", encoding="ascii") as file:
+            return next(int(line.split()[1]) / 1024 for line in file if line.startswith(name))
+
+    before = resident("VmRSS:")
+    return lambda: resident("VmHWM:") - before
 
 
 class Figures:
@@ -182,38 +154,25 @@ class Figures:
 
     def __init__(self, processes: dict[str, int]) -> None:
         self._processes = processes
-        self._found: dict[str, list[tuple[float, float]]] = {}
+        self._found: dict[str, list[tuple[float, float, float, float]]] = {}
 
     def run(self, name: str, kind: str, amount: float, act: Callable[[], object]) -> None:
-        """Do it once: the rate, and CPU for each of what was done."""
+        """Do it once: the rate, CPU for each of what was done, and how much more memory each side had."""
         process = self._processes[kind]
+        here, there = grown(os.getpid()), grown(process)
         began, used = time.perf_counter(), time.process_time() + cpu_of(process)
         act()
         took = time.perf_counter() - began
         used = time.process_time() + cpu_of(process) - used
-        self._found.setdefault(name, []).append((amount / took, used / amount))
+        self._found.setdefault(name, []).append((amount / took, used / amount, here(), there()))
 
-    def show(self, unit: str, scale: float, cost: str) -> None:
+    def show(self, unit: str, scale: float, cost: str, *, memory: bool = False) -> None:
         """Print the medians, and forget them."""
         for name, turns in self._found.items():
-            rate, used = (statistics.median(each) for each in zip(*turns, strict=True))
-            print(f"{name:32} {rate:12,.0f} {unit}  {used * scale:10.2f} {cost}")
+            rate, used, here, there = (statistics.median(each) for each in zip(*turns, strict=True))
+            grew = f"  {here:6.1f} and {there:6.1f} MiB more at client and server" if memory else ""
+            print(f"{name:32} {rate:12,.0f} {unit}  {used * scale:10.2f} {cost}{grew}")
         self._found.clear()
-
-
-def ask_bare(port: int, way: str, size: int) -> None:
-    """Move so many bytes through the bare server."""
-    with socket.create_connection(("127.0.0.1", port)) as peer:
-        peer.sendall(f"{way} {size}".encode())
-        peer.recv(1)
-        buffer, item = bytearray(4 * LARGE), bytes(LARGE)
-        while size > 0:
-            if way == "up":
-                peer.sendall(item)
-                size -= LARGE
-            else:
-                size -= peer.recv_into(buffer)
-        peer.recv(1)
 
 
 def ping_pong(client: Client, count: int) -> None:
@@ -225,51 +184,48 @@ def ping_pong(client: Client, count: int) -> None:
         both.finish()
 
 
-def their_ping_pong(call: Any, count: int) -> None:
-    """The same, by grpcio."""
-    items: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-    answers = call(iter(items.get, None))
-    for _ in range(count):
-        items.put(bytes(SMALL))
-        next(answers)
-    items.put(None)
-
-
-def drained(items: Iterator[object]) -> int:
-    """How many there are."""
-    return sum(1 for _ in items)
+def take(client: Client, ask: Ask, credit: int = 64) -> None:
+    """Take the items of a stream."""
+    for _ in client.stream(DOWN, ask, credit=credit):
+        pass
 
 
 def measure(places: dict[str, tuple[int, int]], turns: int, bulk: int) -> None:
     """Take the turns, and print what they came to."""
     figures = Figures({kind: process for kind, (_, process) in places.items()})
-    channel = grpc.insecure_channel(f"127.0.0.1:{places['theirs'][0]}")
-    down: Any = channel.unary_stream("/items/down")
-    up: Any = channel.stream_unary("/items/up")
-    both: Any = channel.stream_stream("/items/both")
+    address = f"127.0.0.1:{places['ours'][0]}"
+    theirs, another = Grpc(places["grpcio"][0]), Connect(places["connect-py"][0])
     small, large = Chunk(data=bytes(SMALL)), Chunk(data=bytes(LARGE))
-    with connect(f"127.0.0.1:{places['ours'][0]}", ITEMS) as client:
+    with connect(address, ITEMS) as client:
         many = Ask(count=MANY, size=SMALL)
         for _ in range(turns):
-            figures.run("stream", "ours", MANY, lambda: drained(client.stream(DOWN, many)))
-            figures.run("stream, credit 1024", "ours", MANY, lambda: drained(client.stream(DOWN, many, credit=1024)))
-            figures.run("stream, grpcio", "theirs", FEW, lambda: drained(down(b"%d %d" % (FEW, SMALL))))
+            figures.run("stream", "ours", MANY, lambda: take(client, many))
+            figures.run("stream, credit 1024", "ours", MANY, lambda: take(client, many, 1024))
+            figures.run("stream, grpcio", "grpcio", FEW, lambda: theirs.down(FEW, SMALL))
+            figures.run("stream, connect-py", "connect-py", FEW, lambda: another.down(FEW, SMALL))
             figures.run("upload", "ours", MANY, lambda: client.upload(UP, [small] * MANY))
             figures.run("upload of a generator", "ours", FEW, lambda: client.upload(UP, (small for _ in range(FEW))))
-            figures.run("upload, grpcio", "theirs", FEW, lambda: up(iter([small.data] * FEW)))
+            figures.run("upload, grpcio", "grpcio", FEW, lambda: theirs.up(FEW, small.data))
+            figures.run("upload, connect-py", "connect-py", FEW, lambda: another.up(FEW, small.data))
             figures.run("ping-pong", "ours", FEW // 2, lambda: ping_pong(client, FEW // 2))
-            figures.run("ping-pong, grpcio", "theirs", FEW // 2, lambda: their_ping_pong(both, FEW // 2))
+            figures.run("ping-pong, grpcio", "grpcio", FEW // 2, lambda: theirs.ping_pong(FEW // 2, small.data))
         figures.show("items/s", 1e6, "us of CPU an item")
-        count, port = bulk * 1024 * 1024 // LARGE, places["bare"][0]
-        wanted = Ask(count=count, size=LARGE)
+    count, port = bulk * 1024 * 1024 // LARGE, places["bare"][0]
+    wanted = Ask(count=count, size=LARGE)
+    with contextlib.ExitStack() as stack:
+        clients = {name: stack.enter_context(connect(address, ITEMS, codec=name)) for name in CODECS}
         for _ in range(turns):
-            figures.run("bulk down, bare", "bare", bulk, lambda: ask_bare(port, "down", bulk << 20))
-            figures.run("bulk down", "ours", bulk, lambda: drained(client.stream(DOWN, wanted)))
-            figures.run("bulk down, grpcio", "theirs", bulk, lambda: drained(down(b"%d %d" % (count, LARGE))))
-            figures.run("bulk up, bare", "bare", bulk, lambda: ask_bare(port, "up", bulk << 20))
-            figures.run("bulk up", "ours", bulk, lambda: client.upload(UP, [large] * count))
-            figures.run("bulk up, grpcio", "theirs", bulk, lambda: up(iter([large.data] * count)))
-        figures.show("MiB/s", 1024, "s of CPU a GiB")
+            figures.run("down, bare", "bare", bulk, lambda: ask_bare(port, "down", bulk << 20))
+            for name, each in clients.items():
+                figures.run(f"down, {name}", "ours", bulk, partial(take, each, wanted))
+            figures.run("down, grpcio", "grpcio", bulk, lambda: theirs.down(count, LARGE))
+            figures.run("down, connect-py", "connect-py", bulk, lambda: another.down(count, LARGE))
+            figures.run("up, bare", "bare", bulk, lambda: ask_bare(port, "up", bulk << 20))
+            for name, each in clients.items():
+                figures.run(f"up, {name}", "ours", bulk, partial(each.upload, UP, [large] * count))
+            figures.run("up, grpcio", "grpcio", bulk, lambda: theirs.up(count, large.data))
+            figures.run("up, connect-py", "connect-py", bulk, lambda: another.up(count, large.data))
+        figures.show("MiB/s", 1024, "s of CPU a GiB", memory=True)
 
 
 def main() -> None:
@@ -280,16 +236,17 @@ def main() -> None:
     given = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     places: Queue[tuple[int, int]] = context.Queue()
-    servers = {}
+    servers = []
     found = {}
-    for kind, target in (("ours", ours), ("theirs", theirs), ("bare", bare)):
-        servers[kind] = context.Process(target=target, args=(places,), daemon=True)
-        servers[kind].start()
-        found[kind] = places.get(timeout=30)
+    kinds = {"ours": ours, "grpcio": grpc_server, "connect-py": connect_server, "bare": bare}
     try:
+        for kind, target in kinds.items():
+            servers.append(context.Process(target=target, args=(places,), daemon=True))
+            servers[-1].start()
+            found[kind] = places.get(timeout=30)
         measure(found, given.turns, given.bulk)
     finally:
-        for server in servers.values():
+        for server in servers:
             server.terminate()
 
 

@@ -29,8 +29,8 @@ QUIET = 0.1
 LOOK = 1.0
 """Seconds between two looks at the clocks of a link in use."""
 
-CHUNK = 65_536
-"""Bytes to receive at once."""
+CHUNK = 120 * 1024
+"""Bytes to receive at once; the size has the reasons of ``Limits.turn_bytes``."""
 POLL_MAX = 0x7FFF_FFFF
 """Milliseconds that poll takes at the most."""
 
