@@ -105,7 +105,7 @@ WHOLE = Service(
         ),
         StreamMethod(opcode=0x10, name="Parts", request=WholeRequest, response=Part, since=2),
         UploadMethod(opcode=0x30, name="Assemble", request=Part, response=WholeResponse, max_request=100),
-        DuplexMethod(opcode=0x31, name="Exchange", request=Part, response=WholeResponse, timeout=2.5),
+        DuplexMethod(opcode=0x31, name="Exchange", request=Part, response=WholeResponse, timeout=2.5, drains=True),
         OneWayMethod(opcode=0x32, name="Drop", request=Part, since=2, idempotent=True),
     ],
 )
@@ -159,6 +159,22 @@ def test_a_response_is_described_where_there_is_one() -> None:
         methods[at] = msgspec.structs.replace(method, response=response)
         with pytest.raises(DeclarationError):
             declare(msgspec.structs.replace(description, methods=methods))
+
+
+def test_streams_that_drain_are_described() -> None:
+    """Which methods' streams go on while the server drains is told; one without items that come back is refused."""
+    description = describe(WHOLE)
+    assert {each.name for each in description.methods if each.drains} == {"Exchange"}
+    assert {each.name for each in declare(description).methods if each.goes_on} == {"Exchange"}
+    for at, method in enumerate(description.methods):
+        methods = [*description.methods]
+        methods[at] = msgspec.structs.replace(method, drains=True)
+        drained = msgspec.structs.replace(description, methods=methods)
+        if method.shape in (MethodShape.SERVER_STREAM, MethodShape.DUPLEX):
+            assert declare(drained).by_opcode[method.opcode].goes_on
+        else:
+            with pytest.raises(DeclarationError):
+                declare(drained)
 
 
 def test_an_older_service_describes_what_it_had() -> None:

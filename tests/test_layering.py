@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "version": set(),
     "bucket": set(),
     "log_limit": set(),
+    "identity": set(),
     "poller": {"errors"},
     "errors": {"status"},
     "address": {"errors"},
@@ -57,10 +58,10 @@ ALLOWED: dict[str, set[str]] = {
     "protos": {"errors", "schema", "status", "wire/frame"},
     "codecs": {"errors", "limits", "protos", "schema"},
     "contract": {"codecs", "control", "errors", "limits", "schema"},
-    "dispatch": BASE | {"codecs", "schema", "uncopied", "wire/frame", "wire/metadata"},
     "binding": {"codecs", "control", "errors", "limits", "reasons", "schema", "wire/frame"},
+    "dispatch": BASE | {"codecs", "identity", "schema", "uncopied", "wire/frame", "wire/metadata"},
     "wire/liveness": BASE | {"wire/connection"},
-    "answering": CORE | {"dispatch", "schema", *BOTH_ROLES},
+    "answering": CORE | {"dispatch", "identity", "schema", *BOTH_ROLES},
     "server": CORE
     | {
         "address",
@@ -70,6 +71,7 @@ ALLOWED: dict[str, set[str]] = {
         "codecs",
         "control",
         "dispatch",
+        "identity",
         "log_limit",
         "poller",
         "protos",

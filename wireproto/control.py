@@ -193,6 +193,8 @@ class MethodDescription(Message):
     doc: str = ""
     by_server: bool = False
     """Whether the server calls it, and its client answers."""
+    drains: bool = False
+    """Its streams go on while the server drains, those without an end of their own, too."""
 
 
 class ServiceDescription(Message):
@@ -301,6 +303,7 @@ def _describe_method(method: Operation[Any, Any], version: int) -> MethodDescrip
         max_request=method.max_request,
         doc=method.doc,
         by_server=method.by == "server",
+        drains=method.goes_on,
     )
 
 
@@ -387,6 +390,8 @@ class _Declaration:
 
     def method(self, description: MethodDescription) -> Operation[Any, Any]:
         answer: dict[str, Any] = {}
+        if description.drains:
+            answer["drains"] = True  # a shape without items that come back knows no such word
         if description.shape is not MethodShape.ONE_WAY:
             answer["response"] = self.message(description.response)
         elif description.response:

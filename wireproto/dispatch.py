@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar, overload
 
 from wireproto.codecs import Codec
 from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError
+from wireproto.identity import Holder, Identity
 from wireproto.limits import Limits
 from wireproto.reasons import REASONS, failure
 from wireproto.schema import (
@@ -59,42 +60,6 @@ SHARED_ITEMS = 64
 
 SHARED_BYTES = 16_384
 """Bytes up to which they are kept, so that all of them together stay within 1 MiB."""
-
-
-class Identity:
-    """Who is calling: made by ``authenticate`` or handed to ``Context.sign_in``.
-
-    Args:
-        subject: the name the application knows the caller by.
-        capabilities: what the caller may do; a method's ``requires`` names one of them.
-    """
-
-    __slots__ = ("_revoked", "capabilities", "subject")
-
-    def __init__(self, subject: str, capabilities: Iterable[str] = ()) -> None:
-        self.subject = subject
-        self.capabilities = frozenset(capabilities)
-        self._revoked = False
-
-    @property
-    def revoked(self) -> bool:
-        """Whether ``revoke`` was called; a revoked identity counts as none."""
-        return self._revoked
-
-    def revoke(self) -> None:
-        """Take the identity away from every connection that was signed in with it; from any thread."""
-        self._revoked = True
-
-    def __copy__(self) -> Self:
-        """The same object: whoever has a copy must not keep what ``revoke`` takes away."""
-        return self
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        """The same object, as ``copy.copy``."""
-        return self
-
-    def __repr__(self) -> str:
-        return f"Identity({self.subject!r}, {sorted(self.capabilities)}{', revoked' if self._revoked else ''})"
 
 
 Authenticate: TypeAlias = Callable[[Metadata, str], Identity | None]
@@ -156,6 +121,11 @@ class Context(Uncopied):
     def draining(self) -> bool:
         """Whether the server closes: an iterator that has no end of its own ends now, well, or is ended later."""
         raise NotImplementedError
+
+    @property
+    def holder(self) -> Holder | None:
+        """For doors: who ends the call when its identity is revoked; None where nobody does."""
+        return None
 
     def remaining(self) -> float | None:
         """Seconds until the deadline, at least 0.0; None without a deadline."""
@@ -522,9 +492,10 @@ class Entry:
 
     def _judge(self, context: Context) -> None:
         if context.metadata.authorization:
-            context.identity = (
-                None if self._authenticate is None else self._authenticate(context.metadata, context.peer)
-            )
+            signed = None if self._authenticate is None else self._authenticate(context.metadata, context.peer)
+            context.identity = signed
+            if signed is not None:
+                signed.held_by(context.holder)
         identity = context.identity
         if identity is not None and identity.revoked:
             identity = context.identity = None

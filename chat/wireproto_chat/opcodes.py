@@ -470,6 +470,7 @@ LOG_OUT = Method(
     requires="account",
     reasons=_WRITES,
     timeout=10.0,
+    outlives_identity=True,  # it is what ends it, and has an answer to give
     doc="Ends the session: revokes its token, ends its streams, and leaves the connection without an identity.",
 )
 
@@ -481,6 +482,7 @@ DELETE_ACCOUNT = Method(
     requires="account",
     reasons=("NOT_YOUR_ACCOUNT", "UNDELIVERED_MESSAGES", *_WRITES),
     timeout=10.0,
+    outlives_identity=True,  # as of LogOut
     doc="Deletes the caller's own account; refused while messages wait, unless forced.",
 )
 
@@ -491,6 +493,7 @@ RECEIVE_MESSAGES = StreamMethod(
     response=ReceiveMessagesResponse,
     requires="account",
     reasons=("BAD_AFTER", "TOO_MANY_STREAMS", "SIGNED_OUT", *_READS),
+    outlives_identity=True,  # it ends by itself, SIGNED_OUT, whether the session was ended or has run out
     doc="Streams the caller's messages: the undelivered ones first, then live. Acknowledge says which were dealt with.",
 )
 

@@ -28,7 +28,7 @@ class Leaving:
         self._server = Server(make_handlers(), port=0)
         self._server.start()
         self._mutant = Mutant((self._server.address.host, self._server.address.port), **changes)
-        self._stopper = threading.Thread(target=self._server.shutdown, args=(10.0,))
+        self._stopper = threading.Thread(target=self._server.shutdown, args=(7.0,))
         self.address = self._mutant.address
 
     def terminate(self) -> None:
@@ -79,6 +79,8 @@ MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "4.76",
         {"down": on(Kind.RESPONSE, kind=Kind.ERROR, codec=0, version=0, payload=page.error_body(14, b"SHUTTING_DOWN"))},
     ),
+    "what comes to a call that drains is lost": ("4.77", {"up": all_but_the_first(Kind.ITEM)}),
+    "a stream that drains is cut short": ("4.77", {"down": all_but_the_first(Kind.ITEM)}),
     "streams end otherwise": ("4.74", {"down": every(lambda each: call_error(each, reason="CANCELLED"))}),
 }
 

@@ -7,7 +7,7 @@ import pytest
 from tests.contract.editing import BASE, build, edited
 from tests.contract.edits import EDITS, Edit
 from wireproto.contract import Change, compare
-from wireproto.schema import DuplexMethod, Message, OneWayMethod, Operation, Service, UploadMethod
+from wireproto.schema import DuplexMethod, Message, OneWayMethod, Operation, Service, StreamMethod, UploadMethod
 
 OLD = build(BASE)
 each_edit = pytest.mark.parametrize("edit", [pytest.param(edit, id=edit.name) for edit in EDITS])
@@ -103,9 +103,19 @@ def test_what_is_refused_of_items_and_one_way_calls_is_said() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", [StreamMethod, DuplexMethod])
+def test_what_becomes_of_streams_when_a_server_goes_is_told(kind: Any) -> None:
+    """It hurts nobody: a stream may end at any time."""
+    note = "of streams in flight when a server goes away"
+    assert only_change(kind, {}, {"drains": True}) == ("drains", "", note)
+    assert only_change(kind, {"drains": True}, {}) == ("does not drain any more", "", note)
+
+
 def test_how_a_server_takes_the_items_is_its_own() -> None:
-    """What an upload collects is no part of the contract, as little as which thread runs a handler."""
-    assert compare(with_method(UploadMethod), with_method(UploadMethod, collect=3, blocking=True)) == []
+    """What an upload collects is no part of the contract, as little as which thread runs a handler, or what
+    outlives the identity of its caller."""
+    changed = with_method(UploadMethod, collect=3, blocking=True, outlives_identity=True)
+    assert compare(with_method(UploadMethod), changed) == []
 
 
 class Stone(Message):

@@ -747,3 +747,18 @@ def test_calls_of_several_shapes_go_side_by_side(bench: Bench, link: Pair) -> No
     assert link.call(PROBE, ProbeRequest(name="a")).name == "a"
     assert [answer.words for answer in answers] == ["2 times"]
     assert [item.value for item in stream] == [1, 2]
+
+
+def test_a_revoked_identity_ends_its_calls(bench: Bench) -> None:
+    """As on a real server the calls in flight fail, and a sink is told; other identities' calls go on."""
+    known = {name: Identity(name) for name in ("ann", "bob")}
+    link = pair(bench.handlers, authenticate=lambda metadata, peer: known[metadata.authorization])
+    stream, other = (
+        link.stream(FOLLOW, FollowRequest(count=3), credit=1, metadata=Metadata(authorization=name)) for name in known
+    )
+    assert (next(stream).value, next(other).value) == (0, 0)
+    known["ann"].revoke()
+    with pytest.raises(CallError, match="SIGN_IN_REQUIRED") as caught:
+        list(stream)
+    assert caught.value.retry is Retry.MAYBE_PROCESSED
+    assert [item.value for item in other] == [1, 2]

@@ -12,9 +12,10 @@ from wireproto.answering.intake import Intake
 from wireproto.answering.owners import CallOwner
 from wireproto.answering.pool import Worker
 from wireproto.answering.pump import Pump
-from wireproto.answering.refusals import given_up, late
+from wireproto.answering.refusals import given_up, identity_revoked, late
 from wireproto.dispatch import Context, Entry, Identity, Outcome
 from wireproto.errors import CallError
+from wireproto.identity import Holder
 from wireproto.reasons import failure
 from wireproto.schema import Operation
 from wireproto.status import Retry
@@ -97,8 +98,13 @@ class Call(msgspec.Struct, Context, eq=False):
     def draining(self) -> bool:
         return self.session.draining
 
+    @property
+    def holder(self) -> Holder:
+        return self.session.holder
+
     def sign_in(self, identity: Identity) -> None:
         session = self.session
+        identity.held_by(session.holder)
         with session.lock:
             signed_in = session.identity
             if signed_in is not None and signed_in is not identity and not signed_in.revoked:
@@ -197,6 +203,13 @@ class Call(msgspec.Struct, Context, eq=False):
         if self.intake is not None:
             self.intake.end_locked(refusal(Retry.MAYBE_PROCESSED))  # at once, if the frame waits
         self.drop_future_locked()
+
+    def revoke_locked(self, identity: Identity) -> bool:
+        """An identity was revoked: end the call if it was begun with that; whether it was."""
+        if self.identity is not identity or self.entry.method.outlives_identity:
+            return False
+        self.expire_locked(identity_revoked)
+        return True
 
     def drop_future_locked(self) -> None:
         """Nobody waits for the deferred answer any more."""

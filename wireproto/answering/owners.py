@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from wireproto.answering.pool import Pool
 from wireproto.dispatch import Context, Entry, Identity, Outcome
 from wireproto.errors import CallError
+from wireproto.identity import Holder
 
 __all__ = ["CallLine", "CallOwner", "Fed", "Pumped"]
 
@@ -37,6 +38,10 @@ class CallOwner(Protocol):
     peer: str
     codec: str
     identity: Identity | None
+
+    @property
+    def holder(self) -> Holder:
+        """Who ends the calls of an identity that is revoked."""
 
     @property
     def connection(self) -> CallLine:

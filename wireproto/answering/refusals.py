@@ -10,6 +10,7 @@ __all__ = [
     "cancelled",
     "given_up",
     "half_closed",
+    "identity_revoked",
     "late",
     "metadata_too_large",
     "shutting_down",
@@ -37,6 +38,11 @@ def given_up() -> CallError:
 def half_closed(retry: Retry) -> CallError:
     """The caller closed its side, so nobody grants the stream any more credit."""
     return failure("CANCELLED", "the caller closed its side, and grants no more credit", retry=retry)
+
+
+def identity_revoked(retry: Retry) -> CallError:
+    """The identity with which the call was begun is worth nothing any more."""
+    return failure("SIGN_IN_REQUIRED", "the identity of the call was revoked while it ran; sign in again", retry=retry)
 
 
 def late(retry: Retry = Retry.MAYBE_PROCESSED) -> CallError:

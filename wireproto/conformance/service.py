@@ -414,6 +414,7 @@ REFLECT = DuplexMethod(
     response=ReflectResponse,
     since=SHAPED,
     reasons=["AS_ASKED"],
+    drains=True,
     doc="Each item comes back, and behind the last one the END. One may fail the call (ABORTED, AS_ASKED), or end it.",
 )
 NOTE = OneWayMethod(

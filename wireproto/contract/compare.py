@@ -263,6 +263,9 @@ class _Comparison:
         if was.timeout != now.timeout:
             what = f"timeout {_seconds(was.timeout)} -> {_seconds(now.timeout)}"
             self.change(was.name, what, note="of calls that bring no deadline")
+        if was.goes_on != now.goes_on:
+            what = "drains" if now.goes_on else "does not drain any more"
+            self.change(was.name, what, note="of streams in flight when a server goes away")
         if gone := set(was.reasons) - set(now.reasons):
             self.change(was.name, f"reasons without {', '.join(sorted(gone))}", source=True)
         if came := set(now.reasons) - set(was.reasons):

@@ -101,6 +101,7 @@ class Operation(Generic[Req, Resp]):
         by: who calls it. "server": the server calls, and clients answer that were given handlers. Such a method
             requires no capability, for a client knows nobody but its server; and it is not in the .proto's service, for
             gRPC has no calls of a server.
+        outlives_identity: its calls go on when the identity they were begun with is revoked; else they are ended.
         shape: how many messages go which way; each kind of method has its own.
 
     Raises:
@@ -123,6 +124,7 @@ class Operation(Generic[Req, Resp]):
     max_request: int | None = None
     doc: str = ""
     by: By = "client"
+    outlives_identity: bool = False
 
     def __post_init__(self) -> None:
         _check_operation(self)
@@ -155,6 +157,11 @@ class Operation(Generic[Req, Resp]):
         return self.shape.value if self.by == "client" else f"server-{self.shape.value}"
 
     @property
+    def goes_on(self) -> bool:
+        """Whether its answers that have no end of their own go on while the server drains."""
+        return isinstance(self, StreamMethod | DuplexMethod) and self.drains
+
+    @property
     def messages(self) -> tuple[type[Message], ...]:
         """The message classes that the service declares for it; a one-way method has no response of its own."""
         return (self.request, self.response)
@@ -170,10 +177,18 @@ class Method(Operation[Req, Resp]):
     shape = Shape.UNARY
 
 
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class StreamMethod(Operation[Req, Item]):
-    """A server stream: one request, any number of ``response`` items."""
+    """A server stream: one request, any number of ``response`` items.
+
+    Attributes:
+        drains: when the server goes away, its streams that are answered by a ``Subscription`` go on until they end by
+            themselves or the time to drain is over; else they end at once. Iterators always go on.
+    """
 
     shape = Shape.STREAM
+
+    drains: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -195,10 +210,17 @@ class UploadMethod(Operation[Item, Resp]):
             _check_int(f"UploadMethod {self.name}", "collect", self.collect, 1, 65_536)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DuplexMethod(Operation[Req, Item]):
-    """Any number of ``request`` items one way and of ``response`` items the other way, each as it likes."""
+    """Any number of ``request`` items one way and of ``response`` items the other way, each as it likes.
+
+    Attributes:
+        drains: as of a ``StreamMethod``.
+    """
 
     shape = Shape.DUPLEX
+
+    drains: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

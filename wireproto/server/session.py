@@ -72,6 +72,7 @@ class Session:
     """
 
     __slots__ = (
+        "__weakref__",
         "_alarm_at",
         "_batch",
         "_budget",
@@ -503,8 +504,11 @@ class Session:
 
     def stream_began_locked(self, call: Call) -> None:
         """A call has its stream: one without an end of its own ends at once where such streams do not go on."""
-        if (self.draining or self.half_closed) and call.stream is not None and call.stream.subscribed:
-            call.expire_locked(shutting_down if self.draining else half_closed)
+        if call.stream is not None and call.stream.subscribed:
+            if self.half_closed:
+                call.expire_locked(half_closed)
+            elif self.draining and not call.entry.method.goes_on:
+                call.expire_locked(shutting_down)
 
     @property
     def half_closed(self) -> bool:
@@ -543,11 +547,14 @@ class Session:
 
     def _expire_streams_locked(self) -> None:
         """The server closes: a subscription, which has no end of its own, ends. An iterator is told by its context, and
-        has until the time to close is over.
+        has until the time to close is over; so has a subscription of a method that says ``drains``, which is woken.
         """
         for call in list((self._calls or {}).values()):
             if call.stream is not None and call.stream.subscribed:
-                call.expire_locked(shutting_down)
+                if call.entry.method.goes_on:
+                    call.stream.wake_locked()
+                else:
+                    call.expire_locked(shutting_down)
 
     def _half_close_streams_locked(self) -> None:
         """The peer grants no more credit. An iterator goes on as far as it has some, and ends well if that is its end,
@@ -579,6 +586,18 @@ class Session:
     def _count_error_locked(self) -> None:
         if not self._budget.take("errors"):
             self._fail_connection_locked("TOO_MANY_ERRORS", "too many requests that cannot be understood")
+
+    @property
+    def holder(self) -> "Session":
+        """See ``owners.CallOwner``."""
+        return self
+
+    def identity_revoked(self, identity: Identity) -> None:
+        """See ``identity.Holder``."""
+        with self.lock:
+            for call in list((self._calls or {}).values()):
+                if call.revoke_locked(identity):
+                    self.flush_soon()  # not at once: whoever revokes may have many more connections to look at
 
     # ------------------------------------------------------------------ items that follow
 

@@ -15,7 +15,7 @@ from wireproto.dispatch import Context, Entry, Identity, Outcome, Sink, Subscrip
 from wireproto.errors import CallError
 from wireproto.reasons import failure
 from wireproto.schema import Operation
-from wireproto.status import Status
+from wireproto.status import Retry, Status
 from wireproto.wire.connection import Connection
 from wireproto.wire.framing import PayloadTooLarge
 from wireproto.wire.metadata import Metadata
@@ -146,6 +146,11 @@ class PairedCall(Context):
 
     def move(self) -> None:
         """Give the sink what came and its future allows, return credit, and send what the source has."""
+        if self._is_revoked():
+            text = "the identity of the call was revoked while it ran; sign in again"
+            error = failure("SIGN_IN_REQUIRED", text, retry=Retry.MAYBE_PROCESSED)
+            self._end("the identity was revoked", error)
+            self._link.server.send_error(self._call_id, error)
         try:
             if self._sink is not None:
                 self._feed(self._sink)
@@ -173,6 +178,10 @@ class PairedCall(Context):
         """The connection has ended."""
         self._end("the connection ended", failure("CANCELLED", "the connection ended"))
         self._tell_sink()
+
+    def _is_revoked(self) -> bool:
+        identity, method = self.identity, self.entry.method
+        return not self.over and identity is not None and identity.revoked and not method.outlives_identity
 
     def _feed(self, sink: Sink[Any, Any]) -> None:
         while not self.over:

@@ -100,7 +100,9 @@ SERVICES[SERVICE] = (
         Method(11, "Recent", False, "RecentRequest", "RecentResponse", since=2),
         Method(12, "Unserved", False, "UnservedRequest", "UnservedResponse"),
         Method(13, "Sum", False, "SumRequest", "SumResponse", ("AS_ASKED",), since=3, follow=True),
-        Method(14, "Reflect", True, "ReflectRequest", "ReflectResponse", ("AS_ASKED",), since=3, follow=True),
+        Method(
+            14, "Reflect", True, "ReflectRequest", "ReflectResponse", ("AS_ASKED",), since=3, follow=True, drains=True
+        ),
         Method(15, "Note", False, "NoteRequest", "", since=3),
         Method(16, "Noted", False, "NotedRequest", "NotedResponse", since=3),
     ],

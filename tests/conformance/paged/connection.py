@@ -195,7 +195,7 @@ class Connection:
             if asked and not call.complete:
                 self.fail(call_id, call.method.opcode, failure)
                 continue
-            if not call.method.stream:
+            if not call.method.stream or (call.method.drains and not asked):
                 continue
             try:
                 if asked and call.items is not None and next(call.items, None) is None:

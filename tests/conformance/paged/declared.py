@@ -119,6 +119,8 @@ MESSAGES: dict[str, list[Field]] = {
         Field("timeout_ms", MAYBE_INT),
         Field("max_request", MAYBE_INT),
         Field("doc", STR),
+        Field("by_server", "bool"),
+        Field("drains", "bool"),
     ],
     "MessageDescription": [
         Field("name", STR),
@@ -163,6 +165,7 @@ class Method(NamedTuple):
     until: int | None = None
     max_request: int | None = None
     follow: bool = False
+    drains: bool = False
 
     @property
     def flags(self) -> int:

@@ -197,6 +197,8 @@ def described_method(method: Method) -> dict[str, Any]:
         "timeout_ms": None,
         "max_request": method.max_request,
         "doc": f"{method.name}, as the page has it.",
+        "by_server": False,
+        "drains": method.drains,
     }
 
 

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from wireproto.conformance.caller import SERVER_CASES, Bench
 from wireproto.conformance.case import Deviation, Needs, Over
-from wireproto.conformance.service import CONFORMANCE, LONGEST_SHORT
+from wireproto.conformance.service import CONFORMANCE, LONGEST_SHORT, SHAPED
 from wireproto.control import (
     CHECK,
     CONTROL,
@@ -114,7 +114,8 @@ def describe_defaults(bench: Bench) -> None:
 
 @case("13.11", over=Over.CODECS, needs=Needs.SERVICE)
 def describe_limits(bench: Bench) -> None:
-    """The versions, reasons and longest request of a method are described, and a field's bounds as numbers in pipe."""
+    """The versions, reasons, longest request and `drains` of a method are described, and a field's bounds as numbers
+    in pipe."""
     service = _conformance(bench)
     _equal("the oldest version", service.oldest, 1)
     methods = {each.name: each for each in service.methods}
@@ -124,6 +125,9 @@ def describe_limits(bench: Bench) -> None:
     _equal("the reasons of Fail", methods["Fail"].reasons, ["AS_ASKED"])
     _equal("max_request of Short", methods["Short"].max_request, LONGEST_SHORT)
     _equal("the shape of Count", methods["Count"].shape, 2)
+    _equal("drains of Count", methods["Count"].drains, False)
+    if service.version >= SHAPED:
+        _equal("drains of Reflect", methods["Reflect"].drains, True)
     bounds = {each.name: (each.ge, each.le) for each in _request_of(service, "Mirror").fields}
     _equal("ge and le of small", bounds["small"], ("0", "255"))
     _equal("ge and le of number", bounds["number"], ("", ""))

@@ -8,10 +8,12 @@ from wireproto.conformance.caller import SERVER_CASES, Bench, Caller, Subject
 from wireproto.conformance.case import Deviation, Needs, NotJudged, Over
 from wireproto.conformance.service import (
     COUNT,
+    REFLECT,
     SHAPED,
     SLEEP,
     SUM,
     CountRequest,
+    ReflectRequest,
     SleepRequest,
     SumRequest,
 )
@@ -145,4 +147,24 @@ def uploads(bench: Bench) -> None:
         answer = caller.response(SUM, upload)
         if (answer.total, answer.items) != (2001, 1001):
             raise Deviation(f"the sum of 1001 items is 2001, and {answer} came")
+        caller.closes("the last answer")
+
+
+@case("4.77", over=Over.ONCE, needs=Needs.PROCESS)
+def streams_that_drain(bench: Bench) -> None:
+    """A call of a method that says `drains` goes on behind GOAWAY in both halves, to its own end."""
+    if bench.version < SHAPED:
+        raise NotJudged(f"version {bench.version} of the service has no duplex calls")
+    with _leaving(bench) as (subject, caller):
+        call_id = caller.upload(REFLECT, credit=100)
+        caller.give(REFLECT, call_id, ReflectRequest(number=1))
+        caller.item(REFLECT, call_id)
+        subject.terminate()
+        _goaway(caller, call_id)
+        for number in range(2, 6):
+            caller.give(REFLECT, call_id, ReflectRequest(number=number))
+            if (back := caller.item(REFLECT, call_id).number) != number:
+                raise Deviation(f"the item that came back has number {back}, and {number} was sent")
+        caller.complete(REFLECT, call_id)
+        caller.expect(page.END, call_id)
         caller.closes("the last answer")

@@ -11,7 +11,7 @@ from wireproto.answering.call import Call
 from wireproto.answering.pace import Pace
 from wireproto.answering.pool import Pool, Worker
 from wireproto.answering.refusals import shutting_down
-from wireproto.dispatch import Entry, Table
+from wireproto.dispatch import Entry, Identity, Table
 from wireproto.errors import CallError
 from wireproto.limits import Limits
 from wireproto.log_limit import LogLimit
@@ -70,8 +70,6 @@ class Versions:
         tables: by version; the newest one serves calls that ask for none.
         most_metadata: bytes that a call's metadata may have, counted as on the TCP door.
     """
-
-    parting = False
 
     def __init__(self, opcode: int, tables: Mapping[int, Table], most_metadata: int) -> None:
         self._most_metadata = most_metadata
@@ -223,6 +221,11 @@ class Door:
         self._alarm_at = math.inf
         soonest = min((call.expire(now) for call in list(self._live)), default=math.inf)
         self.expect(soonest)
+
+    def identity_revoked(self, identity: Identity) -> None:
+        """See ``identity.Holder``."""
+        for call in list(self._live):
+            call.revoke(identity)
 
     def leads(self, pace: Pace, worker: Worker | None) -> bool:
         """See ``rpc.RpcOwner``. Where nobody leads, nobody can be deposed: only what is known to be quick runs."""

@@ -281,8 +281,6 @@ class GrpcGateway(Uncopied):
 class Alone:
     """A method that has one version and no metadata of ours; see ``rpc.PathTarget``."""
 
-    parting = True
-
     def __init__(self, entry: Entry) -> None:
         self._entry = entry
 

@@ -42,7 +42,7 @@ class HealthCheckResponse(Message):
 
 
 CHECK = Method(opcode=1, name="Check", request=HealthCheckRequest, response=HealthCheckResponse)
-WATCH = StreamMethod(opcode=2, name="Watch", request=HealthCheckRequest, response=HealthCheckResponse)
+WATCH = StreamMethod(opcode=2, name="Watch", request=HealthCheckRequest, response=HealthCheckResponse, drains=True)
 
 
 WATCHERS = 1024

@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from wireproto.answering.pool import Worker
 from wireproto.answering.refusals import busy, shutting_down
+from wireproto.dispatch import Identity
 from wireproto.errors import CallError
 from wireproto.protos.reflected import ALPHA, STABLE, parsed, reflection_pool
 from wireproto.reasons import failure
@@ -161,6 +162,9 @@ class ReflectionCall:
     def drain(self) -> None:
         """See ``rpc.Live``."""
         self._end(self._shutting_down())
+
+    def revoke(self, identity: Identity) -> None:
+        """See ``rpc.Live``: reflection asks nobody who they are."""
 
     def dismiss(self) -> None:
         """See ``rpc.Live``: it has ended with ``drain``, or does once its answer is sent."""

@@ -17,6 +17,7 @@ from wireproto.answering.refusals import busy, cancelled, late, shutting_down, t
 from wireproto.answering.watch import STUCK
 from wireproto.dispatch import Entry, Identity
 from wireproto.errors import CallError
+from wireproto.identity import Holder
 from wireproto.limits import Limits
 from wireproto.server.gateway.conduct import Conduct
 from wireproto.server.gateway.halves import HalfCalls
@@ -47,13 +48,7 @@ WINDOW = 64
 
 
 class PathTarget(Protocol):
-    """A method, as its path is found.
-
-    Attributes:
-        parting: its streams say something when the door closes, and end by themselves.
-    """
-
-    parting: bool
+    """A method, as its path is found."""
 
     def terms(self, wire: Wire) -> tuple[Entry, Metadata, int]:
         """What a call runs, what it says beside its payload, and the version it is written in.
@@ -80,6 +75,9 @@ class Live(Protocol):
 
     def drain(self) -> None:
         """The door closes: a subscription ends, an iterator may end by itself, a call is finished."""
+
+    def revoke(self, identity: Identity) -> None:
+        """An identity was revoked: end it if it was begun with that."""
 
     def dismiss(self) -> None:
         """Nothing new is taken any more: a call whose message is not whole is refused."""
@@ -116,6 +114,9 @@ class RpcOwner(Protocol):
     conduct: Conduct
     patience: float
     draining: bool
+
+    def identity_revoked(self, identity: Identity) -> None:
+        """See ``identity.Holder``."""
 
     def expect(self, deadline: float) -> None:
         """Have ``Live.expire`` asked at this time (monotonic)."""
@@ -199,6 +200,11 @@ class Rpc:
     def draining(self) -> bool:
         """The door closes."""
         return self._door.draining
+
+    @property
+    def holder(self) -> Holder:
+        """See ``owners.CallOwner``."""
+        return self._door
 
     @property
     def half_closed(self) -> bool:
@@ -374,8 +380,18 @@ class Rpc:
         """See ``Live``."""
         with self.lock:
             call = self.call
-            if call is not None and call.stream is not None:
-                self.stream_began_locked(call)
+            if call is None or call.stream is None or not call.stream.subscribed:
+                return
+            if call.entry.method.goes_on:
+                call.stream.wake_locked()
+            else:
+                call.expire_locked(shutting_down)
+
+    def revoke(self, identity: Identity) -> None:
+        """See ``Live``."""
+        if (call := self.call) is not None:
+            with self.lock:
+                call.revoke_locked(identity)
 
     def dismiss(self) -> None:
         """See ``Live``."""
@@ -422,10 +438,10 @@ class Rpc:
         if self.over and stream is not None:
             stream.end_locked(str(cancelled()))
         elif stream is not None and stream.subscribed:
-            if not self._door.draining:
-                self._wire.open()
-            elif self._served is None or not self._served.parting:
+            if self._door.draining and not call.entry.method.goes_on:
                 call.expire_locked(shutting_down)
+            else:
+                self._wire.open()
 
     def send_error_locked(self, call: Call, error: CallError) -> None:
         """See ``owners.CallOwner``."""
