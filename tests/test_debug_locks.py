@@ -16,7 +16,7 @@ def test_a_call_without_the_lock_fails(stage_session: Session) -> None:
     session = stage_session
     lock: object = session.lock
     assert isinstance(lock, DebugLock)
-    with pytest.raises(AssertionError, match=r"Session\.room_locked was called without lock held"):
+    with pytest.raises(AssertionError, match=r"AnsweringSide\.room_locked was called without lock held"):
         session.room_locked()
     with session.lock:
         assert session.room_locked() > 0

@@ -1,7 +1,6 @@
 """What becomes of calls in flight when the identity they were begun with is revoked, and when the server drains."""
 
 import gc
-
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
