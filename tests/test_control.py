@@ -38,6 +38,44 @@ from wireproto.schema import (
 )
 
 
+class TickRequest(Message):
+    """Asks for all of them."""
+
+
+class Tick(Message):
+    """One of them."""
+
+    number: int
+
+
+TICKS = StreamMethod(opcode=1, name="Ticks", request=TickRequest, response=Tick, resumable="number")
+TICKING = Service("example.v1.TickingService", methods=[TICKS])
+
+
+def test_the_position_of_a_stream_is_described() -> None:
+    """The field's name is there, and a service that is declared from it can be followed."""
+    described = describe(TICKING)
+    assert [each.resumable for each in described.methods] == ["number"]
+    (method,) = declare(described).methods
+    assert isinstance(method, StreamMethod)
+    assert method.resumable == "number"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "problem"),
+    [
+        ("number", MethodShape.UNARY, "'Ticks' is described as resumable, and is no stream"),
+        ("other", MethodShape.SERVER_STREAM, "resumable is 'other'"),
+    ],
+)
+def test_a_position_that_makes_no_sense_is_refused(name: str, shape: MethodShape, problem: str) -> None:
+    """A peer wrote the description: the field must be there, and the method must be a stream."""
+    described = describe(TICKING)
+    methods = [msgspec.structs.replace(each, resumable=name, shape=shape) for each in described.methods]
+    with pytest.raises(DeclarationError, match=problem):
+        declare(msgspec.structs.replace(described, methods=methods))
+
+
 class Colour(enum.IntEnum):
     """A colour."""
 

@@ -827,3 +827,87 @@ def test_handlers_are_of_the_methods_that_the_other_side_calls() -> None:
     handlers.register(ASK)(hello)
     with pytest.raises(ConfigError, match=r"Ask is called by the client, .* to a Server"):
         handlers.check_side("server")
+
+
+class Tick(Message):
+    number: int
+    name: str = "x"
+
+
+TICKS = StreamMethod(opcode=0x40, name="Ticks", request=AskRequest, response=Tick, resumable="number")
+NAMES = StreamMethod(opcode=0x41, name="Names", request=AskRequest, response=Tick, resumable="name")
+ANEW = StreamMethod(opcode=0x42, name="Anew", request=AskRequest, response=Tick)
+TICKING = Service("example.v1.TickingService", 1, [TICKS, NAMES, ANEW])
+
+
+class Begun(Call):
+    """A call of one of the methods that tick."""
+
+    def __init__(self, method: Operation[Any, Any], written: bytes) -> None:
+        super().__init__(Metadata(resume_after=written))
+        self.called = method
+
+    @property
+    def method(self) -> Operation[Any, Any]:
+        return self.called
+
+
+def begin(method: Any, written: bytes, handler: Callable[..., Any]) -> object:
+    handlers = Handlers(TICKING)
+    handlers.register(method)(handler)
+    entry = handlers.table(CODEC, 1, LIMITS).entries[method.opcode]
+    return entry.run(CODEC.plan(AskRequest, 1, LIMITS, request=True).encode(AskRequest()), Begun(method, written))
+
+
+@pytest.mark.parametrize(
+    ("method", "written", "seen"),
+    [(TICKS, b"", None), (TICKS, b"-7", -7), (NAMES, b"\xc3\xa9", "é"), (ANEW, b"", None)],
+)
+def test_a_handler_is_given_the_position_as_the_field_has_it(method: Any, written: bytes, seen: object) -> None:
+    """None for whoever begins."""
+    found: list[object] = []
+
+    def ticks(request: AskRequest, context: Context) -> list[Tick]:
+        found.append(context.resume_after)
+        return []
+
+    assert not isinstance(begin(method, written, ticks), CallError)
+    assert found == [seen]
+
+
+@pytest.mark.parametrize(("method", "written"), [(TICKS, b"x"), (NAMES, b"\xff"), (ANEW, b"1")])
+def test_a_position_that_is_none_is_lost_before_the_handler(method: Any, written: bytes) -> None:
+    """A stranger wrote it: the handler is not run, and the caller may begin without it."""
+    ran: list[object] = []
+    error = begin(method, written, lambda request, context: ran.append(request))
+    assert refused(error) == (Status.OUT_OF_RANGE, "POSITION_LOST", Retry.NOT_PROCESSED)
+    assert "without" in str(error)
+    assert not ran
+
+
+@pytest.mark.parametrize("message", ["", "the log begins at 9"])
+def test_a_handler_says_in_a_line_that_it_cannot_go_on(message: str) -> None:
+    """Whether it has more to say or not."""
+    error = begin(TICKS, b"1", lambda request, context: context.position_lost(message))
+    assert refused(error) == (Status.OUT_OF_RANGE, "POSITION_LOST", Retry.NOT_PROCESSED)
+    assert (message or "begin it without one") in str(error)
+
+
+def test_a_unary_call_has_no_position() -> None:
+    """The key means nothing there."""
+    assert Call(Metadata(resume_after=b"1")).resume_after is None
+
+
+def test_an_item_that_nobody_could_go_on_behind_is_not_sent(caplog: pytest.LogCaptureFixture) -> None:
+    """It is an incident, with the reason in the log."""
+    handlers = Handlers(TICKING)
+    handlers.register(NAMES)(lambda request, context: [])
+    handlers.register(ANEW)(lambda request, context: [])
+    table = handlers.table(CODEC, 1, LIMITS)
+    assert table.entries[NAMES.opcode].encode(Tick(number=1, name="x" * 64)) == table.entries[ANEW.opcode].encode(
+        Tick(number=1, name="x" * 64)
+    )
+    for name in ("", "x" * 65):
+        assert refused(table.entries[NAMES.opcode].encode(Tick(number=1, name=name)))[1] == "INTERNAL"
+        assert isinstance(table.entries[ANEW.opcode].encode(Tick(number=1, name=name)), bytes)
+    assert "a position has 1 to 64 bytes" in caplog.text

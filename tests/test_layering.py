@@ -58,8 +58,9 @@ ALLOWED: dict[str, set[str]] = {
     "protos": {"errors", "schema", "status", "wire/frame"},
     "codecs": {"errors", "limits", "protos", "schema"},
     "contract": {"codecs", "control", "errors", "limits", "schema"},
+    "resuming": {"errors", "reasons", "schema"},
     "binding": {"codecs", "control", "errors", "limits", "reasons", "schema", "wire/frame"},
-    "dispatch": BASE | {"codecs", "identity", "schema", "uncopied", "wire/frame", "wire/metadata"},
+    "dispatch": BASE | {"codecs", "identity", "resuming", "schema", "uncopied", "wire/frame", "wire/metadata"},
     "wire/liveness": BASE | {"wire/connection"},
     "answering": CORE | {"dispatch", "identity", "schema", *BOTH_ROLES},
     "server": CORE

@@ -63,6 +63,7 @@ from wireproto.wire.metadata import (
     EMPTY,
     ENTRY,
     IDEMPOTENCY_KEY,
+    RESUME_AFTER,
     TRACEPARENT,
     Metadata,
     pack_metadata,
@@ -240,6 +241,7 @@ def test_metadata_keys_are_the_codes() -> None:
         "idempotency_key": b"x",
         "credit": Credit(1, 1),
         "entries": {"x": "x"},
+        "resume_after": b"x",
     }
     rows = table("key", "name", "value")
     assert [row[1] for row in rows] == list(values) == list(EMPTY.__struct_fields__)
@@ -353,7 +355,7 @@ def test_every_number_is_taken_free_private_or_grease() -> None:
     """Each number space is parted without a gap and without a number twice, as the code has it."""
     opcodes = set(control.CONTROL.by_opcode)
     codec_ids = {0, *(codecs.get(name).id for name in ("pipe", "msgpack", "protobuf"))}
-    keys = {DEADLINE_MS, TRACEPARENT, AUTHORIZATION, IDEMPOTENCY_KEY, CREDIT, ENTRY}
+    keys = {DEADLINE_MS, TRACEPARENT, AUTHORIZATION, IDEMPOTENCY_KEY, CREDIT, ENTRY, RESUME_AFTER}
     spaces: dict[str, tuple[int, set[int], range, range]] = {
         "kinds of frames": (256, set(map(int, Kind)), private.KINDS, grease.KINDS),
         "codecs": (256, codec_ids, range(128, 256), range(0)),

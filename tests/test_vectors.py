@@ -88,8 +88,9 @@ def error_of(means: Vector, kind: type[CallError] = CallError) -> CallError:
 
 def metadata_of(means: Vector) -> Metadata:
     values = dict(means)
-    if "idempotency_key" in values:
-        values["idempotency_key"] = bytes.fromhex(values["idempotency_key"])
+    for name in ("idempotency_key", "resume_after"):
+        if name in values:
+            values[name] = bytes.fromhex(values[name])
     if "credit" in values:
         values["credit"] = Credit(*values["credit"])
     return Metadata(**values)

@@ -8,7 +8,13 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "wireproto"
 
 # Words of the list in docs/design.md whose class is called a little otherwise, and those that are no class at all.
-CALLED_OTHERWISE = {"face": "ClientFace", "queue": "CallQueue", "handler": "Handlers", "limit": "Limits"}
+CALLED_OTHERWISE = {
+    "face": "ClientFace",
+    "queue": "CallQueue",
+    "handler": "Handlers",
+    "limit": "Limits",
+    "position": "Positions",
+}
 NO_CLASS = {"call id", "close", "deadline", "drain", "opcode", "shutdown", "timeout", "watermark"}
 
 

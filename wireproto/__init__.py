@@ -28,7 +28,7 @@ from wireproto.status import Retry, Status
 from wireproto.version import __version__
 
 if TYPE_CHECKING:
-    from wireproto.client import Backoff, Client, ClientState, Duplex, Stream, connect
+    from wireproto.client import Backoff, Client, ClientState, Duplex, Following, Gap, Stream, connect
     from wireproto.dispatch import Context, Handlers, Identity, Sink, Subscription
     from wireproto.log_limit import LogLimit
     from wireproto.schema import (
@@ -66,6 +66,8 @@ __all__ = [
     "Duplex",
     "DuplexMethod",
     "EncodeError",
+    "Following",
+    "Gap",
     "Handlers",
     "HandshakeError",
     "Identity",
@@ -105,6 +107,8 @@ _LAZY = {
     "Credit": "wireproto.wire.frame",
     "Duplex": "wireproto.client",
     "DuplexMethod": "wireproto.schema",
+    "Following": "wireproto.client",
+    "Gap": "wireproto.client",
     "Handlers": "wireproto.dispatch",
     "Identity": "wireproto.dispatch",
     "LogLimit": "wireproto.log_limit",

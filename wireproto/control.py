@@ -193,6 +193,8 @@ class MethodDescription(Message):
     doc: str = ""
     by_server: bool = False
     """Whether the server calls it, and its client answers."""
+    resumable: str = ""
+    """The field of an item that holds its position; empty for a method whose calls always begin anew."""
     drains: bool = False
     """Its streams go on while the server drains, those without an end of their own, too."""
 
@@ -303,6 +305,7 @@ def _describe_method(method: Operation[Any, Any], version: int) -> MethodDescrip
         max_request=method.max_request,
         doc=method.doc,
         by_server=method.by == "server",
+        resumable=(isinstance(method, StreamMethod) and method.resumable) or "",
         drains=method.goes_on,
     )
 
@@ -390,6 +393,12 @@ class _Declaration:
 
     def method(self, description: MethodDescription) -> Operation[Any, Any]:
         answer: dict[str, Any] = {}
+        if description.shape is MethodShape.SERVER_STREAM:
+            answer["resumable"] = description.resumable or None
+        elif description.resumable:
+            raise DeclarationError(
+                f"{description.name!r} is described as resumable, and is no stream; only a stream has positions"
+            )
         if description.drains:
             answer["drains"] = True  # a shape without items that come back knows no such word
         if description.shape is not MethodShape.ONE_WAY:

@@ -19,6 +19,7 @@ from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeErr
 from wireproto.identity import Holder, Identity
 from wireproto.limits import Limits
 from wireproto.reasons import REASONS, failure
+from wireproto.resuming import position_lost, resuming
 from wireproto.schema import (
     By,
     DuplexMethod,
@@ -26,6 +27,7 @@ from wireproto.schema import (
     Method,
     OneWayMethod,
     Operation,
+    Positions,
     Service,
     Shape,
     StreamMethod,
@@ -155,6 +157,32 @@ class Context(Uncopied):
             TypeError: an argument is of another type.
         """
         raise CallError(status, reason, message, retry=retry, retry_after_ms=retry_after_ms)
+
+    @property
+    def resume_after(self) -> Any:
+        """The position of the last item that the caller has: an int, a str or bytes, as the field that the method's
+        ``resumable`` names. None for a caller that begins, and in a method that is not resumable.
+
+        It is what a stranger says: whether this caller may see what is behind it is for the handler to look at. A
+        handler that cannot go on behind it calls ``position_lost``.
+        """
+        method, written = self.method, self.metadata.resume_after
+        if not written or not isinstance(method, StreamMethod) or method.resumable is None:
+            return None
+        return Positions(method.response, method.resumable).read(written)
+
+    def position_lost(self, message: str = "") -> NoReturn:
+        """End the call because the stream cannot go on behind ``resume_after``; before it has given an item.
+
+        A client that follows the stream begins it anew, and tells its program of the gap.
+
+        Args:
+            message: for people; "" for one that says so.
+
+        Raises:
+            CallError: always: OUT_OF_RANGE, POSITION_LOST, not processed.
+        """
+        raise position_lost(message)
 
     def sign_in(self, identity: Identity) -> None:
         """Bind ``identity`` to the connection for its later calls. Does nothing over gRPC, where each call signs.
@@ -336,6 +364,8 @@ class Entry:
         self._authenticate = authenticate
         self._decode = codec.plan(method.request, version, limits, request=True).decode
         self._encode = codec.plan(method.response, version, limits, request=False).encode
+        if isinstance(method, StreamMethod):
+            self._handler, self._encode = resuming(method, handler, self._encode)
 
     def due(self, seconds: float | None) -> float | None:
         """When a call that begins now is to end, by ``time.monotonic``: after what its caller gives it, and after the

@@ -4,6 +4,7 @@ import json
 
 from tests.cli.conftest import run
 from tests.cli.services import SHOP
+from tests.client.resumed import LOGS
 from tests.shapes import SHAPES
 from wireproto.cli import ops
 from wireproto.control import describe
@@ -52,6 +53,21 @@ def test_each_shape_has_its_word() -> None:
     shapes = [method["shape"] for method in json.loads(run("ops", "tests.shapes:SHAPES", "--json").stdout)["methods"]]
     assert shapes == ["UNARY", "SERVER_STREAM", "UPLOAD", "UPLOAD", "DUPLEX", "ONE_WAY", "ONE_WAY"]
     assert "oneway  BeepRequest     -" in "\n".join(ops._aligned(ops._rows(describe(SHAPES))))
+
+
+def test_the_position_of_a_resumable_stream_is_told() -> None:
+    """The field of the items that a caller can go on behind, for people and for programs."""
+    rows = [line.split("\t") for line in run("ops", "tests.client.resumed:LOGS").stdout.splitlines()]
+    at = rows[0].index("RESUMABLE")
+    assert {row[1]: row[at] for row in rows[1:]} == {
+        "ReadNumbered": "cursor",
+        "ReadCounted": "cursor",
+        "ReadNamed": "cursor",
+        "ReadMarked": "cursor",
+        "ReadPlain": "-",
+    }
+    assert "RESUMABLE" in ops._aligned(ops._rows(describe(LOGS)))[0]
+    assert "RESUMABLE" not in ops._aligned(ops._rows(describe(SHOP)))[0]
 
 
 def test_for_people_the_oldest_version_is_told() -> None:

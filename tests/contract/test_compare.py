@@ -118,6 +118,48 @@ def test_how_a_server_takes_the_items_is_its_own() -> None:
     assert compare(with_method(UploadMethod), changed) == []
 
 
+class Numbered(Message):
+    """A grain that can be told from others."""
+
+    mark: str
+    number: int
+
+
+def resumable(name: str | None, item: Any = Numbered) -> dict[str, Any]:
+    """What a stream of such items declares."""
+    return {"response": item, "resumable": name}
+
+
+def test_positions_that_mean_something_else_break_who_keeps_them() -> None:
+    """Where a stream cannot be gone on with a gap is told; positions that change cost items that nobody tells of."""
+    assert only_change(StreamMethod, resumable("mark"), resumable("number")) == (
+        "resumable mark -> number",
+        "old clients",
+        "old clients go on behind positions that mean something else",
+    )
+    assert only_change(StreamMethod, resumable(None), resumable("number")) == (
+        "resumable number",
+        "",
+        "old servers cannot go on behind a position, and a gap is told",
+    )
+    (change,) = compare(with_method(StreamMethod, **resumable("mark")), with_method(StreamMethod, **resumable(None)))
+    assert (change.what, change.source, change.peers) == ("not resumable any more", True, set())
+
+
+def test_a_position_is_a_field_and_not_its_name() -> None:
+    """The field under another name holds the same positions."""
+
+    class Marked(Message):
+        label: str
+        number: int
+
+    Marked.__name__ = "Numbered"
+    changes = compare(
+        with_method(StreamMethod, **resumable("mark")), with_method(StreamMethod, **resumable("label", Marked))
+    )
+    assert [change.what for change in changes] == ["renamed label"]
+
+
 class Stone(Message):
     """What replaces one of both."""
 

@@ -22,6 +22,7 @@ METADATA = st.builds(
     traceparent=PRINTABLE,
     authorization=PRINTABLE,
     idempotency_key=st.binary(max_size=64),
+    resume_after=st.binary(max_size=64),
     credit=st.none() | st.builds(Credit, U32, U32),
     entries=st.dictionaries(NAMES, st.text(max_size=30), max_size=5),
 )
@@ -43,6 +44,7 @@ CASES = [
     ("the longest deadline", "01 0004 ffffffff", Metadata(deadline_ms=2**32 - 1)),
     ("a trace", "02 0002 3030", Metadata(traceparent="00")),
     ("a credential", "03 0008 4265617265722078", Metadata(authorization="Bearer x")),
+    ("a position to go on behind", "07 0003 2d3137", Metadata(resume_after=b"-17")),
     ("an idempotency key", "04 0002 00ff", Metadata(idempotency_key=b"\x00\xff")),
     ("credit", "05 0008 00000040 00010000", Metadata(credit=Credit(64, 65_536))),
     ("credit of items alone", "05 0008 ffffffff 00000000", Metadata(credit=Credit(2**32 - 1, 0))),
@@ -74,6 +76,8 @@ BAD = [
     ("a credential that is not ASCII", "03 0002 c3a9"),
     ("an empty trace", "02 0000"),
     ("a NUL in a trace", "02 0001 00"),
+    ("an empty position", "07 0000"),
+    ("a position of 65 bytes", "07 0041" + "00" * 65),
     ("an empty idempotency key", "04 0000"),
     ("an idempotency key of 65 bytes", "04 0041" + "00" * 65),
     ("two deadlines", "01 0004 00000001 01 0004 00000001"),
@@ -146,7 +150,7 @@ def test_order_does_not_matter() -> None:
         assert unpack_metadata(b"".join(order)) == expected
 
 
-@pytest.mark.parametrize("key", [0, *range(7, 128)])
+@pytest.mark.parametrize("key", [0, *range(8, 128)])
 def test_unknown_keys_are_read_over_unless_they_must_be_understood(key: int) -> None:
     """An unknown key is skipped; with the top bit it is UNIMPLEMENTED, UNKNOWN_METADATA, naming the key."""
     known = field(1, struct.pack(">I", 5))
@@ -182,6 +186,7 @@ def test_known_keys_may_be_marked_as_to_be_understood(metadata: Metadata) -> Non
         (Metadata(traceparent="é"), "Metadata.traceparent"),
         (Metadata(authorization="a\nb"), "Metadata.authorization"),
         (Metadata(authorization="x" * 65_536), "Metadata.authorization"),
+        (Metadata(resume_after=bytes(65)), "Metadata.resume_after"),
         (Metadata(idempotency_key=bytes(65)), "Metadata.idempotency_key"),
         (Metadata(entries={"": "x"}), "Metadata.entries['']"),
         (Metadata(entries={"A": "x"}), "Metadata.entries['A']"),

@@ -11,7 +11,19 @@ from wireproto.control import SHAPE_WORDS, MethodDescription, ServiceDescription
 
 __all__ = ["command"]
 
-_HEAD = ("OPCODE", "METHOD", "SHAPE", "REQUEST", "RESPONSE", "SINCE", "UNTIL", "REQUIRES", "DRAINS", "REASONS")
+_HEAD = (
+    "OPCODE",
+    "METHOD",
+    "SHAPE",
+    "REQUEST",
+    "RESPONSE",
+    "SINCE",
+    "UNTIL",
+    "REQUIRES",
+    "RESUMABLE",
+    "DRAINS",
+    "REASONS",
+)
 
 
 @click.command("ops", cls=Command)
@@ -56,6 +68,7 @@ def _row(method: MethodDescription) -> tuple[str, ...]:
         str(method.since),
         "-" if method.until is None else str(method.until),
         method.requires or "-",
+        method.resumable or "-",
         "yes" if method.drains else "-",
         ",".join(method.reasons) or "-",
     )

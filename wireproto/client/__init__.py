@@ -3,7 +3,9 @@
 from wireproto.client.backoff import Backoff
 from wireproto.client.client import Client, connect
 from wireproto.client.duplex import Duplex
-from wireproto.client.face import BlockingClient, ClientFace, ItemExchange, ItemStream
+from wireproto.client.face import BlockingClient, ClientFace, ItemExchange, ItemFollower, ItemStream
+from wireproto.client.following import Following
+from wireproto.client.gap import Gap
 from wireproto.client.state import ClientState
 from wireproto.client.stream import Stream
 
@@ -14,7 +16,10 @@ __all__ = [
     "ClientFace",
     "ClientState",
     "Duplex",
+    "Following",
+    "Gap",
     "ItemExchange",
+    "ItemFollower",
     "ItemStream",
     "Stream",
     "connect",

@@ -25,6 +25,7 @@ from wireproto.client.calls import (
 )
 from wireproto.client.duplex import Duplex
 from wireproto.client.face import WINDOW, as_metadata, check_credit, deadline_after, not_of_kind, positive, timeout_of
+from wireproto.client.following import Following, follow
 from wireproto.client.guard import MAIN, get_ident, inside, interrupted
 from wireproto.client.line import Line, repeatable
 from wireproto.client.link import Link
@@ -42,6 +43,7 @@ from wireproto.schema import (
     Method,
     OneWayMethod,
     Operation,
+    Position,
     Service,
     StreamMethod,
     UploadMethod,
@@ -184,6 +186,7 @@ class Client(Uncopied):
             backoff=backoff or Backoff(),
             connections=connections,
         )
+        self._backoff = backoff or Backoff()
         self._offered = chosen[0].name
         self._timeout = timeout
         self._wait = wait
@@ -457,6 +460,55 @@ class Client(Uncopied):
         begin = partial(self._begin, StreamCall, method, request, metadata, deadline, Credit(credit, window), patient)
         return Stream(begin, batch, window, deadline)
 
+    def follow(
+        self,
+        method: StreamMethod[Req, Item],
+        request: Req,
+        *,
+        after: Position | None = None,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+        credit: int = 64,
+        batch: int | None = None,
+        window: int = WINDOW,
+    ) -> Following[Item]:
+        """Call a resumable stream method, and open the stream again behind its last item when it is lost.
+
+        Its items are messages and, where the server could not go on behind the last one, a `Gap`. ``position`` of what
+        this returns can be kept, and given as ``after`` to another client of the same service, over whichever door and
+        in whichever codec.
+
+        Args:
+            method: one of the service's, declared with ``resumable``.
+            request: its message, sent again whenever the stream is opened.
+            after: the position to go on behind: of an item of this method that was had before. None to begin.
+            timeout: seconds that the whole stream may last, whatever becomes of its calls; None for the method's cap.
+            metadata, credit, batch, window: as for ``stream``.
+            wait: as for ``stream``, of the first call only.
+
+        Returns:
+            An iterator; close it, or use it as a context manager, to cancel the stream.
+
+        Raises:
+            CallError, EncodeError, LocalProtocolError: see ``Client``; of the first call.
+            EncodeError: ``after`` is no position of the method.
+            ValueError: the method is not resumable.
+        """
+        return follow(
+            self.stream,
+            method,
+            request,
+            after,
+            timeout,
+            metadata,
+            wait,
+            self._backoff,
+            credit=credit,
+            batch=batch,
+            window=window,
+        )
+
     def upload(
         self,
         method: UploadMethod[Req, Resp],
@@ -648,6 +700,7 @@ class Client(Uncopied):
                 idempotency_key=given.idempotency_key,
                 credit=credit,
                 entries=given.entries,
+                resume_after=given.resume_after,
             )
         )
 

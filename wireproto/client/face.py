@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from wireproto.address import Address
+from wireproto.client.gap import Gap
 from wireproto.client.state import ClientState, StateListener
 from wireproto.schema import (
     DuplexMethod,
@@ -19,6 +20,7 @@ from wireproto.schema import (
     Method,
     OneWayMethod,
     Operation,
+    Position,
     Service,
     StreamMethod,
     UploadMethod,
@@ -31,6 +33,7 @@ __all__ = [
     "BlockingClient",
     "ClientFace",
     "ItemExchange",
+    "ItemFollower",
     "ItemStream",
     "as_metadata",
     "check_credit",
@@ -47,6 +50,7 @@ Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
 Item = TypeVar("Item", bound=Message)
 Given = TypeVar("Given", bound=Message, covariant=True)
+Handed = TypeVar("Handed", covariant=True)  # a message or, of a stream that is followed, a gap
 Sent = TypeVar("Sent", bound=Message, contravariant=True)
 
 
@@ -89,7 +93,7 @@ class ClientFace(Protocol):
         """Have ``listener`` told the present state and each that follows; returns what takes it out again."""
 
 
-class ItemStream(Protocol[Given]):
+class ItemStream(Protocol[Handed]):
     """The items of a stream call, as they are asked for: ``Stream``, or what another client has in its place.
 
     One thread at a time iterates. ``close`` may be called from any.
@@ -97,9 +101,9 @@ class ItemStream(Protocol[Given]):
 
     def __iter__(self) -> Self: ...
 
-    def __next__(self) -> Given: ...
+    def __next__(self) -> Handed: ...
 
-    def next(self, timeout: float | None = None) -> Given:
+    def next(self, timeout: float | None = None) -> Handed:
         """The next item; TimeoutError after ``timeout`` seconds without one, and the stream goes on."""
 
     def acknowledge(self) -> None:
@@ -126,6 +130,18 @@ class ItemExchange(ItemStream[Given], Protocol[Sent, Given]):
 
     def finish(self) -> None:
         """Say that no more items are sent; nothing happens the second time."""
+
+
+class ItemFollower(ItemStream[Given | Gap], Protocol[Given]):
+    """The items of a resumable stream that is followed, and the gaps in it: ``Following``."""
+
+    @property
+    def position(self) -> Position | None:
+        """That of the last item; None before the first one, and behind a gap."""
+
+    @property
+    def reopened(self) -> int:
+        """How many times it was opened again."""
 
 
 @runtime_checkable
@@ -194,6 +210,21 @@ class BlockingClient(ClientFace, Protocol):
         window: int = WINDOW,
     ) -> ItemStream[Item]:
         """Call a stream method; the items come as they are asked for."""
+
+    def follow(
+        self,
+        method: StreamMethod[Req, Item],
+        request: Req,
+        *,
+        after: Position | None = None,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+        credit: int = 64,
+        batch: int | None = None,
+        window: int = WINDOW,
+    ) -> ItemFollower[Item]:
+        """Call a resumable stream method, and open the stream again behind its last item when it is lost."""
 
     def upload(
         self,

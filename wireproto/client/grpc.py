@@ -18,6 +18,7 @@ from wireproto.address import Address
 from wireproto.binding import Binding, Dialect, own_method
 from wireproto.client.backoff import Backoff
 from wireproto.client.face import WINDOW, as_metadata, check_credit, not_of_kind, positive, timeout_of
+from wireproto.client.following import Following, follow
 from wireproto.client.guard import inside, interrupting, made_before_fork, refuse_interrupter
 from wireproto.client.keeper import the_keeper
 from wireproto.client.source import Source
@@ -40,6 +41,7 @@ from wireproto.schema import (
     Method,
     OneWayMethod,
     Operation,
+    Position,
     Service,
     StreamMethod,
     UploadMethod,
@@ -192,7 +194,7 @@ class GrpcClient(Uncopied):
         self._started_lock = threading.Lock()
         self._unreached = False  # the last attempt to connect failed
         self._paths: dict[object, Any] = {}
-        pauses = backoff or Backoff()
+        self._backoff = pauses = backoff or Backoff()
         largest = self._limits.max_frame - HEADER_AFTER_LENGTH  # as large as over TCP
         self._options = [
             ("grpc.primary_user_agent", name or f"wireproto/{__version__}"),
@@ -537,6 +539,36 @@ class GrpcClient(Uncopied):
             raise self._closed_error() from None
         return GrpcStream(rpc, binding, self._failure)
 
+    def follow(
+        self,
+        method: StreamMethod[Req, Item],
+        request: Req,
+        *,
+        after: Position | None = None,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+        credit: int = 64,
+        batch: int | None = None,
+        window: int = WINDOW,
+    ) -> Following[Item]:
+        """Call a resumable stream method, and open the stream again behind its last item when it is lost; see
+        ``Client.follow``.
+        """
+        return follow(
+            self.stream,
+            method,
+            request,
+            after,
+            timeout,
+            metadata,
+            wait,
+            self._backoff,
+            credit=credit,
+            batch=batch,
+            window=window,
+        )
+
     def upload(
         self,
         method: UploadMethod[Req, Resp],
@@ -723,6 +755,8 @@ class GrpcClient(Uncopied):
                 headers.append(("traceparent", metadata.traceparent))
             if metadata.idempotency_key:
                 headers.append(("idempotency-key-bin", metadata.idempotency_key))
+            if metadata.resume_after:
+                headers.append(("wireproto-resume-after-bin", metadata.resume_after))
             headers += [_header(name, value) for name, value in metadata.entries.items()]
         if authorization:
             headers.append(("authorization", authorization))

@@ -1,13 +1,25 @@
 """What became of a contract: two opcode tables, walked side by side in every version that both have."""
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from wireproto.contract.changes import OLD_CLIENTS, OLD_SERVERS, Change
 from wireproto.contract.values import Effect, reads, reads_absent, reads_unknown
-from wireproto.schema import MISSING, Bounds, By, Field, Message, Operation, Scalar, Service, Shape, fields
+from wireproto.schema import (
+    MISSING,
+    Bounds,
+    By,
+    Field,
+    Message,
+    Operation,
+    Scalar,
+    Service,
+    Shape,
+    StreamMethod,
+    fields,
+)
 
 __all__ = ["CODECS", "compare"]
 
@@ -260,6 +272,7 @@ class _Comparison:
                 answerers,
                 f"{callers.replace('old', 'new')} may repeat a call that ran at an {answerers[:-1]}",
             )
+        self.positions(was, now, hurt, callers, answerers)
         if was.timeout != now.timeout:
             what = f"timeout {_seconds(was.timeout)} -> {_seconds(now.timeout)}"
             self.change(was.name, what, note="of calls that bring no deadline")
@@ -271,6 +284,26 @@ class _Comparison:
         if came := set(now.reasons) - set(was.reasons):
             note = f"{callers} do not know what it means; the status says what kind it is of"
             self.change(was.name, f"reasons with {', '.join(sorted(came))}", note=note)
+
+    def positions(
+        self,
+        was: AnyMethod,
+        now: AnyMethod,
+        hurt: Callable[[str, str, str], None],
+        callers: str,
+        answerers: str,
+    ) -> None:
+        """Where a stream can be gone on with; a position is of a field, whatever its name."""
+        before, after = _position(was), _position(now)
+        if before is None and after is not None:
+            note = f"{answerers} cannot go on behind a position, and a gap is told"
+            self.change(was.name, f"resumable {after.name}", note=note)
+        elif before is not None and after is None:
+            note = f"{callers} that follow it are told of a gap"
+            self.change(was.name, "not resumable any more", source=True, note=note)
+        elif before is not None and after is not None and before.number != after.number:
+            what = f"resumable {before.name} -> {after.name}"
+            hurt(what, callers, f"{callers} go on behind positions that mean something else")
 
     def grpc(self) -> None:
         """Stock clients of the .proto call by name, and speak the newest version."""
@@ -357,6 +390,13 @@ def _python(field: Field) -> object:
     """The type that a program gives, without its classes."""
     kind = field.type
     return Scalar.INT if kind.scalar is Scalar.UINT else kind.scalar, kind.shape, kind.key, kind.optional
+
+
+def _position(method: AnyMethod) -> Field | None:
+    """The field that holds the position of an item; None for a method that is not resumable."""
+    if not isinstance(method, StreamMethod) or method.resumable is None:
+        return None
+    return next(each for each in fields(method.response) if each.name == method.resumable)
 
 
 def _bounds(bounds: Bounds | None) -> str:

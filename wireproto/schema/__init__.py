@@ -3,6 +3,7 @@
 from wireproto.schema.declarations import fields, nested_types, reachable
 from wireproto.schema.messages import MISSING, Bounds, Field, FieldType, Message, Scalar, Since, UInt64
 from wireproto.schema.plain import from_plain, to_plain
+from wireproto.schema.positions import MAX_POSITION, Position, Positions
 from wireproto.schema.refusal import compile_refusal, inline_refusal
 from wireproto.schema.services import (
     By,
@@ -19,6 +20,7 @@ from wireproto.schema.services import (
 )
 
 __all__ = [
+    "MAX_POSITION",
     "MISSING",
     "Bounds",
     "By",
@@ -30,6 +32,8 @@ __all__ = [
     "Method",
     "OneWayMethod",
     "Operation",
+    "Position",
+    "Positions",
     "Scalar",
     "Service",
     "Shape",

@@ -15,6 +15,7 @@ from wireproto.errors import ConfigError, DeclarationError
 from wireproto.schema.declarations import fields, nested_types
 from wireproto.schema.messages import MAX_VERSION, Field, Message, Scalar
 from wireproto.schema.names import camel_case, is_camel, is_upper_snake, type_name, upper_snake
+from wireproto.schema.positions import position_field
 from wireproto.wire import private
 from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, MAX_REASON, U32_MAX, Flag
 
@@ -182,12 +183,16 @@ class StreamMethod(Operation[Req, Item]):
     """A server stream: one request, any number of ``response`` items.
 
     Attributes:
+        resumable: the name of the field of the item that holds its position, an ``int``, a ``UInt64``, a ``str`` or
+            ``bytes``, of at most 64 bytes when written; a caller may go on behind the last item that it has. None for a
+            stream that always begins anew.
         drains: when the server goes away, its streams that are answered by a ``Subscription`` go on until they end by
             themselves or the time to drain is over; else they end at once. Iterators always go on.
     """
 
     shape = Shape.STREAM
 
+    resumable: str | None = None
     drains: bool = False
 
 
@@ -532,6 +537,8 @@ def _check_method(service: Service, method: object) -> None:
                 f"{where} has {what}={version}, but the service is of version {service.version}; "
                 f"write version={version} in the Service, or a lower {what}"
             )
+    if isinstance(method, StreamMethod) and method.resumable is not None:
+        position_field(where, method.response, method.resumable, method.since)
 
 
 def _check_names(service: Service) -> None:

@@ -18,7 +18,7 @@ CRITICAL = 0x80
 MAX_METADATA = 0xFFFF
 """Bytes: what the header's length field can say."""
 
-DEADLINE_MS, TRACEPARENT, AUTHORIZATION, IDEMPOTENCY_KEY, CREDIT, ENTRY = range(1, 7)
+DEADLINE_MS, TRACEPARENT, AUTHORIZATION, IDEMPOTENCY_KEY, CREDIT, ENTRY, RESUME_AFTER = range(1, 8)
 
 _HEAD = Struct(">BH")
 _U32 = Struct(">I")
@@ -41,6 +41,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
         credit: what may be sent of the answer half, if that is a stream, before more is granted: items and bytes, 0 to
             2**32 - 1 each; None for nothing.
         entries: the caller's own key-values; names of 1 to 64 characters of ``a-z 0-9 . _ -``.
+        resume_after: 1 to 64 bytes, the position of the last item that the caller has of a resumable stream; b"" for
+            none. A client's ``follow`` writes it.
     """
 
     deadline_ms: int | None = None
@@ -49,6 +51,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: bytes = b""
     credit: Credit | None = None
     entries: dict[str, str] = {}  # msgspec makes a new dict for each instance
+    resume_after: bytes = b""
 
     def __repr__(self) -> str:
         # Credentials reach no log: a key is as good as the call it stands for.
@@ -93,6 +96,10 @@ def pack_metadata(metadata: Metadata) -> bytes:
         except UnicodeEncodeError:
             raise EncodeError(f"Metadata.{path}", "the text holds a lone surrogate") from None
         parts.append(_field(ENTRY, path, bytes([len(name)]) + name.encode() + text))
+    if metadata.resume_after:
+        if len(metadata.resume_after) > 64:
+            raise EncodeError("Metadata.resume_after", "give 1 to 64 bytes")
+        parts.append(_field(RESUME_AFTER, "resume_after", metadata.resume_after))
     block = b"".join(parts)
     if len(block) > MAX_METADATA:
         raise EncodeError("Metadata", f"it has {len(block)} bytes; at most {MAX_METADATA} can be sent")
@@ -210,4 +217,5 @@ _READERS = {
     AUTHORIZATION: ("authorization", _read_printable),
     IDEMPOTENCY_KEY: ("idempotency_key", _read_key),
     CREDIT: ("credit", _read_credit),
+    RESUME_AFTER: ("resume_after", _read_key),
 }

@@ -96,10 +96,10 @@ _seen(
 _seen(
     "5.08",
     "An unknown key without the top bit is read over, wherever it stands and however often.",
-    page.field(7, b"?")
+    page.field(9, b"?")
     + page.entry(b"a", b"1")
     + page.field(127, bytes(300))
-    + page.field(7, b"")
+    + page.field(9, b"")
     + page.field(0, b"x"),
     entries={"a": "1"},
 )
@@ -155,7 +155,7 @@ _bad("5.37", "Metadata whose last field is longer than what is left are BAD_META
 @case("5.38", over=Over.CODECS)
 def too_large(bench: Bench) -> None:
     """Metadata over the server's limit are METADATA_TOO_LARGE, and the connection lives; 65535 bytes are the most."""
-    block = b"".join(page.field(7, bytes(1021)) for _ in range(63)) + page.field(7, bytes(1020))
+    block = b"".join(page.field(9, bytes(1021)) for _ in range(63)) + page.field(9, bytes(1020))
     with bench.open() as caller:
         assert caller.welcome is not None
         call_id, data = caller.request_frame(ECHO, EchoRequest(payload=b"x"), block)

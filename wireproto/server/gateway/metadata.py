@@ -16,14 +16,20 @@ __all__ = ["VERSION_HEADER", "read_headers"]
 VERSION_HEADER = "wireproto-version"
 """Which version of the service the call is written in; the newest without it."""
 
+RESUME_AFTER_HEADER = "wireproto-resume-after"
+"""The position of the last item that the caller of a resumable stream has; with ``-bin`` behind it."""
+
 _BINARY = "-bin"
 
 # What HTTP/2, gRPC and its libraries send by themselves: no caller's business.
 _TRANSPORT = frozenset({"accept-encoding", "content-type", "te", "user-agent"})
 _TRANSPORT_PREFIXES = ("grpc-", ":")
 
-_SINGLE = frozenset({"authorization", "idempotency-key", "traceparent", VERSION_HEADER})
+_SINGLE = frozenset({"authorization", "idempotency-key", "traceparent", VERSION_HEADER, RESUME_AFTER_HEADER})
 """What is no list: a second one would make another of the first."""
+
+_BYTES = frozenset({"idempotency-key", RESUME_AFTER_HEADER})
+"""What may be any bytes, and is not read as text."""
 
 _FIELD, _NAMED, _NUMBER = 3, 4, 7
 """Bytes of a metadata block beside the value: of a field, of an entry beside its name, and all of a number's."""
@@ -63,7 +69,7 @@ def read_headers(
     if version is not None:
         size -= _NAMED + len(VERSION_HEADER) + len(version)  # in the handshake, over TCP
     own = {}
-    for name in ("traceparent", "authorization", "idempotency-key"):
+    for name in ("traceparent", "authorization", "idempotency-key", RESUME_AFTER_HEADER):
         value = found.pop(name, "")
         own[name] = value
         if value:
@@ -72,10 +78,8 @@ def read_headers(
         size += _NUMBER
     if size > most:
         raise metadata_too_large(size, most)
-    key = own["idempotency-key"]
-    key = key.encode() if isinstance(key, str) else key
-    if len(key) > 64:
-        raise _bad(f"idempotency_key has {len(key)} bytes and not 1 to 64")
+    key = _short("idempotency_key", own["idempotency-key"])
+    resume_after = _short("resume_after", own[RESUME_AFTER_HEADER])
     entries = {}
     for name, value in found.items():
         if not 1 <= len(name) <= 64:
@@ -87,6 +91,7 @@ def read_headers(
         authorization=_printable("authorization", own["authorization"]),
         idempotency_key=key,
         entries=entries,
+        resume_after=resume_after,
     )
     return metadata, None if version is None else _number(VERSION_HEADER, version)
 
@@ -109,12 +114,19 @@ def _take_binary(found: dict[str, str | bytes], binary: dict[str, str | bytes]) 
     for name, value in binary.items():
         if name in _SINGLE and name in found:
             raise _bad(f"{name} is there twice, once as {name}{_BINARY}")
-        if isinstance(value, bytes) and name != "idempotency-key":
+        if isinstance(value, bytes) and name not in _BYTES:
             try:
                 value = value.decode()
             except UnicodeDecodeError:
                 continue  # some proxy's own; on the TCP door there is no such thing
         found[name if name not in found else name + _BINARY] = value
+
+
+def _short(name: str, value: str | bytes) -> bytes:
+    octets = value.encode() if isinstance(value, str) else value
+    if len(octets) > 64:
+        raise _bad(f"{name} has {len(octets)} bytes and not 1 to 64")
+    return octets
 
 
 def _text(value: str | bytes) -> str:
