@@ -65,8 +65,19 @@ _PIPE: Final = [
 # Of each module: the tests that are run. First those that notice most in least time.
 MODULES: Final[dict[str, list[str]]] = {
     "wireproto.wire.frame": [*_QUICK, "tests/wire/test_frame.py", *_LONGER],
-    "wireproto.wire.calls": [*_QUICK, "tests/wire/test_calls.py", "tests/wire/test_connection_calls.py", *_LONGER],
-    "wireproto.wire.connection": [*_QUICK, "tests/wire/test_connection_calls.py", *_LONGER],
+    "wireproto.wire.calls": [
+        *_QUICK,
+        "tests/wire/test_calls.py",
+        "tests/wire/test_connection_calls.py",
+        "tests/wire/test_connection_ends.py",
+        *_LONGER,
+    ],
+    "wireproto.wire.connection": [
+        *_QUICK,
+        "tests/wire/test_connection_calls.py",
+        "tests/wire/test_connection_ends.py",
+        *_LONGER,
+    ],
     "wireproto.wire.hurried": [*_QUICK, *_LONGER],
     "wireproto.wire.framing": [*_QUICK, *_LONGER],
     "wireproto.wire.state": [*_QUICK, *_LONGER],

@@ -9,17 +9,22 @@ import time
 
 import pytest
 
+from tests.server.peer import until
 from tests.stopping import program, said, stopped
 from wireproto import Limits, codecs
 from wireproto.conformance.raw import Ending, RawPeer, frame, pack_hello
 from wireproto.conformance.service import CONFORMANCE, MIRROR, MirrorRequest, make_handlers
 from wireproto.server import Server
+from wireproto.testing import FaultProxy
 from wireproto.wire.frame import PREAMBLE, Kind
 
 pytestmark = [pytest.mark.slow, pytest.mark.plain]
 
 STOPPED = 3.5
 """Seconds, more than any of the limits below, and than three heartbeats."""
+
+PING_SIZE = 24
+"""Bytes of a PING, and of a PONG."""
 
 LIMITS = (
     "Limits(hello_timeout=1.0, frame_timeout=1.0, frame_rate=1000, write_timeout=1.0, heartbeat=1.0, "
@@ -69,8 +74,8 @@ def test_peers_that_were_well_are_not_closed() -> None:
         for peer in begun:
             peer.send(request[:20])
         with stopped(server, STOPPED):
-            until = time.monotonic() + STOPPED
-            while time.monotonic() < until:  # what a peer that is well does meanwhile
+            end = time.monotonic() + STOPPED
+            while time.monotonic() < end:  # what a peer that is well does meanwhile
                 for peer in silent:
                     peer.send(frame(Kind.PING, b"12345678"))
                 time.sleep(0.2)
@@ -97,16 +102,30 @@ def test_peers_that_were_well_are_not_closed() -> None:
 
 def test_two_processes_that_were_stopped_together_keep_their_connection() -> None:
     """As a machine that was suspended stops them: on waking neither gives the other up for what it could not say."""
-    with program("-c", SERVER) as server, program("-c", CLIENT, said(server)) as client:
+    with (
+        program("-c", SERVER) as server,
+        FaultProxy(("127.0.0.1", int(said(server)))) as proxy,
+        program("-c", CLIENT, str(proxy.address.port)) as client,
+    ):
         assert said(client) == "connected"
-        time.sleep(1.5)  # a PING has been sent, and was answered or was not
+        wait_for_signs_of_life(proxy)
         with stopped(server, STOPPED), stopped(client, STOPPED):
             pass
-        time.sleep(0.5)  # both have looked at their clocks
+        wait_for_signs_of_life(proxy)
         assert client.stdin is not None
         client.stdin.write("\n")
         client.stdin.flush()
         assert said(client) == "after"
+        assert proxy.stats.connections == 1
+
+
+def wait_for_signs_of_life(proxy: FaultProxy) -> None:
+    """Wait until the two sides have heard a PING or PONG of each other that they had not heard before."""
+    before = proxy.stats
+    until(
+        lambda: min(proxy.stats.up - before.up, proxy.stats.down - before.down) >= PING_SIZE,
+        "either side has heard of the other",
+    )
 
 
 def test_a_client_that_was_stopped_keeps_its_connection() -> None:

@@ -1,6 +1,7 @@
 """The connection: handshake, calls of a client, liveness and the end.
 
-Its events and their bytes: test_connection_events. Calls of every shape and of the server: test_connection_calls.
+Its events and their bytes: test_connection_events. Calls of every shape, of either side: test_connection_calls, and
+test_connection_ends for what comes behind them.
 """
 
 import itertools

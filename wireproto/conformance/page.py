@@ -165,7 +165,7 @@ RETRY_OF_CALLS: Final = {
 
 INSTEAD_OF_CALLS: Final = {
     **dict.fromkeys(("CANCELLED", "DEADLINE", "INTERNAL", "UNKNOWN_OPCODE"), NOT_PROCESSED),
-    "SHUTTING_DOWN": MAYBE_PROCESSED,
+    **dict.fromkeys(("SHUTTING_DOWN", "SIGN_IN_REQUIRED"), MAYBE_PROCESSED),
 }
 """What is said under that condition: whether a handler has begun, which a judge cannot always see."""
 
