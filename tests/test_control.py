@@ -48,7 +48,7 @@ class Tick(Message):
     number: int
 
 
-TICKS = StreamMethod(opcode=1, name="Ticks", request=TickRequest, response=Tick, resumable="number")
+TICKS = StreamMethod(opcode=1, name="Ticks", request=TickRequest, response=Tick, resumable="number", slow="end")
 TICKING = Service("example.v1.TickingService", methods=[TICKS])
 
 
@@ -58,14 +58,15 @@ def test_the_position_of_a_stream_is_described() -> None:
     assert [each.resumable for each in described.methods] == ["number"]
     (method,) = declare(described).methods
     assert isinstance(method, StreamMethod)
-    assert method.resumable == "number"
+    assert (method.resumable, method.slow) == ("number", "end")
 
 
 @pytest.mark.parametrize(
     ("name", "shape", "problem"),
     [
-        ("number", MethodShape.UNARY, "'Ticks' is described as resumable, and is no stream"),
+        ("number", MethodShape.UNARY, "'Ticks' is described with positions, .* and is no stream"),
         ("other", MethodShape.SERVER_STREAM, "resumable is 'other'"),
+        ("", MethodShape.UNARY, "what becomes of the slow, and is no stream"),
     ],
 )
 def test_a_position_that_makes_no_sense_is_refused(name: str, shape: MethodShape, problem: str) -> None:

@@ -791,6 +791,13 @@ def test_a_subscription_lets_the_server_keep_what_found_no_room() -> None:
     assert Subscription[AskResponse]().keep(items) is items
 
 
+def test_a_subscription_waits_for_its_caller_unless_it_says_otherwise() -> None:
+    """Without credit nothing is asked of it, and it goes on."""
+    source = Subscription[AskResponse]()
+    source.stalled()
+    source.close("over")
+
+
 SERVERS = Method(opcode=0x30, name="Poke", request=AskRequest, response=AskResponse, by="server")
 BOTH_SIDES = Service("example.v1.BothService", 1, [ASK, SERVERS])
 

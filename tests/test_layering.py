@@ -62,7 +62,8 @@ ALLOWED: dict[str, set[str]] = {
     "binding": {"codecs", "control", "errors", "limits", "reasons", "schema", "wire/frame"},
     "dispatch": BASE | {"codecs", "identity", "resuming", "schema", "uncopied", "wire/frame", "wire/metadata"},
     "wire/liveness": BASE | {"wire/connection"},
-    "answering": CORE | {"dispatch", "identity", "schema", *BOTH_ROLES},
+    "topic": {"dispatch", "errors", "reasons", "resuming", "schema", "uncopied"},
+    "answering": CORE | {"topic", "dispatch", "identity", "schema", *BOTH_ROLES},
     "server": CORE
     | {
         "address",
@@ -104,6 +105,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"wire/connection", "wire/framing"},
 }
 PUBLIC_FACE = {
+    "topic",
     "version",
     "address",
     "client",

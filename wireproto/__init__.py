@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         UploadMethod,
     )
     from wireproto.server import Server
+    from wireproto.topic import Topic
     from wireproto.wire.frame import Credit
     from wireproto.wire.metadata import Metadata
 
@@ -90,6 +91,7 @@ __all__ = [
     "Stream",
     "StreamMethod",
     "Subscription",
+    "Topic",
     "UInt64",
     "UploadMethod",
     "WireprotoError",
@@ -124,6 +126,7 @@ _LAZY = {
     "Stream": "wireproto.client",
     "StreamMethod": "wireproto.schema",
     "Subscription": "wireproto.dispatch",
+    "Topic": "wireproto.topic",
     "UInt64": "wireproto.schema",
     "UploadMethod": "wireproto.schema",
     "connect": "wireproto.client",

@@ -197,6 +197,9 @@ class MethodDescription(Message):
     """The field of an item that holds its position; empty for a method whose calls always begin anew."""
     drains: bool = False
     """Its streams go on while the server drains, those without an end of their own, too."""
+    slow: str = ""
+    """What becomes of a caller that does not take its items in time: ``drop_oldest`` or ``end``; empty where the source
+    waits for it."""
 
 
 class ServiceDescription(Message):
@@ -307,6 +310,7 @@ def _describe_method(method: Operation[Any, Any], version: int) -> MethodDescrip
         by_server=method.by == "server",
         resumable=(isinstance(method, StreamMethod) and method.resumable) or "",
         drains=method.goes_on,
+        slow=method.slow if isinstance(method, StreamMethod) and method.slow != "pause" else "",
     )
 
 
@@ -395,9 +399,10 @@ class _Declaration:
         answer: dict[str, Any] = {}
         if description.shape is MethodShape.SERVER_STREAM:
             answer["resumable"] = description.resumable or None
-        elif description.resumable:
+            answer["slow"] = description.slow or "pause"
+        elif description.resumable or description.slow:
             raise DeclarationError(
-                f"{description.name!r} is described as resumable, and is no stream; only a stream has positions"
+                f"{description.name!r} is described with positions, or with what becomes of the slow, and is no stream"
             )
         if description.drains:
             answer["drains"] = True  # a shape without items that come back knows no such word

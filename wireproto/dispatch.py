@@ -234,6 +234,11 @@ class Subscription(Uncopied, Generic[Item]):
         """
         return items
 
+    def stalled(self) -> None:
+        """Called in place of ``take`` while nothing can be sent, because the caller grants no credit or reads nothing.
+        A source that is at its end, or that waits for nobody, raises here what ``take`` would; it gives nothing.
+        """
+
     def close(self, reason: str) -> None:
         """Called exactly once, when the stream has ended for whatever cause; ``reason`` is for logs."""
 

@@ -14,7 +14,8 @@ import pytest
 
 from tests.pages import ALL as TEXT
 from tests.pages import table
-from tests.server.peer import Peer
+from tests.server.newsroom import ALERTS, NEWSROOM, ListenRequest, Newsroom, publish
+from tests.server.peer import Peer, until
 from tests.server.service import (
     ADMIN,
     BLOCK,
@@ -372,6 +373,17 @@ def no_item(scene: Scene) -> CallError:
         return event.error
 
 
+def slow(scene: Scene) -> CallError:
+    """A listener without credit, of a topic that ends the slow."""
+    room = Newsroom(keep=1)
+    with Peer(scene.server(room.handlers), NEWSROOM) as peer:
+        peer.start(ALERTS, ListenRequest())
+        peer.flush()
+        until(lambda: room.alerts.subscribers == 1, "it listens")
+        publish(room.alerts, 1, 2)
+        return peer.expect(ErrorReceived).error
+
+
 def sent(scene: Scene, *, opcode: int = ECHO.opcode, payload: bytes = b"\x92\xa0\0", block: bytes = b"") -> CallError:
     return answer_to(scene.peer(), called(opcode, payload, block))
 
@@ -393,6 +405,7 @@ WAYS: dict[str, Callable[[Scene], CallError]] = {
     "SERVER_BUSY": busy,
     "SHUTTING_DOWN": shutting_down,
     "SIGN_IN_REQUIRED": lambda scene: fail(scene.peer(), WHO, WhoRequest()),
+    "SLOW_CONSUMER": slow,
     "TOO_MANY_CALLS": too_many,
     "UNKNOWN_METADATA": partial(sent, block=b"\xff\0\0"),
     "UNKNOWN_OPCODE": partial(sent, opcode=0x999),

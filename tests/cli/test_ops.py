@@ -67,6 +67,8 @@ def test_the_position_of_a_resumable_stream_is_told() -> None:
         "ReadPlain": "-",
     }
     assert "RESUMABLE" in ops._aligned(ops._rows(describe(LOGS)))[0]
+    rows = [line.split("\t") for line in run("ops", "tests.server.newsroom:NEWSROOM").stdout.splitlines()]
+    assert [row[rows[0].index("SLOW")] for row in rows[1:]] == ["drop_oldest", "end", "drop_oldest"]
     assert "RESUMABLE" not in ops._aligned(ops._rows(describe(SHOP)))[0]
 
 

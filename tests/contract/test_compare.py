@@ -7,7 +7,7 @@ import pytest
 from tests.contract.editing import BASE, build, edited
 from tests.contract.edits import EDITS, Edit
 from wireproto.contract import Change, compare
-from wireproto.schema import DuplexMethod, Message, OneWayMethod, Operation, Service, StreamMethod, UploadMethod
+from wireproto.schema import DuplexMethod, Message, OneWayMethod, Operation, Service, Slow, StreamMethod, UploadMethod
 
 OLD = build(BASE)
 each_edit = pytest.mark.parametrize("edit", [pytest.param(edit, id=edit.name) for edit in EDITS])
@@ -158,6 +158,21 @@ def test_a_position_is_a_field_and_not_its_name() -> None:
         with_method(StreamMethod, **resumable("mark")), with_method(StreamMethod, **resumable("label", Marked))
     )
     assert [change.what for change in changes] == ["renamed label"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "hurt", "note"),
+    [
+        ("pause", "drop_oldest", "old clients", "old clients that do not take items in time have items left out"),
+        ("pause", "end", "old clients", "old clients that do not take items in time have their stream ended"),
+        ("end", "pause", "", ""),
+        ("drop_oldest", "end", "", ""),
+    ],
+)
+def test_what_becomes_of_the_slow_is_told(before: Slow, after: Slow, hurt: str, note: str) -> None:
+    """Who counted on being waited for is hurt."""
+    change = only_change(StreamMethod, {"slow": before}, {"slow": after})
+    assert change == (f"slow {before} -> {after}", hurt, note)
 
 
 class Stone(Message):

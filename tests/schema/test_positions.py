@@ -67,6 +67,13 @@ def test_what_cannot_hold_a_position_is_refused(name: object, problem: str) -> N
         declared(name)
 
 
+@pytest.mark.parametrize("slow", ["", "drop", None, 1])
+def test_what_becomes_of_the_slow_is_one_of_three(slow: Any) -> None:
+    """And the text says which."""
+    with pytest.raises(DeclarationError, match="write 'pause', 'drop_oldest' or 'end'"):
+        StreamMethod(opcode=1, name="Watch", request=WatchRequest, response=Tick, slow=slow)
+
+
 def test_an_item_without_fields_has_no_position() -> None:
     """And the text says so."""
     with pytest.raises(DeclarationError, match="a field of Bare, which has none"):

@@ -20,6 +20,7 @@ from wireproto.answering.refusals import half_closed, too_large
 from wireproto.dispatch import Subscription
 from wireproto.errors import CallError
 from wireproto.status import Retry
+from wireproto.topic import TopicSubscription
 from wireproto.wire.connection import PayloadTooLarge
 from wireproto.wire.frame import HEADER_SIZE
 
@@ -52,6 +53,7 @@ class Pump:
 
     __slots__ = (
         "_call",
+        "_encode",
         "_iterator",
         "_kept",
         "_last",
@@ -75,6 +77,9 @@ class Pump:
         self._iterator: Iterator[Any] | None = None
         if isinstance(source, Subscription):
             self._subscription = source
+            self._encode = (
+                source.encoder(call.entry) if isinstance(source, TopicSubscription) else call.entry.encode_shared
+            )
         else:
             self._iterator = source
         self._untouched = self._subscription is None
@@ -200,6 +205,7 @@ class Pump:
             source.wake = self.wake
             self._wakes = True
         if items < 1 or size < 1:
+            source.stalled()
             with session.lock:
                 return self._rest_locked(False)
         with source.giving:
@@ -238,7 +244,7 @@ class Pump:
 
     def _encoded(self, items: Sequence[Any], size: int) -> tuple[list[bytes], CallError | None]:
         """The first of the items as bytes, as far as they fit, and what is wrong with the one behind them."""
-        encode = self._call.entry.encode_shared
+        encode = self._encode
         payloads: list[bytes] = []
         for item in items:
             if size < 1:

@@ -22,6 +22,7 @@ _HEAD = (
     "REQUIRES",
     "RESUMABLE",
     "DRAINS",
+    "SLOW",
     "REASONS",
 )
 
@@ -70,6 +71,7 @@ def _row(method: MethodDescription) -> tuple[str, ...]:
         method.requires or "-",
         method.resumable or "-",
         "yes" if method.drains else "-",
+        method.slow or "-",
         ",".join(method.reasons) or "-",
     )
 

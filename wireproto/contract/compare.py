@@ -26,6 +26,7 @@ __all__ = ["CODECS", "compare"]
 CODECS: Final = ("pipe", "msgpack", "protobuf")
 
 AnyMethod = Operation[Any, Any]
+AnyStream = StreamMethod[Any, Any]
 
 
 def compare(old: Service, new: Service, codecs: Sequence[str] = CODECS) -> list[Change]:
@@ -272,7 +273,10 @@ class _Comparison:
                 answerers,
                 f"{callers.replace('old', 'new')} may repeat a call that ran at an {answerers[:-1]}",
             )
-        self.positions(was, now, hurt, callers, answerers)
+        if isinstance(was, StreamMethod) and isinstance(now, StreamMethod):
+            self.positions(was, now, hurt, callers, answerers)
+            if was.slow != now.slow:
+                self.slow(was, now, hurt, callers)
         if was.timeout != now.timeout:
             what = f"timeout {_seconds(was.timeout)} -> {_seconds(now.timeout)}"
             self.change(was.name, what, note="of calls that bring no deadline")
@@ -287,8 +291,8 @@ class _Comparison:
 
     def positions(
         self,
-        was: AnyMethod,
-        now: AnyMethod,
+        was: AnyStream,
+        now: AnyStream,
         hurt: Callable[[str, str, str], None],
         callers: str,
         answerers: str,
@@ -304,6 +308,15 @@ class _Comparison:
         elif before is not None and after is not None and before.number != after.number:
             what = f"resumable {before.name} -> {after.name}"
             hurt(what, callers, f"{callers} go on behind positions that mean something else")
+
+    def slow(self, was: AnyStream, now: AnyStream, hurt: Callable[[str, str, str], None], callers: str) -> None:
+        """What becomes of a caller that does not take its items in time."""
+        what = f"slow {was.slow} -> {now.slow}"
+        if was.slow == "pause":
+            left = "items left out" if now.slow == "drop_oldest" else "their stream ended"
+            hurt(what, callers, f"{callers} that do not take items in time have {left}")
+        else:
+            self.change(was.name, what)
 
     def grpc(self) -> None:
         """Stock clients of the .proto call by name, and speak the newest version."""
@@ -392,9 +405,9 @@ def _python(field: Field) -> object:
     return Scalar.INT if kind.scalar is Scalar.UINT else kind.scalar, kind.shape, kind.key, kind.optional
 
 
-def _position(method: AnyMethod) -> Field | None:
+def _position(method: AnyStream) -> Field | None:
     """The field that holds the position of an item; None for a method that is not resumable."""
-    if not isinstance(method, StreamMethod) or method.resumable is None:
+    if method.resumable is None:
         return None
     return next(each for each in fields(method.response) if each.name == method.resumable)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from datetime import datetime
-from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar, cast
+from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeAlias, TypeVar, cast, get_args
 
 from wireproto.errors import ConfigError, DeclarationError
 from wireproto.schema.declarations import fields, nested_types
@@ -36,6 +36,11 @@ __all__ = [
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
 Item = TypeVar("Item", bound=Message)
+
+Slow: TypeAlias = Literal["pause", "drop_oldest", "end"]
+"""What becomes of a caller that does not take the items of a stream in time."""
+
+SLOW: Final[tuple[Slow, ...]] = get_args(Slow)
 
 _CONTROL_PACKAGE: Final = "wirecontrol."
 _MAX_TIMEOUT: Final = U32_MAX / 1000
@@ -188,12 +193,24 @@ class StreamMethod(Operation[Req, Item]):
             stream that always begins anew.
         drains: when the server goes away, its streams that are answered by a ``Subscription`` go on until they end by
             themselves or the time to drain is over; else they end at once. Iterators always go on.
+        slow: what becomes of a caller that does not take its items in time: ``pause``, its source waits for it; with a
+            ``Topic``, which does not, ``drop_oldest``, the oldest items are left out and their number is told, or
+            ``end``, the stream fails with SLOW_CONSUMER.
     """
 
     shape = Shape.STREAM
 
     resumable: str | None = None
     drains: bool = False
+    slow: Slow = "pause"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        slow: object = self.slow
+        if slow not in SLOW:
+            raise DeclarationError(
+                f"StreamMethod {self.name}: slow is {slow!r}; write {', '.join(map(repr, SLOW[:-1]))} or {SLOW[-1]!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

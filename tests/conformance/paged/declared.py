@@ -120,7 +120,9 @@ MESSAGES: dict[str, list[Field]] = {
         Field("max_request", MAYBE_INT),
         Field("doc", STR),
         Field("by_server", "bool"),
+        Field("resumable", STR),
         Field("drains", "bool"),
+        Field("slow", STR),
     ],
     "MessageDescription": [
         Field("name", STR),

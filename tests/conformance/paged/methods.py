@@ -198,7 +198,9 @@ def described_method(method: Method) -> dict[str, Any]:
         "max_request": method.max_request,
         "doc": f"{method.name}, as the page has it.",
         "by_server": False,
+        "resumable": "",
         "drains": method.drains,
+        "slow": "",
     }
 
 
