@@ -8,7 +8,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-JOBS ?= logical
+# One more than there are processors: most tests wait for a socket, a clock or another process most of their time.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
 
 PARALLEL := -n $(JOBS) --dist worksteal
 PY := $(VENV)/bin/python
@@ -129,7 +130,9 @@ NOT_TRACED := not amplification and not gathering and not cost
 
 .PHONY: coverage
 coverage: $(DEV_STAMP)  ## measure the branches of the core that its tests take, which must be all
-	@HYPOTHESIS_PROFILE=coverage $(PY) -m coverage run -m pytest -q -m "not slow and not long" -k "$(NOT_TRACED)" $(CORE_TESTS)
+	@rm -f .coverage .coverage.*
+	@HYPOTHESIS_PROFILE=coverage $(PY) -m coverage run -m pytest $(PARALLEL) -q -m "not slow and not long" -k "$(NOT_TRACED)" $(CORE_TESTS)
+	@$(PY) -m coverage combine --quiet
 	@$(PY) -m coverage report
 
 # The services in the box. Each of the two distributions keeps the locks and .proto files of its own.
@@ -137,20 +140,31 @@ SERVICES := wireproto.control:CONTROL wireproto.conformance.service:CONFORMANCE
 EXAMPLES := examples.calculator:CALCULATOR
 CHAT := wireproto_chat.opcodes:CHAT
 
-# One recipe, in this order whatever -j says: the cheap judges first, the tests and their summary last.
+# The cheap judges first, in this order whatever -j says; then those that load does not disturb, side by side, each with
+# its output in one piece; the tests and their summary last, with the machine for themselves.
+SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
 .PHONY: check
 check: $(DEV_STAMP) $(OUTSIDE_STAMP)  ## all that CI checks: format, lint, types, generated files, contract, instructions, coverage, tests
 	@echo "== format" && $(PY) -m ruff format --check --quiet .
 	@echo "== lint" && $(PY) -m ruff check --quiet .
-	@echo "== types" && $(PY) -m mypy
 	@echo "== generated files" && $(PY) -m wireproto proto --check --out protos $(SERVICES) && \
 		$(PY) -m wireproto proto --check --out chat/protos $(CHAT)
 	@echo "== contract" && $(PY) -m wireproto check $(SERVICES) $(EXAMPLES) && \
 		$(PY) -m wireproto check --lock chat/contract $(CHAT)
-	@echo "== instructions" && $(PY) benchmarks/instructions.py
-	@echo "== coverage of the core" && $(MAKE) --no-print-directory coverage
+	@$(MAKE) --no-print-directory -j4 $(SYNC) check-types check-instructions check-coverage
 	@echo "== tests" && $(PY) -m pytest $(PARALLEL) $(ARGS)
 	@echo "== lowest grpcio" && $(MAKE) --no-print-directory test-lowest ARGS="-q tests/server/test_gateway.py"
+
+.PHONY: check-types check-instructions check-coverage
+check-types: $(DEV_STAMP)
+	@echo "== types" && $(PY) -m mypy
+
+check-instructions: $(DEV_STAMP)
+	@echo "== instructions" && $(PY) benchmarks/instructions.py
+
+check-coverage: $(DEV_STAMP)
+	@echo "== coverage of the core" && $(MAKE) --no-print-directory coverage
 
 # REASON reaches the program by its environment, so it may have quotes in it.
 .PHONY: gate

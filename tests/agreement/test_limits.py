@@ -665,6 +665,7 @@ def uploads(desk: Desk) -> Iterator[Callable[..., Peer]]:
         return peers[-1]
 
     yield start
+    desk.gate.set()
     for peer in peers:
         peer.socket.close()
     for server in servers:

@@ -36,7 +36,7 @@ class ConnectionExchangeMachine(ExchangeMachine):
 TestConnectionExchangeMachine = ConnectionExchangeMachine.TestCase
 
 
-@pytest.mark.parametrize("runs", [150, pytest.param(1_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [150, pytest.param(1_000, marks=pytest.mark.long)])
 def test_real_connections_complete_everything(runs: int) -> None:
     """Seeded runs, 1,200 moves each, end with no call stuck, no message lost and no peer ended."""
     for seed in range(runs):

@@ -168,7 +168,7 @@ def runs_until_found(rules: Rules) -> int | None:
     return None
 
 
-@pytest.mark.parametrize("runs", [200, pytest.param(1_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [200, pytest.param(1_000, marks=pytest.mark.long)])
 def test_sides_that_keep_the_rules_complete_everything(runs: int) -> None:
     """Seeded runs, 1,200 moves each, end with no call stuck, no message lost and no peer ended."""
     for seed in range(runs):

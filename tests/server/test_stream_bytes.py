@@ -105,6 +105,8 @@ def test_either_number_alone_is_no_credit(iterated: bool, credit: Credit, connec
         nothing_comes(peer)
         peer.connection.send_credit(call_id, 0 if credit.items else 1, 0 if credit.bytes else 1)
         assert text_of(peer, peer.expect(ItemReceived)) == "a"
+        peer.connection.send_credit(call_id, 1, 2**20)
+        assert peer.expect(EndReceived).call_id == call_id
 
 
 @ITERATED

@@ -134,7 +134,7 @@ def run(script: str, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.long)])
 def test_children_are_refused_and_the_parent_loses_nothing(tmp_path: Path, count: int) -> None:
     """While a thread writes, children that try everything, close the store, and end in either way change nothing: the
     locks are the same, every answered message is there once, and the file is whole."""
