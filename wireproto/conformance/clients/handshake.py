@@ -185,7 +185,7 @@ _contract(
 @case("3.04", over=Over.CODECS)
 def unknown_fields(trial: Trial) -> None:
     """Fields at the end of WELCOME whose type is unknown are read over."""
-    with trial.client(SHORT_CALL, fields=page.tlv(99, b"later") + page.tlv(1, b"")) as callee:
+    with trial.client(SHORT_CALL, fields=page.tlv(99, b"later") + page.tlv(page.DIGESTS_FIELD, b"")) as callee:
         callee.respond(callee.request(SHORT), ShortResponse(length=5))
         callee.answered(length=5)
 
@@ -223,6 +223,11 @@ def _welcome(**changes: Any) -> Callable[[Trial], bytes]:
     return lambda trial: page.pack_welcome(**{"codec": trial.codec[0], "version": trial.version, **changes})
 
 
+def _with(field: int, value: bytes, times: int = 1) -> Callable[[Trial], bytes]:
+    """A WELCOME that has a field."""
+    return _welcome(fields=page.tlv(field, value) * times)
+
+
 _bad("3.10", "A WELCOME with a version that was not offered is BAD_BODY.", _welcome(version=99))
 _bad("3.11", "A WELCOME with a codec that was not offered is BAD_BODY.", _welcome(codec=99))
 _bad("3.12", "A WELCOME with a feature that was not offered is BAD_BODY.", _welcome(features=1 << 40))
@@ -231,26 +236,18 @@ _bad("3.14", "A WELCOME whose max frame is 4095 is BAD_BODY.", _welcome(max_fram
 _bad("3.15", "A WELCOME whose max calls is 0 is BAD_BODY.", _welcome(max_calls=0))
 _bad("3.38", "A WELCOME whose heartbeat is 1 ms is BAD_BODY.", _welcome(heartbeat_ms=1))
 _bad("3.39", "A WELCOME whose heartbeat is 999 ms is BAD_BODY.", _welcome(heartbeat_ms=999))
-_bad("3.40", "A WELCOME with control version 0 is BAD_BODY.", _welcome(fields=page.tlv(4, b"\0")))
-_bad("3.41", "A WELCOME whose control version has no byte is BAD_BODY.", _welcome(fields=page.tlv(4, b"")))
-_bad("3.42", "A WELCOME whose control version has two bytes is BAD_BODY.", _welcome(fields=page.tlv(4, b"\0\1")))
-_bad("3.43", "A WELCOME with the control version twice is BAD_BODY.", _welcome(fields=page.tlv(4, b"\1") * 2))
-_bad("3.44", "A control version that the client did not offer is BAD_BODY.", _welcome(fields=page.tlv(4, b"\xff")))
-_bad("3.45", "A WELCOME with an opcode listed twice is BAD_BODY.", _welcome(fields=page.tlv(1, bytes(12))))
-_bad("3.46", "A WELCOME whose list of methods ends within a pair is BAD_BODY.", _welcome(fields=page.tlv(1, bytes(7))))
-_bad("3.47", "A WELCOME with two lists of methods is BAD_BODY.", _welcome(fields=page.tlv(1, b"") * 2))
+_bad("3.40", "A WELCOME with control version 0 is BAD_BODY.", _with(page.CONTROL_FIELD, b"\0"))
+_bad("3.41", "A WELCOME whose control version has no byte is BAD_BODY.", _with(page.CONTROL_FIELD, b""))
+_bad("3.42", "A WELCOME whose control version has two bytes is BAD_BODY.", _with(page.CONTROL_FIELD, b"\0\1"))
+_bad("3.43", "A WELCOME with the control version twice is BAD_BODY.", _with(page.CONTROL_FIELD, b"\1", times=2))
+_bad("3.44", "A control version that the client did not offer is BAD_BODY.", _with(page.CONTROL_FIELD, b"\xff"))
+_bad("3.45", "A WELCOME with an opcode listed twice is BAD_BODY.", _with(page.DIGESTS_FIELD, bytes(12)))
+_bad("3.46", "A WELCOME whose list of methods ends within a pair is BAD_BODY.", _with(page.DIGESTS_FIELD, bytes(7)))
+_bad("3.47", "A WELCOME with two lists of methods is BAD_BODY.", _with(page.DIGESTS_FIELD, b"", times=2))
 _bad("3.16", "A WELCOME whose server name is not UTF-8 is BAD_BODY.", _welcome(server_name=b"\xff"))
 _bad("3.17", "A WELCOME that ends within a field is BAD_BODY.", _welcome(fields=b"\x00\x63\x00\x05abc"))
-_bad(
-    "3.26",
-    "A WELCOME with a first credit of 4 bytes is BAD_BODY.",
-    _welcome(fields=page.tlv(page.FIRST_CREDIT_FIELD, bytes(4))),
-)
-_bad(
-    "3.27",
-    "A WELCOME with a one-way credit of 8 bytes is BAD_BODY.",
-    _welcome(fields=page.tlv(page.ONE_WAY_CREDIT_FIELD, bytes(8))),
-)
+_bad("3.26", "A WELCOME with a first credit of 4 bytes is BAD_BODY.", _with(page.FIRST_CREDIT_FIELD, bytes(4)))
+_bad("3.27", "A WELCOME with a one-way credit of 8 bytes is BAD_BODY.", _with(page.ONE_WAY_CREDIT_FIELD, bytes(8)))
 _bad("3.18", "A WELCOME that ends within its numbers is BAD_BODY.", lambda trial: _welcome()(trial)[:17])
 _bad("3.19", "An empty WELCOME is BAD_BODY.", lambda trial: b"")
 _bad("3.20", "A WELCOME with a flag is RESERVED_FLAGS.", _welcome(), "RESERVED_FLAGS", flags=1)

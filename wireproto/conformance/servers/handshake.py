@@ -208,14 +208,22 @@ _bad("3.32", "A HELLO whose client name is not UTF-8 is BAD_BODY.", client_name=
 _bad("3.33", "A HELLO whose service name is not UTF-8 is BAD_BODY.", service=b"\xc3")
 _bad("3.34", "A HELLO that ends within a field's type and length is BAD_BODY.", fields=b"\x00\x63\x00")
 _bad("3.35", "A HELLO whose last field is longer than what is left is BAD_BODY.", fields=b"\x00\x63\x00\x05abcd")
-_bad("3.36", "A HELLO with an opcode listed twice is BAD_BODY.", fields=page.tlv(1, struct.pack(">HIHI", 1, 2, 1, 2)))
+_bad(
+    "3.36",
+    "A HELLO with an opcode listed twice is BAD_BODY.",
+    fields=page.tlv(page.DIGESTS_FIELD, struct.pack(">HIHI", 1, 2, 1, 2)),
+)
 _bad("3.61", "A HELLO with a first credit of 4 bytes is BAD_BODY.", fields=page.tlv(page.FIRST_CREDIT_FIELD, bytes(4)))
 _bad(
     "3.62",
     "A HELLO with a one-way credit of 8 bytes is BAD_BODY.",
     fields=page.tlv(page.ONE_WAY_CREDIT_FIELD, bytes(8)),
 )
-_bad("3.37", "A HELLO whose list of methods ends within a pair is BAD_BODY.", fields=page.tlv(1, bytes(7)))
+_bad(
+    "3.37",
+    "A HELLO whose list of methods ends within a pair is BAD_BODY.",
+    fields=page.tlv(page.DIGESTS_FIELD, bytes(7)),
+)
 
 
 @case("3.38", over=Over.ONCE)
@@ -366,7 +374,12 @@ def digests_of_the_server(bench: Bench) -> None:
 @case("3.63", over=Over.ONCE)
 def control_version(bench: Bench) -> None:
     """The control version is the lower of both: 1 for a client that says nothing or 1, and never above what it says."""
-    for fields, most in ((b"", 1), (page.tlv(4, b"\x01"), 1), (page.tlv(4, b"\x02"), 2), (page.tlv(4, b"\xff"), 255)):
+    for fields, most in (
+        (b"", 1),
+        (page.tlv(page.CONTROL_FIELD, b"\x01"), 1),
+        (page.tlv(page.CONTROL_FIELD, b"\x02"), 2),
+        (page.tlv(page.CONTROL_FIELD, b"\xff"), 255),
+    ):
         with bench.open(fields=fields) as caller:
             assert caller.welcome is not None
             if caller.welcome.control > most:
@@ -374,11 +387,11 @@ def control_version(bench: Bench) -> None:
             caller.alive()
 
 
-_bad("3.64", "A HELLO with control version 0 is BAD_BODY.", fields=page.tlv(4, b"\0"))
-_bad("3.65", "A HELLO whose control version has no byte is BAD_BODY.", fields=page.tlv(4, b""))
-_bad("3.66", "A HELLO whose control version has two bytes is BAD_BODY.", fields=page.tlv(4, b"\0\1"))
-_bad("3.67", "A HELLO with the control version twice is BAD_BODY.", fields=page.tlv(4, b"\1") * 2)
-_bad("3.68", "A HELLO with two lists of methods is BAD_BODY.", fields=page.tlv(1, b"") * 2)
+_bad("3.64", "A HELLO with control version 0 is BAD_BODY.", fields=page.tlv(page.CONTROL_FIELD, b"\0"))
+_bad("3.65", "A HELLO whose control version has no byte is BAD_BODY.", fields=page.tlv(page.CONTROL_FIELD, b""))
+_bad("3.66", "A HELLO whose control version has two bytes is BAD_BODY.", fields=page.tlv(page.CONTROL_FIELD, b"\0\1"))
+_bad("3.67", "A HELLO with the control version twice is BAD_BODY.", fields=page.tlv(page.CONTROL_FIELD, b"\1") * 2)
+_bad("3.68", "A HELLO with two lists of methods is BAD_BODY.", fields=page.tlv(page.DIGESTS_FIELD, b"") * 2)
 
 
 @case("3.57", over=Over.ONCE, slow=True)

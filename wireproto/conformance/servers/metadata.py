@@ -96,10 +96,10 @@ _seen(
 _seen(
     "5.08",
     "An unknown key without the top bit is read over, wherever it stands and however often.",
-    page.field(9, b"?")
+    page.field(0x5E, b"?")
     + page.entry(b"a", b"1")
     + page.field(127, bytes(300))
-    + page.field(9, b"")
+    + page.field(0x5E, b"")
     + page.field(0, b"x"),
     entries={"a": "1"},
 )
@@ -110,7 +110,7 @@ _refused(
     "5.11",
     "UNKNOWN_METADATA",
     "An unknown key with the top bit is UNKNOWN_METADATA.",
-    page.field(UNDERSTOOD | 7, b"?"),
+    page.field(UNDERSTOOD | 0x5F, b"?"),
 )
 _refused(
     "5.12",
