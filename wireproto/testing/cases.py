@@ -1,14 +1,11 @@
-"""What a test of ServerSuite is about: a method in one version, or a client and a server of two."""
+"""What a test of ServerSuite is about: a method in one version, a client and a server of two, a caller that leaves."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from wireproto.schema import Operation, Shape
+from wireproto.schema import Operation
 
-__all__ = ["LIVE", "MethodAt", "Peers"]
-
-LIVE = (Shape.UNARY, Shape.STREAM)
-"""The shapes that the suite calls through every door; methods of the others it calls through pairs."""
+__all__ = ["Left", "MethodAt", "Peers"]
 
 
 @dataclass(frozen=True)
@@ -36,3 +33,7 @@ class Peers:
 
     def __str__(self) -> str:
         return f"client-v{self.client}-server-v{self.server}"
+
+
+class Left(Exception):
+    """What a caller's own iterable raises, to leave in the middle of its items."""

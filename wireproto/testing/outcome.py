@@ -2,22 +2,26 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from wireproto.client import BlockingClient
-from wireproto.errors import CallError, LocalProtocolError
+from wireproto.errors import CallError
 from wireproto.schema import Shape
 from wireproto.testing.examples import Unanswered
+from wireproto.testing.overheard import Heard
 from wireproto.testing.standin import PATIENCE
-from wireproto.testing.wire import Pair
-from wireproto.wire.metadata import Metadata
 
-__all__ = ["Outcome", "ended_in_time", "outcome_of", "paired_outcome", "told"]
+__all__ = ["Outcome", "ended_in_time", "outcome_of", "told"]
 
 ENOUGH = 5
 """Items taken of a stream of the service's own, which may have no end."""
+
+LONGER = 50
+"""How many times as long as for a stream is waited for an item of a duplex call. If one was left whose handler still
+takes items, what it does to a state would be up to the clock."""
 
 
 @dataclass
@@ -43,16 +47,20 @@ def outcome_of(
     method: Any,
     request: Any,
     *,
+    heard: Heard,
     timeout: float | None = None,
     within: float | None = None,
     quiet: float | None = None,
 ) -> Outcome:
-    """One call, with all that may come of it. A stream is left after a few items.
+    """One call of any shape, with all that may come of it. What has items to give is left after a few.
 
     Args:
+        request: where items follow, all of them.
+        heard: of the servers, where the outcome of a one-way call is to be had.
         timeout: what the caller allows; None for what the method declares.
         within: seconds in which there must be an answer, or an item; None for ``PATIENCE``.
-        quiet: seconds without an item after which a stream is left before that.
+        quiet: seconds without an item after which a stream is left before that, and a duplex call after many times as
+            many: its handler is given the items first.
 
     Raises:
         Unanswered: there was neither an answer nor an error in time.
@@ -61,7 +69,12 @@ def outcome_of(
     within = PATIENCE if within is None else within
     answers: list[Any] = []
     try:
-        if not method.items_come_back:
+        if method.shape is Shape.ONE_WAY:
+            return _posted(client, method, request, timeout, within, heard)
+        if method.shape is Shape.UPLOAD:
+            answers.append(_uploaded(client, method, request, timeout, within))
+            return Outcome(answers, None, True)
+        if method.shape is Shape.UNARY:
             future = client.start(method, request, timeout=timeout)
             try:
                 answers.append(future.result(within))
@@ -69,9 +82,11 @@ def outcome_of(
                 future.cancel()
                 raise
             return Outcome(answers, None, True)
-        with client.stream(method, request, timeout=timeout) as stream:
+        begin: Any = client.duplex if method.items_follow else client.stream
+        patience = within if quiet is None else min(within, quiet * LONGER) if method.items_follow else quiet
+        with begin(method, request, timeout=timeout) as stream:
             while len(answers) < ENOUGH:
-                answers.append(stream.next(within if quiet is None else quiet))
+                answers.append(stream.next(patience))
     except CallError as error:
         return Outcome(answers, error, True)
     except StopIteration:
@@ -85,34 +100,45 @@ def outcome_of(
     return Outcome(answers, None, False)
 
 
-def paired_outcome(link: Pair, method: Any, request: Any, *, authorization: str = "") -> Outcome:
-    """One call of any shape through a pair; what only another thread could move on is left, as a stream that pauses is.
+def _posted(
+    client: BlockingClient, method: Any, request: Any, timeout: float | None, within: float, heard: Heard
+) -> Outcome:
+    """A one-way call: its caller is told nothing, so what became of it is overheard.
 
-    Args:
-        request: where items follow, all of them.
-        authorization: of the caller.
+    Raises:
+        CallError: it was refused.
+        TimeoutError: its handler did not return in time.
     """
-    metadata = Metadata(authorization=authorization)
-    answers: list[Any] = []
+    heard.forget()
     try:
-        if method.shape is Shape.ONE_WAY:
-            before = len(link.untold)
-            link.post(method, request, metadata=metadata)
-            return Outcome([], next(iter(link.untold[before:]), None), True)
-        if not method.items_come_back:
-            call: Any = link.upload if method.items_follow else link.call
-            return Outcome([call(method, request, metadata=metadata)], None, True)
-        stream: Any = link.duplex if method.items_follow else link.stream
-        with contextlib.closing(stream(method, request, metadata=metadata)) as items:
-            for item in items:
-                answers.append(item)
-                if len(answers) == ENOUGH:
-                    break
+        client.post(method, request, timeout=timeout)
     except CallError as error:
-        return Outcome(answers, error, True)
-    except LocalProtocolError:
-        pass  # a future is not done; what there was so far is the outcome
-    return Outcome(answers, None, False)
+        if error.reason != "NO_HANDLER":
+            raise
+        # Over gRPC that is told, and otherwise nothing.
+    if method.opcode not in heard.opcodes:
+        client.ping(within)  # the server has seen it, and goes on
+        return Outcome([], None, True)
+    return Outcome([], heard.one_way(within), True)
+
+
+def _uploaded(client: BlockingClient, method: Any, items: Any, timeout: float | None, within: float) -> Any:
+    """The answer to an upload. Nobody but its own deadline can end one whose caller waits for the answer.
+
+    Raises:
+        CallError: it was refused, or its own deadline has passed.
+        TimeoutError: it was not answered in time.
+    """
+    allowed = method.timeout if timeout is None else timeout
+    if allowed is not None and allowed <= within:
+        return client.upload(method, items, timeout=timeout)
+    began = time.monotonic()
+    try:
+        return client.upload(method, items, timeout=within)
+    except CallError as error:
+        if error.reason == "DEADLINE" and time.monotonic() - began >= within:
+            raise TimeoutError from None
+        raise
 
 
 @contextlib.contextmanager

@@ -14,36 +14,21 @@ from wireproto import codecs, schema
 from wireproto.client import BlockingClient
 from wireproto.codecs import Codec
 from wireproto.dispatch import Authenticate, Handlers
-from wireproto.errors import CallError, ConnectionLost, DecodeError
 from wireproto.limits import Limits
-from wireproto.reasons import REASONS
-from wireproto.schema import Message, Operation, Service
-from wireproto.status import Retry, Status
-from wireproto.testing.cases import LIVE, MethodAt, Peers
+from wireproto.schema import Operation, Service, Shape
+from wireproto.testing.cases import MethodAt, Peers
 from wireproto.testing.doors import GRPC, has_grpc, running, threads_end
-from wireproto.testing.examples import for_all, meaning, simplest, widened
-from wireproto.testing.generators import messages, mutated
-from wireproto.testing.outcome import Outcome, ended_in_time, outcome_of, told
-from wireproto.testing.paired_tests import PairedTests
-from wireproto.testing.payloads import as_bytes
-from wireproto.testing.standin import (
-    EVERYBODY,
-    NOBODY,
-    PATIENCE,
-    SECRET,
-    Feed,
-    Hang,
-    Stage,
-    StandIn,
-    failures,
-    raising,
-)
+from wireproto.testing.examples import meaning
+from wireproto.testing.generators import messages
+from wireproto.testing.handler_tests import HandlerTests
+from wireproto.testing.item_tests import ItemTests
+from wireproto.testing.outcome import Outcome, ended_in_time, told
+from wireproto.testing.overheard import Heard, Overheard
+from wireproto.testing.standin import EVERYBODY, PATIENCE, Stage, StandIn
+from wireproto.testing.table_tests import TableTests
 from wireproto.wire.frame import HEADER_AFTER_LENGTH
 
 __all__ = ["Answering", "ServerSuite"]
-
-ROUNDING = 1.0
-"""Seconds: gRPC rounds deadlines up, coarser the longer they are."""
 
 
 class Answering(Protocol):
@@ -54,18 +39,20 @@ class Answering(Protocol):
         """To serve."""
 
 
-class ServerSuite(PairedTests):
+class ServerSuite(HandlerTests, ItemTests, TableTests):
     """What a service's handlers answer and what its table declares, for every method, codec and version, and over gRPC.
 
         class TestCalculatorServer(ServerSuite):
             handlers = handlers
 
-    Shown of the handlers: generated requests are answered, or refused with a reason that is declared, and never fail
-    with an exception; and the same calls have the same answers through every door, and between a client and a server of
-    any two versions. Shown of the table, with stand-ins for the handlers: payloads that were tampered with are refused
-    and the connection goes on; an exception or an undeclared reason becomes an incident without its text; declared
-    reasons arrive; deadlines and cancelling are honoured; ``requires``, ``timeout`` and ``max_request`` hold; streams
-    send within their credit; and a peer of another version has the methods and fields of that version.
+    Shown of the handlers: generated requests and items are answered, or refused with a reason that is declared, and
+    never fail with an exception; who leaves in the middle of its items keeps no handler; and the same calls have the
+    same answers through every door, and between a client and a server of any two versions. Shown of the table, with
+    stand-ins for the handlers: payloads that were tampered with are refused and the connection goes on; an exception or
+    an undeclared reason becomes an incident without its text; declared reasons arrive; deadlines and cancelling are
+    honoured, among items, too, of which a part is never the whole; ``requires``, ``timeout`` and ``max_request`` hold;
+    items are sent within their credit, both ways, and up to an early answer; one-way calls all run; and a peer of
+    another version has the methods and fields of that version.
 
     Handlers with state, or that want callers they know, get it by overriding ``application``, ``credential`` and
     ``requests``. Each test begins with an application of its own.
@@ -81,7 +68,7 @@ class ServerSuite(PairedTests):
         max_examples: of each test; None for a fifth of what the Hypothesis profile in force says.
         varying: names of fields whose values are others each time, such as a time or a token, and names of methods
             whose answers are.
-        quiet: seconds without an item after which a stream is left.
+        quiet: seconds without an item after which a stream is left, and a duplex call after fifty times as many.
         patience: seconds in which a handler must have answered a call, if the method declares no less.
     """
 
@@ -160,13 +147,7 @@ class ServerSuite(PairedTests):
         if test in _OF_PEERS:
             found = [Peers(client, server) for client in versions for server in versions]
         else:
-            live = test not in _THROUGH_PAIRS
-            found = [
-                MethodAt(method, version)
-                for version in versions
-                for method in service.called_by("client", version).values()
-                if (method.shape in LIVE) == live
-            ]
+            found = [MethodAt(method, version) for version in versions for method in cls._methods_at(version)]
             if test in _OF_METHODS:
                 found = list({case.method.opcode: case for case in found}.values())
         wanted = _WANTED.get(test)
@@ -179,81 +160,26 @@ class ServerSuite(PairedTests):
             if fixture in metafunc.fixturenames:
                 metafunc.parametrize(fixture, self._parameters(name), ids=str)
         if "door" in metafunc.fixturenames:
-            without_grpc = name in _NOT_OVER_GRPC or name in _THROUGH_PAIRS
-            doors = [door for door in self._doors() if door != GRPC or not without_grpc]
+            doors = [door for door in self._doors() if door != GRPC or name not in _NOT_OVER_GRPC]
             metafunc.parametrize("door", doors)
 
-    # The service's own handlers.
-
-    def test_generated_requests_are_answered(self, case: MethodAt, door: str) -> None:
-        """Any request is answered or refused with a declared reason; no handler fails with an exception."""
-        method = case.method
-        with self._world(Peers(case.version, self._service().version), door) as (client, handlers, _):
-            served = method not in handlers.missing()
-            reasons: list[str] = []
-
-            def holds(request: Message) -> None:
-                outcome = outcome_of(client, method, request, within=self.patience, quiet=self.quiet)
-                error = outcome.error
-                reasons.append("" if error is None else error.reason)
-                if error is None:
-                    assert all(type(each) is method.response for each in outcome.answers)
-                    return
-                assert not isinstance(error, ConnectionLost), f"{method.name}({request}) cost the connection: {error}"
-                assert error.status is not Status.INTERNAL, (
-                    f"the handler of {method.name} raised an exception for {request}; the log has it as {error.message}"
-                )
-                known = not error.reason or error.reason in method.reasons or error.reason in REASONS
-                assert known, f"{method.name} does not declare the reason of {error}"
-                assert served == (error.reason != "NO_HANDLER"), error
-
-            for_all(self.requests(method, case.version), holds, max_examples=self._examples(), remembers=True)
-            # Later on it may: a call may sign its caller out.
-            assert reasons[0] not in ("SIGN_IN_REQUIRED", "NOT_PERMITTED"), (
-                f"{method.name} was answered {reasons[0]}: override credential(), which is to be of a caller who may"
-            )
-
-    def test_every_peer_is_answered_alike(self, peers: Peers) -> None:
-        """The same calls have the same answers through every door, as a client and a server of today would give."""
-        version = peers.spoken
-        every = [method for method in self._live_at(version) for _ in range(2)]
-        requests = st.tuples(*(self._for_every_door(method, version) for method in every))
-        calls = st.tuples(requests, st.permutations(range(len(every))))
-        doors = list(self._doors())
-        worlds = [(door, peers) for door in doors]
-        today = Peers(version, self._service().version)
-        if today != peers:
-            worlds.append((doors[0], today))
-
-        def holds(example: tuple[Sequence[Message], Sequence[int]]) -> None:
-            requests, order = example
-            found = []
-            for door, among in worlds:
-                with self._world(among, door) as (client, _, _):
-                    found.append(
-                        [
-                            outcome_of(client, every[index], requests[index], within=self.patience, quiet=self.quiet)
-                            for index in order
-                        ]
-                    )
-            for (door, among), theirs in zip(worlds[1:], found[1:], strict=True):
-                for index, one, other in zip(order, found[0], theirs, strict=True):
-                    method = every[index]
-                    same = method.name in self.varying or self._same(one, other, version)
-                    assert same, (
-                        f"{method.name}({requests[index]}) gave: {one}\n through {doors[0]}, {peers}, "
-                        f"and: {other}\n through {door}, {among}"
-                    )
-
-        for_all(calls, holds, max_examples=max(2, self._examples() // 4), remembers=True)
+    # Parts of the tests.
 
     @classmethod
-    def _live_at(cls, version: int) -> list[Operation[Any, Any]]:
-        """The methods of a version that are called through every door."""
-        return [method for method in cls._service().called_by("client", version).values() if method.shape in LIVE]
+    def _methods_at(cls, version: int) -> list[Operation[Any, Any]]:
+        """What a client may call in a version."""
+        return list(cls._service().called_by("client", version).values())
+
+    def _drawn(self, method: Operation[Any, Any], version: int, everywhere: bool = False) -> st.SearchStrategy[Any]:
+        """What a call of the service's own handlers is made with: a request, or up to four items where items follow.
+
+        Args:
+            everywhere: only such as no codec writes at greater length than the method takes.
+        """
+        drawn = self._for_every_door(method, version) if everywhere else self.requests(method, version)
+        return st.lists(drawn, max_size=4) if method.items_follow else drawn
 
     def _for_every_door(self, method: Operation[Any, Any], version: int) -> st.SearchStrategy[Any]:
-        """Requests that no codec writes at greater length than the method takes."""
         most = method.max_request
         if most is None:
             return self.requests(method, version)
@@ -262,8 +188,10 @@ class ServerSuite(PairedTests):
             lambda request: all(len(plan.encode(request)) <= most for plan in plans)
         )
 
-    def _same(self, one: Outcome, other: Outcome, version: int) -> bool:
+    def _same(self, method: Operation[Any, Any], one: Outcome, other: Outcome, version: int) -> bool:
         """Whether two calls had the same outcome. Of streams that were left, only what both gave can be compared."""
+        if method.name in self.varying:
+            return True
         if one.ended and other.ended and len(one.answers) != len(other.answers):
             return False
         if any(
@@ -272,212 +200,6 @@ class ServerSuite(PairedTests):
         ):
             return False
         return not (one.ended and other.ended) or told(one.error) == told(other.error)
-
-    # What the table promises.
-
-    def test_mutated_payloads_are_refused(self, case: MethodAt, door: str, stage: Stage) -> None:
-        """Bytes that are no request are INVALID_ARGUMENT and reach no handler, and the connection goes on."""
-        method = case.method
-        client = stage.client(door, case.version)
-        plan = self._doors()[door].plan(method.request, case.version, self.limits, request=True)
-        stage.answer(method)
-        raw = as_bytes(client, method)
-        right = plan.encode(simplest(method.request, case.version))
-        outcome_of(client, raw, right)
-        (first,) = stage.contexts
-
-        def holds(payload: bytes) -> None:
-            expected = ""
-            if method.max_request is not None and len(payload) > method.max_request:
-                expected = "REQUEST_TOO_LARGE"
-            else:
-                try:
-                    plan.decode(payload)
-                except DecodeError:
-                    expected = "BAD_PAYLOAD"
-            calls = len(stage.contexts)
-            error = outcome_of(client, raw, payload).error
-            assert (error.reason if error is not None else "") == expected, f"{payload!r} gave {error}"
-            if expected:
-                assert len(stage.contexts) == calls, f"a handler has seen {payload!r}, which is {expected}"
-            if error is not None and expected == "BAD_PAYLOAD":
-                assert error.status is Status.INVALID_ARGUMENT
-                assert error.message.startswith(method.request.__name__), error
-
-        payloads = messages(method.request, case.version).map(plan.encode)
-        for_all(mutated(payloads) | st.binary(max_size=64), holds, max_examples=self._examples())
-        outcome_of(client, raw, right)
-        now = stage.contexts[-1].peer
-        assert now == first.peer, f"the connection did not live: it was {first.peer} and is {now}"
-
-    def test_exceptions_become_incidents(self, case: MethodAt, door: str, stage: Stage) -> None:
-        """Whatever a handler raises or answers wrong, the caller learns an incident's number and no text."""
-        method = case.method
-        client = stage.client(door, case.version)
-        right = simplest(method.response, case.version)
-        for way in failures(method, right):
-            stage.behave = way
-            outcome = outcome_of(client, method, simplest(method.request, case.version))
-            error = outcome.error
-            assert error is not None, f"{way.__name__} was answered"
-            assert (error.status, error.reason) == (Status.INTERNAL, "INTERNAL"), f"{way.__name__}: {error}"
-            assert "incident" in error.message
-            assert SECRET not in f"{error!r} {error}", f"{way.__name__}: the exception's text got out"
-
-    def test_declared_reasons_arrive(self, case: MethodAt, door: str, stage: Stage) -> None:
-        """A reason that the method declares reaches the caller, with status, text and advice."""
-        client = stage.client(door, case.version)
-        for reason in case.method.reasons:
-            refusal = CallError(Status.ABORTED, reason, "as told", retry=Retry.NOT_PROCESSED, retry_after_ms=7)
-            stage.behave = raising(refusal)
-            error = outcome_of(client, case.method, simplest(case.method.request, case.version)).error
-            assert error is not None
-            assert (*told(error), error.message, error.retry_after_ms) == (*told(refusal), "as told", 7)
-
-    def test_deadlines_are_kept(self, case: MethodAt, door: str, stage: Stage) -> None:
-        """A call that takes too long is DEADLINE_EXCEEDED; its handler knew, and what it waits for is let go."""
-        client = stage.client(door, case.version)
-        request = simplest(case.method.request, case.version)
-        stage.behave = hang = Hang()
-        for timeout in (0.05, 0.5, 5.0):
-            error = outcome_of(client, case.method, request, timeout=timeout).error
-            assert error is not None, "a call was answered that nobody answered"
-            assert error.status is Status.DEADLINE_EXCEEDED, error
-            if hang.begun.is_set():
-                break  # on a machine that is very busy the time may be over before
-        assert hang.let_go.wait(PATIENCE), "the server holds on to a call whose deadline passed"
-        assert stage.contexts[0].deadline is not None, "the handler was not told the deadline"
-
-    def test_cancelled_calls_are_let_go(self, case: MethodAt, door: str, stage: Stage) -> None:
-        """When the caller cancels, what the call waits for is let go, and the connection takes further calls."""
-        method: Any = case.method
-        client = stage.client(door, case.version)
-        stage.behave = hang = Hang()
-        request = simplest(method.request, case.version)
-        if method.items_come_back:
-            with client.stream(method, request):
-                assert hang.begun.wait(PATIENCE)
-        else:
-            future = client.start(method, request)
-            assert hang.begun.wait(PATIENCE)
-            future.cancel()
-        assert hang.let_go.wait(PATIENCE), "the server holds on to a call that was cancelled"
-        before = stage.contexts[0].peer
-        stage.answer(method)
-        assert outcome_of(client, method, request).error is None
-        now = stage.contexts[0].peer
-        assert now == before, f"the connection did not live: it was {before} and is {now}"
-
-    def test_callers_without_the_capability_are_refused(self, case: MethodAt, door: str, stage: Stage) -> None:
-        """Without an identity a method that requires one is UNAUTHENTICATED, with another one PERMISSION_DENIED."""
-        method = case.method
-        request = simplest(method.request, case.version)
-        client = stage.client(door, case.version)
-        stage.answer(method)
-        for credential, status, reason in (
-            ("", Status.UNAUTHENTICATED, "SIGN_IN_REQUIRED"),
-            (NOBODY, Status.PERMISSION_DENIED, "NOT_PERMITTED"),
-        ):
-            client.authorization = credential
-            error = outcome_of(client, method, request).error
-            client.authorization = EVERYBODY
-            assert error is not None, f"{method.name} was answered to somebody without {method.requires}"
-            assert (error.status, error.reason) == (status, reason), error
-        assert stage.contexts == []
-        assert outcome_of(client, method, request).error is None
-
-    def test_the_timeout_is_the_methods(self, case: MethodAt, door: str, stage: Stage) -> None:
-        """A caller that sets no deadline, or a later one, has the one that the method declares."""
-        method = case.method
-        timeout = method.timeout
-        assert timeout is not None
-        client = stage.client(door, case.version)
-        stage.answer(method)
-        outcome_of(client, method, simplest(method.request, case.version))
-        plan = self._doors()[door].plan(method.request, case.version, self.limits, request=True)
-        payload = plan.encode(simplest(method.request, case.version))
-        for given in (None, 2 * timeout):  # the server's own
-            outcome_of(client, as_bytes(client, method), payload, timeout=given)
-        for remaining in stage.remaining:
-            assert remaining is not None, f"{method.name} has no deadline; it declares {timeout} s"
-            assert 0 <= remaining <= timeout + ROUNDING, f"{remaining} s are left of the {timeout} s of {method.name}"
-
-    def test_larger_requests_are_refused(self, case: MethodAt, door: str, stage: Stage) -> None:
-        """A request of ``max_request`` bytes is looked at; one byte more is RESOURCE_EXHAUSTED, REQUEST_TOO_LARGE."""
-        method, most = case.method, case.method.max_request
-        assert most is not None
-        client = stage.client(door, case.version)
-        stage.answer(method)
-        raw = as_bytes(client, method)
-        error = outcome_of(client, raw, bytes(most)).error
-        assert error is None or error.reason == "BAD_PAYLOAD", error
-        seen = len(stage.contexts)
-        error = outcome_of(client, raw, bytes(most + 1)).error
-        assert error is not None, f"{most + 1} bytes were taken"
-        assert (error.status, error.reason) == (Status.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE"), error
-        assert len(stage.contexts) == seen
-
-    def test_streams_send_within_their_credit(self, case: MethodAt, door: str, stage: Stage) -> None:
-        """Nothing is pulled that the caller has not granted credit for, and everything comes in the end."""
-        method: Any = case.method
-        client = stage.client(door, case.version)
-        item = simplest(method.response, case.version)
-        stage.behave = feed = Feed(item, 10)
-        taken = 0
-        request = simplest(method.request, case.version)
-        with client.stream(method, request, timeout=PATIENCE, credit=2, batch=1) as stream:
-            for found in stream:
-                taken += 1
-                client.ping(PATIENCE)  # the server has seen all that was sent before
-                assert feed.given <= taken + 1, f"{feed.given} items were pulled with credit for {taken + 1}"
-                assert meaning(found, case.version) == meaning(item, case.version)
-        assert taken == 10
-
-    def test_methods_of_other_versions_are_unimplemented(self, peers: Peers, door: str, stage: Stage) -> None:
-        """A method outside ``since`` and ``until`` is UNIMPLEMENTED, by the client and by the server."""
-        service = self._service()
-        client = stage.client(door, peers.client, peers.server)
-        assert client.version == peers.spoken
-        stage.behave = raising(AssertionError("a handler ran"))
-        present = service.at(peers.spoken)
-        for method in service.methods:
-            if method.opcode in present or method.shape not in LIVE or method.by == "server":
-                continue
-            if method in client.service.methods:
-                error = outcome_of(client, method, simplest(method.request, method.since)).error
-                assert error is not None
-                assert (error.status, error.retry) == (Status.UNIMPLEMENTED, Retry.NEVER), error
-            error = outcome_of(client, as_bytes(client, method), b"").error
-            assert error is not None, f"{method.name} was answered"
-            assert (error.status, error.retry) == (Status.UNIMPLEMENTED, Retry.NEVER), error
-            assert not stage.contexts, f"{method.name} reached a handler"
-        for method in self._live_at(peers.spoken):
-            stage.answer(method)
-            request = simplest(method.request, peers.spoken)
-            assert outcome_of(client, method, request).error is None, f"{method.name} is in version {peers.spoken}"
-
-    def test_newer_fields_stay_with_newer_peers(self, peers: Peers, door: str, stage: Stage) -> None:
-        """What a handler sets in newer fields is not there for an older peer, and does not harm the rest."""
-        version = peers.spoken
-        client = stage.client(door, peers.client, peers.server)
-        for method in self._live_at(version):
-            newer = schema.fields(method.response)[len(schema.fields(method.response, version)) :]
-            if not newer:
-                continue
-
-            # Found before: Hypothesis refuses to look for a message within a test that it drives.
-            request = simplest(method.request, version)
-
-            def holds(answer: Message, method: Operation[Any, Any] = method, request: Message = request) -> None:
-                stage.answer(method, answer)
-                outcome = outcome_of(client, method, request)
-                assert outcome.error is None, outcome
-                (found,) = outcome.answers
-                assert meaning(found, version) == meaning(answer, version)
-                for field in newer:  # noqa: B023 - it is called before the next turn
-                    assert getattr(found, field.name) == field.default, f"{field.path} is newer than {version}"
-
-            for_all(widened(method.response, version), holds, max_examples=self._examples())
 
     # How.
 
@@ -506,12 +228,13 @@ class ServerSuite(PairedTests):
         return cls.max_examples or max(1, settings().max_examples // 5)
 
     @contextlib.contextmanager
-    def _world(self, peers: Peers, door: str) -> Iterator[tuple[BlockingClient, Handlers, Authenticate]]:
-        """A client of fresh handlers, those, and who judges its credential."""
+    def _world(self, peers: Peers, door: str) -> Iterator[tuple[BlockingClient, Handlers, Heard]]:
+        """A client of fresh handlers, those, and what becomes of their calls."""
+        heard = Heard()
         with threads_end(PATIENCE), self.application() as application:
             authenticate = getattr(application, "authenticate", None) or StandIn(self._service()).authenticate
             with running(
-                application.handlers.as_of(peers.server),
+                Overheard(application.handlers.as_of(peers.server), heard),
                 codecs=[self._doors()[door]],
                 grpc=door == GRPC,
                 service=self._service().as_of(peers.client),
@@ -522,7 +245,7 @@ class ServerSuite(PairedTests):
                 client = doors[door]
                 with ended_in_time(client, f"credential() of {type(self).__name__}"):
                     client.authorization = self.credential(client)
-                yield client, doors.handlers, authenticate
+                yield client, doors.handlers, heard
 
 
 def _fits_a_frame(suite: type[ServerSuite], case: MethodAt) -> bool:
@@ -530,31 +253,38 @@ def _fits_a_frame(suite: type[ServerSuite], case: MethodAt) -> bool:
     return most is not None and most + 1 + HEADER_AFTER_LENGTH <= suite.limits.max_frame
 
 
+def _takes_one_by_one(case: MethodAt) -> bool:
+    return case.method.items_follow and getattr(case.method, "collect", None) is None
+
+
 def _lacks_methods(suite: type[ServerSuite], peers: Peers) -> bool:
-    return any(
-        not each.in_version(peers.spoken)
-        for each in suite._service().methods
-        if each.shape in LIVE and each.by == "client"
-    )
+    return any(not each.in_version(peers.spoken) for each in suite._service().methods if each.by == "client")
 
 
 def _lacks_fields(suite: type[ServerSuite], peers: Peers) -> bool:
     return any(
         len(schema.fields(method.response)) > len(schema.fields(method.response, peers.spoken))
-        for method in suite._live_at(peers.spoken)
+        for method in suite._methods_at(peers.spoken)
     )
 
 
 # What a test can be about. One that nothing in a service is about is not there.
 _WANTED: dict[str, Callable[[type[ServerSuite], Any], bool]] = {
+    "test_answers_come_behind_the_end_of_items": lambda suite, case: case.method.shape is Shape.DUPLEX,
     "test_callers_without_the_capability_are_refused": lambda suite, case: case.method.requires is not None,
-    "test_items_come_within_their_credit": lambda suite, case: case.method.items_follow,
-    "test_items_of_strangers_are_refused": lambda suite, case: case.method.requires is not None,
+    "test_calls_that_are_left_end": lambda suite, case: case.method.items_follow,
+    "test_cancelled_calls_are_let_go": lambda suite, case: case.method.shape in (Shape.UNARY, Shape.STREAM),
+    "test_deadlines_are_kept": lambda suite, case: case.method.shape is not Shape.ONE_WAY,
     "test_declared_reasons_arrive": lambda suite, case: bool(case.method.reasons),
-    "test_larger_items_are_refused": _fits_a_frame,
+    "test_deadlines_among_items_are_kept": lambda suite, case: _takes_one_by_one(case),
+    "test_early_answers_end_the_items": lambda suite, case: _takes_one_by_one(case),
+    "test_errors_among_items_are_told": lambda suite, case: _takes_one_by_one(case),
+    "test_items_are_sent_within_their_credit": lambda suite, case: case.method.items_follow,
+    "test_items_that_are_left_are_no_whole": lambda suite, case: _takes_one_by_one(case),
     "test_larger_requests_are_refused": _fits_a_frame,
     "test_methods_of_other_versions_are_unimplemented": _lacks_methods,
     "test_newer_fields_stay_with_newer_peers": _lacks_fields,
+    "test_one_way_calls_all_run": lambda suite, case: case.method.shape is Shape.ONE_WAY,
     "test_streams_send_within_their_credit": lambda suite, case: case.method.items_come_back,
     "test_the_timeout_is_the_methods": lambda suite, case: case.method.timeout is not None,
 }
@@ -566,11 +296,17 @@ _OF_PEERS = {
     "test_newer_fields_stay_with_newer_peers",
 }
 _OF_METHODS = {
+    "test_answers_come_behind_the_end_of_items",
     "test_cancelled_calls_are_let_go",
+    "test_deadlines_among_items_are_kept",
     "test_deadlines_are_kept",
     "test_declared_reasons_arrive",
+    "test_early_answers_end_the_items",
+    "test_errors_among_items_are_told",
     "test_exceptions_become_incidents",
+    "test_items_are_sent_within_their_credit",
+    "test_items_that_are_left_are_no_whole",
+    "test_one_way_calls_all_run",
     "test_the_timeout_is_the_methods",
 }
-_THROUGH_PAIRS = {name for name in vars(PairedTests) if name.startswith("test_")}
 _NOT_OVER_GRPC = {"test_streams_send_within_their_credit"}  # there HTTP/2 says how far a server may send ahead

@@ -9,11 +9,13 @@ from typing import Any, TypeAlias
 from wireproto.client import BlockingClient
 from wireproto.codecs import Codec
 from wireproto.dispatch import Context, Handlers, Identity, Subscription
+from wireproto.errors import CallError
 from wireproto.limits import Limits
 from wireproto.schema import Message, Operation, Service, Shape
 from wireproto.status import Status
 from wireproto.testing.doors import GRPC, Running, running
 from wireproto.testing.examples import simplest
+from wireproto.testing.overheard import Heard, Overheard
 from wireproto.wire.metadata import Metadata
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Hang",
     "Stage",
     "StandIn",
+    "ItemTaker",
     "answering",
     "failures",
     "raising",
@@ -90,6 +93,8 @@ class StandIn:
         return self._behave(request, context)
 
     def _handle_items(self, items: Iterable[Message], context: Context) -> Any:
+        if isinstance(self._behave, ItemTaker):
+            return self._handle(items, context)
         return self._handle(list(items), context)  # one that is none ends the call before it is said to be there
 
 
@@ -142,6 +147,70 @@ class Feed:
             yield self._item
 
 
+class ItemTaker:
+    """A behaviour that takes items one by one, and knows how that went.
+
+    An upload is answered with ``right``, and so is each item of a duplex call, and their end.
+
+    Attributes:
+        begun: it was given an item.
+        ended: it takes no more.
+        count: items taken.
+        complete: it was told that there are no more.
+
+    Args:
+        enough: the item behind which it takes no more; None to take all.
+        error: what it raises then; None to answer.
+        may_go_on: waited for behind the first item.
+    """
+
+    def __init__(
+        self,
+        right: Message,
+        *,
+        enough: int | None = None,
+        error: CallError | None = None,
+        may_go_on: threading.Event | None = None,
+    ) -> None:
+        self.begun = threading.Event()
+        self.ended = threading.Event()
+        self.count = 0
+        self.complete = False
+        self._right = right
+        self._enough = enough
+        self._error = error
+        self._may_go_on = may_go_on
+
+    def __call__(self, items: Iterable[Message], context: Context) -> Any:
+        if context.method.items_come_back:
+            return self._answers(items)
+        for _ in self._taken(items):
+            pass
+        return self._right
+
+    def _answers(self, items: Iterable[Message]) -> Iterator[Message]:
+        for _ in self._taken(items):
+            yield self._right
+        if self.complete:
+            yield self._right
+
+    def _taken(self, items: Iterable[Message]) -> Iterator[Message]:
+        try:
+            for item in items:
+                self.count += 1
+                self.begun.set()
+                if self._may_go_on is not None:
+                    self._may_go_on.wait(PATIENCE)
+                yield item
+                if self.count == self._enough:
+                    if self._error is not None:
+                        raise self._error.with_traceback(None)
+                    return
+            self.complete = True
+        finally:
+            self.ended.set()
+
+
 def answering(right: Message) -> Behaviour:
     """Answers as the shape of the called method wants it: with one message, with one item, or with nothing."""
 
@@ -190,17 +259,24 @@ def failures(method: Operation[Any, Any], right: Message) -> list[Behaviour]:
 
 
 class Stage:
-    """Servers of stand-ins, one for each version, and clients of them."""
+    """Servers of stand-ins, one for each version, and clients of them.
+
+    Attributes:
+        heard: what became of the calls there.
+        limits: of servers and clients.
+        remaining: seconds that the calls had left which ``answer`` answered.
+    """
 
     def __init__(self, service: Service, doors: dict[str, Codec], limits: Limits, stack: contextlib.ExitStack) -> None:
         self._standin = StandIn(service)
         self._service = service
         self._doors = doors
-        self._limits = limits
         self._stack = stack
         self._running: dict[int, Running] = {}
         self._clients: dict[tuple[str, int, int], BlockingClient] = {}
         self.remaining: list[float | None] = []
+        self.heard = Heard()
+        self.limits = limits
 
     @property
     def contexts(self) -> list[Context]:
@@ -227,6 +303,19 @@ class Stage:
 
         self.behave = behave
 
+    def take(
+        self,
+        method: Operation[Any, Any],
+        *,
+        enough: int | None = None,
+        error: CallError | None = None,
+        may_go_on: threading.Event | None = None,
+    ) -> ItemTaker:
+        """Have the items of a call taken one by one; see ``ItemTaker``."""
+        right = simplest(method.response, self._service.version)
+        self.behave = taker = ItemTaker(right, enough=enough, error=error, may_go_on=may_go_on)
+        return taker
+
     def client(self, door: str, version: int, server: int = 0) -> BlockingClient:
         """A client that declares one version, of a server of another; the newest unless told otherwise."""
         served = server or self._service.version
@@ -234,11 +323,11 @@ class Stage:
         if doors is None:
             doors = self._running[served] = self._stack.enter_context(
                 running(
-                    self._standin.handlers.as_of(served),
+                    Overheard(self._standin.handlers.as_of(served), self.heard),
                     codecs=[codec for name, codec in self._doors.items() if name != GRPC] or None,
                     grpc=GRPC in self._doors,
                     authenticate=self._standin.authenticate,
-                    limits=self._limits,
+                    limits=self.limits,
                 )
             )
         client = self._clients.get((door, version, served))

@@ -86,7 +86,7 @@ class Versions:
         if version is None:
             version = self._newest
         entry = self._entries.get(version)
-        if type(entry) is not Entry:
+        if not isinstance(entry, Entry):
             raise entry if isinstance(entry, CallError) else self._unsupported(version)
         return entry, metadata, version
 
