@@ -345,7 +345,7 @@ class _Observed:
             return
         match event.opcode & 7:
             case 1:
-                self._finish(call_id, payload=event.payload[:8])
+                self._finish(call_id, payload=event.payload[:8] if isinstance(event.payload, bytes) else b"")
             case 2:
                 while min(connection.credit(call_id)) > 0 and connection.bytes_pending < 256:
                     connection.send_item(call_id, b"item")

@@ -25,6 +25,7 @@ WIRE = {
     "wire/frame",
     "wire/handshake",
     "wire/metadata",
+    "wire/packing",
     "wire/private",
     "wire/state",
 }
@@ -48,7 +49,8 @@ ALLOWED: dict[str, set[str]] = {
     "wire/frame": {"errors", "status"},
     "wire/metadata": {"errors", "reasons", "status", "wire/frame"},
     "wire/handshake": BASE | {"wire/frame"},
-    "wire/events": {"errors", "wire/frame", "wire/handshake", "wire/metadata"},
+    "wire/events": {"errors", "wire/frame", "wire/handshake", "wire/metadata", "wire/packing"},
+    "wire/packing": {"errors", "wire/frame"},
     "wire/state": {"errors", "wire/frame"},
     "wire/calls": {"wire/frame", "wire/state"},
     "wire/framing": CORE,
@@ -59,10 +61,11 @@ ALLOWED: dict[str, set[str]] = {
     "codecs": {"errors", "limits", "protos", "schema"},
     "contract": {"codecs", "control", "errors", "limits", "schema"},
     "resuming": {"errors", "reasons", "schema"},
-    "binding": {"codecs", "control", "errors", "limits", "reasons", "schema", "wire/frame"},
-    "dispatch": BASE | {"codecs", "identity", "resuming", "schema", "uncopied", "wire/frame", "wire/metadata"},
+    "binding": {"codecs", "control", "errors", "limits", "reasons", "schema", "status", "wire/frame", "wire/packing"},
+    "dispatch": BASE
+    | {"codecs", "identity", "resuming", "schema", "uncopied", "wire/frame", "wire/metadata", "wire/packing"},
     "wire/liveness": BASE | {"wire/connection"},
-    "topic": {"dispatch", "errors", "reasons", "resuming", "schema", "uncopied"},
+    "topic": {"dispatch", "errors", "reasons", "resuming", "schema", "uncopied", "wire/packing"},
     "answering": CORE | {"topic", "dispatch", "identity", "schema", *BOTH_ROLES},
     "server": CORE
     | {
@@ -122,6 +125,8 @@ PUBLIC_FACE = {
 FRAMEWORK = set(ALLOWED)
 COMMAND = "cli"
 HEAVY = {
+    "backports": ("wire/packing",),
+    "compression": ("wire/packing",),
     "click": ("cli",),
     "google": ("codecs/protobuf", "protos"),
     "grpc": ("server/gateway", "client/grpc"),

@@ -9,6 +9,7 @@ import keyword
 import re
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -69,6 +70,7 @@ from wireproto.wire.metadata import (
     pack_metadata,
     unpack_metadata,
 )
+from wireproto.wire.packing import ALGORITHMS, PACKED_FROM
 from wireproto.wire.state import END_OF_INPUT, FINAL, TRANSITIONS, Direction, Role, State
 
 ROOT = Path(__file__).parent.parent
@@ -113,18 +115,26 @@ def test_the_flags_are_the_codes() -> None:
     """The flags are those of the code, and of all others the page says that they must be zero; so the code has it."""
     rows = table("flag", "name")
     assert [(int(row[0], 16), row[1]) for row in rows] == [(int(flag), flag.name) for flag in Flag]
-    good = {0, int(Flag.ONE_WAY), *(number for number in range(256) if number & 0b1100 == number)}
-    for kind in Kind:
+    shapes = {0, int(Flag.ONE_WAY), *(number for number in range(256) if number & 0b1100 == number)}
+    for kind, packing in itertools.product(Kind, (0, 1)):
+        good = shapes if kind is Kind.REQUEST else {0}
+        if packing and kind in OF_MESSAGES:
+            good = good | {flags | 0x02 for flags in good}
         for flags in range(256):
             codec, version = (2, 1) if kind in OF_MESSAGES else (0, 0)
             of_call = int(kind in OF_CALLS)
-            found = attempt(check, Frame(kind, flags, codec, version, of_call, of_call, b"", b""))
+            frame = Frame(kind, flags, codec, version, of_call, of_call, b"", b"")
+            found = attempt(partial(check_header, codec=2, version=1, packing=packing), frame)
             refused = isinstance(found, RemoteProtocolError) and found.reason == "RESERVED_FLAGS"
-            assert refused is (flags not in (good if kind is Kind.REQUEST else {0})), (kind, flags)
+            assert refused is (flags not in good), (kind, flags)
 
 
-def check(frame: Frame) -> None:
-    check_header(frame, 2, 1)
+def test_the_algorithms_are_the_codes() -> None:
+    """The algorithms of the page are those of the code, and the window and the least length as well."""
+    rows = table("number", "algorithm", "a stream")
+    assert {row[1]: int(row[0]) for row in rows} == {each.name: each.number for each in ALGORITHMS.values()}
+    assert f"at most {2**20} bytes" in rows[1][2]
+    assert f"none below {PACKED_FROM} bytes" in TEXT
 
 
 def test_the_shapes_are_the_flags() -> None:
@@ -359,6 +369,12 @@ def test_every_number_is_taken_free_private_or_grease() -> None:
     spaces: dict[str, tuple[int, set[int], range, range]] = {
         "kinds of frames": (256, set(map(int, Kind)), private.KINDS, grease.KINDS),
         "codecs": (256, codec_ids, range(128, 256), range(0)),
+        "algorithms": (
+            256,
+            {each.number for each in ALGORITHMS.values()},
+            private.ALGORITHMS,
+            grease.ALGORITHMS,
+        ),
         "opcodes": (65_536, opcodes, range(FIRST_FRAMEWORK_OPCODE), range(0)),
         "metadata keys, without the top bit": (128, keys, private.METADATA_KEYS, grease.METADATA_KEYS),
         "feature bits": (64, set(), private.FEATURES, grease.FEATURES),
@@ -453,6 +469,7 @@ def test_the_fields_of_the_handshake_are_the_codes() -> None:
     answer = Welcome(version=1, codec=1, max_frame=4096, max_calls=1)
     examples: dict[str, object] = {
         "digests": {16: 0xDEADBEEF},
+        "packing": (1,),
         "control": 2,
         "first_credit": Credit(1, 2),
         "one_way_credit": 3,
@@ -461,7 +478,7 @@ def test_the_fields_of_the_handshake_are_the_codes() -> None:
     for number, known in KNOWN_FIELDS.items():
         # "likewise" in the column of WELCOME says that the layout is that of HELLO.
         length = sum(int(bits) // 8 for bits in re.findall(r"\bu(8|16|32)\b", rows[number][1]))
-        assert rows[number][2].startswith(("likewise", "u8"))
+        assert rows[number][2].startswith(("likewise", "u8", "a u8"))
         for greeting in (hello, answer):
             written = msgspec.structs.replace(greeting, **{known.name: examples[known.name]}).encode()
             field = written.removeprefix(greeting.encode())

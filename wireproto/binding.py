@@ -5,13 +5,15 @@ from typing import Any, Final, Generic, TypeVar
 
 from wireproto.codecs import Codec
 from wireproto.control import CONTROL
-from wireproto.errors import LocalProtocolError
+from wireproto.errors import CallError, DecodeError, LocalProtocolError
 from wireproto.limits import Limits
 from wireproto.reasons import failure
 from wireproto.schema import By, Message, Operation, Service
+from wireproto.status import Retry, Status
 from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE
+from wireproto.wire.packing import Payload, pack_payload, plain
 
-__all__ = ["Binding", "Dialect", "own_method"]
+__all__ = ["Binding", "Dialect", "own_method", "unpacked"]
 
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
@@ -27,20 +29,21 @@ class Binding(Generic[Req, Resp]):
         name: of the method, for messages.
         opcode: for the header.
         timeout: seconds, the method's cap; None without one.
-        encode: request to payload; raises EncodeError, or CallError when it is larger than the method takes.
-        decode: payload to response or item; raises DecodeError.
+        encode: request to payload, packed if that was agreed on and is worth it; raises EncodeError, or CallError when
+            it is larger than the method takes.
+        decode: payload, once it is unpacked, to response or item; raises DecodeError.
     """
 
     __slots__ = ("decode", "encode", "name", "opcode", "timeout")
 
     # Attributes and not methods: a call then costs one function, not a bound method around another function.
-    encode: Callable[[Req], bytes]
+    encode: Callable[[Req], Payload]
     decode: Callable[[bytes], Resp]
 
     def __init__(
         self,
         method: Operation[Req, Resp],
-        encode: Callable[[Req], bytes],
+        encode: Callable[[Req], Payload],
         decode: Callable[[bytes], Resp],
     ) -> None:
         self.name = method.name
@@ -59,18 +62,22 @@ class Dialect:
         version: of the service.
         limits: of this side.
         by: which side that is.
+        packing: the algorithm by which requests of methods with ``compress`` are packed; 0 for none.
 
     Attributes:
         bindings: by method; look here first. ``bind`` adds to it, from any thread.
     """
 
-    def __init__(self, service: Service, codec: Codec, version: int, limits: Limits, by: By = "client") -> None:
+    def __init__(
+        self, service: Service, codec: Codec, version: int, limits: Limits, by: By = "client", packing: int = 0
+    ) -> None:
         self.service = service
         self.codec = codec
         self.version = version
         self.bindings: dict[object, Binding[Any, Any]] = {}
         self._limits = limits
         self._by = by
+        self._packing = packing
 
     def bind(self, method: Operation[Req, Resp]) -> Binding[Req, Resp]:
         """The binding of ``method``.
@@ -97,7 +104,24 @@ class Dialect:
         encode = self.codec.plan(method.request, version, self._limits, request=True).encode
         if method.max_request is not None:
             encode = _limited(encode, method, method.max_request)
-        return Binding(method, encode, self.codec.plan(method.response, version, self._limits, request=False).decode)
+        decode = self.codec.plan(method.response, version, self._limits, request=False).decode
+        if method.compress and self._packing:
+            return Binding(method, _packing(encode, self._packing), decode)
+        return Binding(method, encode, decode)
+
+
+def unpacked(payload: Payload) -> bytes:
+    """The payload of an answer, whichever way it travelled.
+
+    Raises:
+        CallError: DATA_LOSS, BAD_PAYLOAD: it is packed wrongly. The call may have been processed.
+    """
+    try:
+        return plain(payload)
+    except DecodeError as error:
+        raise CallError(
+            Status.DATA_LOSS, "BAD_PAYLOAD", f"the answer cannot be read: {error}", retry=Retry.MAYBE_PROCESSED
+        ) from None
 
 
 def own_method(service: Service, method: Operation[Any, Any], by: By = "client") -> Operation[Any, Any]:
@@ -135,6 +159,10 @@ def _absent(service: Service, method: Operation[Any, Any], version: int) -> str:
     else:
         life = f"is there since version {method.since} and until version {method.until}"
     return f"{service.full_name}/{method.name} {life}; this connection speaks version {version}"
+
+
+def _packing(encode: Callable[[Req], bytes], algorithm: int) -> Callable[[Req], Payload]:
+    return lambda request: pack_payload(encode(request), algorithm)
 
 
 def _limited(encode: Callable[[Req], bytes], method: Operation[Any, Any], most: int) -> Callable[[Req], bytes]:

@@ -5,6 +5,7 @@ with the payload to ``Entry.run``, and gets back bytes, a ``CallError``, a futur
 size, decoding, the handler's exceptions and its answer's type are all settled here, so that every door answers alike.
 """
 
+import copy
 import inspect
 import logging
 import secrets
@@ -36,6 +37,7 @@ from wireproto.schema import (
 from wireproto.status import Retry, Status
 from wireproto.uncopied import Uncopied
 from wireproto.wire.metadata import Metadata
+from wireproto.wire.packing import Packed, Payload, pack_payload, plain
 
 __all__ = [
     "Authenticate",
@@ -299,7 +301,7 @@ class _Collector(Sink[Any, Any]):
 Answer: TypeAlias = Resp | Future[Resp]
 Handler: TypeAlias = Callable[..., Any]
 _Maker = TypeVar("_Maker", bound=Callable[[Context], Sink[Any, Any]])
-Outcome: TypeAlias = "bytes | CallError | Future[Any] | Subscription[Any] | Iterator[Any]"
+Outcome: TypeAlias = "Payload | CallError | Future[Any] | Subscription[Any] | Iterator[Any]"
 
 
 class _UploadRegistering(Protocol[Item, Resp]):
@@ -334,7 +336,9 @@ class Entry:
         "flags",
         "max_request",
         "method",
+        "of_packed",
         "pace",
+        "packs",
         "shape",
         "sinks",
         "timeout",
@@ -350,6 +354,7 @@ class Entry:
         authenticate: Authenticate | None,
         *,
         sinks: bool = False,
+        packing: int = 0,
     ) -> None:
         self.method = method
         self.shape = method.shape
@@ -357,7 +362,8 @@ class Entry:
         self.collects = isinstance(method, UploadMethod) and method.collect is not None
         self.sinks = sinks or self.collects
         self._unusual = method.shape is not Shape.UNARY
-        self.blocking = method.blocking
+        self.packs = method.compress and packing != 0 and method.shape is not Shape.ONE_WAY
+        self.blocking = method.blocking or self.packs  # packing takes its time, for which the leader does not wait
         self.timeout = method.timeout
         self.max_request = limits.max_frame if method.max_request is None else method.max_request
         self.pace: Any = None  # of a door that runs handlers where others wait for them; see answering/pace.py
@@ -365,12 +371,25 @@ class Entry:
         self._requires = method.requires
         self._reasons = frozenset(method.reasons)
         self._response = method.response
-        self._shared: dict[int, tuple[object, bytes]] = {}
+        self._shared: dict[int, tuple[object, Payload]] = {}
         self._authenticate = authenticate
-        self._decode = codec.plan(method.request, version, limits, request=True).decode
-        self._encode = codec.plan(method.response, version, limits, request=False).encode
+        self._decode: Callable[[Any], Any] = codec.plan(method.request, version, limits, request=True).decode
+        encode = codec.plan(method.response, version, limits, request=False).encode
         if isinstance(method, StreamMethod):
-            self._handler, self._encode = resuming(method, handler, self._encode)
+            self._handler, encode = resuming(method, handler, encode)
+        self._encode: Callable[[Any], Payload] = _packing(encode, packing) if self.packs else encode
+        self.of_packed: Entry = self  # what runs a request that is packed; see ``unpacking``
+
+    def unpacking(self) -> "Entry":
+        """The same method for requests that are packed: unpacking takes its time, so none of them runs on the leader.
+
+        A copy, so that no other request is asked whether it is packed.
+        """
+        twin = copy.copy(self)
+        decode = self._decode
+        twin._decode = lambda payload: decode(payload.unpack())  # noqa: SLF001 - of its own class, and made here
+        twin.blocking = True
+        return twin
 
     def due(self, seconds: float | None) -> float | None:
         """When a call that begins now is to end, by ``time.monotonic``: after what its caller gives it, and after the
@@ -381,12 +400,12 @@ class Entry:
             seconds = cap
         return None if seconds is None else time.monotonic() + seconds
 
-    def run(self, payload: bytes, context: Context) -> Outcome:
+    def run(self, payload: Payload, context: Context) -> Outcome:
         """Judge, decode, handle and encode one call. Never raises.
 
         Returns:
-            The encoded response, b"" for a one-way method; a ``CallError``; a future of the response (a deferred
-            answer); or for a stream method its source, a ``Subscription`` or an iterator.
+            The encoded response, packed or not, b"" for a one-way method; a ``CallError``; a future of the response (a
+            deferred answer); or for a stream method its source, a ``Subscription`` or an iterator.
         """
         try:
             deadline = context.deadline
@@ -442,8 +461,8 @@ class Entry:
             TypeError(f"what makes the sinks of {self.method.name} made {type(sink).__name__}; it must be {wanted}")
         )
 
-    def read(self, payload: bytes) -> Any:
-        """One of the items that follow.
+    def read(self, payload: Payload) -> Any:
+        """One of the items that follow. One that is packed is not for the leader to read.
 
         Raises:
             CallError: it is no message of the method, or too large.
@@ -451,7 +470,7 @@ class Entry:
         if len(payload) > self.max_request:
             raise self._too_large(payload)
         try:
-            return self._decode(payload)
+            return self._decode(plain(payload))
         except DecodeError as error:
             raise failure("BAD_PAYLOAD", str(error)) from None
 
@@ -477,7 +496,7 @@ class Entry:
             TypeError(f"the handler of {self.method.name} answered {type(answer).__name__}; it must {wanted}")
         )
 
-    def _too_large(self, payload: bytes) -> CallError:
+    def _too_large(self, payload: Payload) -> CallError:
         what = "an item" if self.method.items_follow else "the request"
         return failure(
             "REQUEST_TOO_LARGE", f"{what} is {len(payload)} bytes; {self.method.name} takes at most {self.max_request}"
@@ -485,8 +504,8 @@ class Entry:
 
     # What goes back.
 
-    def encode(self, answer: object) -> "bytes | CallError":
-        """Encode a response or an item, wherever it came from. Never raises."""
+    def encode(self, answer: object) -> "Payload | CallError":
+        """Encode a response or an item, wherever it came from, and pack it where that was agreed on. Never raises."""
         if type(answer) is not self._response:
             return self._wrong_answer(answer, f"answer {self._response.__name__}")
         try:
@@ -494,13 +513,17 @@ class Entry:
         except EncodeError as error:
             return self.incident(error)
 
-    def encode_shared(self, item: object) -> "bytes | CallError":
-        """Encode an item that other streams of the method may be given as well: once for all of them. Never raises."""
+    def encode_shared(self, item: object) -> "Payload | CallError":
+        """Encode an item that other streams of the method may be given as well: once for all of them, and packed once
+        for all that have agreed on the same algorithm. Never raises.
+        """
         known = self._shared.get(id(item))
         if known is not None:  # held together with its item, so nothing else can have the number
             return known[1]
         payload = self.encode(item)
-        if type(payload) is bytes and len(payload) <= SHARED_BYTES:
+        if (type(payload) is bytes and len(payload) <= SHARED_BYTES) or (
+            isinstance(payload, Packed) and len(payload.body) <= SHARED_BYTES
+        ):
             if len(self._shared) >= SHARED_ITEMS:
                 self._shared.clear()
             self._shared[id(item)] = (item, payload)
@@ -555,6 +578,11 @@ class Entry:
         return self._wrong_answer(answer, "return an iterable or a Subscription")
 
 
+def _packing(encode: Callable[[Any], bytes], algorithm: int) -> Callable[[Any], Payload]:
+    """What encodes and then packs, where that is worth it."""
+    return lambda answer: pack_payload(encode(answer), algorithm)
+
+
 def _too_late() -> CallError:
     return failure("DEADLINE", "the deadline passed before the call was started", retry=Retry.NOT_PROCESSED)
 
@@ -579,7 +607,7 @@ class Table:
         self.unary = {opcode: entry for opcode, entry in entries.items() if not entry.flags}
 
     def find(self, opcode: int, flags: int) -> Entry | None:
-        """The method that a REQUEST with these flags calls; None when there is none."""
+        """The method that a REQUEST with the flags of a shape calls; None when there is none."""
         entry = self.entries.get(opcode)
         return entry if entry is not None and entry.flags == flags else None
 
@@ -768,15 +796,28 @@ class Handlers:
         authenticate: Authenticate | None = None,
         *,
         by: By = "client",
+        packing: int = 0,
     ) -> Table:
         """Compile what one side calls of the service for one codec and version.
+
+        Args:
+            codec, version, limits, authenticate: of the door.
+            by: the side that calls.
+            packing: the algorithm by which answers of methods with ``compress`` are packed; 0 for none.
 
         Raises:
             DeclarationError: the codec cannot carry a message of the service.
         """
         entries = {
             opcode: Entry(
-                method, self._handlers[opcode], codec, version, limits, authenticate, sinks=opcode in self._sinks
+                method,
+                self._handlers[opcode],
+                codec,
+                version,
+                limits,
+                authenticate,
+                sinks=opcode in self._sinks,
+                packing=packing,
             )
             for opcode, method in self.service.called_by(by, version).items()
             if opcode in self._handlers

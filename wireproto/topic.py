@@ -16,6 +16,7 @@ from wireproto.reasons import failure
 from wireproto.resuming import position_lost
 from wireproto.schema import Message, Positions, StreamMethod
 from wireproto.uncopied import Uncopied
+from wireproto.wire.packing import Payload
 
 __all__ = ["Topic", "TopicSubscription"]
 
@@ -30,7 +31,7 @@ class _Slot:
     def __init__(self, item: Message, position: bytes) -> None:
         self.item = item
         self.position = position
-        self.payloads: dict[Entry, bytes] = {}
+        self.payloads: dict[Entry, Payload] = {}
 
 
 class Topic(Uncopied, Generic[Item]):
@@ -275,17 +276,17 @@ class TopicSubscription(Subscription[Item]):
         self._taken = {}
         self._topic.leave(self)
 
-    def encoder(self, entry: Entry) -> Callable[[object], "bytes | CallError"]:
+    def encoder(self, entry: Entry) -> Callable[[object], "Payload | CallError"]:
         """For the server: what makes bytes of the items taken last, once for all subscribers of a codec and version."""
 
-        def encode(item: object) -> bytes | CallError:
+        def encode(item: object) -> Payload | CallError:
             # Let go of here, so that a subscriber that takes nothing more keeps nothing. One item that was published
             # twice and is taken twice at once is encoded anew.
             slot = self._taken.pop(id(item), None)
             if slot is not None and (payload := slot.payloads.get(entry)) is not None:
                 return payload
             encoded = entry.encode(item)
-            if slot is not None and type(encoded) is bytes:
+            if slot is not None and not isinstance(encoded, CallError):
                 slot.payloads[entry] = encoded
             return encoded
 

@@ -26,6 +26,7 @@ from wireproto.wire.events import (
 )
 from wireproto.wire.frame import HEADER, NO_CREDIT, Credit, Flag, Kind, pack, pack_error
 from wireproto.wire.handshake import Hello, Welcome
+from wireproto.wire.packing import plain
 
 E = TypeVar("E")
 
@@ -147,7 +148,7 @@ class Peer:
 
     def message(self, request: RequestReceived | FlaggedRequestReceived) -> Any:
         """What a request says."""
-        return self.read(request, request.payload)
+        return self.read(request, plain(request.payload))
 
     def read(self, request: RequestReceived | FlaggedRequestReceived, payload: bytes) -> Any:
         method = SERVICE.by_opcode[request.opcode]

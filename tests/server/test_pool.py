@@ -35,6 +35,7 @@ from wireproto.server.poller import LookingPoller
 from wireproto.server.session import Session
 from wireproto.wire.events import ResponseReceived
 from wireproto.wire.metadata import Metadata
+from wireproto.wire.packing import Payload
 
 
 @pytest.fixture
@@ -369,7 +370,7 @@ def test_a_leader_that_waits_behind_its_handler_blames_nobody() -> None:
 
         __slots__ = ()
 
-        def settle(self, call: Call, outcome: bytes | CallError, last: bool = False) -> None:
+        def settle(self, call: Call, outcome: Payload | CallError, last: bool = False) -> None:
             seen.append(self.pool.leader.running if self.pool.leader is not None else None)
             super().settle(call, outcome, last)
 

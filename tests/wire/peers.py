@@ -113,10 +113,11 @@ FIRST = Credit(2, 10)
 
 
 def opened_both_ways(
-    first: Credit = FIRST, *, one_way: int = 2, max_calls: int = 3, limits: Limits | None = None
+    first: Credit = FIRST, *, one_way: int = 2, max_calls: int = 3, packing: int = 0, limits: Limits | None = None
 ) -> Pair:
     """The handshake is done, and either side may begin calls of any shape: both accept the same of each other."""
-    accepted = {"max_calls": max_calls, "first_credit": first, "one_way_credit": one_way}
+    accepted: dict[str, object] = {"max_calls": max_calls, "first_credit": first, "one_way_credit": one_way}
+    accepted["packing"] = (packing,) if packing else ()
     pair = started(limits)
     pair.client.send_hello(msgspec.structs.replace(HELLO, **accepted))
     (event,) = pair.deliver(pair.client)

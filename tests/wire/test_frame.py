@@ -179,29 +179,44 @@ def test_a_right_header_passes(kind: Kind) -> None:
 
 
 def test_flags_keep_their_numbers() -> None:
-    """The flags of a REQUEST are bits 0, 2 and 3; the top bit of a call's id says that the server began it."""
-    assert {flag.name: int(flag) for flag in Flag} == {"ONE_WAY": 0x01, "ITEMS_FOLLOW": 0x04, "ITEMS_COME_BACK": 0x08}
+    """The flags of a shape are bits 0, 2 and 3, and that of a payload bit 1; the top bit of a call's id says that the
+    server began it.
+    """
+    numbers = {"ONE_WAY": 0x01, "PACKED": 0x02, "ITEMS_FOLLOW": 0x04, "ITEMS_COME_BACK": 0x08}
+    assert {flag.name: int(flag) for flag in Flag} == numbers
     assert TOP_BIT == 2**31
 
 
+@pytest.mark.parametrize("packing", [0, 1])
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind != Kind.REQUEST])
-def test_only_requests_have_flags(kind: Kind) -> None:
-    """Every value of the flags but 0 is refused on every other kind."""
+def test_only_requests_have_the_flags_of_a_shape(kind: Kind, packing: int) -> None:
+    """Every other kind has no flag, but for the one of a packed payload on RESPONSE and ITEM where that was agreed."""
     for flags in range(1, 256):
-        with pytest.raises(RemoteProtocolError, match="it may have none") as caught:
-            check_header(frame(kind, flags=flags), 2, 1)
+        if flags == 0x02 and packing and kind in OF_MESSAGES:
+            check_header(frame(kind, flags=flags), 2, 1, packing)
+            continue
+        with pytest.raises(RemoteProtocolError, match=r"it may have none|it may be packed|0x02 are all") as caught:
+            check_header(frame(kind, flags=flags), 2, 1, packing)
         assert caught.value.reason == "RESERVED_FLAGS"
 
 
-def test_a_request_has_the_flags_of_a_shape() -> None:
-    """Five values of a REQUEST's flags pass, a shape each. Any other bit does not, nor items of a one-way call."""
-    shapes = (0x00, 0x01, 0x04, 0x08, 0x0C)
+@pytest.mark.parametrize("packing", [0, 1])
+def test_a_request_has_the_flags_of_a_shape(packing: int) -> None:
+    """Five values of a REQUEST's flags pass, a shape each, and the same with a packed payload where that was agreed.
+    Any other bit does not, nor items of a one-way call.
+    """
+    shapes = [0x00, 0x01, 0x04, 0x08, 0x0C]
+    if packing:
+        shapes += [flags | 0x02 for flags in shapes]
+    known = 0x0F if packing else 0x0D
     for flags in shapes:
-        check_header(frame(Kind.REQUEST, flags=flags), 2, 1)
+        check_header(frame(Kind.REQUEST, flags=flags), 2, 1, packing)
     for flags in sorted(set(range(256)).difference(shapes)):
-        problem = "0x0d are all that it may have" if flags & ~0x0D else "a one-way call has no items"
+        problem = f"{known:#04x} are all that it may have" if flags & ~known else "a one-way call has no items"
+        if flags & 0x02 and not packing:
+            problem = "no algorithm was agreed on"
         with pytest.raises(RemoteProtocolError, match=problem) as caught:
-            check_header(frame(Kind.REQUEST, flags=flags), 2, 1)
+            check_header(frame(Kind.REQUEST, flags=flags), 2, 1, packing)
         assert caught.value.reason == "RESERVED_FLAGS"
 
 

@@ -59,6 +59,7 @@ def hellos(draw: st.DrawFn) -> Hello:
         control=draw(st.integers(1, 255)),
         first_credit=draw(CREDITS),
         one_way_credit=draw(U32),
+        packing=draw(st.lists(st.integers(1, 255), unique=True, max_size=4).map(tuple)),
     )
 
 
@@ -75,6 +76,7 @@ WELCOMES = st.builds(
     control=st.integers(1, 255),
     first_credit=CREDITS,
     one_way_credit=U32,
+    packing=st.lists(st.integers(1, 255), max_size=1).map(tuple),
 )
 
 
@@ -118,6 +120,7 @@ def test_hello_is_laid_out_as_documented() -> None:
         .hex(" ")
         .endswith(" 00 05 00 08 00 00 00 10 00 01 00 00 00 06 00 04 00 00 01 02")
     )
+    assert hello(packing=(2, 1), control=2).encode().hex(" ").endswith(" 00 02 00 02 02 01 00 04 00 01 02")
 
 
 def test_welcome_is_laid_out_as_documented() -> None:
@@ -126,15 +129,21 @@ def test_welcome_is_laid_out_as_documented() -> None:
     bare = "01 02 00 10 00 00 00 00 01 00 00 00 ea 60 00 00 00 00 00 00 00 00 03 73 2f 31"
     assert answer.encode().hex(" ") == bare
     full = msgspec.structs.replace(
-        answer, digests={0x10: 0xDEADBEEF}, control=2, first_credit=Credit(0, 65_536), one_way_credit=1
+        answer, digests={0x10: 0xDEADBEEF}, control=2, first_credit=Credit(0, 65_536), one_way_credit=1, packing=(1,)
     )
     assert full.encode().hex(" ") == (
-        f"{bare} 00 01 00 06 00 10 de ad be ef 00 04 00 01 02"
+        f"{bare} 00 01 00 06 00 10 de ad be ef 00 02 00 01 01 00 04 00 01 02"
         " 00 05 00 08 00 00 00 00 00 01 00 00 00 06 00 04 00 00 00 01"
     )
 
 
-FIELDS: dict[str, object] = {"digests": {}, "control": 1, "first_credit": NO_CREDIT, "one_way_credit": 0}
+FIELDS: dict[str, object] = {
+    "digests": {},
+    "packing": (),
+    "control": 1,
+    "first_credit": NO_CREDIT,
+    "one_way_credit": 0,
+}
 """What each field at the end of HELLO and WELCOME is without it, in the order in which they are sent."""
 
 
@@ -241,6 +250,9 @@ def test_fields_of_later_versions_are_read_over(
         {"first_credit": Credit(-1, 1)},
         {"one_way_credit": 2**32},
         {"one_way_credit": -1},
+        {"packing": (0,)},
+        {"packing": (256,)},
+        {"packing": (1, 2, 1)},
         {"digests": {65_536: 0}},
         {"digests": {0: 2**32}},
         {"digests": dict.fromkeys(range(20_000), 0)},
@@ -270,6 +282,9 @@ def test_a_hello_out_of_range_is_not_sent(changes: Mapping[str, object]) -> None
         {"first_credit": Credit(2**32, 0)},
         {"first_credit": Credit(1, -1)},
         {"one_way_credit": 2**32},
+        {"packing": (0,)},
+        {"packing": (256,)},
+        {"packing": (1, 2)},
     ],
     ids=str,
 )
@@ -331,6 +346,9 @@ def test_a_bad_list_of_digests_is_refused(listed: bytes) -> None:
         (tlv(4, b"\0\1"), "a field of one byte has 2"),
         (tlv(4, b"\0"), "control version 0 is not 1 to 255"),
         (tlv(4, b"\1") * 2, "field 4 is there twice"),
+        (tlv(2, b""), "no algorithm is listed"),
+        (tlv(2, b"\0"), r"the algorithms \[0\] are not each 1 to 255"),
+        (tlv(2, b"\1") * 2, "field 2 is there twice"),
         (tlv(5, bytes(8)) * 2, "field 5 is there twice"),
         (tlv(6, bytes(4)) + tlv(99, b"x") + tlv(6, bytes(4)), "field 6 is there twice"),
         (tlv(1, b"") + tlv(99, b"x") + tlv(1, b""), "field 1 is there twice"),
@@ -484,6 +502,27 @@ def test_the_lower_control_version_holds(theirs: int, ours: int, agreed: int) ->
 
 @pytest.mark.parametrize(
     ("theirs", "ours", "agreed"),
+    [((), (1, 2), 0), ((1,), (), 0), ((1, 2), (2, 1), 1), ((7, 2, 1), (1, 2), 2), ((7,), (1, 2), 0)],
+)
+def test_the_clients_favourite_algorithm_is_chosen(theirs: tuple[int, ...], ours: tuple[int, ...], agreed: int) -> None:
+    """One algorithm at most holds for a connection: the first of the client's that the server allows."""
+    answer = negotiate(hello(packing=theirs), OFFERS, Limits(), "", packing=ours)
+    assert (answer.algorithm, answer.packing) == (agreed, (agreed,) if agreed else ())
+
+
+@pytest.mark.parametrize("listed", [b"\2\1", b"\1\1"])
+def test_a_welcome_names_one_algorithm(listed: bytes) -> None:
+    """A WELCOME that names two is BAD_BODY, whichever they are; a HELLO may name several, none twice."""
+    with pytest.raises(RemoteProtocolError, match="2 algorithms were chosen") as caught:
+        Welcome.decode(WELCOME.encode() + tlv(2, listed))
+    assert caught.value.reason == "BAD_BODY"
+    assert Hello.decode(HELLO.encode() + tlv(2, b"\2\1\xff")).packing == (2, 1, 255)
+    with pytest.raises(RemoteProtocolError, match="there once"):
+        Hello.decode(HELLO.encode() + tlv(2, b"\2\1\2"))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "agreed"),
     [(0, 0, 0), (5000, 0, 5000), (0, 60.0, 60_000), (5000, 60.0, 5000), (90_000, 60.0, 60_000), (1000, 1.0, 1000)],
 )
 def test_the_smaller_heartbeat_holds(theirs: int, ours: float, agreed: int) -> None:
@@ -508,12 +547,14 @@ def test_welcome_tells_the_servers_limits() -> None:
         ({"control": 2}, ""),
         ({"control": 3}, "control version 3 was chosen and the client reads 2 at most"),
         ({"features": 1}, ""),
+        ({"packing": (2,)}, ""),
+        ({"packing": (3,)}, "algorithm 3 was chosen and [1, 2] offered"),
     ],
 )
 def test_a_welcome_must_fit_the_hello(changes: Mapping[str, object], problem: str) -> None:
     """Mismatch names what was granted and not offered."""
     answer = Welcome(version=1, codec=2, max_frame=4096, max_calls=1)
-    text = msgspec.structs.replace(answer, **changes).mismatch(hello(features=1, control=2))
+    text = msgspec.structs.replace(answer, **changes).mismatch(hello(features=1, control=2, packing=(1, 2)))
     assert problem in text
     assert bool(text) is bool(problem)
 

@@ -20,6 +20,7 @@ from wireproto.reasons import failure
 from wireproto.schema import Operation
 from wireproto.status import Retry
 from wireproto.wire.metadata import Metadata
+from wireproto.wire.packing import Packed, Payload
 
 __all__ = ["Call", "OneWayCall", "expire_overdue_locked"]
 
@@ -44,7 +45,7 @@ class Call(msgspec.Struct, Context, eq=False):
     call_id: int
     entry: Entry
     metadata: Metadata
-    payload: bytes
+    payload: Payload
     identity: Identity | None = None
     deadline: float | None = None
     cancelled: bool = False
@@ -144,7 +145,7 @@ class Call(msgspec.Struct, Context, eq=False):
     def go_on(self, outcome: Outcome, last: bool) -> None:
         """Settle what the handler gave, or go on with its deferred answer or stream."""
         session = self.session
-        if isinstance(outcome, bytes | CallError):
+        if isinstance(outcome, bytes | Packed | CallError):
             session.settle(self, outcome, last)
             self._answered_early()
             return
@@ -223,13 +224,17 @@ class Call(msgspec.Struct, Context, eq=False):
         The completing thread is often one that others wait for (a store's writer), so it does no system call on a
         socket.
         """
-        self.session.pool.post(self._finish)
+        if self.entry.packs:  # which takes its time
+            self.session.pool.submit(_Finish(self), always=True)  # calls in flight are bounded
+        else:
+            self.session.pool.post(self.finish)
 
-    def _finish(self, worker: Worker) -> None:
+    def finish(self, worker: Worker | None = None) -> None:
+        """Encode and send the deferred answer, which is there."""
         future = self.future
         if future is None:
             return
-        outcome: bytes | CallError
+        outcome: Payload | CallError
         if future.cancelled():
             outcome = given_up()
         elif (error := future.exception()) is not None:
@@ -239,6 +244,18 @@ class Call(msgspec.Struct, Context, eq=False):
         self.session.settle(self, outcome)
         self._answered_early()
         self.session.flush_soon()
+
+
+class _Finish:
+    """A deferred answer whose encoding is not for the leader."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def run_blocking(self) -> None:
+        self._call.finish()
 
 
 class OneWayCall(Call):

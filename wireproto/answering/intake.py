@@ -28,6 +28,7 @@ from wireproto.dispatch import Outcome, Sink, Subscription
 from wireproto.errors import CallError
 from wireproto.reasons import failure
 from wireproto.schema import Shape
+from wireproto.wire.packing import Payload
 
 __all__ = ["Intake", "intake_of"]
 
@@ -69,7 +70,7 @@ class Intake(abc.ABC):
         self.owed_bytes = 0
         self._call = call
         self._session = call.session
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[Payload] = deque()
         self._admitted = False
         self._complete = False
         self._end: CallError | None = None
@@ -93,7 +94,7 @@ class Intake(abc.ABC):
         """The call begins: judge it, before anything of it has come."""
         self._wake_locked()
 
-    def put_locked(self, payload: bytes) -> None:
+    def put_locked(self, payload: Payload) -> None:
         """One more item has come."""
         if self._end is None and not self._call.answered:
             self._waiting.append(payload)
@@ -176,7 +177,7 @@ class _ToSink(Intake):
     def _schedule(self) -> None:
         self._state = _SCHEDULED
         pool = self._session.pool
-        if self._call.entry.pace.may_lead(pool.short):
+        if self._call.entry.pace.may_lead(pool.short) and not (self._waiting and _packed(self._waiting[0])):
             pool.post(self._turn)
         else:
             pool.submit_pull(self)
@@ -189,17 +190,17 @@ class _ToSink(Intake):
             self._session.pool.pull_ended()
 
     def _turn(self, worker: Worker | None = None) -> None:
-        self._go_on()
+        self._go_on(worker is not None)
         if worker is not None and self._session.pool.leader is not worker:
             self._call.entry.pace.note(STUCK)  # deposed: the turn took at least so long
 
-    def _go_on(self) -> None:
+    def _go_on(self, leads: bool) -> None:
         with self._session.lock:
             self._state = _RUNNING
         try:
             if not self._open():
                 return self._over()
-            items, size, awaited = self._give()
+            items, size, awaited = self._give(leads)
         except BaseException as error:  # noqa: BLE001 - whatever a sink raises ends its call only
             self._fail(self._call.entry.failure(error))
             return None
@@ -247,8 +248,11 @@ class _ToSink(Intake):
             call.go_on(sink, True)
         return True
 
-    def _give(self) -> tuple[int, int, Future[Any] | None]:
-        """Give the sink up to a turn's worth of items: how many it took, their bytes, and a future to wait for."""
+    def _give(self, leads: bool) -> tuple[int, int, Future[Any] | None]:
+        """Give the sink up to a turn's worth of items: how many it took, their bytes, and a future to wait for.
+
+        The leader stops in front of one that is packed; its next turn is a follower's.
+        """
         sink, entry, waiting = self._sink, self._call.entry, self._waiting
         assert sink is not None
         taken = taken_bytes = 0
@@ -264,6 +268,9 @@ class _ToSink(Intake):
                 try:
                     payload = waiting.popleft()
                 except IndexError:
+                    break
+                if leads and _packed(payload):
+                    waiting.appendleft(payload)
                     break
                 tried += 1
                 self._collect(len(payload))
@@ -343,6 +350,10 @@ class _ToSink(Intake):
         """``Sink.answer``: before all items have come, from any thread."""
         self._call.go_on(self._call.entry.encode(response), False)
         self._session.flush_soon()
+
+
+def _packed(payload: Payload) -> bool:
+    return type(payload) is not bytes
 
 
 def _no_early_answer(response: Any) -> None:

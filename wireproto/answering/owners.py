@@ -10,6 +10,7 @@ from wireproto.answering.pool import Pool
 from wireproto.dispatch import Context, Entry, Identity, Outcome
 from wireproto.errors import CallError
 from wireproto.identity import Holder
+from wireproto.wire.packing import Payload
 
 __all__ = ["CallLine", "CallOwner", "Fed", "Pumped"]
 
@@ -22,7 +23,7 @@ class CallLine(Protocol):
     def credit(self, call_id: int) -> tuple[int, int]:
         """What may be sent now: an item while both numbers are 1 or more."""
 
-    def send_item(self, call_id: int, payload: bytes) -> None:
+    def send_item(self, call_id: int, payload: Payload) -> None:
         """Queue an item.
 
         Raises:
@@ -55,7 +56,7 @@ class CallOwner(Protocol):
     def half_closed(self) -> bool:
         """The peer will say nothing more, so that no credit comes."""
 
-    def settle(self, call: Any, outcome: bytes | CallError, last: bool = False) -> None:
+    def settle(self, call: Any, outcome: Payload | CallError, last: bool = False) -> None:
         """Queue a call's terminal frame, unless it has had one."""
 
     def stream_began_locked(self, call: Any) -> None:

@@ -23,6 +23,7 @@ from wireproto.status import Retry
 from wireproto.topic import TopicSubscription
 from wireproto.wire.connection import PayloadTooLarge
 from wireproto.wire.frame import HEADER_SIZE
+from wireproto.wire.packing import Payload
 
 __all__ = ["Pump"]
 
@@ -57,6 +58,7 @@ class Pump:
         "_iterator",
         "_kept",
         "_last",
+        "_leads",
         "_session",
         "_state",
         "_subscription",
@@ -83,6 +85,7 @@ class Pump:
         else:
             self._iterator = source
         self._untouched = self._subscription is None
+        self._leads = not (self._untouched or call.entry.packs)  # a turn neither waits nor packs
 
     @property
     def subscribed(self) -> bool:
@@ -132,7 +135,7 @@ class Pump:
     def _schedule(self) -> None:
         self._state = _SCHEDULED
         pool = self._session.pool
-        if self._subscription is not None and self._call.entry.pace.quick:
+        if self._leads and self._call.entry.pace.quick:
             pool.post(self._pump)
         else:
             pool.submit_pull(self)
@@ -167,7 +170,7 @@ class Pump:
                     return
         self._close()
 
-    def _send_locked(self, payload: bytes) -> bool:
+    def _send_locked(self, payload: Payload) -> bool:
         """Queue an item; False when the call is over.
 
         Raises:
@@ -242,10 +245,10 @@ class Pump:
             raise ValueError(f"{type(source).__name__}.take({most}) gave {len(items)} items; give at most {most}")
         return items
 
-    def _encoded(self, items: Sequence[Any], size: int) -> tuple[list[bytes], CallError | None]:
+    def _encoded(self, items: Sequence[Any], size: int) -> tuple[list[Payload], CallError | None]:
         """The first of the items as bytes, as far as they fit, and what is wrong with the one behind them."""
         encode = self._encode
-        payloads: list[bytes] = []
+        payloads: list[Payload] = []
         for item in items:
             if size < 1:
                 break
@@ -257,7 +260,7 @@ class Pump:
             size -= self._last
         return payloads, None
 
-    def _send_payloads_locked(self, payloads: list[bytes]) -> int:
+    def _send_payloads_locked(self, payloads: list[Payload]) -> int:
         """Queue items for which there is credit, as far as others have left room in the output: how many there were."""
         session, sent = self._session, 0
         room = session.room_locked()
@@ -292,7 +295,7 @@ class Pump:
             if spent:
                 self._end_without_credit(iterator)
             item = self._kept[0] if self._kept else next(iterator)
-            payload = _bytes(entry.encode(item))
+            payload = _sendable(entry.encode(item))
             with session.lock:
                 # Others may have filled the output meanwhile, and nobody else has had the credit.
                 if not session.room_locked():
@@ -335,7 +338,7 @@ class Pump:
             self._call.entry.incident(error)
 
 
-def _bytes(encoded: bytes | CallError) -> bytes:
+def _sendable(encoded: Payload | CallError) -> Payload:
     if isinstance(encoded, CallError):
         raise encoded
     return encoded

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from wireproto.answering.call import Call, OneWayCall, expire_overdue_locked
 from wireproto.answering.intake import intake_of
 from wireproto.answering.pool import Pool, Worker
-from wireproto.answering.refusals import busy, cancelled, half_closed, shutting_down
+from wireproto.answering.refusals import busy, cancelled, half_closed, shutting_down, too_large
 from wireproto.answering.running_on import RunningOn
 from wireproto.answering.watch import STUCK
 from wireproto.answering.windows import Windows
@@ -25,17 +25,19 @@ from wireproto.identity import Holder
 from wireproto.limits import Limits
 from wireproto.reasons import failure
 from wireproto.status import Retry
-from wireproto.wire.connection import Connection, State
+from wireproto.wire.connection import Connection, PayloadTooLarge, State
 from wireproto.wire.events import (
     CancelReceived,
     CreditReceived,
     FlaggedRequestReceived,
     ItemReceived,
+    PackedItemReceived,
     RequestEnded,
     RequestReceived,
 )
 from wireproto.wire.frame import Flag
 from wireproto.wire.metadata import EMPTY
+from wireproto.wire.packing import Packed, Payload
 
 __all__ = ["AnsweringSide"]
 
@@ -112,7 +114,7 @@ class AnsweringSide(abc.ABC):
         """Nothing is written any more."""
 
     @abc.abstractmethod
-    def settle(self, call: Call, outcome: "bytes | CallError", last: bool = False) -> None:
+    def settle(self, call: Call, outcome: "Payload | CallError", last: bool = False) -> None:
         """Queue a call's terminal frame, unless it has had one; the ``last`` one is written, with what else waits."""
 
     @abc.abstractmethod
@@ -191,6 +193,8 @@ class AnsweringSide(abc.ABC):
         if isinstance(metadata, CallError):
             self._refuse_flagged_locked(request, metadata)
             return
+        if isinstance(request.payload, Packed):
+            entry = entry.of_packed
         # As of a unary call, for which a function that both share would be one more to call.
         if request.flags & Flag.ONE_WAY:
             self._begin_one_way_locked(OneWayCall(self, request.call_id, entry, metadata, request.payload))
@@ -285,6 +289,10 @@ class AnsweringSide(abc.ABC):
             self._begin_flagged_locked(event)
         elif type(event) is CancelReceived:
             self._cancel_locked(event.call_id)
+        elif type(event) is PackedItemReceived:
+            call = self._calls.get(event.call_id) if self._calls else None
+            if call is not None and call.intake is not None:
+                call.intake.put_locked(event.payload)
         else:
             return False
         return True
@@ -373,6 +381,16 @@ class AnsweringSide(abc.ABC):
             return room
         self._starved = True
         return 0
+
+    def _settle_packed_locked(self, call: Call, payload: Packed) -> None:
+        """Queue an answer that is packed, of a call that was not answered."""
+        call.answered = True
+        if self._calls is not None:
+            del self._calls[call.call_id]
+        try:
+            self.connection.send_packed_response(call.call_id, payload)
+        except PayloadTooLarge as error:
+            self.connection.send_error(call.call_id, too_large(error))
 
     def stream_began_locked(self, call: Call) -> None:
         """A call has its stream: one without an end of its own ends at once where such streams do not go on."""

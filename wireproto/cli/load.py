@@ -37,6 +37,7 @@ from wireproto.wire.events import (
 from wireproto.wire.frame import HEADER_AFTER_LENGTH, U32_MAX, Credit, Flag
 from wireproto.wire.handshake import Hello
 from wireproto.wire.metadata import pack_metadata
+from wireproto.wire.packing import plain
 
 __all__ = ["Asked", "Load", "Sample"]
 
@@ -160,7 +161,7 @@ class Load:
         """Encode what is sent, once a version is agreed on, and see whether the server takes it."""
         dialect = Dialect(self._asked.service, codec, connection.version, limits)
         method: Any = self._asked.method  # of either kind
-        self._payload = dialect.bind(method).encode(self._asked.request)
+        self._payload = plain(dialect.bind(method).encode(self._asked.request))
         self._metadata = pack_metadata(structs.replace(as_metadata(self._asked.metadata), credit=self._credit))
         if self._pipeline > connection.their_max_calls:
             raise ConfigError(

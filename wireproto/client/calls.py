@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from wireproto.binding import Dialect
+from wireproto.binding import Dialect, unpacked
 from wireproto.client.guard import inside, made_before_fork, refuse_interrupter
 from wireproto.client.keeper import the_keeper
 from wireproto.errors import CallError, WireprotoError
@@ -16,8 +16,10 @@ from wireproto.reasons import failure
 from wireproto.schema import Message, Method
 from wireproto.status import Retry
 from wireproto.wire.frame import U32_MAX, Credit
+from wireproto.wire.packing import Packed, Payload
 
 __all__ = [
+    "AnswerPacked",
     "CallFuture",
     "ClientCall",
     "DuplexCall",
@@ -57,6 +59,26 @@ class Waiter:
     leads = False
 
 
+class AnswerPacked(Exception):
+    """In the place of an error of a call: its answer is there, and packed. So no other answer is asked what it is.
+
+    Args:
+        payload: of the RESPONSE.
+    """
+
+    def __init__(self, payload: Packed) -> None:
+        super().__init__()
+        self._payload = payload
+
+    def decode(self, decode: Callable[[bytes], T]) -> T:
+        """The response, on the thread that wants it.
+
+        Raises:
+            CallError: DATA_LOSS, BAD_PAYLOAD: it is packed wrongly. And whatever ``decode`` raises.
+        """
+        return decode(unpacked(self._payload))
+
+
 class Place(Waiter):
     """A place on a link that a thread waits for; ``done`` means that it was granted, or refused with an ``error``.
 
@@ -90,7 +112,7 @@ class PreparedCall(ClientCall):
     """
 
     opcode = 0
-    request = b""
+    request: Payload = b""
     metadata = b""
 
 
@@ -125,7 +147,7 @@ class StreamCall(ItemCall):
     over = False
 
     def __init__(self) -> None:
-        self.items: deque[bytes] = deque()
+        self.items: deque[Payload] = deque()
 
 
 class DuplexCall(StreamCall):
@@ -214,11 +236,12 @@ class FutureCall(PreparedCall):
         future = self.future
         if not future.set_running_or_notify_cancel():
             return
-        if self.error is not None:
-            future.set_exception(self.error)
+        error = self.error
+        if error is not None and not isinstance(error, AnswerPacked):
+            future.set_exception(error)
         else:
             try:
-                response = self._decode(self.payload)
+                response = self._decode(self.payload) if error is None else error.decode(self._decode)
             except WireprotoError as error:
                 future.set_exception(error)
             else:

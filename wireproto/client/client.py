@@ -13,6 +13,7 @@ from wireproto.address import Address
 from wireproto.binding import Binding
 from wireproto.client.backoff import Backoff
 from wireproto.client.calls import (
+    AnswerPacked,
     ClientCall,
     DuplexCall,
     Flagged,
@@ -54,6 +55,7 @@ from wireproto.version import __version__
 from wireproto.wire.connection import ConnectionMaker
 from wireproto.wire.frame import Credit
 from wireproto.wire.metadata import Metadata, pack_metadata
+from wireproto.wire.packing import Payload, numbers_of
 
 __all__ = ["Client", "connect"]
 
@@ -75,6 +77,7 @@ def connect(
     authorization: str = "",
     backoff: Backoff | None = None,
     wait: bool = False,
+    compression: Sequence[str] = ("zlib",),
     connections: ConnectionMaker | None = None,
 ) -> "Client":
     """Connect to a server and agree with it on a version and a codec.
@@ -97,13 +100,15 @@ def connect(
             in the pause between two attempts they fail at once, "not processed", with the rest of the pause as
             ``retry_after_ms``. True: they wait as long as it takes, or as they have time. ``connect`` itself does not
             wait.
+        compression: the algorithms, of ``zlib`` and ``zstd``, by one of which requests of methods with ``compress`` may
+            be packed, and any answer; in order of preference. () for none.
         connections: makes the protocol's state of each connection; None for ``Connection``. For tests, such as
             ``wireproto.testing.greasing(seed)``.
 
     Raises:
         HandshakeError: the server refuses; its text says what it supports.
         ConnectionLost: there is nobody at the address, or no answer in time.
-        ConfigError: the address, a codec or the version is none.
+        ConfigError: the address, a codec, the version or an algorithm is none.
     """
     client = Client(
         address,
@@ -116,6 +121,7 @@ def connect(
         authorization=authorization,
         backoff=backoff,
         wait=wait,
+        compression=compression,
         connections=connections,
     )
     try:
@@ -169,6 +175,7 @@ class Client(Uncopied):
         authorization: str = "",
         backoff: Backoff | None = None,
         wait: bool = False,
+        compression: Sequence[str] = ("zlib",),
         connections: ConnectionMaker | None = None,
     ) -> None:
         """Prepare a client that connects when it is first used. The arguments are those of ``connect``."""
@@ -184,6 +191,7 @@ class Client(Uncopied):
             name=name or f"wireproto/{__version__}",
             timeout=positive(timeout),
             backoff=backoff or Backoff(),
+            packing=numbers_of(compression),
             connections=connections,
         )
         self._backoff = backoff or Backoff()
@@ -338,6 +346,8 @@ class Client(Uncopied):
                 error = call.error
                 if error is None:
                     return binding.decode(call.payload)
+                if isinstance(error, AnswerPacked):
+                    return error.decode(binding.decode)
                 if not repeatable(error, repeated):
                     raise error
                 repeated += 1
@@ -672,7 +682,7 @@ class Client(Uncopied):
         while True:
             link = self._line.link(deadline, wait)
             binding = link.dialect.bind(method)
-            payload = b"" if request is None else binding.encode(request)
+            payload: Payload = b"" if request is None else binding.encode(request)
             call = kind()
             block = self._metadata(metadata, deadline, credit)
             if link.begin(call, binding.opcode, payload, block, deadline, flagged):

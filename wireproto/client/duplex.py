@@ -15,6 +15,7 @@ from wireproto.client.stream import Stream
 from wireproto.errors import CallError, LocalProtocolError
 from wireproto.schema import Message
 from wireproto.wire.frame import Credit
+from wireproto.wire.packing import Payload
 
 __all__ = ["Duplex"]
 
@@ -171,7 +172,7 @@ class Duplex(Stream[Item], Generic[Req, Item]):
                 self._time_is_up(call, patience)
 
     @inside
-    def _give(self, payloads: list[bytes], last: bool) -> None:
+    def _give(self, payloads: list[Payload], last: bool) -> None:
         call = self._call
         assert isinstance(call, DuplexCall)
         self._link.send_items(call, payloads, last)

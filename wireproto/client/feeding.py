@@ -23,6 +23,7 @@ from wireproto.limits import Limits
 from wireproto.status import Retry
 from wireproto.wire.connection import Connection, PayloadTooLarge
 from wireproto.wire.frame import NO_CREDIT, Credit, Flag
+from wireproto.wire.packing import Payload
 
 __all__ = ["Feeding"]
 
@@ -138,7 +139,7 @@ class Feeding(Sending):
                 gate = self._enter_locked(sender)
             self._await_asleep(sender, gate, until)
 
-    def send_items(self, call: ItemCall, payloads: Sequence[bytes], last: bool) -> bool:
+    def send_items(self, call: ItemCall, payloads: Sequence[Payload], last: bool) -> bool:
         """Send items that may be sent, in one write, and END behind them if they are the last.
 
         What the server has said meanwhile is taken in, if nobody else receives: an answer that came early ends the
@@ -231,7 +232,7 @@ class Feeding(Sending):
 
     # One-way calls.
 
-    def post(self, opcode: int, payload: bytes, metadata: bytes, deadline: float | None) -> CallError | None:
+    def post(self, opcode: int, payload: Payload, metadata: bytes, deadline: float | None) -> CallError | None:
         """Send the request of a one-way call, once there is credit for it: first come, first served.
 
         Returns:
@@ -270,7 +271,7 @@ class Feeding(Sending):
         credit = self._connection.one_way_credit
         return credit > 0 and turn in islice(self._turns, credit) and not self._crowded_locked(turn)
 
-    def _post_locked(self, opcode: int, payload: bytes, metadata: bytes) -> None:
+    def _post_locked(self, opcode: int, payload: Payload, metadata: bytes) -> None:
         try:
             self._connection.send_flagged_request(Flag.ONE_WAY, opcode, payload, metadata)
         except PayloadTooLarge as error:

@@ -52,6 +52,7 @@ from wireproto.version import __version__
 from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, HEADER_AFTER_LENGTH
 from wireproto.wire.handshake import choose_version
 from wireproto.wire.metadata import Metadata, pack_metadata
+from wireproto.wire.packing import plain
 
 try:
     import grpc
@@ -591,7 +592,7 @@ class GrpcClient(Uncopied):
         try:
             while room():
                 for payload in source.pull(ONE, binding.encode):
-                    give(payload)
+                    give(plain(payload))
                 if source.ended:
                     inside(outlet.finish)()
                     break

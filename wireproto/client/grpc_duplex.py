@@ -15,6 +15,7 @@ from wireproto.client.guard import inside
 from wireproto.client.source import Source
 from wireproto.errors import CallError, LocalProtocolError
 from wireproto.schema import Message
+from wireproto.wire.packing import Payload, plain
 
 __all__ = ["GrpcDuplex"]
 
@@ -71,7 +72,7 @@ class GrpcDuplex(GrpcStream[Item], Generic[Req, Item]):
                 if self._outlet.over or self._over:
                     raise self._why_over()
                 raise TimeoutError("the item could not be sent in time; the call goes on")
-            self._outlet.give(payload)
+            self._outlet.give(plain(payload))
 
     @inside
     def finish(self) -> None:
@@ -123,9 +124,9 @@ class GrpcDuplex(GrpcStream[Item], Generic[Req, Item]):
         return not self._outlet.wait(until, pulled.done)
 
     @inside
-    def _give(self, payloads: list[bytes], last: bool) -> None:
+    def _give(self, payloads: list[Payload], last: bool) -> None:
         for payload in payloads:
-            self._outlet.give(payload)
+            self._outlet.give(plain(payload))
         if last:
             self._outlet.finish()
 

@@ -70,6 +70,7 @@ class Line:
         name: str,
         timeout: float,
         backoff: Backoff,
+        packing: tuple[int, ...],
         connections: ConnectionMaker | None = None,
     ) -> None:
         newest = service.version if version is None else version
@@ -92,6 +93,7 @@ class Line:
             service=service.full_name,
             digests=service.digests(newest),
             control=CONTROL.version,
+            packing=packing,
         )
         self._keeper = the_keeper()  # of the process that this line belongs to
         self.queue = CallQueue(limits.start_queue, address, self._keeper)
@@ -287,8 +289,8 @@ class Line:
         self._failures += 1
         self._failure = error
 
-    def _dialect(self, codec_id: int, version: int) -> Dialect:
-        return Dialect(self.service, self._codecs[codec_id], version, self._limits)
+    def _dialect(self, codec_id: int, version: int, packing: int) -> Dialect:
+        return Dialect(self.service, self._codecs[codec_id], version, self._limits, packing=packing)
 
     # Links for the queue.
 

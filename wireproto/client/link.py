@@ -17,6 +17,7 @@ from typing import TypeVar
 from wireproto.binding import Dialect
 from wireproto.bucket import Bucket
 from wireproto.client.calls import (
+    AnswerPacked,
     ClientCall,
     DuplexCall,
     Flagged,
@@ -47,10 +48,13 @@ from wireproto.wire.events import (
     GoAwayReceived,
     ItemReceived,
     OneWayCreditReceived,
+    PackedItemReceived,
+    PackedResponseReceived,
     PongReceived,
     ResponseReceived,
 )
 from wireproto.wire.liveness import Liveness, Overdue
+from wireproto.wire.packing import Payload
 
 __all__ = ["Link"]
 
@@ -124,7 +128,9 @@ class Link(Feeding):
 
     # Calling, from any thread.
 
-    def exchange(self, call: ClientCall, opcode: int, payload: bytes, metadata: bytes, deadline: float | None) -> None:
+    def exchange(
+        self, call: ClientCall, opcode: int, payload: Payload, metadata: bytes, deadline: float | None
+    ) -> None:
         """Send a request and wait; on return ``call`` is done, with an answer or an error.
 
         Raises:
@@ -160,7 +166,7 @@ class Link(Feeding):
         self,
         call: ClientCall,
         opcode: int,
-        payload: bytes,
+        payload: Payload,
         metadata: bytes,
         deadline: float | None,
         flagged: Flagged | None = None,
@@ -428,6 +434,16 @@ class Link(Feeding):
                 self._wake_locked(pong)
         elif isinstance(event, GoAwayReceived):
             self._go_away_locked(event)
+        elif isinstance(event, PackedItemReceived):
+            call = self._calls.get(event.call_id)
+            if isinstance(call, StreamCall):
+                call.items.append(event.payload)
+                self._received_locked(call)
+        elif isinstance(event, PackedResponseReceived):
+            call = self._calls.pop(event.call_id, None)
+            if call is not None:
+                call.error = AnswerPacked(event.payload)
+                self._finish_locked(call)
         elif isinstance(event, ConnectionEnded):
             if self._connection.bytes_pending:
                 self._transmit_locked()

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Self, TypeVar
 
-from wireproto.client.calls import PreparedCall
+from wireproto.client.calls import AnswerPacked, PreparedCall
 from wireproto.client.face import deadline_after
 from wireproto.client.guard import inside, refuse_interrupter
 from wireproto.client.line import Line, repeatable
@@ -125,6 +125,10 @@ class Responses(Uncopied, Generic[Req, Resp]):
             assert entry.decode is not None
             response: Resp = entry.decode(entry.payload)
             return response
+        if isinstance(entry.error, AnswerPacked):
+            assert entry.decode is not None
+            unpacked: Resp = entry.error.decode(entry.decode)
+            return unpacked
         if entry.message is not None and repeatable(entry.error, 0):
             return self._repeat(entry.message)
         raise entry.error

@@ -40,7 +40,7 @@ def open_link(
     service: Service,
     limits: Limits,
     deadline: float,
-    dialect: Callable[[int, int], Dialect],
+    dialect: Callable[[int, int, int], Dialect],
     queue: CallQueue,
     changed: Callable[[], None],
 ) -> Link:
@@ -48,7 +48,7 @@ def open_link(
 
     Args:
         address, connection, hello, service, limits, deadline: as for ``open_connection``.
-        dialect: makes what is spoken out of the codec's id and the version that were agreed on.
+        dialect: makes what is spoken out of the codec's id, the version and the algorithm that were agreed on.
         queue, changed: as for ``Link``.
 
     Raises:
@@ -57,7 +57,7 @@ def open_link(
     sock = open_connection(address, connection, hello, service, limits, deadline)
     try:
         sock.setblocking(True)
-        spoken = dialect(connection.codec, connection.version)
+        spoken = dialect(connection.codec, connection.version, connection.packing)
         return Link(sock, connection, spoken, str(address), limits, the_keeper(), queue, changed)
     except BaseException:
         sock.close()

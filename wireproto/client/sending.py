@@ -16,6 +16,7 @@ from wireproto.limits import Limits
 from wireproto.reasons import failure
 from wireproto.status import Retry
 from wireproto.wire.connection import Connection, PayloadTooLarge
+from wireproto.wire.packing import Payload
 
 __all__ = ["HEARTBEAT", "Sending", "item_too_large", "too_large"]
 
@@ -81,7 +82,7 @@ class Sending(Reception):
         self,
         call: ClientCall,
         opcode: int,
-        payload: bytes,
+        payload: Payload,
         metadata: bytes,
         flagged: Flagged | None,
         place: Place | None,

@@ -5,6 +5,7 @@ from typing import Generic, TypeVar
 
 from wireproto.schema import Message
 from wireproto.wire.frame import Credit
+from wireproto.wire.packing import Payload
 
 __all__ = ["Source"]
 
@@ -38,7 +39,7 @@ class Source(Generic[Req]):
         self._at_hand = isinstance(items, list | tuple)
         self._asked = False
 
-    def pull(self, room: Credit, encode: Callable[[Req], bytes]) -> list[bytes]:
+    def pull(self, room: Credit, encode: Callable[[Req], Payload]) -> list[Payload]:
         """The payloads of the next items, of which one at least may be sent.
 
         Args:
@@ -48,7 +49,7 @@ class Source(Generic[Req]):
         Raises:
             EncodeError, CallError: an item cannot be sent; and whatever the caller's iterator raises.
         """
-        payloads: list[bytes] = []
+        payloads: list[Payload] = []
         items, size = room.items, min(room.bytes, _WRITE)
         self._asked = True
         while items > 0 and size > 0:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from wireproto.binding import Binding
+from wireproto.binding import Binding, unpacked
 from wireproto.client.calls import StreamCall
 from wireproto.client.guard import inside
 from wireproto.client.line import repeatable
 from wireproto.client.link import Link
-from wireproto.errors import DecodeError
+from wireproto.errors import CallError, DecodeError
 from wireproto.schema import Message
 from wireproto.uncopied import Uncopied
 
@@ -31,7 +31,8 @@ class Stream(Uncopied, Generic[Item]):
     Iterating raises:
         CallError: the stream failed: the server's own error, ConnectionLost, or DEADLINE when its time was up. Items
             received before are handed out first.
-        DecodeError: an item means no message of its type; the stream is cancelled.
+        DecodeError: an item means no message of its type; the stream is cancelled. CallError, DATA_LOSS, if an item is
+            packed wrongly.
     """
 
     def __init__(
@@ -132,8 +133,8 @@ class Stream(Uncopied, Generic[Item]):
         self._received = True
         self._untaken = len(payload)
         try:
-            return self._binding.decode(payload)
-        except DecodeError:
+            return self._binding.decode(payload if type(payload) is bytes else unpacked(payload))
+        except (DecodeError, CallError):
             self._close()
             raise
 

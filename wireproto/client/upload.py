@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from wireproto.binding import Binding
-from wireproto.client.calls import UploadCall
+from wireproto.client.calls import AnswerPacked, UploadCall
 from wireproto.client.guard import inside
 from wireproto.client.line import repeatable
 from wireproto.client.link import Link
 from wireproto.client.source import Source
 from wireproto.schema import Message
+from wireproto.wire.packing import Payload
 
 __all__ = ["upload"]
 
@@ -41,13 +42,15 @@ def upload(
         error = call.error
         if error is None:
             return binding.decode(call.payload)
+        if isinstance(error, AnswerPacked):
+            return error.decode(binding.decode)
         if not repeatable(error, repeated) or not source.begin_again():
             raise error
         repeated += 1
 
 
 def _send(
-    link: Link, call: UploadCall, source: Source[Req], encode: Callable[[Req], bytes], deadline: float | None
+    link: Link, call: UploadCall, source: Source[Req], encode: Callable[[Req], Payload], deadline: float | None
 ) -> None:
     """Send the items as the server takes them, until the call is over."""
     wait, send = inside(link.wait_to_send), inside(link.send_items)

@@ -103,6 +103,8 @@ class Operation(Generic[Req, Resp]):
             less; one that asks for more, or for nothing, gets this. None for no cap.
         max_request: bytes of the encoded request, or of each item that the caller sends; None for whatever a frame
             holds.
+        compress: its messages may travel packed, where both sides have agreed on how. Not for messages in which a
+            secret stands beside what a stranger may have chosen: the length of such a message tells of the secret.
         doc: one or more sentences for people; they end in the .proto.
         by: who calls it. "server": the server calls, and clients answer that were given handlers. Such a method
             requires no capability, for a client knows nobody but its server; and it is not in the .proto's service, for
@@ -128,6 +130,7 @@ class Operation(Generic[Req, Resp]):
     blocking: bool = False
     timeout: float | None = None
     max_request: int | None = None
+    compress: bool = False
     doc: str = ""
     by: By = "client"
     outlives_identity: bool = False

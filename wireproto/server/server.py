@@ -32,6 +32,7 @@ from wireproto.server.session import Session
 from wireproto.uncopied import Uncopied
 from wireproto.wire.connection import Connection, ConnectionMaker, Role
 from wireproto.wire.handshake import Hello, Offer, Welcome, find_offer, negotiate
+from wireproto.wire.packing import numbers_of
 
 __all__ = ["Server"]
 
@@ -58,6 +59,8 @@ class Server(Uncopied):
         workers: threads that run handlers, at least 2. With the watchdog and the main thread, 30 make a process of 32.
         authenticate: ``f(metadata, peer) -> Identity | None`` for calls that carry ``authorization``.
         name: what the server calls itself in the handshake.
+        compression: the algorithms, of ``zlib`` and ``zstd``, with which clients may pack requests, and with one of
+            which the answers of methods with ``compress`` are packed: the client's favourite. () for none.
         connections: makes the protocol's state of each session; None for ``Connection``. For tests, such as
             ``wireproto.testing.greasing(seed)``.
 
@@ -83,6 +86,7 @@ class Server(Uncopied):
         workers: int = 30,
         authenticate: Authenticate | None = None,
         name: str = "wireproto",
+        compression: Sequence[str] = ("zlib",),
         connections: ConnectionMaker | None = None,
     ) -> None:
         self._wanted = wanted(host, port)
@@ -94,9 +98,10 @@ class Server(Uncopied):
         self.hint = ""
         self._make_connection: ConnectionMaker = Connection if connections is None else connections
         self._codecs = select(codecs)
+        self._packing = numbers_of(compression)
         self._offers: dict[str, Offer] = {}
         self._control: dict[str, Offer] = {}
-        self._tables: dict[tuple[str, int, int], Table] = {}
+        self._tables: dict[tuple[str, int, int, int], Table] = {}
         self._prepare(each_service(handlers), authenticate)
         self._address: Address | None = None
         self._listener: socket.socket | None = None
@@ -136,17 +141,27 @@ class Server(Uncopied):
         self._control[own.full_name] = _offer(own, names)
         for codec in self._codecs:
             framework = control.table(codec, own.version, self.limits, authenticate)
-            self._tables[own.full_name, codec.id, own.version] = framework
+            self._tables[own.full_name, codec.id, own.version, 0] = framework
             for handlers in every:
                 service = handlers.service
                 for version in service.versions:
                     table = handlers.table(codec, version, self.limits, authenticate)
                     entries = {**table.entries, **framework.entries}
-                    self._tables[service.full_name, codec.id, version] = Table(service, version, entries)
+                    self._tables[service.full_name, codec.id, version, 0] = Table(service, version, entries)
+                    for packing in self._packing:
+                        table = handlers.table(codec, version, self.limits, authenticate, packing=packing)
+                        # Whatever does not pack is the same whether or not something was agreed on.
+                        packs = {opcode: entry for opcode, entry in table.entries.items() if entry.packs}
+                        if packs:
+                            key = service.full_name, codec.id, version, packing
+                            self._tables[key] = Table(service, version, {**entries, **packs})
         for table in self._tables.values():
             for entry in table.entries.values():
                 if entry.pace is None:  # the framework's methods are in every table
                     entry.pace = Pace(entry.blocking)
+                    if self._packing:
+                        entry.of_packed = entry.unpacking()
+                        entry.of_packed.pace = Pace(True)
 
     # ------------------------------------------------------------------ life
 
@@ -430,9 +445,11 @@ class Server(Uncopied):
         """
         # A client that knows no service asks for the framework's own; it does not count among those hosted.
         offers = self._control if hello.service in self._control else self._offers
-        welcome = negotiate(hello, offers, self.limits, self.name, control=CONTROL.version)
+        welcome = negotiate(hello, offers, self.limits, self.name, control=CONTROL.version, packing=self._packing)
         offer = find_offer(hello, offers)
-        return welcome, self._tables[offer.service, welcome.codec, welcome.version], offer.codecs[welcome.codec]
+        spoken = offer.service, welcome.codec, welcome.version
+        table = self._tables.get((*spoken, welcome.algorithm)) or self._tables[(*spoken, 0)]
+        return welcome, table, offer.codecs[welcome.codec]
 
     def forget(self, session: Session) -> None:
         """A session gives its descriptor back; called with its lock held."""

@@ -29,12 +29,15 @@ from wireproto.wire.connection import PayloadTooLarge, State
 from wireproto.wire.events import (
     ConnectionEnded,
     Event,
+    FlaggedRequestReceived,
     HelloReceived,
     ItemReceived,
+    PackedItemReceived,
     PingReceived,
     RequestReceived,
 )
 from wireproto.wire.liveness import LATE, Liveness, Overdue
+from wireproto.wire.packing import Packed, Payload
 
 __all__ = ["Session"]
 
@@ -174,6 +177,8 @@ class Session(AnsweringSide):
                     room -= 1
                 elif not self._event_locked(event):
                     return
+                elif type(event) is FlaggedRequestReceived or type(event) is PackedItemReceived:
+                    room -= self._turns_of(event)
                 elif type(event) is not ItemReceived:
                     room -= 1
             if room < 1:
@@ -187,6 +192,11 @@ class Session(AnsweringSide):
             events = connection.next_events(limit)
         if not self._batch and (connection.bytes_pending or self._ending):
             self.flush_locked()
+
+    def _turns_of(self, event: FlaggedRequestReceived | PackedItemReceived) -> int:
+        """How many calls of a turn it stands for: what is packed brings more bytes than were read."""
+        limits = self.server.limits
+        return 1 + len(event.payload) * limits.turn_calls // limits.turn_bytes
 
     def _event_locked(self, event: object) -> bool:
         """Everything but a unary request; False when the connection reads no further."""
@@ -250,7 +260,7 @@ class Session(AnsweringSide):
 
     # ------------------------------------------------------------------ calls
 
-    def settle(self, call: Call, outcome: "bytes | CallError", last: bool = False) -> None:
+    def settle(self, call: Call, outcome: "Payload | CallError", last: bool = False) -> None:
         """Queue a call's terminal frame, unless it has had one; the ``last`` one is written, with what else waits."""
         self.lock.acquire()
         try:
@@ -271,6 +281,8 @@ class Session(AnsweringSide):
                     self.connection.send_error(call.call_id, too_large(error))
             elif isinstance(outcome, CallError):
                 self._end_call_locked(call, outcome)
+            elif isinstance(outcome, Packed):
+                self._settle_packed_locked(call, outcome)
             if last:
                 self.flush_locked()
         finally:

@@ -21,8 +21,10 @@ from wireproto.wire.connection import Connection, ConnectionMaker, Role, State
 from wireproto.wire.events import Event, HelloReceived, WelcomeReceived
 from wireproto.wire.frame import HEADER, HEADER_AFTER_LENGTH, Credit, Frame, Kind, bad_body
 from wireproto.wire.handshake import Hello, Welcome
+from wireproto.wire.packing import Payload
 
 __all__ = [
+    "ALGORITHMS",
     "CODEC_NAME",
     "ERROR_FIELDS",
     "FEATURES",
@@ -47,6 +49,9 @@ FIELDS: Final = range(0xFF00, 0x10000)
 
 ERROR_FIELDS: Final = range(0xF0, 0x100)
 """... and at the end of ERROR and GOAWAY."""
+
+ALGORITHMS: Final = range(0xF0, 0x100)
+"""By which payloads would be packed: of those that HELLO lists."""
 
 CODEC_NAME: Final = "grease"
 """Names of codecs that begin like this are nobody's."""
@@ -138,6 +143,7 @@ class GreasingConnection(Connection):
             "max_version": newest,
             "codecs": tuple(codecs),
             "features": hello.features | self._bits(),
+            "packing": self._algorithms(hello.packing),
             "more": self._fields(),
         }
         greased = _GreasedHello(**given)
@@ -150,18 +156,18 @@ class GreasingConnection(Connection):
         given |= {"features": welcome.features | (self._bits() & self._offered), "more": self._fields()}
         super().send_welcome(_GreasedWelcome(**given))
 
-    def send_request(self, opcode: int, payload: bytes, metadata: bytes = b"") -> int:
+    def send_request(self, opcode: int, payload: Payload, metadata: bytes = b"") -> int:
         """Begin a unary call, with metadata that nobody knows beside its own; see ``Connection``."""
         return super().send_request(opcode, payload, self._more_metadata(payload, metadata))
 
     def send_flagged_request(
-        self, flags: int, opcode: int, payload: bytes, metadata: bytes = b"", *, credit: Credit | None = None
+        self, flags: int, opcode: int, payload: Payload, metadata: bytes = b"", *, credit: Credit | None = None
     ) -> int:
         """Begin a call of another shape, likewise."""
         block = self._more_metadata(payload, metadata)
         return super().send_flagged_request(flags, opcode, payload, block, credit=credit)
 
-    def _more_metadata(self, payload: bytes, metadata: bytes) -> bytes:
+    def _more_metadata(self, payload: Payload, metadata: bytes) -> bytes:
         # Before the request: what is behind it would count as part of it where its end is remembered.
         self._interject()
         more = self._metadata()
@@ -220,6 +226,12 @@ class GreasingConnection(Connection):
             random.randrange(2**32),
         )
         self._queue(header + rest)
+
+    def _algorithms(self, known: tuple[int, ...]) -> tuple[int, ...]:
+        offered = list(known)
+        for number in self._random.sample(ALGORITHMS, self._random.randint(1, 3)):
+            offered.insert(self._random.randint(0, len(offered)), number)
+        return tuple(offered)
 
     def _bits(self) -> int:
         return sum(1 << bit for bit in self._random.sample(FEATURES, self._random.randint(1, len(FEATURES))))

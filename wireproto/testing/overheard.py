@@ -11,6 +11,7 @@ from wireproto.errors import CallError
 from wireproto.limits import Limits
 from wireproto.schema import Shape
 from wireproto.schema.services import By
+from wireproto.wire.packing import Payload
 
 __all__ = ["Heard", "Overheard"]
 
@@ -88,9 +89,10 @@ class Overheard(Handlers):
         authenticate: Authenticate | None = None,
         *,
         by: By = "client",
+        packing: int = 0,
     ) -> Table:
         """See ``Handlers.table``."""
-        table = super().table(codec, version, limits, authenticate, by=by)
+        table = super().table(codec, version, limits, authenticate, by=by, packing=packing)
         self._heard.opcodes.update(table.entries)
         entries = {opcode: _OverheardEntry(entry, self._heard) for opcode, entry in table.entries.items()}
         return Table(self.service, table.version, entries, "server" if by == "client" else "client")
@@ -106,7 +108,7 @@ class _OverheardEntry(Entry):
             setattr(self, name, getattr(entry, name))
         self._heard = heard
 
-    def run(self, payload: bytes, context: Context) -> Outcome:
+    def run(self, payload: Payload, context: Context) -> Outcome:
         outcome = super().run(payload, context)
         if self.shape is Shape.ONE_WAY:
             self._heard.one_way_over(outcome)

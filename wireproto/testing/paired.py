@@ -19,6 +19,7 @@ from wireproto.status import Retry, Status
 from wireproto.wire.connection import Connection
 from wireproto.wire.framing import PayloadTooLarge
 from wireproto.wire.metadata import Metadata
+from wireproto.wire.packing import Packed, Payload, plain
 
 __all__ = ["PairedCall"]
 
@@ -235,19 +236,19 @@ class PairedCall(Context):
     def _go_on(self, outcome: Outcome) -> None:
         if self.over:
             return  # a sink has answered before it returned
-        if isinstance(outcome, bytes | CallError):
+        if isinstance(outcome, bytes | Packed | CallError):
             self._settle(outcome)
         else:
             self._source = outcome
 
-    def _settle(self, outcome: bytes | CallError) -> None:
+    def _settle(self, outcome: Payload | CallError) -> None:
         self.over = True
         server = self._link.server
         if isinstance(outcome, CallError):
             server.send_error(self._call_id, outcome)
             return
         try:
-            server.send_response(self._call_id, outcome)
+            server.send_response(self._call_id, plain(outcome))
         except PayloadTooLarge as error:
             server.send_error(self._call_id, failure("RESPONSE_TOO_LARGE", f"the answer cannot be sent: {error}"))
 

@@ -43,6 +43,7 @@ from wireproto.wire.events import (
 from wireproto.wire.frame import KINDS, PREAMBLE, U32_MAX, Credit, Flag, Kind, total_length, unpack
 from wireproto.wire.handshake import Hello, Offer, Welcome, compare_digests, negotiate
 from wireproto.wire.metadata import Metadata, pack_metadata
+from wireproto.wire.packing import plain
 
 __all__ = ["Pair", "Sent", "pair"]
 
@@ -285,7 +286,7 @@ class Pair:
         call_id = self.start(method, request, metadata=metadata)
         for event in self._events_of(call_id):
             if isinstance(event, ResponseReceived):
-                return self._read(method, event.payload)
+                return self._read(method, plain(event.payload))
             if isinstance(event, ErrorReceived):
                 raise event.error
         raise self._unanswered(method)
@@ -337,7 +338,7 @@ class Pair:
                 moved = not outgoing.complete and outgoing.send(_BATCH)
                 for event in self._events_of(call_id):
                     if isinstance(event, ResponseReceived):
-                        return self._read(method, event.payload)
+                        return self._read(method, plain(event.payload))
                     if isinstance(event, ErrorReceived):
                         raise event.error
                 if outgoing.complete:
@@ -398,7 +399,7 @@ class Pair:
         """The items among some events, each with its credit sent once it was taken."""
         for event in events:
             if isinstance(event, ItemReceived):
-                yield self._read(method, event.payload)
+                yield self._read(method, plain(event.payload))
                 self.client.send_credit(call_id, 1, len(event.payload))
             elif isinstance(event, ErrorReceived):
                 raise event.error
@@ -458,7 +459,7 @@ class Pair:
             # Of one that was answered in the meantime nothing is wanted any more.
             if (call := self._calls.get(event.call_id)) is not None:
                 if isinstance(event, ItemReceived):
-                    call.put(event.payload)
+                    call.put(plain(event.payload))
                 else:
                     call.complete()
         elif isinstance(event, CancelReceived) and (call := self._calls.pop(event.call_id, None)) is not None:
@@ -474,7 +475,7 @@ class Pair:
         elif isinstance(call, CallError):
             self.server.send_error(event.call_id, call)
         else:
-            call.begin(event.payload)
+            call.begin(plain(event.payload))
             if not call.over:
                 self._calls[event.call_id] = call
 

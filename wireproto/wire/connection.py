@@ -30,6 +30,8 @@ from wireproto.wire.events import (
     HelloReceived,
     ItemReceived,
     OneWayCreditReceived,
+    PackedItemReceived,
+    PackedResponseReceived,
     RequestEnded,
     RequestReceived,
     ResponseReceived,
@@ -58,6 +60,7 @@ from wireproto.wire.framing import PayloadTooLarge
 from wireproto.wire.handshake import Hello, Welcome, encode_fitting
 from wireproto.wire.hurried import Hurried, not_in_flight, too_much_metadata
 from wireproto.wire.metadata import EMPTY, MAX_METADATA, Metadata
+from wireproto.wire.packing import Packed, Payload, read_packed
 from wireproto.wire.state import END_OF_INPUT, Direction, Role, State
 
 __all__ = ["MAX_STRAY_ANSWERS", "Connection", "ConnectionMaker", "PayloadTooLarge", "Role", "State"]
@@ -79,6 +82,7 @@ class Connection(Hurried):
         state: how far the connection has come.
         version: of the service; 0 until WELCOME.
         codec: id; 0 until WELCOME.
+        packing: number of the algorithm with which either side may pack payloads; 0 until WELCOME, and for none.
         their_max_frame: largest length field the peer accepts.
         their_max_calls: calls in flight the peer accepts; 0 until the handshake, and for a client that takes none. A
             side should keep within it: the peer refuses what is beyond, one by one.
@@ -139,6 +143,7 @@ class Connection(Hurried):
         if self._is_forgotten(frame):
             return None
         theirs, call_id, flags = self._theirs, frame.call_id, frame.flags
+        payload = self._payload(frame)
         if flags & Flag.ITEMS_FOLLOW and frame.payload:
             raise bad_body(Kind.REQUEST, f"it has {len(frame.payload)} bytes, and its messages follow as ITEMs")
         if not theirs.takes(call_id):
@@ -161,10 +166,13 @@ class Connection(Hurried):
         if not flags:
             theirs.opcodes[call_id] = frame.opcode
             return RequestReceived(call_id, frame.opcode, metadata, frame.payload)
-        if not flags & Flag.ONE_WAY:
+        shape = flags & ~Flag.PACKED
+        if not shape:
+            theirs.opcodes[call_id] = frame.opcode  # a unary call is one however its payload travels
+        elif not shape & Flag.ONE_WAY:
             granted = metadata.credit if isinstance(metadata, Metadata) else None
-            theirs.open(call_id, frame.opcode, flags, to_send=granted or NO_CREDIT, to_come=theirs.first)
-        return FlaggedRequestReceived(call_id, frame.opcode, flags, metadata, frame.payload)
+            theirs.open(call_id, frame.opcode, shape, to_send=granted or NO_CREDIT, to_come=theirs.first)
+        return FlaggedRequestReceived(call_id, frame.opcode, shape, metadata, payload)
 
     def _refuse_call(self, frame: Frame, reason: str, message: str) -> None:
         """Answer a REQUEST that never comes to be a call. Its ITEMs may be under way already."""
@@ -185,6 +193,7 @@ class Connection(Hurried):
         error = unpack_error(frame.payload) if kind == Kind.ERROR else None
         if kind in (Kind.END, Kind.CANCEL):
             unpack_empty(frame)
+        payload = self._payload(frame)
         if not call_id:
             return self._read_one_way_credit(credit)
         if self._is_forgotten(frame):
@@ -192,7 +201,7 @@ class Connection(Hurried):
         calls = self._calls_of(call_id)
         opcode = calls.opcodes.get(call_id)
         if opcode is None:
-            self._read_of_no_call(frame)
+            self._read_of_no_call(frame, len(payload))
             return None
         if opcode != frame.opcode:
             raise RemoteProtocolError(
@@ -210,13 +219,21 @@ class Connection(Hurried):
                 return CallOver(call_id)
             if error is not None:
                 return ErrorReceived(call_id, error)
-            return EndReceived(call_id) if kind == Kind.END else ResponseReceived(call_id, opcode, frame.payload)
+            if kind == Kind.END:
+                return EndReceived(call_id)
+            if isinstance(payload, Packed):
+                return PackedResponseReceived(call_id, opcode, payload)
+            return ResponseReceived(call_id, opcode, payload)
         if kind == Kind.ITEM:
             if halves.items_to_come < 1 or halves.bytes_to_come < 1:
                 raise RemoteProtocolError("CREDIT_EXCEEDED", f"call {call_id} sent an item and had no credit left")
             halves.items_to_come -= 1
-            halves.bytes_to_come -= len(frame.payload)
-            return ItemReceived(call_id, frame.payload) if state is not CallState.CANCELLED else None
+            halves.bytes_to_come -= len(payload)
+            if state is CallState.CANCELLED:
+                return None
+            if isinstance(payload, Packed):
+                return PackedItemReceived(call_id, payload)
+            return ItemReceived(call_id, payload)
         if kind == Kind.CREDIT:
             halves.items_to_send += credit.items
             halves.bytes_to_send += credit.bytes
@@ -228,7 +245,13 @@ class Connection(Hurried):
         calls.keep(call_id, halves)
         return RequestEnded(call_id) if kind == Kind.END else CancelReceived(call_id)
 
-    def _read_of_no_call(self, frame: Frame) -> None:
+    def _payload(self, frame: Frame) -> Payload:
+        """What a frame carries, as what it is."""
+        if not frame.flags & Flag.PACKED:
+            return frame.payload
+        return read_packed(frame, self.packing, self._max_frame)
+
+    def _read_of_no_call(self, frame: Frame, size: int) -> None:
         """A frame of a call that is not in flight: it has crossed the end of one, or is wrong.
 
         It is never judged by how far its id lies ahead, for the call may have been very old.
@@ -241,7 +264,7 @@ class Connection(Hurried):
                     "STRAY_ANSWERS", f"{self._stray} answers came to calls that are not in flight"
                 )
         elif kind == Kind.ITEM:
-            if not self._theirs.item_crosses(len(frame.payload)):
+            if not self._theirs.item_crosses(size):
                 raise RemoteProtocolError(
                     "CREDIT_EXCEEDED", f"an item of call {call_id} came, which is not in flight, and is one too many"
                 )
@@ -307,15 +330,16 @@ class Connection(Hurried):
     def _agree(self, welcome: Welcome) -> None:
         self.version = welcome.version
         self.codec = welcome.codec
+        self.packing = welcome.algorithm
         self.heartbeat_ms = welcome.heartbeat_ms
 
     def send_flagged_request(
-        self, flags: int, opcode: int, payload: bytes, metadata: bytes = b"", *, credit: Credit | None = None
+        self, flags: int, opcode: int, payload: Payload, metadata: bytes = b"", *, credit: Credit | None = None
     ) -> int:
-        """Begin a call of another shape than unary.
+        """Begin a call of another shape than unary, or one whose request is packed.
 
         Args:
-            flags: of ``Flag``; not 0.
+            flags: those of the shape; what ``payload`` is says whether it is packed.
             opcode: of the method, 0 to 65,535.
             payload: the encoded request; b"" where items follow.
             metadata: a block from ``pack_metadata``.
@@ -327,7 +351,7 @@ class Connection(Hurried):
         Raises:
             PayloadTooLarge: the peer does not accept a frame so large.
             LocalProtocolError: the state does not allow it, there is no credit for a one-way call, the flags are no
-                shape's, or there is a payload where items follow.
+                shape's, or there is a payload where items follow, or it is packed by what was not agreed on.
         """
         ours = self._ours
         self._sending(Kind.REQUEST)
@@ -342,12 +366,15 @@ class Connection(Hurried):
             raise too_much_metadata(metadata)
         if flags & Flag.ONE_WAY and ours.one_way < 1:
             raise LocalProtocolError("there is no credit for another one-way call")
+        packed, body = self._body(payload)
         call_id = self._unusual_id()
-        self._send(Kind.REQUEST, opcode, call_id, payload, flags=flags, metadata=metadata)
+        self._send(Kind.REQUEST, opcode, call_id, body, flags=flags | packed, metadata=metadata)
         if flags & Flag.ONE_WAY:
             ours.one_way -= 1
-        else:
+        elif flags:
             ours.open(call_id, opcode, flags, to_send=ours.first, to_come=credit or NO_CREDIT)
+        else:
+            ours.opcodes[call_id] = opcode
         return call_id
 
     def send_cancel(self, call_id: int) -> bool:

@@ -13,6 +13,7 @@ from wireproto.errors import CallError, RemoteProtocolError
 from wireproto.wire.frame import Credit
 from wireproto.wire.handshake import Hello, Welcome
 from wireproto.wire.metadata import Metadata
+from wireproto.wire.packing import Packed, Payload
 
 __all__ = [
     "NEED_DATA",
@@ -29,6 +30,8 @@ __all__ = [
     "ItemReceived",
     "NeedData",
     "OneWayCreditReceived",
+    "PackedItemReceived",
+    "PackedResponseReceived",
     "PingReceived",
     "PongReceived",
     "RequestEnded",
@@ -73,13 +76,15 @@ class RequestReceived(msgspec.Struct, frozen=True):
 
 
 class FlaggedRequestReceived(msgspec.Struct, frozen=True):
-    """A call of another shape begins, which ``flags`` say. A one-way call is over with that: nothing is answered."""
+    """A call of another shape begins, which ``flags`` say, or one whose request is packed. A one-way call is over with
+    that: nothing is answered.
+    """
 
     call_id: int
     opcode: int
     flags: int
     metadata: Metadata | CallError
-    payload: bytes
+    payload: Payload
 
 
 class ResponseReceived(msgspec.Struct, frozen=True, gc=False):
@@ -90,11 +95,26 @@ class ResponseReceived(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
 
 
+class PackedResponseReceived(msgspec.Struct, frozen=True, gc=False):
+    """A call is answered with one message, which is packed, and over."""
+
+    call_id: int
+    opcode: int
+    payload: Packed
+
+
 class ItemReceived(msgspec.Struct, frozen=True, gc=False):
     """One item of the half of a call that the peer sends."""
 
     call_id: int
     payload: bytes
+
+
+class PackedItemReceived(msgspec.Struct, frozen=True, gc=False):
+    """One item of the half of a call that the peer sends, which is packed."""
+
+    call_id: int
+    payload: Packed
 
 
 class RequestEnded(msgspec.Struct, frozen=True, gc=False):
@@ -179,7 +199,9 @@ Event = (
     | FlaggedRequestReceived
     | RequestEnded
     | ResponseReceived
+    | PackedResponseReceived
     | ItemReceived
+    | PackedItemReceived
     | EndReceived
     | ErrorReceived
     | CallOver

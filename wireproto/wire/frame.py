@@ -134,18 +134,21 @@ _ALSO_OF_THE_CONNECTION = frozenset({Kind.ERROR, Kind.CREDIT})
 
 
 class Flag(enum.IntFlag):
-    """What a REQUEST says about the two halves of its call. No other kind has a flag."""
+    """What a REQUEST says about the two halves of its call, and any message about its payload."""
 
     NONE = 0
     ONE_WAY = 0x01
     """Nothing is answered."""
+    PACKED = 0x02
+    """The payload is packed. The one flag that RESPONSE and ITEM may have, where an algorithm was agreed on."""
     ITEMS_FOLLOW = 0x04
     """The request half is a stream: ITEMs follow until END."""
     ITEMS_COME_BACK = 0x08
     """The answer half is a stream."""
 
 
-_ALL_FLAGS = int(Flag.ONE_WAY | Flag.ITEMS_FOLLOW | Flag.ITEMS_COME_BACK)
+_PACKED = int(Flag.PACKED)  # as ints: the complement of a Flag has only bits that are known
+_OF_SHAPES = int(Flag.ONE_WAY | Flag.ITEMS_FOLLOW | Flag.ITEMS_COME_BACK)
 _BOTH_STREAMS = int(Flag.ITEMS_FOLLOW | Flag.ITEMS_COME_BACK)
 
 
@@ -238,20 +241,21 @@ def unpack(data: Buffered, at: int = 0) -> Frame:
         return Frame(kind, flags, codec, version, opcode, call_id, bytes(view[body:payload]), bytes(view[payload:end]))
 
 
-def check_header(frame: Frame, codec: int, version: int) -> None:
+def check_header(frame: Frame, codec: int, version: int, packing: int = 0) -> None:
     """Check what the header of a known kind must say, in the order of ``docs/wire.md``.
 
     Args:
         frame: of a kind in ``KINDS``.
         codec: the connection's.
         version: the connection's.
+        packing: the algorithm that was agreed on; 0 for none.
 
     Raises:
         RemoteProtocolError: RESERVED_FLAGS, WRONG_CODEC, WRONG_VERSION, CALL_ID, WRONG_OPCODE or UNEXPECTED_METADATA.
     """
     kind = frame.kind
     name = Kind(kind).name
-    if frame.flags and (problem := flags_problem(kind, frame.flags)):
+    if frame.flags and (problem := flags_problem(kind, frame.flags, packing)):
         raise RemoteProtocolError("RESERVED_FLAGS", f"{name} has flags {frame.flags:#04x}; {problem}")
     if kind not in OF_MESSAGES:
         codec = version = 0
@@ -270,12 +274,15 @@ def check_header(frame: Frame, codec: int, version: int) -> None:
         raise RemoteProtocolError("UNEXPECTED_METADATA", f"{name} has metadata; only REQUEST may")
 
 
-def flags_problem(kind: int, flags: int) -> str:
-    """What is wrong with flags that are not zero; "" for nothing."""
-    if kind != Kind.REQUEST:
-        return "it may have none"
-    if flags & ~_ALL_FLAGS:
-        return f"{_ALL_FLAGS:#04x} are all that it may have"
+def flags_problem(kind: int, flags: int, packing: int = 0) -> str:
+    """What is wrong with flags that are not zero, where ``packing`` was agreed on or 0; "" for nothing."""
+    allowed = _OF_SHAPES if kind == Kind.REQUEST else 0
+    if packing and kind in OF_MESSAGES:
+        allowed |= _PACKED
+    if flags & ~allowed:
+        if flags & Flag.PACKED and kind in OF_MESSAGES and not packing:
+            return "no algorithm was agreed on with which it may be packed"
+        return f"{allowed:#04x} are all that it may have" if allowed else "it may have none"
     if flags & Flag.ONE_WAY and flags & _BOTH_STREAMS:
         return "a one-way call has no items"
     return ""

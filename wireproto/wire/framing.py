@@ -77,6 +77,7 @@ class Framing:
         "frames_received",
         "goaway_received",
         "goaway_sent",
+        "packing",
         "role",
         "state",
         "their_max_frame",
@@ -87,6 +88,7 @@ class Framing:
         self.role = role
         self.version = 0
         self.codec = 0
+        self.packing = 0
         self.their_max_frame = HELLO_MAX_FRAME
         self.frames_received = 0
         self.frames_ignored = 0
@@ -258,7 +260,7 @@ class Framing:
             return None
         move = FINAL if kind == Kind.ERROR and not frame.call_id else kind
         state = self._receiving(move)
-        check_header(frame, self.codec, self.version)
+        check_header(frame, self.codec, self.version, self.packing)
         if move == FINAL:
             self._finish(unpack_error(frame.payload, HandshakeError if self.state is State.GREETING else CallError))
             return None

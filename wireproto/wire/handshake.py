@@ -6,7 +6,7 @@ Layout and rules: ``docs/wire.md``.
 
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
@@ -60,6 +60,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
         control: the newest version of the framework's own methods that the client reads, 1 to 255.
         first_credit: what the request half of each of the server's calls begins with.
         one_way_credit: one-way calls that the server may begin before it is granted more, 0 to 2**32 - 1.
+        packing: numbers of the algorithms with which payloads may be packed, each 1 to 255, in order of preference;
+            none twice.
     """
 
     min_version: int
@@ -75,6 +77,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     control: int = 1
     first_credit: Credit = NO_CREDIT
     one_way_credit: int = 0
+    packing: tuple[int, ...] = ()
 
     def encode(self) -> bytes:
         """The payload of HELLO.
@@ -137,7 +140,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
             return f"versions {self.min_version} to {self.max_version} are no range within 1 to 255"
         if self.max_frame < HELLO_MAX_FRAME:
             return f"max_frame is {self.max_frame}; the least is {HELLO_MAX_FRAME}"
-        if problem := _heartbeat_problem(self.heartbeat_ms) or _control_problem(self.control):
+        problem = _heartbeat_problem(self.heartbeat_ms) or _control_problem(self.control)
+        if problem := problem or _packing_problem(self.packing):
             return problem
         if not self.codecs:
             return "no codec is offered"
@@ -164,6 +168,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
         control: the version of the framework's own methods that both read, 1 to 255.
         first_credit: what the request half of each of the client's calls begins with.
         one_way_credit: one-way calls that the client may begin before it is granted more, 0 to 2**32 - 1.
+        packing: the number of the one algorithm with which either side may pack payloads; () for none.
     """
 
     version: int
@@ -177,6 +182,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     control: int = 1
     first_credit: Credit = NO_CREDIT
     one_way_credit: int = 0
+    packing: tuple[int, ...] = ()
 
     def encode(self) -> bytes:
         """The payload of WELCOME.
@@ -223,7 +229,15 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
             return f"version {self.version} and codec {self.codec} are not both 1 to 255"
         if self.max_frame < HELLO_MAX_FRAME or self.max_calls < 1:
             return f"max_frame is {self.max_frame} and max_calls {self.max_calls}; the least is {HELLO_MAX_FRAME} and 1"
-        return _heartbeat_problem(self.heartbeat_ms) or _control_problem(self.control)
+        if len(self.packing) > 1:
+            return f"{len(self.packing)} algorithms were chosen; there is one, or no field"
+        problem = _heartbeat_problem(self.heartbeat_ms) or _control_problem(self.control)
+        return problem or _packing_problem(self.packing)
+
+    @property
+    def algorithm(self) -> int:
+        """The one of ``packing``; 0 for none."""
+        return self.packing[0] if self.packing else 0
 
     def mismatch(self, hello: Hello) -> str:
         """What this answer grants that ``hello`` did not offer; "" when they agree."""
@@ -235,6 +249,8 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
             return f"features {self.features:#x} were granted and {hello.features:#x} offered"
         if self.control > hello.control:
             return f"control version {self.control} was chosen and the client reads {hello.control} at most"
+        if self.packing and self.packing[0] not in hello.packing:
+            return f"algorithm {self.packing[0]} was chosen and {list(hello.packing)} offered"
         return ""
 
 
@@ -329,7 +345,13 @@ def compare_digests(service: str, version: int, ours: Mapping[int, int], theirs:
 
 
 def negotiate(
-    hello: Hello, offers: Mapping[str, Offer], limits: Limits, server_name: str, *, control: int = 1
+    hello: Hello,
+    offers: Mapping[str, Offer],
+    limits: Limits,
+    server_name: str,
+    *,
+    control: int = 1,
+    packing: Collection[int] = (),
 ) -> Welcome:
     """Choose version and codec for a connection: the newest common version, the client's favourite common codec.
 
@@ -339,6 +361,7 @@ def negotiate(
         limits: what this server accepts; sent to the client.
         server_name: for the client's logs.
         control: the newest version of the framework's own methods that this server speaks.
+        packing: the algorithms with which payloads may be packed here; the client's favourite of them is chosen.
 
     Raises:
         HandshakeError: NOT_FOUND, UNKNOWN_SERVICE; or FAILED_PRECONDITION with UNSUPPORTED_VERSION, UNSUPPORTED_CODEC
@@ -371,6 +394,7 @@ def negotiate(
         control=min(hello.control, control),
         first_credit=Credit(limits.first_items, limits.first_bytes),
         one_way_credit=limits.one_way_calls,
+        packing=tuple(number for number in hello.packing if number in packing)[:1],
     )
 
 
@@ -383,6 +407,12 @@ def _heartbeat_problem(heartbeat_ms: int) -> str:
 
 def _control_problem(control: int) -> str:
     return "" if 1 <= control <= 255 else f"control version {control} is not 1 to 255"
+
+
+def _packing_problem(packing: tuple[int, ...]) -> str:
+    if 0 in packing or (len(packing) > 1 and len(set(packing)) < len(packing)):
+        return f"the algorithms {list(packing)} are not each 1 to 255 and there once"
+    return ""
 
 
 def _smaller_non_zero(first: int, second: int) -> int:
@@ -430,6 +460,12 @@ def _read_u8(value: bytes) -> int:
     return value[0]
 
 
+def _read_packing(value: bytes) -> tuple[int, ...]:
+    if not value:
+        raise ValueError("no algorithm is listed where there is a field for them")
+    return tuple(value)
+
+
 def _read_u32(value: bytes) -> int:
     number: int = _U32.unpack(value)[0]
     return number
@@ -460,6 +496,7 @@ class _Known(NamedTuple):
 
 KNOWN_FIELDS: Final[Mapping[int, _Known]] = {
     1: _Known("digests", {}, _pack_digests, _read_digests),
+    2: _Known("packing", (), bytes, _read_packing),
     4: _Known("control", 1, _pack_u8, _read_u8),
     5: _Known("first_credit", NO_CREDIT, _pack_credit, _read_credit),
     6: _Known("one_way_credit", 0, _U32.pack, _read_u32),

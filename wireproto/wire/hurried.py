@@ -20,15 +20,18 @@ from wireproto.reasons import failure
 from wireproto.wire.calls import CIRCLE, MAX_CROSSED, CallPart, Calls, CallState, Halves
 from wireproto.wire.events import NEED_DATA, Event, ItemReceived, RequestReceived, ResponseReceived
 from wireproto.wire.frame import (
+    HEADER,
     HEADER_AFTER_LENGTH,
     HEADER_SIZE,
     HEADER_WITH_WORD,
     TOP_BIT,
+    Flag,
     Kind,
     header_word,
 )
 from wireproto.wire.framing import Framing, PayloadTooLarge
 from wireproto.wire.metadata import EMPTY, MAX_METADATA, Metadata, unpack_metadata
+from wireproto.wire.packing import Packed, Payload
 from wireproto.wire.state import Direction, Role, State
 
 __all__ = ["Hurried", "not_in_flight", "too_much_metadata"]
@@ -297,7 +300,7 @@ class Hurried(Framing):
             self._calls.clear()
         return data
 
-    def send_request(self, opcode: int, payload: bytes, metadata: bytes = b"") -> int:
+    def send_request(self, opcode: int, payload: Payload, metadata: bytes = b"") -> int:
         """Begin a unary call.
 
         Args:
@@ -323,7 +326,11 @@ class Hurried(Framing):
         call_id, calls = ours.last + 1, ours.opcodes
         if call_id >= ours.stop or call_id in calls:
             call_id = self._unusual_id()
-        header = _pack_header(length, self._hot_request, opcode, len(metadata), call_id)
+        if type(payload) is bytes:
+            header = _pack_header(length, self._hot_request, opcode, len(metadata), call_id)
+        else:
+            header, payload = self._packed(Kind.REQUEST, opcode, call_id, payload, len(metadata))
+            length = HEADER_AFTER_LENGTH + len(metadata) + len(payload)
         ours.last = call_id
         calls[call_id] = opcode
         self._out += (header, metadata, payload) if metadata else (header, payload)
@@ -382,7 +389,7 @@ class Hurried(Framing):
             calls.clear()  # as in data_to_send
         return _pack_header(length, self._hot_answer, opcode, 0, call_id) + payload
 
-    def send_item(self, call_id: int, payload: bytes) -> None:
+    def send_item(self, call_id: int, payload: Payload) -> None:
         """Send one item of our half of a call, which takes one item and its bytes of the credit.
 
         Raises:
@@ -399,10 +406,56 @@ class Hurried(Framing):
         halves = calls.halves.get(call_id)
         if halves is None or not halves.sends_items or halves.items_to_send < 1 or halves.bytes_to_send < 1:
             raise self._no_item(call_id)
+        if type(payload) is bytes:
+            header = _pack_header(length, self._hot_item, calls.opcodes[call_id], 0, call_id)
+        else:
+            size = len(payload)
+            header, payload = self._packed(Kind.ITEM, calls.opcodes[call_id], call_id, payload)
+            length = HEADER_AFTER_LENGTH + len(payload)
+            halves.bytes_to_send -= size - len(payload)  # what is packed takes the credit that it would take unpacked
         halves.items_to_send -= 1
         halves.bytes_to_send -= len(payload)
-        self._out += (_pack_header(length, self._hot_item, calls.opcodes[call_id], 0, call_id), payload)
+        self._out += (header, payload)
         self.bytes_pending += length + 4
+
+    def send_packed_response(self, call_id: int, payload: Packed) -> None:
+        """``send_response`` with a payload that is packed.
+
+        Raises:
+            PayloadTooLarge, LocalProtocolError: as ``send_response``.
+        """
+        length = HEADER_AFTER_LENGTH + len(payload)
+        if length > self.their_max_frame:
+            raise PayloadTooLarge(length, self.their_max_frame)
+        self._sending(Kind.RESPONSE)
+        opcode = self._theirs.opcodes.get(call_id)
+        if opcode is None:
+            raise not_in_flight(call_id)
+        header, body = self._packed(Kind.RESPONSE, opcode, call_id, payload)
+        self._step(call_id, Kind.RESPONSE)
+        self._out += (header, body)
+        self.bytes_pending += len(header) + len(body)
+
+    def _packed(
+        self, kind: int, opcode: int, call_id: int, payload: Payload, metadata_length: int = 0
+    ) -> tuple[bytes, bytes]:
+        """The header and the body of a frame whose payload is packed."""
+        flag, body = self._body(payload)
+        length = HEADER_AFTER_LENGTH + metadata_length + len(body)
+        return HEADER.pack(length, kind, flag, self.codec, self.version, opcode, metadata_length, call_id), body
+
+    def _body(self, payload: Payload) -> tuple[int, bytes]:
+        """The flag that says how a payload travels, and what the frame holds of it.
+
+        Raises:
+            LocalProtocolError: it is packed, and not by the algorithm that was agreed on.
+        """
+        if isinstance(payload, bytes):
+            return 0, payload
+        if payload.algorithm != self.packing:
+            agreed = f"algorithm {self.packing}" if self.packing else "none"
+            raise LocalProtocolError(f"a payload is packed by algorithm {payload.algorithm}; {agreed} was agreed on")
+        return Flag.PACKED, payload.body
 
     def _no_item(self, call_id: int) -> LocalProtocolError:
         """Why no ITEM of a call can be sent."""

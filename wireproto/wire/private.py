@@ -6,10 +6,13 @@ away. ``docs/wire.md``, section 14, has every number space, and what is taken, f
 
 from typing import Final
 
-__all__ = ["ERROR_FIELDS", "FEATURES", "GREETING_FIELDS", "KINDS", "METADATA_KEYS", "REASONS"]
+__all__ = ["ALGORITHMS", "ERROR_FIELDS", "FEATURES", "GREETING_FIELDS", "KINDS", "METADATA_KEYS", "REASONS"]
 
 KINDS: Final = range(0xC0, 0xF0)
 """Of frames; ignorable, as their top bit is set."""
+
+ALGORITHMS: Final = range(0xC0, 0xF0)
+"""By which payloads are packed."""
 
 METADATA_KEYS: Final = range(0x60, 0x78)
 """Without the bit that says they must be understood."""

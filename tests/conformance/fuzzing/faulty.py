@@ -30,6 +30,7 @@ from wireproto.wire.events import (
 )
 from wireproto.wire.frame import Flag, Kind, pack_credit, pack_error
 from wireproto.wire.handshake import Offer, negotiate
+from wireproto.wire.packing import plain
 
 __all__ = ["FAULTS", "FaultyServer"]
 
@@ -167,7 +168,7 @@ class FaultyServer:
         name = _CODECS[connection.codec]
         plan = codecs.get(name).plan(method.request, 1, _LIMITS)
         try:
-            plan.decode(event.payload)
+            plan.decode(plain(event.payload))
         except DecodeError as error:
             if faulty != "swallows bad payloads":
                 connection.send_error(call_id, CallError(Status.INVALID_ARGUMENT, "BAD_PAYLOAD", str(error)))

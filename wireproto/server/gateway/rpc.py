@@ -27,6 +27,7 @@ from wireproto.server.gateway.untaken import SMALL, Untaken
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import PayloadTooLarge
 from wireproto.wire.metadata import Metadata
+from wireproto.wire.packing import Payload, plain
 
 __all__ = ["PARTING", "Live", "Rpc", "RpcOwner", "PathTarget", "half", "untaken"]
 
@@ -409,7 +410,7 @@ class Rpc:
 
     # ------------------------------------------------------------------ CallOwner
 
-    def settle(self, call: Call, outcome: "bytes | CallError", last: bool = False) -> None:
+    def settle(self, call: Call, outcome: "Payload | CallError", last: bool = False) -> None:
         """See ``owners.CallOwner``."""
         with self.lock:
             if call.answered:
@@ -421,7 +422,7 @@ class Rpc:
                 elif len(outcome) > self._door.largest:
                     self.send_error_locked(call, too_large(PayloadTooLarge(len(outcome), self._door.largest)))
                 elif not self.over:
-                    self._answer_locked(outcome)
+                    self._answer_locked(plain(outcome))
 
     def _answer_locked(self, payload: bytes) -> None:
         self.over = True
@@ -540,14 +541,14 @@ class Rpc:
         """See ``owners.CallLine``. There is some always: how much goes out is up to the room, and that to HTTP/2."""
         return max(1, WINDOW - self._pending()), MARK
 
-    def send_item(self, call_id: int, payload: bytes) -> None:
+    def send_item(self, call_id: int, payload: Payload) -> None:
         """See ``owners.CallLine``."""
         largest = self._door.largest
         if len(payload) > largest:
             raise PayloadTooLarge(len(payload), largest)
         if self._waiting is None:
             self._waiting = deque()
-        self._waiting.append(payload)
+        self._waiting.append(plain(payload))
         self._bytes += len(payload)
 
     # ------------------------------------------------------------------ own
