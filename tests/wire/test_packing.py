@@ -194,6 +194,7 @@ def test_algorithms_are_chosen_by_name() -> None:
 
 def test_zstd_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its package it is a ConfigError that says what to install, and zlib works all the same."""
+    packing._numbers.cache_clear()
     monkeypatch.setitem(sys.modules, "backports", None)
     with pytest.raises(ConfigError, match=r"pip install 'wireproto\[zstd\]'"):
         numbers_of(("zlib", "zstd"))
