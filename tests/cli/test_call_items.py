@@ -46,7 +46,7 @@ def test_items_can_be_given_with_the_command(address: str, tmp_path: Path) -> No
         assert json.loads(done.stdout) == {"count": count, "total": total, "units": units}, done.stderr
 
 
-def test_answers_are_lines(address: str) -> None:
+def test_answers_are_lines(address: str, caplog: pytest.LogCaptureFixture) -> None:
     """Of a duplex call each item that comes back is printed, up to as many as are wanted."""
     lines = "".join(f'{{"number": {n}}}\n' for n in range(200))
     done = run("call", address, "Running", *SERVICE, stdin=lines)
@@ -54,6 +54,7 @@ def test_answers_are_lines(address: str) -> None:
     done = run("call", address, "Running", "-n", "3", *SERVICE, stdin=lines)
     assert [json.loads(line)["total"] for line in done.stdout.splitlines()] == [0, 1, 3]
     assert done.exit_code == 0
+    assert caplog.text == ""
 
 
 def test_lines_come_through_a_pipe(address: str) -> None:
@@ -81,12 +82,15 @@ def test_lines_come_through_a_pipe(address: str) -> None:
 @pytest.mark.parametrize(
     ("line", "said"), [("{", "line 2: not JSON"), ('{"number": "x"}', "line 2: "), ('{"nobody": 1}', "line 2: ")]
 )
-def test_a_line_that_is_no_item_ends_the_call(address: str, line: str, said: str) -> None:
-    """It is a mistake of the command line, and the text says which line it is."""
+def test_a_line_that_is_no_item_ends_the_call(
+    address: str, line: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is a mistake of the command line, and the text says which line it is; the server has no complaint."""
     done = run("call", address, "Tally", *SERVICE, stdin=f'{{"number": 1}}\n{line}\n')
     assert (done.exit_code, done.stdout) == (2, ""), done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert caplog.text == ""
 
 
 def test_a_file_that_is_not_there_is_said_so(address: str, tmp_path: Path) -> None:

@@ -75,6 +75,21 @@ def test_a_stream_ends_and_its_items_before_are_there(stage: Stage, client: Clie
     assert feed.was_closed.wait(20)
 
 
+def test_the_end_of_a_call_that_was_cancelled_is_heard(
+    stage: Stage, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that closed before it would reset the connection, and the server would log that."""
+    stream = client.stream(FEED, FeedRequest(name="f"), credit=10)
+    feed = stage.feed("f")
+    stream.close()
+    client.close(drain=20)
+    assert feed.was_closed.wait(20)
+    (link,) = client._line.links
+    assert link._cause == "the client is done"
+    assert link._connection.calls_in_flight == 0
+    assert "failed" not in caplog.text
+
+
 def test_draining_is_bounded(stage: Stage, client: Client) -> None:
     """What is not answered within the time is lost, and may have been processed."""
     answer = client.start(DEFER, DeferRequest(name="never"))

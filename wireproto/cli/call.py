@@ -36,6 +36,8 @@ __all__ = ["command"]
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for connecting, and for an answer, when --timeout is not given."""
+GOODBYE = 1.0
+"""Seconds that the server has for ending its side when a call is given up."""
 
 
 class _Call(NamedTuple):
@@ -135,11 +137,13 @@ def _make(client: Client, method: Operation[Any, Any], given: Iterator[Message],
     timeout, metadata = call.timeout, call.metadata
     if isinstance(method, StreamMethod):
         _print_items(
-            client.stream(method, next(given), timeout=timeout, metadata=metadata, credit=credit, batch=1), call.most
+            client,
+            client.stream(method, next(given), timeout=timeout, metadata=metadata, credit=credit, batch=1),
+            call.most,
         )
     elif isinstance(method, DuplexMethod):
         _print_items(
-            client.duplex(method, given, timeout=timeout, metadata=metadata, credit=credit, batch=1), call.most
+            client, client.duplex(method, given, timeout=timeout, metadata=metadata, credit=credit, batch=1), call.most
         )
     elif isinstance(method, UploadMethod):
         _print_answer(client.upload(method, given, timeout=timeout, metadata=metadata))
@@ -154,13 +158,16 @@ def _print_answer(answer: Message) -> None:
     click.echo(dumps(to_json(answer), indent=2 if sys.stdout.isatty() else None))
 
 
-def _print_items(items: Stream[Any], most: int | None) -> None:
+def _print_items(client: Client, items: Stream[Any], most: int | None) -> None:
     with items as stream:
         for number, item in enumerate(stream, 1):
             click.echo(dumps(to_json(item)))
             if number == most:
                 stream.acknowledge()
-                return
+                break
+        else:
+            return
+    _leave(client)
 
 
 @contextlib.contextmanager
@@ -176,7 +183,16 @@ def _connected(call: _Call, service: Service) -> Iterator[Client]:
                 f"connected in {_milliseconds(began)}{greased}",
                 err=True,
             )
-        yield client
+        try:
+            yield client
+        except Exception:
+            _leave(client)
+            raise
+
+
+def _leave(client: Client) -> None:
+    """Hear the end of a call that was given up: the server's last word, unread, would reset the connection."""
+    client.close(drain=GOODBYE)
 
 
 def _shown(client: Client, method: Operation[Any, Any], given: Iterable[Message], call: _Call) -> Iterator[Message]:

@@ -107,6 +107,7 @@ class Link(Feeding):
         self._changed = changed
         self._cause = ""
         self._over: threading.Event | None = None  # set at the end, for ``finish``
+        self._cancelled_before = False  # ... when that began, calls were in flight that nobody waits for
         with self._lock:
             keeper.add(self)
             self._feed_locked(None)  # what came together with WELCOME
@@ -337,6 +338,7 @@ class Link(Feeding):
                 self._close_to_calls_locked()
                 self._cause = "the client is done"
                 self._refuse_places_locked()
+                self._cancelled_before = self._connection.calls_in_flight > len(self._calls)
                 self._connection.end_output()
                 self._output.finish()
                 self._retire_locked()
@@ -528,9 +530,9 @@ class Link(Feeding):
 
         Not so while ``finish`` waits behind one-way calls, whose requests nothing answers. They may still wait here,
         and closing over input that is unread would take them back out of the kernel. The server's end says that it has
-        them.
+        them. Nor while the terminal frame of a call is to come that was cancelled before: it would find nobody.
         """
-        if self._over is not None and self._posted:
+        if self._over is not None and (self._posted or self._cancelled_before):
             return
         if not self.usable and not self._calls:
             self._end_locked("it takes no more calls")
