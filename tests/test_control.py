@@ -145,7 +145,7 @@ WHOLE = Service(
         StreamMethod(opcode=0x10, name="Parts", request=WholeRequest, response=Part, since=2),
         UploadMethod(opcode=0x30, name="Assemble", request=Part, response=WholeResponse, max_request=100),
         DuplexMethod(opcode=0x31, name="Exchange", request=Part, response=WholeResponse, timeout=2.5, drains=True),
-        OneWayMethod(opcode=0x32, name="Drop", request=Part, since=2, idempotent=True),
+        OneWayMethod(opcode=0x32, name="Drop", request=Part, since=2, idempotent=True, compress=True),
     ],
 )
 
@@ -198,6 +198,13 @@ def test_a_response_is_described_where_there_is_one() -> None:
         methods[at] = msgspec.structs.replace(method, response=response)
         with pytest.raises(DeclarationError):
             declare(msgspec.structs.replace(description, methods=methods))
+
+
+def test_methods_that_compress_are_described() -> None:
+    """Whose messages may be packed is told, of every shape."""
+    description = describe(WHOLE)
+    assert {each.name for each in description.methods if each.compress} == {"Drop"}
+    assert {each.name for each in declare(description).methods if each.compress} == {"Drop"}
 
 
 def test_streams_that_drain_are_described() -> None:

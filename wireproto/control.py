@@ -193,6 +193,8 @@ class MethodDescription(Message):
     doc: str = ""
     by_server: bool = False
     """Whether the server calls it, and its client answers."""
+    compress: bool = False
+    """Its messages may travel packed, where both sides have agreed on how."""
     resumable: str = ""
     """The field of an item that holds its position; empty for a method whose calls always begin anew."""
     drains: bool = False
@@ -308,6 +310,7 @@ def _describe_method(method: Operation[Any, Any], version: int) -> MethodDescrip
         max_request=method.max_request,
         doc=method.doc,
         by_server=method.by == "server",
+        compress=method.compress,
         resumable=(isinstance(method, StreamMethod) and method.resumable) or "",
         drains=method.goes_on,
         slow=method.slow if isinstance(method, StreamMethod) and method.slow != "pause" else "",
@@ -427,6 +430,7 @@ class _Declaration:
             max_request=description.max_request,
             doc=description.doc,
             by="server" if description.by_server else "client",
+            compress=description.compress,
         )
 
     def message(self, name: str) -> type[Message]:

@@ -38,6 +38,13 @@ def test_streams_that_drain_are_told() -> None:
     assert (drains["Reflect"], drains["Count"], drains["Mirror"]) == ("yes", "-", "-")
 
 
+def test_methods_that_compress_are_told() -> None:
+    """A method whose messages may be packed has a "yes" in its column, and others a dash."""
+    rows = [line.split("\t") for line in run("ops", "wireproto.conformance.service:CONFORMANCE").stdout.splitlines()]
+    compress = {row[1]: row[rows[0].index("COMPRESS")] for row in rows[1:]}
+    assert (compress["Mirror"], compress["Short"]) == ("yes", "-")
+
+
 def test_each_shape_has_its_word() -> None:
     """The shapes are those of the digests, and a one-way method has a dash for what it answers."""
     rows = [line.split("\t") for line in run("ops", "tests.shapes:SHAPES").stdout.splitlines()[1:]]

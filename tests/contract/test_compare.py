@@ -7,7 +7,17 @@ import pytest
 from tests.contract.editing import BASE, build, edited
 from tests.contract.edits import EDITS, Edit
 from wireproto.contract import Change, compare
-from wireproto.schema import DuplexMethod, Message, OneWayMethod, Operation, Service, Slow, StreamMethod, UploadMethod
+from wireproto.schema import (
+    DuplexMethod,
+    Message,
+    Method,
+    OneWayMethod,
+    Operation,
+    Service,
+    Slow,
+    StreamMethod,
+    UploadMethod,
+)
 
 OLD = build(BASE)
 each_edit = pytest.mark.parametrize("edit", [pytest.param(edit, id=edit.name) for edit in EDITS])
@@ -109,6 +119,14 @@ def test_what_becomes_of_streams_when_a_server_goes_is_told(kind: Any) -> None:
     note = "of streams in flight when a server goes away"
     assert only_change(kind, {}, {"drains": True}) == ("drains", "", note)
     assert only_change(kind, {"drains": True}, {}) == ("does not drain any more", "", note)
+
+
+@pytest.mark.parametrize("kind", [Method, StreamMethod, UploadMethod, DuplexMethod, OneWayMethod])
+def test_that_a_method_compresses_is_told(kind: Any) -> None:
+    """It hurts nobody: who has agreed on an algorithm reads what is packed, of every method."""
+    note = "of what is sent; packed or not, both sides read it"
+    assert only_change(kind, {}, {"compress": True}) == ("compress", "", note)
+    assert only_change(kind, {"compress": True}, {}) == ("not compressed any more", "", note)
 
 
 def test_how_a_server_takes_the_items_is_its_own() -> None:

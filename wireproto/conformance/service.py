@@ -342,11 +342,17 @@ class NotedResponse(Message):
 
 
 MIRROR = Method(
-    opcode=0x01, name="Mirror", request=MirrorRequest, response=MirrorResponse, doc="The values, sent back."
+    opcode=0x01,
+    name="Mirror",
+    request=MirrorRequest,
+    response=MirrorResponse,
+    compress=True,
+    doc="The values, sent back.",
 )
 COUNT = StreamMethod(
     opcode=0x02,
     name="Count",
+    compress=True,
     request=CountRequest,
     response=CountResponse,
     reasons=["AS_ASKED"],
@@ -367,7 +373,7 @@ SLEEP = Method(
     response=SleepResponse,
     doc="An answer that takes its time. As many may sleep at once as the connection may have calls in flight.",
 )
-BLOB = Method(opcode=0x05, name="Blob", request=BlobRequest, response=BlobResponse, doc="A long answer.")
+BLOB = Method(opcode=0x05, name="Blob", request=BlobRequest, response=BlobResponse, compress=True, doc="A long answer.")
 INSPECT = Method(
     opcode=0x06, name="Inspect", request=InspectRequest, response=InspectResponse, doc="The call's own metadata."
 )
@@ -401,6 +407,7 @@ UNSERVED = Method(
 SUM = UploadMethod(
     opcode=0x0D,
     name="Sum",
+    compress=True,
     request=SumRequest,
     response=SumResponse,
     since=SHAPED,
@@ -410,6 +417,7 @@ SUM = UploadMethod(
 REFLECT = DuplexMethod(
     opcode=0x0E,
     name="Reflect",
+    compress=True,
     request=ReflectRequest,
     response=ReflectResponse,
     since=SHAPED,
@@ -420,6 +428,7 @@ REFLECT = DuplexMethod(
 NOTE = OneWayMethod(
     opcode=0x0F,
     name="Note",
+    compress=True,
     request=NoteRequest,
     since=SHAPED,
     blocking=True,

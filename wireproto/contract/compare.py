@@ -280,6 +280,9 @@ class _Comparison:
         if was.timeout != now.timeout:
             what = f"timeout {_seconds(was.timeout)} -> {_seconds(now.timeout)}"
             self.change(was.name, what, note="of calls that bring no deadline")
+        if was.compress != now.compress:
+            what = "compress" if now.compress else "not compressed any more"
+            self.change(was.name, what, note="of what is sent; packed or not, both sides read it")
         if was.goes_on != now.goes_on:
             what = "drains" if now.goes_on else "does not drain any more"
             self.change(was.name, what, note="of streams in flight when a server goes away")

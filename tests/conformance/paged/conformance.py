@@ -87,11 +87,11 @@ MESSAGES |= {
 SERVICES[SERVICE] = (
     3,
     [
-        Method(1, "Mirror", False, "MirrorRequest", "MirrorResponse"),
-        Method(2, "Count", True, "CountRequest", "CountResponse", ("AS_ASKED",)),
+        Method(1, "Mirror", False, "MirrorRequest", "MirrorResponse", compress=True),
+        Method(2, "Count", True, "CountRequest", "CountResponse", ("AS_ASKED",), compress=True),
         Method(3, "Fail", False, "FailRequest", "FailResponse", ("AS_ASKED",)),
         Method(4, "Sleep", False, "SleepRequest", "SleepResponse"),
-        Method(5, "Blob", False, "BlobRequest", "BlobResponse"),
+        Method(5, "Blob", False, "BlobRequest", "BlobResponse", compress=True),
         Method(6, "Inspect", False, "InspectRequest", "InspectResponse"),
         Method(7, "Private", False, "PrivateRequest", "PrivateResponse"),
         Method(8, "Short", False, "ShortRequest", "ShortResponse", max_request=64),
@@ -99,11 +99,20 @@ SERVICES[SERVICE] = (
         Method(10, "Retired", False, "RetiredRequest", "RetiredResponse", until=1),
         Method(11, "Recent", False, "RecentRequest", "RecentResponse", since=2),
         Method(12, "Unserved", False, "UnservedRequest", "UnservedResponse"),
-        Method(13, "Sum", False, "SumRequest", "SumResponse", ("AS_ASKED",), since=3, follow=True),
+        Method(13, "Sum", False, "SumRequest", "SumResponse", ("AS_ASKED",), since=3, follow=True, compress=True),
         Method(
-            14, "Reflect", True, "ReflectRequest", "ReflectResponse", ("AS_ASKED",), since=3, follow=True, drains=True
+            14,
+            "Reflect",
+            True,
+            "ReflectRequest",
+            "ReflectResponse",
+            ("AS_ASKED",),
+            since=3,
+            follow=True,
+            drains=True,
+            compress=True,
         ),
-        Method(15, "Note", False, "NoteRequest", "", since=3),
+        Method(15, "Note", False, "NoteRequest", "", since=3, compress=True),
         Method(16, "Noted", False, "NotedRequest", "NotedResponse", since=3),
     ],
 )

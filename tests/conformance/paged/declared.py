@@ -120,6 +120,7 @@ MESSAGES: dict[str, list[Field]] = {
         Field("max_request", MAYBE_INT),
         Field("doc", STR),
         Field("by_server", "bool"),
+        Field("compress", "bool"),
         Field("resumable", STR),
         Field("drains", "bool"),
         Field("slow", STR),
@@ -168,6 +169,7 @@ class Method(NamedTuple):
     max_request: int | None = None
     follow: bool = False
     drains: bool = False
+    compress: bool = False
 
     @property
     def flags(self) -> int:

@@ -198,6 +198,7 @@ def described_method(method: Method) -> dict[str, Any]:
         "max_request": method.max_request,
         "doc": f"{method.name}, as the page has it.",
         "by_server": False,
+        "compress": method.compress,
         "resumable": "",
         "drains": method.drains,
         "slow": "",
