@@ -28,7 +28,8 @@ from wireproto.status import Retry, Status
 from wireproto.version import __version__
 
 if TYPE_CHECKING:
-    from wireproto.client import Backoff, Client, ClientState, Duplex, Following, Gap, Stream, connect
+    from wireproto.client import Backoff, Client, ClientState, Duplex, Following, Gap, Stream, Workers, connect
+    from wireproto.connected import ConnectedClient
     from wireproto.dispatch import Context, Handlers, Identity, Sink, Subscription
     from wireproto.log_limit import LogLimit
     from wireproto.schema import (
@@ -59,6 +60,7 @@ __all__ = [
     "ClientState",
     "CodecError",
     "ConfigError",
+    "ConnectedClient",
     "ConnectionLost",
     "Context",
     "Credit",
@@ -95,6 +97,7 @@ __all__ = [
     "UInt64",
     "UploadMethod",
     "WireprotoError",
+    "Workers",
     "__version__",
     "connect",
 ]
@@ -105,6 +108,7 @@ _LAZY = {
     "Bounds": "wireproto.schema",
     "Client": "wireproto.client",
     "ClientState": "wireproto.client",
+    "ConnectedClient": "wireproto.connected",
     "Context": "wireproto.dispatch",
     "Credit": "wireproto.wire.frame",
     "Duplex": "wireproto.client",
@@ -129,6 +133,7 @@ _LAZY = {
     "Topic": "wireproto.topic",
     "UInt64": "wireproto.schema",
     "UploadMethod": "wireproto.schema",
+    "Workers": "wireproto.client",
     "connect": "wireproto.client",
 }
 

@@ -31,10 +31,11 @@ class Binding(Generic[Req, Resp]):
         timeout: seconds, the method's cap; None without one.
         encode: request to payload, packed if that was agreed on and is worth it; raises EncodeError, or CallError when
             it is larger than the method takes.
+        packs: whether encoding may pack, which takes its time.
         decode: payload, once it is unpacked, to response or item; raises DecodeError.
     """
 
-    __slots__ = ("decode", "encode", "name", "opcode", "timeout")
+    __slots__ = ("decode", "encode", "name", "opcode", "packs", "timeout")
 
     # Attributes and not methods: a call then costs one function, not a bound method around another function.
     encode: Callable[[Req], Payload]
@@ -45,11 +46,13 @@ class Binding(Generic[Req, Resp]):
         method: Operation[Req, Resp],
         encode: Callable[[Req], Payload],
         decode: Callable[[bytes], Resp],
+        packs: bool = False,
     ) -> None:
         self.name = method.name
         self.opcode = method.opcode
         self.timeout = method.timeout
         self.encode = encode
+        self.packs = packs
         self.decode = decode
 
 
@@ -77,7 +80,7 @@ class Dialect:
         self.bindings: dict[object, Binding[Any, Any]] = {}
         self._limits = limits
         self._by = by
-        self._packing = packing
+        self.packing = packing
 
     def bind(self, method: Operation[Req, Resp]) -> Binding[Req, Resp]:
         """The binding of ``method``.
@@ -105,8 +108,8 @@ class Dialect:
         if method.max_request is not None:
             encode = _limited(encode, method, method.max_request)
         decode = self.codec.plan(method.response, version, self._limits, request=False).decode
-        if method.compress and self._packing:
-            return Binding(method, _packing(encode, self._packing), decode)
+        if method.compress and self.packing:
+            return Binding(method, _packing(encode, self.packing), decode, packs=True)
         return Binding(method, encode, decode)
 
 
@@ -135,7 +138,7 @@ def own_method(service: Service, method: Operation[Any, Any], by: By = "client")
     Raises:
         LocalProtocolError: the method is not one of the service's, or is called by the other side.
     """
-    if method.opcode >= FIRST_FRAMEWORK_OPCODE:
+    if method.opcode >= FIRST_FRAMEWORK_OPCODE and by == "client":
         return CONTROL.own(method) or method
     own = service.own(method)
     if own is None:

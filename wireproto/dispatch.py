@@ -16,7 +16,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar, overload
 
 from wireproto.codecs import Codec
-from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError
+from wireproto.connected import ConnectedClient
+from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError, LocalProtocolError
 from wireproto.identity import Holder, Identity
 from wireproto.limits import Limits
 from wireproto.reasons import REASONS, failure
@@ -130,6 +131,15 @@ class Context(Uncopied):
     def holder(self) -> Holder | None:
         """For doors: who ends the call when its identity is revoked; None where nobody does."""
         return None
+
+    @property
+    def client(self) -> ConnectedClient:
+        """The client that called, to call it in turn: it may be kept for as long as it is connected.
+
+        Raises:
+            LocalProtocolError: nobody there can be called: the call came over gRPC, or this is the client's side.
+        """
+        raise LocalProtocolError("who called cannot be called: gRPC has no calls of a server, and a server serves")
 
     def remaining(self) -> float | None:
         """Seconds until the deadline, at least 0.0; None without a deadline."""
@@ -592,15 +602,16 @@ class Table:
     codec.
 
     Attributes:
+        service: as given.
         version: of the service.
         entries: opcode -> method.
         unary: those of them that are called by a REQUEST without flags, which is what nearly every REQUEST is.
     """
 
-    __slots__ = ("_service", "_side", "entries", "unary", "version")
+    __slots__ = ("_side", "entries", "service", "unary", "version")
 
     def __init__(self, service: Service, version: int, entries: Mapping[int, Entry], side: By = "server") -> None:
-        self._service = service
+        self.service = service
         self._side = side
         self.version = version
         self.entries = entries
@@ -624,14 +635,14 @@ class Table:
                 f"{entry.method.name} is called by a REQUEST with flags {entry.flags:#04x}; this one has {flags:#04x}"
             )
             return failure("WRONG_SHAPE", text)
-        method = self._service.by_opcode.get(opcode)
+        method = self.service.by_opcode.get(opcode)
         if method is None:
-            text = f"opcode 0x{opcode:04x} is not in {self._service.full_name}; `wireproto ops` lists those that are"
+            text = f"opcode 0x{opcode:04x} is not in {self.service.full_name}; `wireproto ops` lists those that are"
             return failure("UNKNOWN_OPCODE", text)
         if method.by == self._side:
             text = f"{method.name} is called by the {self._side}, and this is the {self._side}"
             return failure("UNKNOWN_OPCODE", text, retry=Retry.NOT_PROCESSED)
-        if method in self._service.at(self.version).values():
+        if method in self.service.at(self.version).values():
             return failure("NO_HANDLER", f"this {self._side} has no handler for {method.name}")
         span = f"since version {method.since}" + (f" until version {method.until}" if method.until else "")
         text = f"{method.name} exists {span}; this connection speaks version {self.version}"

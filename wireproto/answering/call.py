@@ -13,6 +13,7 @@ from wireproto.answering.owners import CallOwner
 from wireproto.answering.pool import Worker
 from wireproto.answering.pump import Pump
 from wireproto.answering.refusals import given_up, identity_revoked, late
+from wireproto.connected import ConnectedClient
 from wireproto.dispatch import Context, Entry, Identity, Outcome
 from wireproto.errors import CallError
 from wireproto.identity import Holder
@@ -94,6 +95,10 @@ class Call(msgspec.Struct, Context, eq=False):
     @property
     def method(self) -> Operation[Any, Any]:
         return self.entry.method
+
+    @property
+    def client(self) -> ConnectedClient:
+        return self.session.client
 
     @property
     def draining(self) -> bool:

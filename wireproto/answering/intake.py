@@ -30,7 +30,7 @@ from wireproto.reasons import failure
 from wireproto.schema import Shape
 from wireproto.wire.packing import Payload
 
-__all__ = ["Intake", "intake_of"]
+__all__ = ["HandedItems", "Intake", "ReceivedItems", "intake_of"]
 
 TURN = 64
 """Items given to one sink before others have their turn."""
@@ -63,7 +63,17 @@ class Intake(abc.ABC):
         owed_items, owed_bytes: taken since the owner was last told that more may be sent; the owner sets them back.
     """
 
-    __slots__ = ("_admitted", "_call", "_complete", "_end", "_session", "_waiting", "owed_bytes", "owed_items")
+    __slots__ = (
+        "_admitted",
+        "_call",
+        "_complete",
+        "_end",
+        "_last_word",
+        "_session",
+        "_waiting",
+        "owed_bytes",
+        "owed_items",
+    )
 
     def __init__(self, call: Fed) -> None:
         self.owed_items = 0
@@ -73,7 +83,8 @@ class Intake(abc.ABC):
         self._waiting: deque[Payload] = deque()
         self._admitted = False
         self._complete = False
-        self._end: CallError | None = None
+        self._end: CallError | None = None  # at once: what waits is nobody's any more
+        self._last_word: CallError | None = None  # behind what waits
 
     @property
     def waits(self) -> bool:
@@ -100,9 +111,10 @@ class Intake(abc.ABC):
             self._waiting.append(payload)
             self._wake_locked()
 
-    def complete_locked(self) -> None:
-        """All items have come."""
+    def complete_locked(self, error: CallError | None = None) -> None:
+        """All items have come that will; with an error, that is told behind them."""
         self._complete = True
+        self._last_word = error
         self._wake_locked()
 
     def end_locked(self, error: CallError) -> None:
@@ -321,7 +333,7 @@ class _ToSink(Intake):
             if self._state is _OVER:
                 return
             self._state = _OVER
-            error = self._end
+            error = self._end or self._last_word
         outcome: Outcome = b""
         if sink is not None:
             try:
@@ -427,6 +439,8 @@ class _ToIterator(Intake):
                 if call.answered:
                     raise cancelled()
                 if self._complete:
+                    if self._last_word is not None:
+                        raise self._last_word.with_traceback(None)
                     raise StopIteration
                 if not self._news.wait(patience) and self._nothing_came():
                     raise failure("ITEM_TIMEOUT", f"the caller sent no item for {patience:g} s, though it may send one")
@@ -435,3 +449,25 @@ class _ToIterator(Intake):
             self.owed_bytes += len(payload)
             session.taken_locked(call)
         return call.entry.read(payload)
+
+
+class ReceivedItems(_ToSink):
+    """Turns of a sink that is there from the beginning, and is told the end of the call whatever becomes of it."""
+
+    __slots__ = ()
+
+    def __init__(self, call: Fed, sink: Sink[Any, Any]) -> None:
+        super().__init__(call)
+        self._sink = sink
+        self._admitted = True
+
+
+class HandedItems(_ToIterator):
+    """An iterator over the items for a thread that is none of the pool's."""
+
+    __slots__ = ()
+
+    def __init__(self, call: Fed) -> None:
+        super().__init__(call)
+        self._submitted = True  # there is no handler to be given a worker
+        self._admitted = True

@@ -7,6 +7,7 @@ from _thread import LockType
 from typing import Any, Protocol
 
 from wireproto.answering.pool import Pool
+from wireproto.connected import ConnectedClient
 from wireproto.dispatch import Context, Entry, Identity, Outcome
 from wireproto.errors import CallError
 from wireproto.identity import Holder
@@ -43,6 +44,10 @@ class CallOwner(Protocol):
     @property
     def holder(self) -> Holder:
         """Who ends the calls of an identity that is revoked."""
+
+    @property
+    def client(self) -> ConnectedClient:
+        """Who called, to be called in turn; LocalProtocolError where that cannot be."""
 
     @property
     def connection(self) -> CallLine:

@@ -19,6 +19,7 @@ from wireproto.answering.refusals import busy, cancelled, half_closed, shutting_
 from wireproto.answering.running_on import RunningOn
 from wireproto.answering.watch import STUCK
 from wireproto.answering.windows import Windows
+from wireproto.connected import ConnectedClient
 from wireproto.dispatch import Identity, Table
 from wireproto.errors import CallError
 from wireproto.identity import Holder
@@ -117,6 +118,11 @@ class AnsweringSide(abc.ABC):
     def settle(self, call: Call, outcome: "Payload | CallError", last: bool = False) -> None:
         """Queue a call's terminal frame, unless it has had one; the ``last`` one is written, with what else waits."""
 
+    @property
+    @abc.abstractmethod
+    def client(self) -> ConnectedClient:
+        """Who called, to be called in turn; LocalProtocolError where that cannot be."""
+
     @abc.abstractmethod
     def flush_locked(self) -> None:
         """Write what is queued, without blocking."""
@@ -142,7 +148,7 @@ class AnsweringSide(abc.ABC):
         """The peer has sent what cannot be understood, which may be one time too many and end the connection."""
 
     @abc.abstractmethod
-    def _one_less_locked(self) -> None:
+    def one_less_locked(self) -> None:
         """A one-way call is through: an end may have waited for it."""
 
     @property
@@ -207,9 +213,7 @@ class AnsweringSide(abc.ABC):
             self._calls = {}
         self._calls[call.call_id] = call
         if request.flags & Flag.ITEMS_FOLLOW:
-            if self._windows is None:
-                self._windows = Windows(self.limits)
-            self._windows.begin(call.call_id)
+            self.windows_locked().begin(call.call_id)
             call.intake = intake_of(call)
             call.intake.begin_locked()
             return
@@ -242,7 +246,7 @@ class AnsweringSide(abc.ABC):
                 self._drop_one_way_locked(error)
             else:
                 self._return_one_way_credit_locked()
-            self._one_less_locked()
+            self.one_less_locked()
 
     def _drop_one_way_locked(self, error: CallError) -> None:
         """Nobody hears of it: so it is logged."""
@@ -291,7 +295,9 @@ class AnsweringSide(abc.ABC):
             self._cancel_locked(event.call_id)
         elif type(event) is PackedItemReceived:
             call = self._calls.get(event.call_id) if self._calls else None
-            if call is not None and call.intake is not None:
+            if call is None:
+                return False
+            if call.intake is not None:
                 call.intake.put_locked(event.payload)
         else:
             return False
@@ -555,6 +561,17 @@ class AnsweringSide(abc.ABC):
         for call in list((self._calls or {}).values()):
             if call.stream is not None:
                 call.stream.wake_locked()
+
+    def windows_locked(self) -> Windows:
+        """The windows of all calls of the connection with items that come here, whoever began them."""
+        if self._windows is None:
+            self._windows = Windows(self.limits)
+        return self._windows
+
+    def alarm_locked(self, deadline: float) -> None:
+        """See to it that a call ends at this point in time."""
+        if deadline < self._alarm_at:
+            self._set_alarm_locked(deadline)
 
     def _set_alarm_locked(self, deadline: float) -> None:
         """Look at the calls again when this deadline is up, unless the sweep comes sooner."""

@@ -8,6 +8,7 @@ from wireproto.client.following import Following
 from wireproto.client.gap import Gap
 from wireproto.client.state import ClientState
 from wireproto.client.stream import Stream
+from wireproto.client.workers import Workers
 
 __all__ = [
     "Backoff",
@@ -22,5 +23,6 @@ __all__ = [
     "ItemFollower",
     "ItemStream",
     "Stream",
+    "Workers",
     "connect",
 ]

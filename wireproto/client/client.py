@@ -35,7 +35,9 @@ from wireproto.client.source import Source
 from wireproto.client.state import ClientState, StateListener
 from wireproto.client.stream import Stream
 from wireproto.client.upload import upload
+from wireproto.client.workers import WORKERS, Workers
 from wireproto.codecs import Codec
+from wireproto.dispatch import Handlers
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
 from wireproto.schema import (
@@ -79,6 +81,8 @@ def connect(
     wait: bool = False,
     compression: Sequence[str] = ("zlib",),
     connections: ConnectionMaker | None = None,
+    handlers: Handlers | None = None,
+    workers: Workers | int = WORKERS,
 ) -> "Client":
     """Connect to a server and agree with it on a version and a codec.
 
@@ -104,6 +108,10 @@ def connect(
             be packed, and any answer; in order of preference. () for none.
         connections: makes the protocol's state of each connection; None for ``Connection``. For tests, such as
             ``wireproto.testing.greasing(seed)``.
+        handlers: of the methods of ``service`` that the server calls (``by="server"``): this client answers them, as
+            many at a time as ``Limits.max_calls`` says. It then opens a lost connection again by itself, and not only
+            for its next call. None: the server may call nothing.
+        workers: threads that run the handlers, at least 2; or ``Workers`` that several clients share.
 
     Raises:
         HandshakeError: the server refuses; its text says what it supports.
@@ -123,6 +131,8 @@ def connect(
         wait=wait,
         compression=compression,
         connections=connections,
+        handlers=handlers,
+        workers=workers,
     )
     try:
         client.open()
@@ -177,6 +187,8 @@ class Client(Uncopied):
         wait: bool = False,
         compression: Sequence[str] = ("zlib",),
         connections: ConnectionMaker | None = None,
+        handlers: Handlers | None = None,
+        workers: Workers | int = WORKERS,
     ) -> None:
         """Prepare a client that connects when it is first used. The arguments are those of ``connect``."""
         if not isinstance(service, Service):
@@ -193,6 +205,8 @@ class Client(Uncopied):
             backoff=backoff or Backoff(),
             packing=numbers_of(compression),
             connections=connections,
+            handlers=handlers,
+            workers=workers,
         )
         self._backoff = backoff or Backoff()
         self._offered = chosen[0].name

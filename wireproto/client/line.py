@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from wireproto.address import Address
 from wireproto.binding import Dialect, own_method
+from wireproto.client.agent import ServedHandlers
 from wireproto.client.backoff import Backoff
 from wireproto.client.calls import FutureCall
 from wireproto.client.guard import interrupting, made_before_fork
@@ -15,13 +16,16 @@ from wireproto.client.link import Link
 from wireproto.client.opening import open_link
 from wireproto.client.queue import CallQueue
 from wireproto.client.state import ClientState, Listeners, StateListener
+from wireproto.client.workers import WORKERS, Workers
 from wireproto.codecs import Codec
 from wireproto.control import CONTROL
+from wireproto.dispatch import Handlers
 from wireproto.errors import CallError, ConnectionLost, LocalProtocolError
 from wireproto.limits import Limits
 from wireproto.schema import Service
 from wireproto.status import Retry
 from wireproto.wire.connection import Connection, ConnectionMaker, Role
+from wireproto.wire.frame import NO_CREDIT, Credit
 from wireproto.wire.handshake import Hello
 
 __all__ = ["REPEATS", "Line", "again", "repeatable"]
@@ -48,6 +52,9 @@ class Line:
         timeout: seconds that connecting and the handshake may take together.
         backoff: when to try again after a loss.
         connections: makes the protocol's state of each connection; None for ``Connection``.
+        handlers: of what the server may call; None if it may call nothing. A line with handlers opens a link
+            whenever it has none, until it is closed.
+        workers: who runs them.
 
     Attributes:
         links: the one in use is the last; before it those that only finish their calls. It is replaced and never
@@ -72,6 +79,8 @@ class Line:
         backoff: Backoff,
         packing: tuple[int, ...],
         connections: ConnectionMaker | None = None,
+        handlers: Handlers | None = None,
+        workers: Workers | int = WORKERS,
     ) -> None:
         newest = service.version if version is None else version
         self.address = address
@@ -87,13 +96,20 @@ class Line:
             max_version=newest,
             codecs=tuple((codec.id, codec.name) for codec in codecs),
             max_frame=limits.max_frame,
-            max_calls=0,  # of the server's: there are no handlers here
+            max_calls=limits.max_calls if handlers is not None else 0,
             heartbeat_ms=round(limits.heartbeat * 1000),
             client_name=name,
             service=service.full_name,
             digests=service.digests(newest),
             control=CONTROL.version,
             packing=packing,
+            first_credit=Credit(limits.first_items, limits.first_bytes) if handlers is not None else NO_CREDIT,
+            one_way_credit=limits.one_way_calls if handlers is not None else 0,
+        )
+        self._served = (
+            None
+            if handlers is None
+            else ServedHandlers(handlers, service, codecs, range(service.oldest, newest + 1), limits, workers, packing)
         )
         self._keeper = the_keeper()  # of the process that this line belongs to
         self.queue = CallQueue(limits.start_queue, address, self._keeper)
@@ -138,7 +154,7 @@ class Line:
     def _link_changed(self) -> None:
         """A link takes no further calls. Its lock is held."""
         self._listeners.tell(self._state_now)
-        if self.queue.calls:
+        if self.queue.calls or (self._served is not None and not self.closed):
             self._serve_queue()
 
     def _usable(self) -> Link | None:
@@ -259,6 +275,7 @@ class Line:
                 self._dialect,
                 self.queue,
                 self._link_changed,
+                None if self._served is None else self._served.of,
             )
         except BaseException as error:
             with self._changes:
@@ -344,7 +361,7 @@ class Line:
     def _due_for_queue(self) -> bool:
         """Wait out the pause; False, and the thread is no longer there for anybody, when no link is needed."""
         with self._changes:
-            while self.queue.calls and self._usable() is None and not self.closed:
+            while self._is_wanted() and self._usable() is None and not self.closed:
                 pause = self._pause()
                 if not pause:
                     return True
@@ -352,6 +369,10 @@ class Line:
                 self._changes.wait(pause)
             self._opener = False
             return False
+
+    def _is_wanted(self) -> bool:
+        """Whether a link is needed that no caller opens."""
+        return bool(self.queue.calls) or self._served is not None
 
     def _open_once(self) -> None:
         failures = self._failures
@@ -392,14 +413,19 @@ class Line:
         for link in self.links:
             link.end("the client was closed")
         self.queue.close(_closed)
+        if self._served is not None:
+            self._served.close()
         self._listeners.tell(self._state_now)
 
     def drop(self) -> bool:
         """Let go of a line that nobody closed, for a finalizer, so without a lock; whether there was one."""
         if self.closed or not self.links or the_keeper() is not self._keeper:
             return False
+        self.closed = self._served is not None  # nobody is to open another link for its handlers
         for link in self.links:
             link.hang_up()
+        if self._served is not None:
+            self._served.drop()
         return True
 
 

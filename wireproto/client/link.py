@@ -12,10 +12,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import count
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
+from wireproto.answering.pool import Pool
 from wireproto.binding import Dialect
 from wireproto.bucket import Bucket
+from wireproto.client.agent import Agent
 from wireproto.client.calls import (
     AnswerPacked,
     ClientCall,
@@ -35,6 +37,7 @@ from wireproto.client.keeper import Keeper, attempt
 from wireproto.client.queue import CallQueue
 from wireproto.client.reception import LOOK, QUIET
 from wireproto.client.sending import HEARTBEAT, too_large
+from wireproto.dispatch import Table
 from wireproto.errors import CallError, ConnectionLost, LocalProtocolError, RemoteProtocolError, WireprotoError
 from wireproto.limits import Limits
 from wireproto.status import Retry
@@ -56,7 +59,10 @@ from wireproto.wire.events import (
 from wireproto.wire.liveness import Liveness, Overdue
 from wireproto.wire.packing import Payload
 
-__all__ = ["Link"]
+__all__ = ["Answers", "Link"]
+
+Answers: TypeAlias = Callable[[Dialect], tuple[Table, Pool]]
+"""What the server may call in a dialect, and who runs it."""
 
 Prepared = TypeVar("Prepared", bound=PreparedCall)
 
@@ -79,6 +85,7 @@ class Link(Feeding):
         keeper: looks after the link until it has ended.
         queue: calls that take places of this link as they come free.
         changed: is called when the link takes no further calls, with the lock held.
+        answers: of a client with handlers: what the server may call in this dialect, and who runs that.
 
     Attributes:
         dialect: as given.
@@ -95,8 +102,14 @@ class Link(Feeding):
         keeper: Keeper,
         queue: CallQueue,
         changed: Callable[[], None],
+        answers: Answers | None = None,
     ) -> None:
         super().__init__(sock, peer, keeper, connection, dialect, limits, queue)
+        self._agent: Agent | None = None
+        if answers is not None:
+            table, pool = answers(dialect)
+            self._agent = Agent(self, self._lock, connection, peer, table, dialect.codec.name, pool, limits)
+            self._serves = True
         self._liveness = Liveness(connection, limits, keeper.clock(), idle=math.inf)
         # A CANCEL of a unary call is a courtesy. Servers end a connection that floods them, at rates like our own.
         self._cancels = Bucket(limits.cancels_per_second / 2, limits.cancel_burst / 2, keeper.clock())
@@ -111,6 +124,8 @@ class Link(Feeding):
         with self._lock:
             keeper.add(self)
             self._feed_locked(None)  # what came together with WELCOME
+            if self._serves:
+                self._rewatch_locked()
 
     @property
     def useful(self) -> bool:
@@ -119,8 +134,8 @@ class Link(Feeding):
 
     @property
     def busy(self) -> bool:
-        """Whether calls are in flight."""
-        return bool(self._calls)
+        """Whether calls are in flight, or may still come of the server."""
+        return bool(self._calls) or (self._serves and not self._ended)
 
     @property
     def most_calls(self) -> int:
@@ -329,6 +344,8 @@ class Link(Feeding):
 
     def finish(self, deadline: float) -> None:
         """Send nothing more, take what still comes, and end: when the server has, or at ``deadline``."""
+        if self._agent is not None:
+            self._agent.drain(deadline)
         with self._lock:
             if self._ended:
                 return
@@ -338,8 +355,10 @@ class Link(Feeding):
                 self._close_to_calls_locked()
                 self._cause = "the client is done"
                 self._refuse_places_locked()
-                self._cancelled_before = self._connection.calls_in_flight > len(self._calls)
+                self._cancelled_before = self._connection.own_calls > len(self._calls)
                 self._connection.end_output()
+                if self._agent is not None:
+                    self._agent.end_locked(self._cause)
                 self._output.finish()
                 self._retire_locked()
                 if not self._led:
@@ -407,6 +426,8 @@ class Link(Feeding):
                     stream = call if isinstance(call, StreamCall) else None
                 if stream is not None:
                     stream.items.append(event.payload)
+                elif self._agent is not None:
+                    self._agent.event_locked(event)
             elif type(event) is ResponseReceived:
                 answered = calls.pop(event.call_id, None)
                 if answered is not None:
@@ -428,6 +449,8 @@ class Link(Feeding):
             call = self._calls.get(event.call_id)
             if call is not None:
                 self._wake_locked((call.sender or call) if type(call) is DuplexCall else call)
+            elif self._agent is not None:
+                self._agent.event_locked(event)
         elif isinstance(event, OneWayCreditReceived):
             self._call_up_locked(received=True)
         elif isinstance(event, PongReceived):
@@ -441,6 +464,8 @@ class Link(Feeding):
             if isinstance(call, StreamCall):
                 call.items.append(event.payload)
                 self._received_locked(call)
+            elif self._agent is not None:
+                self._agent.event_locked(event)
         elif isinstance(event, PackedResponseReceived):
             call = self._calls.pop(event.call_id, None)
             if call is not None:
@@ -450,6 +475,23 @@ class Link(Feeding):
             if self._connection.bytes_pending:
                 self._transmit_locked()
             self._end_locked(self._why_locked(event.error))
+        elif self._agent is not None:
+            self._agent.event_locked(event)
+
+    # For the agent.
+
+    def transmit_locked(self) -> None:
+        """See ``agent.Writing``."""
+        self._transmit_locked()
+
+    def waiting_locked(self) -> int:
+        """See ``agent.Writing``."""
+        return len(self._output.waiting)
+
+    def _flush_locked(self) -> None:
+        super()._flush_locked()
+        if self._agent is not None:
+            self._agent.wrote_locked()
 
     def _go_away_locked(self, event: GoAwayReceived) -> None:
         """Take no further calls; those that the server will not look at are over."""
@@ -534,7 +576,12 @@ class Link(Feeding):
         """
         if self._over is not None and (self._posted or self._cancelled_before):
             return
-        if not self.usable and not self._calls:
+        if self.usable or self._calls:
+            return
+        agent = self._agent
+        # A server that takes no more calls may still begin some, and closes the connection when it is through.
+        stays = agent is not None and (agent.busy or self._connection.goaway_received)
+        if not stays or not self._output.writable or self._output.finished:
             self._end_locked("it takes no more calls")
 
     def _end_locked(self, why: str) -> None:
@@ -545,6 +592,8 @@ class Link(Feeding):
         self.due = math.inf
         self._cause = self._cause or why
         self._connection.close()
+        if self._agent is not None:
+            self._agent.end_locked(self._cause)
         unsent = self._output.unsent()
         calls = list(self._calls.values())
         self._calls.clear()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from wireproto.address import Address
 from wireproto.binding import Dialect
 from wireproto.client.keeper import the_keeper
-from wireproto.client.link import Link
+from wireproto.client.link import Answers, Link
 from wireproto.client.queue import CallQueue
 from wireproto.client.reception import CHUNK, POLL_MAX
 from wireproto.errors import ConnectionLost, HandshakeError, RemoteProtocolError
@@ -43,13 +43,14 @@ def open_link(
     dialect: Callable[[int, int, int], Dialect],
     queue: CallQueue,
     changed: Callable[[], None],
+    answers: Answers | None = None,
 ) -> Link:
     """Connect, greet and be welcomed; the keeper looks after the link from then on.
 
     Args:
         address, connection, hello, service, limits, deadline: as for ``open_connection``.
         dialect: makes what is spoken out of the codec's id, the version and the algorithm that were agreed on.
-        queue, changed: as for ``Link``.
+        queue, changed, answers: as for ``Link``.
 
     Raises:
         HandshakeError, ConnectionLost: as ``open_connection``.
@@ -58,7 +59,7 @@ def open_link(
     try:
         sock.setblocking(True)
         spoken = dialect(connection.codec, connection.version, connection.packing)
-        return Link(sock, connection, spoken, str(address), limits, the_keeper(), queue, changed)
+        return Link(sock, connection, spoken, str(address), limits, the_keeper(), queue, changed, answers)
     except BaseException:
         sock.close()
         raise

@@ -5,7 +5,7 @@ which wakes whoever it is for, and on leaving gives the lead to another one that
 and one receive and wakes no thread, and no two threads ever receive at once.
 
     led   who receives
-    no    the keeper: at once while futures wait for answers, else after a moment of quiet
+    no    the keeper: at once while futures wait for answers or the server may call, else after a moment of quiet
     yes   the leader, without the lock; whoever else waits is parked, asleep on a gate of its own
 """
 
@@ -73,6 +73,7 @@ class Reception(abc.ABC):
         self._interest = 0  # what the keeper watches for
         self._attended = False  # the keeper reads although no future waits
         self._futures = 0  # calls in flight whose answers go to futures
+        self._serves = False  # the server may begin calls, so that the keeper reads whenever no caller does
 
     @abc.abstractmethod
     def _feed_locked(self, data: bytes | None) -> None:
@@ -227,7 +228,7 @@ class Reception(abc.ABC):
         self._leader = None
         if self._ended:
             self._sock.close()
-        elif self._futures or self._output.waiting or not self._output.writable:
+        elif self._futures or self._serves or self._output.waiting or not self._output.writable:
             self._rewatch_locked()
 
     def _give_up_lead(self, waiter: Waiter | None) -> None:
@@ -305,7 +306,7 @@ class Reception(abc.ABC):
             output = self._output
             if output.waiting and output.writable and (self._blind or not self._led):
                 interest = WRITE
-            if not self._led and (self._futures or self._attended or not output.writable):
+            if not self._led and (self._futures or self._attended or self._serves or not output.writable):
                 interest |= READ
         if interest != self._interest:
             self._keeper.watch(self, self._interest, interest)

@@ -4,6 +4,7 @@ from collections.abc import MutableMapping
 from typing import Any, Protocol
 
 from wireproto.answering.pool import Pool
+from wireproto.binding import Dialect
 from wireproto.dispatch import Table
 from wireproto.limits import Limits
 from wireproto.poller import Poller
@@ -32,6 +33,14 @@ class SessionOwner(Protocol):
 
         Raises:
             HandshakeError: there is nothing to agree on.
+        """
+
+    def greeted(self, session: Any) -> None:
+        """A client was welcomed on the session, whose lock is held."""
+
+    def dialect(self, table: Table, codec: str, packing: int) -> Dialect:
+        """What a connection speaks, for calls of the server: that of its table, in the codec of that name, packed by
+        the algorithm of that number.
         """
 
     def forget(self, session: Any) -> None:

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +16,9 @@ from wireproto.address import Address, is_loopback
 from wireproto.answering.call import Call
 from wireproto.answering.pace import Pace
 from wireproto.answering.pool import Pool, Worker
+from wireproto.binding import Dialect
 from wireproto.codecs import Codec, select
+from wireproto.connected import ConnectedClient
 from wireproto.control import CONTROL
 from wireproto.dispatch import Authenticate, Handlers, Table, each_service
 from wireproto.errors import ConfigError
@@ -63,6 +65,8 @@ class Server(Uncopied):
             which the answers of methods with ``compress`` are packed: the client's favourite. () for none.
         connections: makes the protocol's state of each session; None for ``Connection``. For tests, such as
             ``wireproto.testing.greasing(seed)``.
+        on_client: called with each client once it is connected, on a worker; maybe behind its first calls. The server
+            may call it from then on, and ``ConnectedClient.on_close`` says when no more.
 
     A server is started once and shut down once, by the process that made it. Shutting it down or dropping it in a child
     of that process changes nothing for the parent.
@@ -88,6 +92,7 @@ class Server(Uncopied):
         name: str = "wireproto",
         compression: Sequence[str] = ("zlib",),
         connections: ConnectionMaker | None = None,
+        on_client: Callable[[ConnectedClient], None] | None = None,
     ) -> None:
         self._wanted = wanted(host, port)
         if workers < 2:
@@ -101,6 +106,8 @@ class Server(Uncopied):
         self._packing = numbers_of(compression)
         self._offers: dict[str, Offer] = {}
         self._control: dict[str, Offer] = {}
+        self._on_client = on_client
+        self._dialects: dict[tuple[Table, str, int], Dialect] = {}
         self._tables: dict[tuple[str, int, int, int], Table] = {}
         self._prepare(each_service(handlers), authenticate)
         self._address: Address | None = None
@@ -451,6 +458,20 @@ class Server(Uncopied):
         table = self._tables.get((*spoken, welcome.algorithm)) or self._tables[(*spoken, 0)]
         return welcome, table, offer.codecs[welcome.codec]
 
+    def greeted(self, session: Session) -> None:
+        """A client was welcomed; called with the session's lock held."""
+        if self._on_client is not None:
+            self.pool.submit(_Greeting(session, self._on_client), always=True)
+
+    def dialect(self, table: Table, codec: str, packing: int) -> Dialect:
+        """What a connection speaks, for calls of this server."""
+        dialect = self._dialects.get((table, codec, packing))
+        if dialect is None:
+            chosen = next(each for each in self._codecs if each.name == codec)
+            made = Dialect(table.service, chosen, table.version, self.limits, by="server", packing=packing)
+            dialect = self._dialects.setdefault((table, codec, packing), made)
+        return dialect
+
     def forget(self, session: Session) -> None:
         """A session gives its descriptor back; called with its lock held."""
         self.sessions.pop(session.transport.fd, None)
@@ -471,6 +492,21 @@ class Server(Uncopied):
         if more is not None:
             # ascii: a peer's bytes may be quoted, and a log line must stay one line.
             log.warning("%s: %s%s", host or "server", ascii(text[:256])[1:-1], more)
+
+
+class _Greeting:
+    """Tells the application of a client."""
+
+    def __init__(self, session: Session, tell: Callable[[ConnectedClient], None]) -> None:
+        self._session = session
+        self._tell = tell
+
+    def run_blocking(self) -> None:
+        """On a follower; what the application raises is logged by the pool's caller."""
+        try:
+            self._tell(self._session.client)
+        except BaseException:  # SystemExit too, as of a handler
+            log.exception("on_client failed for %s", self._session.peer)
 
 
 def _offer(service: Service, codecs: Mapping[int, str]) -> Offer:

@@ -18,10 +18,12 @@ from wireproto.answering.call import Call
 from wireproto.answering.pool import Worker
 from wireproto.answering.refusals import half_closed, shutting_down, too_large
 from wireproto.answering.side import AnsweringSide
+from wireproto.binding import Dialect
 from wireproto.dispatch import Identity
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
 from wireproto.poller import CLOSED, READ, WRITE
 from wireproto.server.budget import Budget
+from wireproto.server.calling import Calling
 from wireproto.server.owners import SessionOwner
 from wireproto.server.transport import Transport
 from wireproto.status import Retry, Status
@@ -35,7 +37,9 @@ from wireproto.wire.events import (
     PackedItemReceived,
     PingReceived,
     RequestReceived,
+    ResponseReceived,
 )
+from wireproto.wire.frame import TOP_BIT
 from wireproto.wire.liveness import LATE, Liveness, Overdue
 from wireproto.wire.packing import Packed, Payload
 
@@ -46,6 +50,11 @@ _CLOSED = State.CLOSED  # on CPython 3.11 a member looked up on its class costs 
 
 HEARTBEAT = b"wireprot"
 """The eight bytes of our PINGs; the PONG that echoes them counts as a sign of life like any other frame."""
+
+
+def _is_of_own_call(event: Event) -> bool:
+    """Whether an event, one of those of which there are many, is of a call that the server began."""
+    return isinstance(event, ResponseReceived | ItemReceived | PackedItemReceived) and bool(event.call_id & TOP_BIT)
 
 
 class Session(AnsweringSide):
@@ -61,6 +70,7 @@ class Session(AnsweringSide):
 
     __slots__ = (
         "_budget",
+        "_calling",
         "_ending",
         "_half_closed_at",
         "_linger_until",
@@ -89,6 +99,7 @@ class Session(AnsweringSide):
         self._half_closed_at = math.inf
         self._liveness = Liveness(self.connection, server.limits, self.started, idle=server.limits.idle_timeout)
         self._budget = Budget(server.limits)
+        self._calling: Calling | None = None  # until somebody wants to call the client
 
     # ------------------------------------------------------------------ the poller's events
 
@@ -165,7 +176,8 @@ class Session(AnsweringSide):
         while events:
             whole = len(events) < limit  # what is left of the bytes makes no more of these
             if connection.state is _CLOSED:
-                del events[:-1]  # the end came behind these REQUESTs in the same bytes: nobody waits for answers
+                # The end came behind these in the same bytes: nobody waits for answers. What was answered is.
+                events = [event for event in events[:-1] if _is_of_own_call(event)] + events[-1:]
             for event in events:
                 if type(event) is RequestReceived:
                     if (call := self._begin_locked(event)) is not None:
@@ -198,7 +210,7 @@ class Session(AnsweringSide):
         limits = self.server.limits
         return 1 + len(event.payload) * limits.turn_calls // limits.turn_bytes
 
-    def _event_locked(self, event: object) -> bool:
+    def _event_locked(self, event: Event) -> bool:
         """Everything but a unary request; False when the connection reads no further."""
         if self._call_event_locked(event):
             return self.connection.state is not _CLOSED
@@ -212,24 +224,68 @@ class Session(AnsweringSide):
                 self.connection.refuse(error)
             else:
                 self.connection.send_welcome(welcome)
+                self.server.greeted(self)
             self.handshaking = False
         elif type(event) is ConnectionEnded:
             self._ended_locked(event.error)
             return False
+        elif self._calling is not None:
+            self._calling.event_locked(event)
         return True
 
     def _ended_locked(self, error: "RemoteProtocolError | CallError | None") -> None:
         if self.transport.ended and error is None:
             # A half-close: what is in flight is still answered.
             self._half_closed_at = time.monotonic()
+            self._lose_locked("the client has closed its side, and answers nothing more")
             self._half_close_streams_locked()
         else:
             if error is not None:
                 self.server.note(self.address, "protocol", str(error))
             self._abandon_calls_locked("the connection failed")
+            self._lose_locked("the connection failed")
             if not self.transport.ended:
                 self._linger_locked()
         self.flush_locked()
+
+    # ------------------------------------------------------------------ this side's own calls
+
+    @property
+    def client(self) -> Calling:
+        """See ``owners.CallOwner``."""
+        with self.lock:
+            if self._calling is None:
+                self._calling = Calling(self)
+                if self.transport.closed or self.connection.state is not State.OPEN:
+                    self._calling.lose_locked("the connection was closed")
+            return self._calling
+
+    def _lose_locked(self, why: str) -> None:
+        """The client answers nothing any more."""
+        if self._calling is not None:
+            self._calling.lose_locked(why)
+
+    def dialect(self) -> Dialect:
+        """See ``calling.CallingSession``."""
+        assert self._table is not None  # nobody has the handle of a client before HELLO was read
+        return self.server.dialect(self._table, self.codec, self.connection.packing)
+
+    def unsent_locked(self) -> tuple[int, int]:
+        """See ``calling.CallingSession``."""
+        return self.transport.taken, self.transport.pending
+
+    def _make_use_of_room_locked(self) -> None:
+        starved = self._starved
+        super()._make_use_of_room_locked()
+        if starved and not self._starved and self._calling is not None:
+            self._calling.wake_locked()
+
+    def _expire_calls_locked(self, now: float) -> None:
+        super()._expire_calls_locked(now)
+        if self._calling is not None:
+            self._set_alarm_locked(self._calling.expire_locked(now))
+
+    # ------------------------------------------------------------------ what the calls use
 
     @property
     def closed(self) -> bool:
@@ -244,7 +300,7 @@ class Session(AnsweringSide):
         self._fail_connection_locked("TOO_MANY_CANCELS", "calls are cancelled faster than the server allows")
         return False
 
-    def _one_less_locked(self) -> None:
+    def one_less_locked(self) -> None:
         if self._ending:
             self._go_on_ending_locked()
 
@@ -342,7 +398,7 @@ class Session(AnsweringSide):
             if overdue is not None:
                 self._give_up_locked(overdue, now)
                 return
-            if self._calls:
+            if self._calls or self._calling is not None:
                 self._expire_calls_locked(now)
                 if now - self._half_closed_at >= self.server.limits.idle_timeout:
                     self._end_calls_locked(half_closed)
@@ -406,7 +462,14 @@ class Session(AnsweringSide):
 
     def _settle_down_locked(self) -> None:
         """Close a connection that is ending, once nothing is in flight and everything is written."""
-        if self._calls or self._batch or self._more or self._one_way_running or self._pending_locked():
+        if (
+            (self._calling is not None and self._calling.busy)
+            or self._calls
+            or self._batch
+            or self._more
+            or self._one_way_running
+            or self._pending_locked()
+        ):
             return
         if self.transport.ended:
             self._close_locked("")
@@ -431,5 +494,6 @@ class Session(AnsweringSide):
         self.server.forget(self)
         self.transport.close()
         self._abandon_calls_locked(why or "the connection was closed")
+        self._lose_locked(why or "the connection was closed")
         if why:
             self.server.note(self.address, "closed", why)

@@ -15,8 +15,9 @@ from wireproto.answering.pace import Pace
 from wireproto.answering.pool import Pool, Worker
 from wireproto.answering.refusals import busy, cancelled, late, shutting_down, too_large
 from wireproto.answering.watch import STUCK
+from wireproto.connected import ConnectedClient
 from wireproto.dispatch import Entry, Identity
-from wireproto.errors import CallError
+from wireproto.errors import CallError, LocalProtocolError
 from wireproto.identity import Holder
 from wireproto.limits import Limits
 from wireproto.server.gateway.conduct import Conduct
@@ -201,6 +202,11 @@ class Rpc:
     def draining(self) -> bool:
         """The door closes."""
         return self._door.draining
+
+    @property
+    def client(self) -> ConnectedClient:
+        """See ``owners.CallOwner``."""
+        raise LocalProtocolError("this client called over gRPC, which has no calls of a server")
 
     @property
     def holder(self) -> Holder:
