@@ -185,6 +185,45 @@ def lent(items: int) -> Callable[[], Change]:
     return on_if(lambda each: each.kind == Kind.REQUEST and not each.metadata, metadata=block)
 
 
+def position(value: bytes) -> bytes:
+    """The metadata that ask to go on behind a position."""
+    return b"\x07" + len(value).to_bytes(2) + value
+
+
+def asked_behind(written: bytes, read: bytes) -> Callable[[], Change]:
+    """One position is taken for another one."""
+    return every(
+        lambda each: (
+            [changed(each, metadata=each.metadata.replace(position(written), position(read)))]
+            if position(written) in each.metadata
+            else None
+        )
+    )
+
+
+def without_position() -> Callable[[], Change]:
+    """Key 7 is read over."""
+
+    def change(each: RawFrame) -> list[bytes] | None:
+        kept, block = b"", each.metadata
+        while block:
+            size = 3 + int.from_bytes(block[1:3])
+            kept += block[:size] if block[0] != 7 else b""
+            block = block[size:]
+        return [changed(each, metadata=kept)]
+
+    return every(change)
+
+
+def lent_more(items: int) -> Callable[[], Change]:
+    """Every first credit of 2 items is taken for this one."""
+    return every(
+        lambda each: [
+            changed(each, metadata=each.metadata.replace(credit_body(2, 1 << 20), credit_body(items, 1 << 20)))
+        ]
+    )
+
+
 def again_with_the_next_id() -> Change:
     """Each one-way call comes twice; all ids move on so that nobody minds."""
 
@@ -326,6 +365,20 @@ SERVER_MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "END of the answer half waits for the other": ("4.123", {"up": on(Kind.ITEM, payload=b"\x94\x01\xc4\x00\xc2\xc2")}),
     "a duplex call that never fails": ("4.124", {"up": on(Kind.ITEM, payload=b"\x94\x01\xc4\x00\xc2\xc2")}),
     "CANCEL of a duplex call unheard": ("4.125", {"up": drop(Kind.CANCEL)}),
+    "positions unread": ("4.141", {"up": without_position()}),
+    "a stream that is gone on with begins anew at its end": ("4.142", {"up": without_position()}),
+    "no more than what is kept": ("4.143", {"up": asked_behind(b"0", b"-9")}),
+    "positions never lost": ("4.144", {"up": without_position()}),
+    "POSITION_LOST without advice": ("4.144", {"down": every(lambda each: call_error(each, retry=0))}),
+    "POSITION_LOST with another status": ("4.144", {"down": every(lambda each: call_error(each, status=5))}),
+    "numbers written in any way": ("4.145", {"up": asked_behind(b"+1", b"1")}),
+    "positions where there are none": ("4.146", {"up": without_position()}),
+    "positions of unary calls": ("4.147", {"up": asked_behind(b"1", b"")}),
+    "positions before payloads": ("4.148", {"down": every(lambda each: call_error(each, reason="POSITION_LOST"))}),
+    "credit for a stream that is gone on with": ("4.149", {"up": lent_more(4)}),
+    "an empty position read": ("5.50", {"up": asked_behind(b"", b"1")}),
+    "a long position read": ("5.51", {"up": asked_behind(bytes(65), b"1")}),
+    "two positions read": ("5.52", {"up": without_position()}),
     "a one-way call answered": ("4.130", {"up": on_if(lambda each: each.flags == 1, flags=0)}),
     "one-way calls lost": ("4.130", {"up": drop_if(lambda each: each.flags == 1)}),
     "one-way calls carried out twice": ("4.130", {"up": again_with_the_next_id}),

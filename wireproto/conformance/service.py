@@ -341,6 +341,23 @@ class NotedResponse(Message):
     total: int = 0
 
 
+class TailRequest(Message):
+    """Asks for numbered items, of which the first ones may be forgotten."""
+
+    items: Annotated[int, Bounds(ge=0)] = 0
+    """How many there are; the stream ends behind the last one."""
+    forgotten: Annotated[int, Bounds(ge=0)] = 0
+    """So many of them are not there any more."""
+
+
+class TailResponse(Message):
+    """One item: the first one has the number 0."""
+
+    number: int = 0
+    position: int = 0
+    """Two less than the number."""
+
+
 MIRROR = Method(
     opcode=0x01,
     name="Mirror",
@@ -443,12 +460,22 @@ NOTED = Method(
     doc="What was noted under a key by calls whose handlers have returned.",
 )
 
+TAIL = StreamMethod(
+    opcode=0x14,
+    name="Tail",
+    request=TailRequest,
+    response=TailResponse,
+    since=SHAPED,
+    resumable="position",
+    doc="Numbered items that can be gone on with, behind the position of one that is there or was forgotten last.",
+)
+
 CONFORMANCE = Service(
     "wireconformance.v1.ConformanceService",
     version=SHAPED,
     methods=[
         MIRROR, COUNT, FAIL, SLEEP, BLOB, INSPECT, PRIVATE, SHORT, CRASH, RETIRED, RECENT, UNSERVED, SUM, REFLECT, NOTE,
-        NOTED,
+        NOTED, TAIL,
     ],
     doc="What an implementation serves or calls to be judged by `wireproto conformance`.",
 )  # fmt: skip
@@ -622,6 +649,17 @@ def make_handlers() -> Handlers:
         if request.milliseconds:
             time.sleep(request.milliseconds / 1000)
         notes.add(request.key, request.number)
+
+    @register(TAIL)
+    def tail(request: TailRequest, context: Context) -> Iterator[TailResponse]:
+        first = request.forgotten
+        after = context.resume_after
+        if after is not None:
+            number = after + 2
+            if not max(0, first - 1) <= number < request.items:
+                context.position_lost()
+            first = number + 1
+        return (TailResponse(number=number, position=number - 2) for number in range(first, request.items))
 
     @register(NOTED)
     def noted(request: NotedRequest, context: Context) -> NotedResponse:

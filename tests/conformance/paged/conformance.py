@@ -81,6 +81,8 @@ MESSAGES |= {
     ],
     "ReflectResponse": [Field("number", INT, 0), Field("data", "bytes", b"")],
     "NoteRequest": [Field("key", STR, ""), Field("number", INT, 0), Field("milliseconds", INT, 0, ge="0", le="10000")],
+    "TailRequest": [Field("items", INT, 0, ge="0"), Field("forgotten", INT, 0, ge="0")],
+    "TailResponse": [Field("number", INT, 0), Field("position", INT, 0)],
     "NotedRequest": [Field("key", STR, "")],
     "NotedResponse": [Field("count", INT, 0), Field("total", INT, 0)],
 }
@@ -114,5 +116,6 @@ SERVICES[SERVICE] = (
         ),
         Method(15, "Note", False, "NoteRequest", "", since=3, compress=True),
         Method(16, "Noted", False, "NotedRequest", "NotedResponse", since=3),
+        Method(20, "Tail", True, "TailRequest", "TailResponse", since=3, resumable="position"),
     ],
 )

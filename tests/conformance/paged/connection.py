@@ -611,7 +611,7 @@ class Connection:
         deadline = None if metadata.deadline_ms is None else time.monotonic() + metadata.deadline_ms / 1000
         call = self.calls[call_id] = Call(method, metadata.credit, deadline)
         if method.stream:
-            call.items = items(method, request)
+            call.items = items(method, request, metadata.resume_after)
             self.pump(call_id, call)
             return
         found = answer(self.hosted, method, request, metadata, deadline)

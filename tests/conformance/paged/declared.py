@@ -170,6 +170,7 @@ class Method(NamedTuple):
     follow: bool = False
     drains: bool = False
     compress: bool = False
+    resumable: str = ""
 
     @property
     def flags(self) -> int:

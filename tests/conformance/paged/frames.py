@@ -90,9 +90,10 @@ class Metadata(NamedTuple):
     idempotency_key: bytes
     credit: tuple[int, int]
     entries: dict[str, str]
+    resume_after: bytes
 
 
-SIZES = {1: (4, 4), 2: (1, 0xFFFF), 3: (1, 0xFFFF), 4: (1, 64), 5: (8, 8)}
+SIZES = {1: (4, 4), 2: (1, 0xFFFF), 3: (1, 0xFFFF), 4: (1, 64), 5: (8, 8), 7: (1, 64)}
 
 
 def metadata_of(block: bytes) -> Metadata:
@@ -103,7 +104,7 @@ def metadata_of(block: bytes) -> Metadata:
     unknown = False
     try:
         for key, value in Body(block).fields(1):
-            if key & 0x7F not in range(1, 7):
+            if key & 0x7F not in range(1, 8):
                 unknown |= key > 127
             elif key & 0x7F == 6:
                 body = Body(value)
@@ -130,4 +131,5 @@ def metadata_of(block: bytes) -> Metadata:
         found.get(4, b""),
         struct.unpack(">II", found.get(5, bytes(8))),
         entries,
+        found.get(7, b""),
     )

@@ -1,5 +1,6 @@
 """Section 13: the framework's own methods, and those of the services of docs/conformance.md and of this test."""
 
+import re
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from tests.conformance.paged.numbers import (
     INTERNAL,
     MAYBE_PROCESSED,
     NOT_FOUND,
+    NOT_PROCESSED,
     PERMISSION_DENIED,
     UNAUTHENTICATED,
     UNIMPLEMENTED,
@@ -117,8 +119,32 @@ def caller(authorization: str) -> str:
     return "tester"
 
 
-def items(method: Method, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What a stream gives."""
+def items(method: Method, request: dict[str, Any], after: bytes) -> Iterator[dict[str, Any]]:
+    """What a stream gives behind a position; b"" for all of it."""
+    if method.name == "Tail":
+        first = request["forgotten"]
+        if after:
+            first = gone_on_behind(after) + 3
+            if not max(1, request["forgotten"]) <= first <= request["items"]:
+                raise LOST
+        return ({"number": number, "position": number - 2} for number in range(first, request["items"]))
+    if after:
+        raise LOST
+    return plain_items(method, request)
+
+
+LOST = Failure(11, "POSITION_LOST", "begin it without one", NOT_PROCESSED)
+
+
+def gone_on_behind(after: bytes) -> int:
+    """A position that is a number."""
+    if not re.fullmatch(rb"0|-?[1-9][0-9]*", after) or not -(2**63) <= int(after) < 2**63:
+        raise LOST
+    return int(after)
+
+
+def plain_items(method: Method, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a stream without positions gives."""
     if method.name == "Turn":
         for page in range(request["pages"]):
             yield {"page": page}
@@ -199,7 +225,7 @@ def described_method(method: Method) -> dict[str, Any]:
         "doc": f"{method.name}, as the page has it.",
         "by_server": False,
         "compress": method.compress,
-        "resumable": "",
+        "resumable": method.resumable,
         "drains": method.drains,
         "slow": "",
     }

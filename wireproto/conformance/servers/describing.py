@@ -114,8 +114,8 @@ def describe_defaults(bench: Bench) -> None:
 
 @case("13.11", over=Over.CODECS, needs=Needs.SERVICE)
 def describe_limits(bench: Bench) -> None:
-    """The versions, reasons, longest request and `drains` of a method are described, and a field's bounds as numbers
-    in pipe."""
+    """The versions, reasons, longest request, position and `drains` of a method are described, and a field's bounds as
+    numbers in pipe."""
     service = _conformance(bench)
     _equal("the oldest version", service.oldest, 1)
     methods = {each.name: each for each in service.methods}
@@ -128,6 +128,7 @@ def describe_limits(bench: Bench) -> None:
     _equal("drains of Count", methods["Count"].drains, False)
     if service.version >= SHAPED:
         _equal("drains of Reflect", methods["Reflect"].drains, True)
+        _equal("resumable of Tail", methods["Tail"].resumable, "position")
     bounds = {each.name: (each.ge, each.le) for each in _request_of(service, "Mirror").fields}
     _equal("ge and le of small", bounds["small"], ("0", "255"))
     _equal("ge and le of number", bounds["number"], ("", ""))
