@@ -451,6 +451,11 @@ SERVER_MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "GOAWAY unread": ("6.12", {"up": on(Kind.GOAWAY, payload=goaway_body(0, error_body()))}),
     "shape judged before the opcode": ("9.19", {"down": every(lambda each: call_error(each, reason="WRONG_SHAPE"))}),
     "BAD_PAYLOAD in doubt": ("9.17", {"down": every(lambda each: call_error(each, retry=2))}),
+    "RESPONSE_TOO_LARGE of a call that ran, as not processed": (
+        "9.10",
+        {"down": every(lambda each: call_error(each, retry=1))},
+    ),
+    "UNKNOWN_OPCODE in doubt": ("9.01", {"down": every(lambda each: call_error(each, retry=2))}),
     "shape judged last": ("9.20", {"up": on(Kind.REQUEST, flags=0)}),
     "metadata unread": ("5.05", {"up": on(Kind.REQUEST, metadata=b"")}),
     "bad metadata read": ("5.16", {"up": on(Kind.REQUEST, metadata=b"")}),
