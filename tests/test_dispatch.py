@@ -36,6 +36,7 @@ from wireproto.schema import (
     UploadMethod,
 )
 from wireproto.status import Retry, Status
+from wireproto.wire.answers import with_entry
 from wireproto.wire.frame import Flag
 from wireproto.wire.metadata import EMPTY, Metadata
 
@@ -87,6 +88,7 @@ class Call(Context):
         self.identity = identity
         self.deadline = deadline
         self.cancelled = False
+        self.said: dict[str, str] = {}
 
     @property
     def peer(self) -> str:
@@ -107,6 +109,9 @@ class Call(Context):
     @property
     def draining(self) -> bool:
         return False
+
+    def set_metadata(self, name: str, value: str) -> None:
+        self.said = with_entry(self.said, name, value)
 
     def sign_in(self, identity: Identity) -> None:
         self.identity = identity
@@ -139,7 +144,7 @@ def refused(outcome: object) -> tuple[Status, str, Retry]:
 # A call from its payload to its answer --------------------------------------------------------------------------
 
 
-MEMBERS = ["peer", "codec", "version", "method", "sign_in", "sign_out", "draining"]
+MEMBERS = ["peer", "codec", "version", "method", "sign_in", "sign_out", "draining", "set_metadata"]
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -164,6 +169,8 @@ def test_a_context_alone_signs_nobody_in() -> None:
         Context().sign_in(OWNER)
     with pytest.raises(NotImplementedError):
         Context().sign_out()
+    with pytest.raises(NotImplementedError):
+        Context().set_metadata("a", "b")
 
 
 def test_a_call_is_decoded_handled_and_encoded() -> None:

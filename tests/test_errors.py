@@ -20,6 +20,7 @@ from wireproto.status import Retry, Status
 SAMPLES: dict[object, object] = {
     str: "what a person reads",
     int: 7,
+    Any: ("details", 7),
     Status: Status.ABORTED,
     Retry: Retry.NOT_PROCESSED,
     CallError: CallError(Status.NOT_FOUND, "NO_SUCH_ROOM"),

@@ -19,6 +19,7 @@ PACKAGE = ROOT / "wireproto"
 # the public face and may import all but the command.
 BASE = {"errors", "limits", "reasons", "status"}
 WIRE = {
+    "wire/answers",
     "wire/buffer",
     "wire/calls",
     "wire/events",
@@ -49,7 +50,8 @@ ALLOWED: dict[str, set[str]] = {
     "wire/frame": {"errors", "status"},
     "wire/metadata": {"errors", "reasons", "status", "wire/frame"},
     "wire/handshake": BASE | {"wire/frame"},
-    "wire/events": {"errors", "wire/frame", "wire/handshake", "wire/metadata", "wire/packing"},
+    "wire/answers": {"errors", "status", "wire/frame", "wire/metadata"},
+    "wire/events": {"errors", "wire/answers", "wire/frame", "wire/handshake", "wire/metadata", "wire/packing"},
     "wire/packing": {"errors", "wire/frame"},
     "wire/state": {"errors", "wire/frame"},
     "wire/calls": {"wire/frame", "wire/state"},

@@ -38,6 +38,7 @@ from wireproto.schema import (
 from wireproto.status import Retry, Status
 from wireproto.testing import grease
 from wireproto.wire import private
+from wireproto.wire.answers import MAX_ANSWER, Beside, pack_answer, pack_dropped, unpack_answer
 from wireproto.wire.calls import MAX_CROSSED, REFILL, STATES_OF_A_CALL, CallPart, CallState
 from wireproto.wire.connection import MAX_STRAY_ANSWERS
 from wireproto.wire.frame import (
@@ -45,6 +46,7 @@ from wireproto.wire.frame import (
     HEADER,
     HEADER_AFTER_LENGTH,
     IGNORABLE,
+    MAX_DETAILS,
     MAX_ERROR_MESSAGE,
     MAX_REASON,
     OF_CALLS,
@@ -61,6 +63,7 @@ from wireproto.wire.metadata import (
     AUTHORIZATION,
     CREDIT,
     DEADLINE_MS,
+    DROPPED,
     EMPTY,
     ENTRY,
     IDEMPOTENCY_KEY,
@@ -229,6 +232,8 @@ def test_limits_are_the_codes() -> None:
         "REFILL": REFILL,
         "MIN_HEARTBEAT": MIN_HEARTBEAT,
         "MAX_FRAME_CEILING": MAX_FRAME_CEILING,
+        "MAX_ANSWER": MAX_ANSWER,
+        "MAX_DETAILS": MAX_DETAILS,
     }
     rows = table("limit", "value")
     for row in rows:
@@ -258,6 +263,19 @@ def test_metadata_keys_are_the_codes() -> None:
     for row in rows:
         block = pack_metadata(Metadata(**{row[1]: values[row[1]]}))  # type: ignore[arg-type]
         assert block[0] == int(row[0])
+
+
+def test_metadata_keys_of_answers_are_the_codes() -> None:
+    """Each key of the table of answers is the one under which it is packed, and read in the kinds that are named."""
+    rows = table("key of an answer", "name", "value", "in")
+    blocks = {"traceparent": {"traceparent": "x"}, "entries": {"x": "y"}}
+    assert [row[1] for row in rows] == [*blocks, "dropped"]
+    for key, name, _, kinds in rows:
+        block = pack_answer(blocks[name]) if name in blocks else pack_dropped(1)
+        assert block[0] == int(key)
+        for kind in (Kind.RESPONSE, Kind.ITEM, Kind.END, Kind.ERROR):
+            read = unpack_answer(kind, block) != Beside({}, 0)
+            assert read == (kind.name in re.findall("[A-Z]+", kinds.partition("[")[0])), (name, kind)
 
 
 def literals(path: Path, names: set[str], position: int) -> Iterator[str]:
@@ -365,7 +383,7 @@ def test_every_number_is_taken_free_private_or_grease() -> None:
     """Each number space is parted without a gap and without a number twice, as the code has it."""
     opcodes = set(control.CONTROL.by_opcode)
     codec_ids = {0, *(codecs.get(name).id for name in ("pipe", "msgpack", "protobuf"))}
-    keys = {DEADLINE_MS, TRACEPARENT, AUTHORIZATION, IDEMPOTENCY_KEY, CREDIT, ENTRY, RESUME_AFTER}
+    keys = {DEADLINE_MS, TRACEPARENT, AUTHORIZATION, IDEMPOTENCY_KEY, CREDIT, ENTRY, RESUME_AFTER, DROPPED}
     spaces: dict[str, tuple[int, set[int], range, range]] = {
         "kinds of frames": (256, set(map(int, Kind)), private.KINDS, grease.KINDS),
         "codecs": (256, codec_ids, range(128, 256), range(0)),
@@ -379,7 +397,7 @@ def test_every_number_is_taken_free_private_or_grease() -> None:
         "metadata keys, without the top bit": (128, keys, private.METADATA_KEYS, grease.METADATA_KEYS),
         "feature bits": (64, set(), private.FEATURES, grease.FEATURES),
         "fields of HELLO and of WELCOME": (65_536, set(KNOWN_FIELDS), private.GREETING_FIELDS, grease.FIELDS),
-        "fields of ERROR and of GOAWAY": (256, set(), private.ERROR_FIELDS, grease.ERROR_FIELDS),
+        "fields of ERROR and of GOAWAY": (256, {1}, private.ERROR_FIELDS, grease.ERROR_FIELDS),
         "statuses": (256, set(map(int, Status)), range(0), range(0)),
         "retries": (256, set(map(int, Retry)), range(0), range(0)),
     }

@@ -29,10 +29,11 @@ from tests.wire.peers import (
 from wireproto import codecs
 from wireproto.codecs.pipe_values import read_value, write_value
 from wireproto.control import DescribeResponse, declare, describe
-from wireproto.errors import CallError, DecodeError, HandshakeError, RemoteProtocolError
+from wireproto.errors import CallError, DecodeError, HandshakeError, PackedDetails, RemoteProtocolError
 from wireproto.limits import Limits
 from wireproto.schema import Field, Message, Scalar, UInt64, fields
 from wireproto.status import Retry, Status
+from wireproto.wire.answers import Beside, pack_answer, pack_dropped, unpack_answer
 from wireproto.wire.connection import Connection, State
 from wireproto.wire.events import (
     CallOver,
@@ -54,7 +55,7 @@ from wireproto.wire.events import (
     ResponseReceived,
     WelcomeReceived,
 )
-from wireproto.wire.frame import KINDS, PREAMBLE, Credit, Kind, pack_error, unpack, unpack_error
+from wireproto.wire.frame import KINDS, PREAMBLE, Credit, Kind, pack_details, pack_error, unpack, unpack_error
 from wireproto.wire.handshake import Hello, Welcome, negotiate
 from wireproto.wire.metadata import Metadata, pack_metadata, unpack_metadata
 
@@ -308,13 +309,32 @@ def test_metadata_are_read_and_written_so(vector: Vector) -> None:
         assert (got.status.name, got.reason) == (vector["status"], vector["reason"])
 
 
+@each(load("answers.json"))
+def test_what_stands_beside_answers_is_read_and_written_so(vector: Vector) -> None:
+    """A block in a frame of this kind means this, or fails its call like this."""
+    block = bytes.fromhex(vector["hex"])
+    try:
+        found = unpack_answer(Kind[vector["kind"]], block)
+    except CallError as error:
+        told = error.status.name, error.reason
+        assert told == (vector["status"], vector["reason"])
+        return
+    assert found == Beside(**vector["means"])
+    assert (pack_answer(found.metadata) + pack_dropped(found.dropped) == block) is vector.get("canonical", True)
+
+
 @each(load("errors.json"))
 def test_errors_are_read_and_written_so(vector: Vector) -> None:
     """The body of an ERROR is read as this error; a canonical one is what the error is written as."""
     body = bytes.fromhex(vector["hex"])
     expected = error_of(vector["means"])
-    assert plain(unpack_error(body)) == plain(expected)
-    assert (pack_error(expected) == body) is vector.get("canonical", True)
+    found = unpack_error(body)
+    assert plain(found) == plain(expected)
+    name, payload = vector["means"].get("details", ("", ""))
+    details = PackedDetails(name, bytes.fromhex(payload)) if name else None
+    assert found.packed_details == details
+    written = pack_error(expected) + (pack_details(details) if details is not None else b"")
+    assert (written == body) is vector.get("canonical", True)
 
 
 # Codecs.

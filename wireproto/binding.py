@@ -82,6 +82,24 @@ class Dialect:
         self._by = by
         self.packing = packing
 
+    def read_details(self, opcode: int, error: CallError) -> None:
+        """Give an error that came with details the message that they are. They stay None where the method does not
+        declare that one, and where they cannot be read.
+        """
+        packed = error.packed_details
+        method = self.service.by_opcode.get(opcode)
+        if packed is None or method is None:
+            return
+        package, _, name = packed.name.rpartition(".")
+        for cls in method.errors:
+            if (package, name) == (self.service.package, cls.__name__):
+                try:
+                    error.details = self.codec.plan(cls, self.version, self._limits, request=False).decode(
+                        packed.payload
+                    )
+                except DecodeError:
+                    return
+
     def bind(self, method: Operation[Req, Resp]) -> Binding[Req, Resp]:
         """The binding of ``method``.
 

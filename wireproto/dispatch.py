@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeAlias, T
 
 from wireproto.codecs import Codec
 from wireproto.connected import ConnectedClient
-from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError, LocalProtocolError
+from wireproto.errors import (
+    CallError,
+    ConfigError,
+    DeclarationError,
+    DecodeError,
+    EncodeError,
+    LocalProtocolError,
+    PackedDetails,
+)
 from wireproto.identity import Holder, Identity
 from wireproto.limits import Limits
 from wireproto.reasons import REASONS, failure
@@ -98,7 +106,7 @@ class Context(Uncopied):
             DeclarationError: the class lacks one of the members that only raise here.
         """
         super().__init_subclass__()
-        for name in ("peer", "codec", "version", "method", "sign_in", "sign_out", "draining"):
+        for name in ("peer", "codec", "version", "method", "sign_in", "sign_out", "draining", "set_metadata"):
             if getattr(cls, name) is getattr(Context, name):
                 raise DeclarationError(f"{cls.__name__} is a Context without {name}; define it, as each door does")
 
@@ -153,6 +161,8 @@ class Context(Uncopied):
         *,
         retry: Retry = Retry.NEVER,
         retry_after_ms: int = 0,
+        details: Message | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> NoReturn:
         """End the call without an answer.
 
@@ -162,13 +172,39 @@ class Context(Uncopied):
             message: for people; say what to do.
             retry: whether the caller may send the call again.
             retry_after_ms: how long it should wait before that; 0 when nothing is known.
+            details: what programs may need to know beside the reason, a message of one of the method's declared
+                ``errors``. Left out where it does not fit: above 4,096 bytes with its name, above 7,168 with the
+                metadata, or above the largest frame that the caller accepts.
+            metadata: what to say beside the error, as by ``set_metadata``.
 
         Raises:
             CallError: always, but for
             ValueError: the status is OK: return the response instead.
             TypeError: an argument is of another type.
+            EncodeError: the metadata cannot be sent.
         """
-        raise CallError(status, reason, message, retry=retry, retry_after_ms=retry_after_ms)
+        error = CallError(status, reason, message, retry=retry, retry_after_ms=retry_after_ms, details=details)
+        for name, value in (metadata or {}).items():
+            self.set_metadata(name, value)
+        raise error
+
+    def set_metadata(self, name: str, value: str) -> None:
+        """Say something beside the answer: with the response, the end of a stream, or the error of the call.
+
+        It travels behind all else, as trailing metadata over gRPC; a one-way call has no answer and nothing is sent.
+        From any thread, until the call is answered; behind that nothing happens. A second value for a name replaces the
+        first one.
+
+        Args:
+            name: 1 to 64 characters of ``a-z 0-9 . _ -``, none that gRPC has a use of its own for; ``traceparent`` for
+                a W3C trace context.
+            value: any text.
+
+        Raises:
+            EncodeError: the name or the value cannot be sent, or all entries together count more than 7,168 bytes, each
+                with 32 beside its name and its value.
+        """
+        raise NotImplementedError
 
     @property
     def resume_after(self) -> Any:
@@ -234,6 +270,11 @@ class Subscription(Uncopied, Generic[Item]):
             CallError: the stream fails with that status.
         """
         raise NotImplementedError(f"{type(self).__name__} must define take(self, n)")
+
+    dropped = 0
+    """How many items were left out ahead of those that ``take`` gives, or ahead of the end of the stream. ``take`` sets
+    it before it returns or raises; the server tells the caller, with the next item or the end, and sets it back to 0.
+    """
 
     def keep(self, items: Sequence[Item]) -> Sequence[Item]:
         """What becomes of the last items of a ``take`` for which there was no room: they were larger than those before
@@ -334,6 +375,7 @@ class Entry:
     __slots__ = (
         "_authenticate",
         "_decode",
+        "_details",
         "_encode",
         "_handler",
         "_reasons",
@@ -363,6 +405,7 @@ class Entry:
         limits: Limits,
         authenticate: Authenticate | None,
         *,
+        package: str = "",
         sinks: bool = False,
         packing: int = 0,
     ) -> None:
@@ -389,6 +432,10 @@ class Entry:
             self._handler, encode = resuming(method, handler, encode)
         self._encode: Callable[[Any], Payload] = _packing(encode, packing) if self.packs else encode
         self.of_packed: Entry = self  # what runs a request that is packed; see ``unpacking``
+        self._details = {
+            each: (f"{package}.{each.__name__}", codec.plan(each, version, limits, request=False).encode)
+            for each in method.errors
+        }
 
     def unpacking(self) -> "Entry":
         """The same method for requests that are packed: unpacking takes its time, so none of them runs on the leader.
@@ -551,12 +598,38 @@ class Entry:
 
     def _checked(self, error: CallError) -> CallError:
         if error.reason in self._reasons or not error.reason or error.reason in REASONS:
-            return error
+            return error if error.details is None else self._with_details(error)
         undeclared = DeclarationError(
             f"{self.method.name} aborted with the reason {error.reason}, which it does not declare; add it to reasons="
         )
         undeclared.__cause__ = error
         return self.incident(undeclared)
+
+    def _with_details(self, error: CallError) -> CallError:
+        """The same error with its details as they travel. Another object: it may be raised in several calls at once."""
+        known = self._details.get(type(error.details))
+        if known is None:
+            undeclared = DeclarationError(
+                f"{self.method.name} aborted with details of {type(error.details).__name__}, which it does not "
+                "declare; add it to errors="
+            )
+            undeclared.__cause__ = error
+            return self.incident(undeclared)
+        name, encode = known
+        try:
+            payload = encode(error.details)
+        except EncodeError as problem:
+            return self.incident(problem)
+        made = CallError(
+            error.status,
+            error.reason,
+            error.message,
+            retry=error.retry,
+            retry_after_ms=error.retry_after_ms,
+            details=error.details,
+        )
+        made.packed_details = PackedDetails(name, payload)
+        return made
 
     def _judge(self, context: Context) -> None:
         if context.metadata.authorization:
@@ -827,6 +900,7 @@ class Handlers:
                 version,
                 limits,
                 authenticate,
+                package=self.service.package,
                 sinks=opcode in self._sinks,
                 packing=packing,
             )

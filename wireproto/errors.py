@@ -18,7 +18,9 @@ Who erred is the type; what to do is in the message. Each of them, and each clas
 pickle or a copy with its text, its fields and its notes; as with all exceptions, its cause and its traceback stay.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from wireproto.status import Retry, Status
 
@@ -33,6 +35,7 @@ __all__ = [
     "EncodeError",
     "HandshakeError",
     "LocalProtocolError",
+    "PackedDetails",
     "ProtocolError",
     "RemoteProtocolError",
     "WireprotoError",
@@ -123,6 +126,21 @@ class RemoteProtocolError(ProtocolError):
         return f"{self.reason}: {self.problem}"
 
 
+class PackedDetails(NamedTuple):
+    """The details of an error as they travel.
+
+    Attributes:
+        name: the full name of their message, such as ``example.v1.OutOfStock``.
+        payload: the message, in the codec and the version of the connection.
+    """
+
+    name: str
+    payload: bytes
+
+
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 class CallError(WireprotoError):
     """A call that ended without an answer. It is what a client catches and what ``Context.abort`` raises.
 
@@ -132,11 +150,21 @@ class CallError(WireprotoError):
         message: for people; says what to do.
         retry: whether the call may be sent again.
         retry_after_ms: milliseconds to wait before that; 0 when nothing is known. At most 2**32 - 1.
+        details: a message that says more, for programs: one of the method's declared ``errors``; None without one, and
+            at a client also where it could not be read. Not shown by ``str``.
+        metadata: at a client, what the answer said beside the error, by name; empty for nothing. What a server adds
+            to an answer it says by ``Context.set_metadata``, so that an error passed on takes nothing along.
+        packed_details: the details as they travel; for doors and clients.
 
     Raises:
         ValueError: the status is OK.
         TypeError: an argument is of another type than is named here.
     """
+
+    # What few errors have is of the class until one has it.
+    details: Any = None
+    metadata: Mapping[str, str] = _NONE
+    packed_details: PackedDetails | None = None
 
     def __init__(
         self,
@@ -146,6 +174,7 @@ class CallError(WireprotoError):
         *,
         retry: Retry = Retry.NEVER,
         retry_after_ms: int = 0,
+        details: Any = None,
     ) -> None:
         # Refused here, where the mistake is made: whoever sends it has nobody to tell, and would lose the connection.
         for name, value, kind in (
@@ -165,6 +194,8 @@ class CallError(WireprotoError):
         self.message = message
         self.retry = retry
         self.retry_after_ms = retry_after_ms
+        if details is not None:
+            self.details = details
 
     def __str__(self) -> str:
         head = f"{self.status.name} {self.reason}" if self.reason else self.status.name

@@ -78,13 +78,15 @@ async function answer(method, call) {
 
 async function stream(client, method, request, { credit, take = Infinity, metadata }, given) {
   const items = []
+  let told
   if (take <= 0) return { items }
   try {
-    for await (const item of client.stream(method, request, { ...options(metadata), credit, items: given })) {
+    for await (const item of client.stream(method, request, { ...options(metadata), credit, items: given, began: call => told = call })) {
       items.push(toJson(method.response, item))
       if (items.length >= take) return { items }
     }
-    return { items, end: true }
+    const { metadata: said, dropped } = told
+    return { items, end: true, metadata: said, dropped }
   } catch (error) {
     return { items, error: failure(error) }
   }

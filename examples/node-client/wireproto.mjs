@@ -8,7 +8,7 @@ const [OF_MESSAGES, OF_CALLS, EMPTY] = [[REQUEST, RESPONSE, ITEM], [REQUEST, RES
 const RECEIVES = { greeting: [WELCOME], open: [...OF_CALLS, PING, PONG, GOAWAY], draining: [...OF_CALLS, PING, PONG] } // section 7
 const [ONE_WAY, ITEMS_FOLLOW, ITEMS_COME_BACK, REQUEST_FLAGS] = [1, 4, 8, [0, 1, 4, 8, 12]] // section 2
 const [TOP_BIT, CIRCLE, MAX_CROSSED, REFILL] = [2 ** 31, 2 ** 31, 1000, 8] // section 4
-const [UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, INTERNAL, UNAVAILABLE] = [2, 3, 4, 8, 9, 13, 14]
+const [UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, INTERNAL, UNAVAILABLE, DATA_LOSS] = [2, 3, 4, 8, 9, 13, 14, 15]
 const [NEVER, NOT_PROCESSED, MAYBE_PROCESSED, PIPE] = [0, 1, 2, 1]
 const [HELLO_MAX_FRAME, MAX_FRAME, HEARTBEAT] = [4096, 1 << 20, 60000] // section 10, as are
 const [HELLO_TIMEOUT, LINGER, LINGER_BYTES, MAX_STRAY_ANSWERS, MIN_HEARTBEAT, HEARTBEATS] = [5000, 1000, 1 << 18, 16, 1000, 3]
@@ -47,15 +47,24 @@ class Body { // reads integers and bodies of fixed layout (section 6)
     }
     return found
   }
+  tail(wanted) { // the first field of that type; the rest is read over, and may be there again
+    let found
+    while (this.left) {
+      const [type, length] = this.ints([1, 2])
+      const value = this.bytes(length)
+      if (type === wanted) found ??= value
+    }
+    return found
+  }
   error() {
     const [status, retry, after] = this.ints([1, 1, 4])
     const [reason, message] = [this.bytes(...this.ints([1])).toString('latin1'), this.text(2)]
-    this.fields(1)
+    const packed = this.tail(1)
     check(status !== 0, 'BAD_BODY')
     const known = /^([A-Z][A-Z0-9_]{0,63})?$/.test(reason) // what is not known is read as section 6 says
     const escaped = reason.replace(/[^ -[\]-~]/g, byte => `\\x${byte.charCodeAt().toString(16).padStart(2, '0')}`)
-    return new WireError(status > 16 ? UNKNOWN : status, known ? reason : '', known ? message : `${message} [reason: ${escaped}]`.trim(),
-      retry > 2 ? NEVER : retry, after)
+    return Object.assign(new WireError(status > 16 ? UNKNOWN : status, known ? reason : '', known ? message : `${message} [reason: ${escaped}]`.trim(),
+      retry > 2 ? NEVER : retry, after), { packed })
   }
 }
 
@@ -64,6 +73,35 @@ function metadata({ deadlineMs, traceparent, authorization, idempotencyKey, cred
   const fields = [[1, u32(deadlineMs)], [2, traceparent], [3, authorization], [4, idempotencyKey], [5, credit && ints([4, 4], credit)],
     ...Object.entries(entries).map(([name, value]) => [6, Buffer.concat([sized(1, name), Buffer.from(value)])])]
   return Buffer.concat(fields.filter(([, value]) => value !== undefined).flatMap(([key, value]) => [Buffer.from([key]), sized(2, value)]))
+}
+
+const KEYS = { [RESPONSE]: [2, 6], [ERROR]: [2, 6], [END]: [2, 6, 8], [ITEM]: [8] } // of answers (section 5)
+function beside(kind, block) {
+  const said = { metadata: {}, dropped: 0 }
+  const fine = (yes, problem) => { if (!yes) throw new WireError(DATA_LOSS, 'BAD_METADATA', `of the answer, ${problem}`, MAYBE_PROCESSED) }
+  const seen = new Set()
+  for (let at = 0, next; at < block.length; at = next) {
+    fine(at + 3 <= block.length, 'it ends inside a key')
+    const key = block[at] & 0x7f
+    next = at + 3 + block.readUInt16BE(at + 1)
+    fine(next <= block.length, 'a value is cut')
+    const value = block.subarray(at + 3, next)
+    if (!KEYS[kind].includes(key)) { fine(block[at] < 0x80, `key ${key} must be understood`); continue }
+    const name = key === 6 ? value.subarray(1, 1 + value[0]).toString('latin1') : key === 2 ? 'traceparent' : ''
+    fine(!seen.has(name), `${name || 'dropped'} is there twice`)
+    seen.add(name)
+    if (key === 8) { fine(value.length === 4, 'dropped has 4 bytes'); said.dropped = value.readUInt32BE(); continue }
+    const text = key === 6 ? value.subarray(1 + value[0]) : value
+    if (key === 6) fine(value.length > value[0] && /^[a-z0-9._-]{1,64}$/.test(name) && isUtf8(text), 'an entry is broken')
+    else fine(/^[ -~]+$/.test(text.toString('latin1')), 'the trace is not printable ASCII')
+    said.metadata[name] = text.toString()
+  }
+  return said
+}
+function details(method, packed, version) { // of an error, if the method declares them by their full name (section 6)
+  if (!packed?.length || packed.length < 1 + packed[0]) return undefined
+  const fields = method.errors?.[packed.subarray(1, 1 + packed[0]).toString()]
+  try { return fields && decode(fields, packed.subarray(1 + packed[0]), version) } catch { return undefined }
 }
 
 export const connect = options => new Promise((resolve, reject) => new Connection(options, resolve, reject))
@@ -92,6 +130,7 @@ class Connection {
       throw new WireError(RESOURCE_EXHAUSTED, 'REQUEST_TOO_LARGE', `the server takes frames of ${this.maxFrame} bytes`)
     do this.#order++; while (this.#order % CIRCLE === 0 || this.#calls.has(this.#order % CIRCLE)) // ids begin anew, their order does not
     const call = { method, opcode, flags, order: this.#order, id: this.#order % CIRCLE, items: [], waiting: [] }
+    Object.assign(call, { metadata: {}, dropped: 0 }) // what stands beside its answer (section 5)
     Object.assign(call, { credit: [...options.credit ?? [0, 0]], room: [...this.#firstCredit] }) // of the answer half, and of the other one
     call.wake = () => call.waiting.splice(0).forEach(go => go())
     call.changed = () => new Promise(resolve => call.waiting.push(resolve))
@@ -137,8 +176,9 @@ class Connection {
     }
   }
   // Items, and bytes, of credit. Leaving it cancels it. Of a duplex call "items" go out meanwhile.
-  async *stream(method, request, { credit = 16, window = 1 << 20, items, ...options } = {}) {
+  async *stream(method, request, { credit = 16, window = 1 << 20, items, began, ...options } = {}) {
     const call = this.start(method, request, { ...options, credit: [credit, window] })
+    began?.(call) // whose metadata are there at its end, and dropped with each item
     if (items) this.#feed(call, items).catch(() => {}) // it has failed the call
     try {
       for (let owed = [0, 0]; ;) {
@@ -194,14 +234,14 @@ class Connection {
         [kind === REQUEST ? REQUEST_FLAGS.includes(flags) : flags === 0, 'RESERVED_FLAGS'],
         [codec === (spoken ? PIPE : 0), 'WRONG_CODEC'], [version === (spoken ? this.version : 0), 'WRONG_VERSION'],
         [kind === ERROR || kind === CREDIT || OF_CALLS.includes(kind) === id > 0, 'CALL_ID'], [id > 0 || opcode === 0, 'WRONG_OPCODE'],
-        [meta === 0 || kind === REQUEST, 'UNEXPECTED_METADATA']]
+        [meta === 0 || kind === REQUEST || kind in KEYS && id > 0 && id < TOP_BIT, 'UNEXPECTED_METADATA']]
       if (!ignorable) for (const [fine, reason] of checks) check(fine, reason)
-      const payload = (yield length - 12).subarray(meta)
-      if (!ignorable) this.#accept(kind, id, opcode, payload, flags)
+      const rest = yield length - 12
+      if (!ignorable) this.#accept(kind, id, opcode, rest.subarray(meta), flags, rest.subarray(0, meta))
     }
   }
 
-  #accept(kind, id, opcode, payload, flags) {
+  #accept(kind, id, opcode, payload, flags, meta) {
     const body = new Body(payload)
     if (kind === WELCOME) return this.#welcome(body)
     if (EMPTY.includes(kind)) check(payload.length === 0, 'BAD_BODY')
@@ -229,8 +269,14 @@ class Connection {
     if (kind !== ITEM) this.#calls.delete(id)
     else check(Math.min(...call.credit) > 0, 'CREDIT_EXCEEDED')
     if (kind === ITEM) call.credit = [call.credit[0] - 1, call.credit[1] - payload.length]
-    if (error) return call.reject(error)
-    if (kind === END || call.cancelled) return call.resolve()
+    if (call.cancelled) return call.resolve() // which nobody hears
+    try {
+      const said = beside(kind, meta)
+      call.dropped += said.dropped // so many items were left out, up to here
+      if (kind !== ITEM) call.metadata = said.metadata
+    } catch (problem) { return call.cancel(problem) }
+    if (error) return call.reject(Object.assign(error, { metadata: call.metadata, details: details(call.method, error.packed, this.version) }))
+    if (kind === END) return call.resolve()
     try {
       const message = decode(call.method.response, payload, this.version)
       kind === RESPONSE ? call.resolve(message) : call.wake(call.items.push([message, payload.length]))

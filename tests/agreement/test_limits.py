@@ -1,5 +1,6 @@
 """Every limit: what is advertised is what is enforced is what is written, just below it, at it, and just above it."""
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -28,15 +29,17 @@ from tests.server.service import (
 from tests.wire.peers import HELLO, drain, opened, raw, reasons
 from wireproto import Backoff, Client, codecs, schema
 from wireproto.conformance.raw import Ending, RawFrame, RawPeer, frame, pack_hello
-from wireproto.errors import DecodeError, EncodeError, LocalProtocolError
+from wireproto.errors import CallError, DecodeError, EncodeError, LocalProtocolError, PackedDetails
 from wireproto.limits import HELLO_MAX_FRAME, MAX_FRAME_CEILING, Limits
 from wireproto.server import Server
 from wireproto.server.budget import Budget
 from wireproto.server.session import Session
 from wireproto.server.transport import FIRST_READ, Transport
+from wireproto.status import Status
+from wireproto.wire.answers import MAX_ANSWER, pack_answer
 from wireproto.wire.connection import MAX_STRAY_ANSWERS, Connection, PayloadTooLarge, Role
-from wireproto.wire.events import ConnectionEnded, ErrorReceived, ResponseReceived
-from wireproto.wire.frame import PREAMBLE, unpack, unpack_error
+from wireproto.wire.events import AnsweredBeside, ConnectionEnded, ErrorReceived, ResponseReceived
+from wireproto.wire.frame import MAX_DETAILS, PREAMBLE, unpack, unpack_error
 from wireproto.wire.handshake import Hello
 
 CODECS = ("pipe", "msgpack", "protobuf")
@@ -642,11 +645,40 @@ def test_the_queue_of_started_calls() -> None:
 
 # All of them ------------------------------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize("off", AROUND)
+def test_what_stands_beside_an_answer(off: int) -> None:
+    """Details of an error go along up to their limit, with metadata up to that of both; above they are left out."""
+    name = len(NAMED)
+    for said, size in ((0, MAX_DETAILS - 1 - name), (4000, MAX_ANSWER - 4007 - 4 - name)):
+        pair = opened()
+        call_id = pair.client.send_request(16, b"")
+        pair.deliver(pair.client)
+        if said:
+            pair.server.set_metadata(call_id, pack_answer({"abc": "x" * (said)}))
+        error = CallError(Status.ABORTED)
+        error.packed_details = PackedDetails(NAMED, bytes(size + off))
+        pair.server.send_error(call_id, error)
+        (found,) = pair.deliver(pair.server)
+        assert isinstance(found, AnsweredBeside | ErrorReceived)
+        told = found.event if isinstance(found, AnsweredBeside) else found
+        assert isinstance(told, ErrorReceived)
+        assert (told.error.packed_details is not None) == (off <= 0)
+    with pytest.raises(LocalProtocolError) if off > 0 else contextlib.nullcontext():
+        pair = opened()
+        pair.client.send_request(16, b"")
+        pair.deliver(pair.client)
+        pair.server.set_metadata(1, bytes(MAX_ANSWER + off))
+
+
+NAMED = "example.v1.Details"
+
 SHOWN: dict[str, tuple[str, ...]] = {
     "test_max_frame_of_the_server": ("max_frame",),
     "test_frames_of_the_handshake": ("HELLO_MAX_FRAME",),
     "test_the_ceiling": ("MAX_FRAME_CEILING",),
     "test_metadata": ("max_metadata",),
+    "test_what_stands_beside_an_answer": ("MAX_ANSWER", "MAX_DETAILS"),
     "test_elements": ("max_elements",),
     "test_calls_in_flight": ("max_calls",),
     "test_stray_answers": ("MAX_STRAY_ANSWERS",),

@@ -38,7 +38,7 @@ def test_a_method_that_says_anything_else_is_not_the_services_own() -> None:
     changes = {
         "opcode": 9, "name": "Simple", "request": method.response, "response": method.request, "since": 2, "until": 9,
         "requires": "a", "reasons": ["A"], "idempotent": True, "blocking": True, "timeout": 1.0, "max_request": 9,
-        "doc": "Says it.", "by": "server", "outlives_identity": True, "compress": True,
+        "doc": "Says it.", "errors": (method.request,), "by": "server", "outlives_identity": True, "compress": True,
     }  # fmt: skip
     assert set(changes) == {field.name for field in dataclasses.fields(Operation)}
     for name, value in changes.items():

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.peers import attempt
-from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
+from wireproto.errors import CallError, HandshakeError, PackedDetails, RemoteProtocolError
 from wireproto.status import Retry, Status
 from wireproto.wire.frame import (
+    ANSWERS,
     FIRST_FRAMEWORK_OPCODE,
     HEADER,
     HEADER_AFTER_LENGTH,
@@ -21,6 +22,7 @@ from wireproto.wire.frame import (
     HEADER_WITH_WORD,
     IGNORABLE,
     KINDS,
+    MAX_DETAILS,
     MAX_ERROR_MESSAGE,
     OF_CALLS,
     OF_MESSAGES,
@@ -35,6 +37,7 @@ from wireproto.wire.frame import (
     header_word,
     pack,
     pack_credit,
+    pack_details,
     pack_error,
     pack_goaway,
     total_length,
@@ -253,14 +256,51 @@ def test_the_connection_has_no_opcode(kind: int) -> None:
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_only_requests_have_metadata(kind: Kind) -> None:
-    """Metadata on anything but a REQUEST is refused."""
-    if kind == Kind.REQUEST:
+def test_only_requests_and_answers_have_metadata(kind: Kind) -> None:
+    """Metadata on anything but a REQUEST, or an answer to a call that the reader began, is refused."""
+    if kind in {Kind.REQUEST, *ANSWERS}:
         check_header(frame(kind, metadata=b"x"), 2, 1)
+    if kind in ANSWERS:
+        check_header(frame(kind, metadata=b"x", call_id=TOP_BIT | 1), 2, 1, top_bit=TOP_BIT)
+    if kind == Kind.REQUEST:
         return
     with pytest.raises(RemoteProtocolError) as caught:
-        check_header(frame(kind, metadata=b"x"), 2, 1)
+        check_header(frame(kind, metadata=b"x"), 2, 1, top_bit=TOP_BIT)
     assert caught.value.reason == "UNEXPECTED_METADATA"
+
+
+def test_a_final_error_has_no_metadata() -> None:
+    """A final ERROR answers no call: with metadata it is refused."""
+    with pytest.raises(RemoteProtocolError, match="UNEXPECTED_METADATA"):
+        check_header(frame(Kind.ERROR, metadata=b"x", call_id=0, opcode=0), 2, 1)
+
+
+def test_details_stand_in_a_field_of_their_own() -> None:
+    """The field has the name behind its length, and then the payload; what is too long is left out."""
+    assert pack_details(PackedDetails("a.v1.B", b"xy")) == b"\x01\x00\x09\x06a.v1.Bxy"
+    assert len(pack_details(PackedDetails("a.v1.B", bytes(MAX_DETAILS - 7)))) == MAX_DETAILS + 3
+    assert pack_details(PackedDetails("a.v1.B", bytes(MAX_DETAILS - 6))) == b""
+
+
+@pytest.mark.parametrize(
+    ("field", "details"),
+    [
+        (b"\x01\x00\x09\x06a.v1.Bxy", PackedDetails("a.v1.B", b"xy")),
+        (b"\xf3\x00\x01x\x01\x00\x07\x06a.v1.B", PackedDetails("a.v1.B", b"")),
+        (b"\x01\x00\x02\x01a\x01\x00\x02\x01b", PackedDetails("a", b"")),
+        (b"\x01\x00\x00", None),
+        (b"\x01\x00\x01\x00", None),
+        (b"\x01\x00\x02\x02a", None),
+        (b"\x01\x00\x02\x01\xff", None),
+    ],
+    ids=["whole", "behind another", "the first counts", "empty", "no name", "cut", "no UTF-8"],
+)
+def test_details_are_kept_as_they_came(field: bytes, details: PackedDetails | None) -> None:
+    """What has no name that can be read is left out, and the error stays what it is."""
+    error = CallError(Status.NOT_FOUND, "GONE", "it is gone")
+    found = unpack_error(pack_error(error) + field)
+    assert (found.packed_details, found.details) == (details, None)
+    assert same(found, error)
 
 
 @given(ERRORS)

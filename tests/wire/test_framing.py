@@ -103,7 +103,13 @@ WRONG = [
     Wrong("a PING with an opcode", opened, S, raw(10, bytes(8), opcode=1), "WRONG_OPCODE"),
     Wrong("a final ERROR with an opcode", opened, C, raw(7, ERROR_BODY, call_id=0), "WRONG_OPCODE"),
     Wrong("metadata on a CANCEL", in_call, S, raw(8, metadata=b"x"), "UNEXPECTED_METADATA"),
-    Wrong("metadata on a RESPONSE", in_call, C, raw(4, metadata=b"x"), "UNEXPECTED_METADATA"),
+    Wrong(
+        "metadata on a final ERROR",
+        in_call,
+        C,
+        raw(7, ERROR_BODY, metadata=b"x", call_id=0, opcode=0),
+        "UNEXPECTED_METADATA",
+    ),
     # Before and during the handshake.
     Wrong("a REQUEST for a HELLO", started, S, PREAMBLE + raw(3), "UNEXPECTED_KIND"),
     Wrong("an ignorable frame for a HELLO", started, S, PREAMBLE + raw(0x90), "UNEXPECTED_KIND"),

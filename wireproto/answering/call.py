@@ -20,6 +20,7 @@ from wireproto.identity import Holder
 from wireproto.reasons import failure
 from wireproto.schema import Operation
 from wireproto.status import Retry
+from wireproto.wire.answers import with_entry
 from wireproto.wire.metadata import Metadata
 from wireproto.wire.packing import Packed, Payload
 
@@ -38,6 +39,7 @@ class Call(msgspec.Struct, Context, eq=False):
         future: the deferred answer, once the handler gave one.
         stream: the running stream, once the handler gave one.
         intake: of a call whose items follow, what takes them.
+        said: what the answer says beside its payload; None for nothing.
 
     ``answered``, ``held`` and ``stream`` change under the session's lock only.
     """
@@ -56,6 +58,7 @@ class Call(msgspec.Struct, Context, eq=False):
     future: "Future[Any] | None" = None
     stream: Pump | None = None
     intake: Intake | None = None
+    said: "dict[str, str] | None" = None
 
     def __repr__(self) -> str:
         return f"<Call {self.call_id} of {self.entry.method.name} from {self.peer}>"  # and nothing of what it carries
@@ -123,6 +126,14 @@ class Call(msgspec.Struct, Context, eq=False):
 
     def sign_out(self) -> None:
         self.identity = self.session.identity = None
+
+    def set_metadata(self, name: str, value: str) -> None:
+        session = self.session
+        with session.lock:
+            said = with_entry(self.said or {}, name, value)
+            if not self.answered:
+                self.said = said
+                session.set_metadata_locked(self, said)
 
     def run_blocking(self) -> None:
         """Run the handler on a follower; called by the pool."""
@@ -265,6 +276,10 @@ class _Finish:
 
 class OneWayCall(Call):
     """A call that was over when it began: what its handler gives is nobody's but the log's."""
+
+    def set_metadata(self, name: str, value: str) -> None:
+        """Hold it to the rules; nobody is told."""
+        self.said = with_entry(self.said or {}, name, value)
 
     def go_on(self, outcome: Outcome, last: bool) -> None:
         """Its handler has returned."""

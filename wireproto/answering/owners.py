@@ -4,6 +4,7 @@ Each part names here what it needs and no more, so that no two modules import ea
 """
 
 from _thread import LockType
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from wireproto.answering.pool import Pool
@@ -30,6 +31,9 @@ class CallLine(Protocol):
         Raises:
             PayloadTooLarge: the peer does not accept so much.
         """
+
+    def send_item_behind(self, call_id: int, payload: Payload, dropped: int) -> None:
+        """The same, of an item before which so many were left out."""
 
 
 class CallOwner(Protocol):
@@ -67,6 +71,9 @@ class CallOwner(Protocol):
     def stream_began_locked(self, call: Any) -> None:
         """A call has its stream; one that may not go on is ended."""
 
+    def set_metadata_locked(self, call: Any, said: Mapping[str, str]) -> None:
+        """What a call that is not answered is to say beside its answer, whatever that will be."""
+
     def send_error_locked(self, call: Any, error: CallError) -> None:
         """Queue the ERROR of a call that was not answered."""
 
@@ -96,8 +103,8 @@ class CallOwner(Protocol):
     def answered_locked(self, call: Any) -> None:
         """A call whose items follow was answered, whether or not all have come."""
 
-    def end_stream_locked(self, call: Any, error: CallError | None) -> None:
-        """The source of a call is exhausted, or failed."""
+    def end_stream_locked(self, call: Any, error: CallError | None, dropped: int = 0) -> None:
+        """The source of a call is exhausted, having left out so many items behind the last one, or failed."""
 
     def room_locked(self) -> int:
         """How many bytes may be added to what waits to be written; the last frame may go over. 0 when it is full:

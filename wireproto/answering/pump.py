@@ -54,6 +54,7 @@ class Pump:
 
     __slots__ = (
         "_call",
+        "_dropped",
         "_encode",
         "_iterator",
         "_kept",
@@ -75,6 +76,7 @@ class Pump:
         self._wakes = False  # whether the subscription knows whom to wake
         self._kept: Sequence[Any] = ()  # items taken of the source and not sent, which the source does not want back
         self._last = 0  # the size of the last item; 0 before the first
+        self._dropped = 0  # items that the source has left out, of which the caller was not told yet
         self._subscription: Subscription[Any] | None = None
         self._iterator: Iterator[Any] | None = None
         if isinstance(source, Subscription):
@@ -179,7 +181,11 @@ class Pump:
         if self._call.answered:
             return False
         try:
-            self._session.connection.send_item(self._call.call_id, payload)
+            if self._dropped:
+                self._session.connection.send_item_behind(self._call.call_id, payload, self._dropped)
+                self._dropped = 0
+            else:
+                self._session.connection.send_item(self._call.call_id, payload)
         except PayloadTooLarge as error:
             raise too_large(error) from error
         return True
@@ -239,7 +245,12 @@ class Pump:
         if most > TURN:
             most = TURN
         start = time.perf_counter()
-        items = source.take(most)
+        try:
+            items = source.take(most)
+        finally:
+            if source.dropped:
+                self._dropped += source.dropped
+                source.dropped = 0
         self._call.entry.pace.note(time.perf_counter() - start)
         if len(items) > most:
             raise ValueError(f"{type(source).__name__}.take({most}) gave {len(items)} items; give at most {most}")
@@ -325,7 +336,7 @@ class Pump:
                 return
             self._state = _ENDED
             self._why = "ended" if error is None else str(error)
-            self._session.end_stream_locked(self._call, error)
+            self._session.end_stream_locked(self._call, error, self._dropped)
 
     def _close(self) -> None:
         source = self._subscription

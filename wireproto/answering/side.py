@@ -10,7 +10,7 @@ import abc
 import math
 from _thread import LockType
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from wireproto.answering.call import Call, OneWayCall, expire_overdue_locked
 from wireproto.answering.intake import intake_of
@@ -26,6 +26,7 @@ from wireproto.identity import Holder
 from wireproto.limits import Limits
 from wireproto.reasons import failure
 from wireproto.status import Retry
+from wireproto.wire.answers import pack_answer
 from wireproto.wire.connection import Connection, PayloadTooLarge, State
 from wireproto.wire.events import (
     CancelReceived,
@@ -417,6 +418,10 @@ class AnsweringSide(abc.ABC):
             call.answered = True
             self.send_error_locked(call, error)
 
+    def set_metadata_locked(self, call: Call, said: Mapping[str, str]) -> None:
+        """See ``owners.CallOwner``. The connection has it from now on: so the short way of answers asks nothing."""
+        self.connection.set_metadata(call.call_id, pack_answer(said))
+
     def send_error_locked(self, call: Call, error: CallError) -> None:
         if self._calls is not None:
             self._calls.pop(call.call_id, None)
@@ -516,17 +521,21 @@ class AnsweringSide(abc.ABC):
             else:
                 call.intake.end_locked(error)
 
-    def end_stream_locked(self, call: Call, error: CallError | None) -> None:
+    def end_stream_locked(self, call: Call, error: CallError | None, dropped: int = 0) -> None:
         """The source is exhausted, or failed."""
         if call.answered:
             return
+        if error is None:
+            try:
+                self.connection.send_end(call.call_id, dropped=dropped)
+            except PayloadTooLarge as problem:  # what it says beside its items
+                error = too_large(problem)
         if error is not None:
             self._end_call_locked(call, error)
         else:
             call.answered = True
             if self._calls is not None:
                 self._calls.pop(call.call_id, None)
-            self.connection.send_end(call.call_id)
             if call.intake is not None:
                 self.answered_locked(call)
         self.flush_locked()

@@ -4,7 +4,7 @@ import math
 import time
 from _thread import LockType
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from wireproto.errors import CallError, WireprotoError
 from wireproto.reasons import failure
 from wireproto.schema import Message, Method
 from wireproto.status import Retry
+from wireproto.wire.answers import NOTHING_BESIDE
 from wireproto.wire.frame import U32_MAX, Credit
 from wireproto.wire.packing import Packed, Payload
 
@@ -25,6 +26,7 @@ __all__ = [
     "DuplexCall",
     "Flagged",
     "FutureCall",
+    "ItemBehind",
     "ItemCall",
     "Place",
     "PreparedCall",
@@ -96,10 +98,12 @@ class ClientCall(Waiter):
     Attributes:
         call_id: 0 until it was sent.
         payload: of the RESPONSE.
+        beside: what the answer said beside it.
     """
 
     call_id = 0
     payload = b""
+    beside = NOTHING_BESIDE
 
 
 class PreparedCall(ClientCall):
@@ -132,6 +136,18 @@ class ItemCall(ClientCall):
     """A call with a half that is a stream. The server is always told when it is given up, for it might never end."""
 
 
+class ItemBehind(NamedTuple):
+    """An item before which others were left out.
+
+    Attributes:
+        payload: its own.
+        dropped: how many.
+    """
+
+    payload: Payload
+    dropped: int
+
+
 class UploadCall(ItemCall):
     """An upload in flight. ``done`` means that there is credit, or room in the output, or that it is over."""
 
@@ -141,13 +157,14 @@ class StreamCall(ItemCall):
 
     Attributes:
         items: payloads received and not yet asked for; at most the credit granted, and one item more than its bytes.
+            One before which others were left out is an ``ItemBehind``.
         over: no more will come; ``error`` says why, None being its proper end.
     """
 
     over = False
 
     def __init__(self) -> None:
-        self.items: deque[Payload] = deque()
+        self.items: deque[Payload | ItemBehind] = deque()
 
 
 class DuplexCall(StreamCall):
@@ -267,6 +284,13 @@ class CallFuture(Future[Resp]):
         super().__init__()
         self._call = call
         self._process = the_keeper()
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the answer said beside itself, by name; empty before it is there, and for nothing. An error has its own
+        ``metadata``.
+        """
+        return self._call.beside.metadata
 
     def result(self, timeout: float | None = None) -> Resp:
         """See ``concurrent.futures.Future.result``; LocalProtocolError where nobody could complete it."""

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import lru_cache, partial
 from types import TracebackType
@@ -25,7 +25,16 @@ from wireproto.client.calls import (
     timed_out,
 )
 from wireproto.client.duplex import Duplex
-from wireproto.client.face import WINDOW, as_metadata, check_credit, deadline_after, not_of_kind, positive, timeout_of
+from wireproto.client.face import (
+    WINDOW,
+    Answered,
+    as_metadata,
+    check_credit,
+    deadline_after,
+    not_of_kind,
+    positive,
+    timeout_of,
+)
 from wireproto.client.following import Following, follow
 from wireproto.client.guard import MAIN, get_ident, inside, interrupted
 from wireproto.client.line import Line, repeatable
@@ -370,6 +379,45 @@ class Client(Uncopied):
                 MAIN.inside = False
 
     @inside
+    def call_with_metadata(
+        self,
+        method: Method[Req, Resp],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+    ) -> Answered[Resp]:
+        """``call``, and what the server said beside the response.
+
+        The other shapes have it where they end: futures of ``start``, the iterators of ``call_many`` (of the response
+        handed out last), ``stream`` and ``duplex`` have a ``metadata`` of their own, and so has a ``CallError``.
+
+        Args:
+            method, request, timeout, metadata, wait: as for ``call``.
+
+        Raises:
+            CallError, EncodeError, DecodeError, LocalProtocolError: see ``Client``.
+        """
+        if type(method) is not Method:
+            raise not_of_kind(method, Method)
+        deadline = deadline_after(timeout_of(method, timeout, metadata))
+        repeated = 0
+        while True:
+            link = self._line.link(deadline, self._wait if wait is None else wait)
+            binding = link.dialect.bind(method)
+            call = ClientCall()
+            link.exchange(call, binding.opcode, binding.encode(request), self._metadata(metadata, deadline), deadline)
+            error = call.error
+            if error is None:
+                return Answered(binding.decode(call.payload), call.beside.metadata)
+            if isinstance(error, AnswerPacked):
+                return Answered(error.decode(binding.decode), call.beside.metadata)
+            if not repeatable(error, repeated):
+                raise error
+            repeated += 1
+
+    @inside
     def start(
         self,
         method: Method[Req, Resp],
@@ -412,7 +460,7 @@ class Client(Uncopied):
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
         wait: bool | None = None,
-    ) -> Iterator[Resp]:
+    ) -> Responses[Req, Resp]:
         """Make many calls with as many in flight as the server takes, and yield the responses in order.
 
         Requests are read ahead of the responses, at most by the number of calls in flight; memory is bounded by that.
@@ -436,8 +484,8 @@ class Client(Uncopied):
         def block() -> bytes:
             return self._metadata(metadata, deadline_after(seconds))
 
-        def repeat(request: Req) -> Resp:
-            return self.call(method, request, timeout=seconds, metadata=metadata, wait=wait)
+        def repeat(request: Req) -> Answered[Resp]:
+            return self.call_with_metadata(method, request, timeout=seconds, metadata=metadata, wait=wait)
 
         patient = self._wait if wait is None else wait
         return Responses(self._line, method, requests, seconds, patient, block, repeat)
@@ -560,6 +608,25 @@ class Client(Uncopied):
         Raises:
             CallError, EncodeError, DecodeError, LocalProtocolError: see ``Client``. An item that cannot be written
                 cancels the call.
+        """
+        return self.upload_with_metadata(method, items, timeout=timeout, metadata=metadata, wait=wait).message
+
+    def upload_with_metadata(
+        self,
+        method: UploadMethod[Req, Resp],
+        items: Iterable[Req],
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+    ) -> Answered[Resp]:
+        """``upload``, and what the server said beside the response.
+
+        Args:
+            method, items, timeout, metadata, wait: as for ``upload``.
+
+        Raises:
+            CallError, EncodeError, DecodeError, LocalProtocolError: as ``upload``.
         """
         if type(method) is not UploadMethod:
             raise not_of_kind(method, UploadMethod)

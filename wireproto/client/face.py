@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 from wireproto.address import Address
 from wireproto.client.gap import Gap
@@ -30,6 +30,7 @@ from wireproto.wire.metadata import Metadata
 
 __all__ = [
     "WINDOW",
+    "Answered",
     "BlockingClient",
     "ClientFace",
     "ItemExchange",
@@ -51,6 +52,7 @@ Resp = TypeVar("Resp", bound=Message)
 Item = TypeVar("Item", bound=Message)
 Given = TypeVar("Given", bound=Message, covariant=True)
 Handed = TypeVar("Handed", covariant=True)  # a message or, of a stream that is followed, a gap
+Got = TypeVar("Got")
 Sent = TypeVar("Sent", bound=Message, contravariant=True)
 
 
@@ -106,6 +108,14 @@ class ItemStream(Protocol[Handed]):
     def next(self, timeout: float | None = None) -> Handed:
         """The next item; TimeoutError after ``timeout`` seconds without one, and the stream goes on."""
 
+    @property
+    def dropped(self) -> int:
+        """How many items the server has left out; over gRPC it is told at the end of the stream only."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the server said beside the end of the stream, by name; empty before that, and for nothing."""
+
     def acknowledge(self) -> None:
         """Count the item handed out last as taken, before the next one is asked for."""
 
@@ -144,6 +154,18 @@ class ItemFollower(ItemStream[Given | Gap], Protocol[Given]):
         """How many times it was opened again."""
 
 
+class Answered(NamedTuple, Generic[Got]):
+    """A response with what was said beside it.
+
+    Attributes:
+        message: the response.
+        metadata: by name; empty for nothing. ``traceparent`` is a W3C trace context.
+    """
+
+    message: Got
+    metadata: Mapping[str, str]
+
+
 @runtime_checkable
 class BlockingClient(ClientFace, Protocol):
     """A client whose calls block the thread that makes them: ``Client``, and ``GrpcClient`` of the gateway.
@@ -174,6 +196,17 @@ class BlockingClient(ClientFace, Protocol):
         wait: bool | None = None,
     ) -> Resp:
         """Call a method and wait for its response."""
+
+    def call_with_metadata(
+        self,
+        method: Method[Req, Resp],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+    ) -> Answered[Resp]:
+        """``call``, and what the server said beside the response."""
 
     def start(
         self,
@@ -236,6 +269,17 @@ class BlockingClient(ClientFace, Protocol):
         wait: bool | None = None,
     ) -> Resp:
         """Send items as the server takes them, and wait for the one response to them."""
+
+    def upload_with_metadata(
+        self,
+        method: UploadMethod[Req, Resp],
+        items: Iterable[Req],
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+    ) -> Answered[Resp]:
+        """``upload``, and what the server said beside the response."""
 
     def duplex(
         self,

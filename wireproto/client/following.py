@@ -70,6 +70,7 @@ class Following(Uncopied, Generic[Item]):
         self._lost = False  # it is to be opened again
         self._due = 0.0  # when, by ``time.monotonic``; 0.0 for at once
         self._over = False
+        self._dropped = 0  # of the calls that were lost
         self._closing = threading.Event()
         self._stream = begin(after, self._left())
 
@@ -114,6 +115,16 @@ class Following(Uncopied, Generic[Item]):
                 if item is not None:
                     return item
         raise StopIteration
+
+    @property
+    def dropped(self) -> int:
+        """How many items the server has left out, all together, as it said: see ``Stream.dropped``."""
+        return self._dropped + self._stream.dropped
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the server said beside the end of the stream, by name; empty before that, and for nothing."""
+        return self._stream.metadata
 
     def acknowledge(self) -> None:
         """Count the item handed out last as taken, before the next one is asked for."""
@@ -196,6 +207,7 @@ class Following(Uncopied, Generic[Item]):
         except CallError as error:
             self._take_loss(error)
             return
+        self._dropped += self._stream.dropped
         self._stream = stream
         if self._closing.is_set():
             stream.close()

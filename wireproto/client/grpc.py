@@ -6,9 +6,9 @@ Importing it without the extra ``grpc`` raises ``ConfigError``, which says what 
 import threading
 import time
 from _thread import start_new_thread
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -17,7 +17,7 @@ from wireproto import codecs
 from wireproto.address import Address
 from wireproto.binding import Binding, Dialect, own_method
 from wireproto.client.backoff import Backoff
-from wireproto.client.face import WINDOW, as_metadata, check_credit, not_of_kind, positive, timeout_of
+from wireproto.client.face import WINDOW, Answered, as_metadata, check_credit, not_of_kind, positive, timeout_of
 from wireproto.client.following import Following, follow
 from wireproto.client.guard import inside, interrupting, made_before_fork, refuse_interrupter
 from wireproto.client.keeper import the_keeper
@@ -49,15 +49,17 @@ from wireproto.schema import (
 from wireproto.status import Retry, Status
 from wireproto.uncopied import Uncopied
 from wireproto.version import __version__
+from wireproto.wire.answers import NOTHING_BESIDE
 from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, HEADER_AFTER_LENGTH
 from wireproto.wire.handshake import choose_version
-from wireproto.wire.metadata import Metadata, pack_metadata
+from wireproto.wire.metadata import Metadata, as_header, is_reserved, pack_metadata
 from wireproto.wire.packing import plain
 
 try:
     import grpc
     from grpc_status import rpc_status
 
+    from wireproto.client.grpc_answers import GrpcResponses, read_trailers
     from wireproto.client.grpc_duplex import GrpcDuplex
     from wireproto.client.grpc_outlet import ONE, Outlet
     from wireproto.client.grpc_stream import GrpcStream
@@ -305,7 +307,7 @@ class GrpcClient(Uncopied):
         try:
             answer = self._call(
                 DESCRIBE, DescribeRequest(service=wanted.service.full_name), timeout=self._timeout, metadata=None
-            )
+            ).message
         except HandshakeError:
             raise
         except ConnectionLost as error:
@@ -377,6 +379,19 @@ class GrpcClient(Uncopied):
         wait: bool | None = None,
     ) -> Resp:
         """Call a method and wait for its response; see ``Client.call``."""
+        return self._call(method, request, timeout=timeout, metadata=metadata, wait=wait).message
+
+    @inside
+    def call_with_metadata(
+        self,
+        method: Method[Req, Resp],
+        request: Req,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+    ) -> Answered[Resp]:
+        """``call``, and what the server said beside the response; see ``Client.call_with_metadata``."""
         return self._call(method, request, timeout=timeout, metadata=metadata, wait=wait)
 
     def _call(
@@ -387,7 +402,7 @@ class GrpcClient(Uncopied):
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
         wait: bool | None = None,
-    ) -> Resp:
+    ) -> Answered[Resp]:
         if type(method) is not Method:
             raise not_of_kind(method, Method)
         seconds = timeout_of(method, timeout, metadata)
@@ -395,14 +410,14 @@ class GrpcClient(Uncopied):
         payload = binding.encode(request)
         headers = self._metadata(method, metadata)
         try:
-            answer = self._callable(method)(
+            answer, rpc = self._callable(method).with_call(
                 payload, timeout=seconds, metadata=headers, wait_for_ready=self._patience(wait)
             )
         except grpc.RpcError as error:
-            raise self._failure(error) from None
+            raise self._failure(error, binding) from None
         except ValueError:
             raise self._closed_error() from None
-        return binding.decode(answer)
+        return Answered(binding.decode(answer), read_trailers(rpc).metadata)
 
     @inside
     def start(
@@ -452,7 +467,7 @@ class GrpcClient(Uncopied):
             if not future.set_running_or_notify_cancel():
                 return
             try:
-                response = binding.decode(self._answer(rpc))
+                response = binding.decode(self._answer(rpc, binding))
             except WireprotoError as error:
                 future.set_exception(error.with_traceback(None))  # which has this frame, and so the future itself
             except BaseException as error:  # noqa: BLE001 - nobody else would complete the future
@@ -476,34 +491,16 @@ class GrpcClient(Uncopied):
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
         wait: bool | None = None,
-    ) -> Iterator[Resp]:
+    ) -> "GrpcResponses[Req, Resp]":
         """Make many calls with several in flight, and yield the responses in order; see ``Client.call_many``."""
         if type(method) is not Method:
             raise not_of_kind(method, Method)
-        return self._responses(method, requests, timeout_of(method, timeout, metadata), metadata, wait)
+        seconds = timeout_of(method, timeout, metadata)
 
-    def _responses(
-        self,
-        method: Method[Req, Resp],
-        requests: Iterable[Req],
-        timeout: float | None,
-        metadata: Metadata | Mapping[str, str] | None,
-        wait: bool | None,
-    ) -> Iterator[Resp]:
-        window: deque[Future[Resp]] = deque()
-        source = iter(requests)
-        try:
-            while True:
-                for request in source:
-                    window.append(self.start(method, request, timeout=timeout, metadata=metadata, wait=wait))
-                    if len(window) >= self._limits.max_calls:
-                        break
-                if not window:
-                    return
-                yield window.popleft().result()
-        finally:
-            for future in window:
-                future.cancel()
+        def start(request: Req) -> Future[Resp]:
+            return self.start(method, request, timeout=seconds, metadata=metadata, wait=wait)
+
+        return GrpcResponses(start, requests, self._limits.max_calls)
 
     @inside
     def stream(
@@ -538,7 +535,7 @@ class GrpcClient(Uncopied):
             )
         except ValueError:
             raise self._closed_error() from None
-        return GrpcStream(rpc, binding, self._failure)
+        return GrpcStream(rpc, binding, partial(self._failure, binding=binding))
 
     def follow(
         self,
@@ -583,6 +580,18 @@ class GrpcClient(Uncopied):
 
         Each is asked for on this thread, when HTTP/2 has room for it. A call is not sent again by itself.
         """
+        return self.upload_with_metadata(method, items, timeout=timeout, metadata=metadata, wait=wait).message
+
+    def upload_with_metadata(
+        self,
+        method: UploadMethod[Req, Resp],
+        items: Iterable[Req],
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | Mapping[str, str] | None = None,
+        wait: bool | None = None,
+    ) -> Answered[Resp]:
+        """``upload``, and what the server said beside the response; see ``Client.upload_with_metadata``."""
         if type(method) is not UploadMethod:
             raise not_of_kind(method, UploadMethod)
         seconds = timeout_of(method, timeout, metadata)
@@ -596,11 +605,11 @@ class GrpcClient(Uncopied):
                 if source.ended:
                     inside(outlet.finish)()
                     break
-            answer = inside(self._answer)(rpc)
+            answer = inside(self._answer)(rpc, binding)
         except BaseException:
             inside(rpc.cancel)()
             raise
-        return binding.decode(answer)
+        return Answered(binding.decode(answer), read_trailers(rpc).metadata)
 
     def duplex(
         self,
@@ -626,7 +635,7 @@ class GrpcClient(Uncopied):
         seconds = timeout_of(method, timeout, metadata)
         source = None if items is None else Source(items)
         binding, outlet, rpc = self._feed(method, metadata, seconds, wait)
-        return GrpcDuplex(rpc, binding, self._failure, outlet, source)
+        return GrpcDuplex(rpc, binding, partial(self._failure, binding=binding), outlet, source)
 
     @inside
     def post(
@@ -708,12 +717,12 @@ class GrpcClient(Uncopied):
         outlet.attach(rpc)
         return binding, outlet, rpc
 
-    def _answer(self, rpc: Any) -> bytes:
+    def _answer(self, rpc: Any, binding: Binding[Any, Any]) -> bytes:
         """The one response to a call, once it is there."""
         try:
             answer: bytes = rpc.result()
         except (grpc.RpcError, grpc.FutureCancelledError):
-            raise self._failure(rpc) from None
+            raise self._failure(rpc, binding) from None
         return answer
 
     def _bind(self, method: Operation[Req, Resp]) -> Binding[Req, Resp]:
@@ -763,8 +772,22 @@ class GrpcClient(Uncopied):
             headers.append(("authorization", authorization))
         return headers
 
-    def _failure(self, error: Any) -> CallError:
-        """What grpcio raised, as what the other client would have."""
+    def _failure(self, error: Any, binding: Binding[Any, Any] | None = None) -> CallError:
+        """What grpcio raised, as what the other client would have.
+
+        Args:
+            error: of grpcio, or its object of the call.
+            binding: of the method, for the details; None where there are none.
+        """
+        made = self._read_failure(error)
+        beside = read_trailers(error)
+        if beside.metadata:
+            made.metadata = beside.metadata
+        if binding is not None:
+            self._dialect.read_details(binding.opcode, made)
+        return made
+
+    def _read_failure(self, error: Any) -> CallError:
         try:
             details = rpc_status.from_call(error)
         except (ValueError, BrokenMessage):
@@ -809,6 +832,11 @@ class _GrpcFuture(Future[Resp]):
 
     rpc: Any = None
 
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the answer said beside itself, by name; empty before it is there, and for nothing."""
+        return read_trailers(self.rpc).metadata if self.rpc is not None and self.done() else NOTHING_BESIDE.metadata
+
     @inside
     def result(self, timeout: float | None = None) -> Resp:
         return super().result(timeout)
@@ -825,14 +853,7 @@ class _GrpcFuture(Future[Resp]):
         return cancelled
 
 
-# What HTTP/2 and gRPC have a use of their own for, or this client has.
-_RESERVED = frozenset({"authorization", "content-type", "idempotency-key", "te", "traceparent", "user-agent"})
-_RESERVED_PREFIXES = ("grpc-", "wireproto-")
-
-
 def _header(name: str, value: str) -> tuple[str, str | bytes]:
-    if name in _RESERVED or name.startswith(_RESERVED_PREFIXES) or name.endswith("-bin"):
+    if is_reserved(name):
         raise EncodeError(f"Metadata.entries[{name!r}]", "gRPC has a use of its own for this name; choose another")
-    if value and value.isascii() and value.isprintable() and value == value.strip():
-        return name, value
-    return f"{name}-bin", value.encode()  # gRPC's own way for what is not printable ASCII
+    return as_header(name, value)

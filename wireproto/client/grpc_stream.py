@@ -1,7 +1,7 @@
 """The items of a stream over gRPC, as they are asked for."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -9,10 +9,12 @@ from typing import Any, Generic, Self, TypeVar
 import grpc
 
 from wireproto.binding import Binding
+from wireproto.client.grpc_answers import read_trailers
 from wireproto.client.guard import inside
 from wireproto.errors import CallError, DecodeError
 from wireproto.schema import Message
 from wireproto.uncopied import Uncopied
+from wireproto.wire.answers import NOTHING_BESIDE
 
 __all__ = ["GrpcStream"]
 
@@ -28,6 +30,7 @@ class GrpcStream(Uncopied, Generic[Item]):
         self._binding = binding
         self._failure = failure
         self._over = False
+        self._beside = NOTHING_BESIDE
         self._pulled: Future[bytes] | None = None  # an item that was asked for and is not here yet
 
     def __iter__(self) -> Self:
@@ -56,17 +59,29 @@ class GrpcStream(Uncopied, Generic[Item]):
             raise TimeoutError("no item came in time; the stream goes on") from None
         except StopIteration:
             self._over = True
+            self._beside = read_trailers(self._rpc)
             raise
         except grpc.RpcError as error:
             ended, self._over = self._over, True
             if ended:
                 raise StopIteration from None
+            self._beside = read_trailers(error)
             raise self._failure(error) from None
         try:
             return self._binding.decode(payload)
         except DecodeError:
             self._close()
             raise
+
+    @property
+    def dropped(self) -> int:
+        """How many items the server has left out, all together; told at the end of the stream, 0 before that."""
+        return self._beside.dropped
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the server said beside the end of the stream, by name; empty before that, and for nothing."""
+        return self._beside.metadata
 
     def wait_until_open(self) -> None:
         """Wait until the server has begun the stream, or refused it, which the first item asked for will tell."""

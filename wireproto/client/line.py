@@ -458,10 +458,14 @@ def again(failure: CallError) -> CallError:
     """The same error for another thread: a raised exception carries the traceback of one thread."""
     if isinstance(failure, ConnectionLost):
         return ConnectionLost(failure.message, retry=failure.retry, retry_after_ms=failure.retry_after_ms)
-    return type(failure)(
+    made = type(failure)(
         failure.status,
         failure.reason,
         failure.message,
         retry=failure.retry,
         retry_after_ms=failure.retry_after_ms,
+        details=failure.details,
     )
+    if failure.metadata:
+        made.metadata = failure.metadata
+    return made

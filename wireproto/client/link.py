@@ -24,6 +24,7 @@ from wireproto.client.calls import (
     DuplexCall,
     Flagged,
     FutureCall,
+    ItemBehind,
     ItemCall,
     Place,
     PreparedCall,
@@ -43,6 +44,8 @@ from wireproto.limits import Limits
 from wireproto.status import Retry
 from wireproto.wire.connection import Connection, PayloadTooLarge
 from wireproto.wire.events import (
+    AnsweredBeside,
+    AnswerUnreadable,
     ConnectionEnded,
     CreditReceived,
     EndReceived,
@@ -445,6 +448,13 @@ class Link(Feeding):
             if call is not None:
                 call.error = event.error if isinstance(event, ErrorReceived) else None
                 self._finish_locked(call)
+        elif isinstance(event, AnsweredBeside):
+            self._answered_beside_locked(event)
+        elif isinstance(event, AnswerUnreadable):
+            call = self._calls.get(event.call_id)
+            if call is not None and self._drop_locked(call):
+                call.error = event.error
+                self._finish_locked(call)
         elif isinstance(event, CreditReceived):
             call = self._calls.get(event.call_id)
             if call is not None:
@@ -492,6 +502,29 @@ class Link(Feeding):
         super()._flush_locked()
         if self._agent is not None:
             self._agent.wrote_locked()
+
+    def _answered_beside_locked(self, told: AnsweredBeside) -> None:
+        """An answer, or an item of one, with something beside its payload: keep that, and go on as without it."""
+        event, beside = told.event, told.beside
+        call = self._calls.get(event.call_id)
+        if call is None:
+            return
+        if isinstance(event, ItemReceived | PackedItemReceived):
+            assert isinstance(call, StreamCall)  # an ITEM of another call ends the connection
+            call.items.append(ItemBehind(event.payload, beside.dropped))
+            self._received_locked(call)
+            return
+        call.beside = beside
+        if isinstance(event, ErrorReceived):
+            self.dialect.read_details(told.opcode, event.error)
+            event.error.metadata = beside.metadata
+            call.error = event.error
+        elif isinstance(event, ResponseReceived):
+            call.payload = event.payload
+        elif isinstance(event, PackedResponseReceived):
+            call.error = AnswerPacked(event.payload)
+        del self._calls[event.call_id]
+        self._finish_locked(call)
 
     def _go_away_locked(self, event: GoAwayReceived) -> None:
         """Take no further calls; those that the server will not look at are over."""

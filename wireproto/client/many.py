@@ -1,17 +1,18 @@
 """Many calls of one method, pipelined: responses in the order of the requests."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, Self, TypeVar
 
 from wireproto.client.calls import AnswerPacked, PreparedCall
-from wireproto.client.face import deadline_after
+from wireproto.client.face import Answered, deadline_after
 from wireproto.client.guard import inside, refuse_interrupter
 from wireproto.client.line import Line, repeatable
 from wireproto.client.link import Link
 from wireproto.errors import WireprotoError
 from wireproto.schema import Message, Method
 from wireproto.uncopied import Uncopied
+from wireproto.wire.answers import NOTHING_BESIDE
 
 __all__ = ["Responses"]
 
@@ -67,7 +68,7 @@ class Responses(Uncopied, Generic[Req, Resp]):
         timeout: float | None,
         wait: bool,
         metadata: Callable[[], bytes],
-        repeat: Callable[[Req], Resp],
+        repeat: Callable[[Req], Answered[Resp]],
     ) -> None:
         self._line = line
         self._method = method
@@ -80,6 +81,12 @@ class Responses(Uncopied, Generic[Req, Resp]):
         self._window: deque[_OrderedCall[Req]] = deque()
         self._unsent: deque[_OrderedCall[Req]] = deque()  # the last ones of the window, encoded for ``_link``
         self._link: Link | None = None
+        self._beside: Mapping[str, str] = NOTHING_BESIDE.metadata
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the answer said beside itself whose response was handed out last, by name; empty for nothing."""
+        return self._beside
 
     def __iter__(self) -> Self:
         return self
@@ -123,14 +130,17 @@ class Responses(Uncopied, Generic[Req, Resp]):
             raise entry.failure
         if entry.error is None:
             assert entry.decode is not None
+            self._beside = entry.beside.metadata
             response: Resp = entry.decode(entry.payload)
             return response
         if isinstance(entry.error, AnswerPacked):
             assert entry.decode is not None
+            self._beside = entry.beside.metadata
             unpacked: Resp = entry.error.decode(entry.decode)
             return unpacked
         if entry.message is not None and repeatable(entry.error, 0):
-            return self._repeat(entry.message)
+            answer, self._beside = self._repeat(entry.message)
+            return answer
         raise entry.error
 
     @inside

@@ -1,12 +1,12 @@
 """The items of a stream, as they are asked for."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from wireproto.binding import Binding, unpacked
-from wireproto.client.calls import StreamCall
+from wireproto.client.calls import ItemBehind, StreamCall
 from wireproto.client.guard import inside
 from wireproto.client.line import repeatable
 from wireproto.client.link import Link
@@ -50,6 +50,7 @@ class Stream(Uncopied, Generic[Item]):
         self._repeated = 0
         self._received = False
         self._untaken: int | None = None  # the bytes of an item that is out and not taken yet
+        self._dropped = 0
         self._owed_items = 0  # taken, and not returned as credit yet
         self._owed_bytes = 0
         self._over = True  # for the finalizer: nothing is to be given up as long as ``begin`` may fail
@@ -73,6 +74,18 @@ class Stream(Uncopied, Generic[Item]):
             StopIteration: the stream is at its end, or closed.
         """
         return self._next(None if timeout is None else time.monotonic() + timeout)
+
+    @property
+    def dropped(self) -> int:
+        """How many items the server has left out, all together: ahead of the item handed out last, and at the end of
+        the stream behind it as well.
+        """
+        return self._dropped
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the server said beside the end of the stream, by name; empty before that, and for nothing."""
+        return self._call.beside.metadata
 
     @inside
     def acknowledge(self) -> None:
@@ -131,6 +144,9 @@ class Stream(Uncopied, Generic[Item]):
     def _hand_out(self, call: StreamCall) -> Item:
         payload = call.items.popleft()
         self._received = True
+        if isinstance(payload, ItemBehind):
+            self._dropped += payload.dropped
+            payload = payload.payload
         self._untaken = len(payload)
         try:
             return self._binding.decode(payload if type(payload) is bytes else unpacked(payload))
@@ -162,6 +178,7 @@ class Stream(Uncopied, Generic[Item]):
             self._link, self._binding, self._call = self._begin()
             return
         self._over = True
+        self._dropped += call.beside.dropped
         if error is None:
             raise StopIteration
         raise error

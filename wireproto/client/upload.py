@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from wireproto.binding import Binding
 from wireproto.client.calls import AnswerPacked, UploadCall
+from wireproto.client.face import Answered
 from wireproto.client.guard import inside
 from wireproto.client.line import repeatable
 from wireproto.client.link import Link
@@ -20,13 +21,16 @@ Resp = TypeVar("Resp", bound=Message)
 
 def upload(
     begin: Callable[[], tuple[Link, Binding[Req, Resp], UploadCall]], source: Source[Req], deadline: float | None
-) -> Resp:
+) -> Answered[Resp]:
     """Make the call, again if the server certainly did not look at it and the items can be had again.
 
     Args:
         begin: sends the REQUEST, each time on a link that takes calls.
         source: of the items. Asking for one runs the caller's code, so only what lies between is marked as inside.
         deadline: point in time by ``time.monotonic``; None for none.
+
+    Returns:
+        The response, and what was said beside it.
 
     Raises:
         CallError, EncodeError, DecodeError, LocalProtocolError: see ``Client.upload``.
@@ -41,9 +45,9 @@ def upload(
             raise
         error = call.error
         if error is None:
-            return binding.decode(call.payload)
+            return Answered(binding.decode(call.payload), call.beside.metadata)
         if isinstance(error, AnswerPacked):
-            return error.decode(binding.decode)
+            return Answered(error.decode(binding.decode), call.beside.metadata)
         if not repeatable(error, repeated) or not source.begin_again():
             raise error
         repeated += 1

@@ -87,8 +87,8 @@ class _Steps:
         assert isinstance(method, Method)
         metadata, timeout = _metadata(step.get("metadata", {}))
         request = from_json(method.request, step["request"])
-        answer = self.client.call(method, request, timeout=timeout or TIMEOUT, metadata=metadata)
-        return {"response": to_json(answer)}
+        answer = self.client.call_with_metadata(method, request, timeout=timeout or TIMEOUT, metadata=metadata)
+        return {"response": to_json(answer.message), "metadata": dict(answer.metadata)}
 
     def start(self, step: dict[str, Any]) -> dict[str, Any]:
         method = CONFORMANCE.by_name(step["method"])
@@ -151,7 +151,7 @@ class _Steps:
                     result["items"].append(to_json(item))
                     if len(result["items"]) == most:
                         return result
-            result["end"] = True
+            result.update(end=True, metadata=dict(items.metadata), dropped=items.dropped)
         except (CallError, CodecError) as error:
             result["error"] = _error(error)
         return result

@@ -254,7 +254,9 @@ class Callee(Side):
         if found.kind not in page.FROM_EITHER:
             raise Deviation(f"a client sends no such frame here: {shown}")
         if found.flags not in (page.FLAGS_OF_REQUEST if found.kind == page.REQUEST else (0,)) or (
-            found.metadata and found.kind != page.REQUEST
+            found.metadata
+            and found.kind != page.REQUEST
+            and not (found.kind in page.ANSWERS and found.call_id & page.TOP_BIT)
         ):
             raise Deviation(f"{shown} has flags {found.flags:#04x} and {len(found.metadata)} bytes of metadata")
         wanted = (self.trial.codec[0], self.version) if found.kind in page.OF_MESSAGES else (0, 0)
@@ -508,6 +510,26 @@ class Callee(Side):
             if error.get(name) != value:
                 raise Deviation(f"{name} of the error was {value!r}, and the client said {error}")
         return error
+
+    def said_beside(self, number: int = 0, /, **due: Any) -> None:
+        """A client that tells what stood beside an answer must tell this: ``metadata`` or ``dropped``."""
+        result = self.result(number)
+        for name, value in due.items():
+            if result.get(name, value) != value:
+                raise Deviation(f"{name} beside the answer was {value!r}, and the client said {result[name]!r}")
+
+    def streamed(self, items: list[dict[str, Any]], number: int = 0) -> None:
+        """The step must have had these items, and the end behind them."""
+        result = self.result(number)
+        if result.get("items") != items or not result.get("end"):
+            raise Deviation(f"the items were {items} and the end, and the client said {result}")
+
+    def cancelled(self, of: Request) -> None:
+        """The next frame must be the CANCEL of the call. Credit of it may come before it."""
+        while (found := self.read()).kind == page.CREDIT and found.call_id == of.call_id:
+            pass
+        if (found.kind, found.call_id) != (page.CANCEL, of.call_id):
+            raise Deviation(f"CANCEL of call {of.call_id} was due, and {page.shown(found)} came")
 
     def refused(self, **due: Any) -> None:
         """The client must say that it could not connect, and why."""

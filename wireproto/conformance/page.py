@@ -38,6 +38,8 @@ KIND_NAMES: Final = {
 OF_MESSAGES: Final = (REQUEST, RESPONSE, ITEM)
 OF_CALLS: Final = (*OF_MESSAGES, END, ERROR, CANCEL, CREDIT)
 TERMINAL: Final = (RESPONSE, END, ERROR)
+ANSWERS: Final = (*TERMINAL, ITEM)
+"""Kinds of the answer half of a call, which may have metadata of their own."""
 
 FROM_EITHER: Final = (*OF_CALLS, PING, PONG, GOAWAY)
 """Kinds that either side may send once the connection is open."""
@@ -80,6 +82,13 @@ MOST_STRAYS: Final = 16
 # Section 5.
 
 DEADLINE_KEY, TRACEPARENT_KEY, AUTHORIZATION_KEY, IDEMPOTENCY_KEY, CREDIT_KEY, ENTRY_KEY = range(1, 7)
+DROPPED_KEY: Final = 8
+
+MOST_BESIDE: Final = 7168
+"""Bytes of the metadata of an answer with the details of its error."""
+
+DETAILS_FIELD: Final = 1
+MOST_DETAILS: Final = 4096
 
 # Section 9.
 
@@ -91,7 +100,7 @@ STATUS_NAMES: Final = {
 
 CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND = 1, 3, 4, 5
 PERMISSION_DENIED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION = 7, 8, 9
-OUT_OF_RANGE, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, UNAUTHENTICATED = 11, 12, 13, 14, 16
+OUT_OF_RANGE, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS, UNAUTHENTICATED = 11, 12, 13, 14, 15, 16
 
 NEVER, NOT_PROCESSED, MAYBE_PROCESSED = range(3)
 
@@ -175,6 +184,7 @@ INSTEAD_OF_CALLS: Final = {
 STATUS_OF_CALLS: Final = {**CALL_REASONS, "UNKNOWN_SERVICE": NOT_FOUND}
 """The same, and the reason that the framework's own methods declare (section 13)."""
 
+_NAME = re.compile(rb"[a-z0-9._-]{1,64}")
 _REASON = re.compile(rb"[A-Z][A-Z0-9_]{0,63}")
 
 
@@ -572,6 +582,30 @@ def read_metadata(block: bytes) -> dict[int, list[bytes]]:
         if key != ENTRY_KEY and len(values) > 1:
             raise Deviation(f"metadata key {key} is there {len(values)} times")
     return found
+
+
+def check_answer_metadata(kind: int, block: bytes, details: int = 0) -> None:
+    """Section 5, of what answers a call: what its sender may write.
+
+    Args:
+        kind: of the frame.
+        block: its metadata.
+        details: bytes of the details of the error.
+    """
+    names: set[bytes] = set()
+    for key, values in read_metadata(block).items():
+        for value in values:
+            if key == ENTRY_KEY:
+                name = value[1 : 1 + value[0]] if value else b""
+                if not _NAME.fullmatch(name) or name in names:
+                    raise Deviation(f"an entry beside {kind_name(kind)} has the name {name!r}, or has it twice")
+                names.add(name)
+            if key == DROPPED_KEY and len(value) != 4:
+                raise Deviation(f"dropped beside {kind_name(kind)} has {len(value)} bytes and not 4")
+            if key == DROPPED_KEY and kind not in (ITEM, END):
+                raise Deviation(f"{kind_name(kind)} says that items were left out")
+    if len(block) + details > MOST_BESIDE:
+        raise Deviation(f"{kind_name(kind)} has {len(block)} bytes of metadata and {details} of details")
 
 
 def may_say(reason: str, retry: int) -> bool:

@@ -8,12 +8,14 @@ from google.protobuf.message import DecodeError as BrokenMessage
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
-from wireproto.errors import CallError
+from wireproto.errors import CallError, PackedDetails
 from wireproto.status import Retry, Status
 from wireproto.wire.frame import U32_MAX, read_reason
 
 __all__ = ["DOMAIN", "MAX_MESSAGE", "BrokenMessage", "from_rpc_status", "to_rpc_status"]
 
+_TYPE_URL = "type.googleapis.com/"
+_GOOGLE = "google."
 DOMAIN = "wireproto"
 """``ErrorInfo.domain``: whose reasons these are."""
 
@@ -22,9 +24,15 @@ MAX_MESSAGE = 1024
 clients take no more than 8 KiB of trailers."""
 
 
-def to_rpc_status(error: CallError) -> RpcStatus:
-    """``error`` as stock clients read it. Never fails: what cannot be said is cut or left out."""
-    text = error.message.encode("utf-8", "backslashreplace")[:MAX_MESSAGE].decode("utf-8", "ignore")
+def to_rpc_status(error: CallError, packed: PackedDetails | None = None, most: int = MAX_MESSAGE) -> RpcStatus:
+    """``error`` as stock clients read it. Never fails: what cannot be said is cut or left out.
+
+    Args:
+        error: of the call.
+        packed: its details, in protobuf; None to leave them out.
+        most: bytes of the message.
+    """
+    text = error.message.encode("utf-8", "backslashreplace")[:most].decode("utf-8", "ignore")
     made = RpcStatus(code=int(error.status), message=text)
     info = ErrorInfo(reason=error.reason, domain=DOMAIN)
     info.metadata["retry"] = error.retry.name
@@ -37,6 +45,8 @@ def to_rpc_status(error: CallError) -> RpcStatus:
         made.details.add().Pack(advice)
     else:
         made.details.add().Pack(info)
+    if packed is not None:
+        made.details.add(type_url=_TYPE_URL + packed.name, value=packed.payload)
     return made
 
 
@@ -45,10 +55,12 @@ def from_rpc_status(received: RpcStatus) -> CallError:
 
     What others than this package have made is read as far as it can be, by the rules of an ERROR: a code that is none
     of the seventeen is UNKNOWN, an unknown advice NEVER, and a reason outside its alphabet stands in the message alone.
-    An ``ErrorInfo`` of another domain gives its reason and no retry advice.
+    An ``ErrorInfo`` of another domain gives its reason and no retry advice. The first detail of a type that is not
+    Google's is kept as ``packed_details``.
     """
     status = Status(received.code) if received.code in _ERRORS else Status.UNKNOWN
     reason, message, retry, after = "", received.message, Retry.NEVER, 0
+    packed: PackedDetails | None = None
     for detail in received.details:
         info, advice = ErrorInfo(), RetryInfo()
         # A detail of a type that is not known here, or whose bytes are broken, says nothing.
@@ -60,9 +72,14 @@ def from_rpc_status(received: RpcStatus) -> CallError:
                     after = _milliseconds(info.metadata.get("retry_after_ms", "")) or after
             elif detail.Unpack(advice):
                 after = after or max(0, min(advice.retry_delay.ToMilliseconds(), U32_MAX))
+            elif packed is None and not (name := detail.TypeName()).startswith(_GOOGLE) and name:
+                packed = PackedDetails(name, detail.value)
         except (BrokenMessage, ValueError):
             continue
-    return CallError(status, reason, message, retry=retry, retry_after_ms=after)
+    error = CallError(status, reason, message, retry=retry, retry_after_ms=after)
+    if packed is not None:
+        error.packed_details = packed
+    return error
 
 
 _ERRORS = frozenset(int(status) for status in Status) - {Status.OK}

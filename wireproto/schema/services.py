@@ -110,6 +110,7 @@ class Operation(Generic[Req, Resp]):
             requires no capability, for a client knows nobody but its server; and it is not in the .proto's service, for
             gRPC has no calls of a server.
         outlives_identity: its calls go on when the identity they were begun with is revoked; else they are ended.
+        errors: the message classes that an error of the method may have as its details.
         shape: how many messages go which way; each kind of method has its own.
 
     Raises:
@@ -134,10 +135,12 @@ class Operation(Generic[Req, Resp]):
     doc: str = ""
     by: By = "client"
     outlives_identity: bool = False
+    errors: Sequence[type[Message]] = ()
 
     def __post_init__(self) -> None:
         _check_operation(self)
         object.__setattr__(self, "reasons", tuple(self.reasons))
+        object.__setattr__(self, "errors", tuple(self.errors))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.opcode:#06x} {self.name}>"
@@ -173,7 +176,7 @@ class Operation(Generic[Req, Resp]):
     @property
     def messages(self) -> tuple[type[Message], ...]:
         """The message classes that the service declares for it; a one-way method has no response of its own."""
-        return (self.request, self.response)
+        return (self.request, self.response, *self.errors)
 
     def in_version(self, version: int) -> bool:
         """Whether that version of the service has the method."""
@@ -407,8 +410,9 @@ class Service:
     def digest(self, method: Operation[Any, Any], version: int) -> int:
         """A number, 0 to 2**32 - 1, that changes whenever the bytes of the method's messages may.
 
-        It covers opcode, shape, who calls, and of each field number, wire type, presence, default and enum numbers,
-        through nested messages. It does not cover names, docs, bounds and policy.
+        It covers opcode, shape, who calls, and, of the request, the response and the declared errors, of each field
+        number, wire type, presence, default and enum numbers, through nested messages. It does not cover names, docs,
+        bounds and policy.
         """
         shape = method.word
         request: type[Message] = method.request
@@ -416,6 +420,10 @@ class Service:
         text = (
             f"{method.opcode} {shape} {_message_digest(request, version):08x} {_message_digest(response, version):08x}"
         )
+        if method.errors:
+            text += " !" + "".join(
+                f" {_message_digest(each, version):08x}" for each in sorted(method.errors, key=lambda cls: cls.__name__)
+            )
         return zlib.crc32(text.encode())
 
     def digests(self, version: int) -> dict[int, int]:
@@ -462,6 +470,7 @@ def _check_operation(method: Operation[Any, Any]) -> None:
     _check_int(where, "since", method.since, 1, MAX_VERSION)
     if method.until is not None:
         _check_int(where, "until", method.until, method.since, MAX_VERSION)
+    _check_errors(where, method)
     for role in ("request", "response"):
         cls = getattr(method, role)
         if not (isinstance(cls, type) and issubclass(cls, Message) and cls is not Message):
@@ -500,6 +509,19 @@ def _check_side(where: str, method: Operation[Any, Any]) -> None:
             f"{where}: requires is {method.requires!r}, and it is called by the server, the only one whom a client "
             "answers; leave it out"
         )
+
+
+def _check_errors(where: str, method: Operation[Any, Any]) -> None:
+    errors: object = method.errors
+    if isinstance(errors, type) or not isinstance(errors, Sequence):
+        raise DeclarationError(f"{where}: errors is {type_name(errors)}; write errors=[{type_name(errors)}]")
+    for cls in errors:
+        if not (isinstance(cls, type) and issubclass(cls, Message) and cls not in (Message, Empty)):
+            raise DeclarationError(f"{where}: errors has {type_name(cls)}; list classes that derive from Message")
+    if len(set(errors)) != len(errors):
+        raise DeclarationError(f"{where}: an error is listed twice; drop one")
+    if errors and method.shape is Shape.ONE_WAY:
+        raise DeclarationError(f"{where}: a one-way method answers no error; drop errors=")
 
 
 def _check_policy(where: str, method: Operation[Any, Any]) -> None:

@@ -27,6 +27,8 @@ from wireproto.server.begun import BegunCall, Called, Incoming, Unpacking, refus
 from wireproto.status import Retry
 from wireproto.wire.connection import Connection, PayloadTooLarge, State
 from wireproto.wire.events import (
+    AnsweredBeside,
+    AnswerUnreadable,
     CreditReceived,
     EndReceived,
     ErrorReceived,
@@ -359,6 +361,18 @@ class Calling(ConnectedClient):
             call = self._begun.get(event.call_id)
             if call is not None and call.intake is not None:
                 call.intake.put_locked(event.payload)
+            return
+        if type(event) is AnsweredBeside:
+            if isinstance(event.event, ErrorReceived):
+                error = event.event.error
+                self._session.dialect().read_details(event.opcode, error)
+                error.metadata = event.beside.metadata
+            self.event_locked(event.event)
+            return
+        if type(event) is AnswerUnreadable:
+            call = self._begun.get(event.call_id)
+            if call is not None:
+                self._give_up_locked(call, event.error)
             return
         if type(event) is CreditReceived:
             call = self._begun.get(event.call_id)

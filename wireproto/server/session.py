@@ -29,6 +29,7 @@ from wireproto.server.transport import Transport
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import PayloadTooLarge, State
 from wireproto.wire.events import (
+    AnsweredBeside,
     ConnectionEnded,
     Event,
     FlaggedRequestReceived,
@@ -54,6 +55,8 @@ HEARTBEAT = b"wireprot"
 
 def _is_of_own_call(event: Event) -> bool:
     """Whether an event, one of those of which there are many, is of a call that the server began."""
+    if isinstance(event, AnsweredBeside):
+        return True
     return isinstance(event, ResponseReceived | ItemReceived | PackedItemReceived) and bool(event.call_id & TOP_BIT)
 
 

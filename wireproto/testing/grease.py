@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from wireproto.errors import CallError
 from wireproto.limits import HELLO_MAX_FRAME, Limits
 from wireproto.wire.connection import Connection, ConnectionMaker, Role, State
 from wireproto.wire.events import Event, HelloReceived, WelcomeReceived
@@ -177,14 +178,42 @@ class GreasingConnection(Connection):
         return metadata
 
     def send_response(self, call_id: int, payload: bytes) -> None:
-        """Answer a call; see ``Connection``."""
+        """Answer a call, with metadata that nobody knows beside its own; see ``Connection``."""
         self._interject()
+        self._say_more(call_id, len(payload))
         super().send_response(call_id, payload)
 
     def answer(self, call_id: int, payload: bytes) -> bytes:
         """Answer a call at once; see ``Connection``."""
         self.send_response(call_id, payload)
         return self.data_to_send()
+
+    def send_item(self, call_id: int, payload: Payload) -> None:
+        """Send an item; one of an answer with metadata that nobody knows. See ``Connection``."""
+        more = self._metadata()
+        fits = HEADER_AFTER_LENGTH + len(more) + len(payload) <= self.their_max_frame
+        if fits and call_id in self._theirs.halves and self.may_send_item(call_id):
+            self._send_item_beside(call_id, payload, more)
+        else:
+            super().send_item(call_id, payload)
+
+    def send_end(self, call_id: int, *, dropped: int = 0) -> None:
+        """End a half of a call; likewise."""
+        self._say_more(call_id, 0)
+        super().send_end(call_id, dropped=dropped)
+
+    def send_error(self, call_id: int, error: CallError) -> None:
+        """Fail a call; likewise."""
+        self._say_more(call_id, _MOST_METADATA * 3)
+        super().send_error(call_id, error)
+
+    def _say_more(self, call_id: int, size: int) -> None:
+        """Add to the metadata of the answer of a call that the peer began, if there is room beside so many bytes."""
+        if call_id not in self._theirs.opcodes:
+            return
+        block = self._metadata_of(call_id) + self._metadata()
+        if len(block) <= _MOST_METADATA and HEADER_AFTER_LENGTH + len(block) + size <= self.their_max_frame:
+            self.set_metadata(call_id, block)
 
     def _send(
         self, kind: int, opcode: int, call_id: int, body: bytes, *, flags: int = 0, metadata: bytes = b""

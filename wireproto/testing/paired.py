@@ -14,8 +14,9 @@ from wireproto.codecs import Codec
 from wireproto.dispatch import Context, Entry, Identity, Outcome, Sink, Subscription
 from wireproto.errors import CallError
 from wireproto.reasons import failure
-from wireproto.schema import Operation
+from wireproto.schema import Operation, Shape
 from wireproto.status import Retry, Status
+from wireproto.wire.answers import pack_answer, with_entry
 from wireproto.wire.connection import Connection
 from wireproto.wire.framing import PayloadTooLarge
 from wireproto.wire.metadata import Metadata
@@ -44,10 +45,12 @@ class PairedCall(Context):
         "_awaited",
         "_call_id",
         "_complete",
+        "_dropped",
         "_error",
         "_link",
         "_owed_bytes",
         "_owed_items",
+        "_said",
         "_sink",
         "_source",
         "_waiting",
@@ -76,6 +79,8 @@ class PairedCall(Context):
         self._owed_items = 0
         self._owed_bytes = 0
         self._error: CallError | None = None
+        self._said: dict[str, str] = {}
+        self._dropped = 0  # items that the source has left out, of which the caller was not told yet
 
     # What a handler sees.
 
@@ -98,6 +103,13 @@ class PairedCall(Context):
     @property
     def draining(self) -> bool:
         return False
+
+    def set_metadata(self, name: str, value: str) -> None:
+        said = with_entry(self._said, name, value)
+        if not self.over:
+            self._said = said
+            if self.entry.shape is not Shape.ONE_WAY:
+                self._link.server.set_metadata(self._call_id, pack_answer(said))
 
     def sign_in(self, identity: Identity) -> None:
         signed_in = self._link.identity
@@ -250,7 +262,7 @@ class PairedCall(Context):
         try:
             server.send_response(self._call_id, plain(outcome))
         except PayloadTooLarge as error:
-            server.send_error(self._call_id, failure("RESPONSE_TOO_LARGE", f"the answer cannot be sent: {error}"))
+            server.send_error(self._call_id, _too_large(error))
 
     def _send_answers(self) -> None:
         source, server = self._source, self._link.server
@@ -262,16 +274,26 @@ class PairedCall(Context):
             return
         while server.may_send_item(self._call_id):
             items = _take(source)
+            if isinstance(source, Subscription):
+                self._dropped += source.dropped
+                source.dropped = 0
             if items is None:
+                try:
+                    server.send_end(self._call_id, dropped=self._dropped)
+                except PayloadTooLarge as error:
+                    raise _too_large(error) from None
                 self._end("ended")
-                server.send_end(self._call_id)
                 return
             if not items:
                 return
             payload = self.entry.encode(items[0])
             if isinstance(payload, CallError):
                 raise payload
-            server.send_item(self._call_id, payload)
+            if self._dropped:
+                server.send_item_behind(self._call_id, payload, self._dropped)
+                self._dropped = 0
+            else:
+                server.send_item(self._call_id, payload)
 
     def _end(self, why: str, error: CallError | None = None) -> None:
         self.over = self.cancelled = True
@@ -283,6 +305,10 @@ class PairedCall(Context):
             source.close(why)
         elif isinstance(source, Generator):
             source.close()
+
+
+def _too_large(error: PayloadTooLarge) -> CallError:
+    return failure("RESPONSE_TOO_LARGE", f"the answer cannot be sent: {error}")
 
 
 def _take(source: Subscription[Any] | Iterator[Any]) -> list[Any] | None:

@@ -175,6 +175,7 @@ class Halves:
         takes_items: whether it lets an ITEM come that somebody wants: none does of a call that was cancelled.
         items_to_send, bytes_to_send: credit of the half that we send.
         items_to_come, bytes_to_come: credit of the half that the peer sends.
+        metadata: the block that what ends the call carries, if we answer it.
     """
 
     __slots__ = (
@@ -184,6 +185,7 @@ class Halves:
         "flags",
         "items_to_come",
         "items_to_send",
+        "metadata",
         "part",
         "sends_items",
         "state",
@@ -198,6 +200,7 @@ class Halves:
         self.era = era
         self.items_to_send, self.bytes_to_send = to_send
         self.items_to_come, self.bytes_to_come = to_come
+        self.metadata = b""
         self.enter(CallState.BOTH_OPEN if flags & Flag.ITEMS_FOLLOW else CallState.ANSWERING)
 
     def step(self, direction: Direction, kind: int) -> CallStep | None:

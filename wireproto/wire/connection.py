@@ -17,8 +17,12 @@ from wireproto.errors import CallError, LocalProtocolError, RemoteProtocolError
 from wireproto.limits import Limits
 from wireproto.reasons import failure
 from wireproto.status import Status
+from wireproto.wire.answers import MAX_ANSWER, NOTHING_BESIDE, pack_dropped, unpack_answer
 from wireproto.wire.calls import CallState
 from wireproto.wire.events import (
+    AnsweredBeside,
+    AnswerEvent,
+    AnswerUnreadable,
     CallOver,
     CancelReceived,
     CreditReceived,
@@ -49,6 +53,7 @@ from wireproto.wire.frame import (
     bad_body,
     flags_problem,
     pack_credit,
+    pack_details,
     pack_error,
     pack_goaway,
     unpack_credit,
@@ -217,13 +222,16 @@ class Connection(Hurried):
             calls.forget(call_id)
             if state is CallState.CANCELLED:
                 return CallOver(call_id)
+            event: AnswerEvent
             if error is not None:
-                return ErrorReceived(call_id, error)
-            if kind == Kind.END:
-                return EndReceived(call_id)
-            if isinstance(payload, Packed):
-                return PackedResponseReceived(call_id, opcode, payload)
-            return ResponseReceived(call_id, opcode, payload)
+                event = ErrorReceived(call_id, error)
+            elif kind == Kind.END:
+                event = EndReceived(call_id)
+            elif isinstance(payload, Packed):
+                event = PackedResponseReceived(call_id, opcode, payload)
+            else:
+                event = ResponseReceived(call_id, opcode, payload)
+            return self._beside(frame, event) if frame.metadata or (error and error.packed_details) else event
         if kind == Kind.ITEM:
             if halves.items_to_come < 1 or halves.bytes_to_come < 1:
                 raise RemoteProtocolError("CREDIT_EXCEEDED", f"call {call_id} sent an item and had no credit left")
@@ -231,9 +239,10 @@ class Connection(Hurried):
             halves.bytes_to_come -= len(payload)
             if state is CallState.CANCELLED:
                 return None
-            if isinstance(payload, Packed):
-                return PackedItemReceived(call_id, payload)
-            return ItemReceived(call_id, payload)
+            item = (
+                PackedItemReceived(call_id, payload) if isinstance(payload, Packed) else ItemReceived(call_id, payload)
+            )
+            return self._beside(frame, item) if frame.metadata else item
         if kind == Kind.CREDIT:
             halves.items_to_send += credit.items
             halves.bytes_to_send += credit.bytes
@@ -250,6 +259,17 @@ class Connection(Hurried):
         if not frame.flags & Flag.PACKED:
             return frame.payload
         return read_packed(frame, self.packing, self._max_frame)
+
+    def _beside(self, frame: Frame, event: AnswerEvent) -> Event:
+        """An answer of which something may stand beside its payload. What cannot be read of it fails the call alone."""
+        try:
+            beside = unpack_answer(frame.kind, frame.metadata)
+        except CallError as error:
+            fault = error.with_traceback(None)
+            return (AnswerUnreadable if frame.kind == Kind.ITEM else ErrorReceived)(frame.call_id, fault)
+        if beside == NOTHING_BESIDE and not (isinstance(event, ErrorReceived) and event.error.packed_details):
+            return event  # nothing in it means anything here
+        return AnsweredBeside(event, frame.opcode, beside)
 
     def _read_of_no_call(self, frame: Frame, size: int) -> None:
         """A frame of a call that is not in flight: it has crossed the end of one, or is wrong.
@@ -448,29 +468,83 @@ class Connection(Hurried):
         self._theirs.one_way += calls
         return True
 
-    def send_end(self, call_id: int) -> None:
+    def send_end(self, call_id: int, *, dropped: int = 0) -> None:
         """Complete our half of a call. Of one of the peer's that is the answer half, and the call is over.
 
+        Args:
+            call_id: of the call.
+            dropped: of an answer half, how many items were left out behind the last one; more than 2**32 - 1 are told
+                as that.
+
         Raises:
+            PayloadTooLarge: the peer does not accept so much metadata; the call is still in flight.
             LocalProtocolError: the call is not in flight, or the state does not allow it.
         """
-        self._send_step(Kind.END, call_id, b"")
+        self._send_step(Kind.END, call_id, b"", pack_dropped(dropped))
+
+    def send_item_behind(self, call_id: int, payload: Payload, dropped: int) -> None:
+        """``send_item`` of the answer half of a call, which says how many items before this one were left out.
+
+        Args:
+            call_id: of a call of the peer's.
+            payload: the item.
+            dropped: how many, 1 or more; more than 2**32 - 1 are told as that.
+
+        Raises:
+            PayloadTooLarge, LocalProtocolError: as ``send_item``.
+        """
+        self._send_item_beside(call_id, payload, pack_dropped(dropped))
+
+    def _send_item_beside(self, call_id: int, payload: Payload, beside: bytes) -> None:
+        self._sending(Kind.ITEM)
+        length = HEADER_AFTER_LENGTH + len(beside) + len(payload)
+        if length > self.their_max_frame:
+            raise PayloadTooLarge(length, self.their_max_frame)
+        theirs = self._theirs
+        halves = theirs.halves.get(call_id)
+        if halves is None or not halves.sends_items or halves.items_to_send < 1 or halves.bytes_to_send < 1:
+            raise self._no_item(call_id)
+        packed, body = self._body(payload)
+        halves.items_to_send -= 1
+        halves.bytes_to_send -= len(payload)
+        self._send(Kind.ITEM, theirs.opcodes[call_id], call_id, body, flags=packed, metadata=beside)
 
     def send_error(self, call_id: int, error: CallError) -> None:
         """A call of the peer's failed and is over.
 
+        Its ``packed_details`` go along, unless they are too long by themselves, with the metadata of the answer, or for
+        the peer; so does the metadata, unless it is too long for the peer.
+
         Raises:
             LocalProtocolError: the call is not in flight, or the state does not allow it.
         """
-        self._send_step(Kind.ERROR, call_id, pack_error(error))
+        body, metadata = pack_error(error), self._metadata_of(call_id)
+        details = b"" if error.packed_details is None else pack_details(error.packed_details)
+        room = self.their_max_frame - HEADER_AFTER_LENGTH - len(body)
+        if len(metadata) > room:
+            self.set_metadata(call_id, b"")
+        elif len(metadata) + len(details) <= min(room, MAX_ANSWER):
+            body += details
+        self._send_step(Kind.ERROR, call_id, body)
 
-    def _send_step(self, kind: int, call_id: int, body: bytes) -> None:
-        opcode = self._calls_of(call_id).opcodes.get(call_id)
-        if opcode is None:
+    def set_metadata(self, call_id: int, block: bytes) -> None:
+        """Have what ends a call of the peer's say something beside its payload. Again: instead of what was set before.
+
+        Args:
+            call_id: of the call.
+            block: from ``pack_answer``; at most ``MAX_ANSWER`` bytes.
+
+        Raises:
+            LocalProtocolError: the call is not in flight, or the block is longer.
+        """
+        theirs = self._theirs
+        if call_id not in theirs.opcodes:
             raise not_in_flight(call_id)
-        self._sending(kind)
-        self._step(call_id, kind)
-        self._send(kind, opcode, call_id, body)
+        if len(block) > MAX_ANSWER:
+            raise LocalProtocolError(f"the metadata of an answer has {len(block)} bytes; at most {MAX_ANSWER} may be")
+        halves = theirs.state_of(call_id)
+        halves.metadata = block
+        theirs.keep(call_id, halves)  # plain no more, so that the short way of answers leaves it alone
 
     def credit(self, call_id: int) -> tuple[int, int]:
         """Items and bytes that may still be sent of our half of a call; nothing of one that is over. The bytes may be

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from wireproto.errors import CallError, RemoteProtocolError
+from wireproto.wire.answers import Beside
 from wireproto.wire.frame import Credit
 from wireproto.wire.handshake import Hello, Welcome
 from wireproto.wire.metadata import Metadata
@@ -17,6 +18,9 @@ from wireproto.wire.packing import Packed, Payload
 
 __all__ = [
     "NEED_DATA",
+    "AnswerEvent",
+    "AnswerUnreadable",
+    "AnsweredBeside",
     "CallOver",
     "CancelReceived",
     "ConnectionEnded",
@@ -142,6 +146,31 @@ class ErrorReceived(msgspec.Struct, frozen=True):
     error: CallError
 
 
+AnswerEvent = (
+    ResponseReceived | PackedResponseReceived | ItemReceived | PackedItemReceived | EndReceived | ErrorReceived
+)
+"""What of a call comes from the side that answers it."""
+
+
+class AnsweredBeside(msgspec.Struct, frozen=True):
+    """An answer, or an item of one, that says something beside its payload. Most have nothing, and come by themselves.
+
+    ``event`` is what came, which alone counts for the state of the call; of an ``ErrorReceived`` the error may have
+    ``packed_details``.
+    """
+
+    event: AnswerEvent
+    opcode: int
+    beside: Beside
+
+
+class AnswerUnreadable(msgspec.Struct, frozen=True):
+    """An item of an answer came with metadata that cannot be read. The call goes on at the peer: cancel it."""
+
+    call_id: int
+    error: CallError
+
+
 class CancelReceived(msgspec.Struct, frozen=True, gc=False):
     """Whoever began a call in flight no longer wants its answer; the terminal frame is still owed."""
 
@@ -204,6 +233,8 @@ Event = (
     | PackedItemReceived
     | EndReceived
     | ErrorReceived
+    | AnsweredBeside
+    | AnswerUnreadable
     | CallOver
     | CancelReceived
     | CreditReceived

@@ -11,7 +11,7 @@ import struct
 from functools import cache
 from typing import NamedTuple
 
-from wireproto.errors import CallError, RemoteProtocolError
+from wireproto.errors import CallError, PackedDetails, RemoteProtocolError
 from wireproto.status import Retry, Status
 
 __all__ = [
@@ -23,6 +23,8 @@ __all__ = [
     "IGNORABLE",
     "KINDS",
     "MAJOR",
+    "ANSWERS",
+    "MAX_DETAILS",
     "MAX_ERROR_MESSAGE",
     "MAX_REASON",
     "NO_CREDIT",
@@ -42,6 +44,7 @@ __all__ = [
     "header_word",
     "pack",
     "pack_credit",
+    "pack_details",
     "pack_error",
     "pack_goaway",
     "read_reason",
@@ -79,6 +82,9 @@ IGNORABLE = 0x80
 MAX_ERROR_MESSAGE = 2048
 """Bytes of UTF-8: a longer text is cut when an ERROR is packed, so that the frame fits any peer's limit."""
 
+MAX_DETAILS = 4096
+"""Bytes of the details of an ERROR: the name of their message and its payload. Longer ones are left out."""
+
 MAX_REASON = 64
 """Characters of a reason in an ERROR."""
 
@@ -97,6 +103,9 @@ _U32 = struct.Struct(">I")
 _CREDIT = struct.Struct(">II")
 _ERROR = struct.Struct(">BBIB")
 _U16 = struct.Struct(">H")
+_FIELD = struct.Struct(">BH")
+_DETAILS = 1
+"""The field of an ERROR that has the details."""
 _REASON = re.compile(rf"[A-Z][A-Z0-9_]{{0,{MAX_REASON - 1}}}")
 _TO_ESCAPE = re.compile(r"[^ -\[\]-~]")
 _STATUSES = {int(status): status for status in Status}
@@ -128,6 +137,9 @@ OF_MESSAGES = frozenset({Kind.REQUEST, Kind.RESPONSE, Kind.ITEM})
 
 OF_CALLS = frozenset({*OF_MESSAGES, Kind.END, Kind.ERROR, Kind.CANCEL, Kind.CREDIT})
 """Kinds of a call, whose id and opcode they carry; all others carry 0 and 0."""
+
+ANSWERS = frozenset({Kind.RESPONSE, Kind.ITEM, Kind.END, Kind.ERROR})
+"""Kinds of the answer half of a call. They may say something beside their payload."""
 
 _ALSO_OF_THE_CONNECTION = frozenset({Kind.ERROR, Kind.CREDIT})
 """Those that carry 0 and 0 as well: a final ERROR, and a CREDIT of one-way calls."""
@@ -241,7 +253,7 @@ def unpack(data: Buffered, at: int = 0) -> Frame:
         return Frame(kind, flags, codec, version, opcode, call_id, bytes(view[body:payload]), bytes(view[payload:end]))
 
 
-def check_header(frame: Frame, codec: int, version: int, packing: int = 0) -> None:
+def check_header(frame: Frame, codec: int, version: int, packing: int = 0, top_bit: int = 0) -> None:
     """Check what the header of a known kind must say, in the order of ``docs/wire.md``.
 
     Args:
@@ -249,6 +261,7 @@ def check_header(frame: Frame, codec: int, version: int, packing: int = 0) -> No
         codec: the connection's.
         version: the connection's.
         packing: the algorithm that was agreed on; 0 for none.
+        top_bit: of the ids of calls that the reader began; 0 for a client.
 
     Raises:
         RemoteProtocolError: RESERVED_FLAGS, WRONG_CODEC, WRONG_VERSION, CALL_ID, WRONG_OPCODE or UNEXPECTED_METADATA.
@@ -270,8 +283,15 @@ def check_header(frame: Frame, codec: int, version: int, packing: int = 0) -> No
         raise RemoteProtocolError("CALL_ID", f"{name} names no call")
     elif frame.opcode:
         raise RemoteProtocolError("WRONG_OPCODE", f"{name} has opcode {frame.opcode:#06x} and belongs to no call")
-    if frame.metadata and kind != Kind.REQUEST:
-        raise RemoteProtocolError("UNEXPECTED_METADATA", f"{name} has metadata; only REQUEST may")
+    # An answer may have them: a frame of the answer half of a call that the reader began.
+    if (
+        frame.metadata
+        and kind != Kind.REQUEST
+        and not (kind in ANSWERS and frame.call_id and frame.call_id & TOP_BIT == top_bit)
+    ):
+        raise RemoteProtocolError(
+            "UNEXPECTED_METADATA", f"{name} has metadata; only REQUEST and what answers a call may"
+        )
 
 
 def flags_problem(kind: int, flags: int, packing: int = 0) -> str:
@@ -306,8 +326,26 @@ def pack_error(error: CallError | RemoteProtocolError) -> bytes:
     return b"".join((head, reason, _U16.pack(len(text)), text))
 
 
+def pack_details(details: PackedDetails) -> bytes:
+    """The field of an ERROR that has the details; b"" when they are more than ``MAX_DETAILS``."""
+    name = details.name.encode()
+    value = bytes([len(name)]) + name + details.payload
+    return _FIELD.pack(_DETAILS, len(value)) + value if len(value) <= MAX_DETAILS else b""
+
+
+def _unpack_details(value: bytes) -> PackedDetails | None:
+    """The details of an ERROR as they came; None when there is no name, or none that is UTF-8."""
+    end = 1 + value[0] if value else 1
+    try:
+        name = value[1:end].decode()
+    except UnicodeDecodeError:
+        return None
+    return PackedDetails(name, value[end:]) if 1 < end <= len(value) else None
+
+
 def unpack_error(body: bytes, kind: type[CallError] = CallError) -> CallError:
-    """Read the body of an ERROR. What follows the message is for later versions: read over, if well formed.
+    """Read the body of an ERROR. Of what follows the message the details are kept as they are; all else is for later
+    versions: read over, if well formed.
 
     A number or a reason that is not known here is no reason to end a connection: a peer of a later day, or an
     intermediary, may say one. The call has failed all the same, and the caller is told as much of it as there is.
@@ -326,15 +364,22 @@ def unpack_error(body: bytes, kind: type[CallError] = CallError) -> CallError:
         text_end = at + 2 + _U16.unpack_from(body, at)[0]
         message = body[at + 2 : text_end].decode("utf-8")
         at = text_end
+        details: PackedDetails | None = None
         while at < len(body):
-            at += 3 + _U16.unpack_from(body, at + 1)[0]
+            field, length = _FIELD.unpack_from(body, at)
+            at += _FIELD.size + length
+            if field == _DETAILS and details is None:
+                details = _unpack_details(body[at - length : at])
         if at != len(body):
             raise ValueError("it ends inside a field")
         if status == Status.OK:
             raise ValueError("OK is no error")
         known = _STATUSES.get(status, Status.UNKNOWN)
         name, message = read_reason(reason, message)
-        return kind(known, name, message, retry=_RETRIES.get(retry, Retry.NEVER), retry_after_ms=retry_after_ms)
+        error = kind(known, name, message, retry=_RETRIES.get(retry, Retry.NEVER), retry_after_ms=retry_after_ms)
+        if details is not None:
+            error.packed_details = details
+        return error
     except (ValueError, struct.error) as problem:
         raise bad_body(Kind.ERROR, str(problem)) from None
 

@@ -16,6 +16,7 @@ from wireproto.wire.frame import (
     KINDS,
     OF_MESSAGES,
     PREAMBLE,
+    TOP_BIT,
     Frame,
     Kind,
     check_header,
@@ -260,7 +261,7 @@ class Framing:
             return None
         move = FINAL if kind == Kind.ERROR and not frame.call_id else kind
         state = self._receiving(move)
-        check_header(frame, self.codec, self.version, self.packing)
+        check_header(frame, self.codec, self.version, self.packing, TOP_BIT if self._serves else 0)
         if move == FINAL:
             self._finish(unpack_error(frame.payload, HandshakeError if self.state is State.GREETING else CallError))
             return None

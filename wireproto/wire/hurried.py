@@ -361,12 +361,11 @@ class Hurried(Framing):
             raise PayloadTooLarge(length, self.their_max_frame)
         theirs = self._theirs
         if call_id in theirs.halves:
-            opcode: int | None = theirs.opcodes[call_id]
-            self._step(call_id, Kind.RESPONSE)
-        else:
-            opcode = theirs.opcodes.pop(call_id, None)
-            if opcode is None:
-                raise not_in_flight(call_id)
+            self._send_step(Kind.RESPONSE, call_id, payload)
+            return
+        opcode = theirs.opcodes.pop(call_id, None)
+        if opcode is None:
+            raise not_in_flight(call_id)
         self._out += (_pack_header(length, self._hot_answer, opcode, 0, call_id), payload)
         self.bytes_pending += length + 4
 
@@ -424,17 +423,7 @@ class Hurried(Framing):
         Raises:
             PayloadTooLarge, LocalProtocolError: as ``send_response``.
         """
-        length = HEADER_AFTER_LENGTH + len(payload)
-        if length > self.their_max_frame:
-            raise PayloadTooLarge(length, self.their_max_frame)
-        self._sending(Kind.RESPONSE)
-        opcode = self._theirs.opcodes.get(call_id)
-        if opcode is None:
-            raise not_in_flight(call_id)
-        header, body = self._packed(Kind.RESPONSE, opcode, call_id, payload)
-        self._step(call_id, Kind.RESPONSE)
-        self._out += (header, body)
-        self.bytes_pending += len(header) + len(body)
+        self._send_step(Kind.RESPONSE, call_id, payload)
 
     def _packed(
         self, kind: int, opcode: int, call_id: int, payload: Payload, metadata_length: int = 0
@@ -472,6 +461,31 @@ class Hurried(Framing):
     def _calls_of(self, call_id: int) -> Calls:
         """The calls among which one of this id is, if it is in flight."""
         return self._ours if call_id & TOP_BIT == self._ours.top_bit else self._theirs
+
+    def _send_step(self, kind: int, call_id: int, payload: Payload, beside: bytes = b"") -> None:
+        """Send a frame of a call in flight the plain way: with what the call has to say beside it, and ``beside``.
+
+        Raises:
+            PayloadTooLarge: the peer does not accept a frame so large; the call is still in flight.
+            LocalProtocolError: the call is not in flight, or its state or the connection's does not allow it.
+        """
+        calls = self._calls_of(call_id)
+        opcode = calls.opcodes.get(call_id)
+        if opcode is None:
+            raise not_in_flight(call_id)
+        self._sending(kind)
+        metadata = self._metadata_of(call_id) + beside
+        length = HEADER_AFTER_LENGTH + len(metadata) + len(payload)
+        if length > self.their_max_frame:
+            raise PayloadTooLarge(length, self.their_max_frame)
+        packed, body = self._body(payload)
+        self._step(call_id, kind)
+        self._send(kind, opcode, call_id, body, flags=packed, metadata=metadata)
+
+    def _metadata_of(self, call_id: int) -> bytes:
+        """The block that what ends a call carries: of one that the peer began and that we have something to say of."""
+        halves = self._theirs.halves.get(call_id)
+        return b"" if halves is None else halves.metadata
 
     def _step(self, call_id: int, kind: int) -> None:
         """A frame of a call in flight is to be sent: the state that follows.

@@ -1,6 +1,7 @@
 """Metadata: what a request says about itself beside its payload. Layout and rules: ``docs/wire.md``."""
 
 import re
+from collections.abc import Iterator
 from struct import Struct
 from typing import Any
 
@@ -10,7 +11,28 @@ from wireproto.errors import CallError, EncodeError
 from wireproto.reasons import failure
 from wireproto.wire.frame import U32_MAX, Credit
 
-__all__ = ["CRITICAL", "EMPTY", "MAX_METADATA", "Metadata", "pack_metadata", "unpack_metadata"]
+__all__ = [
+    "CRITICAL",
+    "DROPPED",
+    "DROPPED_HEADER",
+    "EMPTY",
+    "ENTRY",
+    "MAX_METADATA",
+    "TRACEPARENT",
+    "Metadata",
+    "bad_metadata",
+    "as_header",
+    "each_field",
+    "is_reserved",
+    "pack_entry",
+    "pack_metadata",
+    "pack_printable",
+    "pack_u32",
+    "read_printable",
+    "read_u32",
+    "unpack_entry",
+    "unpack_metadata",
+]
 
 CRITICAL = 0x80
 """A key with this bit set must be understood, or the call is refused; the other seven bits name the key."""
@@ -19,6 +41,11 @@ MAX_METADATA = 0xFFFF
 """Bytes: what the header's length field can say."""
 
 DEADLINE_MS, TRACEPARENT, AUTHORIZATION, IDEMPOTENCY_KEY, CREDIT, ENTRY, RESUME_AFTER = range(1, 8)
+DROPPED = 8
+"""Of an answer only."""
+
+DROPPED_HEADER = "wireproto-dropped"
+"""... and what all of those of a stream are together among the trailers of gRPC."""
 
 _HEAD = Struct(">BH")
 _U32 = Struct(">I")
@@ -27,6 +54,10 @@ _TWO_U32 = Struct(">II")
 _DEADLINE = Struct(">BHI")  # the whole block of a call that has a deadline and nothing else: by far the commonest
 _DEADLINE_HEAD = _HEAD.pack(DEADLINE_MS, _U32.size)
 _NAME = re.compile(r"[a-z0-9._-]{1,64}")
+# What HTTP/2 and gRPC have a use of their own for, or clients over gRPC have.
+_RESERVED = frozenset({"authorization", "content-type", "idempotency-key", "te", "traceparent", "user-agent"})
+_RESERVED_PREFIXES = ("grpc-", "wireproto-")
+_BINARY = "-bin"
 _PRINTABLE = re.compile(r"[ -~]+")
 
 
@@ -76,11 +107,11 @@ def pack_metadata(metadata: Metadata) -> bytes:
     """
     parts: list[bytes] = []
     if metadata.deadline_ms is not None:
-        parts.append(_pack_u32(DEADLINE_MS, "deadline_ms", metadata.deadline_ms))
+        parts.append(pack_u32(DEADLINE_MS, "deadline_ms", metadata.deadline_ms))
     if metadata.traceparent:
-        parts.append(_pack_printable(TRACEPARENT, "traceparent", metadata.traceparent))
+        parts.append(pack_printable(TRACEPARENT, "traceparent", metadata.traceparent))
     if metadata.authorization:
-        parts.append(_pack_printable(AUTHORIZATION, "authorization", metadata.authorization))
+        parts.append(pack_printable(AUTHORIZATION, "authorization", metadata.authorization))
     if metadata.idempotency_key:
         if len(metadata.idempotency_key) > 64:
             raise EncodeError("Metadata.idempotency_key", "give 1 to 64 bytes")
@@ -88,14 +119,7 @@ def pack_metadata(metadata: Metadata) -> bytes:
     if metadata.credit is not None:
         parts.append(_pack_credit(metadata.credit))
     for name, value in metadata.entries.items():
-        path = f"entries[{name!r}]"
-        if not _NAME.fullmatch(name):
-            raise EncodeError(f"Metadata.{path}", "a name has 1 to 64 characters of a-z 0-9 . _ -")
-        try:
-            text = value.encode()
-        except UnicodeEncodeError:
-            raise EncodeError(f"Metadata.{path}", "the text holds a lone surrogate") from None
-        parts.append(_field(ENTRY, path, bytes([len(name)]) + name.encode() + text))
+        parts.append(pack_entry(name, value))
     if metadata.resume_after:
         if len(metadata.resume_after) > 64:
             raise EncodeError("Metadata.resume_after", "give 1 to 64 bytes")
@@ -117,26 +141,17 @@ def unpack_metadata(block: bytes) -> Metadata:
         return Metadata(deadline_ms=_DEADLINE.unpack(block)[2])
     found: dict[str, Any] = {}
     entries: dict[str, str] = {}
-    at = 0
-    while at < len(block):
-        if len(block) - at < _HEAD.size:
-            raise _bad("it ends inside a key")
-        key, length = _HEAD.unpack_from(block, at)
-        at += _HEAD.size
-        value = block[at : at + length]
-        if len(value) < length:
-            raise _bad(f"key {key} declares {length} bytes and {len(value)} are left")
-        at += length
+    for key, value in each_field(block):
         known = key & ~CRITICAL
         if known == ENTRY:
-            name, text = _unpack_entry(value)
+            name, text = unpack_entry(value)
             if name in entries:
-                raise _bad(f"entry {name!r} is there twice")
+                raise bad_metadata(f"entry {name!r} is there twice")
             entries[name] = text
         elif known in _READERS:
             attribute, read = _READERS[known]
             if attribute in found:
-                raise _bad(f"{attribute} is there twice")
+                raise bad_metadata(f"{attribute} is there twice")
             found[attribute] = read(attribute, value)
         elif key & CRITICAL:
             raise failure(
@@ -146,7 +161,55 @@ def unpack_metadata(block: bytes) -> Metadata:
     return Metadata(entries=entries, **found)
 
 
-def _pack_u32(key: int, path: str, value: int) -> bytes:
+def each_field(block: bytes) -> Iterator[tuple[int, bytes]]:
+    """The fields of a block: keys, as they are, and values.
+
+    Raises:
+        CallError: INVALID_ARGUMENT, BAD_METADATA: the block is broken.
+    """
+    at = 0
+    while at < len(block):
+        if len(block) - at < _HEAD.size:
+            raise bad_metadata("it ends inside a key")
+        key, length = _HEAD.unpack_from(block, at)
+        at += _HEAD.size
+        value = block[at : at + length]
+        if len(value) < length:
+            raise bad_metadata(f"key {key} declares {length} bytes and {len(value)} are left")
+        at += length
+        yield key, value
+
+
+def pack_entry(name: str, value: str) -> bytes:
+    """The field of one entry.
+
+    Raises:
+        EncodeError: the name or the value is none.
+    """
+    path = f"entries[{name!r}]"
+    if not _NAME.fullmatch(name):
+        raise EncodeError(f"Metadata.{path}", "a name has 1 to 64 characters of a-z 0-9 . _ -")
+    try:
+        text = value.encode()
+    except UnicodeEncodeError:
+        raise EncodeError(f"Metadata.{path}", "the text holds a lone surrogate") from None
+    return _field(ENTRY, path, bytes([len(name)]) + name.encode() + text)
+
+
+def is_reserved(name: str) -> bool:
+    """Whether an entry cannot have this name where it may have to pass a gateway."""
+    return name in _RESERVED or name.startswith(_RESERVED_PREFIXES) or name.endswith(_BINARY)
+
+
+def as_header(name: str, value: str) -> tuple[str, str | bytes]:
+    """An entry as gRPC has it: what is not printable ASCII is bytes, under a name that ends in ``-bin``."""
+    if value and value.isascii() and value.isprintable() and value == value.strip():
+        return name, value
+    return name + _BINARY, value.encode()
+
+
+def pack_u32(key: int, path: str, value: int) -> bytes:
+    """The field of a number; EncodeError when it is none of 0 to 2**32 - 1."""
     if type(value) is not int or not 0 <= value <= U32_MAX:
         raise EncodeError(f"Metadata.{path}", f"give an integer from 0 to {U32_MAX}")
     return _DEADLINE.pack(key, _U32.size, value)
@@ -158,7 +221,8 @@ def _pack_credit(credit: Credit) -> bytes:
     return _CREDIT.pack(CREDIT, _TWO_U32.size, *credit)
 
 
-def _pack_printable(key: int, path: str, value: str) -> bytes:
+def pack_printable(key: int, path: str, value: str) -> bytes:
+    """The field of a text of printable ASCII; EncodeError when it is none."""
     if not _PRINTABLE.fullmatch(value):
         raise EncodeError(f"Metadata.{path}", "give printable ASCII")
     return _field(key, path, value.encode())
@@ -170,51 +234,55 @@ def _field(key: int, path: str, value: bytes) -> bytes:
     return _HEAD.pack(key, len(value)) + value
 
 
-def _bad(problem: str) -> CallError:
+def bad_metadata(problem: str) -> CallError:
+    """The one error for a block that breaks a rule."""
     return failure("BAD_METADATA", f"the metadata cannot be read: {problem}")
 
 
-def _read_u32(attribute: str, value: bytes) -> int:
+def read_u32(attribute: str, value: bytes) -> int:
+    """A number that was received; BAD_METADATA when it is none."""
     if len(value) != _U32.size:
-        raise _bad(f"{attribute} has {len(value)} bytes and not 4")
+        raise bad_metadata(f"{attribute} has {len(value)} bytes and not 4")
     number: int = _U32.unpack(value)[0]
     return number
 
 
 def _read_credit(attribute: str, value: bytes) -> Credit:
     if len(value) != _TWO_U32.size:
-        raise _bad(f"{attribute} has {len(value)} bytes and not {_TWO_U32.size}")
+        raise bad_metadata(f"{attribute} has {len(value)} bytes and not {_TWO_U32.size}")
     return Credit._make(_TWO_U32.unpack(value))
 
 
-def _read_printable(attribute: str, value: bytes) -> str:
+def read_printable(attribute: str, value: bytes) -> str:
+    """A text of printable ASCII that was received; BAD_METADATA when it is none."""
     text = value.decode("latin-1")
     if not _PRINTABLE.fullmatch(text):
-        raise _bad(f"{attribute} is not printable ASCII")
+        raise bad_metadata(f"{attribute} is not printable ASCII")
     return text
 
 
 def _read_key(attribute: str, value: bytes) -> bytes:
     if not 1 <= len(value) <= 64:
-        raise _bad(f"{attribute} has {len(value)} bytes and not 1 to 64")
+        raise bad_metadata(f"{attribute} has {len(value)} bytes and not 1 to 64")
     return value
 
 
-def _unpack_entry(value: bytes) -> tuple[str, str]:
+def unpack_entry(value: bytes) -> tuple[str, str]:
+    """The name and the value of an entry that was received; BAD_METADATA when it is none."""
     end = 1 + value[0] if value else 1
     name = value[1:end].decode("latin-1")
     if len(value) < end or not _NAME.fullmatch(name):
-        raise _bad("an entry's name is not 1 to 64 characters of a-z 0-9 . _ -")
+        raise bad_metadata("an entry's name is not 1 to 64 characters of a-z 0-9 . _ -")
     try:
         return name, value[end:].decode()
     except UnicodeDecodeError:
-        raise _bad(f"entry {name!r} is not UTF-8") from None
+        raise bad_metadata(f"entry {name!r} is not UTF-8") from None
 
 
 _READERS = {
-    DEADLINE_MS: ("deadline_ms", _read_u32),
-    TRACEPARENT: ("traceparent", _read_printable),
-    AUTHORIZATION: ("authorization", _read_printable),
+    DEADLINE_MS: ("deadline_ms", read_u32),
+    TRACEPARENT: ("traceparent", read_printable),
+    AUTHORIZATION: ("authorization", read_printable),
     IDEMPOTENCY_KEY: ("idempotency_key", _read_key),
     CREDIT: ("credit", _read_credit),
     RESUME_AFTER: ("resume_after", _read_key),

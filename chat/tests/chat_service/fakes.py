@@ -102,6 +102,9 @@ class FakeContext(Context):
     def draining(self) -> bool:
         return False
 
+    def set_metadata(self, name: str, value: str) -> None:
+        pass
+
     def sign_in(self, identity: Identity) -> None:
         self.identity = identity
 

@@ -1,6 +1,17 @@
 """The cases that judge a client, by the sections of the protocol's pages. Importing this fills the registry."""
 
 from wireproto.conformance.callee import CLIENT_CASES
-from wireproto.conformance.clients import calls, ends, frames, handshake, metadata, streams, uploads, values
+from wireproto.conformance.clients import answers, calls, ends, frames, handshake, metadata, streams, uploads, values
 
-__all__ = ["CLIENT_CASES", "calls", "ends", "frames", "handshake", "metadata", "streams", "uploads", "values"]
+__all__ = [
+    "CLIENT_CASES",
+    "answers",
+    "calls",
+    "ends",
+    "frames",
+    "handshake",
+    "metadata",
+    "streams",
+    "uploads",
+    "values",
+]

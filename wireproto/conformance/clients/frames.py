@@ -187,8 +187,8 @@ _ends("2.25", "WRONG_OPCODE", "A PING with an opcode is WRONG_OPCODE.", _frame(p
 _ends(
     "2.26",
     "UNEXPECTED_METADATA",
-    "A RESPONSE with metadata is UNEXPECTED_METADATA.",
-    _frame(page.RESPONSE, metadata=b"\x07\0\0"),
+    "A final ERROR with metadata is UNEXPECTED_METADATA.",
+    _frame(page.ERROR, page.error_body(), metadata=b"\x07\0\0", call_id=0, opcode=0),
 )
 _ends("2.27", "BAD_BODY", "A PING of 7 bytes is BAD_BODY.", _frame(page.PING, bytes(7)))
 _ends("2.28", "BAD_BODY", "A GOAWAY of 3 bytes is BAD_BODY.", _frame(page.GOAWAY, bytes(3)))

@@ -299,6 +299,14 @@ for number, kind, payload in (
         _kind(kind, payload, metadata=page.entry(b"a", b"b")),
     )
 
+for number, kind in (("2.60", page.ITEM), ("2.61", page.END)):
+    _ends(
+        number,
+        "UNEXPECTED_METADATA",
+        f"A {page.KIND_NAMES[kind]} of the request half with metadata is UNEXPECTED_METADATA.",
+        _kind(kind, metadata=page.field(page.DROPPED_KEY, page.u32(1))),
+    )
+
 # Each row breaks two rules that stand next to each other; the first one counts.
 _ORDER: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("2.41", "FRAME_TOO_SHORT", "METADATA_OVERRUN", {"kind": page.PING, "length": 11, "metadata_length": 99}),

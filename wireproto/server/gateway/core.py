@@ -15,8 +15,8 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Container, Mapping
+from typing import Any, Final
 from urllib.parse import unquote
 
 import grpc
@@ -25,9 +25,8 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from wireproto.address import Address
 from wireproto.answering.pool import Worker
 from wireproto.errors import CallError, ConfigError
-from wireproto.protos.status import to_rpc_status
 from wireproto.server.gateway.seam import Begin, CallEvents, Headers
-from wireproto.status import Retry, Status
+from wireproto.server.gateway.trailers import tell, trailers
 
 __all__ = ["TRIED", "CoreEngine", "problem"]
 
@@ -39,10 +38,6 @@ _FOREVER: Final = 366 * 86_400.0
 
 _SETTLE: Final = 1.0
 """Seconds that gRPC's core gets to end what it was told to."""
-
-_DETAILS: Final = "grpc-status-details-bin"
-Told: TypeAlias = tuple[int, bytes, tuple[tuple[str, bytes], ...]]
-"""An error as a code, a text and trailers."""
 
 _OK: Final = cygrpc.StatusCode.ok
 
@@ -196,15 +191,16 @@ class CoreWire:
                 cygrpc.SendMessageOperation(payload, flags),
             )
 
-    def answer(self, payload: bytes) -> None:
+    def answer(self, payload: bytes, said: Mapping[str, str]) -> None:
         """Answer, and where nobody waits for the caller's end ask for it in the same batch: one event and not two."""
+        beside = trailers(said) if said else None
         if self._watched:
             _batch(
                 self._call,
                 _rung,
                 cygrpc.SendInitialMetadataOperation(None, 0),
                 cygrpc.SendMessageOperation(payload, 0),
-                cygrpc.SendStatusFromServerOperation(None, _OK, b"", 0),
+                cygrpc.SendStatusFromServerOperation(beside, _OK, b"", 0),
             )
         else:
             self._watched = True
@@ -213,27 +209,28 @@ class CoreWire:
                 self._closed,
                 cygrpc.SendInitialMetadataOperation(None, 0),
                 cygrpc.SendMessageOperation(payload, 0),
-                cygrpc.SendStatusFromServerOperation(None, _OK, b"", 0),
+                cygrpc.SendStatusFromServerOperation(beside, _OK, b"", 0),
                 cygrpc.ReceiveCloseOnServerOperation(0),
             )
 
-    def end(self, error: CallError | None) -> None:
+    def end(self, error: CallError | None, said: Mapping[str, str]) -> None:
         self.watch()  # apart: in one batch with the refusal of a message that was not read it is not through
-        code, text, trailers = (_OK, b"", None) if error is None else _told(error)
+        code, message, beside = (_OK, "", trailers(said) or None) if error is None else tell(error, said)
+        text = message.encode()
         if self._opened:
-            _batch(self._call, _rung, cygrpc.SendStatusFromServerOperation(trailers, code, text, 0))
+            _batch(self._call, _rung, cygrpc.SendStatusFromServerOperation(beside, code, text, 0))
         else:
             self._opened = True
             _batch(
                 self._call,
                 _rung,
                 cygrpc.SendInitialMetadataOperation(None, 0),
-                cygrpc.SendStatusFromServerOperation(trailers, code, text, 0),
+                cygrpc.SendStatusFromServerOperation(beside, code, text, 0),
             )
 
     def reset(self, error: CallError) -> None:
-        code, text, _ = _told(error)
-        self._call.cancel(code, text)
+        told = tell(error, {})
+        self._call.cancel(told.code, told.message.encode())
 
     # ------------------------------------------------------------------ tags: called with the event, by the leader
 
@@ -353,17 +350,6 @@ def _rung(worker: Worker, event: Any) -> None:
 def _batch(call: Any, tag: Any, *operations: Any) -> None:
     """Have gRPC's core carry out operations that were made for this, and call ``tag`` when all of them are through."""
     call.start_server_batch(operations, tag)
-
-
-@functools.lru_cache(64)
-def _told_often(status: Status, reason: str, message: str, retry: Retry, retry_after_ms: int) -> Told:
-    """Refusals are alike, and come when there is no time to spell each out."""
-    made = to_rpc_status(CallError(status, reason, message, retry=retry, retry_after_ms=retry_after_ms))
-    return made.code, made.message.encode(), ((_DETAILS, made.SerializeToString()),)
-
-
-def _told(error: CallError) -> Told:
-    return _told_often(error.status, error.reason, error.message, error.retry, error.retry_after_ms)
 
 
 @functools.lru_cache(4096)

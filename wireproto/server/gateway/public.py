@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Container, Coroutine
+from collections.abc import AsyncIterator, Callable, Container, Coroutine, Mapping
 from concurrent.futures import Future
 from typing import Any
 from urllib.parse import unquote
@@ -21,12 +21,10 @@ from wireproto.address import Address
 from wireproto.answering.pool import Worker
 from wireproto.errors import CallError, ConfigError
 from wireproto.poller import Poller
-from wireproto.protos.status import to_rpc_status
 from wireproto.server.gateway.seam import Begin, CallEvents, Headers
+from wireproto.server.gateway.trailers import tell, trailers
 
 __all__ = ["PublicEngine"]
-
-_DETAILS = "grpc-status-details-bin"
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -88,15 +86,15 @@ class PublicWire:
     def send(self, payload: bytes, more: bool) -> None:
         self._ask(_SEND, payload)
 
-    def answer(self, payload: bytes) -> None:
-        self._ask(_ANSWER, payload)
+    def answer(self, payload: bytes, said: Mapping[str, str]) -> None:
+        self._ask(_ANSWER, (payload, said))
 
-    def end(self, error: CallError | None) -> None:
-        self._ask(_END, error)
+    def end(self, error: CallError | None, said: Mapping[str, str]) -> None:
+        self._ask(_END, (error, said))
 
     def reset(self, error: CallError) -> None:
         """There is no public name for this: the end goes behind what waits, and who does not take it is hung up on."""
-        self._ask(_END, error)
+        self._ask(_END, (error, {}))
         self._loop.call_soon_threadsafe(self._loop.call_later, _PARTING, self._part)
 
     def _part(self) -> None:
@@ -132,15 +130,15 @@ class PublicWire:
                 taker.on_sent()
             elif what == _OPEN:
                 await context.send_initial_metadata(())
-            elif what == _ANSWER:
-                answer: bytes = value
-                return answer
-            elif value is None:
-                return None
             else:
-                status = to_rpc_status(value)
-                trailers = ((_DETAILS, status.SerializeToString()),)
-                await context.abort(_CODES[status.code], status.message, trailers)
+                outcome, said = value
+                if isinstance(outcome, CallError):
+                    told = tell(outcome, said)
+                    await context.abort(_CODES[told.code], told.message, told.trailers)
+                if said:
+                    context.set_trailing_metadata(trailers(said))
+                answer: bytes | None = outcome
+                return answer
 
     async def _read(self) -> None:
         taker = self._taker

@@ -124,7 +124,7 @@ class ReflectionCall:
                 return
             if self._door.draining:
                 self._over = True
-                self._wire.end(self._shutting_down())
+                self._wire.end(self._shutting_down(), {})
                 return
         self.ask()
 
@@ -153,7 +153,7 @@ class ReflectionCall:
                     self._wire.reset(untaken(waited))
             elif self._question is None and waited > self._door.patience:
                 self._over = True
-                self._wire.end(half(waited))
+                self._wire.end(half(waited), {})
 
     def expire(self, now: float) -> float:
         """See ``rpc.Live``: what a caller has set for its questions ends them at its own side."""
@@ -184,4 +184,4 @@ class ReflectionCall:
         with self._lock:
             if not self._over and not self._sending:
                 self._over = True
-                self._wire.end(error)
+                self._wire.end(error, {})

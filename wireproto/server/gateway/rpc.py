@@ -8,7 +8,9 @@ import math
 import threading
 import time
 from collections import deque
-from typing import Protocol
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from wireproto.answering.call import Call
 from wireproto.answering.pace import Pace
@@ -27,7 +29,7 @@ from wireproto.server.gateway.shares import Shares
 from wireproto.server.gateway.untaken import SMALL, Untaken
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import PayloadTooLarge
-from wireproto.wire.metadata import Metadata
+from wireproto.wire.metadata import DROPPED_HEADER, Metadata
 from wireproto.wire.packing import Payload, plain
 
 __all__ = ["PARTING", "Live", "Rpc", "RpcOwner", "PathTarget", "half", "untaken"]
@@ -47,6 +49,9 @@ SLOWEST = 65_536
 
 WINDOW = 64
 """Items of a stream that wait for HTTP/2 to take them; as many as a turn takes of a source."""
+
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class PathTarget(Protocol):
@@ -153,9 +158,11 @@ class Rpc:
         "_bytes",
         "_counted",
         "_door",
+        "_dropped",
         "_end",
         "_ending",
         "_handed",
+        "_said",
         "_sending",
         "_served",
         "_size",
@@ -197,6 +204,8 @@ class Rpc:
         self._starved = False
         self._ending = False
         self._end: CallError | None = None
+        self._said: Mapping[str, str] = _NOTHING
+        self._dropped = 0
 
     @property
     def draining(self) -> bool:
@@ -437,7 +446,7 @@ class Rpc:
         if self._size > SMALL:
             self._counted = self._size
             self._door.untaken.hand(self.peer, self._size)
-        self._wire.answer(payload)
+        self._wire.answer(payload, self._said)
 
     def stream_began_locked(self, call: Call) -> None:
         """See ``owners.CallOwner``."""
@@ -449,6 +458,10 @@ class Rpc:
                 call.expire_locked(shutting_down)
             else:
                 self._wire.open()
+
+    def set_metadata_locked(self, call: Call, said: Mapping[str, str]) -> None:
+        """See ``owners.CallOwner``."""
+        self._said = said
 
     def send_error_locked(self, call: Call, error: CallError) -> None:
         """See ``owners.CallOwner``."""
@@ -462,11 +475,14 @@ class Rpc:
             call.intake.end_locked(error)
         self._end_locked(error)
 
-    def end_stream_locked(self, call: Call, error: CallError | None) -> None:
+    def end_stream_locked(self, call: Call, error: CallError | None, dropped: int = 0) -> None:
         """See ``owners.CallOwner``."""
         if call.answered:
             return
         call.answered = True
+        self._dropped += dropped
+        if self._dropped:
+            self._said = {**self._said, DROPPED_HEADER: str(self._dropped)}
         if error is not None:
             self.send_error_locked(call, error)
         else:
@@ -533,7 +549,7 @@ class Rpc:
             self.over = True
             self._handed = time.monotonic()
             self._size = 0
-            self._wire.end(self._end)
+            self._wire.end(self._end, self._said)
 
     def take_over(self) -> None:
         """See ``owners.CallOwner``. There is no other call to go on with; but this one is not answered at once."""
@@ -556,6 +572,11 @@ class Rpc:
             self._waiting = deque()
         self._waiting.append(plain(payload))
         self._bytes += len(payload)
+
+    def send_item_behind(self, call_id: int, payload: Payload, dropped: int) -> None:
+        """See ``owners.CallLine``. A message over gRPC has nothing beside it: the end tells how many there were."""
+        self.send_item(call_id, payload)
+        self._dropped += dropped
 
     # ------------------------------------------------------------------ own
 

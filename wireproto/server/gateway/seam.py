@@ -4,7 +4,7 @@ An engine is what speaks HTTP/2: it has a call's headers, reads its messages whe
 given. The door decides everything else, alike for every engine, and holds no thread for a call that nothing moves in.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from wireproto.answering.pool import Waits, Worker
@@ -47,11 +47,11 @@ class Wire(Protocol):
     def send(self, payload: bytes, more: bool) -> None:
         """Send one message: ``on_sent``. Not again before that. It may wait for the next one, if there are ``more``."""
 
-    def answer(self, payload: bytes) -> None:
-        """Send the only message, and end the call well."""
+    def answer(self, payload: bytes, said: Mapping[str, str]) -> None:
+        """Send the only message, and end the call well, with what it says beside that."""
 
-    def end(self, error: CallError | None) -> None:
-        """End the call, well or with an error."""
+    def end(self, error: CallError | None, said: Mapping[str, str]) -> None:
+        """End the call, well or with an error, and with what it says beside that."""
 
     def reset(self, error: CallError) -> None:
         """End the call though a message waits to be taken. The error's details may be lost, and that message, too; with
