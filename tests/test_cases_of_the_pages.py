@@ -86,6 +86,12 @@ def test_every_case_is_named_by_a_rule() -> None:
     assert bare == [], "write each behind its rule on docs/wire.md, values.md or control.md: [s4.21]"
 
 
+@pytest.mark.parametrize("head", [("check", "reason"), ("reason", "status", "retry")])
+def test_every_check_and_every_reason_of_a_call_names_what_judges_it(head: tuple[str, ...]) -> None:
+    """Each row of the two tables has its cases or its test in the last column."""
+    assert [row for row in table(*head) if not _BRACKET.search(row[-1])] == []
+
+
 def test_the_tests_of_the_table_exist() -> None:
     """Each test of the table is there under its name and is named by a rule, or says why there is none."""
     of_rules = {each for text in PAGES.values() for each in named(text)}
