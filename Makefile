@@ -125,8 +125,8 @@ mutants: $(DEV_STAMP)  ## change the code in N places, one at a time, and see wh
 	@$(PY) -m tools.mutants -n $(N) --seed $(SEED) $(ARGS)
 
 CORE_TESTS := tests/schema tests/codecs tests/properties tests/wire tests/test_dispatch.py tests/test_vectors.py
-# They measure memory and time, which are the tracer's then.
-NOT_TRACED := not amplification and not gathering and not cost
+# They measure memory and time, which are the tracer's then; the model of the wire runs none of the core by itself.
+NOT_TRACED := not amplification and not gathering and not cost and not wire_model
 
 .PHONY: coverage
 coverage: $(DEV_STAMP)  ## measure the branches of the core that its tests take, which must be all
