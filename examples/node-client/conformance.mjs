@@ -12,11 +12,11 @@ const mirror = message({
 const empty = message({})
 const inspected = { remaining_ms: optional(int), traceparent: str, authorization: str, idempotency_key: bytes, entries: map(str, str) }
 const METHODS = {
-  Mirror: { opcode: 1, request: mirror, response: mirror },
-  Count: { opcode: 2, flags: 8, request: message({ items: int, padding: int, fail: bool }), response: message({ number: int, padding: bytes }) },
+  Mirror: { opcode: 1, compress: true, request: mirror, response: mirror },
+  Count: { opcode: 2, compress: true, flags: 8, request: message({ items: int, padding: int, fail: bool }), response: message({ number: int, padding: bytes }) },
   Fail: { opcode: 3, request: message({ status: preset(2, int), retry: int, retry_after_ms: int, message: str }), response: empty },
   Sleep: { opcode: 4, request: message({ milliseconds: int }), response: empty },
-  Blob: { opcode: 5, request: message({ size: int }), response: message({ data: bytes }) },
+  Blob: { opcode: 5, compress: true, request: message({ size: int }), response: message({ data: bytes }) },
   Inspect: { opcode: 6, request: empty, response: message(inspected) },
   Private: { opcode: 7, request: empty, response: message({ subject: str }) },
   Short: { opcode: 8, request: message({ text: str }), response: message({ length: int }) },
@@ -24,9 +24,9 @@ const METHODS = {
   Retired: { opcode: 10, request: empty, response: empty },
   Recent: { opcode: 11, request: empty, response: empty },
   Unserved: { opcode: 12, request: empty, response: empty },
-  Sum: { opcode: 13, flags: 4, request: message({ number: int, data: bytes, fail: bool, answer: bool, milliseconds: int }), response: message({ total: int, size: int, items: int }) },
-  Reflect: { opcode: 14, flags: 12, request: message({ number: int, data: bytes, fail: bool, end: bool }), response: message({ number: int, data: bytes }) },
-  Note: { opcode: 15, flags: 1, request: message({ key: str, number: int, milliseconds: int }) },
+  Sum: { opcode: 13, compress: true, flags: 4, request: message({ number: int, data: bytes, fail: bool, answer: bool, milliseconds: int }), response: message({ total: int, size: int, items: int }) },
+  Reflect: { opcode: 14, compress: true, flags: 12, request: message({ number: int, data: bytes, fail: bool, end: bool }), response: message({ number: int, data: bytes }) },
+  Note: { opcode: 15, compress: true, flags: 1, request: message({ key: str, number: int, milliseconds: int }) },
   Noted: { opcode: 16, request: message({ key: str }), response: message({ count: int, total: int }) },
 }
 

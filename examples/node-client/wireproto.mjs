@@ -1,12 +1,14 @@
 // A client for major version 1 of the wire protocol, with the pipe codec. The sections named are those of wire.md.
 import { isUtf8 } from 'node:buffer'
 import net from 'node:net'
+import zlib from 'node:zlib'
 import { decode, encode } from './pipe.mjs'
 
 const [HELLO, WELCOME, REQUEST, RESPONSE, ITEM, END, ERROR, CANCEL, CREDIT, PING, PONG, GOAWAY] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
 const [OF_MESSAGES, OF_CALLS, EMPTY] = [[REQUEST, RESPONSE, ITEM], [REQUEST, RESPONSE, ITEM, END, ERROR, CANCEL, CREDIT], [END, CANCEL]]
 const RECEIVES = { greeting: [WELCOME], open: [...OF_CALLS, PING, PONG, GOAWAY], draining: [...OF_CALLS, PING, PONG] } // section 7
-const [ONE_WAY, ITEMS_FOLLOW, ITEMS_COME_BACK, REQUEST_FLAGS] = [1, 4, 8, [0, 1, 4, 8, 12]] // section 2
+const [ONE_WAY, PACKED, ITEMS_FOLLOW, ITEMS_COME_BACK, REQUEST_FLAGS] = [1, 2, 4, 8, [0, 1, 4, 8, 12]] // section 2, as are
+const [ZLIB, PACKED_FROM] = [1, 512]
 const [TOP_BIT, CIRCLE, MAX_CROSSED, REFILL] = [2 ** 31, 2 ** 31, 1000, 8] // section 4
 const [UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, INTERNAL, UNAVAILABLE, DATA_LOSS] = [2, 3, 4, 8, 9, 13, 14, 15]
 const [NEVER, NOT_PROCESSED, MAYBE_PROCESSED, PIPE] = [0, 1, 2, 1]
@@ -22,6 +24,15 @@ const U32_MAX = 0xffffffff
 const check = (fine, reason) => { if (!fine) throw broken(reason) }
 const ints = (sizes, values) => Buffer.from(sizes.map((size, i) => values[i].toString(16).padStart(2 * size, '0')).join(''), 'hex')
 const sized = (size, value) => Buffer.concat([ints([size], [Buffer.byteLength(value)]), Buffer.from(value)])
+
+function unpacked(payload) { // what a packed payload stands for, and never more than it says (section 2)
+  try {
+    const [size, stream] = [payload.readUInt32BE(), payload.subarray(4)]
+    const { buffer, engine } = zlib.inflateSync(stream, { maxOutputLength: size, info: true })
+    if (buffer.length === size && engine.bytesWritten === stream.length) return buffer
+  } catch {} // it is cut, or holds more, or is none
+  throw new WireError(DATA_LOSS, 'BAD_PAYLOAD', 'the answer is packed wrongly', MAYBE_PROCESSED)
+}
 
 class Body { // reads integers and bodies of fixed layout (section 6)
   constructor(all) { Object.assign(this, { all, at: 0 }) }
@@ -118,7 +129,7 @@ class Connection {
       .on('end', () => this.#between && !this.#size ? this.#lost({}) : this.#finish(broken('TRUNCATED_FRAME'), true))
     this.socket.write(Buffer.from('f5575001', 'hex')) // section 1
     this.#send(HELLO, { payload: Buffer.concat([ints([1, 1, 4, 4, 4, 8], [...versions, MAX_FRAME, 0, HEARTBEAT, 0]), // section 3
-      ints([1, 1], [1, PIPE]), sized(1, 'pipe'), sized(1, name), sized(1, service)]) })
+      ints([1, 1], [1, PIPE]), sized(1, 'pipe'), sized(1, name), sized(1, service), ints([2, 2, 1], [2, 1, ZLIB])]) })
     this.#timer = setTimeout(() => this.#finish(new WireError(DEADLINE_EXCEEDED, 'HELLO_TIMEOUT', 'no WELCOME came')), HELLO_TIMEOUT)
   }
 
@@ -142,7 +153,7 @@ class Connection {
       call.cancelled = true
     }
     flags & ONE_WAY ? call.resolve() : this.#calls.set(call.id, call) // a one-way call is over at once
-    this.#send(REQUEST, { ...call, flags, codec: PIPE, version: this.version, meta, payload })
+    this.#message(REQUEST, call, flags, payload, meta)
     const late = new WireError(DEADLINE_EXCEEDED, 'DEADLINE', 'the deadline has passed', MAYBE_PROCESSED)
     if (options.deadlineMs < 2 ** 31) call.timer = setTimeout(call.cancel, options.deadlineMs, late)
     return call
@@ -166,7 +177,7 @@ class Connection {
         if (12 + payload.length > this.maxFrame) throw new WireError(RESOURCE_EXHAUSTED, 'REQUEST_TOO_LARGE', `the server takes frames of ${this.maxFrame} bytes`)
         while (goesOn() && Math.min(...call.room) < 1) await call.changed()
         if (!goesOn()) return
-        this.#send(ITEM, { ...call, flags: 0, codec: PIPE, version: this.version, payload })
+        this.#message(ITEM, call, 0, payload)
         call.room = [call.room[0] - 1, call.room[1] - payload.length]
       }
       if (goesOn()) this.#send(END, { ...call, flags: 0 })
@@ -196,6 +207,12 @@ class Connection {
   }
   close() { this.#lost({ message: 'the connection was closed' }) }
 
+  #message(kind, call, flags, payload, meta) { // packed, where its method asks for it and it becomes shorter
+    const stream = this.packing && call.method.compress && payload.length >= PACKED_FROM && zlib.deflateSync(payload)
+    const packed = stream && 4 + stream.length < payload.length
+    if (packed) [flags, payload] = [flags | PACKED, Buffer.concat([ints([4], [payload.length]), stream])]
+    this.#send(kind, { ...call, flags, codec: PIPE, version: this.version, meta, payload })
+  }
   #send(kind, { id = 0, opcode = 0, flags = 0, codec = 0, version = 0, meta = Buffer.alloc(0), payload = Buffer.alloc(0) }) { // section 2
     if (this.#state === 'closed') return
     const header = ints([4, 1, 1, 1, 1, 2, 2, 4], [12 + meta.length + payload.length, kind, flags, codec, version, opcode, meta.length, id])
@@ -230,18 +247,24 @@ class Connection {
       check(12 + meta <= length, 'METADATA_OVERRUN')
       check(kind >= HELLO && kind <= GOAWAY || kind >= 128, 'UNKNOWN_KIND')
       const [ignorable, spoken] = [kind >= 128 && !greeting, OF_MESSAGES.includes(kind)]
+      const [shape, packed] = [flags & ~PACKED, (flags & PACKED) > 0]
       const checks = [[RECEIVES[this.#state].includes(kind) || kind === ERROR && id === 0, 'UNEXPECTED_KIND'],
-        [kind === REQUEST ? REQUEST_FLAGS.includes(flags) : flags === 0, 'RESERVED_FLAGS'],
+        [(kind === REQUEST ? REQUEST_FLAGS.includes(shape) : shape === 0) && (!packed || this.packing && spoken), 'RESERVED_FLAGS'],
         [codec === (spoken ? PIPE : 0), 'WRONG_CODEC'], [version === (spoken ? this.version : 0), 'WRONG_VERSION'],
         [kind === ERROR || kind === CREDIT || OF_CALLS.includes(kind) === id > 0, 'CALL_ID'], [id > 0 || opcode === 0, 'WRONG_OPCODE'],
         [meta === 0 || kind === REQUEST || kind in KEYS && id > 0 && id < TOP_BIT, 'UNEXPECTED_METADATA']]
       if (!ignorable) for (const [fine, reason] of checks) check(fine, reason)
       const rest = yield length - 12
-      if (!ignorable) this.#accept(kind, id, opcode, rest.subarray(meta), flags, rest.subarray(0, meta))
+      if (ignorable) continue
+      const payload = rest.subarray(meta)
+      check(!packed || payload.length > 4 && payload.readUInt32BE() > 0, 'BAD_BODY')
+      const size = packed ? payload.readUInt32BE() : payload.length // what counts, everywhere
+      check(12 + meta + size <= MAX_FRAME, 'FRAME_TOO_LARGE')
+      this.#accept(kind, id, opcode, payload, shape, rest.subarray(0, meta), packed, size)
     }
   }
 
-  #accept(kind, id, opcode, payload, flags, meta) {
+  #accept(kind, id, opcode, payload, flags, meta, packed, size) {
     const body = new Body(payload)
     if (kind === WELCOME) return this.#welcome(body)
     if (EMPTY.includes(kind)) check(payload.length === 0, 'BAD_BODY')
@@ -268,7 +291,7 @@ class Connection {
     }
     if (kind !== ITEM) this.#calls.delete(id)
     else check(Math.min(...call.credit) > 0, 'CREDIT_EXCEEDED')
-    if (kind === ITEM) call.credit = [call.credit[0] - 1, call.credit[1] - payload.length]
+    if (kind === ITEM) call.credit = [call.credit[0] - 1, call.credit[1] - size]
     if (call.cancelled) return call.resolve() // which nobody hears
     try {
       const said = beside(kind, meta)
@@ -278,9 +301,9 @@ class Connection {
     if (error) return call.reject(Object.assign(error, { metadata: call.metadata, details: details(call.method, error.packed, this.version) }))
     if (kind === END) return call.resolve()
     try {
-      const message = decode(call.method.response, payload, this.version)
-      kind === RESPONSE ? call.resolve(message) : call.wake(call.items.push([message, payload.length]))
-    } catch (problem) { call.cancel(new WireError(INTERNAL, 'BAD_PAYLOAD', problem.message, MAYBE_PROCESSED)) }
+      const message = decode(call.method.response, packed ? unpacked(payload) : payload, this.version)
+      kind === RESPONSE ? call.resolve(message) : call.wake(call.items.push([message, size]))
+    } catch (problem) { call.cancel(problem.status ? problem : new WireError(INTERNAL, 'BAD_PAYLOAD', problem.message, MAYBE_PROCESSED)) }
   }
   #theirs(kind, id, opcode, payload, flags) { // calls that the server begins: all are refused, so that none is in flight (section 4)
     if (kind === ITEM) check(false, 'CREDIT_EXCEEDED') // no ITEM was allowed, so none can have crossed
@@ -299,9 +322,11 @@ class Connection {
     const offered = version >= this.versions[0] && version <= this.versions[1] && codec === PIPE && !body.bytes(8).some(Boolean)
     check(offered && maxFrame >= HELLO_MAX_FRAME && maxCalls >= 1 && (heartbeat === 0 || heartbeat >= MIN_HEARTBEAT), 'BAD_BODY')
     Object.assign(this, { version, maxFrame, maxCalls, serverName: body.text(1) })
-    const fields = body.fields(2, { 1: undefined, 4: 1, 5: 8, 6: 4 })
+    const fields = body.fields(2, { 1: undefined, 2: 1, 4: 1, 5: 8, 6: 4 })
     const opcodes = (fields.get(1) ?? Buffer.alloc(0)).toString('hex').match(/.{1,12}/g) ?? [] // of what this client lacks: no digests
     check(opcodes.every(pair => pair.length === 12) && new Set(opcodes.map(pair => pair.slice(0, 4))).size === opcodes.length, 'BAD_BODY')
+    check(!fields.has(2) || fields.get(2)[0] === ZLIB, 'BAD_BODY') // all that was offered
+    this.packing = fields.has(2)
     check(!fields.has(4) || fields.get(4).equals(Buffer.of(1)), 'BAD_BODY') // the control version: 1 was offered
     this.#firstCredit = new Body(fields.get(5) ?? Buffer.alloc(8)).ints([4, 4])
     this.#oneWay = (fields.get(6) ?? Buffer.alloc(4)).readUInt32BE()

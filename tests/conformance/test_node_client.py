@@ -44,8 +44,8 @@ def test_what_it_lacks_is_not_judged(node: str) -> None:
 
 
 def test_it_is_small_and_needs_nothing() -> None:
-    """The client and its codec have under 400 lines, whatever is in them, and all that is imported is Node's own."""
-    assert sum(len((CLIENT / f"{name}.mjs").read_text().splitlines()) for name in ("wireproto", "pipe")) < 400
+    """The client and its codec have under 480 lines, whatever is in them, and all that is imported is Node's own."""
+    assert sum(len((CLIENT / f"{name}.mjs").read_text().splitlines()) for name in ("wireproto", "pipe")) < 480
     for path in CLIENT.glob("*.mjs"):
         imported = re.findall(r"^import .* from '(.*)'$", path.read_text(), re.MULTILINE)
         assert imported

@@ -237,12 +237,25 @@ class Callee(Side):
             changes["fields"] = page.credit_fields(first, one_way) + changes.get("fields", b"")
         fields = {"codec": self.trial.codec[0], "version": self.trial.version, **changes}
         self.version = fields["version"]
+        self.max_frame = fields.get("max_frame", self.max_frame)
         return page.PREAMBLE + page.frame(page.WELCOME, page.pack_welcome(**fields))
 
     def greet(self, **changes: Any) -> None:
         """Read HELLO and welcome the client."""
         self.read_hello()
         self.send(self.welcome(**changes))
+
+    def greet_packing(self, **changes: Any) -> None:
+        """Read HELLO and welcome the client, with zlib to pack by.
+
+        Raises:
+            NotJudged: the client does not offer it.
+        """
+        if page.ZLIB not in self.read_hello().packing:
+            raise NotJudged("the client does not pack, or not by zlib")
+        self.packing = page.ZLIB
+        fields = page.tlv(page.PACKING_FIELD, bytes([page.ZLIB])) + changes.pop("fields", b"")
+        self.send(self.welcome(fields=fields, **changes))
 
     # Receiving.
 
@@ -406,6 +419,10 @@ class Callee(Side):
     def response(self, to: Request, message: Message | bytes) -> bytes:
         """The frame of a RESPONSE."""
         return self.frame(page.RESPONSE, message if isinstance(message, bytes) else self.payload(message), to=to)
+
+    def send_packed(self, kind: int, to: Request, body: bytes) -> None:
+        """Send a RESPONSE or an ITEM whose payload is packed, or says so."""
+        self.send(self.frame(kind, body, to=to, flags=page.PACKED))
 
     def respond(self, to: Request, message: Message | bytes) -> None:
         """Answer a call."""

@@ -92,11 +92,27 @@ class Bench:
         peer = self.raw()
         try:
             caller = Caller(peer, self)
+            caller.max_frame = changes.get("max_frame", caller.max_frame)
             caller.greet(self.hello(**changes))
         except BaseException:
             peer.close()
             raise
         return caller
+
+    def open_packing(self, fields: bytes = b"") -> "Caller":
+        """A connection on which payloads may be packed, by zlib.
+
+        Args:
+            fields: of HELLO, behind the one that offers it.
+
+        Raises:
+            NotJudged: the server does not know it.
+        """
+        caller = self.open(fields=page.tlv(page.PACKING_FIELD, bytes([page.ZLIB])) + fields)
+        if caller.packing == page.ZLIB:
+            return caller
+        caller.peer.close()
+        raise NotJudged("the server does not pack, or not by zlib")
 
     def refused(self, reason: str, **changes: Any) -> page.ErrorBody:
         """A handshake that must be refused: the final ERROR."""
@@ -149,6 +165,7 @@ class Caller(Side):
         """The server's preamble and WELCOME."""
         self.welcome = page.read_welcome(self.greeting(page.WELCOME))
         self.one_way_room = self.welcome.one_way_credit
+        self.packing = self.welcome.packing[0] if self.welcome.packing else 0
         return self.welcome
 
     # Sending.
@@ -181,6 +198,7 @@ class Caller(Side):
         flags: int | None = None,
         credit: int | None = None,
         size: int = PLENTY,
+        packed: bool = False,
     ) -> tuple[int, bytes]:
         """A REQUEST that is remembered as sent: its id, and its bytes.
 
@@ -189,6 +207,7 @@ class Caller(Side):
             flags: None for those of the method's shape.
             credit: items, written into the metadata; a stream's first credit.
             size: ... and the bytes beside them.
+            packed: whether the payload travels packed. One that is given as bytes with the flag is sent as it is.
 
         Raises:
             NotJudged: the codec writes the message at greater length than its method takes.
@@ -209,6 +228,9 @@ class Caller(Side):
         if flags & page.ITEMS_FOLLOW:
             self._room[call_id] = page.NOTHING if self.welcome is None else self.welcome.first_credit
         payload = message if isinstance(message, bytes) else self.payload(message)
+        if packed:
+            payload = page.packed_body(payload)
+            flags |= page.PACKED
         if not isinstance(message, bytes) and method.max_request is not None and len(payload) > method.max_request:
             raise NotJudged(f"{method.name} takes {method.max_request} bytes, and in this codec it is {len(payload)}")
         fields: dict[str, Any] = {"metadata": metadata, "opcode": method.opcode, "call_id": call_id, "flags": flags}
@@ -224,12 +246,17 @@ class Caller(Side):
         """Send the REQUEST of a call whose items follow; its id."""
         return self.request(method, b"", metadata, **more)
 
-    def item_frame(self, method: Operation[Any, Any], call_id: int, message: Message | bytes) -> bytes:
+    def item_frame(
+        self, method: Operation[Any, Any], call_id: int, message: Message | bytes, *, packed: bool = False
+    ) -> bytes:
         """An ITEM of the request half, which takes of its credit; whether there is any is the case's affair."""
         payload = message if isinstance(message, bytes) else self.payload(message)
         room = self._room.get(call_id, page.NOTHING)
         self._room[call_id] = page.CreditBody(room.items - 1, room.bytes - len(payload))
-        return self.frame(page.ITEM, payload, opcode=method.opcode, call_id=call_id)
+        if packed:
+            payload = page.packed_body(payload)
+        flags = page.PACKED if packed else 0
+        return self.frame(page.ITEM, payload, opcode=method.opcode, call_id=call_id, flags=flags)
 
     def put(self, method: Operation[Any, Any], call_id: int, *messages: Message | bytes) -> None:
         """Send ITEMs at once; whether there is credit for them is the case's affair."""

@@ -7,6 +7,7 @@ is read and breaks its layout is a ``Deviation``.
 
 import re
 import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -44,16 +45,19 @@ ANSWERS: Final = (*TERMINAL, ITEM)
 FROM_EITHER: Final = (*OF_CALLS, PING, PONG, GOAWAY)
 """Kinds that either side may send once the connection is open."""
 
-ONE_WAY, ITEMS_FOLLOW, ITEMS_COME_BACK = 0x01, 0x04, 0x08
+ONE_WAY, PACKED, ITEMS_FOLLOW, ITEMS_COME_BACK = 0x01, 0x02, 0x04, 0x08
 FLAGS_OF_REQUEST: Final = (0, ONE_WAY, ITEMS_FOLLOW, ITEMS_COME_BACK, ITEMS_FOLLOW | ITEMS_COME_BACK)
-"""What a REQUEST may have in its flags; every other kind has 0."""
+"""What a REQUEST may have in its flags; every other kind has 0. Frames with a message may have PACKED beside it."""
+
+ZLIB: Final = 1
+"""The algorithm by which the judges pack: RFC 1950, without a dictionary."""
 
 # Section 3.
 
 HELLO_MAX_FRAME: Final = 4096
 """The limit of frames until WELCOME, and the least that either side may have after it."""
 
-DIGESTS_FIELD, CONTROL_FIELD, FIRST_CREDIT_FIELD, ONE_WAY_CREDIT_FIELD = 1, 4, 5, 6
+DIGESTS_FIELD, PACKING_FIELD, CONTROL_FIELD, FIRST_CREDIT_FIELD, ONE_WAY_CREDIT_FIELD = 1, 2, 4, 5, 6
 """Fields at the end of HELLO and WELCOME."""
 
 MIN_HEARTBEAT_MS: Final = 1000
@@ -247,6 +251,7 @@ class WelcomeBody(NamedTuple):
     control: int
     first_credit: CreditBody
     one_way_credit: int
+    packing: tuple[int, ...]
 
 
 class HelloBody(NamedTuple):
@@ -262,6 +267,7 @@ class HelloBody(NamedTuple):
     control: int
     first_credit: CreditBody
     one_way_credit: int
+    packing: tuple[int, ...]
 
 
 # Written ----------------------------------------------------------------------------------------------------------
@@ -346,6 +352,18 @@ def error_body(
     """The body of an ERROR, right or wrong."""
     head = struct.pack(">BBIB", status, retry, retry_after_ms, len(reason))
     return head + reason + struct.pack(">H", len(message)) + message + tail
+
+
+def packed_body(data: bytes, *, length: int | None = None, cut: int = 0, tail: bytes = b"") -> bytes:
+    """A payload packed by zlib, right or wrong.
+
+    Args:
+        length: what it says that it stands for; None for the truth.
+        cut: bytes that its stream lacks at its end.
+        tail: bytes behind the stream.
+    """
+    stream = zlib.compress(data)
+    return u32(len(data) if length is None else length) + stream[: len(stream) - cut] + tail
 
 
 def goaway_body(last_call_id: int, error: bytes) -> bytes:
@@ -499,6 +517,23 @@ def read_credit(payload: bytes, call_id: int = 1) -> CreditBody:
     return found
 
 
+def read_packed(payload: bytes) -> bytes:
+    """Section 2: what a payload stands for that is packed by zlib."""
+    if len(payload) < 5:
+        raise Deviation(f"a packed payload has {len(payload)} bytes; the least is 5")
+    length = int.from_bytes(payload[:4], "big")
+    reader = zlib.decompressobj()
+    try:
+        data = reader.decompress(payload[4:], length + 1)
+    except zlib.error as error:
+        raise Deviation(f"a packed payload cannot be unpacked: {error}") from None
+    if len(data) != length or not length:
+        raise Deviation(f"a packed payload says {length} bytes and holds {len(data)}, or more")
+    if not reader.eof or reader.unused_data:
+        raise Deviation(f"the stream of a packed payload is cut, or {len(reader.unused_data)} bytes follow it")
+    return data
+
+
 def read_welcome(payload: bytes) -> WelcomeBody:
     """Section 3."""
     reader = _Reader("the body of WELCOME", payload)
@@ -515,6 +550,8 @@ def read_welcome(payload: bytes) -> WelcomeBody:
         raise Deviation("WELCOME's max calls is 0; it is at least 1")
     if 0 < found.heartbeat_ms < MIN_HEARTBEAT_MS:
         raise Deviation(f"WELCOME's heartbeat is {found.heartbeat_ms} ms; it is 0 or at least 1000")
+    if len(found.packing) > 1:
+        raise Deviation(f"WELCOME chooses the algorithms {list(found.packing)}; there is one")
     return found
 
 
@@ -545,11 +582,20 @@ class _GreetingFields(NamedTuple):
     control: int
     first_credit: CreditBody
     one_way_credit: int
+    packing: tuple[int, ...]
 
 
 def _greeting_fields(reader: _Reader) -> _GreetingFields:
-    """Section 3: the methods that are listed, the control version, and the two credits; absent they grant nothing."""
-    known = {DIGESTS_FIELD: b"", CONTROL_FIELD: b"\1", FIRST_CREDIT_FIELD: bytes(8), ONE_WAY_CREDIT_FIELD: bytes(4)}
+    """Section 3: the methods that are listed, the control version, the two credits, which grant nothing where they are
+    absent, and the algorithms.
+    """
+    known: dict[int, bytes] = {
+        DIGESTS_FIELD: b"",
+        CONTROL_FIELD: b"\1",
+        FIRST_CREDIT_FIELD: bytes(8),
+        ONE_WAY_CREDIT_FIELD: bytes(4),
+        PACKING_FIELD: b"",
+    }
     seen = set()
     for tag, value in reader.fields(2):
         if tag in known:
@@ -557,7 +603,7 @@ def _greeting_fields(reader: _Reader) -> _GreetingFields:
                 raise reader.broken(f"field {tag} is there twice")
             known[tag] = value
         seen.add(tag)
-    listed, control, first, one_way = known.values()
+    listed, control, first, one_way, packing = known.values()
     if len(listed) % 6:
         raise reader.broken("the list of methods is no list of pairs")
     pairs = [struct.unpack_from(">HI", listed, at) for at in range(0, len(listed), 6)]
@@ -568,8 +614,14 @@ def _greeting_fields(reader: _Reader) -> _GreetingFields:
         raise reader.broken(f"the control version is {control!r}")
     if (len(first), len(one_way)) != (8, 4):
         raise reader.broken(f"the fields of credit have {len(first)} and {len(one_way)} bytes")
+    if 0 in packing or len(set(packing)) < len(packing) or (PACKING_FIELD in seen and not packing):
+        raise reader.broken(f"the algorithms are {list(packing)}: 1 to 255, each once")
     return _GreetingFields(
-        digests, control[0], CreditBody(*struct.unpack(">II", first)), int.from_bytes(one_way, "big")
+        digests,
+        control[0],
+        CreditBody(*struct.unpack(">II", first)),
+        int.from_bytes(one_way, "big"),
+        tuple(packing),
     )
 
 

@@ -26,9 +26,18 @@ class Side:
         peer: its socket.
         who: is judged: "server" or "client".
         patience: seconds in which what must happen at once has to happen.
+
+    Attributes:
+        packing: the algorithm that was agreed on; 0 for none.
+        max_frame: what this side has said of itself.
+        packed: kinds of the frames that came packed.
     """
 
+    packing = 0
+    max_frame = 1024 * 1024
+
     def __init__(self, peer: RawPeer, who: str, patience: float) -> None:
+        self.packed: list[int] = []
         self.peer = peer
         self._who = who
         self._patience = patience
@@ -72,12 +81,24 @@ class Side:
             found = self.peer.receive(max(deadline - time.monotonic(), 0.001))
             if isinstance(found, Ending):
                 return found
+            found = self._unpacked(found)
             self.check(found)
             if found.kind != page.PING:
                 return found
             self.send(page.frame(page.PONG, found.payload))
             if time.monotonic() > deadline:
                 return Ending.SILENCE
+
+    def _unpacked(self, found: page.RawFrame) -> page.RawFrame:
+        """A frame as if it had travelled unpacked: that is what all other rules are about."""
+        if not (self.packing and found.flags & page.PACKED and found.kind in page.OF_MESSAGES):
+            return found
+        payload = page.read_packed(found.payload)
+        length = page.AFTER_LENGTH + len(found.metadata) + len(payload)
+        if length > self.max_frame:
+            raise Deviation(f"{page.shown(found)} stands for a frame of {length} bytes; {self.max_frame} are accepted")
+        self.packed.append(found.kind)
+        return found._replace(flags=found.flags & ~page.PACKED, payload=payload)
 
     def expect(self, kind: int, call_id: int = 0, timeout: float | None = None) -> page.RawFrame:
         """The next frame, which must be that one."""

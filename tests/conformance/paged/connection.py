@@ -8,9 +8,10 @@ import socket
 import struct
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 from tests.conformance.paged import msgpack, pipe
 from tests.conformance.paged.declared import CONTROL, SERVICES, Method, digest
@@ -35,6 +36,7 @@ from tests.conformance.paged.numbers import (
     HELLO,
     HELLO_MAX_FRAME,
     HELLO_TIMEOUT,
+    INVALID_ARGUMENT,
     ITEM,
     ITEMS_FOLLOW,
     LAST_NUMBER,
@@ -50,6 +52,7 @@ from tests.conformance.paged.numbers import (
     OF_MESSAGES,
     ONE_WAY,
     ONE_WAY_CALLS,
+    PACKED,
     PING,
     PONG,
     PREAMBLE,
@@ -60,6 +63,7 @@ from tests.conformance.paged.numbers import (
     UNAVAILABLE,
     UNIMPLEMENTED,
     WELCOME,
+    ZLIB,
     Failure,
     Final,
     Gone,
@@ -89,6 +93,34 @@ class Call:
         self.sum = Sum()
 
 
+class Zipped(bytes):
+    """A packed payload, whose length is that of what it stands for."""
+
+    def __new__(cls, body: bytes, most: int) -> Self:
+        if super().__len__(body) < 5 or not any(body[:4]):
+            raise Final("BAD_BODY", "a packed payload")
+        if int.from_bytes(body[:4]) > most:
+            raise Final("FRAME_TOO_LARGE", f"it stands for more than {most} bytes")
+        return super().__new__(cls, body)
+
+    def __len__(self) -> int:
+        return int.from_bytes(self[:4])
+
+
+def unzipped(payload: bytes) -> bytes:
+    """A payload of the message, however it came."""
+    if not isinstance(payload, Zipped):
+        return payload
+    reader = zlib.decompressobj()
+    try:
+        data = reader.decompress(payload[4:], len(payload) + 1)
+    except zlib.error:
+        data = b""
+    if len(data) != len(payload) or not reader.eof or reader.unused_data:
+        raise Failure(INVALID_ARGUMENT, "BAD_PAYLOAD", "the packed payload")
+    return data
+
+
 class Connection:
     """One client's.
 
@@ -100,7 +132,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket, hosted: str, leaving: threading.Event) -> None:
         self.sock, self.hosted, self.leaving = sock, hosted, leaving
-        self.codec = self.version = self.last_id = self.heartbeat = 0
+        self.codec = self.version = self.last_id = self.heartbeat = self.packing = 0
         self.service = ""
         self.their_max = HELLO_MAX_FRAME
         self.calls: dict[int, Call] = {}
@@ -269,7 +301,11 @@ class Connection:
 
     def check(self, found: Header) -> None:
         """The checks behind that of the kind."""
-        if found.flags and (found.kind != REQUEST or found.flags not in FLAGS):
+        shape = found.flags & ~PACKED
+        zipped = bool(found.flags & PACKED)
+        if (shape and (found.kind != REQUEST or shape not in FLAGS)) or (
+            zipped and not (self.packing and found.kind in OF_MESSAGES)
+        ):
             raise Final("RESERVED_FLAGS", f"{found.flags:#04x}")
         codec, version = (self.codec, self.version) if found.kind in OF_MESSAGES else (0, 0)
         if found.codec != codec:
@@ -288,7 +324,12 @@ class Connection:
             if 12 + len(payload) > self.their_max:
                 self.fail(call_id, opcode, Failure(RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE", "", MAYBE_PROCESSED))
                 return
-            data = packed(kind, payload, self.codec, self.version, opcode, call_id)
+            method = self.method(opcode)
+            zipped = payload
+            if self.packing and method is not None and method.compress and len(payload) >= 512:
+                zipped = len(payload).to_bytes(4) + zlib.compress(payload)
+            flags = PACKED if len(zipped) < len(payload) else 0
+            data = packed(kind, zipped if flags else payload, self.codec, self.version, opcode, call_id, flags)
         else:
             data = packed(kind, payload, 0, 0, opcode, call_id)
         self.sock.settimeout(10)
@@ -324,7 +365,7 @@ class Connection:
         service = body.text()
         fields: dict[int, bytes] = {}
         for number, value in body.fields(2):
-            if number in (1, 4, 5, 6) and number in fields:
+            if number in (1, 2, 4, 5, 6) and number in fields:
                 raise Final("BAD_BODY", f"field {number} twice")
             fields[number] = value
         listed = digests_in(fields.get(1, b""))
@@ -332,6 +373,9 @@ class Connection:
             raise Final("BAD_BODY", "the control version")
         if len(fields.get(5, bytes(8))) != 8:
             raise Final("BAD_BODY", "the first credit")
+        offered = fields.get(2, b"\1")
+        if not offered or 0 in offered or len(set(offered)) != len(offered):
+            raise Final("BAD_BODY", "the algorithms")
         one_way = fields.get(6, bytes(4))
         if len(one_way) != 4:
             raise Final("BAD_BODY", "the one-way credit")
@@ -349,7 +393,11 @@ class Connection:
         self.their_max, self.heartbeat = their_max, heartbeat
         welcome = struct.pack(">BBIIIQ", self.version, self.codec, MAX_FRAME, MAX_CALLS, heartbeat, 0)
         credit = struct.pack(">HHIIHHI", 5, 8, *FIRST_CREDIT, 6, 4, ONE_WAY_CALLS)
-        self.send(WELCOME, welcome + text8(NAME) + self.digests() + credit)
+        algorithm = b""
+        if ZLIB in fields.get(2, b""):
+            self.packing = ZLIB
+            algorithm = struct.pack(">HHB", 2, 1, ZLIB)
+        self.send(WELCOME, welcome + text8(NAME) + self.digests() + credit + algorithm)
 
     def choose(self, service: str, low: int, high: int, codecs: list[tuple[int, str]], listed: dict[int, int]) -> None:
         self.service = service or self.hosted
@@ -404,6 +452,8 @@ class Connection:
             self.check(found)
         data = self.rest(found.length - 12, deadline, "FRAME_TIMEOUT")
         metadata, payload = data[: found.metadata], data[found.metadata :]
+        if found.kind < 128 and found.flags & PACKED:
+            payload = Zipped(payload, MAX_FRAME - 12 - found.metadata)
         if found.kind in (PING, PONG) and len(payload) != 8:
             raise Final("BAD_BODY", f"{len(payload)} bytes")
         if found.kind == PING:
@@ -484,7 +534,7 @@ class Connection:
                 raise Final("TOO_MANY_FRAMES", "of calls that are over", RESOURCE_EXHAUSTED)
 
     def begin(self, found: Header, block: bytes, payload: bytes) -> None:
-        call_id, opcode, flags = found.call_id, found.opcode, found.flags
+        call_id, opcode, flags = found.call_id, found.opcode, found.flags & ~PACKED
         if flags & ITEMS_FOLLOW and payload:
             raise Final("BAD_BODY", "a payload where items follow")
         ahead = 0 < (call_id - self.last_id) % (LAST_NUMBER + 1) <= FURTHEST
@@ -542,7 +592,7 @@ class Connection:
 
     def decoded(self, method: Method, payload: bytes) -> dict[str, Any]:
         codec = pipe if self.codec == 1 else msgpack
-        found: dict[str, Any] = codec.decode(method.request, payload, self.version)
+        found: dict[str, Any] = codec.decode(method.request, unzipped(payload), self.version)
         return found
 
     def feed(self, call_id: int, call: Call) -> None:
@@ -608,7 +658,7 @@ class Connection:
         # The framework's methods are in version 1, whatever the connection's.
         version = 1 if method.opcode >= 0xF000 else self.version
         codec = pipe if self.codec == 1 else msgpack
-        request = codec.decode(method.request, payload, version)
+        request = codec.decode(method.request, unzipped(payload), version)
         deadline = None if metadata.deadline_ms is None else time.monotonic() + metadata.deadline_ms / 1000
         call = self.calls[call_id] = Call(method, metadata.credit, deadline)
         if method.stream:

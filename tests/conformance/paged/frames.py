@@ -29,9 +29,9 @@ class Header(NamedTuple):
     call_id: int
 
 
-def packed(kind: int, payload: bytes, codec: int, version: int, opcode: int, call_id: int) -> bytes:
+def packed(kind: int, payload: bytes, codec: int, version: int, opcode: int, call_id: int, flags: int = 0) -> bytes:
     """A frame without metadata, which are the client's alone."""
-    head = Header(12 + len(payload), kind, 0, codec, version, opcode, 0, call_id)
+    head = Header(12 + len(payload), kind, flags, codec, version, opcode, 0, call_id)
     return struct.pack(">IBBBBHHI", *head) + payload
 
 

@@ -1,7 +1,18 @@
 """The cases that judge a client, by the sections of the protocol's pages. Importing this fills the registry."""
 
 from wireproto.conformance.callee import CLIENT_CASES
-from wireproto.conformance.clients import answers, calls, ends, frames, handshake, metadata, streams, uploads, values
+from wireproto.conformance.clients import (
+    answers,
+    calls,
+    ends,
+    frames,
+    handshake,
+    metadata,
+    packing,
+    streams,
+    uploads,
+    values,
+)
 
 __all__ = [
     "CLIENT_CASES",
@@ -11,6 +22,7 @@ __all__ = [
     "frames",
     "handshake",
     "metadata",
+    "packing",
     "streams",
     "uploads",
     "values",

@@ -168,7 +168,7 @@ def deadline(bench: Bench) -> None:
             caller.alive()
 
 
-def _held(caller: Caller) -> int:
+def held(caller: Caller) -> int:
     """An upload of which the first item is being taken for long, and all the credit that there is for others."""
     call_id = caller.upload(SUM)
     caller.give(SUM, call_id, HELD)
@@ -184,7 +184,7 @@ def _held(caller: Caller) -> int:
 def items_are_limited(bench: Bench) -> None:
     """While items are not taken their credit does not return, and the ITEM beyond it is CREDIT_EXCEEDED."""
     with bench.open() as caller:
-        call_id = _held(caller)
+        call_id = held(caller)
         caller.put(SUM, call_id, *[ONE] * caller.room(call_id).items)
         caller.alive()
         if caller.room(call_id).items > 0:
@@ -198,7 +198,7 @@ def bytes_are_limited(bench: Bench) -> None:
     """While items are not taken their bytes do not return, and the ITEM without a byte of credit is CREDIT_EXCEEDED."""
     with bench.open() as caller:
         assert caller.welcome is not None
-        call_id = _held(caller)
+        call_id = held(caller)
         large = SumRequest(data=noise(min(200_000, (caller.welcome.max_frame - 1000) // 3)))
         while caller.room(call_id).bytes > 0:
             if caller.room(call_id).items < 2:
