@@ -329,3 +329,24 @@ def test_who_calls_is_described() -> None:
     assert {each.name: each.by for each in declare(described).methods} == {
         each.name: each.by for each in AGENTS.methods
     }
+
+
+class OutOfStock(Message):
+    """Details of an error."""
+
+    article: str
+
+
+def test_details_of_errors_are_described_and_declared() -> None:
+    """Their messages are among the others, and methods made of a description declare them, under the same digests."""
+    request = Part
+    service = Service(
+        "example.v1.ShopService",
+        methods=[Method(opcode=1, name="Order", request=request, response=Part, errors=[OutOfStock])],
+    )
+    described = describe(service)
+    assert described.methods[0].errors == ["OutOfStock"]
+    assert "OutOfStock" in {each.name for each in described.messages}
+    again = declare(described)
+    assert [each.__name__ for each in again.by_name("Order").errors] == ["OutOfStock"]
+    assert again.digests(1) == service.digests(1)

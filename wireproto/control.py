@@ -193,6 +193,8 @@ class MethodDescription(Message):
     doc: str = ""
     by_server: bool = False
     """Whether the server calls it, and its client answers."""
+    errors: list[str] = []
+    """The messages that its errors may have as details."""
     compress: bool = False
     """Its messages may travel packed, where both sides have agreed on how."""
     resumable: str = ""
@@ -310,6 +312,7 @@ def _describe_method(method: Operation[Any, Any], version: int) -> MethodDescrip
         max_request=method.max_request,
         doc=method.doc,
         by_server=method.by == "server",
+        errors=[each.__name__ for each in method.errors],
         compress=method.compress,
         resumable=(isinstance(method, StreamMethod) and method.resumable) or "",
         drains=method.goes_on,
@@ -430,6 +433,7 @@ class _Declaration:
             max_request=description.max_request,
             doc=description.doc,
             by="server" if description.by_server else "client",
+            errors=tuple(map(self.message, description.errors)),
             compress=description.compress,
         )
 

@@ -230,3 +230,35 @@ def test_a_method_of_the_servers_hurts_the_others() -> None:
     assert (change.grpc, change.breaks) == (False, {"pipe", "msgpack", "protobuf"})
     (gone,) = [each for each in compare(old, Service("example.v1.HeapService", 1, [])) if each.subject == "Pile"]
     assert gone.grpc is False
+
+
+class Missing(Message):
+    """Details of an error."""
+
+    article: str
+
+
+class MissingMore(Message):
+    """The same, of another release; it is called as the other one."""
+
+    article: str
+    left: int = 0
+
+
+MissingMore.__name__ = "Missing"
+
+
+def test_details_that_errors_may_have_are_compared() -> None:
+    """They join the digest: peers that compare it are told apart. A program that reads what is gone breaks."""
+    came = compare(with_method(Method), with_method(Method, errors=[Missing]))
+    assert {(change.what, change.source) for change in came} == {
+        ("errors with Missing", False),
+        ("another digest", False),
+    }
+    gone = compare(with_method(Method, errors=[Missing]), with_method(Method))
+    assert {(change.what, change.source) for change in gone} == {
+        ("errors without Missing", True),
+        ("another digest", False),
+    }
+    changed = compare(with_method(Method, errors=[Missing]), with_method(Method, errors=[MissingMore]))
+    assert {change.what for change in changed} == {"added at version 1", "another digest"}

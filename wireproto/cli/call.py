@@ -12,10 +12,12 @@ import click
 from wireproto import codecs
 from wireproto.address import Address
 from wireproto.cli.command import Command
+from wireproto.cli.failure import metadata_lines
 from wireproto.cli.units import TIMEOUT
 from wireproto.cli.values import dumps, to_json
 from wireproto.cli.wanted import DATA, HEADER, SERVICE, ask, declared, read_items, read_metadata, read_request
 from wireproto.client import Client, Stream, connect
+from wireproto.client.face import Answered
 from wireproto.control import CONTROL
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
@@ -125,40 +127,49 @@ def command(
         given = iter([read_request(operation.request, data, words)])
     with _connected(call, wanted.service) as client:
         began = time.monotonic()
-        _make(client, operation, _shown(client, operation, given, call) if verbose else given, call)
+        said = _make(client, operation, _shown(client, operation, given, call) if verbose else given, call)
         if verbose:
+            for line in metadata_lines(said):
+                click.echo(f"< {line}", err=True)
             click.echo(f"< {operation.name} ended after {_milliseconds(began)}", err=True)
 
 
-def _make(client: Client, method: Operation[Any, Any], given: Iterator[Message], call: _Call) -> None:
-    """Make the call as its shape wants it, and print what is answered."""
+def _make(client: Client, method: Operation[Any, Any], given: Iterator[Message], call: _Call) -> Mapping[str, str]:
+    """Make the call as its shape wants it, and print what is answered.
+
+    Returns:
+        What was said beside the answer, and how many items were left out of a stream if any were.
+    """
     # No more credit than there are items wanted: the rest stays with the server.
     credit = 64 if call.most is None else min(64, call.most)
     timeout, metadata = call.timeout, call.metadata
     if isinstance(method, StreamMethod):
-        _print_items(
+        return _print_items(
             client,
             client.stream(method, next(given), timeout=timeout, metadata=metadata, credit=credit, batch=1),
             call.most,
         )
-    elif isinstance(method, DuplexMethod):
-        _print_items(
+    if isinstance(method, DuplexMethod):
+        return _print_items(
             client, client.duplex(method, given, timeout=timeout, metadata=metadata, credit=credit, batch=1), call.most
         )
-    elif isinstance(method, UploadMethod):
-        _print_answer(client.upload(method, given, timeout=timeout, metadata=metadata))
-    elif isinstance(method, OneWayMethod):
+    if isinstance(method, UploadMethod):
+        return _print_answer(client.upload_with_metadata(method, given, timeout=timeout, metadata=metadata))
+    if isinstance(method, OneWayMethod):
         client.post(method, next(given), timeout=timeout, metadata=metadata)
         client.close(drain=timeout or CONNECT_TIMEOUT)  # the server has read it when it has ended its side as well
     elif isinstance(method, Method):
-        _print_answer(client.call(method, next(given), timeout=timeout or CONNECT_TIMEOUT, metadata=metadata))
+        seconds = timeout or CONNECT_TIMEOUT
+        return _print_answer(client.call_with_metadata(method, next(given), timeout=seconds, metadata=metadata))
+    return {}
 
 
-def _print_answer(answer: Message) -> None:
-    click.echo(dumps(to_json(answer), indent=2 if sys.stdout.isatty() else None))
+def _print_answer(answer: Answered[Any]) -> Mapping[str, str]:
+    click.echo(dumps(to_json(answer.message), indent=2 if sys.stdout.isatty() else None))
+    return answer.metadata
 
 
-def _print_items(client: Client, items: Stream[Any], most: int | None) -> None:
+def _print_items(client: Client, items: Stream[Any], most: int | None) -> Mapping[str, str]:
     with items as stream:
         for number, item in enumerate(stream, 1):
             click.echo(dumps(to_json(item)))
@@ -166,8 +177,10 @@ def _print_items(client: Client, items: Stream[Any], most: int | None) -> None:
                 stream.acknowledge()
                 break
         else:
-            return
+            left_out = {"items left out": str(stream.dropped)} if stream.dropped else {}
+            return {**stream.metadata, **left_out}
     _leave(client)
+    return {}
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from collections.abc import Mapping
 from typing import IO, Any, Final
 
 import click
@@ -9,7 +10,7 @@ import click
 from wireproto.errors import CallError, ConfigError, DeclarationError, DecodeError, EncodeError
 from wireproto.status import Retry
 
-__all__ = ["CALL_STATUS", "INTERRUPTED", "Failure", "advice", "explained", "missing", "reason"]
+__all__ = ["CALL_STATUS", "INTERRUPTED", "Failure", "advice", "explained", "metadata_lines", "missing", "reason"]
 
 CALL_STATUS: Final = 10
 """Exit status of a call that was answered with an error: this plus the status's number."""
@@ -55,7 +56,7 @@ def explained(error: BaseException) -> Failure | None:
     """
     match error:
         case CallError():
-            return Failure(f"{error}{advice(error)}", CALL_STATUS + error.status)
+            return Failure(f"{error}{_beside(error)}{advice(error)}", CALL_STATUS + error.status)
         case ConfigError() | DeclarationError() | EncodeError():
             return Failure(str(error), 2)
         case DecodeError():
@@ -73,6 +74,21 @@ def explained(error: BaseException) -> Failure | None:
         case RuntimeError() if str(error).startswith("can't start new thread"):
             return Failure(f"no further thread could be started: {_LIMIT}")
     return None
+
+
+def _beside(error: CallError) -> str:
+    """What came with an error, on lines of its own: its details, and what the server said beside it."""
+    if error.details is None and not error.metadata:
+        return ""
+    from wireproto.cli.values import dumps, to_json  # not needed by the commands that never fail so
+
+    lines = [] if error.details is None else [f"details {type(error.details).__name__} {dumps(to_json(error.details))}"]
+    return "".join(f"\n{line}" for line in (*lines, *metadata_lines(error.metadata)))
+
+
+def metadata_lines(metadata: Mapping[str, str]) -> list[str]:
+    """What stands beside an answer, a line for each; what a server says must not write on the terminal as it likes."""
+    return [f"{name}: {ascii(value)[1:-1] if not value.isprintable() else value}" for name, value in metadata.items()]
 
 
 def reason(error: OSError) -> str:

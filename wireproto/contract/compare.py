@@ -123,6 +123,10 @@ class _Comparison:
             self.messages(method.request, other.request, _Meeting(version, opcode, True, other.by))
             if method.response in method.messages and other.response in other.messages:
                 self.messages(method.response, other.response, _Meeting(version, opcode, False, other.by))
+            declared = {each.__name__: each for each in other.errors}
+            for each in method.errors:
+                if each.__name__ in declared:
+                    self.messages(each, declared[each.__name__], _Meeting(version, opcode, False, other.by))
             if self.old.digest(method, version) != self.new.digest(other, version):
                 self.digest(method, version)
 
@@ -280,6 +284,12 @@ class _Comparison:
         if was.timeout != now.timeout:
             what = f"timeout {_seconds(was.timeout)} -> {_seconds(now.timeout)}"
             self.change(was.name, what, note="of calls that bring no deadline")
+        before, after = ({each.__name__ for each in method.errors} for method in (was, now))
+        if before - after:
+            self.change(was.name, f"errors without {', '.join(sorted(before - after))}", source=True)
+        if after - before:
+            note = f"{callers} do not know these details, and have the error without them"
+            self.change(was.name, f"errors with {', '.join(sorted(after - before))}", note=note)
         if was.compress != now.compress:
             what = "compress" if now.compress else "not compressed any more"
             self.change(was.name, what, note="of what is sent; packed or not, both sides read it")

@@ -264,6 +264,8 @@ def _method_notes(method: Operation[Any, Any]) -> str:
         notes.append(f"Requires `{method.requires}`.")
     if method.reasons:
         notes.append(f"Reasons: {', '.join(method.reasons)}.")
+    if method.errors:
+        notes.append(f"Details of errors: {', '.join(each.__name__ for each in method.errors)}.")
     return " ".join(notes)
 
 

@@ -120,6 +120,7 @@ MESSAGES: dict[str, list[Field]] = {
         Field("max_request", MAYBE_INT),
         Field("doc", STR),
         Field("by_server", "bool"),
+        Field("errors", ("list", STR)),
         Field("compress", "bool"),
         Field("resumable", STR),
         Field("drains", "bool"),

@@ -224,6 +224,7 @@ def described_method(method: Method) -> dict[str, Any]:
         "max_request": method.max_request,
         "doc": f"{method.name}, as the page has it.",
         "by_server": False,
+        "errors": [],
         "compress": method.compress,
         "resumable": method.resumable,
         "drains": method.drains,
