@@ -96,7 +96,7 @@ class CallingSession(Protocol):
 class Calling(ConnectedClient):
     """The calls of one session. Any thread uses the public methods; the session those that end in ``_locked``."""
 
-    __slots__ = ("_begun", "_callbacks", "_called", "_gone", "_session", "_waiting", "connection", "lock", "pool")
+    __slots__ = ("_begun", "_callbacks", "_called", "_gone", "_line", "_session", "_waiting", "lock", "pool")
 
     half_closed = False
     """For pumps and intakes: whoever answers may grant credit as long as the call lasts."""
@@ -111,7 +111,7 @@ class Calling(ConnectedClient):
         self._session = session
         self.lock = session.lock
         self.pool = session.pool
-        self.connection = session.connection
+        self._line = session.connection
         self._begun: dict[int, BegunCall] = {}
         self._waiting: deque[BegunCall] = deque()
         self._called: dict[Operation[Any, Any], Called] = {}
@@ -129,7 +129,7 @@ class Calling(ConnectedClient):
 
     @property
     def version(self) -> int:
-        return self.connection.version
+        return self._line.version
 
     @property
     def codec(self) -> str:
@@ -137,11 +137,11 @@ class Calling(ConnectedClient):
 
     @property
     def answers(self) -> int:
-        return self.connection.their_max_calls
+        return self._line.their_max_calls
 
     @property
     def connected(self) -> bool:
-        return not self._gone and not self.connection.goaway_received
+        return not self._gone and not self._line.goaway_received
 
     def on_close(self, callback: Callable[[], None]) -> None:
         with self.lock:
@@ -173,10 +173,10 @@ class Calling(ConnectedClient):
         with self.lock:
             if (problem := self._problem_locked()) is not None:
                 raise problem
-            if self.connection.one_way_credit < 1:
+            if self._line.one_way_credit < 1:
                 raise failure("TOO_MANY_CALLS", "the client takes no more one-way calls now; none was sent")
             try:
-                self.connection.send_flagged_request(called.flags, method.opcode, payload, block)
+                self._line.send_flagged_request(called.flags, method.opcode, payload, block)
             except PayloadTooLarge as error:
                 raise _too_large(error) from None
             self._session.flush_soon()
@@ -283,7 +283,7 @@ class Calling(ConnectedClient):
 
     def _problem_locked(self) -> CallError | None:
         """Why no call can begin now; None if one can."""
-        connection = self.connection
+        connection = self._line
         if self._gone or connection.state is not State.OPEN:
             why = self._gone or "the client has left"
             return ConnectionLost(f"{why}; the call was not processed", retry=Retry.NOT_PROCESSED)
@@ -295,7 +295,7 @@ class Calling(ConnectedClient):
         return None
 
     def _has_place_locked(self) -> bool:
-        connection = self.connection
+        connection = self._line
         return (
             not self._waiting and connection.own_calls < connection.their_max_calls and self._session.room_locked() > 0
         )
@@ -310,7 +310,7 @@ class Calling(ConnectedClient):
         self._session.alarm_locked(call.deadline)
 
     def _send_locked(self, call: BegunCall) -> None:
-        session, connection, called = self._session, self.connection, call.entry
+        session, connection, called = self._session, self._line, call.entry
         left = math.ceil((call.deadline - time.monotonic()) * 1000)
         block = pack_metadata(call.request_metadata(max(1, min(left, U32_MAX))))
         opcode = called.method.opcode
@@ -431,7 +431,7 @@ class Calling(ConnectedClient):
     def _go_away_locked(self, event: GoAwayReceived) -> None:
         """The client takes no further calls; those that it will not look at are over."""
         for call in list(self._begun.values()):
-            if self.connection.lies_behind(call.call_id, event.last_call_id):
+            if self._line.lies_behind(call.call_id, event.last_call_id):
                 self._end_of_items_locked(call.call_id, event.error)
         waiting, self._waiting = self._waiting, deque()
         for call in waiting:
@@ -439,7 +439,7 @@ class Calling(ConnectedClient):
 
     def pull_locked(self) -> None:
         """Send the calls that wait, as far as there are places and room."""
-        connection = self.connection
+        connection = self._line
         while self._waiting and connection.own_calls < connection.their_max_calls and self._session.room_locked():
             self._send_locked(self._waiting.popleft())
         if not self.busy:
@@ -495,7 +495,7 @@ class Calling(ConnectedClient):
             if self._begun.get(call.call_id) is not call:
                 return False
             self._take_locked(call.call_id)
-            self.connection.send_cancel(call.call_id)
+            self._line.send_cancel(call.call_id)
             self._session.flush_soon()
         else:
             try:
@@ -515,6 +515,21 @@ class Calling(ConnectedClient):
 
     # What pumps and intakes ask of a call's owner; see ``owners.CallOwner``.
 
+    @property
+    def connection(self) -> "Calling":
+        """See ``owners.CallLine``: what pumps send on."""
+        return self
+
+    def credit(self, call_id: int) -> tuple[int, int]:
+        return self._line.credit(call_id)
+
+    def send_item(self, call_id: int, payload: Payload) -> None:
+        self._line.send_item(call_id, payload)
+
+    def send_item_behind(self, call_id: int, payload: Payload, dropped: int) -> None:
+        """Nobody is told what was left out of what a caller sends."""
+        self._line.send_item(call_id, payload)
+
     def room_locked(self) -> int:
         return self._session.room_locked()
 
@@ -533,14 +548,14 @@ class Calling(ConnectedClient):
     def taken_locked(self, call: BegunCall) -> None:
         self._session.taken_locked(call)
 
-    def end_stream_locked(self, call: BegunCall, error: CallError | None) -> None:
+    def end_stream_locked(self, call: BegunCall, error: CallError | None, dropped: int = 0) -> None:
         """All items to be sent are sent, or the application's source has failed."""
         if call.answered or call.call_id not in self._begun:
             return
         if error is not None:
             self._give_up_locked(call, error)
         else:
-            self.connection.send_end(call.call_id)
+            self._line.send_end(call.call_id)
             self._session.flush_soon()
 
     def settle(self, call: BegunCall, outcome: "bytes | CallError", last: bool = False) -> None:
