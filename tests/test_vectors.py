@@ -48,6 +48,8 @@ from wireproto.wire.events import (
     HelloReceived,
     ItemReceived,
     OneWayCreditReceived,
+    PackedItemReceived,
+    PackedResponseReceived,
     PingReceived,
     PongReceived,
     RequestEnded,
@@ -58,6 +60,7 @@ from wireproto.wire.events import (
 from wireproto.wire.frame import KINDS, PREAMBLE, Credit, Kind, pack_details, pack_error, unpack, unpack_error
 from wireproto.wire.handshake import Hello, Welcome, negotiate
 from wireproto.wire.metadata import Metadata, pack_metadata, unpack_metadata
+from wireproto.wire.packing import Packed, Payload
 
 VECTORS = Path(__file__).parent / "vectors"
 Vector = dict[str, Any]
@@ -102,7 +105,7 @@ def handshake_of(means: Vector) -> Vector:
     values = {name: value for name, value in means.items() if name != "kind"}
     if "first_credit" in values:
         values["first_credit"] = Credit(*values["first_credit"])
-    return {**values, "digests": dict(values.get("digests", []))}
+    return {**values, "digests": dict(values.get("digests", [])), "packing": tuple(values.get("packing", []))}
 
 
 def hello_of(means: Vector) -> Hello:
@@ -115,15 +118,29 @@ def welcome_of(means: Vector) -> Welcome:
     return Welcome(**handshake_of(means))
 
 
+def payload_of(means: Vector, algorithm: int) -> Payload:
+    """What a frame carries: the payload, or what it travels as where that is packed."""
+    payload = bytes.fromhex(means.get("payload", ""))
+    if "packed" not in means:
+        return payload
+    packed = Packed(algorithm, bytes.fromhex(means["packed"]))
+    assert packed.unpack() == payload
+    return packed
+
+
 def send(side: Connection, means: Vector) -> None:
     """Let ``side`` send what a step means."""
     kind, call_id = means["kind"], means.get("call_id", 0)
-    payload = bytes.fromhex(means.get("payload", ""))
+    payload = payload_of(means, side.packing)
     ways: dict[str, Callable[[], object]] = {
         "HELLO": lambda: side.send_hello(hello_of(means)),
         "WELCOME": lambda: side.send_welcome(welcome_of(means)),
         "REQUEST": lambda: send_request(side, means, payload),
-        "RESPONSE": lambda: side.send_response(call_id, payload),
+        "RESPONSE": lambda: (
+            side.send_response(call_id, payload)
+            if isinstance(payload, bytes)
+            else side.send_packed_response(call_id, payload)
+        ),
         "ITEM": lambda: side.send_item(call_id, payload),
         "END": lambda: side.send_end(call_id),
         "ERROR": lambda: side.send_error(call_id, error_of(means)) if call_id else side.refuse(error_of(means)),
@@ -138,7 +155,7 @@ def send(side: Connection, means: Vector) -> None:
     ways[kind]()
 
 
-def send_request(side: Connection, means: Vector, payload: bytes) -> None:
+def send_request(side: Connection, means: Vector, payload: Payload) -> None:
     metadata = metadata_of(means.get("metadata", {}))
     block = pack_metadata(metadata)
     if "flags" in means:
@@ -148,10 +165,10 @@ def send_request(side: Connection, means: Vector, payload: bytes) -> None:
     assert call_id == means["call_id"]
 
 
-def request_event(means: Vector, payload: bytes) -> Event:
+def request_event(means: Vector, payload: Payload) -> Event:
     metadata = metadata_of(means.get("metadata", {}))
-    if "flags" in means:
-        return FlaggedRequestReceived(means["call_id"], means["opcode"], means["flags"], metadata, payload)
+    if "flags" in means or not isinstance(payload, bytes):
+        return FlaggedRequestReceived(means["call_id"], means["opcode"], means.get("flags", 0), metadata, payload)
     return RequestReceived(means["call_id"], means["opcode"], metadata, payload)
 
 
@@ -164,14 +181,20 @@ def error_event(means: Vector, final: type[CallError]) -> Event:
 def event_of(means: Vector, *, handshaking: bool) -> Event:
     """The event that the other side must report."""
     kind, call_id = means["kind"], means.get("call_id", 0)
-    payload = bytes.fromhex(means.get("payload", ""))
+    payload = payload_of(means, 1)  # in the conversations it is zlib
     final = HandshakeError if handshaking else CallError
     ways: dict[str, Callable[[], Event]] = {
         "HELLO": lambda: HelloReceived(hello_of(means)),
         "WELCOME": lambda: WelcomeReceived(welcome_of(means)),
         "REQUEST": lambda: request_event(means, payload),
-        "RESPONSE": lambda: ResponseReceived(call_id, means["opcode"], payload),
-        "ITEM": lambda: ItemReceived(call_id, payload),
+        "RESPONSE": lambda: (
+            ResponseReceived(call_id, means["opcode"], payload)
+            if isinstance(payload, bytes)
+            else PackedResponseReceived(call_id, means["opcode"], payload)
+        ),
+        "ITEM": lambda: (
+            ItemReceived(call_id, payload) if isinstance(payload, bytes) else PackedItemReceived(call_id, payload)
+        ),
         "END": lambda: RequestEnded(call_id) if means.get("of") == "request" else EndReceived(call_id),
         "ERROR": lambda: error_event(means, final),
         "CANCEL": lambda: CancelReceived(call_id),
@@ -285,6 +308,18 @@ def test_what_has_crossed_is_dropped(vector: Vector) -> None:
     assert receiver.state is State.OPEN
     receiver.receive_data(bytes.fromhex("000000140a0000000000000000000000 0001020304050607"))
     assert drain(receiver) == [PingReceived(bytes(range(8)))]
+
+
+@each(load("packed.json"))
+def test_packed_payloads_are_read_so(vector: Vector) -> None:
+    """A packed payload stands for these bytes, or for none."""
+    packed = Packed(vector["algorithm"], bytes.fromhex(vector["hex"]))
+    if "means" in vector:
+        assert packed.unpack() == bytes.fromhex(vector["means"])
+        assert len(packed) == len(bytes.fromhex(vector["means"]))
+    else:
+        with pytest.raises(DecodeError):
+            packed.unpack()
 
 
 def test_each_reason_that_ends_a_connection_has_a_vector() -> None:

@@ -54,6 +54,12 @@ class Packed:
         """The bytes that it stands for, 1 or more; they are as many as the sender says, or ``unpack`` fails."""
         return self._length
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Packed) and (self.algorithm, self.body) == (other.algorithm, other.body)
+
+    def __hash__(self) -> int:
+        return hash((self.algorithm, self.body))
+
     def __repr__(self) -> str:
         return f"<Packed {len(self.body)} bytes for {self._length}>"
 
