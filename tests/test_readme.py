@@ -123,15 +123,55 @@ def test_items_flow_in_the_lines_shown(tmp_path: Path) -> None:
     assert _run(tmp_path, "items.py") == "1\n2\n3\n5\n99990000\n1\n"
 
 
+TICKING = """
+import threading
+import time
+from wireproto import Gap, StreamMethod, Subscription, Topic
+
+class TicksRequest(Message):
+    pass
+
+class Tick(Message):
+    number: int
+    price: float
+
+"""
+
+LISTENING = """
+def publish() -> None:
+    while not ticks.subscribers:
+        time.sleep(0.001)
+    {publish}
+    ticks.close()
+
+with Server(handlers) as server, connect(server.address, CALCULATOR) as client:
+    publishing = threading.Thread(target=publish)
+    publishing.start()
+{listen}
+    publishing.join()
+"""
+
+
+def test_a_topic_is_followed_in_the_lines_shown(tmp_path: Path) -> None:
+    """What is published is printed by who listens, until the topic is closed."""
+    declared, topic, rest = PYTHON[6].partition("ticks = Topic")
+    handler, published, item = (topic + rest).partition("ticks.publish")
+    served = "CALCULATOR = Service('example.v1.CalculatorService', methods=[TICKS])\nhandlers = Handlers(CALCULATOR)\n"
+    publish = (published + item).strip()
+    listening = LISTENING.format(publish=publish, listen=textwrap.indent(PYTHON[7], "    "))
+    (tmp_path / "ticks.py").write_text(_calculator() + TICKING + declared + served + handler + listening)
+    assert _run(tmp_path, "ticks.py") == "9.5\n"
+
+
 def test_the_gateway_opens_in_the_lines_shown(tmp_path: Path) -> None:
     """The gateway's lines, below the program at the top, open it and print where it listens."""
-    (tmp_path / "gateway.py").write_text(_calculator() + PYTHON[6])
+    (tmp_path / "gateway.py").write_text(_calculator() + PYTHON[8])
     assert re.fullmatch(r"127\.0\.0\.1:\d+\n", _run(tmp_path, "gateway.py"))
 
 
 def test_every_python_block_is_run() -> None:
-    """The seven blocks that the tests above run are all there are."""
-    assert len(PYTHON) == 7
+    """The nine blocks that the tests above run are all there are."""
+    assert len(PYTHON) == 9
 
 
 @pytest.mark.parametrize("line", COMMANDS)

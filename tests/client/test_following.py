@@ -112,8 +112,8 @@ def _cut_everywhere(door: str, direction: str, step: int) -> None:
             told = [each for each in seen if not isinstance(each, Gap)]
             assert told == cursors(NUMBERED), at
             if len(seen) > len(told):  # said where there was nothing to go on behind, and nowhere else
-                assert seen[0] == Gap(None), at
-                assert len(seen) == len(told) + 1, at
+                # Once for each call that was begun: over gRPC one may be, and find nobody, before the next one.
+                assert set(seen[: len(seen) - len(told)]) == {Gap(None)}, at
                 assert set(log.begun) == {None}, at
                 gaps += 1
             elif len(log.begun) > 1:

@@ -16,7 +16,7 @@ from wireproto.client.grpc import GrpcClient
 from wireproto.dispatch import Entry
 from wireproto.server.gateway import GrpcGateway
 from wireproto.testing import FaultProxy
-from wireproto.wire.events import EndReceived, ErrorReceived, ItemReceived
+from wireproto.wire.events import AnsweredBeside, EndReceived, ErrorReceived, ItemReceived
 from wireproto.wire.metadata import Metadata
 
 DOORS = ("pipe", "msgpack", "protobuf", "grpc")
@@ -124,7 +124,67 @@ def test_who_comes_back_with_credit_has_what_is_kept() -> None:
         assert peer.decode(TICKS, peer.expect(ItemReceived).payload).number == 1
         publish(room.ticks, 2, 100)
         peer.connection.send_credit(call_id, 10, 0)
-        assert [peer.decode(TICKS, peer.expect(ItemReceived).payload).number for _ in range(3)] == [98, 99, 100]
+        told = peer.expect(AnsweredBeside)
+        assert isinstance(told.event, ItemReceived)
+        assert (peer.decode(TICKS, told.event.payload).number, told.beside.dropped) == (98, 96)
+        assert [peer.decode(TICKS, peer.expect(ItemReceived).payload).number for _ in range(2)] == [99, 100]
+
+
+@pytest.mark.parametrize("codec", ["pipe", "msgpack", "protobuf"])
+def test_what_was_left_out_is_told_exactly(codec: str) -> None:
+    """With the item behind it, as often as it happens; what a caller has and what it was told is all there was."""
+    room = Newsroom(keep=3)
+    with served(room, codec) as server, client_of(codec, server.address) as client:
+        stream = client.stream(TICKS, ListenRequest(), timeout=PATIENCE, credit=1)
+        until(lambda: room.ticks.subscribers == 1, "it listens")
+        publish(room.ticks, 1, 1)
+        assert (next(stream).number, stream.dropped) == (1, 0)
+        publish(room.ticks, 2, 100)  # without credit, which goes back when the next item is asked for
+        assert (next(stream).number, stream.dropped) == (98, 96)
+        assert (next(stream).number, stream.dropped) == (99, 96)
+        publish(room.ticks, 101, 105)
+        assert (next(stream).number, stream.dropped) == (103, 99)
+        room.ticks.close()
+        assert [each.number for each in stream] == [104, 105]
+        assert stream.dropped == 99
+
+
+def test_what_was_left_out_is_summed_over_grpc() -> None:
+    """It is told at the end, in the trailing metadata."""
+    room = Newsroom(keep=3)
+    last = 400
+    with served(room, "grpc") as server, client_of("grpc", server.address) as client:
+        stream = client.stream(TICKS, ListenRequest(), timeout=PATIENCE)
+        until(lambda: room.ticks.subscribers == 1, "it listens")
+        publish(room.ticks, 1, last, size=20_000)  # more than HTTP/2's windows take
+        room.ticks.close()
+        items = [each.number for each in stream]
+    assert items == sorted(set(items))
+    assert items[-3:] == [last - 2, last - 1, last]
+    assert stream.dropped == last - len(items) > 0
+
+
+def test_what_was_left_out_is_summed_over_the_calls_of_a_stream() -> None:
+    """A stream that is followed has what all its calls were told."""
+    room = Newsroom(keep=3)
+    with (
+        served(room, "msgpack") as server,
+        FaultProxy(server.address) as proxy,
+        client_of("msgpack", proxy.address) as client,
+    ):
+        with client.follow(PAPER, ListenRequest(), timeout=PATIENCE, credit=1) as items:
+            for first in (1, 101):
+                until(lambda: room.paper.subscribers == 1, "it listens")
+                publish(room.paper, first, first)
+                assert next(items) == News(number=first)
+                publish(room.paper, first + 1, first + 50)
+                assert next(items) == News(number=first + 48)
+                assert items.dropped == (47 if first == 1 else 94)
+                proxy.reset()
+                until(lambda: room.paper.subscribers == 0, "it has gone")
+                assert next(items) == News(number=first + 49)
+                assert next(items) == News(number=first + 50)
+        assert items.reopened == 2
 
 
 @pytest.mark.parametrize("door", ["msgpack", "grpc"])

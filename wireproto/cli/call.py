@@ -15,8 +15,19 @@ from wireproto.cli.command import Command
 from wireproto.cli.failure import metadata_lines
 from wireproto.cli.units import TIMEOUT
 from wireproto.cli.values import dumps, to_json
-from wireproto.cli.wanted import DATA, HEADER, SERVICE, ask, declared, read_items, read_metadata, read_request
-from wireproto.client import Client, Stream, connect
+from wireproto.cli.wanted import (
+    DATA,
+    HEADER,
+    SERVICE,
+    ask,
+    declared,
+    read_items,
+    read_metadata,
+    read_position,
+    read_request,
+    shown_position,
+)
+from wireproto.client import Client, Gap, ItemStream, connect
 from wireproto.client.face import Answered
 from wireproto.control import CONTROL
 from wireproto.errors import ConfigError
@@ -27,6 +38,7 @@ from wireproto.schema import (
     Method,
     OneWayMethod,
     Operation,
+    Position,
     Service,
     StreamMethod,
     UploadMethod,
@@ -52,6 +64,8 @@ class _Call(NamedTuple):
     most: int | None
     verbose: bool
     grease: int | None
+    follow: bool
+    after: str | None
 
 
 @click.command("call", cls=Command)
@@ -71,6 +85,10 @@ class _Call(NamedTuple):
     help="For connecting and for the whole call.  [default: 10, a call with items as long as it likes]",
 )
 @click.option("-n", "--items", type=click.IntRange(min=1), metavar="N", help="Leave a stream after N items.")
+@click.option("--follow", is_flag=True, help="Open a resumable stream again, behind its last item, when it is lost.")
+@click.option(
+    "--resume-after", metavar="POSITION", help="Begin behind the item of that position, bytes as hex; means --follow."
+)
 @click.option("--grease", is_flag=True, help="Say what nobody knows beside it, which the server must read over.")
 @click.option(
     "--seed", type=int, metavar="N", help="What to say of that; with -v the one taken is shown.  [default: random]"
@@ -86,6 +104,8 @@ def command(
     header: tuple[str, ...],
     timeout: float | None,
     items: int | None,
+    follow: bool,
+    resume_after: str | None,
     grease: bool,
     seed: int | None,
     verbose: bool,
@@ -114,27 +134,38 @@ def command(
         raise ConfigError("--seed belongs to --grease")
     if grease and seed is None:
         seed = secrets.randbits(32)
-    call = _Call(Address.parse(address), codec, timeout, read_metadata(header), items, verbose, seed)
+    followed = follow or resume_after is not None
+    call = _Call(
+        Address.parse(address), codec, timeout, read_metadata(header), items, verbose, seed, followed, resume_after
+    )
     codecs.get(codec)
     if service is None:
         wanted = ask(call.address, lambda: _connected(call, CONTROL), method, timeout or CONNECT_TIMEOUT)
     else:
         wanted = declared(service, method)
     operation = wanted.method
+    after = read_position(operation, resume_after) if followed else None
     if operation.items_follow:
         given = read_items(operation.request, data, words)
     else:
         given = iter([read_request(operation.request, data, words)])
     with _connected(call, wanted.service) as client:
         began = time.monotonic()
-        said = _make(client, operation, _shown(client, operation, given, call) if verbose else given, call)
+        shown = _shown(client, operation, given, call) if verbose else given
+        said = _make(client, operation, shown, call, after)
         if verbose:
             for line in metadata_lines(said):
                 click.echo(f"< {line}", err=True)
             click.echo(f"< {operation.name} ended after {_milliseconds(began)}", err=True)
 
 
-def _make(client: Client, method: Operation[Any, Any], given: Iterator[Message], call: _Call) -> Mapping[str, str]:
+def _make(
+    client: Client,
+    method: Operation[Any, Any],
+    given: Iterator[Message],
+    call: _Call,
+    after: Position | None,
+) -> Mapping[str, str]:
     """Make the call as its shape wants it, and print what is answered.
 
     Returns:
@@ -144,15 +175,17 @@ def _make(client: Client, method: Operation[Any, Any], given: Iterator[Message],
     credit = 64 if call.most is None else min(64, call.most)
     timeout, metadata = call.timeout, call.metadata
     if isinstance(method, StreamMethod):
-        return _print_items(
-            client,
-            client.stream(method, next(given), timeout=timeout, metadata=metadata, credit=credit, batch=1),
-            call.most,
-        )
+        items: ItemStream[Any]
+        if call.follow:
+            items = client.follow(
+                method, next(given), after=after, timeout=timeout, metadata=metadata, credit=credit, batch=1
+            )
+        else:
+            items = client.stream(method, next(given), timeout=timeout, metadata=metadata, credit=credit, batch=1)
+        return _print_items(client, items, call.most)
     if isinstance(method, DuplexMethod):
-        return _print_items(
-            client, client.duplex(method, given, timeout=timeout, metadata=metadata, credit=credit, batch=1), call.most
-        )
+        both = client.duplex(method, given, timeout=timeout, metadata=metadata, credit=credit, batch=1)
+        return _print_items(client, both, call.most)
     if isinstance(method, UploadMethod):
         return _print_answer(client.upload_with_metadata(method, given, timeout=timeout, metadata=metadata))
     if isinstance(method, OneWayMethod):
@@ -169,10 +202,16 @@ def _print_answer(answer: Answered[Any]) -> Mapping[str, str]:
     return answer.metadata
 
 
-def _print_items(client: Client, items: Stream[Any], most: int | None) -> Mapping[str, str]:
+def _print_items(client: Client, items: ItemStream[Any], most: int | None) -> Mapping[str, str]:
+    number = 0
     with items as stream:
-        for number, item in enumerate(stream, 1):
+        for item in stream:
+            if isinstance(item, Gap):
+                behind = "" if item.after is None else f" behind {shown_position(item.after)}"
+                click.echo(f"* items may be missing{behind}", err=True)
+                continue
             click.echo(dumps(to_json(item)))
+            number += 1
             if number == most:
                 stream.acknowledge()
                 break

@@ -17,8 +17,8 @@ from wireproto.cli.text import decoded, read_input, read_text
 from wireproto.cli.values import from_json, loads, pairs
 from wireproto.client import BlockingClient
 from wireproto.control import CONTROL
-from wireproto.errors import CallError, ConfigError, ConnectionLost, DeclarationError, DecodeError
-from wireproto.schema import Message, Operation, Service
+from wireproto.errors import CallError, ConfigError, ConnectionLost, DeclarationError, DecodeError, EncodeError
+from wireproto.schema import Message, Operation, Position, Positions, Scalar, Service, StreamMethod, fields
 
 __all__ = [
     "DATA",
@@ -30,7 +30,9 @@ __all__ = [
     "find",
     "read_items",
     "read_metadata",
+    "read_position",
     "read_request",
+    "shown_position",
 ]
 
 M = TypeVar("M", bound=Message)
@@ -142,6 +144,34 @@ def read_request(message_type: type[Message], data: str | None, words: Sequence[
     if found and isinstance(given, dict):
         given = {**given, **found}
     return from_json(message_type, given)
+
+
+def read_position(method: Operation[Any, Any], text: str | None) -> Position | None:
+    """The position that a word of the command line means for a stream of ``method``; None for none.
+
+    Raises:
+        ConfigError: the method is not resumable, or it is no position of its items.
+    """
+    if not isinstance(method, StreamMethod) or method.resumable is None:
+        raise ConfigError(f"{method.name} cannot be followed: it is no stream whose items have positions")
+    if text is None:
+        return None
+    field = next(each for each in fields(method.response) if each.name == method.resumable)
+    try:
+        position: Position = text
+        if field.type.scalar is Scalar.BYTES:
+            position = bytes.fromhex(text)
+        elif field.type.scalar is not Scalar.STR:
+            position = int(text)
+        Positions(method.response, method.resumable).write(position)
+    except (ValueError, EncodeError) as error:
+        raise ConfigError(f"--resume-after {text!r} is no position of {method.name}: {error}") from error
+    return position
+
+
+def shown_position(position: Position) -> str:
+    """A position as ``read_position`` reads it."""
+    return position.hex() if isinstance(position, bytes) else str(position)
 
 
 def _read(data: str) -> str:
