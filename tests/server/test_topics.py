@@ -25,7 +25,7 @@ PATIENCE = 20.0
 
 @contextmanager
 def served(room: Newsroom, door: str) -> Iterator[Any]:
-    server: Any = GrpcGateway(room.handlers) if door == "grpc" else Server(room.handlers, workers=4)
+    server: Any = GrpcGateway(room.handlers, port=0) if door == "grpc" else Server(room.handlers, workers=4)
     with server:
         yield server
 
