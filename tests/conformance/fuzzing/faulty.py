@@ -10,6 +10,7 @@ from typing import Final, Self
 from tests.cli.services import SHOP
 from wireproto import codecs
 from wireproto.conformance.fuzzing.messages import random_message
+from wireproto.conformance.page import packed_body
 from wireproto.conformance.raw import frame
 from wireproto.control import CONTROL
 from wireproto.errors import CallError, DecodeError, HandshakeError
@@ -30,7 +31,7 @@ from wireproto.wire.events import (
 )
 from wireproto.wire.frame import Flag, Kind, pack_credit, pack_error
 from wireproto.wire.handshake import Offer, negotiate
-from wireproto.wire.packing import plain
+from wireproto.wire.packing import Packed, plain
 
 __all__ = ["FAULTS", "FaultyServer"]
 
@@ -53,6 +54,9 @@ FAULTS: Final = {
     "overdraws bytes": "sent an item and had no credit left",
     "grants items that nobody takes": "CREDIT came for what is no call whose items follow",
     "keeps no bucket": "it must be TOO_MANY_FRAMES",
+    "takes what is packed wrongly": "no message of it: it is packed wrongly",
+    "packs wrongly": "bytes follow it",
+    "packs without asking": "has flags or metadata",
 }
 """What is wrong, and what must be said of it."""
 
@@ -136,11 +140,11 @@ class FaultyServer:
             elif isinstance(event, CancelReceived):
                 connection.send_error(event.call_id, failure("CANCELLED", "the client has cancelled it"))
 
-    @staticmethod
-    def _greet(connection: Connection, event: HelloReceived) -> None:
+    def _greet(self, connection: Connection, event: HelloReceived) -> None:
+        packing = () if self.fault == "packs without asking" else (1,)
         offers = {each.full_name: Offer(each.full_name, 1, _CODECS, each.digests) for each in (SHOP, CONTROL)}
         try:
-            connection.send_welcome(negotiate(event.hello, offers, _LIMITS, "faulty"))
+            connection.send_welcome(negotiate(event.hello, offers, _LIMITS, "faulty", packing=packing))
         except HandshakeError as error:
             connection.refuse(error)
 
@@ -170,7 +174,8 @@ class FaultyServer:
         try:
             plan.decode(plain(event.payload))
         except DecodeError as error:
-            if faulty != "swallows bad payloads":
+            wrongly_packed = "the packed payload" in str(error) and faulty == "takes what is packed wrongly"
+            if faulty != "swallows bad payloads" and not wrongly_packed:
                 connection.send_error(call_id, CallError(Status.INVALID_ARGUMENT, "BAD_PAYLOAD", str(error)))
                 return
         if flags:
@@ -181,6 +186,11 @@ class FaultyServer:
             return
         answer = random_message(random.Random(call_id), method.response)
         payload = codecs.get(name).plan(method.response, 1, _LIMITS, request=False).encode(answer)
+        if faulty in ("packs wrongly", "packs without asking"):
+            connection.packing = 1
+            tail = b"x" if faulty == "packs wrongly" else b""
+            connection.send_packed_response(call_id, Packed(1, packed_body(payload, tail=tail)))
+            return
         connection.send_response(call_id, b"\xc1" if faulty == "answers nonsense" else payload)
         if faulty == "answers twice":
             again = frame(

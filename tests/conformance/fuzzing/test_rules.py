@@ -84,6 +84,7 @@ def behind(vector: dict[str, Any]) -> Expected:
         version=found.version,
         first_credit=found.first_credit,
         one_way_credit=found.one_way_credit,
+        packing=sum(found.packing),
     )
 
 

@@ -46,6 +46,7 @@ _STRANGERS: Final = [
 _FIELDS: Final = [
     b"", b"\0\1\0\0", b"\0\1\0\6\0\0\0\0\0\0", b"\x77\x77\0\1x", b"\0", b"\0\1\xff\xff",
     page.credit_fields(page.CreditBody(1, 0), 2**32 - 1), b"\0\5\0\4\0\0\0\1", b"\0\6\0\0",
+    b"\0\2\0\1\1", b"\0\2\0\0", b"\0\2\0\2\1\1", b"\0\2\0\3\xf0\1\0",
 ]  # fmt: skip
 """Ends of a HELLO, right and wrong."""
 
@@ -101,6 +102,7 @@ class Generator:
             service=table.service.full_name,
             versions=(table.version, table.version),
             client_name="wireproto fuzz",
+            fields=page.tlv(page.PACKING_FIELD, bytes([page.ZLIB])),
         )
         self.hello_body = hello
         self.opening = page.PREAMBLE + page.frame(page.HELLO, hello)
@@ -200,6 +202,7 @@ class Generator:
         flags = entry.flags if rng.random() < 0.7 else rng.choice(page.FLAGS_OF_REQUEST)
         payload = b"" if flags & page.ITEMS_FOLLOW else mutated(rng, self._valid(rng, opcode))
         begun.append((call_id, opcode))
+        payload, flags = self._perhaps_packed(rng, payload, flags)
         fields = {"codec": self.table.codec, "version": self.table.version, "opcode": opcode, "call_id": call_id}
         return self._perhaps_changed(
             rng, page.REQUEST, payload, {**fields, "flags": flags}, self._metadata(rng, entry, flags)
@@ -221,6 +224,17 @@ class Generator:
         elif kind == page.ERROR:
             payload = _GOING
         return self._perhaps_changed(rng, kind, payload, fields)
+
+    def _perhaps_packed(self, rng: random.Random, payload: bytes, flags: int) -> tuple[bytes, int]:
+        """A payload, and the flags beside it: now and then packed, rightly or not, or only said to be."""
+        way = rng.random()
+        if way < 0.8:
+            return payload, flags
+        if way < 0.9 and payload:
+            return page.packed_body(payload), flags | page.PACKED
+        length = rng.choice((None, 0, 1, len(payload) + 1, 100_000, page.U32_MOST))
+        packed = page.packed_body(payload, length=length, cut=rng.choice((0, 1)), tail=rng.choice((b"", b"x")))
+        return rng.choice((packed, packed[:4], payload, mutated(rng, packed))), flags | page.PACKED
 
     def _flood(self, rng: random.Random) -> bytes:
         """Frames of calls that are not in flight, as many as are dropped, or more: what crosses the end of calls takes
@@ -299,7 +313,8 @@ class Generator:
             metadata, payload = make(opcode, entry)
             flags = rng.choice(_SHAPES) if any_shape else entry.flags
             follow = bool(flags & page.ITEMS_FOLLOW)
-            parts.append(self._request(call_id, opcode, b"" if follow else payload, metadata, flags))
+            sent, packed = (b"", flags) if follow else self._perhaps_packed(rng, payload, flags)
+            parts.append(self._request(call_id, opcode, sent, metadata, packed))
             if follow and flags == entry.flags:
                 parts.append(self._items(rng, opcode, call_id, payload))
             if rng.random() < 0.1:

@@ -114,6 +114,7 @@ def judge(opening: bytes, rest: bytes, observed: Observed, table: Methods) -> li
                 version=welcome.version,
                 first_credit=welcome.first_credit,
                 one_way_credit=welcome.one_way_credit,
+                packing=judgement.packing,
             )
             judgement.frames(expected, observed)
     if observed.ending is Ending.RESET and not judgement.ended:
@@ -121,11 +122,23 @@ def judge(opening: bytes, rest: bytes, observed: Observed, table: Methods) -> li
     return judgement.problems
 
 
+def _no_message(entry: MethodPlans, call: SentRequest) -> str:
+    """Why the payload of a REQUEST is no message of its method; empty for one that is."""
+    if call.payload is None:
+        return "it is packed wrongly"
+    try:
+        entry.request.decode(call.payload)
+    except DecodeError as error:
+        return error.problem or "it cannot be read"
+    return ""
+
+
 class _Judgement:
     def __init__(self, table: Methods) -> None:
         self.table = table
         self.problems: list[str] = []
         self.ended = False  # by a final ERROR, or an HTTP answer
+        self.packing = 0  # the algorithm that was chosen
 
     def wrong(self, problem: str) -> None:
         if problem not in self.problems:
@@ -168,6 +181,10 @@ class _Judgement:
             return None
         if (found.version, found.codec) != (self.table.version, self.table.codec):
             self.wrong(f"WELCOME chose version {found.version} and codec {found.codec}, which is not what was offered")
+        if found.packing:
+            self.packing = found.packing[0]
+            if self.packing != page.ZLIB:
+                self.wrong(f"WELCOME chose the algorithm {self.packing}, which was not offered")
         return found
 
     # Calls.
@@ -252,10 +269,8 @@ class _Judgement:
             self._decodes(entry, answer)
         if entry.flags & page.ITEMS_FOLLOW:
             return  # it may have been answered before an item that is none was read
-        try:
-            entry.request.decode(call.payload)
-        except DecodeError as error:
-            self.wrong(f"{name} accepted a payload that is no message of it: {error.problem}")
+        if problem := _no_message(entry, call):
+            self.wrong(f"{name} accepted a payload that is no message of it: {problem}")
 
     def _credit(self, answer: page.RawFrame, expected: Expected) -> None:
         """CREDIT of one-way calls, or of a call whose items follow."""
@@ -301,13 +316,8 @@ class _Judgement:
         elif reason == "WRONG_SHAPE":
             if call.flags == entry.flags:
                 self.wrong(f"{name} was begun with the flags of its shape, and said to have another one")
-        elif reason == "BAD_PAYLOAD" and not entry.flags & page.ITEMS_FOLLOW:
-            try:
-                entry.request.decode(call.payload)
-            except DecodeError:
-                pass  # so it should be
-            else:
-                self.wrong(f"{name} refused a payload that is a message of it: {message}")
+        elif reason == "BAD_PAYLOAD" and not entry.flags & page.ITEMS_FOLLOW and not _no_message(entry, call):
+            self.wrong(f"{name} refused a payload that is a message of it: {message}")
 
     # Frames of any kind.
 
@@ -331,9 +341,19 @@ class _Judgement:
                 break
             if header.metadata_length > header.length - page.AFTER_LENGTH:
                 self.wrong(f"{page.kind_name(header.kind)} declares more metadata than it has room for")
-            answers.append(page.read_frame(data[at:end]))
+            answers.append(self._unpacked(page.read_frame(data[at:end])))
             at = end
         return answers
+
+    def _unpacked(self, answer: page.RawFrame) -> page.RawFrame:
+        """A frame as if it had travelled unpacked."""
+        if not (self.packing and answer.flags & page.PACKED and answer.kind in page.OF_MESSAGES):
+            return answer
+        try:
+            return answer._replace(flags=answer.flags & ~page.PACKED, payload=page.read_packed(answer.payload))
+        except Deviation as deviation:
+            self.wrong(str(deviation))
+            return answer._replace(flags=answer.flags & ~page.PACKED)
 
     def _header(self, answer: page.RawFrame, *, codec: int, version: int) -> None:
         if answer.flags or answer.metadata:

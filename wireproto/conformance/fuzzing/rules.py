@@ -20,12 +20,17 @@ _MANY: Final = 15
 
 
 class SentRequest(NamedTuple):
-    """A REQUEST that was sent, and is in order as a frame."""
+    """A REQUEST that was sent, and is in order as a frame.
+
+    Attributes:
+        payload: what it stands for, if it is packed; None if it stands for nothing that can be read.
+        flags: those of the shape.
+    """
 
     call_id: int
     opcode: int
     metadata: bytes
-    payload: bytes
+    payload: bytes | None
     flags: int
 
 
@@ -130,7 +135,7 @@ def expect_opening(data: bytes) -> Expected:
 
 
 def _header_problem(
-    header: page.RawHeader, *, expected: int, codec: int, version: int, gone: bool = False
+    header: page.RawHeader, *, expected: int, codec: int, version: int, gone: bool = False, packing: int = 0
 ) -> tuple[str, ...]:
     """The first check of section 2 that a header fails, of those that want no state but these; () for none.
 
@@ -138,6 +143,7 @@ def _header_problem(
         expected: the one kind that may come, or 0 for those of an open connection.
         codec: the connection's. The same for ``version``.
         gone: GOAWAY has come.
+        packing: the algorithm that was agreed on; 0 for none.
     """
     kind = header.kind
     if header.metadata_length > header.length - page.AFTER_LENGTH:
@@ -149,9 +155,10 @@ def _header_problem(
     may_come = kind == expected if expected else kind in page.FROM_EITHER
     if not may_come or (gone and kind == page.GOAWAY):
         return ("UNEXPECTED_KIND",)
-    if header.flags not in (page.FLAGS_OF_REQUEST if kind == page.REQUEST else (0,)):
-        return ("RESERVED_FLAGS",)
     of_message = kind in page.OF_MESSAGES
+    shape = header.flags & ~page.PACKED if packing and of_message else header.flags
+    if shape not in (page.FLAGS_OF_REQUEST if kind == page.REQUEST else (0,)):
+        return ("RESERVED_FLAGS",)
     if header.codec != codec * of_message:
         return ("WRONG_CODEC",)
     if header.version != version * of_message:
@@ -165,6 +172,17 @@ def _header_problem(
     if header.metadata_length and kind != page.REQUEST and not (kind in page.ANSWERS and header.call_id & page.TOP_BIT):
         return ("UNEXPECTED_METADATA",)
     return ()
+
+
+def _packed_problems(piece: _Piece, max_frame: int) -> list[str]:
+    """The reasons for which a frame whose payload is packed may end the connection, unread; none for one in order."""
+    if not piece.header.flags & page.PACKED:
+        return []
+    length = int.from_bytes(piece.payload[:4], "big")
+    found = [] if len(piece.payload) > 4 and length else ["BAD_BODY"]
+    if page.AFTER_LENGTH + len(piece.metadata) + length > max_frame:
+        found.append("FRAME_TOO_LARGE")
+    return found
 
 
 def _body_problem(kind: int, call_id: int, payload: bytes) -> bool:
@@ -193,6 +211,7 @@ def expect_frames(
     version: int,
     first_credit: page.CreditBody = page.NOTHING,
     one_way_credit: int = 0,
+    packing: int = 0,
 ) -> Expected:
     """Of what a client that takes no calls of the server's sends on an open connection, and then ends its output.
 
@@ -206,11 +225,13 @@ def expect_frames(
         if isinstance(frame, str):
             return expected.ends(frame)
         header = frame.header
-        problem = _header_problem(header, expected=0, codec=codec, version=version, gone=sent.gone)
+        problem = _header_problem(header, expected=0, codec=codec, version=version, gone=sent.gone, packing=packing)
         if not frame.whole:
             return expected.ends("TRUNCATED_FRAME", *problem)
         if problem:
             return expected.ends(*problem)
+        if problems := _packed_problems(frame, max_frame):
+            return expected.ends(*problems, "BAD_BODY")  # which it is as well where items follow
         if _body_problem(header.kind, header.call_id, frame.payload):
             return expected.ends("BAD_BODY")
         if header.kind == page.ERROR and not header.call_id:
@@ -268,7 +289,7 @@ class _Sent:
 
     def _request(self, frame: _Piece) -> None:
         expected, header = self.expected, frame.header
-        call_id, flags = header.call_id, header.flags
+        call_id, flags = header.call_id, header.flags & ~page.PACKED
         if flags & page.ITEMS_FOLLOW and frame.payload:
             expected.ends("BAD_BODY")
             return
@@ -288,7 +309,7 @@ class _Sent:
             return
         if flags & page.ITEMS_FOLLOW:
             self._allowance += self._first.items
-        expected.calls[call_id] = SentRequest(call_id, header.opcode, frame.metadata, frame.payload, flags)
+        expected.calls[call_id] = SentRequest(call_id, header.opcode, frame.metadata, _unpacked(frame), flags)
         expected.credit[call_id] = _credit(frame.metadata)
         self._ended.discard(call_id)
         self._cancelled.discard(call_id)
@@ -347,6 +368,16 @@ class _Sent:
         ):
             if self._counts[kind] > _MANY:
                 self.expected.reasons.add(reason)
+
+
+def _unpacked(frame: _Piece) -> bytes | None:
+    """What the payload of a REQUEST stands for; None where it is packed wrongly."""
+    if not frame.header.flags & page.PACKED:
+        return frame.payload
+    try:
+        return page.read_packed(frame.payload)
+    except Deviation:
+        return None
 
 
 def _credit(metadata: bytes) -> page.CreditBody:
