@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-PRINTS = {"calculator.py": "5\n", "json_codec.py": "5\n"}
+PRINTS = {"agents.py": "14\n['bob is up', 'bob has worked']\n", "calculator.py": "5\n", "json_codec.py": "5\n"}
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
