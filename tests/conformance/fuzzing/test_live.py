@@ -113,7 +113,7 @@ def test_our_server_is_clean_in_every_shape() -> None:
         assert campaign.calls > 100
 
 
-def _first(campaign: Campaign, text: str, limit: int = 400) -> Finding:
+def _first(campaign: Campaign, text: str, limit: int = 1000) -> Finding:
     """The first finding that says so; others may come before."""
     seen = []
     for finding in itertools.islice(campaign.run(), limit):
