@@ -332,8 +332,9 @@ class Caller(Side):
             raise Deviation(f"{shown} came, and no calls of the server's are taken")
         if found.flags or (found.metadata and not (found.kind in page.ANSWERS and found.call_id)):
             raise Deviation(f"{shown} has flags {found.flags:#04x} and {len(found.metadata)} bytes of metadata")
-        if found.metadata:
-            page.check_answer_metadata(found.kind, found.metadata)
+        if found.kind in page.ANSWERS and (found.metadata or found.kind == page.ERROR):
+            details = page.read_error(found.payload).details if found.kind == page.ERROR else None
+            page.check_answer_metadata(found.kind, found.metadata, len(details or b""))
         of_message = found.kind in page.OF_MESSAGES
         wanted = (self.bench.codec[0], self.bench.version) if of_message else (0, 0)
         if (found.codec, found.version) != wanted:

@@ -88,6 +88,10 @@ MOST_STRAYS: Final = 16
 DEADLINE_KEY, TRACEPARENT_KEY, AUTHORIZATION_KEY, IDEMPOTENCY_KEY, CREDIT_KEY, ENTRY_KEY = range(1, 7)
 DROPPED_KEY: Final = 8
 
+_KEYS_OF_ANSWERS: Final = (TRACEPARENT_KEY, ENTRY_KEY, DROPPED_KEY)
+_FIRST_PRIVATE_KEY: Final = 0x60
+"""From which on keys are private, or grease."""
+
 MOST_BESIDE: Final = 7168
 """Bytes of the metadata of an answer with the details of its error."""
 
@@ -222,6 +226,7 @@ class ErrorBody(NamedTuple):
     retry_after_ms: int
     reason: str
     message: str
+    details: bytes | None = None
 
 
 class GoAwayBody(NamedTuple):
@@ -493,16 +498,25 @@ def read_error(payload: bytes, what: str = "the body of ERROR", at: int = 0, *, 
     message = reader.text(2)
     if sent and reader.at - size_at - 2 > 2048:
         raise reader.broken("the message is longer than 2048 bytes")
-    for _ in reader.fields(1):
-        pass  # none is defined, and well-formed ones are read over
-    return ErrorBody(status, retry, after, reason.decode("latin-1"), message)
+    details: bytes | None = None
+    for tag, value in reader.fields(1):  # all others are read over, if they are well formed
+        if tag == DETAILS_FIELD and details is None:
+            details = value
+    if sent and details is not None:
+        name = _Reader(f"the details of {what}", details)
+        if not name.text(1) or len(details) > MOST_DETAILS:
+            raise name.broken(f"they have {len(details)} bytes, and must have a name and at most {MOST_DETAILS}")
+    return ErrorBody(status, retry, after, reason.decode("latin-1"), message, details)
 
 
 def read_goaway(payload: bytes) -> GoAwayBody:
     """Section 6."""
     if len(payload) < 4:
         raise Deviation(f"the body of GOAWAY has {len(payload)} bytes")
-    return GoAwayBody(int.from_bytes(payload[:4], "big"), read_error(payload, "the body of GOAWAY", 4))
+    why = read_error(payload, "the body of GOAWAY", 4)
+    if why.details is not None:
+        raise Deviation("GOAWAY has details, which errors of calls alone have")
+    return GoAwayBody(int.from_bytes(payload[:4], "big"), why)
 
 
 def read_credit(payload: bytes, call_id: int = 1) -> CreditBody:
@@ -646,6 +660,8 @@ def check_answer_metadata(kind: int, block: bytes, details: int = 0) -> None:
     """
     names: set[bytes] = set()
     for key, values in read_metadata(block).items():
+        if key < _FIRST_PRIVATE_KEY and key not in _KEYS_OF_ANSWERS:
+            raise Deviation(f"{kind_name(kind)} has metadata key {key}, which means nothing beside an answer")
         for value in values:
             if key == ENTRY_KEY:
                 name = value[1 : 1 + value[0]] if value else b""

@@ -125,6 +125,8 @@ class Side:
         """A final ERROR must have ``reason``, and the connection must end in order behind it."""
         _bare(found, "a final ERROR")
         error = page.read_error(found.payload)
+        if error.details is not None:
+            raise Deviation("the final ERROR has details, which errors of calls alone have")
         if error.reason != reason:
             raise Deviation(
                 f"the final ERROR has {error.reason or 'no reason'}, and {reason} was due; it says {error.message!r}"

@@ -13,7 +13,7 @@ from wireproto.conformance.fuzzing.messages import random_message
 from wireproto.conformance.page import packed_body
 from wireproto.conformance.raw import frame
 from wireproto.control import CONTROL
-from wireproto.errors import CallError, DecodeError, HandshakeError
+from wireproto.errors import CallError, DecodeError, HandshakeError, PackedDetails
 from wireproto.limits import Limits
 from wireproto.reasons import failure
 from wireproto.schema import Method
@@ -53,12 +53,21 @@ FAULTS: Final = {
     "refuses its own shape": "said to have another one",
     "overdraws bytes": "sent an item and had no credit left",
     "grants items that nobody takes": "CREDIT came for what is no call whose items follow",
+    "says a credential beside its answer": "which means nothing beside an answer",
+    "says a name in capitals beside its answer": "has the name b'A'",
+    "gives details without a name": "must have a name",
     "keeps no bucket": "it must be TOO_MANY_FRAMES",
     "takes what is packed wrongly": "no message of it: it is packed wrongly",
     "packs wrongly": "bytes follow it",
     "packs without asking": "has flags or metadata",
 }
 """What is wrong, and what must be said of it."""
+
+_BESIDE: Final = {
+    "says a credential beside its answer": b"\x03\x00\x01x",
+    "says a name in capitals beside its answer": b"\x06\x00\x02\x01A",
+}
+"""The metadata of an answer, where they are the fault."""
 
 _LIMITS: Final = Limits()
 _CODECS: Final = {1: "pipe", 2: "msgpack", 3: "protobuf"}
@@ -210,6 +219,11 @@ class FaultyServer:
             "refuses its own shape": failure("WRONG_SHAPE", "another one"),
             "advises wrongly": failure("NO_HANDLER", "none", retry=Retry.MAYBE_PROCESSED),
         }
+        if self.fault in _BESIDE:
+            connection.set_metadata(event.call_id, _BESIDE[self.fault])
+            return False
+        nameless = failures["gives details without a name"] = CallError(Status.NOT_FOUND)
+        nameless.packed_details = PackedDetails("", b"x")
         if self.fault in failures:
             connection.send_error(event.call_id, failures[self.fault])
             return True

@@ -356,13 +356,25 @@ class _Judgement:
             return answer._replace(flags=answer.flags & ~page.PACKED)
 
     def _header(self, answer: page.RawFrame, *, codec: int, version: int) -> None:
-        if answer.flags or answer.metadata:
+        beside = answer.kind in page.ANSWERS and answer.call_id
+        if answer.flags or (answer.metadata and not beside):
             self.wrong(f"{page.kind_name(answer.kind)} has flags or metadata")
+        elif beside:
+            self._beside(answer)
         if (answer.codec, answer.version) != (codec, version):
             name = page.kind_name(answer.kind)
             self.wrong(f"{name} has codec {answer.codec} and version {answer.version}, not {codec} and {version}")
         if not answer.call_id and answer.opcode:
             self.wrong(f"{page.kind_name(answer.kind)} has an opcode and no call")
+
+    def _beside(self, answer: page.RawFrame) -> None:
+        """What stands beside an answer must be what a sender may say."""
+        error = self._error(answer) if answer.kind == page.ERROR else None
+        details = len(error.details or b"") if error is not None else 0
+        try:
+            page.check_answer_metadata(answer.kind, answer.metadata, details)
+        except Deviation as deviation:
+            self.wrong(str(deviation))
 
     def _final(self, answer: page.RawFrame, expected: Expected, known: dict[str, int]) -> None:
         self.ended = True
@@ -370,6 +382,8 @@ class _Judgement:
         error = self._error(answer)
         if error is None:
             return
+        if error.details is not None:
+            self.wrong("the final ERROR has details, which errors of calls alone have")
         status, reason, message = error.status, error.reason, error.message
         self._no_leak("a final ERROR", message)
         if reason not in known:
