@@ -62,7 +62,7 @@ class Listener:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
         self.sock.connect(("127.0.0.1", port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.received = 0
+        self.ended = False
         self.items = 0
         self.dropped = 0
         self._left = b""
@@ -92,20 +92,23 @@ class Listener:
     def read_to_the_end(self, timeout: float) -> None:
         """Count the items, and those that were left out, up to END."""
         self.sock.settimeout(timeout)
-        data = self._left
-        while True:
-            while len(data) >= 4 and len(data) >= (whole := 4 + int.from_bytes(data[:4])):
-                frame, data = data[:whole], data[whole:]
-                self._count(frame)
-                if frame[4] == END:
-                    return
-            more = self.sock.recv(1 << 20)
-            if not more:
+        while not self.ended:
+            if not self.read():
                 raise RuntimeError("the server closed a slow listener")
-            data += more
+
+    def read(self) -> int:
+        """Count what has come; how many bytes that was."""
+        more = self.sock.recv(1 << 18)
+        data, at = self._left + more, 0
+        while len(data) >= at + 4 and len(data) >= (end := at + 4 + int.from_bytes(data[at : at + 4])):
+            self._count(data[at:end])
+            at = end
+        self._left = data[at:]
+        return len(more)
 
     def _count(self, frame: bytes) -> None:
         self.items += frame[4] == ITEM
+        self.ended |= frame[4] == END
         block = frame[HEADER : HEADER + int.from_bytes(frame[10:12])]
         while block:
             size = int.from_bytes(block[1:3])
@@ -117,12 +120,11 @@ class Listener:
 class Reader(threading.Thread):
     """Reads those that are not slow, and notes when each has each item."""
 
-    def __init__(self, listeners: list[Listener], frame: int, items: int) -> None:
+    def __init__(self, listeners: list[Listener], items: int) -> None:
         super().__init__(name="reader", daemon=True)
         self.published: list[float] = [0.0] * items
         self.latencies: list[float] = []
         self.done = threading.Event()
-        self._frame = frame
         self._missing = items * len(listeners)
         self._listeners = {each.sock.fileno(): each for each in listeners}
         self._poll = select.epoll()
@@ -133,11 +135,12 @@ class Reader(threading.Thread):
         while self._missing:
             for number, _ in self._poll.poll():
                 listener = self._listeners[number]
-                before = listener.received // self._frame
-                listener.received += len(listener.sock.recv(1 << 18))
+                before, missed = listener.items + listener.dropped, listener.dropped
+                listener.read()
                 now = time.monotonic()
-                after = listener.received // self._frame
-                self.latencies += [now - each for each in self.published[before:after]]
+                after = listener.items + listener.dropped
+                if listener.dropped == missed:  # of what it has missed there is no time at which it came
+                    self.latencies += [now - each for each in self.published[before:after]]
                 self._missing -= after - before
         self._poll.close()
         self.done.set()
@@ -159,7 +162,8 @@ def measure(
 
     Returns:
         Seconds from publishing to having it: ``p50`` and ``p99``; ``exact``, whether each slow one has what it was
-        not told it had missed; ``dropped``, by all of them; ``held``, the most bytes that waited for one connection.
+        not told it had missed; ``dropped``, by all of them; ``held``, the most bytes that waited for one connection,
+        and ``may_hold``, what they may be; ``missed``, how many items those that are read were told they had missed.
 
     Raises:
         RuntimeError: something did not end in time, or a slow one was closed.
@@ -184,7 +188,7 @@ def measure(
         _until(lambda: topic.subscribers == subscribers, patience)
         if kind == "not read":
             _narrow(server, {each.sock.getsockname()[1] for each in late})
-        reader = Reader(quick, frame, items)
+        reader = Reader(quick, items)
         reader.start()
         held = 0
         due = time.monotonic()
@@ -216,6 +220,7 @@ def measure(
         "dropped": sum(each.dropped for each in late),
         "held": held,
         "may_hold": MARK + 1 + frame,
+        "missed": sum(each.dropped for each in quick),
     }
 
 
@@ -261,10 +266,10 @@ def main() -> None:
         1 if options.quick else options.rounds,
         subscribers=options.subscribers,
         slow=options.subscribers // 10,
-        items=100,
+        items=150,
         pause=options.pause,
-        size=4000,
-        keep=16,
+        size=2000,
+        keep=64,
     )
     for run in found["runs"]:
         print({name: round(value, 4) if isinstance(value, float) else value for name, value in run.items()})

@@ -1,6 +1,7 @@
 // The client under test of the conformance kit (conformance.md): instructions are lines of JSON on stdin, results on stdout.
 import { createInterface } from 'node:readline'
 import { WireError, connect } from './wireproto.mjs'
+import { Gap, follow } from './following.mjs'
 import { PayloadError, between, bool, bytes, datetime, enumeration, float, int, list, map, message, optional, preset, since, str, uint64 } from './pipe.mjs'
 
 const inner = message({ name: str, count: int })
@@ -27,6 +28,7 @@ const METHODS = {
   Sum: { opcode: 13, compress: true, flags: 4, request: message({ number: int, data: bytes, fail: bool, answer: bool, milliseconds: int }), response: message({ total: int, size: int, items: int }) },
   Reflect: { opcode: 14, compress: true, flags: 12, request: message({ number: int, data: bytes, fail: bool, end: bool }), response: message({ number: int, data: bytes }) },
   Note: { opcode: 15, compress: true, flags: 1, request: message({ key: str, number: int, milliseconds: int }) },
+  Tail: { opcode: 20, flags: 8, resumable: 'position', request: message({ items: int, forgotten: int }), response: message({ number: int, position: int }) },
   Noted: { opcode: 16, request: message({ key: str }), response: message({ count: int, total: int }) },
 }
 
@@ -76,13 +78,14 @@ async function answer(method, call) {
   }
 }
 
-async function stream(client, method, request, { credit, take = Infinity, metadata }, given) {
+async function stream(client, method, request, { do: how, after, credit, take = Infinity, metadata }, given) {
   const items = []
   let told
   if (take <= 0) return { items }
+  const begin = more => client.stream(method, request, { ...options(metadata), ...more, credit, items: given, began: call => told = call })
   try {
-    for await (const item of client.stream(method, request, { ...options(metadata), credit, items: given, began: call => told = call })) {
-      items.push(toJson(method.response, item))
+    for await (const item of how === 'follow' ? follow(method, begin, { after }) : begin({})) {
+      items.push(item instanceof Gap ? { gap: item.after ?? null } : toJson(method.response, item))
       if (items.length >= take) return { items }
     }
     const { metadata: said, dropped } = told
@@ -107,7 +110,7 @@ async function post(client, method, request, { metadata }) {
   } catch (error) { return { error: failure(error) } }
 }
 
-const STEPS = ['call', 'start', 'wait', 'cancel', 'stream', 'upload', 'duplex', 'post', 'close']
+const STEPS = ['call', 'start', 'wait', 'cancel', 'stream', 'follow', 'upload', 'duplex', 'post', 'close']
 async function carryOut(client, step, started) {
   if (step.do === 'close') return client.close(), {}
   if (step.do === 'wait') return answer(started[step.for].method, () => started[step.for].call.answer)
@@ -115,7 +118,7 @@ async function carryOut(client, step, started) {
   const method = METHODS[step.method]
   const request = fromJson(method.request, step.request ?? {})
   if (step.do === 'call') return answer(method, () => client.call(method, request, options(step.metadata)))
-  if (step.do === 'stream') return stream(client, method, request, step)
+  if (step.do === 'stream' || step.do === 'follow') return stream(client, method, request, step)
   if (step.do === 'post') return post(client, method, request, step)
   const items = step.items?.map(item => fromJson(method.request, item))
   if (step.do === 'upload') return upload(client, method, items, step)

@@ -79,9 +79,9 @@ class Body { // reads integers and bodies of fixed layout (section 6)
   }
 }
 
-function metadata({ deadlineMs, traceparent, authorization, idempotencyKey, credit, entries = {} }) { // section 5
+function metadata({ deadlineMs, traceparent, authorization, idempotencyKey, credit, resumeAfter, entries = {} }) { // section 5
   const u32 = value => value === undefined ? undefined : ints([4], [Math.min(Math.max(Math.floor(value), 0), U32_MAX)])
-  const fields = [[1, u32(deadlineMs)], [2, traceparent], [3, authorization], [4, idempotencyKey], [5, credit && ints([4, 4], credit)],
+  const fields = [[1, u32(deadlineMs)], [2, traceparent], [3, authorization], [4, idempotencyKey], [5, credit && ints([4, 4], credit)], [7, resumeAfter],
     ...Object.entries(entries).map(([name, value]) => [6, Buffer.concat([sized(1, name), Buffer.from(value)])])]
   return Buffer.concat(fields.filter(([, value]) => value !== undefined).flatMap(([key, value]) => [Buffer.from([key]), sized(2, value)]))
 }

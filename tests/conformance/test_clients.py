@@ -177,6 +177,18 @@ def cancelled_at_once() -> Change:
     )
 
 
+def asked_behind(written: bytes, read: bytes) -> Callable[[], Change]:
+    """One position is sent in place of another one."""
+    was, now = (b"\x07" + len(each).to_bytes(2) + each for each in (written, read))
+    return every(
+        lambda each: (
+            [changed(each, metadata=each.metadata.replace(was, now))]
+            if each.kind == Kind.REQUEST and was in each.metadata
+            else None
+        )
+    )
+
+
 CLIENT_MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "no codec offered": ("3.01", {"up": on(Kind.HELLO, payload=pack_hello(codecs=[]))}),
     "another service": ("3.01", {"up": on(Kind.HELLO, payload=pack_hello(service="other.v1.OtherService"))}),
@@ -272,6 +284,16 @@ CLIENT_MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "items that are no list": ("4.40", {"said": said(0, items=None)}),
     "an answer that is no object": ("11.49", {"said": says(0, {"response": ["x"]})}),
     "a result that is no object": ("2.01", {"said": says(0, ["x"])}),
+    "positions not sent": ("4.100", {"up": on(Kind.REQUEST, metadata=b"\x05\x00\x08" + credit_body(8, 1 << 20))}),
+    "positions of another item": ("4.101", {"up": asked_behind(b"-2", b"-1")}),
+    "a given position not sent": ("4.102", {"up": asked_behind(b"1", b"2")}),
+    "a gap not told": ("4.103", {"said": said(0, items=[{"number": n} for n in (0, 1, 7, 8)])}),
+    "a gap before the first item not told": ("4.104", {"said": said(0, items=[{"number": 1}])}),
+    "a gap told where there is none": (
+        "4.100",
+        {"said": said(0, items=[{"gap": 1}, *({"number": n} for n in range(5))])},
+    ),
+    "every error followed": ("4.105", {"said": said(0, status=14)}),
     "END not told": ("4.40", {"said": said(0, end=False)}),
     "left without CANCEL": ("4.44", {"up": drop(Kind.CANCEL)}),
     "an upload as a unary call": ("4.60", {"up": on(Kind.REQUEST, flags=0)}),

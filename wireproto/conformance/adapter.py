@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, TextIO
 
-from wireproto.client import Client, connect
+from wireproto.client import Client, Gap, connect
 from wireproto.conformance.plain import from_json, to_json
 from wireproto.conformance.service import CONFORMANCE
 from wireproto.errors import (
@@ -72,6 +72,7 @@ class _Steps:
             "wait": self.wait,
             "cancel": self.cancel,
             "stream": self.stream,
+            "follow": self.follow,
             "upload": self.upload,
             "duplex": self.duplex,
             "post": self.post,
@@ -117,6 +118,13 @@ class _Steps:
         request = from_json(method.request, step["request"])
         return self._taken(lambda: self.client.stream(method, request, credit=step["credit"]), step.get("take"))
 
+    def follow(self, step: dict[str, Any]) -> dict[str, Any]:
+        method = CONFORMANCE.by_name(step["method"])
+        assert isinstance(method, StreamMethod)
+        request = from_json(method.request, step["request"])
+        after, credit = step.get("after"), step["credit"]
+        return self._taken(lambda: self.client.follow(method, request, after=after, credit=credit), None)
+
     def upload(self, step: dict[str, Any]) -> dict[str, Any]:
         method = CONFORMANCE.by_name(step["method"])
         assert isinstance(method, UploadMethod)
@@ -148,7 +156,7 @@ class _Steps:
         try:
             with begin() as items:
                 for item in items:
-                    result["items"].append(to_json(item))
+                    result["items"].append({"gap": item.after} if isinstance(item, Gap) else to_json(item))
                     if len(result["items"]) == most:
                         return result
             result.update(end=True, metadata=dict(items.metadata), dropped=items.dropped)

@@ -29,6 +29,7 @@ __all__ = [
     "cancel",
     "close",
     "duplex",
+    "follow",
     "post",
     "start",
     "stream",
@@ -68,6 +69,12 @@ def stream(method: str, credit: int, /, take: int | None = None, **request: Any)
     """Call a stream and take its items, all or so many."""
     taken = {} if take is None else {"take": take}
     return {"do": "stream", "method": method, "request": request, "credit": credit, **taken}
+
+
+def follow(method: str, credit: int, /, after: int | None = None, **request: Any) -> dict[str, Any]:
+    """Call a resumable stream, take all its items, and open it again when it is lost."""
+    behind = {} if after is None else {"after": after}
+    return {"do": "follow", "method": method, "request": request, "credit": credit, **behind}
 
 
 def upload(

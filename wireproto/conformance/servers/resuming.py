@@ -37,39 +37,39 @@ def _lost(bench: Bench, *positions: bytes | int) -> None:
             caller.fail(TAIL, request, LOST, _after(position), credit=10, retry=page.NOT_PROCESSED)
 
 
-@case("4.140", needs=Needs.SERVICE)
+@case("4.140", needs=Needs.SHAPES)
 def begun(bench: Bench) -> None:
     """Without key 7 a resumable stream begins with what there is."""
     _whole(bench, TailRequest(items=5), range(5))
     _whole(bench, TailRequest(items=6, forgotten=3), range(3, 6))
 
 
-@case("4.141", needs=Needs.SERVICE)
+@case("4.141", needs=Needs.SHAPES)
 def gone_on_with(bench: Bench) -> None:
     """With key 7 it goes on behind the item of that position; a number is written in decimal, below 0 as well."""
     for number in range(5):
         _whole(bench, TailRequest(items=6), range(number + 1, 6), _after(number - 2))
 
 
-@case("4.142", needs=Needs.SERVICE)
+@case("4.142", needs=Needs.SHAPES)
 def at_its_end(bench: Bench) -> None:
     """Behind the last item there is END and nothing else."""
     _whole(bench, TailRequest(items=6), range(0), _after(3))
 
 
-@case("4.143", needs=Needs.SERVICE)
+@case("4.143", needs=Needs.SHAPES)
 def forgotten_last(bench: Bench) -> None:
     """Behind the item that was forgotten last nothing is missing, so that the stream goes on."""
     _whole(bench, TailRequest(items=6, forgotten=3), range(3, 6), _after(0))
 
 
-@case("4.144", needs=Needs.SERVICE)
+@case("4.144", needs=Needs.SHAPES)
 def lost(bench: Bench) -> None:
     """Behind a position that is not there, or not any more, it is POSITION_LOST, not processed."""
     _lost(bench, -1, -2, -3, 4, 100, 2**63 - 1)
 
 
-@case("4.145", needs=Needs.SERVICE, over=Over.CODECS)
+@case("4.145", needs=Needs.SHAPES, over=Over.CODECS)
 def no_position(bench: Bench) -> None:
     """Bytes that are no position of the method are POSITION_LOST: there is one way to write a number."""
     texts = (
@@ -89,7 +89,7 @@ def no_position(bench: Bench) -> None:
     _lost(bench, *texts)
 
 
-@case("4.146", needs=Needs.SERVICE)
+@case("4.146", needs=Needs.SHAPES)
 def without_positions(bench: Bench) -> None:
     """A stream whose items have no positions cannot go on behind one: POSITION_LOST."""
     with bench.open() as caller:
@@ -104,14 +104,14 @@ def of_a_unary_call(bench: Bench) -> None:
             raise Deviation("the payload was to come back")
 
 
-@case("4.148", needs=Needs.SERVICE)
+@case("4.148", needs=Needs.SHAPES)
 def behind_the_payload(bench: Bench) -> None:
     """The position is looked at behind the payload: what is wrong with that is told first."""
     with bench.open() as caller:
         caller.fail(TAIL, b"\xff\xff\xff", "BAD_PAYLOAD", _after(b"no position"), credit=10)
 
 
-@case("4.149", needs=Needs.SERVICE)
+@case("4.149", needs=Needs.SHAPES)
 def credit_of_the_rest(bench: Bench) -> None:
     """A stream that goes on has the credit of its own REQUEST, and no other."""
     with bench.open() as caller:
