@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from fuzz.bodies import handshake, handshake_seeds, metadata, metadata_seeds
 from fuzz.connections import frames, frames_seeds
+from fuzz.packed import packed, packed_seeds
 from fuzz.payloads import CODECS, differential, differential_seeds, payload_seeds, payload_target
 
 __all__ = ["TARGETS", "Target"]
@@ -49,6 +50,12 @@ TARGETS: dict[str, Target] = {
         "A metadata block fails its call as BAD_METADATA or UNKNOWN_METADATA, or is written and read again as it was.",
         lambda: metadata,
         metadata_seeds,
+    ),
+    "packed": Target(
+        "A packed payload is refused with a DecodeError, or stands for as many bytes as it says; what is packed here "
+        "comes out again, and is shorter than it was.",
+        lambda: packed,
+        packed_seeds,
     ),
     **{codec: _payload(codec) for codec in CODECS},
     "differential": Target(

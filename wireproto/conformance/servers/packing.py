@@ -228,6 +228,7 @@ def credit_counts_unpacked(bench: Bench) -> None:
     """A packed ITEM takes what it stands for of the bytes, and one without a byte of credit is CREDIT_EXCEEDED."""
     with bench.open_packing() as caller:
         call_id = held(caller)
+        caller.call(SLEEP, SleepRequest(milliseconds=200))  # whatever the server grants beyond is read by then
         assert caller.welcome is not None
         large = SumRequest(data=bytes(min(200_000, (caller.welcome.max_frame - 1000) // 3)))
         while caller.room(call_id).bytes > 0:
