@@ -20,6 +20,7 @@ PACKAGES: Final = ("wireproto.", "wireproto_")
 
 LOCKS: Final = {
     "Call": "session.lock",
+    "GrpcDuplex": "_coming",
     "Intake": "_session.lock",
     "Lasting": "_restoring",
     "Line": "_opening",

@@ -126,7 +126,7 @@ def test_details_that_cannot_be_read_are_left_out(foreign: Address) -> None:
 def test_a_future_is_completed_whatever_happens(foreign: Address, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug of ours is its error: who waits for it is not kept waiting."""
 
-    def fail(self: GrpcClient, error: object) -> CallError:
+    def fail(self: GrpcClient, error: object, binding: object = None) -> CallError:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(GrpcClient, "_failure", fail)

@@ -24,8 +24,9 @@ from tests.server.test_uploads import (
     Chunk,
     Desk,
 )
-from wireproto import CallError, ConnectionLost, EncodeError, Limits, LocalProtocolError, Retry, Status
+from wireproto import BothFull, CallError, ConnectionLost, EncodeError, Limits, LocalProtocolError, Retry, Status
 from wireproto.client.grpc import GrpcClient, connect
+from wireproto.client.grpc_again import Attempts
 from wireproto.client.grpc_outlet import Outlet
 from wireproto.client.grpc_stream import GrpcStream
 from wireproto.server.gateway import GrpcGateway
@@ -390,7 +391,10 @@ def test_whatever_grpcio_raises_is_raised_in_the_caller() -> None:
 
     binding: Any = None
     failure: Any = None
-    with GrpcStream[Chunk](Broken(), binding, failure) as stream, pytest.raises(ValueError, match="a bug"):
+    with (
+        GrpcStream[Chunk](Broken, binding, failure, Attempts(None)) as stream,
+        pytest.raises(ValueError, match="a bug"),
+    ):
         stream.next(PATIENCE)
 
 
@@ -464,14 +468,62 @@ def send_for_ever(both: Any, data: bytes = b"", timeout: float | None = None) ->
 
 
 def test_sending_has_an_end(opening: Opening) -> None:
-    """Where nobody takes, neither here nor there, an item cannot be sent in time; the call goes on."""
+    """Where nobody takes, neither here nor there, it is told that both halves are full; the call goes on."""
     with opening().duplex(ECHO_ALL, timeout=PATIENCE) as both:
-        with pytest.raises(TimeoutError, match="could not be sent in time"):
-            send_for_ever(both, bytes(100_000), 1.0)
+        with pytest.raises(BothFull, match="are unread: read some before you send more"):
+            send_for_ever(both, bytes(100_000), PATIENCE)
+        for _ in range(3):
+            assert len(next(both).data) == 100_000
+        with pytest.raises(BothFull):
+            send_for_ever(both, bytes(100_000))
+        both.finish()
+        assert [len(item.data) for item in both][-1] == 100_000
+
+
+def test_both_full_by_items(opening: Opening) -> None:
+    """As many wait here as the credit says, in their order, while nobody reads."""
+    with opening().duplex(ECHO_ALL, timeout=PATIENCE, credit=2) as both:
+        with pytest.raises(BothFull, match=r"that may wait here \(2\) are unread"):
+            send_for_ever(both, bytes(100_000))
         both.finish()
         back = [item.number for item in both]
-        assert len(back) > 1
+        assert len(back) > 2
         assert back == [2 * number for number in range(len(back))]
+
+
+def test_sending_may_end_before_that(opening: Opening, desk: Desk) -> None:
+    """While another thread reads, full halves are no reason to raise: there the time is up, and the call goes on."""
+    with opening().duplex(ECHO_ALL, timeout=PATIENCE) as both, ThreadPoolExecutor(1) as pool:
+        reading, may_go_on = threading.Event(), threading.Event()
+
+        def read() -> list[int]:
+            found = [next(both).number]
+            reading.set()
+            assert may_go_on.wait(PATIENCE)
+            return found + [item.number for item in both]
+
+        received = pool.submit(read)
+        both.send(Chunk(number=0))
+        assert reading.wait(PATIENCE)
+        with pytest.raises(TimeoutError, match="could not be sent in time"):
+            send_for_ever(both, bytes(100_000), 1.0)
+        may_go_on.set()
+        both.finish()
+        back = received.result(PATIENCE)
+        assert back[:2] == [0, 0]
+        assert back[1:] == [2 * number for number in range(len(back) - 1)]
+
+
+def test_who_reads_behind_the_sender_misses_nothing(opening: Opening) -> None:
+    """Items that came while the sender waited are handed out first, to whichever thread, and each once."""
+    with opening().duplex(ECHO_ALL, timeout=PATIENCE, credit=500) as both, ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(lambda: [both.send(Chunk(number=number, data=bytes(50_000))) for number in range(120)])
+        until(lambda: len(both._ahead) > 3 or sending.done(), "some have come", PATIENCE)
+        back = [both.next(PATIENCE).number for _ in range(120)]
+        sending.result(PATIENCE)
+        both.finish()
+        assert list(both) == []
+    assert back == [2 * number for number in range(120)]
 
 
 # One-way calls
@@ -486,13 +538,22 @@ def test_one_way_calls_are_posted(opening: Opening, desk: Desk) -> None:
     until(lambda: desk.notes == [7], "the last one has run", PATIENCE)
 
 
-def test_a_one_way_call_that_is_not_accepted(opening: Opening, desk: Desk) -> None:
-    """The server says that it is too much, and nothing was done."""
+@pytest.mark.parametrize("timeout", [0.3, None])
+def test_a_one_way_call_waits_for_its_turn(opening: Opening, desk: Desk, timeout: float | None) -> None:
+    """... as long as its caller gives it, or as connecting may take; and when it has it, it runs."""
     client = opening(one_way_calls=1)
+    client._timeout = 0.3
     client.post(NOTE, Chunk(number=500))
     with pytest.raises(CallError) as caught:
-        client.post(NOTE, Chunk(number=1))
-    assert (caught.value.reason, caught.value.retry) == ("SERVER_BUSY", Retry.NOT_PROCESSED)
+        client.post(NOTE, Chunk(number=1), timeout=timeout)
+    assert (caught.value.reason, caught.value.status) == ("DEADLINE", Status.DEADLINE_EXCEEDED)
+    with ThreadPoolExecutor(1) as pool:
+        posting = pool.submit(client.post, NOTE, Chunk(number=2), timeout=PATIENCE)
+        with pytest.raises(TimeoutError):
+            posting.result(0.1)
+        desk.gate.set()
+        posting.result(PATIENCE)
+    until(lambda: sorted(desk.notes) == [2, 500], "it has run", PATIENCE)
 
 
 def test_an_outlet_gives_one_item_at_a_time() -> None:

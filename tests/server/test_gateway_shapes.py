@@ -37,6 +37,7 @@ from wireproto.protos.status import from_rpc_status
 from wireproto.schema import Operation
 from wireproto.server.gateway import GrpcGateway
 from wireproto.server.gateway.shares import Shares
+from wireproto.server.gateway.turns import Turns
 from wireproto.status import Retry, Status
 from wireproto.wire.metadata import Metadata
 
@@ -495,22 +496,91 @@ def test_failures_of_one_way_calls_are_logged(opening: Opening, desk: Desk, capl
     assert desk.notes == []
 
 
-def test_one_way_calls_that_are_not_accepted_are_told(opening: Opening, desk: Desk) -> None:
-    """A connection has as many at a time as on the other door; one more is SERVER_BUSY, not processed."""
+def test_one_way_calls_wait_for_their_turn(opening: Opening, desk: Desk) -> None:
+    """A connection has as many at a time as on the other door; the others wait, first come, first served."""
     channel = opening(one_way_calls=2)
     call = channel.unary_unary(path(NOTE))
     for _ in range(2):
         assert call(packed(Chunk(number=500)), timeout=PATIENCE) == b""
-    error = error_of(lambda: call(packed(Chunk(number=1)), timeout=PATIENCE))
-    assert (error.status, error.reason, error.retry) == (
-        Status.RESOURCE_EXHAUSTED,
-        "SERVER_BUSY",
-        Retry.NOT_PROCESSED,
-    )
+    waiting = []
+    for number in range(5):
+        waiting.append(call.future(packed(Chunk(number=number)), timeout=PATIENCE))
+        assert_alive(channel)  # so that it came before the next one
+    assert not any(each.done() for each in waiting)
+    assert desk.notes == []
     desk.gate.set()
-    until(lambda: desk.notes == [500, 500], "they have run", PATIENCE)
-    until(lambda: not refuses(call, packed(Chunk(number=2))), "there is room again", PATIENCE)
-    until(lambda: desk.notes == [500, 500, 2], "and it has run", PATIENCE)
+    assert [each.result(PATIENCE) for each in waiting] == [b""] * 5
+    until(lambda: len(desk.notes) == 7, "they have run", PATIENCE)
+    assert sorted(desk.notes) == [0, 1, 2, 3, 4, 500, 500]
+
+
+def test_one_way_calls_wait_up_to_their_deadline(opening: Opening, desk: Desk, gateways: list[GrpcGateway]) -> None:
+    """One whose time is up, or whose caller leaves, has no turn any more: it never runs, and keeps nobody from his."""
+    channel = opening(one_way_calls=1)
+    call = channel.unary_unary(path(NOTE))
+    assert call(packed(Chunk(number=500)), timeout=PATIENCE) == b""
+    error = error_of(lambda: call(packed(Chunk(number=1)), timeout=0.3))
+    assert error.status is Status.DEADLINE_EXCEEDED
+    left = call.future(packed(Chunk(number=2)), timeout=PATIENCE)
+    patient = call.future(packed(Chunk(number=3)), timeout=PATIENCE)
+    assert_alive(channel)
+    left.cancel()
+    door = gateways[0]._door
+    assert door is not None
+    turns = door.one_way
+    until(lambda: sum(map(len, turns._waiting.values())) == 1, "the server knows that one has left", PATIENCE)
+    desk.gate.set()
+    assert patient.result(PATIENCE) == b""
+    until(lambda: sorted(desk.notes) == [3, 500], "the patient one has run", PATIENCE)
+    assert call(packed(Chunk(number=4)), timeout=PATIENCE) == b""
+    until(lambda: sorted(desk.notes) == [3, 4, 500], "there is room again", PATIENCE)
+
+
+def test_one_way_calls_that_wait_when_the_gateway_closes_are_told(
+    opening: Opening, desk: Desk, gateways: list[GrpcGateway]
+) -> None:
+    """Those that have no turn within its time are refused: not processed."""
+    channel = opening(one_way_calls=1)
+    call = channel.unary_unary(path(NOTE))
+    assert call(packed(Chunk(number=500)), timeout=PATIENCE) == b""
+    waiting = call.future(packed(Chunk(number=1)), timeout=PATIENCE)
+    assert_alive(channel)
+    closing = threading.Thread(target=lambda: gateways[0].shutdown(0.5))
+    closing.start()
+    error = error_of(lambda: waiting.result(PATIENCE))
+    assert (error.status, error.reason, error.retry) == (Status.UNAVAILABLE, "SHUTTING_DOWN", Retry.NOT_PROCESSED)
+    desk.gate.set()
+    closing.join(PATIENCE)
+    until(lambda: desk.notes == [500], "the other one ends", PATIENCE)
+
+
+def test_turns_are_taken_in_order() -> None:
+    """Who leaves gives its place to the one that has waited longest and still wants it; others' places are others'."""
+
+    class Waits:
+        def __init__(self, name: str, wants: bool = True) -> None:
+            self.name = name
+            self.wants = wants
+
+        def take_turn(self) -> bool:
+            told.append(self.name)
+            return self.wants
+
+    told: list[str] = []
+    turns = Turns(1)
+    waiting = [Waits("b"), Waits("c", wants=False), Waits("d"), Waits("e")]
+    assert turns.enter("x", Waits("a"))
+    assert [turns.enter("x", each) for each in waiting] == [False] * 4
+    assert turns.enter("y", Waits("other"))
+    turns.withdraw("x", waiting[0])
+    turns.withdraw("x", waiting[0])
+    turns.leave("x")
+    assert told == ["c", "d"]
+    turns.leave("x")
+    turns.leave("x")
+    assert told == ["c", "d", "e"]
+    assert turns.enter("x", Waits("f"))
+    assert not turns.enter("y", Waits("g"))
 
 
 def test_reflection_tells_the_shapes(opening: Opening) -> None:

@@ -19,6 +19,7 @@ from wireproto.binding import Binding, Dialect, own_method
 from wireproto.client.backoff import Backoff
 from wireproto.client.face import WINDOW, Answered, as_metadata, check_credit, not_of_kind, positive, timeout_of
 from wireproto.client.following import Following, follow
+from wireproto.client.grpc_again import UNREACHED, Attempts
 from wireproto.client.guard import inside, interrupting, made_before_fork, refuse_interrupter
 from wireproto.client.keeper import the_keeper
 from wireproto.client.source import Source
@@ -50,7 +51,7 @@ from wireproto.status import Retry, Status
 from wireproto.uncopied import Uncopied
 from wireproto.version import __version__
 from wireproto.wire.answers import NOTHING_BESIDE
-from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, HEADER_AFTER_LENGTH
+from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, HEADER_AFTER_LENGTH, Credit
 from wireproto.wire.handshake import choose_version
 from wireproto.wire.metadata import Metadata, as_header, is_reserved, pack_metadata
 from wireproto.wire.packing import plain
@@ -91,7 +92,6 @@ _STATES = {
 
 # grpcio has one status for everything that befalls a connection, and tells what it was in words only. With other words
 # than these a call may have been processed, so a change of them costs advice and never promises too much.
-_UNREACHED = ("failed to connect to all addresses", "DNS resolution failed")
 _HTTP_1 = "Trying to connect an http1.x server"
 """So it takes the HTTP answer that our TCP door, like any web server, has for an HTTP/2 client."""
 _REFUSED_STREAM = "RST_STREAM with error code 7"
@@ -405,19 +405,58 @@ class GrpcClient(Uncopied):
     ) -> Answered[Resp]:
         if type(method) is not Method:
             raise not_of_kind(method, Method)
-        seconds = timeout_of(method, timeout, metadata)
+        attempts = Attempts(timeout_of(method, timeout, metadata))
         binding = self._bind(method)
-        payload = binding.encode(request)
-        headers = self._metadata(method, metadata)
-        try:
-            answer, rpc = self._callable(method).with_call(
-                payload, timeout=seconds, metadata=headers, wait_for_ready=self._patience(wait)
-            )
-        except grpc.RpcError as error:
-            raise self._failure(error, binding) from None
-        except ValueError:
-            raise self._closed_error() from None
+        payload = plain(binding.encode(request))
+        answer, rpc = self._unary(method, binding, payload, metadata, attempts, self._patience(wait))
         return Answered(binding.decode(answer), read_trailers(rpc).metadata)
+
+    def _unary(
+        self,
+        method: Operation[Any, Any],
+        binding: Binding[Any, Any],
+        payload: bytes,
+        metadata: Metadata | Mapping[str, str] | None,
+        attempts: Attempts,
+        wait: bool,
+        patience: float | None = None,
+    ) -> tuple[bytes, Any]:
+        """The answer to one message, and grpcio's object of the call.
+
+        Args:
+            patience: seconds of which the server is told nothing, and after which it is not waited for any longer.
+        """
+        headers = self._metadata(method, metadata)
+        while True:
+            call = self._callable(method)
+            try:
+                if patience is None:
+                    answer, rpc = call.with_call(
+                        payload, timeout=attempts.left(), metadata=headers, wait_for_ready=wait
+                    )
+                    return answer, rpc
+                rpc = call.future(payload, metadata=headers, wait_for_ready=wait)
+                return self._within(patience, rpc), rpc
+            except grpc.RpcError as error:
+                failed = self._failure(error, binding)
+                if not attempts.again(failed, error):
+                    raise failed from None
+            except ValueError:
+                raise self._closed_error() from None
+
+    def _within(self, seconds: float, rpc: Any) -> bytes:
+        """The answer to a call that is given up after so many seconds."""
+        try:
+            answer: bytes = rpc.result(seconds)
+        except grpc.FutureTimeoutError:
+            rpc.cancel()
+            raise failure("DEADLINE", f"the server did not take the call within {seconds:g} s") from None
+        except grpc.FutureCancelledError:
+            raise self._failure(rpc) from None
+        except BaseException:
+            rpc.cancel()
+            raise
+        return answer
 
     @inside
     def start(
@@ -432,7 +471,7 @@ class GrpcClient(Uncopied):
         """Call a method and return at once; see ``Client.start``. ``cancel`` of the future tells the server."""
         if type(method) is not Method:
             raise not_of_kind(method, Method)
-        seconds = timeout_of(method, timeout, metadata)
+        attempts = Attempts(timeout_of(method, timeout, metadata))
         self._check()
         if method not in self._dialect.bindings:
             own_method(self.service, method)  # which raises; what else is wrong is the future's
@@ -451,31 +490,48 @@ class GrpcClient(Uncopied):
         except WireprotoError as error:
             future.set_exception(error)
             return future
-        try:
+        patient = self._patience(wait)
+
+        def begin() -> None:
             rpc = self._callable(method).future(
-                payload, timeout=seconds, metadata=headers, wait_for_ready=self._patience(wait)
+                payload, timeout=attempts.left(), metadata=headers, wait_for_ready=patient
             )
+            future.rpc = rpc
+            if future.cancelled():  # between two attempts, of which the first one was over
+                rpc.cancel()
+            rpc.add_done_callback(done)
+
+        def done(rpc: Any) -> None:
+            outcome: Resp | BaseException
+            try:
+                outcome = binding.decode(self._answer(rpc, binding))
+            except CallError as error:
+                outcome = error
+                if attempts.again(error, rpc) and not future.cancelled():
+                    try:
+                        return begin()
+                    except ValueError:
+                        outcome = self._closed_error()
+                    except BaseException as problem:  # noqa: BLE001 - nobody else would complete the future
+                        outcome = problem
+            except BaseException as error:  # noqa: BLE001
+                outcome = error
+            self._ended()
+            if not future.set_running_or_notify_cancel():
+                return None
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome.with_traceback(None))  # which has this frame, and so the future itself
+            else:
+                future.set_result(outcome)
+            return None
+
+        try:
+            begin()
         except BaseException as error:
             self._ended()
             if isinstance(error, ValueError):
                 raise self._closed_error() from None
             raise
-        future.rpc = rpc
-
-        def done(rpc: Any) -> None:
-            self._ended()
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                response = binding.decode(self._answer(rpc, binding))
-            except WireprotoError as error:
-                future.set_exception(error.with_traceback(None))  # which has this frame, and so the future itself
-            except BaseException as error:  # noqa: BLE001 - nobody else would complete the future
-                future.set_exception(error)
-            else:
-                future.set_result(response)
-
-        rpc.add_done_callback(done)
         return future
 
     def _ended(self) -> None:
@@ -525,17 +581,21 @@ class GrpcClient(Uncopied):
         if type(method) is not StreamMethod:
             raise not_of_kind(method, StreamMethod)
         check_credit(credit, batch, window)
-        seconds = timeout_of(method, timeout, metadata)
+        attempts = Attempts(timeout_of(method, timeout, metadata))
         binding = self._bind(method)
         payload = binding.encode(request)
         headers = self._metadata(method, metadata)
-        try:
-            rpc = self._callable(method)(
-                payload, timeout=seconds, metadata=headers, wait_for_ready=self._patience(wait)
-            )
-        except ValueError:
-            raise self._closed_error() from None
-        return GrpcStream(rpc, binding, partial(self._failure, binding=binding))
+        patient = self._patience(wait)
+
+        def begin() -> Any:
+            try:
+                return self._callable(method)(
+                    payload, timeout=attempts.left(), metadata=headers, wait_for_ready=patient
+                )
+            except ValueError:
+                raise self._closed_error() from None
+
+        return GrpcStream(begin, binding, partial(self._failure, binding=binding), attempts)
 
     def follow(
         self,
@@ -578,7 +638,7 @@ class GrpcClient(Uncopied):
     ) -> Resp:
         """Send items as the server takes them, and wait for the one response to them; see ``Client.upload``.
 
-        Each is asked for on this thread, when HTTP/2 has room for it. A call is not sent again by itself.
+        Each is asked for on this thread, when HTTP/2 has room for it.
         """
         return self.upload_with_metadata(method, items, timeout=timeout, metadata=metadata, wait=wait).message
 
@@ -594,22 +654,26 @@ class GrpcClient(Uncopied):
         """``upload``, and what the server said beside the response; see ``Client.upload_with_metadata``."""
         if type(method) is not UploadMethod:
             raise not_of_kind(method, UploadMethod)
-        seconds = timeout_of(method, timeout, metadata)
+        attempts = Attempts(timeout_of(method, timeout, metadata))
         source = Source(items)
-        binding, outlet, rpc = self._feed(method, metadata, seconds, wait)
-        room, give = inside(outlet.wait), inside(outlet.give)
-        try:
-            while room():
-                for payload in source.pull(ONE, binding.encode):
-                    give(plain(payload))
-                if source.ended:
-                    inside(outlet.finish)()
-                    break
-            answer = inside(self._answer)(rpc, binding)
-        except BaseException:
-            inside(rpc.cancel)()
-            raise
-        return Answered(binding.decode(answer), read_trailers(rpc).metadata)
+        while True:
+            binding, outlet, rpc = inside(self._feed)(method, metadata, attempts, wait)
+            room, give = inside(outlet.wait), inside(outlet.give)
+            try:
+                while room():
+                    for payload in source.pull(ONE, binding.encode):
+                        give(plain(payload))
+                    if source.ended:
+                        inside(outlet.finish)()
+                        break
+                answer = inside(self._outcome)(rpc, binding)
+            except BaseException:
+                inside(rpc.cancel)()
+                raise
+            if not isinstance(answer, CallError):
+                return Answered(binding.decode(answer), read_trailers(rpc).metadata)
+            if not attempts.again(answer, rpc) or not source.begin_again():
+                raise answer
 
     def duplex(
         self,
@@ -627,15 +691,27 @@ class GrpcClient(Uncopied):
 
         Args:
             method, items, timeout, metadata, wait: as for ``Client.duplex``.
-            credit, batch, window: as for ``stream``.
+            credit, window: how many items that came back, and how many bytes of them, may wait here for who iterates,
+                while ``send`` waits; ``batch`` means nothing.
         """
         if type(method) is not DuplexMethod:
             raise not_of_kind(method, DuplexMethod)
         check_credit(credit, batch, window)
-        seconds = timeout_of(method, timeout, metadata)
+        attempts = Attempts(timeout_of(method, timeout, metadata))
         source = None if items is None else Source(items)
-        binding, outlet, rpc = self._feed(method, metadata, seconds, wait)
-        return GrpcDuplex(rpc, binding, partial(self._failure, binding=binding), outlet, source)
+        binding = self._bind(method)
+
+        def begin() -> tuple[Any, Outlet]:
+            _, outlet, rpc = self._feed(method, metadata, attempts, wait)
+            return rpc, outlet
+
+        @inside
+        def opened() -> GrpcDuplex[Req, Item]:
+            return GrpcDuplex(
+                begin, binding, partial(self._failure, binding=binding), attempts, source, Credit(credit, window)
+            )
+
+        return opened()
 
     @inside
     def post(
@@ -649,27 +725,26 @@ class GrpcClient(Uncopied):
     ) -> None:
         """Call a one-way method: nobody is told what becomes of it; see ``Client.post``.
 
-        It returns when the server says that it will run it. One that has too many of this connection refuses it, where
-        that of ``Client`` has it wait.
+        It returns when the server says that it will run it. One that has too many of this connection has it wait for
+        its turn, first come, first served.
 
         Args:
             method, request, metadata, wait: as for ``Client.post``.
-            timeout: seconds, above 0, until the server has to have accepted it and begun; None for the method's cap.
+            timeout: seconds, above 0, that it may wait and that the call may take; the server is told. None for the
+                method's cap; without one the server is told nothing, and the time to wait is that for connecting.
 
         Raises:
-            CallError: SERVER_BUSY, not processed, when the server does not accept it; others as ``Client``.
+            CallError: DEADLINE, maybe processed, when the server did not take it in time: it is the server where it
+                waits, so that its turn may have come just then; SERVER_BUSY, not processed, when the server has no
+                room for it at all; others as ``Client``.
         """
         if type(method) is not OneWayMethod:
             raise not_of_kind(method, OneWayMethod)
         seconds = timeout_of(method, timeout, metadata)
-        payload = self._bind(method).encode(request)
-        headers = self._metadata(method, metadata)
-        try:
-            self._callable(method)(payload, timeout=seconds, metadata=headers, wait_for_ready=self._patience(wait))
-        except grpc.RpcError as error:
-            raise self._failure(error) from None
-        except ValueError:
-            raise self._closed_error() from None
+        binding = self._bind(method)
+        payload = plain(binding.encode(request))
+        patience = self._timeout if seconds is None else None
+        self._unary(method, binding, payload, metadata, Attempts(seconds), self._patience(wait), patience)
 
     @inside
     def ping(self, timeout: float | None = None) -> float:
@@ -692,12 +767,11 @@ class GrpcClient(Uncopied):
                 raise
         return time.monotonic() - began
 
-    @inside
     def _feed(
         self,
         method: Operation[Req, Resp],
         metadata: Metadata | Mapping[str, str] | None,
-        seconds: float | None,
+        attempts: Attempts,
         wait: bool | None,
     ) -> "tuple[Binding[Req, Resp], Outlet, Any]":
         """Begin a call whose items follow."""
@@ -707,7 +781,7 @@ class GrpcClient(Uncopied):
         begin = self._callable(method)
         try:
             rpc = (begin if method.items_come_back else begin.future)(
-                outlet, timeout=seconds, metadata=headers, wait_for_ready=self._patience(wait)
+                outlet, timeout=attempts.left(), metadata=headers, wait_for_ready=self._patience(wait)
             )
         except BaseException as error:
             outlet.end()
@@ -716,6 +790,13 @@ class GrpcClient(Uncopied):
             raise
         outlet.attach(rpc)
         return binding, outlet, rpc
+
+    def _outcome(self, rpc: Any, binding: Binding[Any, Any]) -> bytes | CallError:
+        """The one response to a call, or what it failed with, once it is there."""
+        try:
+            return self._answer(rpc, binding)
+        except CallError as error:
+            return error
 
     def _answer(self, rpc: Any, binding: Binding[Any, Any]) -> bytes:
         """The one response to a call, once it is there."""
@@ -807,7 +888,7 @@ class GrpcClient(Uncopied):
                     "or use wireproto.connect for a server's TCP port",
                     retry=Retry.NEVER,
                 )
-            if text.startswith(_UNREACHED):
+            if text.startswith(UNREACHED):
                 self._unreached = True
                 return ConnectionLost(f"{self._address} cannot be reached: {text}", retry=Retry.NOT_PROCESSED)
             if _REFUSED_STREAM in text:

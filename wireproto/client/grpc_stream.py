@@ -1,6 +1,7 @@
 """The items of a stream over gRPC, as they are asked for."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
@@ -9,6 +10,8 @@ from typing import Any, Generic, Self, TypeVar
 import grpc
 
 from wireproto.binding import Binding
+from wireproto.client.face import deadline_after
+from wireproto.client.grpc_again import Attempts
 from wireproto.client.grpc_answers import read_trailers
 from wireproto.client.guard import inside
 from wireproto.errors import CallError, DecodeError
@@ -24,14 +27,29 @@ Item = TypeVar("Item", bound=Message)
 class GrpcStream(Uncopied, Generic[Item]):
     """An iterator over the items of a stream call, made by ``GrpcClient.stream``; the face of ``Stream``."""
 
-    def __init__(self, rpc: Any, binding: "Binding[Any, Item]", failure: Callable[[Any], CallError]) -> None:
+    def __init__(
+        self,
+        begin: Callable[[], Any],
+        binding: "Binding[Any, Item]",
+        failure: Callable[[Any], CallError],
+        attempts: Attempts,
+    ) -> None:
         """For ``GrpcClient.stream`` only."""
-        self._rpc = rpc
+        self._begin = begin
         self._binding = binding
         self._failure = failure
-        self._over = False
         self._beside = NOTHING_BESIDE
+        self._attempts = attempts
+        self._received = False
+        self._closed = False
+        self._over = True  # for the finalizer: nothing is to be cancelled as long as ``begin`` may fail
         self._pulled: Future[bytes] | None = None  # an item that was asked for and is not here yet
+        self._start()
+        self._over = False
+
+    def _start(self) -> None:
+        """Make the call, for the first time or again."""
+        self._rpc = self._begin()
 
     def __iter__(self) -> Self:
         return self
@@ -51,10 +69,17 @@ class GrpcStream(Uncopied, Generic[Item]):
             StopIteration: the stream is at its end, or closed.
             CallError, DecodeError: as for ``Stream``.
         """
+        until = deadline_after(timeout)
+        while (item := self._take(until)) is None:
+            pass
+        return item
+
+    def _take(self, until: float | None) -> Item | None:
+        """The next item; None when the call was made again because the server never looked at it."""
         if self._over:
             raise StopIteration
         try:
-            payload = self._pull(timeout)
+            payload = self._pull(None if until is None else max(0.0, until - time.monotonic()))
         except TimeoutError:
             raise TimeoutError("no item came in time; the stream goes on") from None
         except StopIteration:
@@ -65,8 +90,17 @@ class GrpcStream(Uncopied, Generic[Item]):
             ended, self._over = self._over, True
             if ended:
                 raise StopIteration from None
-            self._beside = read_trailers(error)
-            raise self._failure(error) from None
+            failed = self._failure(error)
+            if self._received or not self._attempts.again(failed, error) or not self._may_begin_again():
+                self._beside = read_trailers(error)
+                raise failed from None
+            self._start()
+            self._over = False
+            if self._closed:  # meanwhile, by another thread
+                self._close()
+                raise StopIteration from None
+            return None
+        self._received = True
         try:
             return self._binding.decode(payload)
         except DecodeError:
@@ -82,6 +116,10 @@ class GrpcStream(Uncopied, Generic[Item]):
     def metadata(self) -> Mapping[str, str]:
         """What the server said beside the end of the stream, by name; empty before that, and for nothing."""
         return self._beside.metadata
+
+    def _may_begin_again(self) -> bool:
+        """Whether another call is the same call, for all that this side has done."""
+        return True
 
     def wait_until_open(self) -> None:
         """Wait until the server has begun the stream, or refused it, which the first item asked for will tell."""
@@ -99,7 +137,7 @@ class GrpcStream(Uncopied, Generic[Item]):
         self._close()
 
     def _close(self) -> None:
-        self._over = True
+        self._closed = self._over = True
         self._rpc.cancel()
 
     def __enter__(self) -> Self:

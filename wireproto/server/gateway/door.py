@@ -25,6 +25,7 @@ from wireproto.server.gateway.one_way import OneWayRpc
 from wireproto.server.gateway.rpc import Live, PathTarget, Rpc
 from wireproto.server.gateway.seam import CallEvents, Engine, Wire
 from wireproto.server.gateway.shares import Shares
+from wireproto.server.gateway.turns import Turns
 from wireproto.server.gateway.untaken import Untaken
 from wireproto.server.life import while_awake
 from wireproto.status import Status
@@ -112,7 +113,7 @@ class Door:
         halves: the calls whose message is not whole.
         questions: the callers of reflection of whom the next question is awaited.
         fed: the calls of each network whose items follow.
-        one_way: the one-way calls of each connection that wait or run.
+        one_way: the one-way calls of each connection that wait for a worker or run, and those that wait for their turn.
         untaken: the answers that have not been taken, and the calls that wait for that.
         conduct: who has cancelled too much, or sent too much that cannot be understood.
         draining: it closes; new calls are refused.
@@ -138,7 +139,7 @@ class Door:
         self.halves = HalfCalls(HELD // 2, HELD // 4, self.largest)
         self.questions = HalfCalls(HELD // 4 - QUESTIONS * LOOKAHEAD, QUESTIONS * LOOKAHEAD, self.largest)
         self.fed = Shares(most_fed(self.largest))
-        self.one_way = Shares(limits.one_way_calls)
+        self.one_way = Turns(limits.one_way_calls)
         self.untaken = Untaken(limits.high_watermark)
         self.conduct = Conduct(limits, self.hang_up)
         self._paces: list[Pace] = []

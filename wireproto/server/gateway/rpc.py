@@ -26,6 +26,7 @@ from wireproto.server.gateway.conduct import Conduct
 from wireproto.server.gateway.halves import HalfCalls
 from wireproto.server.gateway.seam import Wire
 from wireproto.server.gateway.shares import Shares
+from wireproto.server.gateway.turns import Turns
 from wireproto.server.gateway.untaken import SMALL, Untaken
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import PayloadTooLarge
@@ -103,7 +104,7 @@ class RpcOwner(Protocol):
         halves: the calls whose message is not whole.
         questions: the callers of reflection of whom the next question is awaited.
         fed: the calls of each network whose items follow.
-        one_way: the one-way calls of each connection that wait or run.
+        one_way: the one-way calls of each connection that wait for a worker or run, and those that wait for their turn.
         untaken: the answers that have not been taken, and the calls that wait for that.
         conduct: who has cancelled too much, or sent too much that cannot be understood.
         patience: seconds after the headers in which a message must be whole.
@@ -116,7 +117,7 @@ class RpcOwner(Protocol):
     halves: HalfCalls
     questions: HalfCalls
     fed: Shares
-    one_way: Shares
+    one_way: Turns
     untaken: Untaken
     conduct: Conduct
     patience: float
