@@ -51,6 +51,8 @@ FAULTS: Final = {
     "advises wrongly": "says retry 2, not 0",
     "takes any shape": "which are not its shape, and accepted",
     "refuses its own shape": "said to have another one",
+    "begins anew": "which is no position of it, and began",
+    "loses what nobody asked for": "was not asked to go on behind a position",
     "overdraws bytes": "sent an item and had no credit left",
     "grants items that nobody takes": "CREDIT came for what is no call whose items follow",
     "says a credential beside its answer": "which means nothing beside an answer",
@@ -188,6 +190,10 @@ class FaultyServer:
                 connection.send_error(call_id, CallError(Status.INVALID_ARGUMENT, "BAD_PAYLOAD", str(error)))
                 return
         if flags:
+            lost = self.fault == "loses what nobody asked for" or event.metadata.resume_after
+            if lost and self.fault != "begins anew":
+                connection.send_error(call_id, failure("POSITION_LOST", "its items have no positions"))
+                return
             if self.fault == "overdraws bytes" and connection.credit(call_id)[1] < 1:
                 item = frame(Kind.ITEM, codec=connection.codec, version=1, opcode=event.opcode, call_id=call_id)
                 connection._queue(item)

@@ -369,6 +369,8 @@ class Generator:
         if (entry.flags if flags is None else flags) & page.ITEMS_COME_BACK:
             size = rng.choice((0, 1, 20, 2**20))
             given.append((page.CREDIT_KEY, page.credit_body(rng.choice((0, 1, 2, 100)), size)))
+            position = rng.choice((b"", b"", b"", b"1", b"-7", b"~" * 64, random_bytes(rng, 9)))
+            given.append((page.RESUME_KEY, position))
         own = [(f"k{index}", random_text(rng, 4)) for index in range(rng.choice((0, 0, 1, 3)))]
         fields = [page.field(key, value) for key, value in given if value]
         return b"".join((*fields, *(page.entry(name.encode(), value.encode()) for name, value in own)))

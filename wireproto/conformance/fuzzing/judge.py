@@ -17,7 +17,7 @@ from wireproto.conformance.raw import Ending
 from wireproto.control import CONTROL
 from wireproto.errors import DecodeError
 from wireproto.limits import Limits
-from wireproto.schema import Service
+from wireproto.schema import MAX_POSITION, Operation, Positions, Service, StreamMethod
 
 __all__ = ["MethodPlans", "Observed", "Methods", "judge"]
 
@@ -38,6 +38,7 @@ class MethodPlans(NamedTuple):
 
     Attributes:
         flags: of a REQUEST that has the method's shape.
+        positions: of its items; None where it is no stream that can be gone on with.
     """
 
     name: str
@@ -45,6 +46,17 @@ class MethodPlans(NamedTuple):
     reasons: frozenset[str]
     request: Plan[Any]
     response: Plan[Any]
+    positions: Positions | None = None
+
+    def has_position(self, written: bytes) -> bool:
+        """Whether these bytes are a position of its items."""
+        if self.positions is None:
+            return False
+        try:
+            self.positions.read(written)
+        except DecodeError:
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,7 @@ class Methods:
                     frozenset(method.reasons),
                     chosen.plan(method.request, at, limits),
                     chosen.plan(method.response, at, limits, request=False),
+                    _positions(method),
                 )
         return cls(service, chosen.id, version, entries)
 
@@ -120,6 +133,21 @@ def judge(opening: bytes, rest: bytes, observed: Observed, table: Methods) -> li
     if observed.ending is Ending.RESET and not judgement.ended:
         judgement.wrong("the server reset the connection and did not say why")
     return judgement.problems
+
+
+def _positions(method: Operation[Any, Any]) -> Positions | None:
+    if not isinstance(method, StreamMethod) or method.resumable is None:
+        return None
+    return Positions(method.response, method.resumable)
+
+
+def _position(call: SentRequest) -> bytes | None:
+    """The position that a REQUEST asks to go on behind; None if it asks for none that could be read."""
+    try:
+        found = page.read_metadata(call.metadata).get(page.RESUME_KEY)
+    except Deviation:
+        return None
+    return found[0] if found and 1 <= len(found[0]) <= MAX_POSITION else None
 
 
 def _no_message(entry: MethodPlans, call: SentRequest) -> str:
@@ -257,6 +285,9 @@ class _Judgement:
             self.wrong(f"{page.kind_name(answer.kind)} came for {name}, whose answer is {what} stream")
         if call.flags != entry.flags:
             self.wrong(f"{name} was begun with flags {call.flags:#04x}, which are not its shape, and accepted")
+        position = _position(call)
+        if position is not None and entry.flags == page.ITEMS_COME_BACK and not entry.has_position(position):
+            self.wrong(f"{name} was asked to go on behind {position!r}, which is no position of it, and began")
         if answer.kind == page.ITEM:
             left = credit[call.call_id]
             if min(left) < 1:
@@ -313,6 +344,9 @@ class _Judgement:
                 )
         elif reason == "UNKNOWN_OPCODE":
             self.wrong(f"{name} was said not to exist")
+        elif reason == "POSITION_LOST":
+            if reason not in declared and _position(call) is None:
+                self.wrong(f"{name} was not asked to go on behind a position, and said to have lost it")
         elif reason == "WRONG_SHAPE":
             if call.flags == entry.flags:
                 self.wrong(f"{name} was begun with the flags of its shape, and said to have another one")
