@@ -488,6 +488,7 @@ def test_the_fields_of_the_handshake_are_the_codes() -> None:
     examples: dict[str, object] = {
         "digests": {16: 0xDEADBEEF},
         "packing": (1,),
+        "early": 5,
         "control": 2,
         "first_credit": Credit(1, 2),
         "one_way_credit": 3,
@@ -496,8 +497,8 @@ def test_the_fields_of_the_handshake_are_the_codes() -> None:
     for number, known in KNOWN_FIELDS.items():
         # "likewise" in the column of WELCOME says that the layout is that of HELLO.
         length = sum(int(bits) // 8 for bits in re.findall(r"\bu(8|16|32)\b", rows[number][1]))
-        assert rows[number][2].startswith(("likewise", "u8", "a u8"))
-        for greeting in (hello, answer):
+        assert rows[number][2].startswith(("likewise", "u8", "a u8") if Welcome in known.of else "unknown")
+        for greeting in (hello, answer) if Welcome in known.of else (hello,):
             written = msgspec.structs.replace(greeting, **{known.name: examples[known.name]}).encode()
             field = written.removeprefix(greeting.encode())
             assert field[:4] == number.to_bytes(2) + length.to_bytes(2)

@@ -5,7 +5,17 @@ from typing import Any, Self
 
 import pytest
 
-from tests.conformance.mutants import Mutant, all_but_the_first, call_error, drop, drop_if, every, on, on_if
+from tests.conformance.mutants import (
+    Mutant,
+    all_but_the_first,
+    call_error,
+    drop,
+    drop_if,
+    every,
+    final_error,
+    on,
+    on_if,
+)
 from wireproto.conformance import page
 from wireproto.conformance.caller import Bench
 from wireproto.conformance.case import Deviation, Needs
@@ -81,6 +91,8 @@ MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "what comes to a call that drains is lost": ("4.77", {"up": all_but_the_first(Kind.ITEM)}),
     "a stream that drains is cut short": ("4.77", {"down": all_but_the_first(Kind.ITEM)}),
+    "is silent while it greets": ("3.123", {"down": drop(Kind.ERROR)}),
+    "leaves early calls in doubt": ("3.123", {"down": every(lambda each: final_error(each, retry=2))}),
     "streams end otherwise": ("4.74", {"down": every(lambda each: call_error(each, reason="CANCELLED"))}),
 }
 

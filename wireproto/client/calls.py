@@ -24,6 +24,7 @@ __all__ = [
     "CallFuture",
     "ClientCall",
     "DuplexCall",
+    "EarlyCall",
     "Flagged",
     "FutureCall",
     "ItemBehind",
@@ -118,6 +119,22 @@ class PreparedCall(ClientCall):
     opcode = 0
     request: Payload = b""
     metadata = b""
+
+
+class EarlyCall(ClientCall):
+    """A unary call that goes together with HELLO, if there is to be one.
+
+    Attributes:
+        opcode: of the method.
+        request: the payload to send, which is never packed: no algorithm was agreed on yet.
+        metadata: the block to send.
+        in_doubt: HELLO was sent with it, and the connection was lost before anybody heard what became of it.
+    """
+
+    opcode = 0
+    request = b""
+    metadata = b""
+    in_doubt = False
 
 
 class Flagged(NamedTuple):

@@ -25,6 +25,7 @@ from wireproto.client.calls import (
     timed_out,
 )
 from wireproto.client.duplex import Duplex
+from wireproto.client.early import call_early
 from wireproto.client.face import (
     WINDOW,
     Answered,
@@ -89,6 +90,7 @@ def connect(
     backoff: Backoff | None = None,
     wait: bool = False,
     compression: Sequence[str] = ("zlib",),
+    early: bool = False,
     connections: ConnectionMaker | None = None,
     handlers: Handlers | None = None,
     workers: Workers | int = WORKERS,
@@ -115,6 +117,12 @@ def connect(
             wait.
         compression: the algorithms, of ``zlib`` and ``zstd``, by one of which requests of methods with ``compress`` may
             be packed, and any answer; in order of preference. () for none.
+        early: connect with the first call, and send that together with the greeting: it is answered a round trip
+            sooner. So is the first call after a loss. It is done for unary calls of ``call`` that carry no credential
+            and fit into 4096 bytes together with the greeting. If the connection is lost before the server has answered
+            the greeting, nobody knows whether such a call was processed, where it is known otherwise that it was not;
+            whoever cannot have that leaves it off. ``connect`` itself reaches nobody then, so that it raises nothing
+            but ``ConfigError``.
         connections: makes the protocol's state of each connection; None for ``Connection``. For tests, such as
             ``wireproto.testing.greasing(seed)``.
         handlers: of the methods of ``service`` that the server calls (``by="server"``): this client answers them, as
@@ -139,10 +147,13 @@ def connect(
         backoff=backoff,
         wait=wait,
         compression=compression,
+        early=early,
         connections=connections,
         handlers=handlers,
         workers=workers,
     )
+    if early:
+        return client
     try:
         client.open()
     except BaseException:
@@ -195,6 +206,7 @@ class Client(Uncopied):
         backoff: Backoff | None = None,
         wait: bool = False,
         compression: Sequence[str] = ("zlib",),
+        early: bool = False,
         connections: ConnectionMaker | None = None,
         handlers: Handlers | None = None,
         workers: Workers | int = WORKERS,
@@ -221,6 +233,7 @@ class Client(Uncopied):
         self._offered = chosen[0].name
         self._timeout = timeout
         self._wait = wait
+        self._early = early
         self._authorization = ""
         self._block = b""  # the metadata of a call that brings none of its own
         self.authorization = authorization
@@ -358,7 +371,11 @@ class Client(Uncopied):
                 if links and links[-1].usable:  # as ``Line.link`` has it
                     link = links[-1]
                 else:
-                    link = line.link(deadline, self._wait if wait is None else wait)
+                    patient = self._wait if wait is None else wait
+                    answer = self._call_early(method, request, metadata, deadline, patient)
+                    if answer is not None:
+                        return answer.message
+                    link = line.link(deadline, patient)
                 binding: Binding[Req, Resp] | None = link.dialect.bindings.get(method)
                 if binding is None:
                     binding = link.dialect.bind(method)
@@ -402,9 +419,13 @@ class Client(Uncopied):
         if type(method) is not Method:
             raise not_of_kind(method, Method)
         deadline = deadline_after(timeout_of(method, timeout, metadata))
+        patient = self._wait if wait is None else wait
         repeated = 0
         while True:
-            link = self._line.link(deadline, self._wait if wait is None else wait)
+            answer = self._call_early(method, request, metadata, deadline, patient)
+            if answer is not None:
+                return answer
+            link = self._line.link(deadline, patient)
             binding = link.dialect.bind(method)
             call = ClientCall()
             link.exchange(call, binding.opcode, binding.encode(request), self._metadata(metadata, deadline), deadline)
@@ -773,6 +794,20 @@ class Client(Uncopied):
             if not repeatable(error, repeated):
                 raise error
             repeated += 1
+
+    def _call_early(
+        self,
+        method: Method[Req, Resp],
+        request: Req,
+        metadata: Metadata | Mapping[str, str] | None,
+        deadline: float | None,
+        wait: bool,
+    ) -> Answered[Resp] | None:
+        """The answer of a call that went together with HELLO; None if there was no need for it, or it may not."""
+        signs = self._authorization or (isinstance(metadata, Metadata) and metadata.authorization)
+        if not self._early or signs or self._line.ready:
+            return None
+        return call_early(self._line, method, request, self._metadata(metadata, deadline), deadline, wait)
 
     def _metadata(
         self, given: Metadata | Mapping[str, str] | None, deadline: float | None, credit: Credit | None = None

@@ -9,7 +9,7 @@ from wireproto.address import Address
 from wireproto.binding import Dialect, own_method
 from wireproto.client.agent import ServedHandlers
 from wireproto.client.backoff import Backoff
-from wireproto.client.calls import FutureCall
+from wireproto.client.calls import EarlyCall, FutureCall
 from wireproto.client.guard import interrupting, made_before_fork
 from wireproto.client.keeper import the_keeper
 from wireproto.client.link import Link
@@ -111,6 +111,7 @@ class Line:
             if handlers is None
             else ServedHandlers(handlers, service, codecs, range(service.oldest, newest + 1), limits, workers, packing)
         )
+        self._offered: Dialect | None = None  # until the first early call
         self._keeper = the_keeper()  # of the process that this line belongs to
         self.queue = CallQueue(limits.start_queue, address, self._keeper)
         self._listeners = Listeners(self._keeper)
@@ -124,6 +125,15 @@ class Line:
         self._judged: Link | None = None  # the last one that was lost and that the back-off has heard of
         self._useless = 0  # links in a row that were lost before they were of any use
         self._opener = False  # a thread opens links for the queue
+
+    @property
+    def offered(self) -> Dialect:
+        """What is spoken if a server chooses the newest version and the first codec, for which early calls are
+        written."""
+        if self._offered is None:
+            hello = self._hello
+            self._offered = self._dialect(hello.codecs[0][0], hello.max_version, 0)  # nothing is packed yet
+        return self._offered
 
     @property
     def dialect(self) -> Dialect | None:
@@ -157,6 +167,11 @@ class Line:
         if self.queue.calls or (self._served is not None and not self.closed):
             self._serve_queue()
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is a link that takes calls."""
+        return self._usable() is not None
+
     def _usable(self) -> Link | None:
         links = self.links
         return links[-1] if links and links[-1].usable else None
@@ -169,16 +184,18 @@ class Line:
 
     # Links for callers.
 
-    def link(self, deadline: float | None, wait: bool = False) -> Link:
+    def link(self, deadline: float | None, wait: bool = False, early: EarlyCall | None = None) -> Link:
         """A link that takes calls, opened if need be.
 
         Args:
             deadline: point in time by ``time.monotonic``; None for none.
             wait: wait until there is one, however many attempts and pauses that takes. If not, one attempt decides,
                 and a pause between two attempts is not waited for.
+            early: a call to send together with HELLO, if a link is opened; see ``opening.open_connection``.
 
         Raises:
-            ConnectionLost: there is no connection to be had, or not before ``deadline``; NOT_PROCESSED.
+            ConnectionLost: there is no connection to be had, or not before ``deadline``; NOT_PROCESSED, but for an
+                ``early`` call of which nobody knows.
             HandshakeError: the server refuses.
             LocalProtocolError: the line is closed, or another process's.
         """
@@ -198,12 +215,14 @@ class Line:
                 if (link := self._usable()) is not None:
                     return link
                 if self._failures == failures or self._failure is None:
-                    return self._attempt_locked(deadline)
+                    return self._attempt_locked(deadline, early)
                 # The attempt that was waited for failed. A queue of threads that each tried again, one after the
                 # other, would wait for minutes.
                 if not wait:
                     raise again(self._failure)
             except CallError as error:
+                if early is not None and early.in_doubt:
+                    raise in_doubt(error) from None
                 if not wait or error.retry is not Retry.NOT_PROCESSED:
                     raise
             finally:
@@ -256,7 +275,7 @@ class Line:
                     self._backoff.failed()
         return self._backoff.remaining()
 
-    def _attempt_locked(self, deadline: float | None) -> Link:
+    def _attempt_locked(self, deadline: float | None, early: EarlyCall | None = None) -> Link:
         """Connect, with ``_opening`` held."""
         self._check()
         with self._changes:
@@ -276,6 +295,7 @@ class Line:
                 self.queue,
                 self._link_changed,
                 None if self._served is None else self._served.of,
+                early,
             )
         except BaseException as error:
             with self._changes:
@@ -454,18 +474,24 @@ def _closed() -> ConnectionLost:
     return ConnectionLost("the client was closed; the call was not processed", retry=Retry.NOT_PROCESSED)
 
 
-def again(failure: CallError) -> CallError:
+def again(failure: CallError, retry: Retry | None = None) -> CallError:
     """The same error for another thread: a raised exception carries the traceback of one thread."""
+    retry = failure.retry if retry is None else retry
     if isinstance(failure, ConnectionLost):
-        return ConnectionLost(failure.message, retry=failure.retry, retry_after_ms=failure.retry_after_ms)
+        return ConnectionLost(failure.message, retry=retry, retry_after_ms=failure.retry_after_ms)
     made = type(failure)(
         failure.status,
         failure.reason,
         failure.message,
-        retry=failure.retry,
+        retry=retry,
         retry_after_ms=failure.retry_after_ms,
         details=failure.details,
     )
     if failure.metadata:
         made.metadata = failure.metadata
     return made
+
+
+def in_doubt(failure: CallError) -> CallError:
+    """The same error for the call that went together with HELLO and of which nothing was heard."""
+    return again(failure, Retry.MAYBE_PROCESSED)

@@ -22,6 +22,7 @@ from wireproto.client.calls import (
     AnswerPacked,
     ClientCall,
     DuplexCall,
+    EarlyCall,
     Flagged,
     FutureCall,
     ItemBehind,
@@ -89,6 +90,7 @@ class Link(Feeding):
         queue: calls that take places of this link as they come free.
         changed: is called when the link takes no further calls, with the lock held.
         answers: of a client with handlers: what the server may call in this dialect, and who runs that.
+        early: a call that is in flight already, if it has an id.
 
     Attributes:
         dialect: as given.
@@ -106,6 +108,7 @@ class Link(Feeding):
         queue: CallQueue,
         changed: Callable[[], None],
         answers: Answers | None = None,
+        early: EarlyCall | None = None,
     ) -> None:
         super().__init__(sock, peer, keeper, connection, dialect, limits, queue)
         self._agent: Agent | None = None
@@ -124,6 +127,8 @@ class Link(Feeding):
         self._cause = ""
         self._over: threading.Event | None = None  # set at the end, for ``finish``
         self._cancelled_before = False  # ... when that began, calls were in flight that nobody waits for
+        if early is not None and early.call_id:
+            self._calls[early.call_id] = early
         with self._lock:
             keeper.add(self)
             self._feed_locked(None)  # what came together with WELCOME
@@ -176,6 +181,17 @@ class Link(Feeding):
             # A signal handler raised: nobody is there to take the answer, nor to receive for the others.
             self._give_up_lead(call)
             self._give_up_lead(place)
+            self.cancel(call)
+            raise
+        if not call.done:
+            self.expire(call)
+
+    def wait_for_early(self, call: EarlyCall, deadline: float | None) -> None:
+        """Wait for the answer of a call that went together with HELLO; on return it is done."""
+        try:
+            self.wait(call, deadline)
+        except BaseException:
+            self._give_up_lead(call)  # as in ``exchange``
             self.cancel(call)
             raise
         if not call.done:

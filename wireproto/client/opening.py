@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from wireproto.address import Address
 from wireproto.binding import Dialect
+from wireproto.client.calls import EarlyCall
 from wireproto.client.keeper import the_keeper
 from wireproto.client.link import Answers, Link
 from wireproto.client.queue import CallQueue
@@ -16,7 +17,8 @@ from wireproto.errors import ConnectionLost, HandshakeError, RemoteProtocolError
 from wireproto.limits import Limits
 from wireproto.schema import Service
 from wireproto.status import Retry
-from wireproto.wire.connection import Connection
+from wireproto.wire.connection import Connection, PayloadTooLarge
+from wireproto.wire.early import EarlyRequest
 from wireproto.wire.events import NEED_DATA, ConnectionEnded, WelcomeReceived
 from wireproto.wire.handshake import Hello, Welcome, compare_digests
 
@@ -44,6 +46,7 @@ def open_link(
     queue: CallQueue,
     changed: Callable[[], None],
     answers: Answers | None = None,
+    early: EarlyCall | None = None,
 ) -> Link:
     """Connect, greet and be welcomed; the keeper looks after the link from then on.
 
@@ -51,22 +54,29 @@ def open_link(
         address, connection, hello, service, limits, deadline: as for ``open_connection``.
         dialect: makes what is spoken out of the codec's id, the version and the algorithm that were agreed on.
         queue, changed, answers: as for ``Link``.
+        early: as for ``open_connection``.
 
     Raises:
         HandshakeError, ConnectionLost: as ``open_connection``.
     """
-    sock = open_connection(address, connection, hello, service, limits, deadline)
+    sock = open_connection(address, connection, hello, service, limits, deadline, early)
     try:
         sock.setblocking(True)
         spoken = dialect(connection.codec, connection.version, connection.packing)
-        return Link(sock, connection, spoken, str(address), limits, the_keeper(), queue, changed, answers)
+        return Link(sock, connection, spoken, str(address), limits, the_keeper(), queue, changed, answers, early)
     except BaseException:
         sock.close()
         raise
 
 
 def open_connection(
-    address: Address, connection: Connection, hello: Hello, service: Service, limits: Limits, deadline: float
+    address: Address,
+    connection: Connection,
+    hello: Hello,
+    service: Service,
+    limits: Limits,
+    deadline: float,
+    early: EarlyCall | None = None,
 ) -> socket.socket:
     """Connect, greet and be welcomed. The socket is non-blocking, and the caller's to close.
 
@@ -78,6 +88,8 @@ def open_connection(
         limits: of this side.
         deadline: point in time by ``time.monotonic``. Looking up the host's name is not bound by it: the C library's
             resolver has time limits of its own.
+        early: a call to send together with HELLO, if there is room. It has its id afterwards if it is in flight; else
+            it was not processed, unless it is ``in_doubt``.
 
     Raises:
         HandshakeError: the peer refused, or is no wireproto server, or declares a method differently.
@@ -88,13 +100,32 @@ def open_connection(
         for level, option, value in _OPTIONS:
             sock.setsockopt(level, option, value)
         sock.setblocking(False)
-        connection.send_hello(hello)
         limit = min(deadline, time.monotonic() + limits.hello_timeout)
-        _check_welcome(sock, connection, address, service, _shake_hands(sock, connection, address, limit))
+        if early is None:
+            connection.send_hello(hello)
+            _check_welcome(sock, connection, address, service, _shake_hands(sock, connection, address, limit).welcome)
+        else:
+            sent = _greet(connection, hello, early)
+            welcomed = _shake_hands(sock, connection, address, limit, early)
+            early.in_doubt &= not welcomed.skipped
+            _check_welcome(sock, connection, address, service, welcomed.welcome)
+            early.call_id = sent if early.in_doubt else 0
+            early.in_doubt = False
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _greet(connection: Connection, hello: Hello, early: EarlyCall) -> int:
+    """Queue HELLO, and behind it the early call if there is room for both: the id of that, else 0."""
+    try:
+        (call_id,) = connection.send_hello(hello, [EarlyRequest(early.opcode, early.request, early.metadata)])
+    except PayloadTooLarge:
+        connection.send_hello(hello)
+        return 0
+    early.in_doubt = True
+    return call_id
 
 
 def _connect(address: Address, deadline: float) -> socket.socket:
@@ -138,7 +169,9 @@ def _check_welcome(
         raise HandshakeError(error.status, error.reason, text) from None
 
 
-def _shake_hands(sock: socket.socket, connection: Connection, address: Address, deadline: float) -> Welcome:
+def _shake_hands(
+    sock: socket.socket, connection: Connection, address: Address, deadline: float, early: EarlyCall | None = None
+) -> WelcomeReceived:
     """Send HELLO and read up to WELCOME; what follows it stays in the connection's buffer."""
     output = connection.data_to_send()
     poll = select.poll()
@@ -162,8 +195,10 @@ def _shake_hands(sock: socket.socket, connection: Connection, address: Address, 
             connection.receive_eof()
         event = connection.next_event()
         if isinstance(event, WelcomeReceived):
-            return event.welcome
+            return event
         if isinstance(event, ConnectionEnded):
+            if early is not None and isinstance(event.error, HandshakeError):
+                early.in_doubt = False  # it is the server's word, which it gives before it looks at any call
             if not output:
                 _leave(sock, connection.data_to_send())
             raise _refused(address, event)
@@ -194,6 +229,8 @@ def _leave(sock: socket.socket, last_words: bytes) -> None:
 def _refused(address: Address, event: ConnectionEnded) -> HandshakeError | ConnectionLost:
     error = event.error
     if isinstance(error, HandshakeError):
+        if error.reason == "SHUTTING_DOWN":
+            return _unreachable(address, error.message)  # there may be another server here in a moment
         return HandshakeError(
             error.status,
             error.reason,

@@ -178,6 +178,7 @@ def perform(instruction: dict[str, Any]) -> dict[str, Any]:
             codec=instruction["codec"],
             version=instruction["versions"][1],
             name="wireproto conformance adapter",
+            early=instruction.get("early", False),
         )
     except (HandshakeError, ConnectionLost) as error:
         return {"connect_error": _error(error)}

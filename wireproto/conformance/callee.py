@@ -134,10 +134,13 @@ class Trial:
     slow_patience: float = 2 * PATIENCE
 
     @contextmanager
-    def client(self, *steps: dict[str, Any], greet: bool = True, **welcome: Any) -> Iterator["Callee"]:
+    def client(
+        self, *steps: dict[str, Any], greet: bool = True, early: bool = False, **welcome: Any
+    ) -> Iterator["Callee"]:
         """A client that was told to do ``steps``, connected; with ``greet`` its handshake is done.
 
         Args:
+            early: it may send the first step's REQUEST together with HELLO.
             welcome: what is changed in WELCOME.
 
         Raises:
@@ -151,6 +154,7 @@ class Trial:
                 "versions": [1, self.version],
                 "service": CONFORMANCE.full_name,
                 "steps": list(steps),
+                **({"early": True} if early else {}),
             }
             with self._connected(program, instruction) as peer:
                 callee = Callee(peer, self, program)
@@ -201,6 +205,7 @@ class Callee(Side):
     Attributes:
         peer: its socket.
         hello: the client's; None before it was read.
+        hello_length: what its length field says.
         version: of the connection, once it was welcomed.
     """
 
@@ -208,6 +213,7 @@ class Callee(Side):
         super().__init__(peer, "client", trial.patience)
         self.trial = trial
         self.hello: page.HelloBody | None = None
+        self.hello_length = 0
         self.version = 0
         self._program = program
         self._answer: list[dict[str, Any]] | None = None
@@ -228,7 +234,9 @@ class Callee(Side):
 
     def read_hello(self) -> page.HelloBody:
         """The client's preamble and HELLO, which it sends at once."""
-        self.hello = page.read_hello(self.greeting(page.HELLO))
+        body = self.greeting(page.HELLO)
+        self.hello_length = page.HEADER.size - 4 + len(body)
+        self.hello = page.read_hello(body)
         return self.hello
 
     def welcome(self, *, first: page.CreditBody = page.NOTHING, one_way: int = 0, **changes: Any) -> bytes:
@@ -554,6 +562,15 @@ class Callee(Side):
             pass
         if (found.kind, found.call_id) != (page.CANCEL, of.call_id):
             raise Deviation(f"CANCEL of call {of.call_id} was due, and {page.shown(found)} came")
+
+    def failed_anyhow(self) -> dict[str, Any]:
+        """The error that the first step, or connecting for it, must have ended with."""
+        answer = self.said()
+        first = (answer.get("results") or [{}])[0]
+        error = answer.get("connect_error") or (first.get("error") if isinstance(first, dict) else None)
+        if not isinstance(error, dict):
+            raise Deviation(f"the first step failed, and the client said {answer}")
+        return error
 
     def refused(self, **due: Any) -> None:
         """The client must say that it could not connect, and why."""

@@ -166,7 +166,20 @@ class Caller(Side):
         self.welcome = page.read_welcome(self.greeting(page.WELCOME))
         self.one_way_room = self.welcome.one_way_credit
         self.packing = self.welcome.packing[0] if self.welcome.packing else 0
+        self._room = dict.fromkeys(self._room, self.welcome.first_credit)  # of uploads that went together with HELLO
         return self.welcome
+
+    def welcomed_or_ends(self, reason: str) -> None:
+        """The server must end the connection with ``reason``, whether it has sent WELCOME before that or not."""
+        found = self.first()
+        if isinstance(found, page.RawFrame) and found.kind == page.WELCOME:
+            self.welcome = page.read_welcome(found.payload)
+            self.ends(reason)
+        elif isinstance(found, page.RawFrame) and found.kind == page.ERROR and not found.call_id:
+            self.judge_end(found, reason)
+        else:
+            shown = page.shown(found) if isinstance(found, page.RawFrame) else found.value
+            raise Deviation(f"a final ERROR with {reason} was due, and there was {shown}")
 
     # Sending.
 

@@ -57,7 +57,7 @@ ZLIB: Final = 1
 HELLO_MAX_FRAME: Final = 4096
 """The limit of frames until WELCOME, and the least that either side may have after it."""
 
-DIGESTS_FIELD, PACKING_FIELD, CONTROL_FIELD, FIRST_CREDIT_FIELD, ONE_WAY_CREDIT_FIELD = 1, 2, 4, 5, 6
+DIGESTS_FIELD, PACKING_FIELD, EARLY_FIELD, CONTROL_FIELD, FIRST_CREDIT_FIELD, ONE_WAY_CREDIT_FIELD = range(1, 7)
 """Fields at the end of HELLO and WELCOME."""
 
 MIN_HEARTBEAT_MS: Final = 1000
@@ -273,6 +273,7 @@ class HelloBody(NamedTuple):
     first_credit: CreditBody
     one_way_credit: int
     packing: tuple[int, ...]
+    early: int
 
 
 # Written ----------------------------------------------------------------------------------------------------------
@@ -310,6 +311,11 @@ def frame(
         call_id,
     )
     return header + metadata + payload
+
+
+def u16(number: int) -> bytes:
+    """A number of two bytes."""
+    return number.to_bytes(2, "big")
 
 
 def u32(number: int) -> bytes:
@@ -554,7 +560,7 @@ def read_welcome(payload: bytes) -> WelcomeBody:
     version, codec, max_frame, max_calls, heartbeat, features = (reader.number(size) for size in (1, 1, 4, 4, 4, 8))
     server_name = reader.text(1)
     found = WelcomeBody(
-        version, codec, max_frame, max_calls, heartbeat, features, server_name, *_greeting_fields(reader)
+        version, codec, max_frame, max_calls, heartbeat, features, server_name, *_greeting_fields(reader)[:-1]
     )
     if not found.version or not found.codec:
         raise Deviation(f"WELCOME chooses version {found.version} and codec {found.codec}")
@@ -576,7 +582,7 @@ def read_hello(payload: bytes) -> HelloBody:
     max_frame, max_calls, heartbeat, features = (reader.number(size) for size in (4, 4, 4, 8))
     codecs = [(reader.number(1), reader.text(1)) for _ in range(reader.number(1))]
     client_name, service = reader.text(1), reader.text(1)
-    fields = _greeting_fields(reader)
+    fields = _greeting_fields(reader, early=True)
     if not 1 <= versions[0] <= versions[1]:
         raise reader.broken(f"the versions are {versions[0]} to {versions[1]}")
     if max_frame < HELLO_MAX_FRAME:
@@ -597,11 +603,12 @@ class _GreetingFields(NamedTuple):
     first_credit: CreditBody
     one_way_credit: int
     packing: tuple[int, ...]
+    early: int
 
 
-def _greeting_fields(reader: _Reader) -> _GreetingFields:
+def _greeting_fields(reader: _Reader, *, early: bool = False) -> _GreetingFields:
     """Section 3: the methods that are listed, the control version, the two credits, which grant nothing where they are
-    absent, and the algorithms.
+    absent, and the algorithms. ``early`` for HELLO, which alone says how many bytes of REQUESTs follow it.
     """
     known: dict[int, bytes] = {
         DIGESTS_FIELD: b"",
@@ -609,6 +616,7 @@ def _greeting_fields(reader: _Reader) -> _GreetingFields:
         FIRST_CREDIT_FIELD: bytes(8),
         ONE_WAY_CREDIT_FIELD: bytes(4),
         PACKING_FIELD: b"",
+        **({EARLY_FIELD: bytes(2)} if early else {}),
     }
     seen = set()
     for tag, value in reader.fields(2):
@@ -617,7 +625,9 @@ def _greeting_fields(reader: _Reader) -> _GreetingFields:
                 raise reader.broken(f"field {tag} is there twice")
             known[tag] = value
         seen.add(tag)
-    listed, control, first, one_way, packing = known.values()
+    listed, control, first, one_way, packing, *announced = known.values()
+    if announced and len(announced[0]) != 2:
+        raise reader.broken(f"the number of early bytes has {len(announced[0])} bytes")
     if len(listed) % 6:
         raise reader.broken("the list of methods is no list of pairs")
     pairs = [struct.unpack_from(">HI", listed, at) for at in range(0, len(listed), 6)]
@@ -636,6 +646,7 @@ def _greeting_fields(reader: _Reader) -> _GreetingFields:
         CreditBody(*struct.unpack(">II", first)),
         int.from_bytes(one_way, "big"),
         tuple(packing),
+        int.from_bytes(announced[0], "big") if announced else 0,
     )
 
 

@@ -443,13 +443,23 @@ class Session(AnsweringSide):
             if self.transport.closed or self.draining:
                 return
             self.draining = self._ending = True
-            if self.handshaking or self._linger_until is not None:
+            if self._linger_until is not None:
                 self._close_locked("")
+                return
+            if self.handshaking:
+                self._decline_locked()
                 return
             if self.connection.state is State.OPEN:  # a peer that closed its side is not told
                 self.connection.send_goaway(shutting_down(Retry.NOT_PROCESSED))
             self._expire_streams_locked()
             self.flush_locked()
+
+    def _decline_locked(self) -> None:
+        """The server goes before it has welcomed the peer. REQUESTs may have come with HELLO, or be on their way: the
+        final ERROR says that nobody has looked at them.
+        """
+        self.connection.refuse(shutting_down(Retry.NOT_PROCESSED))
+        self._linger_locked()
 
     def cut(self, why: str) -> None:
         """End in words what is in flight, and close without waiting for the words to be taken."""

@@ -10,6 +10,7 @@ For tests: of peers that somebody wrote, and of ours. ``connect(connections=grea
 """
 
 import struct
+from collections.abc import Sequence
 from itertools import count
 from random import Random
 from typing import Final
@@ -18,8 +19,9 @@ import msgspec
 
 from wireproto.errors import CallError
 from wireproto.limits import HELLO_MAX_FRAME, Limits
-from wireproto.wire.connection import Connection, ConnectionMaker, Role, State
-from wireproto.wire.events import Event, HelloReceived, WelcomeReceived
+from wireproto.wire.connection import Connection, ConnectionMaker, PayloadTooLarge, Role, State
+from wireproto.wire.early import EarlyRequest
+from wireproto.wire.events import Event, WelcomeReceived
 from wireproto.wire.frame import HEADER, HEADER_AFTER_LENGTH, Credit, Frame, Kind, bad_body
 from wireproto.wire.handshake import Hello, Welcome
 from wireproto.wire.packing import Payload
@@ -128,8 +130,10 @@ class GreasingConnection(Connection):
         self._greased = False
         super().__init__(role, limits, hint=hint)
 
-    def send_hello(self, hello: Hello) -> None:
-        """Greet with more than there is, as long as HELLO has room for it; see ``Connection``."""
+    def send_hello(self, hello: Hello, early: Sequence[EarlyRequest] = ()) -> list[int]:
+        """Greet with more than there is, as long as HELLO has room for it; see ``Connection``. Early calls are for
+        nobody to read where a version is offered that nobody speaks.
+        """
         random = self._random
         self._newest = hello.max_version
         known = {number for number, _ in hello.codecs}
@@ -149,7 +153,12 @@ class GreasingConnection(Connection):
         }
         greased = _GreasedHello(**given)
         fits = HEADER_AFTER_LENGTH + len(greased.encode()) <= HELLO_MAX_FRAME
-        super().send_hello(greased if fits else hello)
+        if fits:
+            try:
+                return super().send_hello(greased, early)
+            except PayloadTooLarge:
+                pass  # with the early calls it is: they are worth more than grease
+        return super().send_hello(hello, early)
 
     def send_welcome(self, welcome: Welcome) -> None:
         """Welcome, and grant features without a meaning that were offered; see ``Connection``."""
@@ -227,8 +236,8 @@ class GreasingConnection(Connection):
 
     def _read(self, frame: Frame) -> Event | None:
         event = super()._read(frame)
-        if isinstance(event, HelloReceived):
-            self._offered = event.hello.features
+        if frame.kind == Kind.HELLO and self._hello is not None:
+            self._offered = self._hello.features
         elif isinstance(event, WelcomeReceived) and event.welcome.version > self._newest:
             raise bad_body(
                 Kind.WELCOME,

@@ -378,6 +378,12 @@ class Calls:
         self.first = first
         self.one_way = one_way
 
+    def welcome(self) -> None:
+        """Calls that began before the handshake was answered have their first credit now."""
+        for halves in self.halves.values():
+            if halves.flags & Flag.ITEMS_FOLLOW:
+                halves.items_to_send, halves.bytes_to_send = self.first
+
     def lose(self) -> None:
         """All calls are over without a terminal frame."""
         self.opcodes.clear()

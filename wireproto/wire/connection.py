@@ -10,15 +10,18 @@ here: ``next_event`` queues the final ERROR and reports ``ConnectionEnded``. An 
 Not thread-safe: the owner holds one lock around every call. Rules and numbers: ``docs/wire.md``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+import msgspec
+
 from wireproto.errors import CallError, LocalProtocolError, RemoteProtocolError
-from wireproto.limits import Limits
+from wireproto.limits import HELLO_MAX_FRAME, Limits
 from wireproto.reasons import failure
 from wireproto.status import Status
 from wireproto.wire.answers import MAX_ANSWER, NOTHING_BESIDE, pack_dropped, unpack_answer
 from wireproto.wire.calls import CallState
+from wireproto.wire.early import EarlyRequest, early_problem
 from wireproto.wire.events import (
     AnsweredBeside,
     AnswerEvent,
@@ -123,26 +126,37 @@ class Connection(Hurried):
 
     # What each kind means once its header is in order. A server's:
 
-    def _read_hello(self, frame: Frame) -> Event:
+    def _read_hello(self, frame: Frame) -> None:
         hello = Hello.decode(frame.payload)
+        if (size := HEADER_AFTER_LENGTH + len(frame.payload) + hello.early) > HELLO_MAX_FRAME:
+            raise bad_body(Kind.HELLO, f"with its early REQUESTs it is {size} bytes; at most {HELLO_MAX_FRAME}")
         self.their_max_frame = hello.max_frame
         self.their_max_calls = hello.max_calls
         self._max_frame = self._limits.max_frame
         self._ours.accepted(hello.max_calls, hello.first_credit, hello.one_way_credit)
-        return HelloReceived(hello)
+        self._hello = hello
+        self._early = hello.early
+        self._greeting = HelloReceived(hello)
 
     def _read_welcome(self, frame: Frame) -> Event:
         welcome = Welcome.decode(frame.payload)
-        assert self._hello is not None  # the table lets WELCOME in only after HELLO was sent
-        if problem := welcome.mismatch(self._hello):
+        hello = self._hello
+        assert hello is not None  # the table lets WELCOME in only after HELLO was sent
+        if problem := welcome.mismatch(hello):
             raise bad_body(Kind.WELCOME, problem)
         self._hello = None
         self._agree(welcome)
         self.their_max_frame = welcome.max_frame
         self.their_max_calls = welcome.max_calls
         self._max_frame = self._limits.max_frame
-        self._ours.accepted(welcome.max_calls, welcome.first_credit, welcome.one_way_credit)
-        return WelcomeReceived(welcome)
+        ours = self._ours
+        ours.accepted(welcome.max_calls, welcome.first_credit, welcome.one_way_credit)
+        if hello.is_met(welcome):
+            ours.welcome()
+            return WelcomeReceived(welcome)
+        skipped = tuple(ours.opcodes)
+        ours.lose()
+        return WelcomeReceived(welcome, skipped)
 
     def _read_request(self, frame: Frame) -> Event | None:
         if self._is_forgotten(frame):
@@ -321,27 +335,63 @@ class Connection(Hurried):
 
     # Sending.
 
-    def send_hello(self, hello: Hello) -> None:
+    def send_hello(self, hello: Hello, early: Sequence[EarlyRequest] = ()) -> list[int]:
         """Client: greet, first of all. Digests are left out when HELLO would be too long with them.
 
+        Args:
+            hello: what is offered.
+            early: calls that begin at once, written for the newest version and the first codec offered. A server that
+                chooses otherwise does not look at them: ``WelcomeReceived`` names them then. ITEMs wait for WELCOME.
+
+        Returns:
+            The ids of the early calls.
+
         Raises:
-            LocalProtocolError: HELLO was sent already, or a value of it is out of range.
+            PayloadTooLarge: HELLO, its digests included, and the early calls are too long together. Nothing was queued.
+            LocalProtocolError: HELLO was sent already, or a value of it is out of range, or an early call is one-way or
+                not as a REQUEST must be.
         """
+        self._sending(Kind.HELLO)
+        first = self._ours.last
+        requests = [each.pack(hello, first + at) for at, each in enumerate(early, 1)]
+        if requests:
+            hello = msgspec.structs.replace(hello, early=sum(map(len, requests)))
+            size = HEADER_AFTER_LENGTH + len(hello.encode()) + hello.early
+            if size > HELLO_MAX_FRAME:
+                raise PayloadTooLarge(size, HELLO_MAX_FRAME)
         self._send(Kind.HELLO, 0, 0, encode_fitting(hello))
         self._hello = hello
         self._theirs.accepted(hello.max_calls, hello.first_credit, hello.one_way_credit)
+        ids = []
+        for each, request in zip(early, requests, strict=True):
+            self._queue(request)
+            ids.append(call_id := self._unusual_id())
+            if each.flags:
+                self._ours.open(call_id, each.opcode, each.flags, to_send=NO_CREDIT, to_come=each.credit)
+            else:
+                self._ours.opcodes[call_id] = each.opcode
+        return ids
 
     def send_welcome(self, welcome: Welcome) -> None:
         """Server: accept the client's HELLO; the connection is open. If the client did not wait, it fails instead.
-        Digests are left out when WELCOME would be too long with them.
+        Digests are left out when WELCOME would be too long with them. REQUESTs that came with HELLO are read from now
+        on, or skipped if they are written for another codec or version.
 
         Raises:
             LocalProtocolError: there is no HELLO to answer, or a value is out of range.
         """
         body = encode_fitting(welcome)
         self._sending(Kind.WELCOME)
-        if self._buffer:
-            self.fail(self._early())
+        buffer, hello, early = self._buffer, self._hello, self._early
+        assert hello is not None  # the table lets WELCOME out only after HELLO has come
+        if len(buffer) > early:
+            self.fail(self._too_early())
+            return
+        self._hello, self._early = None, 0
+        if early and not hello.is_met(welcome):
+            buffer.take(early)
+        elif early and (problem := early_problem(buffer.peek(early))):
+            self.fail(RemoteProtocolError("EARLY_FRAME", problem))
             return
         self._agree(welcome)
         self._theirs.accepted(welcome.max_calls, welcome.first_credit, welcome.one_way_credit)

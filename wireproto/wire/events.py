@@ -65,9 +65,15 @@ class HelloReceived(msgspec.Struct, frozen=True):
 
 
 class WelcomeReceived(msgspec.Struct, frozen=True):
-    """The server accepted; calls may begin."""
+    """The server accepted; calls may begin.
+
+    Attributes:
+        skipped: ids of the early calls, if they were written for another codec or version than those of ``welcome``:
+            they are over, and not processed.
+    """
 
     welcome: Welcome
+    skipped: tuple[int, ...] = ()
 
 
 class RequestReceived(msgspec.Struct, frozen=True):

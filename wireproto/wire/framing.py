@@ -57,9 +57,11 @@ class Framing:
 
     __slots__ = (
         "_buffer",
+        "_early",
         "_end",
         "_end_of_input",
         "_frames_judged",
+        "_greeting",
         "_hint",
         "_limits",
         "_max_frame",
@@ -106,6 +108,8 @@ class Framing:
         self._wanted = 0  # bytes without which the frame under way is not whole
         self._frames_judged = 0  # frames read the plain way, one by one
         self._preamble_read = False
+        self._greeting: Event | None = None  # HELLO, until its early REQUESTs are there as well
+        self._early = 0  # bytes of those, until they are looked at or skipped
         self._end_of_input = False
         self._out: list[bytes] = []
         self.bytes_pending = 0
@@ -205,9 +209,9 @@ class Framing:
         buffer = self._buffer
         if not self._preamble_read and not self._read_preamble():
             return None
-        if buffer and self._serves and self.state is State.GREETING:
-            raise self._early()
         while self._end is None:
+            if self._serves and self.state is State.GREETING:
+                return self._read_greeting()
             data = buffer.data
             if type(data) is not bytes:
                 data = buffer.join()
@@ -223,6 +227,20 @@ class Framing:
             if event is not None:
                 return event
         return None
+
+    def _read_greeting(self) -> Event | None:
+        """Tell of HELLO once the REQUESTs that it announced are there. They stay in the buffer until it is answered."""
+        waiting, greeting = len(self._buffer), self._greeting
+        if greeting is None:
+            if waiting > self._early:
+                raise self._too_early()
+            return None
+        if waiting < self._early:
+            self._wanted = self._early
+            return None
+        self._wanted = 0
+        self._greeting = None
+        return greeting
 
     def _read_preamble(self) -> bool:
         """Consume the peer's preamble; False while it is not whole, or the connection ended because there is none."""
@@ -279,7 +297,7 @@ class Framing:
             self._send(Kind.PONG, 0, 0, data)
         return PingReceived(data)
 
-    def _early(self) -> RemoteProtocolError:
+    def _too_early(self) -> RemoteProtocolError:
         return RemoteProtocolError("EARLY_FRAME", "the client sent more before its HELLO was answered")
 
     # Sending.

@@ -38,6 +38,7 @@ _WELCOME = struct.Struct(">BBIIIQ")
 _TLV = struct.Struct(">HH")
 _DIGEST = struct.Struct(">HI")
 _CREDIT = struct.Struct(">II")
+_U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
 _MIN_HEARTBEAT_MS = round(MIN_HEARTBEAT * 1000)
 _CODEC_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,31}")
@@ -62,6 +63,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
         one_way_credit: one-way calls that the server may begin before it is granted more, 0 to 2**32 - 1.
         packing: numbers of the algorithms with which payloads may be packed, each 1 to 255, in order of preference;
             none twice.
+        early: bytes of REQUESTs that follow at once, written for ``max_version`` and the first of ``codecs``; with
+            HELLO itself 4096 at most.
     """
 
     min_version: int
@@ -78,6 +81,11 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     first_credit: Credit = NO_CREDIT
     one_way_credit: int = 0
     packing: tuple[int, ...] = ()
+    early: int = 0
+
+    def is_met(self, welcome: "Welcome") -> bool:
+        """Whether ``welcome`` chose what the early REQUESTs are written for."""
+        return (welcome.version, welcome.codec) == (self.max_version, self.codecs[0][0])
 
     def encode(self) -> bytes:
         """The payload of HELLO.
@@ -94,7 +102,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
                 parts.append(bytes([number]) + _pack_text(name))
             parts.append(_pack_text(self.client_name))
             parts.append(_pack_text(self.service))
-            parts.append(_pack_fields(self))
+            parts.append(_pack_fields(self, _OF_HELLO))
         except (struct.error, ValueError) as error:
             raise LocalProtocolError(f"HELLO cannot be sent: {error}") from None
         return b"".join(parts)
@@ -126,7 +134,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
                 features=features,
                 client_name=client_name,
                 service=service,
-                **_read_fields(body, at),
+                **_read_fields(_OF_HELLO, body, at),
             )
         except (struct.error, ValueError, IndexError) as error:
             raise bad_body(Kind.HELLO, str(error)) from None
@@ -194,7 +202,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
             raise LocalProtocolError(f"WELCOME cannot be sent: {problem}")
         head = (self.version, self.codec, self.max_frame, self.max_calls, self.heartbeat_ms, self.features)
         try:
-            return _WELCOME.pack(*head) + _pack_text(self.server_name) + _pack_fields(self)
+            return _WELCOME.pack(*head) + _pack_text(self.server_name) + _pack_fields(self, _OF_WELCOME)
         except (struct.error, ValueError) as error:
             raise LocalProtocolError(f"WELCOME cannot be sent: {error}") from None
 
@@ -216,7 +224,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
                 heartbeat_ms=heartbeat_ms,
                 features=features,
                 server_name=server_name,
-                **_read_fields(body, at),
+                **_read_fields(_OF_WELCOME, body, at),
             )
         except (struct.error, ValueError, IndexError) as error:
             raise bad_body(Kind.WELCOME, str(error)) from None
@@ -471,6 +479,11 @@ def _read_u32(value: bytes) -> int:
     return number
 
 
+def _read_u16(value: bytes) -> int:
+    number: int = _U16.unpack(value)[0]
+    return number
+
+
 def _pack_credit(credit: Credit) -> bytes:
     return _CREDIT.pack(*credit)
 
@@ -486,17 +499,20 @@ class _Known(NamedTuple):
         name: the attribute of ``Hello`` and ``Welcome`` that holds it.
         absent: what that is where the field is absent, and for which none is written.
         pack, read: its value as bytes, and back; ValueError or struct.error where the bytes are no value.
+        of: the greetings that have it; to the other one it is unknown.
     """
 
     name: str
     absent: object
     pack: Callable[[Any], bytes]
     read: Callable[[bytes], object]
+    of: tuple[type, ...] = (Hello, Welcome)
 
 
 KNOWN_FIELDS: Final[Mapping[int, _Known]] = {
     1: _Known("digests", {}, _pack_digests, _read_digests),
     2: _Known("packing", (), bytes, _read_packing),
+    3: _Known("early", 0, _U16.pack, _read_u16, of=(Hello,)),
     4: _Known("control", 1, _pack_u8, _read_u8),
     5: _Known("first_credit", NO_CREDIT, _pack_credit, _read_credit),
     6: _Known("one_way_credit", 0, _U32.pack, _read_u32),
@@ -504,9 +520,13 @@ KNOWN_FIELDS: Final[Mapping[int, _Known]] = {
 """By the type on the wire, in the order in which they are written."""
 
 
-def _pack_fields(greeting: Hello | Welcome) -> bytes:
+_OF_HELLO: Final = {tag: known for tag, known in KNOWN_FIELDS.items() if Hello in known.of}
+_OF_WELCOME: Final = {tag: known for tag, known in KNOWN_FIELDS.items() if Welcome in known.of}
+
+
+def _pack_fields(greeting: Hello | Welcome, fields: Mapping[int, _Known]) -> bytes:
     parts = []
-    for tag, known in KNOWN_FIELDS.items():
+    for tag, known in fields.items():
         value = getattr(greeting, known.name)
         if value != known.absent:
             packed = known.pack(value)
@@ -514,11 +534,11 @@ def _pack_fields(greeting: Hello | Welcome) -> bytes:
     return b"".join(parts)
 
 
-def _read_fields(body: bytes, at: int) -> dict[str, Any]:
+def _read_fields(fields: Mapping[int, _Known], body: bytes, at: int) -> dict[str, Any]:
     """The known fields, by attribute; unknown ones are read over, whatever they hold and however often they come."""
     found: dict[str, Any] = {}
     for tag, value in _fields(body, at):
-        known = KNOWN_FIELDS.get(tag)
+        known = fields.get(tag)
         if known is not None:
             if known.name in found:
                 raise ValueError(f"field {tag} is there twice")

@@ -121,6 +121,19 @@ def unzipped(payload: bytes) -> bytes:
     return data
 
 
+def only_requests(data: bytes) -> bytes:
+    """What came with HELLO, if it is what may come with it."""
+    at = 0
+    while at < len(data):
+        size = 4 + int.from_bytes(data[at : at + 4])
+        if size < 16 or at + size > len(data):
+            raise Final("EARLY_FRAME", "a part of a frame")
+        if data[at + 4] != REQUEST or data[at + 5] & (ONE_WAY | 0x02):
+            raise Final("EARLY_FRAME", "no REQUEST, or a one-way one")
+        at += size
+    return data
+
+
 class Connection:
     """One client's.
 
@@ -138,6 +151,7 @@ class Connection:
         self.calls: dict[int, Call] = {}
         self.later: list[tuple[float, int, int, Call, bytes]] = []
         self.numbers = itertools.count()
+        self.early = b""  # REQUESTs that came with HELLO and are to be read before what comes by itself
         self.half_closed = self.draining = self.goaway_read = False
         self.strays = self.one_way = 0
         self.bucket = MAX_CROSSED
@@ -171,7 +185,7 @@ class Connection:
         except Final as final:
             if not greeted:
                 self.sock.sendall(PREAMBLE)
-            self.send(ERROR, error_body(final.status, final.reason, final.text))
+            self.send(ERROR, error_body(final.status, final.reason, final.text, final.retry))
             self.linger()
         except Gone:
             self.linger()
@@ -204,8 +218,8 @@ class Connection:
         if self.half_closed:
             time.sleep(TICK)
             return True
-        if select.select([self.sock], [], [], TICK)[0]:
-            if self.sock.recv(1, socket.MSG_PEEK):
+        if self.early or select.select([self.sock], [], [], TICK)[0]:
+            if self.early or self.sock.recv(1, socket.MSG_PEEK):
                 self.heard = self.pinged = time.monotonic()
                 self.take()
             else:
@@ -263,12 +277,15 @@ class Connection:
 
     def read(self, size: int, deadline: float, reason: str) -> bytes:
         """Exactly so many bytes; ``Gone`` when the input ends before the first one."""
-        data = bytearray()
+        data = bytearray(self.early[:size])
+        self.early = self.early[size:]
         while len(data) < size:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise Final(reason, "it did not come in time", DEADLINE_EXCEEDED)
-            self.sock.settimeout(left)
+            if not self.version and self.leaving.is_set():
+                raise Final("SHUTTING_DOWN", "it goes", UNAVAILABLE, NOT_PROCESSED)
+            self.sock.settimeout(left if self.version else min(left, TICK))
             try:
                 piece = self.sock.recv(size - len(data))
             except TimeoutError:
@@ -365,7 +382,7 @@ class Connection:
         service = body.text()
         fields: dict[int, bytes] = {}
         for number, value in body.fields(2):
-            if number in (1, 2, 4, 5, 6) and number in fields:
+            if number in (1, 2, 3, 4, 5, 6) and number in fields:
                 raise Final("BAD_BODY", f"field {number} twice")
             fields[number] = value
         listed = digests_in(fields.get(1, b""))
@@ -376,6 +393,11 @@ class Connection:
         offered = fields.get(2, b"\1")
         if not offered or 0 in offered or len(set(offered)) != len(offered):
             raise Final("BAD_BODY", "the algorithms")
+        if len(fields.get(3, bytes(2))) != 2:
+            raise Final("BAD_BODY", "the number of early bytes")
+        early = int.from_bytes(fields.get(3, bytes(2)))
+        if found.length + early > HELLO_MAX_FRAME:
+            raise Final("BAD_BODY", "HELLO and its early bytes are too long together")
         one_way = fields.get(6, bytes(4))
         if len(one_way) != 4:
             raise Final("BAD_BODY", "the one-way credit")
@@ -387,9 +409,12 @@ class Connection:
             raise Final("BAD_BODY", "the id of a codec")
         if not all(re.fullmatch("[a-z][a-z0-9_.-]{0,31}", name) for _, name in codecs):
             raise Final("BAD_BODY", "the name of a codec")
+        follow = self.rest(early, deadline, "HELLO_TIMEOUT") if early else b""
         if select.select([self.sock], [], [], 0)[0] and self.sock.recv(1, socket.MSG_PEEK):
             raise Final("EARLY_FRAME", "wait for WELCOME")
         self.choose(service, low, high, codecs, listed)
+        if (self.version, self.codec) == (high, codecs[0][0]):
+            self.early = only_requests(follow)
         self.their_max, self.heartbeat = their_max, heartbeat
         welcome = struct.pack(">BBIIIQ", self.version, self.codec, MAX_FRAME, MAX_CALLS, heartbeat, 0)
         credit = struct.pack(">HHIIHHI", 5, 8, *FIRST_CREDIT, 6, 4, ONE_WAY_CALLS)

@@ -33,9 +33,9 @@ CODECS = {1: "pipe", 2: "msgpack"}
 class Final(Exception):
     """Ends the connection (section 8)."""
 
-    def __init__(self, reason: str, text: str = "", status: int = INVALID_ARGUMENT) -> None:
-        super().__init__(reason, text, status)
-        self.reason, self.text, self.status = reason, text, status
+    def __init__(self, reason: str, text: str = "", status: int = INVALID_ARGUMENT, retry: int = NEVER) -> None:
+        super().__init__(reason, text, status, retry)
+        self.reason, self.text, self.status, self.retry = reason, text, status, retry
 
 
 class Failure(Exception):

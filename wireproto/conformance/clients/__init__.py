@@ -4,6 +4,7 @@ from wireproto.conformance.callee import CLIENT_CASES
 from wireproto.conformance.clients import (
     answers,
     calls,
+    early,
     ends,
     frames,
     handshake,
@@ -19,6 +20,7 @@ __all__ = [
     "CLIENT_CASES",
     "answers",
     "calls",
+    "early",
     "ends",
     "frames",
     "handshake",

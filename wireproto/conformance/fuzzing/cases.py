@@ -145,6 +145,16 @@ class Generator:
             opening = self.opening + random_bytes(rng, rng.randint(1, 40))
         return Input("hello", opening, None)
 
+    def _early(self, rng: random.Random) -> Input:
+        """HELLO and what it announces, or nearly."""
+        calls = [self._request(number, 0xF000, self._valid(rng, 0xF000)) for number in range(1, rng.randint(2, 4))]
+        early = b"".join(calls)
+        if rng.random() < 0.5:
+            early = rng.choice((mutated(rng, early), early[:-1], early + self._frame(rng, []), random_bytes(rng, 20)))
+        size = len(early) if rng.random() < 0.7 else rng.choice((0, 1, len(early) + 1, max(0, len(early) - 1), 0xFFFF))
+        field = page.tlv(page.EARLY_FIELD, size.to_bytes(2, "big"))
+        return Input("early", page.PREAMBLE + page.frame(page.HELLO, self.hello_body + field) + early, None)
+
     def _other_hello(self, rng: random.Random) -> bytes:
         low = rng.randint(0, 4)
         codec: tuple[int, str | bytes] = (self.table.codec, self._codec)
@@ -378,6 +388,7 @@ class Generator:
     KINDS: ClassVar[dict[str, Callable[["Generator", random.Random], Input]]] = {
         "first-bytes": _first_bytes,
         "hello": _hello,
+        "early": _early,
         "frames": _frames,
         "metadata": _bad_metadata,
         "payload": _payload,

@@ -128,10 +128,25 @@ def expect_opening(data: bytes) -> Expected:
         return expected.ends(*problem)
     expected.welcome = True
     expected.reasons.update(("BAD_BODY", *page.HANDSHAKE_REASONS))
-    # Whether what follows HELLO was there before the answer is a matter of chance. If it was not, it was read as calls.
-    if more:
+    behind = len(data) - len(page.PREAMBLE) - page.HEADER.size - len(first.metadata) - len(first.payload)
+    announced = _announced(first)
+    if announced and announced == behind:
+        # They may be calls, or no REQUESTs, or are skipped.
+        expected.reasons.update(("EARLY_FRAME", *page.SERVER_REASONS))
+    elif announced > behind > 0:
+        expected.ends("TRUNCATED_FRAME")
+    elif more:
+        # Whether what follows was there before the answer is a matter of chance. If it was not, it was read as calls.
         expected.ends("EARLY_FRAME", *page.SERVER_REASONS)
     return expected
+
+
+def _announced(hello: _Piece) -> int:
+    """How many bytes of early requests follow; 0 if HELLO says nothing of them, or nothing that can be read."""
+    try:
+        return page.read_hello(hello.payload).early
+    except Deviation:
+        return 0
 
 
 def _header_problem(

@@ -4,6 +4,7 @@ from wireproto.conformance.caller import SERVER_CASES
 from wireproto.conformance.servers import (
     calls,
     describing,
+    early,
     ends,
     errors,
     first_bytes,
@@ -23,6 +24,7 @@ __all__ = [
     "SERVER_CASES",
     "calls",
     "describing",
+    "early",
     "ends",
     "errors",
     "first_bytes",

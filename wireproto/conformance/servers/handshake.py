@@ -224,6 +224,7 @@ _bad(
     "A HELLO whose list of methods ends within a pair is BAD_BODY.",
     fields=page.tlv(page.DIGESTS_FIELD, bytes(7)),
 )
+_bad("3.124", "A HELLO whose number of early bytes has one byte is BAD_BODY.", fields=page.tlv(page.EARLY_FIELD, b"\0"))
 
 
 @case("3.38", over=Over.ONCE)
