@@ -124,7 +124,7 @@ fuzz: $(FUZZ_STAMP)  ## fuzz the readers, SECONDS each (SECONDS=600 TARGET=frame
 mutants: $(DEV_STAMP)  ## change the code in N places, one at a time, and see whether the tests notice (N=500 SEED=1)
 	@$(PY) -m tools.mutants -n $(N) --seed $(SEED) $(ARGS)
 
-CORE_TESTS := tests/schema tests/codecs tests/properties tests/wire tests/test_dispatch.py tests/test_vectors.py
+CORE_TESTS := tests/schema tests/codecs tests/properties tests/wire tests/test_dispatch.py tests/test_dispatch_packed.py tests/test_vectors.py
 # They measure memory and time, which are the tracer's then; the model of the wire runs none of the core by itself.
 NOT_TRACED := not amplification and not gathering and not cost and not wire_model
 

@@ -252,6 +252,33 @@ def test_every_message_may_be_packed(by: Role, algorithm: int) -> None:
     assert (posted.call_id, posted.flags, plain(posted.payload)) == (one_way, Flag.ONE_WAY, TEXT)
 
 
+@either
+def test_a_unary_request_may_be_sent_as_any_other_that_is_packed(by: Role) -> None:
+    """Without a flag of a shape it is the same call, in flight until its one answer."""
+    pair = open_pair()
+    caller, answerer, call_id = sides(pair, by)
+    assert caller.send_flagged_request(Flag.NONE, 7, pack_payload(TEXT, 1)) == call_id
+    (request,) = pair.deliver(caller)
+    assert isinstance(request, FlaggedRequestReceived)
+    assert (request.flags, plain(request.payload)) == (Flag.NONE, TEXT)
+    assert caller.own_calls == answerer.peer_calls == 1
+    answerer.send_response(call_id, b"")
+    assert len(pair.deliver(answerer)) == 1
+    assert caller.own_calls == answerer.peer_calls == 0
+
+
+def test_packed_payloads_are_equal_by_what_the_frame_holds() -> None:
+    """Two of the same bytes and algorithm are one key; the unpacked bytes, or another algorithm, are another."""
+    first, second = (Packed(1, stream_of(TEXT)) for _ in range(2))
+    assert first == second
+    assert len({first, second, Packed(2, stream_of(TEXT))}) == 2
+    assert first != TEXT
+
+
+def stream_of(data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + stream(data, 1)
+
+
 def test_the_flag_stands_beside_the_shape() -> None:
     """0x02 is on the frame alone: a stream whose REQUEST is packed is a stream."""
     pair = open_pair()
