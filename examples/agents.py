@@ -68,7 +68,11 @@ of_the_server = Handlers(WORK)
 @of_the_server.register(REGISTER)
 def register(request: RegisterRequest, context: Context) -> RegisterResponse:
     workers[request.name] = context.client
-    context.client.on_close(lambda: workers.pop(request.name, None))
+
+    def leave() -> None:
+        workers.pop(request.name, None)
+
+    context.client.on_close(leave)
     if len(workers) == 3:
         complete.set()
     return RegisterResponse(workers=len(workers))
