@@ -71,6 +71,8 @@ def calls(client: Client, request: AddRequest, response: AddResponse) -> None:
     client.call_many(ADD, [response])  # error: another message
     client.stream(ADD, request)  # error: a call is not streamed
     client.stream(WATCH, response)  # error: another message
+    client.follow(WATCH, response)  # error: another message
+    client.follow(ADD, request)  # error: a call is not followed
     print(client.call(ADD, request).left)  # error: the response has no such field
     wrong: AddRequest = client.call(ADD, request)  # error: the response is no request
     print(wrong)

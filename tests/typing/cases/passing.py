@@ -14,6 +14,8 @@ from wireproto import (
     Context,
     Duplex,
     DuplexMethod,
+    Following,
+    Gap,
     Handlers,
     Message,
     Method,
@@ -26,6 +28,7 @@ from wireproto import (
     Stream,
     StreamMethod,
     Subscription,
+    Topic,
     UInt64,
     UploadMethod,
     connect,
@@ -113,6 +116,16 @@ def calls(client: Client) -> None:
     assert_type(client.start(ADD, request), Future[AddResponse])
     assert_type(client.call_many(ADD, [request]), Iterator[AddResponse])
     assert_type(client.stream(WATCH, request), Stream[WatchResponse])
+    assert_type(client.follow(WATCH, request, after=7), Following[WatchResponse])
+    with client.follow(WATCH, request) as followed:
+        for found in followed:
+            assert_type(found, WatchResponse | Gap)
+            if not isinstance(found, Gap):
+                assert_type(found, WatchResponse)
+    topic = Topic(WATCH, keep=8)
+    assert_type(topic, Topic[WatchResponse])
+    subscription: Subscription[WatchResponse] = topic.subscribe()
+    subscription.close("never given")
     with client.stream(WATCH, request) as stream:
         assert_type(stream.next(1.0), WatchResponse)
         for item in stream:
