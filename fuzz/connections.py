@@ -32,6 +32,7 @@ from wireproto.wire.calls import CIRCLE, MAX_CROSSED, Calls
 from wireproto.wire.connection import MAX_STRAY_ANSWERS, Connection, Role, State
 from wireproto.wire.events import (
     NEED_DATA,
+    AnswerUnreadable,
     CallOver,
     CancelReceived,
     ConnectionEnded,
@@ -46,6 +47,7 @@ from wireproto.wire.events import (
     RequestEnded,
     RequestReceived,
     ResponseReceived,
+    bare,
 )
 from wireproto.wire.frame import KINDS, OF_MESSAGES, PREAMBLE, TOP_BIT, Credit, Flag, Kind
 from wireproto.wire.metadata import Metadata, pack_metadata
@@ -282,7 +284,7 @@ class _Observed:
         while batch := pull(self.connection):
             self.events += batch
             if not isinstance(batch[-1], ConnectionEnded):
-                for event in batch:
+                for event in map(bare, batch):
                     self._count(event)
                     self._answer(event)
 
@@ -301,6 +303,9 @@ class _Observed:
             assert items > 0, f"call {event.call_id} has had more items than were granted"
             assert size > 0, f"call {event.call_id} has had more bytes than were granted, by more than an item"
             self._granted[event.call_id] = Credit(items - 1, size - len(event.payload))
+        elif isinstance(event, AnswerUnreadable):
+            items, size = self._granted[event.call_id]
+            self._granted[event.call_id] = Credit(items - 1, size)  # of its bytes nobody is told
 
     def _answer(self, event: Event) -> None:
         """Do as an owner does, decided by nothing but the events and what was agreed."""
@@ -311,6 +316,9 @@ class _Observed:
             # A call that was answered is over, and nothing more is told of it, except within one batch of events.
             if event.call_id in connection._theirs.opcodes:
                 self._finish(event.call_id, cancelled=isinstance(event, CancelReceived))
+        elif isinstance(event, AnswerUnreadable):
+            if connection.send_cancel(event.call_id):
+                self._complete.add(event.call_id)
         elif isinstance(event, CreditReceived):
             self._send_item(event.call_id)
         elif isinstance(event, OneWayCreditReceived):

@@ -21,7 +21,7 @@ from wireproto.dispatch import (
     Table,
     each_service,
 )
-from wireproto.errors import CallError, ConfigError, DeclarationError
+from wireproto.errors import CallError, ConfigError, DeclarationError, EncodeError, PackedDetails
 from wireproto.limits import Limits
 from wireproto.reasons import REASONS, failure
 from wireproto.schema import (
@@ -925,3 +925,62 @@ def test_an_item_that_nobody_could_go_on_behind_is_not_sent(caplog: pytest.LogCa
         assert refused(table.entries[NAMES.opcode].encode(Tick(number=1, name=name)))[1] == "INTERNAL"
         assert isinstance(table.entries[ANEW.opcode].encode(Tick(number=1, name=name)), bytes)
     assert "a position has 1 to 64 bytes" in caplog.text
+
+
+# What an answer says beside itself, and the details of errors -----------------------------------------------------
+
+
+class Missing(Message):
+    """Details of an error."""
+
+    article: str
+    left: int = 0
+
+
+SELL = Method(opcode=5, name="Sell", request=AskRequest, response=AskResponse, reasons=["SOLD"], errors=[Missing])
+
+
+def selling(error: CallError) -> CallError:
+    """What becomes of an error that a handler raises."""
+
+    def handler(request: AskRequest, context: Context) -> AskResponse:
+        raise error
+
+    entry = Entry(SELL, handler, CODEC, 2, LIMITS, None, package="shop.v1")
+    outcome = entry.run(payload(), Call())
+    assert isinstance(outcome, CallError)
+    return outcome
+
+
+def test_details_travel_under_their_full_name() -> None:
+    """They are encoded as the connection speaks, in another error than the one raised, which may be a shared one."""
+    error = CallError(
+        Status.ABORTED, "SOLD", "none", retry=Retry.NOT_PROCESSED, retry_after_ms=5, details=Missing(article="ink")
+    )
+    outcome = selling(error)
+    written = CODEC.plan(Missing, 2, LIMITS, request=False).encode(Missing(article="ink"))
+    assert outcome.packed_details == PackedDetails("shop.v1.Missing", written)
+    assert (outcome.details, error.packed_details) == (Missing(article="ink"), None)
+    assert (refused(outcome), outcome.message, outcome.retry_after_ms) == (refused(error), "none", 5)
+    plain = CallError(Status.ABORTED, "SOLD")
+    assert selling(plain) is plain
+
+
+@pytest.mark.parametrize("details", [AskRequest(), Missing(article=7)], ids=["undeclared", "wrong"])  # type: ignore[arg-type]
+def test_details_that_cannot_be_sent_are_an_incident(details: Message) -> None:
+    """A message that the method does not declare, or that cannot be encoded, is the handler's fault."""
+    outcome = selling(CallError(Status.ABORTED, details=details))
+    assert (outcome.status, outcome.details, outcome.packed_details) == (Status.INTERNAL, None, None)
+
+
+def test_a_handler_aborts_with_details_and_metadata() -> None:
+    """Both are the call's: what is said beside the error, and what the error is."""
+    call = Call()
+    with pytest.raises(CallError) as caught:
+        call.abort(Status.ABORTED, "SOLD", details=Missing(article="ink"), metadata={"region": "eu"})
+    assert (caught.value.details, call.said) == (Missing(article="ink"), {"region": "eu"})
+    with pytest.raises(EncodeError):
+        call.abort(Status.ABORTED, metadata={"grpc-status": "0"})
+    with pytest.raises(ValueError, match="status is OK"):
+        call.abort(Status.OK, metadata={"other": "x"})
+    assert call.said == {"region": "eu"}

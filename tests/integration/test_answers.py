@@ -18,7 +18,7 @@ from wireproto.limits import Limits
 from wireproto.schema import DuplexMethod, Message, Method, OneWayMethod, Service, StreamMethod, UploadMethod
 from wireproto.server import Server
 from wireproto.status import Retry, Status
-from wireproto.testing import running
+from wireproto.testing import pair, running
 from wireproto.testing.doors import Running
 
 
@@ -320,3 +320,21 @@ def test_a_context_is_held_to_the_rules_at_once() -> None:
         for client in doors.values():
             assert dict(client.call_with_metadata(ORDER, OrderRequest()).metadata) == {"a": "2"}
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize("codec", ["pipe", "msgpack", "protobuf"])
+def test_a_pair_answers_as_a_server_does(codec: str) -> None:
+    """Without a socket, errors have their details and what was said beside them, in unary calls and streams."""
+    wire = pair(shop(), codec=codec)
+    assert wire.call(ORDER, OrderRequest(said={"a": "b"}, size=4)).number == 4
+    for call in (
+        lambda request: wire.call(ORDER, request),
+        lambda request: list(wire.stream(LIST, request)),
+        lambda request: wire.upload(SEND, [request]),
+        lambda request: list(wire.duplex(TALK, [request])),
+    ):
+        with pytest.raises(CallError) as caught:
+            call(OrderRequest(how="price", said={"a": "b"}))
+        assert caught.value.details == TooExpensive(cents=1)
+        assert dict(caught.value.metadata) == {"a": "b", "more": "yes"}
+    assert [item.number for item in wire.stream(FEED, OrderRequest())] == [1, 5]

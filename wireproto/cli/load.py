@@ -26,6 +26,7 @@ from wireproto.schema import Message, Operation, Service, StreamMethod
 from wireproto.status import Retry
 from wireproto.wire.connection import Connection, Role
 from wireproto.wire.events import (
+    AnswerUnreadable,
     ConnectionEnded,
     EndReceived,
     ErrorReceived,
@@ -33,6 +34,7 @@ from wireproto.wire.events import (
     GoAwayReceived,
     ItemReceived,
     ResponseReceived,
+    bare,
 )
 from wireproto.wire.frame import HEADER_AFTER_LENGTH, U32_MAX, Credit, Flag
 from wireproto.wire.handshake import Hello
@@ -292,7 +294,7 @@ class Load:
     def _answers(self, peer: _Peer) -> Iterator[ResponseReceived | EndReceived]:
         while events := peer.connection.next_events(_EVENTS):
             answers = []
-            for event in events:
+            for event in map(bare, events):
                 if isinstance(event, ResponseReceived | EndReceived):
                     answers.append(event)
                 elif not isinstance(event, ItemReceived):
@@ -301,7 +303,7 @@ class Load:
             yield from answers
 
     def _react(self, event: Event) -> None:
-        if isinstance(event, ErrorReceived):
+        if isinstance(event, ErrorReceived | AnswerUnreadable):
             raise event.error
         if isinstance(event, ConnectionEnded):
             raise self._lost(f"ended the connection: {event.error or 'no reason given'}")

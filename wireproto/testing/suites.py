@@ -55,7 +55,10 @@ class MethodSuite:
             MessageAt(method.name, message_type, version, request)
             for version in self.service.versions
             for method in self.service.at(version).values()
-            for message_type, request in zip(method.messages, (True, False), strict=False)  # one-way: the first alone
+            # Of a one-way method the first alone; behind the first two stand the details of its errors.
+            for message_type, request in zip(
+                method.messages, (True, False, *(False for _ in method.errors)), strict=False
+            )
         ]
 
     def _codecs(self) -> list[Codec]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from wireproto import codecs
+from wireproto.binding import Dialect
 from wireproto.codecs import Codec
 from wireproto.dispatch import Authenticate, Handlers, Identity, Table
 from wireproto.errors import CallError, HandshakeError, LocalProtocolError
@@ -27,6 +28,8 @@ from wireproto.testing.paired import PairedCall
 from wireproto.wire.connection import Connection, Role, State
 from wireproto.wire.events import (
     NEED_DATA,
+    AnsweredBeside,
+    AnswerUnreadable,
     CancelReceived,
     ConnectionEnded,
     EndReceived,
@@ -39,6 +42,7 @@ from wireproto.wire.events import (
     RequestReceived,
     ResponseReceived,
     WelcomeReceived,
+    bare,
 )
 from wireproto.wire.frame import KINDS, PREAMBLE, U32_MAX, Credit, Flag, Kind, total_length, unpack
 from wireproto.wire.handshake import Hello, Offer, Welcome, compare_digests, negotiate
@@ -411,12 +415,23 @@ class Pair:
 
     def _events_of(self, call_id: int) -> list[Event]:
         """Exchange, and take what came for one call; the rest is kept for its own."""
-        for event in self.exchange():
+        for told in self.exchange():
+            event = bare(told)
+            if isinstance(told, AnsweredBeside) and isinstance(event, ErrorReceived):
+                event.error.metadata = told.beside.metadata
+                self._dialect().read_details(told.opcode, event.error)
+            if isinstance(event, AnswerUnreadable):
+                self.client.send_cancel(event.call_id)
+                event = ErrorReceived(event.call_id, event.error)
             if isinstance(event, ConnectionEnded):
                 raise event.error or LocalProtocolError("the connection has ended")
             if isinstance(event, ResponseReceived | ItemReceived | EndReceived | ErrorReceived):
                 self._answers.setdefault(event.call_id, []).append(event)
         return self._answers.pop(call_id, [])
+
+    def _dialect(self) -> Dialect:
+        """What the client speaks, for the details of errors."""
+        return Dialect(self.service, self.codec, self.version, self.limits)
 
     def _read(self, method: Operation[Any, Resp], payload: bytes) -> Resp:
         return self.codec.plan(method.response, self.version, self.limits, request=False).decode(payload)

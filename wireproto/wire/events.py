@@ -42,6 +42,7 @@ __all__ = [
     "RequestReceived",
     "ResponseReceived",
     "WelcomeReceived",
+    "bare",
 ]
 
 
@@ -250,3 +251,8 @@ Event = (
     | GoAwayReceived
     | ConnectionEnded
 )
+
+
+def bare(event: Event) -> Event:
+    """The event itself, without what stands beside it."""
+    return event.event if isinstance(event, AnsweredBeside) else event
