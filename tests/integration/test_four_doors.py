@@ -34,7 +34,7 @@ from wireproto.client import connect
 from wireproto.client.grpc import connect as connect_grpc
 from wireproto.codecs import get
 from wireproto.dispatch import Authenticate, Context, Handlers, Identity, Sink, Subscription
-from wireproto.errors import CallError
+from wireproto.errors import BothFull, CallError
 from wireproto.limits import Limits
 from wireproto.schema import (
     Bounds,
@@ -476,6 +476,25 @@ def test_what_is_sent_has_the_same_outcome(calls: Any) -> None:
     for number, (method, rocks, _) in enumerate(calls):
         each = {door: outcomes[door][number] for door in DOORS}
         assert all(one == each["pipe"] for one in each.values()), f"{method.name} of {rocks!r}: {each!r}"
+
+
+def test_full_halves_are_told_alike() -> None:
+    """Whoever sends and does not read is told so at every door, and loses nothing of what went both ways."""
+    for door in DOORS:
+        with opened(door, Quarry().handlers, None, SENT) as client:
+            sent: list[int] = []
+            with client.duplex(SENT.methods[4], timeout=PATIENCE, credit=4) as both:
+
+                def send_for_ever(both: Any = both, sent: list[int] = sent) -> None:
+                    while True:
+                        both.send(Rock(number=len(sent) % 7, data=bytes(50_000)))
+                        sent.append(len(sent) % 7)
+
+                with pytest.raises(BothFull, match="unread: read some before you send more"):
+                    send_for_ever()
+                back = [next(both).number for _ in range(3)]
+                both.finish()
+                assert [*back, *(rock.number for rock in both)] == sent
 
 
 class Gone(Exception):

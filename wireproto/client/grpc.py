@@ -734,9 +734,9 @@ class GrpcClient(Uncopied):
                 method's cap; without one the server is told nothing, and the time to wait is that for connecting.
 
         Raises:
-            CallError: DEADLINE, maybe processed, when the server did not take it in time: it is the server where it
-                waits, so that its turn may have come just then; SERVER_BUSY, not processed, when the server has no
-                room for it at all; others as ``Client``.
+            CallError: DEADLINE when the server did not take it in time, maybe processed unless the server says that it
+                was not: it waits there, so that its turn may have come just then; SERVER_BUSY, not processed, when the
+                server has no room for it at all; others as ``Client``.
         """
         if type(method) is not OneWayMethod:
             raise not_of_kind(method, OneWayMethod)
