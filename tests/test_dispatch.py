@@ -1,7 +1,9 @@
 """The dispatcher alone: calls judged, decoded, run and answered, with no door before it."""
 
 import copy
+import random
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -39,6 +41,7 @@ from wireproto.status import Retry, Status
 from wireproto.wire.answers import with_entry
 from wireproto.wire.frame import Flag
 from wireproto.wire.metadata import EMPTY, Metadata
+from wireproto.wire.packing import Packed
 
 CODEC = codecs.get("msgpack")
 LIMITS = Limits(max_frame=4096)
@@ -247,6 +250,68 @@ def test_an_item_of_many_streams_is_encoded_once() -> None:
     large = AskResponse(text="x" * SHARED_BYTES)
     assert made.encode_shared(large) is not made.encode_shared(large)
     assert refused(made.encode_shared(AskRequest()))[1] == "INTERNAL"
+
+
+LONG = AskResponse(text="again and again " * 100)
+PACKS = Method(opcode=5, name="Packs", request=AskRequest, response=AskResponse, compress=True)
+
+
+def packing(method: Operation[Any, Any], handler: Callable[..., Any], algorithm: int = 1) -> Entry:
+    return Entry(method, handler, CODEC, 2, LIMITS, None, packing=algorithm)
+
+
+def test_an_answer_is_packed_where_its_method_says_so() -> None:
+    """With an algorithm the long answers of a method with ``compress`` are packed; it counts as blocking."""
+    made = packing(PACKS, lambda request, context: LONG)
+    assert (made.packs, made.blocking) == (True, True)
+    outcome = made.run(payload(), Call())
+    assert isinstance(outcome, Packed)
+    assert outcome.unpack() == entry(PACKS, lambda request, context: LONG).run(payload(), Call())
+    assert packing(PACKS, hello).run(payload(), Call()) == HELLO
+    for other in (packing(PACKS, hello, 0), packing(ASK, hello), entry(PACKS, hello)):
+        assert (other.packs, other.blocking) == (False, False)
+    one_way = OneWayMethod(opcode=6, name="Tell", request=AskRequest, compress=True)
+    assert not packing(one_way, lambda request, context: None).packs
+    table = Handlers(Service("example.v1.PackService", version=2, methods=[PACKS])).table(CODEC, 2, LIMITS, packing=1)
+    assert table.entries == {}
+
+
+def test_a_packed_request_is_run_by_a_twin() -> None:
+    """The twin unpacks, counts as blocking, and refuses as ever; what is packed wrongly is BAD_PAYLOAD."""
+    made = entry(ASK, lambda request, context: AskResponse(text=request.text))
+    assert made.of_packed is made
+    twin = made.unpacking()
+    assert (twin.blocking, made.blocking, twin.method) == (True, False, ASK)
+    right = payload("x" * 15)
+    body = len(right).to_bytes(4, "big") + zlib.compress(right)
+    assert twin.run(Packed(1, body), Call()) == made.run(right, Call())
+    assert refused(twin.run(Packed(1, body + b"x"), Call()))[:2] == (Status.INVALID_ARGUMENT, "BAD_PAYLOAD")
+    assert refused(twin.run(Packed(1, b"\0\0\0\x40" + body[4:]), Call()))[1] == "REQUEST_TOO_LARGE"
+    assert made.run(right, Call()) == twin.run(Packed(1, body), Call())
+
+
+def test_a_packed_item_is_read_as_any() -> None:
+    """One of the items that follow may be packed or not, and fails its call where that is wrong."""
+    made = entry(UploadMethod(opcode=7, name="Put", request=AskRequest, response=AskResponse), hello, None)
+    body = len(payload("abc")).to_bytes(4, "big") + zlib.compress(payload("abc"))
+    assert made.read(Packed(1, body)) == made.read(payload("abc")) == AskRequest(text="abc")
+    with pytest.raises(CallError) as caught:
+        made.read(Packed(1, body[:-1]))
+    assert caught.value.reason == "BAD_PAYLOAD"
+
+
+def test_a_packed_item_of_many_streams_is_packed_once() -> None:
+    """It is kept by the bytes that it takes packed, however long it is."""
+    method = StreamMethod(opcode=8, name="Feed", request=AskRequest, response=AskResponse, compress=True)
+    made = packing(method, hello)
+    item = AskResponse(text="x" * 3 * SHARED_BYTES)
+    found = made.encode_shared(item)
+    assert isinstance(found, Packed)
+    assert made.encode_shared(item) is found
+    noise = AskResponse(text=random.Random(1).randbytes(2 * SHARED_BYTES).hex())
+    large = made.encode_shared(noise)
+    assert isinstance(large, Packed)
+    assert made.encode_shared(noise) is not large
 
 
 def test_a_subscription_defines_take() -> None:

@@ -143,8 +143,6 @@ PUBLIC_FACE = {
 FRAMEWORK = set(ALLOWED)
 COMMAND = "cli"
 HEAVY = {
-    "backports": ("wire/packing",),
-    "compression": ("wire/packing",),
     "click": ("cli",),
     "google": ("codecs/protobuf", "protos"),
     "grpc": ("server/gateway", "client/grpc"),

@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 from typing import Final, NamedTuple, TypeAlias
 
@@ -187,14 +188,9 @@ def _zstd() -> ModuleType:
         ConfigError: it is not installed.
     """
     try:
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
+        return import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
     except ImportError:
         raise ConfigError("compression 'zstd' needs a package: pip install 'wireproto[zstd]'") from None
-    package: ModuleType = zstd
-    return package
 
 
 def _pack_zstd(payload: bytes) -> bytes:
