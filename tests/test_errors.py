@@ -16,6 +16,7 @@ import wireproto
 from tests.copies import WAYS
 from wireproto.errors import CallError, ConfigError, ConnectionLost, EncodeError, HandshakeError, WireprotoError
 from wireproto.status import Retry, Status
+from wireproto.wire.packing import Packed
 
 SAMPLES: dict[object, object] = {
     str: "what a person reads",
@@ -24,6 +25,7 @@ SAMPLES: dict[object, object] = {
     Status: Status.ABORTED,
     Retry: Retry.NOT_PROCESSED,
     CallError: CallError(Status.NOT_FOUND, "NO_SUCH_ROOM"),
+    Packed: Packed(1, b"\0\0\0\1x"),
 }
 """One value for each type that an exception is made with."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from wireproto.errors import ConfigError, DecodeError, RemoteProtocolError
 from wireproto.wire.frame import HEADER_AFTER_LENGTH, Frame, bad_body
@@ -60,6 +60,9 @@ class Packed:
 
     def __hash__(self) -> int:
         return hash((self.algorithm, self.body))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Packed, (self.algorithm, self.body)
 
     def __repr__(self) -> str:
         return f"<Packed {len(self.body)} bytes for {self._length}>"
