@@ -132,7 +132,8 @@ def test_a_client_is_judged() -> None:
     [
         ('print(\'{"unsupported": "streams"}\')', "does not implement it: streams"),
         ("print('hello')", "no JSON object"),
-        ("print('{}')", "did not connect"),
+        ("print('{}')", "it did not connect, and its line has none of results, connect_error and unsupported"),
+        ("print('{\"results\": []}')", "it did not connect, and said {'results': []}"),
         ("raise SystemExit(1)", "has ended"),
     ],
 )

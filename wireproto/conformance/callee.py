@@ -196,6 +196,10 @@ class Trial:
 def _explained(said: dict[str, Any], problem: str) -> Exception:
     if "unsupported" in said:
         return NotJudged(f"the client does not implement it: {said['unsupported']}")
+    if "results" not in said and "connect_error" not in said:
+        # Not quoted: it would be another text for each run, and the report would be as long as all of them.
+        lacks = "its line has none of results, connect_error and unsupported, which docs/conformance.md describes"
+        return Deviation(f"{problem}, and {lacks}")
     return Deviation(f"{problem}, and said {said}")
 
 
