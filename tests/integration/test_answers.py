@@ -94,6 +94,8 @@ def do(request: OrderRequest, context: Context) -> OrderResponse:
         context.abort(Status.FAILED_PRECONDITION, "EMPTY" if context.method is ORDER else "", "none", details=details)
     if request.how == "price":
         context.abort(Status.ABORTED, details=TooExpensive(cents=1), metadata={"more": "yes"})
+    if request.how == "long":
+        context.abort(Status.ABORTED, "", "é" * 1024, details=OutOfStock(article="", text="t" * request.size))
     if request.how == "plain":
         context.abort(Status.NOT_FOUND, "", "nothing there", retry=Retry.NOT_PROCESSED, retry_after_ms=5)
     if request.how == "undeclared":
@@ -338,3 +340,61 @@ def test_a_pair_answers_as_a_server_does(codec: str) -> None:
         assert caught.value.details == TooExpensive(cents=1)
         assert dict(caught.value.metadata) == {"a": "b", "more": "yes"}
     assert [item.number for item in wire.stream(FEED, OrderRequest())] == [1, 5]
+
+
+class Text(Message):
+    text: str
+
+
+LONG = Text(text="again and again, " * 200)
+TELL = Method(opcode=1, name="Tell", request=Text, response=Text, compress=True)
+TELLING = StreamMethod(opcode=2, name="Telling", request=Text, response=Text, compress=True)
+HEAR = UploadMethod(opcode=3, name="Hear", request=Text, response=Text, compress=True, collect=3)
+LONG_TALES = Service("shop.v1.TaleService", methods=[TELL, TELLING, HEAR])
+
+
+class Tales(Subscription[Text]):
+    """Two long tales, the second one behind four that it left out."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+
+    def take(self, n: int) -> Sequence[Text]:
+        self._turn += 1
+        if self._turn > 2:
+            raise StopIteration
+        self.dropped = 4 if self._turn == 2 else 0
+        return [LONG]
+
+
+def test_packed_answers_say_something_beside_themselves() -> None:
+    """An answer or an item may be packed and have something beside it, on all doors."""
+    handlers = Handlers(LONG_TALES)
+
+    @handlers.register(TELL)
+    def tell(request: Text, context: Context) -> Text:
+        context.set_metadata("region", "eu")
+        return LONG
+
+    @handlers.register(TELLING)
+    def telling(request: Text, context: Context) -> Subscription[Text]:
+        context.set_metadata("region", "eu")
+        return Tales()
+
+    @handlers.register(HEAR)
+    def hear(items: list[Text], context: Context) -> Text:
+        context.set_metadata("region", "eu")
+        return items[0]
+
+    said = {"region": "eu"}
+    with running(handlers) as doors:
+        for door, client in doors.items():
+            assert client.call_with_metadata(TELL, LONG) == (LONG, said)
+            assert client.upload_with_metadata(HEAR, [LONG, LONG]) == (LONG, said)
+            future: Any = client.start(TELL, LONG)
+            assert (future.result(60), dict(future.metadata)) == (LONG, said)
+            answers: Any = client.call_many(TELL, [LONG, LONG])
+            assert (list(answers), dict(answers.metadata)) == ([LONG, LONG], said)
+            with client.stream(TELLING, LONG) as stream:
+                assert list(stream) == [LONG, LONG]
+                assert (dict(stream.metadata), stream.dropped) == (said, 4), door
