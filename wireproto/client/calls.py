@@ -70,7 +70,7 @@ class AnswerPacked(Exception):
     """
 
     def __init__(self, payload: Packed) -> None:
-        super().__init__()
+        super().__init__(payload)
         self._payload = payload
 
     def decode(self, decode: Callable[[bytes], T]) -> T:
