@@ -1,5 +1,6 @@
 """Server streams: credit, subscriptions, iterators, cancel, ends of every kind."""
 
+import queue
 import threading
 from collections.abc import Callable, Iterator
 
@@ -280,6 +281,47 @@ def test_blocking_iterators_leave_half_the_pool_free(connect: Callable[..., Peer
             seen.append(type(event))
         assert seen.count(ItemReceived) == 10
         assert seen.count(EndReceived) == 10
+
+
+def test_one_connection_has_half_of_the_workers_that_iterate_while_another_waits(connect: Callable[..., Peer]) -> None:
+    """Alone it may have them all. Once another one waits, that one is served first, until it has its own share;
+    and whoever has its share is served all the same where nobody else waits."""
+    gates = {number: threading.Event() for number in range(20)}
+    entered: queue.Queue[int] = queue.Queue()
+    handlers = Handlers(SERVICE)
+
+    @handlers.register(COUNT)
+    def count(request: CountRequest, context: Context) -> Iterator[CountResponse]:
+        entered.put(request.upto)
+        assert gates[request.upto].wait(30)
+        yield CountResponse(n=request.upto)
+
+    def begin(peer: Peer, *numbers: int) -> None:
+        for number in numbers:
+            peer.start(COUNT, CountRequest(upto=number), Metadata(credit=window(10)))
+        peer.flush()
+
+    with Server(handlers, codecs=["msgpack"], workers=8) as server:
+        greedy, other = connect(server), connect(server)
+        begin(greedy, *range(10))
+        assert [entered.get(timeout=10) for _ in range(4)] == [0, 1, 2, 3]
+        begin(other, 10, 11, 12)
+        until(lambda: len(server.pool._pulls) == 2, "both wait")
+        gates[0].set()
+        assert entered.get(timeout=10) == 10
+        gates[1].set()
+        assert entered.get(timeout=10) == 11
+        gates[2].set()  # each has two now, one of which ends: its owner has less than its share
+        assert entered.get(timeout=10) == 4
+        gates[10].set()
+        assert entered.get(timeout=10) == 12
+        gates[11].set()
+        gates[12].set()
+        assert {entered.get(timeout=10) for _ in range(2)} == {5, 6}
+        for gate in gates.values():
+            gate.set()
+        assert sorted(entered.get(timeout=10) for _ in range(3)) == [7, 8, 9]
+        until(lambda: not server.pool._pullers and not server.pool._pulling, "nobody pulls any more")
 
 
 def test_a_stream_that_filled_the_output_goes_on_when_it_is_written_at_once(

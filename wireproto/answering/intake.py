@@ -122,7 +122,7 @@ class Intake(abc.ABC):
         if self._end is None:
             self._end = error
             self._waiting.clear()
-            if not (self._untouched_locked() and self._session.pool.withdraw_pull(self)):
+            if not (self._untouched_locked() and self._session.pool.withdraw_pull(self, self._session.peer)):
                 self._wake_locked()
 
     @abc.abstractmethod
@@ -192,14 +192,14 @@ class _ToSink(Intake):
         if self._call.entry.pace.may_lead(pool.short) and not (self._waiting and _packed(self._waiting[0])):
             pool.post(self._turn)
         else:
-            pool.submit_pull(self)
+            pool.submit_pull(self, self._session.peer)
 
     def run_blocking(self) -> None:
         """A turn on a follower; called by the pool."""
         try:
             self._turn()
         finally:
-            self._session.pool.pull_ended()
+            self._session.pool.pull_ended(self._session.peer)
 
     def _turn(self, worker: Worker | None = None) -> None:
         self._go_on(worker is not None)
@@ -398,14 +398,14 @@ class _ToIterator(Intake):
             self._news.notify_all()
         elif not self._admitted or self._waiting or self._complete:
             self._submitted = True
-            self._session.pool.submit_pull(self)
+            self._session.pool.submit_pull(self, self._session.peer)
 
     def run_blocking(self) -> None:
         """Judge the call, or run its handler; called by the pool."""
         try:
             self._run()
         finally:
-            self._session.pool.pull_ended()
+            self._session.pool.pull_ended(self._session.peer)
 
     def _run(self) -> None:
         call, session = self._call, self._session

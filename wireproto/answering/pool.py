@@ -115,11 +115,13 @@ class Pool:
         self._queue: deque[Job] = deque()
         self._queue_limit = queue_limit
         self._pulling = 0
-        self._pulls: deque[Job] = deque()
+        self._pullers: dict[str, int] = {}  # how many pull for each owner
+        self._pulls: dict[str, deque[Job]] = {}  # those that wait, by owner; whose turn is next comes first
         self._parked: list[Worker] = []  # last in, first out: the worker whose caches are warm
         self._reserve = 1 if size >= 4 else 0
         # Half the pool, but one follower for blocking calls where there is more than one.
         self._pull_limit = max(1, min(size // 2, size - 2 - self._reserve))
+        self._pull_share = max(1, self._pull_limit // 2)
         self._posted: deque[Callable[[Worker], None]] = deque()
         self._sleeping = False
         self._stopping = False
@@ -190,36 +192,64 @@ class Pool:
             except ValueError:
                 pass  # a worker has it, or it never waited here
 
-    def withdraw_pull(self, job: Job) -> bool:
+    def withdraw_pull(self, job: Job, owner: str) -> bool:
         """Take a job of ``submit_pull`` out, if it waits for its turn: whether it did, and is never run."""
         with self._lock:
-            try:
-                self._pulls.remove(job)
-            except ValueError:
+            waiting = self._pulls.get(owner)
+            if waiting is None or job not in waiting:
                 return False
+            waiting.remove(job)
+            if not waiting:
+                del self._pulls[owner]
             return True
 
-    def submit_pull(self, job: Job) -> None:
-        """Have a follower pull a stream's source, which may block; at most half the pool does so at once.
+    def submit_pull(self, job: Job, owner: str) -> None:
+        """Have a follower pull a stream's source, or run a handler that iterates, which may block. At most half the
+        pool does so at once, and at most half of that for one owner while another one waits.
 
         Each is one stream or upload in flight, so that the calls in flight bound how many wait: one that ends before
         its turn is taken out.
+
+        Args:
+            job: what is run.
+            owner: the connection whose call it is.
         """
         with self._lock:
             if self._pulling >= self._pull_limit:
-                self._pulls.append(job)
+                self._pulls.setdefault(owner, deque()).append(job)
                 return
-            self._pulling += 1
+            self._begin_pull(owner)
         self.submit(job, always=True)
 
-    def pull_ended(self) -> None:
+    def pull_ended(self, owner: str) -> None:
         """A job of ``submit_pull`` is through; called by itself, exactly once."""
+        jobs = []
         with self._lock:
-            if not self._pulls:
-                self._pulling -= 1
-                return
-            job = self._pulls.popleft()
-        self.submit(job, always=True)
+            self._pulling -= 1
+            self._pullers[owner] -= 1
+            if not self._pullers[owner]:
+                del self._pullers[owner]
+            while self._pulls and self._pulling < self._pull_limit:
+                jobs.append(self._next_pull())
+        for job in jobs:
+            self.submit(job, always=True)
+
+    def _has_its_share(self, owner: str) -> bool:
+        return self._pullers.get(owner, 0) >= self._pull_share
+
+    def _begin_pull(self, owner: str) -> None:
+        self._pulling += 1
+        self._pullers[owner] = self._pullers.get(owner, 0) + 1
+
+    def _next_pull(self) -> Job:
+        """Of those that wait: the owners take turns, but those that have their share come after the others."""
+        owner = next((each for each in self._pulls if not self._has_its_share(each)), next(iter(self._pulls)))
+        waiting = self._pulls.pop(owner)
+        job = waiting.popleft()
+        if waiting:
+            self._pulls[owner] = waiting  # behind the other owners
+        self._begin_pull(owner)
+        return job
 
     def stop(self, deadline: float) -> list[str]:
         """End all workers; the names of the threads that were still busy at ``deadline`` (monotonic)."""

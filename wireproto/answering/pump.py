@@ -119,7 +119,7 @@ class Pump:
         if self._untouched:
             # Nothing of an iterator has run, so closing it runs nothing, either. It waits for no worker: calls that are
             # over before their turn would pile up where others hold the workers.
-            if state is _IDLE or pool.withdraw_pull(self):
+            if state is _IDLE or pool.withdraw_pull(self, self._session.peer):
                 pool.post(self._close_untouched)
         elif state is _IDLE:
             self._schedule()  # to close it; in the other states a pump is coming or under way
@@ -132,7 +132,7 @@ class Pump:
         try:
             self._pump()
         finally:
-            self._session.pool.pull_ended()
+            self._session.pool.pull_ended(self._session.peer)
 
     def _schedule(self) -> None:
         self._state = _SCHEDULED
@@ -140,7 +140,7 @@ class Pump:
         if self._leads and self._call.entry.pace.quick:
             pool.post(self._pump)
         else:
-            pool.submit_pull(self)
+            pool.submit_pull(self, self._session.peer)
 
     def _close_untouched(self, worker: Worker) -> None:
         self._close()

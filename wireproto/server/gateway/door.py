@@ -24,7 +24,7 @@ from wireproto.server.gateway.metadata import read_headers
 from wireproto.server.gateway.one_way import OneWayRpc
 from wireproto.server.gateway.rpc import Live, PathTarget, Rpc
 from wireproto.server.gateway.seam import CallEvents, Engine, Wire
-from wireproto.server.gateway.shares import Shares
+from wireproto.server.gateway.shares import NetworkShares
 from wireproto.server.gateway.turns import Turns
 from wireproto.server.gateway.untaken import Untaken
 from wireproto.server.life import while_awake
@@ -138,7 +138,7 @@ class Door:
         )
         self.halves = HalfCalls(HELD // 2, HELD // 4, self.largest)
         self.questions = HalfCalls(HELD // 4 - QUESTIONS * LOOKAHEAD, QUESTIONS * LOOKAHEAD, self.largest)
-        self.fed = Shares(most_fed(self.largest))
+        self.fed = NetworkShares(most_fed(self.largest))
         self.one_way = Turns(limits.one_way_calls)
         self.untaken = Untaken(limits.high_watermark)
         self.conduct = Conduct(limits, self.hang_up)

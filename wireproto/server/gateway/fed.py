@@ -61,13 +61,13 @@ class FedRpc(Rpc):
         if self._door.untaken.keeps(self.peer, self._ask_again):
             return
         self.whole = True
-        if not self._door.fed.enter(network_of(self.peer)):
+        if not self._door.fed.enter(network_of(self.peer), self.peer):
             self.refuse(busy(_BUSY))
             return
         with self.lock:
             self._fed = not self.over
         if not self._fed:
-            self._door.fed.leave(network_of(self.peer))
+            self._door.fed.leave(network_of(self.peer), self.peer)
             return
         try:
             entry, metadata, self.version = self._target.terms(self._wire)
@@ -120,5 +120,5 @@ class FedRpc(Rpc):
         with self.lock:
             fed, self._fed = self._fed, False
         if fed:
-            self._door.fed.leave(network_of(self.peer))
+            self._door.fed.leave(network_of(self.peer), self.peer)
         super()._forget()

@@ -25,7 +25,7 @@ from wireproto.limits import Limits
 from wireproto.server.gateway.conduct import Conduct
 from wireproto.server.gateway.halves import HalfCalls
 from wireproto.server.gateway.seam import Wire
-from wireproto.server.gateway.shares import Shares
+from wireproto.server.gateway.shares import NetworkShares
 from wireproto.server.gateway.turns import Turns
 from wireproto.server.gateway.untaken import SMALL, Untaken
 from wireproto.status import Retry, Status
@@ -103,7 +103,7 @@ class RpcOwner(Protocol):
         largest: bytes that a payload may have in either direction.
         halves: the calls whose message is not whole.
         questions: the callers of reflection of whom the next question is awaited.
-        fed: the calls of each network whose items follow.
+        fed: the calls of each network, and of each connection in it, whose items follow.
         one_way: the one-way calls of each connection that wait for a worker or run, and those that wait for their turn.
         untaken: the answers that have not been taken, and the calls that wait for that.
         conduct: who has cancelled too much, or sent too much that cannot be understood.
@@ -116,7 +116,7 @@ class RpcOwner(Protocol):
     largest: int
     halves: HalfCalls
     questions: HalfCalls
-    fed: Shares
+    fed: NetworkShares
     one_way: Turns
     untaken: Untaken
     conduct: Conduct
