@@ -190,6 +190,11 @@ def position(value: bytes) -> bytes:
     return b"\x07" + len(value).to_bytes(2) + value
 
 
+def left_out(items: int) -> bytes:
+    """The metadata that say how many items were left out."""
+    return b"\x08\x00\x04" + items.to_bytes(4)
+
+
 def asked_behind(written: bytes, read: bytes) -> Callable[[], Change]:
     """One position is taken for another one."""
     return every(
@@ -381,6 +386,12 @@ SERVER_MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "an empty position read": ("5.50", {"up": asked_behind(b"", b"1")}),
     "a long position read": ("5.51", {"up": asked_behind(bytes(65), b"1")}),
     "two positions read": ("5.52", {"up": without_position()}),
+    "nothing told of what was left out": ("4.150", {"down": on(Kind.ITEM, metadata=b"")}),
+    "something told of nothing left out": ("4.151", {"down": on(Kind.ITEM, metadata=left_out(1))}),
+    "told again and again": ("4.152", {"down": on(Kind.ITEM, metadata=left_out(4))}),
+    "SLOW_CONSUMER with another status": ("4.153", {"down": every(lambda each: call_error(each, status=14))}),
+    "SLOW_CONSUMER without advice": ("4.153", {"down": every(lambda each: call_error(each, retry=0))}),
+    "the last item of the slow lost": ("4.154", {"down": all_but(Kind.ITEM)}),
     "a one-way call answered": ("4.130", {"up": on_if(lambda each: each.flags == 1, flags=0)}),
     "one-way calls lost": ("4.130", {"up": drop_if(lambda each: each.flags == 1)}),
     "one-way calls carried out twice": ("4.130", {"up": again_with_the_next_id}),

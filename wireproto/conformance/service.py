@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import Annotated
 
-from wireproto.dispatch import Context, Handlers, Identity, Sink
+from wireproto.dispatch import Context, Handlers, Identity, Sink, Subscription
 from wireproto.errors import CallError
 from wireproto.schema import (
     Bounds,
@@ -29,6 +29,7 @@ from wireproto.schema import (
     UploadMethod,
 )
 from wireproto.status import Retry, Status
+from wireproto.topic import Topic
 from wireproto.wire.metadata import Metadata
 
 __all__ = [
@@ -460,6 +461,39 @@ NOTED = Method(
     doc="What was noted under a key by calls whose handlers have returned.",
 )
 
+
+class FloodRequest(Message):
+    """Asks for items that have all happened before the first one can be sent."""
+
+    items: Annotated[int, Bounds(ge=0, le=10_000)] = 0
+    keep: Annotated[int, Bounds(ge=1, le=10_000)] = 1
+    """So many of them are kept, the last ones."""
+
+
+class FloodResponse(Message):
+    """One item: the first one has the number 0."""
+
+    number: int = 0
+
+
+FLOOD = StreamMethod(
+    opcode=0x15,
+    name="Flood",
+    request=FloodRequest,
+    response=FloodResponse,
+    since=SHAPED,
+    slow="drop_oldest",
+    doc="Numbered items that nobody waits to send: those that are not kept are left out, and their number is told.",
+)
+BURST = StreamMethod(
+    opcode=0x16,
+    name="Burst",
+    request=FloodRequest,
+    response=FloodResponse,
+    since=SHAPED,
+    slow="end",
+    doc="The same, but for the end: if one is not kept, the stream fails with SLOW_CONSUMER.",
+)
 TAIL = StreamMethod(
     opcode=0x14,
     name="Tail",
@@ -475,7 +509,7 @@ CONFORMANCE = Service(
     version=SHAPED,
     methods=[
         MIRROR, COUNT, FAIL, SLEEP, BLOB, INSPECT, PRIVATE, SHORT, CRASH, RETIRED, RECENT, UNSERVED, SUM, REFLECT, NOTE,
-        NOTED, TAIL,
+        NOTED, TAIL, FLOOD, BURST,
     ],
     doc="What an implementation serves or calls to be judged by `wireproto conformance`.",
 )  # fmt: skip
@@ -649,6 +683,19 @@ def make_handlers() -> Handlers:
         if request.milliseconds:
             time.sleep(request.milliseconds / 1000)
         notes.add(request.key, request.number)
+
+    def flood(method: StreamMethod[FloodRequest, FloodResponse]) -> None:
+        @register(method)
+        def flooded(request: FloodRequest, context: Context) -> Subscription[FloodResponse]:
+            topic = Topic(method, keep=request.keep)
+            stream = topic.subscribe(context)
+            for number in range(request.items):
+                topic.publish(FloodResponse(number=number))
+            topic.close()
+            return stream
+
+    flood(FLOOD)
+    flood(BURST)
 
     @register(TAIL)
     def tail(request: TailRequest, context: Context) -> Iterator[TailResponse]:

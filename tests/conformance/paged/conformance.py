@@ -83,6 +83,8 @@ MESSAGES |= {
     "NoteRequest": [Field("key", STR, ""), Field("number", INT, 0), Field("milliseconds", INT, 0, ge="0", le="10000")],
     "TailRequest": [Field("items", INT, 0, ge="0"), Field("forgotten", INT, 0, ge="0")],
     "TailResponse": [Field("number", INT, 0), Field("position", INT, 0)],
+    "FloodRequest": [Field("items", INT, 0, ge="0", le="10000"), Field("keep", INT, 1, ge="1", le="10000")],
+    "FloodResponse": [Field("number", INT, 0)],
     "NotedRequest": [Field("key", STR, "")],
     "NotedResponse": [Field("count", INT, 0), Field("total", INT, 0)],
 }
@@ -117,5 +119,7 @@ SERVICES[SERVICE] = (
         Method(15, "Note", False, "NoteRequest", "", since=3, compress=True),
         Method(16, "Noted", False, "NotedRequest", "NotedResponse", since=3),
         Method(20, "Tail", True, "TailRequest", "TailResponse", since=3, resumable="position"),
+        Method(21, "Flood", True, "FloodRequest", "FloodResponse", since=3, slow="drop_oldest"),
+        Method(22, "Burst", True, "FloodRequest", "FloodResponse", since=3, slow="end"),
     ],
 )

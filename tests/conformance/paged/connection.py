@@ -16,7 +16,7 @@ from typing import Any, Self
 from tests.conformance.paged import msgpack, pipe
 from tests.conformance.paged.declared import CONTROL, SERVICES, Method, digest
 from tests.conformance.paged.frames import Body, Header, Metadata, error_body, metadata_of, packed, read_error, text8
-from tests.conformance.paged.methods import NAME, Later, Sum, answer, items, note, reflected
+from tests.conformance.paged.methods import NAME, Later, Sum, answer, items, left_out, note, reflected
 from tests.conformance.paged.numbers import (
     ANSWERS,
     CANCEL,
@@ -84,6 +84,7 @@ class Call:
         self.method, self.deadline = method, deadline
         self.items_left, self.bytes_left = credit
         self.items: Iterator[dict[str, Any]] | None = None
+        self.dropped = 0  # items that were left out ahead of the next one
         # The request half: its credit, what is owed of it, what has come and was not taken, and whether that was all.
         self.items_to_come, self.bytes_to_come = FIRST_CREDIT
         self.items_owed = self.bytes_owed = 0
@@ -336,7 +337,7 @@ class Connection:
         if found.metadata and found.kind != REQUEST and not (found.kind in ANSWERS and found.call_id & 1 << 31):
             raise Final("UNEXPECTED_METADATA", f"{found.metadata} bytes")
 
-    def send(self, kind: int, payload: bytes = b"", call_id: int = 0, opcode: int = 0) -> None:
+    def send(self, kind: int, payload: bytes = b"", call_id: int = 0, opcode: int = 0, dropped: int = 0) -> None:
         if kind in (RESPONSE, ITEM):
             if 12 + len(payload) > self.their_max:
                 self.fail(call_id, opcode, Failure(RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE", "", MAYBE_PROCESSED))
@@ -346,7 +347,7 @@ class Connection:
             if self.packing and method is not None and method.compress and len(payload) >= 512:
                 zipped = len(payload).to_bytes(4) + zlib.compress(payload)
             flags = PACKED if len(zipped) < len(payload) else 0
-            data = packed(kind, zipped if flags else payload, self.codec, self.version, opcode, call_id, flags)
+            data = packed(kind, zipped if flags else payload, self.codec, self.version, opcode, call_id, flags, dropped)
         else:
             data = packed(kind, payload, 0, 0, opcode, call_id)
         self.sock.settimeout(10)
@@ -688,6 +689,7 @@ class Connection:
         call = self.calls[call_id] = Call(method, metadata.credit, deadline)
         if method.stream:
             call.items = items(method, request, metadata.resume_after)
+            call.dropped = left_out(method, request)
             self.pump(call_id, call)
             return
         found = answer(self.hosted, method, request, metadata, deadline)
@@ -716,7 +718,8 @@ class Connection:
         payload = codec.encode(call.method.response, item, self.version)
         call.items_left -= 1
         call.bytes_left -= len(payload)
-        self.send(ITEM, payload, call_id, call.method.opcode)
+        dropped, call.dropped = call.dropped, 0
+        self.send(ITEM, payload, call_id, call.method.opcode, dropped)
 
     def expire(self) -> None:
         """Answers whose time has come, and calls whose time is over."""

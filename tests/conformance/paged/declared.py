@@ -172,6 +172,7 @@ class Method(NamedTuple):
     drains: bool = False
     compress: bool = False
     resumable: str = ""
+    slow: str = ""
 
     @property
     def flags(self) -> int:

@@ -29,10 +29,20 @@ class Header(NamedTuple):
     call_id: int
 
 
-def packed(kind: int, payload: bytes, codec: int, version: int, opcode: int, call_id: int, flags: int = 0) -> bytes:
-    """A frame without metadata, which are the client's alone."""
-    head = Header(12 + len(payload), kind, flags, codec, version, opcode, 0, call_id)
-    return struct.pack(">IBBBBHHI", *head) + payload
+def packed(
+    kind: int,
+    payload: bytes,
+    codec: int,
+    version: int,
+    opcode: int,
+    call_id: int,
+    flags: int = 0,
+    dropped: int = 0,
+) -> bytes:
+    """A frame, whose metadata say how many items were left out ahead of it if any were."""
+    block = b"\x08\x00\x04" + dropped.to_bytes(4) if dropped else b""
+    head = Header(12 + len(block) + len(payload), kind, flags, codec, version, opcode, len(block), call_id)
+    return struct.pack(">IBBBBHHI", *head) + block + payload
 
 
 def text8(text: str) -> bytes:

@@ -24,6 +24,7 @@ from tests.conformance.paged.numbers import (
     NOT_FOUND,
     NOT_PROCESSED,
     PERMISSION_DENIED,
+    RESOURCE_EXHAUSTED,
     UNAUTHENTICATED,
     UNIMPLEMENTED,
     Failure,
@@ -130,7 +131,19 @@ def items(method: Method, request: dict[str, Any], after: bytes) -> Iterator[dic
         return ({"number": number, "position": number - 2} for number in range(first, request["items"]))
     if after:
         raise LOST
+    if method.slow:
+        return ({"number": number} for number in range(max(0, request["items"] - request["keep"]), request["items"]))
     return plain_items(method, request)
+
+
+def left_out(method: Method, request: dict[str, Any]) -> int:
+    """How many items of a stream are not kept; those of one that ends the slow fail it."""
+    if not method.slow:
+        return 0
+    count: int = max(0, request["items"] - request["keep"])
+    if count and method.slow == "end":
+        raise Failure(RESOURCE_EXHAUSTED, "SLOW_CONSUMER", "too slow", MAYBE_PROCESSED)
+    return count
 
 
 LOST = Failure(11, "POSITION_LOST", "begin it without one", NOT_PROCESSED)
@@ -228,7 +241,7 @@ def described_method(method: Method) -> dict[str, Any]:
         "compress": method.compress,
         "resumable": method.resumable,
         "drains": method.drains,
-        "slow": "",
+        "slow": method.slow,
     }
 
 
