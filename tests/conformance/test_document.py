@@ -35,5 +35,5 @@ def test_the_cases_it_names_are_there() -> None:
     named = set(re.findall(r"\b([sc][0-9]+\.[0-9]{2,3})\b", TEXT))
     assert named <= {*SERVER_CASES.cases, *CLIENT_CASES.cases}
     (counted,) = re.findall(r"more than ([0-9]+) cases for servers and more than ([0-9]+) for clients", TEXT)
-    for said, cases in zip(counted, (SERVER_CASES.cases, CLIENT_CASES.cases), strict=True):
-        assert int(said) < len(cases) <= int(said) + 100
+    for said, there in zip(counted, (len(SERVER_CASES.cases), len(CLIENT_CASES.cases)), strict=True):
+        assert int(said) < there <= int(said) + 100
