@@ -18,10 +18,12 @@ from wireproto import (
     EncodeError,
     Gap,
     Handlers,
+    Identity,
     LocalProtocolError,
     Metadata,
     Retry,
     Server,
+    Service,
     Status,
     StreamMethod,
 )
@@ -351,6 +353,42 @@ def test_the_calls_of_one_stream_share_its_time() -> None:
     assert len(times) == 4
     assert [before - after >= 0.04 for before, after in pairwise(times[1:])] == [True, True]
     assert times[1] <= PATIENCE
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_who_may_not_begin_a_stream_may_not_go_on_with_one(door: str) -> None:
+    """A position proves nothing: the caller is judged anew for each call, and before its position is."""
+    guarded = StreamMethod(
+        opcode=9, name="ReadSecret", request=LogRequest, response=Numbered, resumable="cursor", requires="reader"
+    )
+    service = Service("test.v1.SecretService", methods=[guarded])
+    handlers = Handlers(service)
+    readers = {"ann"}
+    begun: list[object] = []
+
+    @handlers.register(guarded)
+    def read(request: LogRequest, context: Context) -> Iterator[Numbered]:
+        begun.append(context.resume_after)
+        yield Numbered(cursor=1)
+        readers.clear()
+        raise unavailable()
+
+    def authenticate(metadata: Metadata, peer: str) -> Identity | None:
+        return Identity(metadata.authorization, ["reader"] if metadata.authorization in readers else [])
+
+    with served(handlers, door, authenticate=authenticate) as server:
+        client: BlockingClient = (
+            GrpcClient(server.address, service, authorization="ann")
+            if door == "grpc"
+            else Client(server.address, service, codec=door, authorization="ann")
+        )
+        with client, client.follow(guarded, LogRequest(upto=9), timeout=PATIENCE) as items:
+            assert next(items) == Numbered(cursor=1)
+            with pytest.raises(CallError, match="NOT_PERMITTED"):
+                next(items)
+            with pytest.raises(CallError, match="NOT_PERMITTED"):
+                list(client.stream(guarded, LogRequest(upto=9), metadata=Metadata(resume_after=b"no position")))
+    assert begun == [None]
 
 
 @pytest.mark.parametrize("door", ["msgpack", "grpc"])
