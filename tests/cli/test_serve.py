@@ -18,6 +18,9 @@ from tests.cli.services import SHOP as SHOP_SERVICE
 from wireproto import CallError, Handlers, Retry, Status, connect
 from wireproto.cli import serve as serve_command
 from wireproto.client.grpc import connect as connect_grpc
+from wireproto.conformance.page import PACKING_FIELD, PREAMBLE, read_welcome, tlv
+from wireproto.conformance.raw import RawFrame, RawPeer, frame, pack_hello
+from wireproto.wire.frame import Kind
 
 SHOP = "tests.cli.services:shop"
 
@@ -50,6 +53,27 @@ def test_only_the_codecs_asked_for_are_served(serve: Serve) -> None:
     """--codec repeats, and WIREPROTO_SERVE_CODEC says the same."""
     assert serve(SHOP, "--codec", "protobuf", "--codec", "pipe").ready["codecs"] == "protobuf,pipe"
     assert serve(SHOP, WIREPROTO_SERVE_CODEC="msgpack pipe").ready["codecs"] == "msgpack,pipe"
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        ((), 1),
+        (("--compression", "zstd"), 2),
+        (("--compression", "zstd", "--compression", "zlib"), 1),
+        (("--compression", "none"), 0),
+    ],
+)
+def test_payloads_are_packed_as_it_is_asked_to(serve: Serve, options: tuple[str, ...], chosen: int) -> None:
+    """--compression repeats; the client's favourite is chosen, and zlib is allowed by default."""
+    host, port = serve(SHOP, *options).ready["tcp"].rsplit(":", 1)
+    with RawPeer.connect((host, int(port))) as peer:
+        hello = pack_hello(fields=tlv(PACKING_FIELD, bytes([1, 2])))
+        peer.send(PREAMBLE + frame(Kind.HELLO, hello))
+        assert peer.take(4, PATIENCE) == PREAMBLE
+        answer = peer.receive(PATIENCE)
+        assert isinstance(answer, RawFrame)
+        assert sum(read_welcome(answer.payload).packing) == chosen
 
 
 def test_several_services_are_hosted_together(serve: Serve) -> None:
@@ -166,6 +190,7 @@ def test_a_port_in_use_is_said_so(taken_port: int) -> None:
         (["tests.cli.services:SHOP"], "is of type Service, not Handlers"),
         (["tests.cli.service:shop"], "there is no module 'tests.cli.service'; did you mean tests.cli.services?"),
         ([SHOP, "--codec", "msgpak"], "did you mean 'msgpack'?"),
+        ([SHOP, "--compression", "gzip"], "compression 'gzip' is not known"),
         ([SHOP, "--codec", "pipe", "--port", "65536"], "65536 is not in the range"),
         ([SHOP, "--workers", "1"], "1 is not in the range"),
         ([SHOP, "--prot", "1"], "No such option"),

@@ -36,13 +36,17 @@ ACCEPTED = {"max_calls": 100, "first_credit": Credit(2, 100), "one_way_credit": 
 """What each side accepts of the calls of the other."""
 
 
+OURS = (2, 1)
+"""The algorithms that the client offers."""
+
+
 class Wire:
     """A client and a server connection, and all that went between them."""
 
     def __init__(self, client: Connection, server: Connection) -> None:
         self.client, self.server = client, server
         self.sent: dict[Role, bytes] = {Role.CLIENT: b"", Role.SERVER: b""}
-        client.send_hello(msgspec.structs.replace(HELLO, **ACCEPTED))
+        client.send_hello(msgspec.structs.replace(HELLO, packing=OURS, **ACCEPTED))
         (greeting,) = self.to_server()
         assert isinstance(greeting, HelloReceived)
         self.hello = greeting.hello
@@ -132,6 +136,10 @@ def test_each_connection_says_all_of_it() -> None:
     assert [codec for codec in wire.hello.codecs if codec in HELLO.codecs] == list(HELLO.codecs)
     strangers = [codec for codec in wire.hello.codecs if codec not in HELLO.codecs]
     assert all(number >= 128 and name.startswith(grease.CODEC_NAME) for number, name in strangers)
+    known = [number for number in wire.hello.packing if number in OURS]
+    assert known == list(OURS)
+    assert set(wire.hello.packing) - set(OURS)
+    assert set(wire.hello.packing) - set(OURS) <= set(grease.ALGORITHMS)
     assert wire.hello.features
     assert not wire.hello.features & ~sum(1 << bit for bit in grease.FEATURES)
     (answer,) = wire.answers
@@ -248,6 +256,7 @@ def test_it_says_nothing_that_is_private() -> None:
         (grease.FIELDS, private.GREETING_FIELDS),
         (grease.ERROR_FIELDS, private.ERROR_FIELDS),
         (grease.FEATURES, private.FEATURES),
+        (grease.ALGORITHMS, private.ALGORITHMS),
     ):
         assert not set(ours) & set(theirs)
 
@@ -271,6 +280,7 @@ def test_the_values_are_those_of_the_text() -> None:
     assert rows["features"] == f"bits {grease.FEATURES[0]} to {grease.FEATURES[-1]}"
     assert rows["kinds"] == hexadecimal(grease.KINDS)
     assert rows["metadata keys"] == hexadecimal(grease.METADATA_KEYS)
+    assert rows["algorithms"] == hexadecimal(grease.ALGORITHMS)
     assert rows["fields of HELLO and WELCOME"] == hexadecimal(grease.FIELDS)
     assert rows["fields of ERROR and GOAWAY"] == hexadecimal(grease.ERROR_FIELDS)
     assert f"`{grease.CODEC_NAME}`" in rows["codecs"]

@@ -82,6 +82,13 @@ class _Serve(Command):
 @click.option("--no-grpc", is_flag=True, help="No gRPC.")
 @click.option("--codec", multiple=True, metavar="NAME", help="Allow this codec; repeat for several.  [default: all]")
 @click.option(
+    "--compression",
+    multiple=True,
+    metavar="NAME",
+    help="zlib or zstd, by which the messages of methods that say so may be packed; repeat for both; none.  "
+    "[default: zlib]",
+)
+@click.option(
     "--authenticate",
     metavar="MODULE:FUNCTION",
     help="Asked with (metadata, peer) about every call that brings authorization; gives an Identity or None.",
@@ -96,6 +103,7 @@ def command(
     grpc_port: int,
     no_grpc: bool,
     codec: tuple[str, ...],
+    compression: tuple[str, ...],
     authenticate: str | None,
     workers: int,
     allow_plaintext: bool,
@@ -141,6 +149,7 @@ def command(
             host=host,
             port=port,
             codecs=codec or None,
+            compression=() if compression == ("none",) else compression or ("zlib",),
             workers=workers,
             authenticate=app.authenticate,
             name=name,
