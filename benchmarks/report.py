@@ -70,6 +70,7 @@ PARTS = {
     "idle": Part(("benchmarks/idle.py", "--connections", "10000"), ("--connections", "2000", "--rounds", "2")),
     "churn": Part(("benchmarks/churn.py",)),
     "fanout": Part(("benchmarks/fanout.py",)),
+    "topics": Part(("benchmarks/topics.py",)),
     "pieces": Part(("benchmarks/pieces.py",)),
     "mixed": Part(("benchmarks/mixed.py",)),
     "imports": Part(("benchmarks/imports.py",)),
@@ -309,6 +310,10 @@ FIGURES = (
     Figure("fanout", "one item to 1,000 subscriptions, over as many bare sends", 2.5, spread("by_subscribers", -1)),
     Figure("fanout", "... CPU for each, over that with 250 (linear: 1)", 1.25, grown),
     Figure("fanout", "... times one item is encoded", 1, at("encoded_per_item", form="{:.0f}"), ""),
+    Figure(
+        "topics", "p99 beside 100 of 1,000 listeners without credit, over that without", 1.5, at("ratios", "no credit")
+    ),
+    Figure("topics", "... beside 100 that read nothing", 1.5, at("ratios", "not read")),
     Figure(
         "pieces",
         "16 MiB in 64 KiB: CPU over a bare loop's, over that at 4 MiB (linear: 1)",
