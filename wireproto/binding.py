@@ -18,9 +18,6 @@ __all__ = ["Binding", "Dialect", "own_method", "unpacked"]
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
 
-_CONTROL_VERSION = 1
-"""Of the framework's own methods (health, reflection, echo), which belong to every connection in this one version."""
-
 
 class Binding(Generic[Req, Resp]):
     """What a call needs of its method.
@@ -65,6 +62,7 @@ class Dialect:
         version: of the service.
         limits: of this side.
         by: which side that is.
+        control: the version of the framework's own methods that was agreed on.
         packing: the algorithm by which requests of methods with ``compress`` are packed; 0 for none.
 
     Attributes:
@@ -72,7 +70,15 @@ class Dialect:
     """
 
     def __init__(
-        self, service: Service, codec: Codec, version: int, limits: Limits, by: By = "client", packing: int = 0
+        self,
+        service: Service,
+        codec: Codec,
+        version: int,
+        limits: Limits,
+        by: By = "client",
+        packing: int = 0,
+        *,
+        control: int = 1,
     ) -> None:
         self.service = service
         self.codec = codec
@@ -81,6 +87,7 @@ class Dialect:
         self._limits = limits
         self._by = by
         self.packing = packing
+        self._control = control
 
     def read_details(self, opcode: int, error: CallError) -> None:
         """Give an error that came with details the message that they are. They stay None where the method does not
@@ -119,8 +126,8 @@ class Dialect:
     def _make(self, method: Operation[Req, Resp]) -> Binding[Req, Resp]:
         service, version = self.service, self.version
         if method.opcode >= FIRST_FRAMEWORK_OPCODE:
-            version = _CONTROL_VERSION
-        elif not method.in_version(version):
+            service, version = CONTROL, self._control
+        if not method.in_version(version):
             raise failure("UNKNOWN_OPCODE", _absent(service, method, version))
         encode = self.codec.plan(method.request, version, self._limits, request=True).encode
         if method.max_request is not None:

@@ -13,6 +13,7 @@ from wireproto.client.face import Answered
 from wireproto.client.line import Line, repeatable
 from wireproto.errors import CallError
 from wireproto.schema import Message, Method
+from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE
 
 __all__ = ["call_early"]
 
@@ -64,7 +65,11 @@ def call_early(
 
 
 def _written(dialect: Dialect, method: Method[Req, Resp]) -> Binding[Req, Resp] | None:
-    """How to write the call; None if the newest version lacks the method, which an older server may have."""
+    """How to write the call; None if the newest version lacks the method, which an older server may have, and for the
+    framework's own, whose version is not that of the service.
+    """
+    if method.opcode >= FIRST_FRAMEWORK_OPCODE:
+        return None
     try:
         return dialect.bind(method)
     except CallError:

@@ -132,7 +132,7 @@ class Line:
         written."""
         if self._offered is None:
             hello = self._hello
-            self._offered = self._dialect(hello.codecs[0][0], hello.max_version, 0)  # nothing is packed yet
+            self._offered = self._dialect(hello.codecs[0][0], hello.max_version, 0, 1)  # before more is agreed on
         return self._offered
 
     @property
@@ -326,8 +326,8 @@ class Line:
         self._failures += 1
         self._failure = error
 
-    def _dialect(self, codec_id: int, version: int, packing: int) -> Dialect:
-        return Dialect(self.service, self._codecs[codec_id], version, self._limits, packing=packing)
+    def _dialect(self, codec_id: int, version: int, packing: int, control: int) -> Dialect:
+        return Dialect(self.service, self._codecs[codec_id], version, self._limits, packing=packing, control=control)
 
     # Links for the queue.
 

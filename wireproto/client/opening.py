@@ -42,7 +42,7 @@ def open_link(
     service: Service,
     limits: Limits,
     deadline: float,
-    dialect: Callable[[int, int, int], Dialect],
+    dialect: Callable[[int, int, int, int], Dialect],
     queue: CallQueue,
     changed: Callable[[], None],
     answers: Answers | None = None,
@@ -52,7 +52,8 @@ def open_link(
 
     Args:
         address, connection, hello, service, limits, deadline: as for ``open_connection``.
-        dialect: makes what is spoken out of the codec's id, the version and the algorithm that were agreed on.
+        dialect: makes what is spoken out of what was agreed on: the codec's id, the version, the algorithm, and the
+            control version.
         queue, changed, answers: as for ``Link``.
         early: as for ``open_connection``.
 
@@ -62,7 +63,7 @@ def open_link(
     sock = open_connection(address, connection, hello, service, limits, deadline, early)
     try:
         sock.setblocking(True)
-        spoken = dialect(connection.codec, connection.version, connection.packing)
+        spoken = dialect(connection.codec, connection.version, connection.packing, connection.control)
         return Link(sock, connection, spoken, str(address), limits, the_keeper(), queue, changed, answers, early)
     except BaseException:
         sock.close()

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import socket
@@ -19,7 +20,6 @@ from wireproto.answering.pool import Pool, Worker
 from wireproto.binding import Dialect
 from wireproto.codecs import Codec, select
 from wireproto.connected import ConnectedClient
-from wireproto.control import CONTROL
 from wireproto.dispatch import Authenticate, Handlers, Table, each_service
 from wireproto.errors import ConfigError
 from wireproto.limits import Limits
@@ -108,7 +108,7 @@ class Server(Uncopied):
         self._control: dict[str, Offer] = {}
         self._on_client = on_client
         self._dialects: dict[tuple[Table, str, int], Dialect] = {}
-        self._tables: dict[tuple[str, int, int, int], Table] = {}
+        self._tables: dict[tuple[str, int, int, int, int], Table] = {}
         self._prepare(each_service(handlers), authenticate)
         self._address: Address | None = None
         self._listener: socket.socket | None = None
@@ -146,21 +146,28 @@ class Server(Uncopied):
         control = control_handlers([handlers.service for handlers in every], self.name, lambda: not self._life.ended)
         own = control.service
         self._control[own.full_name] = _offer(own, names)
-        for codec in self._codecs:
-            framework = control.table(codec, own.version, self.limits, authenticate)
-            self._tables[own.full_name, codec.id, own.version, 0] = framework
+        self._control_version = own.version
+        for codec, control_version in itertools.product(self._codecs, own.versions):
+            framework = control.table(codec, control_version, self.limits, authenticate)
+            for version in own.versions:
+                # Whoever asks for it as a service has it in the version of that.
+                same = version == control_version
+                table = framework if same else control.table(codec, version, self.limits, authenticate)
+                self._tables[own.full_name, codec.id, version, 0, control_version] = table
             for handlers in every:
                 service = handlers.service
                 for version in service.versions:
                     table = handlers.table(codec, version, self.limits, authenticate)
                     entries = {**table.entries, **framework.entries}
-                    self._tables[service.full_name, codec.id, version, 0] = Table(service, version, entries)
+                    self._tables[service.full_name, codec.id, version, 0, control_version] = Table(
+                        service, version, entries
+                    )
                     for packing in self._packing:
                         table = handlers.table(codec, version, self.limits, authenticate, packing=packing)
                         # Whatever does not pack is the same whether or not something was agreed on.
                         packs = {opcode: entry for opcode, entry in table.entries.items() if entry.packs}
                         if packs:
-                            key = service.full_name, codec.id, version, packing
+                            key = service.full_name, codec.id, version, packing, control_version
                             self._tables[key] = Table(service, version, {**entries, **packs})
         for table in self._tables.values():
             for entry in table.entries.values():
@@ -452,10 +459,11 @@ class Server(Uncopied):
         """
         # A client that knows no service asks for the framework's own; it does not count among those hosted.
         offers = self._control if hello.service in self._control else self._offers
-        welcome = negotiate(hello, offers, self.limits, self.name, control=CONTROL.version, packing=self._packing)
+        welcome = negotiate(hello, offers, self.limits, self.name, control=self._control_version, packing=self._packing)
         offer = find_offer(hello, offers)
         spoken = offer.service, welcome.codec, welcome.version
-        table = self._tables.get((*spoken, welcome.algorithm)) or self._tables[(*spoken, 0)]
+        control = welcome.control
+        table = self._tables.get((*spoken, welcome.algorithm, control)) or self._tables[(*spoken, 0, control)]
         return welcome, table, offer.codecs[welcome.codec]
 
     def greeted(self, session: Session) -> None:

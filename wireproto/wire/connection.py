@@ -90,6 +90,7 @@ class Connection(Hurried):
         state: how far the connection has come.
         version: of the service; 0 until WELCOME.
         codec: id; 0 until WELCOME.
+        control: version of the framework's own methods; 1 until WELCOME says more.
         packing: number of the algorithm with which either side may pack payloads; 0 until WELCOME, and for none.
         their_max_frame: largest length field the peer accepts.
         their_max_calls: calls in flight the peer accepts; 0 until the handshake, and for a client that takes none. A
@@ -104,13 +105,14 @@ class Connection(Hurried):
         error: why it ended; None while it has not, and after an orderly end.
     """
 
-    __slots__ = ("_hello", "_stray", "heartbeat_ms", "their_max_calls")
+    __slots__ = ("_hello", "_stray", "control", "heartbeat_ms", "their_max_calls")
 
     _most_stray = MAX_STRAY_ANSWERS  # tests make it smaller
 
     def __init__(self, role: Role, limits: Limits | None = None, *, hint: str = "") -> None:
         self.their_max_calls = 0
         self.heartbeat_ms = 0
+        self.control = 1
         self._stray = 0
         self._hello: Hello | None = None
         super().__init__(role, limits, hint)
@@ -401,6 +403,7 @@ class Connection(Hurried):
         self.version = welcome.version
         self.codec = welcome.codec
         self.packing = welcome.algorithm
+        self.control = welcome.control
         self.heartbeat_ms = welcome.heartbeat_ms
 
     def send_flagged_request(
