@@ -278,11 +278,7 @@ class PairedCall(Context):
                 self._dropped += source.dropped
                 source.dropped = 0
             if items is None:
-                try:
-                    server.send_end(self._call_id, dropped=self._dropped)
-                except PayloadTooLarge as error:
-                    raise _too_large(error) from None
-                self._end("ended")
+                self._send_end()
                 return
             if not items:
                 return
@@ -294,6 +290,18 @@ class PairedCall(Context):
                 self._dropped = 0
             else:
                 server.send_item(self._call_id, payload)
+        if isinstance(source, Subscription):
+            try:
+                source.stalled()
+            except StopIteration:
+                self._send_end()
+
+    def _send_end(self) -> None:
+        try:
+            self._link.server.send_end(self._call_id, dropped=self._dropped)
+        except PayloadTooLarge as error:
+            raise _too_large(error) from None
+        self._end("ended")
 
     def _end(self, why: str, error: CallError | None = None) -> None:
         self.over = self.cancelled = True
