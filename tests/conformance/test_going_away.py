@@ -16,11 +16,13 @@ from tests.conformance.mutants import (
     on,
     on_if,
 )
+from wireproto import codecs
 from wireproto.conformance import page
 from wireproto.conformance.caller import Bench
 from wireproto.conformance.case import Deviation, Needs
 from wireproto.conformance.servers import SERVER_CASES
-from wireproto.conformance.service import CONFORMANCE, make_handlers
+from wireproto.conformance.service import CONFORMANCE, CountResponse, make_handlers
+from wireproto.limits import Limits
 from wireproto.server import Server
 from wireproto.wire.frame import Kind
 
@@ -75,6 +77,9 @@ def test_our_server_goes_as_it_must(case: Any) -> None:
 
 WRONG = page.goaway_body(77, page.error_body(14, b"SHUTTING_DOWN"))
 
+FIRST = codecs.get("msgpack").plan(CountResponse, 3, Limits(), request=False).encode(CountResponse(number=0))
+"""The item of a stream that comes before the server is asked to go."""
+
 MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "no GOAWAY": ("4.70", {"down": drop(Kind.GOAWAY)}),
     "another last call": ("4.71", {"down": on(Kind.GOAWAY, payload=WRONG)}),
@@ -91,6 +96,21 @@ MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "what comes to a call that drains is lost": ("4.77", {"up": all_but_the_first(Kind.ITEM)}),
     "a stream that drains is cut short": ("4.77", {"down": all_but_the_first(Kind.ITEM)}),
+    "a stream that has an end is cut short": (
+        "4.155",
+        {"down": drop_if(lambda each: each.kind == Kind.ITEM and each.payload != FIRST)},
+    ),
+    "a stream ends with GOAWAY": (
+        "4.155",
+        {
+            "down": on_if(
+                lambda each: each.kind == Kind.ITEM and each.payload != FIRST,
+                kind=Kind.ERROR,
+                payload=page.error_body(14, b"SHUTTING_DOWN"),
+            )
+        },
+    ),
+    "credit behind GOAWAY is lost": ("4.155", {"up": drop(Kind.CREDIT)}),
     "is silent while it greets": ("3.123", {"down": drop(Kind.ERROR)}),
     "leaves early calls in doubt": ("3.123", {"down": every(lambda each: final_error(each, retry=2))}),
     "streams end otherwise": ("4.74", {"down": every(lambda each: call_error(each, reason="CANCELLED"))}),

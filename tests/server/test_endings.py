@@ -10,10 +10,12 @@ import pytest
 from tests.server.peer import Peer, until, window
 from tests.server.service import (
     BLOCK,
+    COUNT,
     ECHO,
     FEED,
     SERVICE,
     BlockRequest,
+    CountRequest,
     EchoRequest,
     Feed,
     FeedRequest,
@@ -25,10 +27,18 @@ from wireproto.dispatch import Context, Handlers
 from wireproto.limits import Limits
 from wireproto.server import Server
 from wireproto.status import Retry, Status
-from wireproto.wire.events import ConnectionEnded, ErrorReceived, GoAwayReceived, ResponseReceived
+from wireproto.wire.events import (
+    ConnectionEnded,
+    EndReceived,
+    ErrorReceived,
+    GoAwayReceived,
+    ItemReceived,
+    ResponseReceived,
+)
 from wireproto.wire.frame import Kind
 from wireproto.wire.metadata import Metadata
 
+PATIENCE = 30.0
 SMALL_OUTPUT = Limits(high_watermark=200_000, low_watermark=50_000)
 
 
@@ -141,6 +151,27 @@ def test_a_stream_that_begins_on_an_ending_connection_ends_at_once(
         if last == "shutdown":
             stopper.join(5)
     assert len(late.feed.closed) == 1
+
+
+def test_a_stream_that_has_an_end_goes_on_behind_goaway(
+    serve: Callable[..., Server], connect: Callable[..., Peer]
+) -> None:
+    """An iterator is asked for items by the credit that comes, up to its end, while the server waits for it."""
+    server = serve()
+    peer = connect(server)
+    call_id = peer.start(COUNT, CountRequest(upto=5), Metadata(credit=window(1)))
+    peer.flush()
+    peer.expect(ItemReceived)
+    stopper = threading.Thread(target=server.shutdown, args=(PATIENCE,))
+    stopper.start()
+    peer.expect(GoAwayReceived)
+    for granted in (1, 1, 1, 2):  # the end is seen when one more item is asked for
+        peer.connection.send_credit(call_id, granted, 1000)
+        peer.flush()
+        peer.expect(ItemReceived)
+    peer.expect(EndReceived)
+    stopper.join(PATIENCE)
+    assert not stopper.is_alive()
 
 
 def test_small_requests_for_large_answers_do_not_fill_the_memory(

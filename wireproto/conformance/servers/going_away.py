@@ -168,3 +168,19 @@ def streams_that_drain(bench: Bench) -> None:
         caller.complete(REFLECT, call_id)
         caller.expect(page.END, call_id)
         caller.closes("the last answer")
+
+
+@case("4.155", over=Over.ONCE, needs=Needs.PROCESS)
+def streams_with_an_end(bench: Bench) -> None:
+    """A stream that has an end of its own goes on behind GOAWAY, by the credit that comes, to that end."""
+    with _leaving(bench) as (subject, caller):
+        call_id = caller.request(COUNT, CountRequest(items=6), credit=1)
+        caller.item(COUNT, call_id)
+        subject.terminate()
+        _goaway(caller, call_id)
+        for due in range(1, 6):
+            caller.credit(call_id, 1 if due < 5 else 2)  # with none left a server need not know that this was the end
+            if (number := caller.item(COUNT, call_id).number) != due:
+                raise Deviation(f"item {due} was due, and {number} came")
+        caller.expect(page.END, call_id)
+        caller.closes("the last answer")
