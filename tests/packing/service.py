@@ -35,10 +35,11 @@ SMALL = Method(opcode=9, name="Small", request=Text, response=Text, compress=Tru
 WATCH = StreamMethod(opcode=10, name="Watch", request=Times, response=Text, compress=True)
 GROW = Method(opcode=11, name="Grow", request=Times, response=Text, compress=True)
 LATER = Method(opcode=12, name="Later", request=Text, response=Text, compress=True)
+SLOW = Method(opcode=13, name="Slow", request=Text, response=Text, compress=True)
 
 SERVICE = Service(
     "packing.v1.PackingService",
-    methods=[ECHO, PLAIN, REPEAT, JOIN, SINK, COLLECT, MIRROR, POST, SMALL, WATCH, GROW, LATER],
+    methods=[ECHO, PLAIN, REPEAT, JOIN, SINK, COLLECT, MIRROR, POST, SMALL, WATCH, GROW, LATER, SLOW],
 )
 
 TEXT = "a text that says the same again and again; " * 100
@@ -92,6 +93,7 @@ class Hall:
         self.items: list[Text] = []
         self.watching: list[Watching] = []
         self.closing = False
+        self.gate = threading.Event()
         self.handlers = handlers = Handlers(SERVICE)
 
         @handlers.register(ECHO)
@@ -99,6 +101,11 @@ class Hall:
         @handlers.register(SMALL)
         def echo(request: Text, context: Context) -> Text:
             self.threads.append(threading.current_thread())
+            return request
+
+        @handlers.register(SLOW)
+        def slow(request: Text, context: Context) -> Text:
+            self.gate.wait(20)
             return request
 
         @handlers.register(GROW)

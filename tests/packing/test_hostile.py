@@ -5,14 +5,16 @@ import threading
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
 from backports import zstd
 
-from tests.packing.service import ECHO, MIRROR, PLAIN, POST, REPEAT, SERVICE, SINK, TEXT, Hall, Text, Times
+from tests.packing.service import ECHO, MIRROR, PLAIN, POST, REPEAT, SERVICE, SINK, SLOW, TEXT, Hall, Text, Times
 from tests.server.peer import Peer
 from wireproto import CallError, Limits, Server, Status, codecs, connect
+from wireproto.answering.unpacking import PackedCalls
 from wireproto.conformance.raw import RawListener
 from wireproto.status import Retry
 from wireproto.wire.connection import Connection, Role
@@ -192,6 +194,106 @@ def test_a_bomb_costs_four_frames_at_the_most(
 def _answer(peer: Peer, payload: Packed) -> Event:
     peer.connection.send_request(ECHO.opcode, payload)
     return peer.event()
+
+
+def test_requests_of_one_connection_are_unpacked_one_at_a_time(
+    serve: Callable[..., Server], kind: type[PackingPeer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many come together, of every shape, one is unpacked at a time, and all of them are answered."""
+    unpack = Packed.unpack
+    now = most = 0
+    count = threading.Lock()
+
+    def watch(self: Packed) -> bytes:
+        nonlocal now, most
+        with count:
+            now += 1
+            most = max(most, now)
+        try:
+            return unpack(self)
+        finally:
+            with count:
+                now -= 1
+
+    monkeypatch.setattr(Packed, "unpack", watch)
+    wrong = packed(bytes(64 << 20), kind.algorithm, MAX_FRAME - 12)
+    right = packed(message(SOME), kind.algorithm)
+    with kind(serve(), SERVICE) as peer:
+        peer.call(PLAIN, SOME)
+
+        def send() -> None:
+            for _ in range(40):
+                peer.connection.send_request(ECHO.opcode, wrong)
+                peer.connection.send_request(PLAIN.opcode, right)
+                peer.connection.send_flagged_request(Flag.ONE_WAY, POST.opcode, right)
+            answers = [peer.event() for _ in range(80)]
+            assert sum(isinstance(each, ErrorReceived) for each in answers) == 40
+
+        waiting = 2 * 40 * len(wrong.body)  # as they came, here and there
+        assert peak_of(send) <= 4 * MAX_FRAME + waiting
+    assert most == 1
+
+
+def test_a_slow_handler_holds_up_no_other_request(serve: Callable[..., Server], hall: Hall) -> None:
+    """The next request is unpacked while the handler of the one before still runs."""
+    with PackingPeer(serve(), SERVICE) as peer:
+        right = packed(message(SOME), 1)
+        hall.gate = threading.Event()
+        slow = peer.connection.send_request(SLOW.opcode, right)
+        other = peer.connection.send_request(ECHO.opcode, right)
+        event = peer.event()
+        assert isinstance(event, PackedResponseReceived | ResponseReceived)
+        assert event.call_id == other
+        cancelled = peer.connection.send_request(SLOW.opcode, right)
+        peer.connection.send_cancel(cancelled)
+        hall.gate.set()
+        event = peer.event()
+        assert isinstance(event, PackedResponseReceived | ResponseReceived)
+        assert event.call_id == slow
+
+
+class Idle:
+    """A pool whose jobs wait."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Any] = []
+
+    def submit(self, job: object, *, always: bool = False) -> bool:
+        assert always
+        self.jobs.append(job)
+        return True
+
+
+class Waiting:
+    """As much of a call as waits for its turn."""
+
+    def __init__(self) -> None:
+        self.payload: object = packed(b"x", 1)
+        self.answered = False
+        self.runs = 0
+
+    def run(self, last: bool) -> None:
+        self.runs += 1
+
+
+def test_calls_that_are_over_do_not_pile_up() -> None:
+    """Without a free worker, calls that end before their turn are forgotten; those that wait have it, once each."""
+    pool: Any = Idle()
+    limits = Limits(max_calls=2, one_way_calls=3)
+    calls = PackedCalls(threading.Lock(), pool, limits)
+    every = [Waiting() for _ in range(1000)]
+    for call in every:
+        calls.put_locked(call)  # type: ignore[arg-type]
+        call.answered = True
+    assert len(calls._waiting) <= 10
+    every[-1].answered = False
+    while pool.jobs:
+        pool.jobs.pop().run_blocking()
+    assert len(calls._waiting) == 0
+    assert (every[0].runs, every[-1].runs) == (1, 1)
+    assert sum(call.runs for call in every) <= 12
+    calls.put_locked(Waiting())  # type: ignore[arg-type]
+    assert len(pool.jobs) == 1
 
 
 def test_many_bombs_leave_the_leader_free(serve: Callable[..., Server], kind: type[PackingPeer]) -> None:

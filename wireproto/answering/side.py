@@ -17,6 +17,7 @@ from wireproto.answering.intake import intake_of
 from wireproto.answering.pool import Pool, Worker
 from wireproto.answering.refusals import busy, cancelled, half_closed, shutting_down, too_large
 from wireproto.answering.running_on import RunningOn
+from wireproto.answering.unpacking import PackedCalls
 from wireproto.answering.watch import STUCK
 from wireproto.answering.windows import Windows
 from wireproto.connected import ConnectedClient
@@ -73,6 +74,7 @@ class AnsweringSide(abc.ABC):
         "_more",
         "_one_way_owed",
         "_one_way_running",
+        "_packed",
         "_running_on",
         "_starved",
         "_table",
@@ -105,6 +107,7 @@ class AnsweringSide(abc.ABC):
         self._alarm_at = math.inf  # when the next deadline is looked at, if that is before the sweep
         self._running_on: RunningOn[Call] | None = None
         self._windows: Windows | None = None
+        self._packed: PackedCalls | None = None
         self._one_way_running = 0  # calls that are over for the peer and not for us
         self._one_way_owed = 0  # credit of those that have run
 
@@ -218,14 +221,25 @@ class AnsweringSide(abc.ABC):
             call.intake = intake_of(call)
             call.intake.begin_locked()
             return
+        if isinstance(call.payload, Packed):
+            self._put_packed_locked(call)
+            return
         if self._batch is None:
             self._batch = deque()
         self._batch.append(call)
+
+    def _put_packed_locked(self, call: Call) -> None:
+        if self._packed is None:
+            self._packed = PackedCalls(self.lock, self.pool, self.limits)
+        self._packed.put_locked(call)
 
     def _begin_one_way_locked(self, call: OneWayCall) -> None:
         """It is over already; its deadline counts until its handler begins, and ``Entry.run`` looks at that."""
         call.read_terms()
         self._one_way_running += 1
+        if isinstance(call.payload, Packed):
+            self._put_packed_locked(call)
+            return
         self.pool.post(lambda worker: self._run_one_way(call, worker))
 
     def _run_one_way(self, call: OneWayCall, worker: Worker) -> None:
