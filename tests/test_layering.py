@@ -119,7 +119,7 @@ ALLOWED: dict[str, set[str]] = {
         *BOTH_ROLES,
     },  # protos: client/grpc.py only
     # Of wire/ only what an implementation that is judged takes: the judges read the page by themselves.
-    "conformance": BASE | {"client", "codecs", "control", "dispatch", "schema", "topic", "wire/metadata"},
+    "conformance": BASE | {"client", "codecs", "connected", "control", "dispatch", "schema", "topic", "wire/metadata"},
     "testing": CORE
     | {"address", "binding", "client", "codecs", "conformance", "dispatch", "schema", "server"}
     | {"wire/connection", "wire/framing"},

@@ -91,7 +91,7 @@ class ConnectedClient(Uncopied, abc.ABC):
         """Whether a call may still be begun."""
 
     @abc.abstractmethod
-    def on_close(self, callback: Callable[[], None]) -> None:
+    def on_close(self, callback: Callable[[], object]) -> None:
         """Have ``callback`` called once, soon after the client can be called no more; at once if that is so already.
 
         It runs on a worker that must not be kept: what it raises is logged.

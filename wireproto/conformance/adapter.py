@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import Any, TextIO
 
 from wireproto.client import Client, Gap, connect
+from wireproto.conformance.asking import client_handlers
 from wireproto.conformance.plain import from_json, to_json
 from wireproto.conformance.service import CONFORMANCE
 from wireproto.errors import (
@@ -178,6 +179,7 @@ def perform(instruction: dict[str, Any]) -> dict[str, Any]:
             codec=instruction["codec"],
             version=instruction["versions"][1],
             name="wireproto conformance adapter",
+            handlers=client_handlers(CONFORMANCE) if instruction.get("handlers") else None,
             early=instruction.get("early", False),
         )
     except (HandshakeError, ConnectionLost) as error:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from wireproto import codecs
 from wireproto.conformance import page
 from wireproto.conformance.case import Deviation, NotJudged, Registry
+from wireproto.conformance.own_calls import OwnCalls
 from wireproto.conformance.plain import from_json
 from wireproto.conformance.programs import Lender, Talker
 from wireproto.conformance.raw import Ending, RawListener, RawPeer
@@ -135,12 +136,13 @@ class Trial:
 
     @contextmanager
     def client(
-        self, *steps: dict[str, Any], greet: bool = True, early: bool = False, **welcome: Any
+        self, *steps: dict[str, Any], greet: bool = True, early: bool = False, handlers: bool = False, **welcome: Any
     ) -> Iterator["Callee"]:
         """A client that was told to do ``steps``, connected; with ``greet`` its handshake is done.
 
         Args:
             early: it may send the first step's REQUEST together with HELLO.
+            handlers: it is to answer calls of the server.
             welcome: what is changed in WELCOME.
 
         Raises:
@@ -155,6 +157,7 @@ class Trial:
                 "service": CONFORMANCE.full_name,
                 "steps": list(steps),
                 **({"early": True} if early else {}),
+                **({"handlers": True} if handlers else {}),
             }
             with self._connected(program, instruction) as peer:
                 callee = Callee(peer, self, program)
@@ -230,6 +233,7 @@ class Callee(Side):
         self._complete: set[int] = set()  # request halves that have ended
         self._first = page.NOTHING
         self._one_way = 0
+        self.own = OwnCalls(self)
         self._begun: set[int] = set()  # calls of the judge's own that were not answered
         self._last_id = 0
         self._leaving = False
@@ -241,6 +245,7 @@ class Callee(Side):
         body = self.greeting(page.HELLO)
         self.hello_length = page.HEADER.size - 4 + len(body)
         self.hello = page.read_hello(body)
+        self.own.greeted(self.hello)
         return self.hello
 
     def welcome(self, *, first: page.CreditBody = page.NOTHING, one_way: int = 0, **changes: Any) -> bytes:
@@ -316,7 +321,10 @@ class Callee(Side):
                 if found.payload:
                     raise Deviation(f"{shown} came, and its items follow")
         elif found.call_id & page.TOP_BIT:
-            self._of_ours(found, shown)
+            if not self.own.check(found, shown):
+                self._of_ours(found, shown)
+        elif found.kind == page.CREDIT and not found.call_id and self.hello is not None and self.hello.max_calls:
+            self.own.one_way_room += page.read_credit(found.payload, 0).items
         elif found.kind in (page.CANCEL, page.CREDIT):
             if not found.call_id:
                 raise Deviation(f"{shown} came, and no calls of the server's were begun")
@@ -430,6 +438,17 @@ class Callee(Side):
         error = page.read_error(self.expect(page.ERROR, call_id).payload)
         if (error.reason, error.status, error.retry) != (reason, page.CALL_REASONS[reason], page.NOT_PROCESSED):
             raise Deviation(f"{reason}, not processed, was due, and {error} came")
+
+    def write(self, message_type: type[Message], message: Message) -> bytes:
+        """See ``own_calls.Judge``."""
+        return self._codec.plan(message_type, self.version, LIMITS, request=True).encode(message)
+
+    def understand(self, message_type: type[Message], payload: bytes) -> Any:
+        """See ``own_calls.Judge``."""
+        try:
+            return self._codec.plan(message_type, self.version, LIMITS, request=False).decode(payload)
+        except DecodeError as error:
+            raise Deviation(f"the client's answer cannot be read: {error}; it is {payload.hex(' ')}") from None
 
     def payload(self, message: Message) -> bytes:
         """An answer's payload."""

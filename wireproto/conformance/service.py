@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import Annotated
 
+from wireproto.conformance.asking import ASK, ASKED, ask
 from wireproto.dispatch import Context, Handlers, Identity, Sink, Subscription
 from wireproto.errors import CallError
 from wireproto.schema import (
@@ -509,7 +510,7 @@ CONFORMANCE = Service(
     version=SHAPED,
     methods=[
         MIRROR, COUNT, FAIL, SLEEP, BLOB, INSPECT, PRIVATE, SHORT, CRASH, RETIRED, RECENT, UNSERVED, SUM, REFLECT, NOTE,
-        NOTED, TAIL, FLOOD, BURST,
+        NOTED, TAIL, FLOOD, BURST, *ASKED,
     ],
     doc="What an implementation serves or calls to be judged by `wireproto conformance`.",
 )  # fmt: skip
@@ -707,6 +708,8 @@ def make_handlers() -> Handlers:
                 context.position_lost()
             first = number + 1
         return (TailResponse(number=number, position=number - 2) for number in range(first, request.items))
+
+    register(ASK)(ask)
 
     @register(NOTED)
     def noted(request: NotedRequest, context: Context) -> NotedResponse:

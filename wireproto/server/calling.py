@@ -116,7 +116,7 @@ class Calling(ConnectedClient):
         self._waiting: deque[BegunCall] = deque()
         self._called: dict[Operation[Any, Any], Called] = {}
         self._gone = ""  # why the client cannot be called any more
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], object]] = []
 
     def __repr__(self) -> str:
         return f"<ConnectedClient {self.peer}{', gone' if self._gone else ''}>"
@@ -143,12 +143,12 @@ class Calling(ConnectedClient):
     def connected(self) -> bool:
         return not self._gone and not self._line.goaway_received
 
-    def on_close(self, callback: Callable[[], None]) -> None:
+    def on_close(self, callback: Callable[[], object]) -> None:
         with self.lock:
             if not self._gone:
                 self._callbacks.append(callback)
                 return
-        self.pool.post(lambda worker: callback())
+        self.pool.post(_calling(callback))
 
     def start(
         self, method: Method[Req, Resp], request: Req, *, timeout: float | None = None, metadata: Metadata | None = None
@@ -587,5 +587,8 @@ def _lost(why: str, retry: Retry) -> ConnectionLost:
     return ConnectionLost(f"{why}; the call {fate}", retry=retry)
 
 
-def _calling(callback: Callable[[], None]) -> Callable[[Worker], None]:
-    return lambda worker: callback()
+def _calling(callback: Callable[[], object]) -> Callable[[Worker], None]:
+    def call(worker: Worker) -> None:
+        callback()
+
+    return call

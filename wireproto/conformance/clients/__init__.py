@@ -3,6 +3,7 @@
 from wireproto.conformance.callee import CLIENT_CASES
 from wireproto.conformance.clients import (
     answers,
+    calling,
     calls,
     early,
     ends,
@@ -19,6 +20,7 @@ from wireproto.conformance.clients import (
 __all__ = [
     "CLIENT_CASES",
     "answers",
+    "calling",
     "calls",
     "early",
     "ends",

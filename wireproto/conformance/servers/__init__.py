@@ -2,6 +2,7 @@
 
 from wireproto.conformance.caller import SERVER_CASES
 from wireproto.conformance.servers import (
+    calling,
     calls,
     describing,
     early,
@@ -23,6 +24,7 @@ from wireproto.conformance.servers import (
 
 __all__ = [
     "SERVER_CASES",
+    "calling",
     "calls",
     "describing",
     "early",
