@@ -70,7 +70,7 @@ class Answerer(Caller):
         self._gone = False
 
     def __exit__(self, *exception: object) -> None:
-        if self._begun:
+        if self._begun and not self._opcodes:  # as there
             self.peer.reset()
         super().__exit__(*exception)
 
