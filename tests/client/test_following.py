@@ -182,6 +182,24 @@ def test_server_codec_and_door_may_change_in_the_middle(method: StreamMethod[Log
 
 
 @pytest.mark.parametrize("door", DOORS)
+def test_a_stream_outlives_its_server(door: str) -> None:
+    """A server that goes away and another one in its place: each item once, and no gap."""
+    log = Log(2)
+    with served(log.handlers(), door) as first:
+        address = first.address
+        client = client_of(door, address)
+        items = client.follow(NAMED, LogRequest(upto=5), timeout=PATIENCE)
+        seen = [next(items), next(items)]
+    with served(log.handlers(), door, port=address.port), client, items:
+        log.grow(5)
+        seen += list(items)
+        assert items.reopened >= 1
+    assert texts(seen) == cursors(NAMED)
+    assert log.begun[0] is None
+    assert set(log.begun[1:]) == {cursors(NAMED)[1]}
+
+
+@pytest.mark.parametrize("door", DOORS)
 def test_a_gap_is_said_where_the_server_cannot_go_on(door: str) -> None:
     """A restarted server that has forgotten the position: the program is told, in its place, and the rest comes."""
     log = Log(3)
