@@ -4,7 +4,7 @@ Whatever travels is kept in ``Pair.sent``, so that a test can look at bytes, cha
 """
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,7 +24,9 @@ from wireproto.schema import (
     StreamMethod,
     UploadMethod,
 )
+from wireproto.testing.outgoing import Outgoing
 from wireproto.testing.paired import PairedCall
+from wireproto.testing.transcript import Sent, lines_of
 from wireproto.wire.connection import Connection, Role, State
 from wireproto.wire.events import (
     NEED_DATA,
@@ -44,7 +46,7 @@ from wireproto.wire.events import (
     WelcomeReceived,
     bare,
 )
-from wireproto.wire.frame import KINDS, PREAMBLE, U32_MAX, Credit, Flag, Kind, total_length, unpack
+from wireproto.wire.frame import U32_MAX, Credit, Flag
 from wireproto.wire.handshake import Hello, Offer, Welcome, compare_digests, negotiate
 from wireproto.wire.metadata import Metadata, pack_metadata
 from wireproto.wire.packing import plain
@@ -59,13 +61,6 @@ _BATCH = U32_MAX  # as many items as there is credit for
 
 WINDOW = 1024 * 1024
 """Bytes of a stream's first credit, unless told otherwise: that of ``Client.stream``."""
-
-
-class Sent(NamedTuple):
-    """What one side gave to the other at once."""
-
-    by: Role
-    data: bytes
 
 
 def pair(
@@ -220,7 +215,7 @@ class Pair:
 
     def transcript(self) -> str:
         """Every frame that travelled, one a line, for people: ``client REQUEST call 1 opcode 0x0010: 32 7c 33``."""
-        return "\n".join(line for each in self.sent for line in _lines(each))
+        return "\n".join(line for each in self.sent for line in lines_of(each))
 
     # Calls.
 
@@ -336,7 +331,7 @@ class Pair:
             LocalProtocolError: the server takes no further item, or does not answer: a future is not done.
         """
         call_id = self.start(method, metadata=metadata)
-        outgoing = _Outgoing(self, call_id, method, items)
+        outgoing = Outgoing(self.client, call_id, lambda item: self._written(method, item), items)
         try:
             while True:
                 moved = not outgoing.complete and outgoing.send(_BATCH)
@@ -367,7 +362,7 @@ class Pair:
         are there. Closing it cancels the call.
         """
         call_id = self.start(method, metadata=metadata, credit=credit, window=window)
-        outgoing = _Outgoing(self, call_id, method, items)
+        outgoing = Outgoing(self.client, call_id, lambda item: self._written(method, item), items)
         try:
             while True:
                 moved = not outgoing.complete and outgoing.send(1)
@@ -517,51 +512,3 @@ class Pair:
             call.move()
             if call.over:
                 del self._calls[call_id]
-
-
-class _Outgoing:
-    """The items of a call on the client's side: sent as far as the credit goes, with one held for which there is none.
-
-    So the end of the items is seen, and told, without credit for another one.
-    """
-
-    def __init__(self, link: Pair, call_id: int, method: Operation[Any, Any], items: Iterable[Any]) -> None:
-        self.complete = False
-        self._link = link
-        self._call_id = call_id
-        self._encode = link.codec.plan(method.request, link.version, link.limits, request=True).encode
-        self._items = iter(items)
-        self._held: bytes | None = None
-
-    def send(self, most: int) -> bool:
-        """Send up to ``most`` items, or that there are no more; whether anything was sent."""
-        client = self._link.client
-        for sent in range(most):
-            if self._held is None:
-                try:
-                    self._held = self._encode(next(self._items))
-                except StopIteration:
-                    self.complete = True
-                    client.send_end(self._call_id)
-                    return True
-            if not client.may_send_item(self._call_id):
-                return sent > 0
-            client.send_item(self._call_id, self._held)
-            self._held = None
-        return True
-
-
-def _lines(sent: Sent) -> Iterator[str]:
-    data = sent.data
-    if data.startswith(PREAMBLE):
-        yield f"{sent.by.value} preamble: {PREAMBLE.hex(' ')}"
-        data = data[len(PREAMBLE) :]
-    while data:
-        size = total_length(data, 0, len(data))
-        frame = unpack(data)
-        data = data[size:]
-        name = Kind(frame.kind).name if frame.kind in KINDS else f"kind {frame.kind}"
-        call = f" call {frame.call_id} opcode {frame.opcode:#06x}" if frame.call_id else ""
-        call += f" flags {frame.flags:#04x}" if frame.flags else ""
-        body = (frame.metadata + frame.payload).hex(" ")
-        yield f"{sent.by.value} {name}{call}: {body}"
