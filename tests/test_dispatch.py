@@ -23,7 +23,14 @@ from wireproto.dispatch import (
     Table,
     each_service,
 )
-from wireproto.errors import CallError, ConfigError, DeclarationError, EncodeError, PackedDetails
+from wireproto.errors import (
+    CallError,
+    ConfigError,
+    DeclarationError,
+    EncodeError,
+    LocalProtocolError,
+    PackedDetails,
+)
 from wireproto.limits import Limits
 from wireproto.reasons import REASONS, failure
 from wireproto.schema import (
@@ -164,6 +171,12 @@ def test_a_context_alone_knows_nothing_of_a_call(name: str) -> None:
     """What only a door can say is not there without one."""
     with pytest.raises(NotImplementedError):
         getattr(Context(), name)
+
+
+def test_a_context_alone_has_nobody_to_call() -> None:
+    """Where no server's connection is behind a call, nobody can be called back."""
+    with pytest.raises(LocalProtocolError, match="who called cannot be called"):
+        Context().client  # noqa: B018 - a property that raises
 
 
 def test_a_context_alone_signs_nobody_in() -> None:

@@ -370,6 +370,7 @@ CLIENT_MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
 def test_each_case_about_shapes_has_a_broken_client() -> None:
     """Of every rule of uploads, duplex and one-way calls there is a client that breaks it."""
     of_shapes = {number for number, case in CLIENT_CASES.cases.items() if case.needs is Needs.SHAPES}
+    of_shapes -= {number for number in of_shapes if int(number.partition(".")[2]) >= 200}  # test_calling.py
     of_shapes -= {"c2.62"}  # of packed payloads: test_packing.py
     assert of_shapes
     assert of_shapes - {"c" + number for number, _ in CLIENT_MUTANTS.values()} == set()

@@ -499,6 +499,7 @@ SERVER_MUTANTS: dict[str, tuple[str, dict[str, Any]]] = {
 def test_each_case_about_shapes_has_a_broken_server() -> None:
     """Of every rule of uploads, duplex and one-way calls there is a server that breaks it."""
     of_shapes = {number for number, case in SERVER_CASES.cases.items() if case.needs is Needs.SHAPES}
+    of_shapes -= {number for number in of_shapes if int(number.partition(".")[2]) >= 200}  # test_calling.py
     of_shapes -= {"s2.71", "s2.78", "s2.80"}  # of packed payloads: test_packing.py
     assert of_shapes
     assert of_shapes - {"s" + number for number, _ in SERVER_MUTANTS.values()} == set()
