@@ -19,6 +19,7 @@ from wireproto.wire.events import (
     Event,
     ItemReceived,
     ResponseReceived,
+    bare,
 )
 from wireproto.wire.frame import U32_MAX, Credit, Flag, Kind, pack
 from wireproto.wire.metadata import CREDIT, DROPPED, ENTRY, TRACEPARENT, Metadata, as_header, is_reserved, pack_metadata
@@ -303,3 +304,10 @@ def test_cancelling_keeps_what_the_answer_says() -> None:
     move(client, server)
     server.send_error(call_id, CallError(Status.CANCELLED, "CANCELLED"))
     assert move(server, client) == [CallOver(call_id)]
+
+
+def test_an_answer_can_be_taken_without_what_stands_beside_it() -> None:
+    """For whoever counts what came; an answer that comes by itself is the same."""
+    answer = ResponseReceived(1, 0x10, b"yes")
+    assert bare(AnsweredBeside(answer, 0x10, Beside(SAID))) is answer
+    assert bare(answer) is answer
