@@ -24,7 +24,7 @@ from wireproto.wire.events import (
     PongReceived,
     RequestReceived,
 )
-from wireproto.wire.frame import HEADER, NO_CREDIT, Credit, Flag, Kind, pack, pack_error
+from wireproto.wire.frame import NO_CREDIT, Credit, Flag, Kind, pack, pack_error
 from wireproto.wire.handshake import Hello, Welcome
 from wireproto.wire.packing import plain
 
@@ -199,7 +199,10 @@ class Peer:
         payload = self.payload(ECHO, EchoResponse(text=text))
         self.connection.send_response(request.call_id, payload)
         data = self.connection.data_to_send()
-        middle = len(data) - (HEADER.size + len(payload)) // 2  # of the answer: grease may stand before it
+        at = 0  # grease may stand before it, and behind it
+        while data[at + 4] != Kind.RESPONSE:
+            at += 4 + int.from_bytes(data[at : at + 4], "big")
+        middle = at + (4 + int.from_bytes(data[at : at + 4], "big")) // 2
         return data[:middle], data[middle:]
 
 
