@@ -245,16 +245,18 @@ class Pump:
         if most > TURN:
             most = TURN
         start = time.perf_counter()
-        try:
-            items = source.take(most)
-        finally:
-            if source.dropped:
-                self._dropped += source.dropped
-                source.dropped = 0
+        items = source.take(most)
+        if source.dropped:
+            self._note_dropped(source)
         self._call.entry.pace.note(time.perf_counter() - start)
         if len(items) > most:
             raise ValueError(f"{type(source).__name__}.take({most}) gave {len(items)} items; give at most {most}")
         return items
+
+    def _note_dropped(self, source: Subscription[Any]) -> None:
+        """The source has left items out: the next one that is sent, or the end, tells the caller."""
+        self._dropped += source.dropped
+        source.dropped = 0
 
     def _encoded(self, items: Sequence[Any], size: int) -> tuple[list[Payload], CallError | None]:
         """The first of the items as bytes, as far as they fit, and what is wrong with the one behind them."""
@@ -336,6 +338,8 @@ class Pump:
                 return
             self._state = _ENDED
             self._why = "ended" if error is None else str(error)
+            if self._subscription is not None:
+                self._note_dropped(self._subscription)
             self._session.end_stream_locked(self._call, error, self._dropped)
 
     def _close(self) -> None:
