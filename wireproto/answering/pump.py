@@ -266,11 +266,11 @@ class Pump:
             if size < 1:
                 break
             payload = encode(item)
-            if isinstance(payload, CallError):
+            if type(payload) is not bytes and isinstance(payload, CallError):
                 return payloads, payload
             payloads.append(payload)
-            self._last = len(payload)
-            size -= self._last
+            last = self._last = len(payload)
+            size -= last
         return payloads, None
 
     def _send_payloads_locked(self, payloads: list[Payload]) -> int:
