@@ -32,6 +32,26 @@ const METHODS = {
   Noted: { opcode: 16, request: message({ key: str }), response: message({ count: int, total: int }) },
 }
 
+const one = message({ number: int })
+async function *numbers(count) { for (let number = 0; number < count; number++) yield { number } }
+async function gather(items) {
+  const found = { total: 0, items: 0 }
+  for await (const { number } of items) { found.total += Number(number); found.items++ }
+  return found
+}
+async function tell({ number, milliseconds, fail }) {
+  if (milliseconds) await new Promise(resolve => setTimeout(resolve, Number(milliseconds)))
+  if (fail) throw new WireError(10, 'AS_ASKED')
+  return { number }
+}
+const HANDLERS = { // what the server calls
+  0x21: { request: message({ number: int, milliseconds: int, fail: bool }), response: one, handle: tell },
+  0x22: { flags: 8, request: message({ count: int }), response: one, handle: ({ count }) => numbers(count) },
+  0x23: { flags: 4, request: one, response: message({ total: int, items: int }), handle: gather },
+  0x24: { flags: 12, request: one, response: one, async *handle(items) { for await (const { number } of items) yield { number } } },
+  0x25: { flags: 1, request: one, handle() {} },
+}
+
 // ---- values as the kit writes them in JSON
 const FLOATS = { nan: NaN, inf: Infinity, '-inf': -Infinity, '-0.0': -0 }
 const toInt = value => typeof value === 'number' ? value : Number.isSafeInteger(Number(value)) ? Number(value) : BigInt(value)
@@ -132,13 +152,13 @@ async function carryOut(client, step, started) {
   return {}
 }
 
-async function instruct({ host, port, codec, versions, service, steps }) {
+async function instruct({ host, port, codec, versions, service, steps, handlers }) {
   if (codec !== 'pipe') return { unsupported: `the codec ${codec}` }
   const strange = steps.find(step => !STEPS.includes(step.do) || step.method && !METHODS[step.method])
   if (strange) return { unsupported: `the step ${JSON.stringify(strange)}` }
   let client
   try {
-    client = await connect({ host, port, service, versions, name: 'node2' })
+    client = await connect({ host, port, service, versions, name: 'node2', handlers: handlers && HANDLERS })
   } catch (error) {
     return { connect_error: failure(error) }
   }

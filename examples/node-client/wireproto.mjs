@@ -2,6 +2,7 @@
 import { isUtf8 } from 'node:buffer'
 import net from 'node:net'
 import zlib from 'node:zlib'
+import { Answers } from './answering.mjs'
 import { decode, encode } from './pipe.mjs'
 
 const [HELLO, WELCOME, REQUEST, RESPONSE, ITEM, END, ERROR, CANCEL, CREDIT, PING, PONG, GOAWAY] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
@@ -19,10 +20,10 @@ export class WireError extends Error {
   but(retry) { return new WireError(this.status, this.reason, this.message, retry, this.retryAfterMs) }
 }
 const broken = reason => new WireError(reason === 'TOO_MANY_FRAMES' ? RESOURCE_EXHAUSTED : INVALID_ARGUMENT, reason, `the server broke a rule: ${reason}`)
-const errorBody = error => Buffer.concat([ints([1, 1, 4], [error.status, error.retry, error.retryAfterMs]), sized(1, error.reason), sized(2, error.message)])
+export const errorBody = error => Buffer.concat([ints([1, 1, 4], [error.status, error.retry, error.retryAfterMs]), sized(1, error.reason), sized(2, error.message)])
 const U32_MAX = 0xffffffff
-const check = (fine, reason) => { if (!fine) throw broken(reason) }
-const ints = (sizes, values) => Buffer.from(sizes.map((size, i) => values[i].toString(16).padStart(2 * size, '0')).join(''), 'hex')
+export const check = (fine, reason) => { if (!fine) throw broken(reason) }
+export const ints = (sizes, values) => Buffer.from(sizes.map((size, i) => values[i].toString(16).padStart(2 * size, '0')).join(''), 'hex')
 const sized = (size, value) => Buffer.concat([ints([size], [Buffer.byteLength(value)]), Buffer.from(value)])
 
 function unpacked(payload) { // what a packed payload stands for, and never more than it says (section 2)
@@ -122,14 +123,14 @@ class Connection {
   #chunks = []; #size = 0; #between = true; #parser = this.#frames(); #wanted = this.#parser.next().value
   #lost = error => this.#finish(new WireError(UNAVAILABLE, '', error.message ?? 'the connection was lost'))
 
-  constructor({ host, port, service = '', versions = [1, 1], name = 'node' }, opened, refused) {
-    Object.assign(this, { versions, opened, refused })
+  constructor({ host, port, service = '', versions = [1, 1], name = 'node', handlers }, opened, refused) {
+    Object.assign(this, { versions, opened, refused, answers: handlers && new Answers(handlers, this, (kind, fields) => this.#send(kind, fields)) })
     this.socket = net.connect({ host, port, noDelay: true, allowHalfOpen: true }) // half open: an ERROR may answer an end of input
       .on('data', chunk => this.#read(chunk)).on('error', this.#lost).on('close', this.#lost)
       .on('end', () => this.#between && !this.#size ? this.#lost({}) : this.#finish(broken('TRUNCATED_FRAME'), true))
     this.socket.write(Buffer.from('f5575001', 'hex')) // section 1
-    this.#send(HELLO, { payload: Buffer.concat([ints([1, 1, 4, 4, 4, 8], [...versions, MAX_FRAME, 0, HEARTBEAT, 0]), // section 3
-      ints([1, 1], [1, PIPE]), sized(1, 'pipe'), sized(1, name), sized(1, service), ints([2, 2, 1], [2, 1, ZLIB])]) })
+    this.#send(HELLO, { payload: Buffer.concat([ints([1, 1, 4, 4, 4, 8], [...versions, MAX_FRAME, handlers ? Answers.most : 0, HEARTBEAT, 0]), // section 3
+      ints([1, 1], [1, PIPE]), sized(1, 'pipe'), sized(1, name), sized(1, service), ints([2, 2, 1], [2, 1, ZLIB]), handlers ? Answers.fields() : Buffer.alloc(0)]) })
     this.#timer = setTimeout(() => this.#finish(new WireError(DEADLINE_EXCEEDED, 'HELLO_TIMEOUT', 'no WELCOME came')), HELLO_TIMEOUT)
   }
 
@@ -279,6 +280,7 @@ class Connection {
     const [items, bytes] = kind === CREDIT ? body.ints([4, 4]) : [1, 0]
     check(items + bytes > 0 && (id > 0 || bytes === 0), 'BAD_BODY')
     if (id === 0) return check((this.#oneWay += items) <= U32_MAX, 'CREDIT_OVERFLOW') ?? this.#posted()
+    if (this.answers && (kind === REQUEST || id >= TOP_BIT)) return this.answers.accept(kind, id, opcode, packed ? unpacked(payload) : payload, flags, meta, [items, bytes], size)
     if (kind === REQUEST || id >= TOP_BIT) return this.#theirs(kind, id, opcode, payload, flags)
     const call = this.#calls.get(id)
     if (!call) return check(++this.#strays <= MAX_STRAY_ANSWERS, 'STRAY_ANSWERS')

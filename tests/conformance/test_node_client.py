@@ -9,7 +9,6 @@ import pytest
 
 from wireproto.conformance.case import Verdict
 from wireproto.conformance.client import judge_client
-from wireproto.conformance.clients import CLIENT_CASES, calling
 from wireproto.conformance.runner import Selection
 
 CLIENT = Path(__file__).parent.parent.parent / "examples" / "node-client"
@@ -28,13 +27,10 @@ def node() -> str:
 
 
 def test_it_conforms(node: str) -> None:
-    """It passes every case of the codec it has; it has no digests that it could compare, and answers no calls."""
+    """It passes every case of the codec it has, in all versions; it has no digests that it could compare."""
     runs = judge_client([node, str(CLIENT / "conformance.mjs")], Selection(codecs=["pipe"]), jobs=2)
-    answering = {run.case.id for run in runs if "accepts no calls of its server" in run.detail}
-    assert answering == {case.id for case in CLIENT_CASES.cases.values() if case.run.__module__ == calling.__name__}
     skipped = {run.case.id for run in runs if "lists no methods" in run.detail}
     assert skipped == {"c3.49", "c3.50"}
-    skipped |= answering
     rest = [run for run in runs if run.case.id not in skipped]
     assert [f"{run.name}: {run.detail}" for run in rest if run.verdict is not Verdict.PASSED] == []
     assert len({run.case.id for run in runs}) >= 150
