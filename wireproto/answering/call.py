@@ -73,7 +73,11 @@ class Call(msgspec.Struct, Context, eq=False):
 
     @property
     def context(self) -> Context:
-        """Itself, with who is signed in now."""
+        """Itself."""
+        return self
+
+    def to_be_judged(self) -> Context:
+        """Itself, with who is signed in now, until ``Entry`` has judged it: the credential of the call goes first."""
         if self.session.identity is not None:
             self.identity = self.session.identity
         return self

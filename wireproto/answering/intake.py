@@ -147,7 +147,7 @@ class Intake(abc.ABC):
         if not self._admitted:
             if self._call.answered:
                 return False
-            refusal = self._call.entry.admit(self._call.context)
+            refusal = self._call.entry.admit(self._call.to_be_judged())
             if refusal is not None:
                 self._session.settle(self._call, refusal, True)
                 return False

@@ -166,7 +166,10 @@ class Fed(Protocol):
 
     @property
     def context(self) -> Context:
-        """What its handler may know, the caller's identity included."""
+        """What its handler may know, the caller's identity included, as it was judged."""
+
+    def to_be_judged(self) -> Context:
+        """The same, with who is signed in now: to be judged, once and before anything of the call is run."""
 
     def go_on(self, outcome: Outcome, last: bool) -> None:
         """Settle what its handler or its sink gave."""

@@ -200,6 +200,10 @@ class BegunCall(Sink[Any, Any]):
         """Nobody asks: what comes back was asked for."""
         return self
 
+    def to_be_judged(self) -> Any:
+        """The same."""
+        return self
+
     def let_go_locked(self) -> None:
         """Nobody waits for its handler."""
 
