@@ -202,7 +202,7 @@ class Context(Uncopied):
 
         Raises:
             EncodeError: the name or the value cannot be sent, or all entries together count more than 7,168 bytes, each
-                with 32 beside its name and its value.
+                with 32 beside its name and its value; of a value that is not printable ASCII three bytes count four.
         """
         raise NotImplementedError
 

@@ -102,6 +102,14 @@ def test_an_entry_must_pass_every_door() -> None:
         with_entry({}, "a", "x" * (MAX_ANSWER - 32))
 
 
+def test_an_entry_that_is_bytes_over_grpc_counts_a_third_more() -> None:
+    """It travels as base64 there, under a longer name."""
+    most = (MAX_ANSWER - 32 - len("a-bin")) * 3 // 4
+    assert with_entry({}, "a", "x" * (most - 2) + "é")
+    with pytest.raises(EncodeError, match="at most 7168"):
+        with_entry({}, "a", "x" * (most - 1) + "é")
+
+
 def test_what_is_no_ascii_is_bytes_over_grpc() -> None:
     """gRPC's headers are printable ASCII; the rest has a name of its own."""
     assert as_header("a", "b c") == ("a", "b c")

@@ -15,8 +15,10 @@ from wireproto.wire.metadata import (
     DROPPED,
     ENTRY,
     TRACEPARENT,
+    as_header,
     bad_metadata,
     each_field,
+    header_size,
     is_reserved,
     pack_entry,
     pack_printable,
@@ -40,9 +42,6 @@ __all__ = [
 MAX_ANSWER: Final = 7168
 """Bytes that the metadata of an answer and the details of its error may have together: trailers of gRPC end at 8 KiB,
 and a status and a message need some of them."""
-
-_HEADER: Final = 32
-"""Bytes that HTTP/2 counts for a header beside its name and its value (RFC 9113, 6.5.2)."""
 
 TRACEPARENT_NAME: Final = "traceparent"
 """The name of key 2 among the names of entries, as it is a header like them over gRPC."""
@@ -93,13 +92,14 @@ def with_entry(metadata: Mapping[str, str], name: str, value: str) -> dict[str, 
 
     Raises:
         EncodeError: the name or the value is none, gRPC has a use of its own for the name, or the whole is too long:
-            each entry counts its name, its value and 32 bytes, as HTTP/2 counts a header.
+            each entry counts its name, its value and 32 bytes, as HTTP/2 counts a header; a value that is not printable
+            ASCII counts a third more, and 4 bytes, as it travels over gRPC.
     """
     if name != TRACEPARENT_NAME and is_reserved(name):
         raise EncodeError(f"Metadata.entries[{name!r}]", "gRPC has a use of its own for this name; choose another")
     made = {**metadata, name: value}
     pack_answer(made)
-    size = sum(len(each) + len(text.encode()) + _HEADER for each, text in made.items())
+    size = sum(header_size(*as_header(each, text)) for each, text in made.items())
     if size > MAX_ANSWER:
         raise EncodeError(
             "Metadata", f"that of the answer would count {size} bytes; at most {MAX_ANSWER} can be sent, say less"

@@ -9,7 +9,7 @@ from wireproto.protos.status import MAX_MESSAGE, to_rpc_status
 from wireproto.status import Retry, Status
 from wireproto.wire.answers import MAX_ANSWER, pack_answer
 from wireproto.wire.frame import pack_details
-from wireproto.wire.metadata import as_header
+from wireproto.wire.metadata import as_header, header_size
 
 __all__ = ["RpcEnd", "tell", "trailers"]
 
@@ -18,7 +18,6 @@ _STATUS: Final = "grpc-status-details-bin"
 _MOST: Final = 8192
 """Bytes of trailers that clients of gRPC take if they are told nothing else, each header counted with 32 more."""
 
-_HEADER: Final = 32
 _FEW: Final = 64
 """Bytes of the status itself, ``grpc-status``."""
 
@@ -50,7 +49,7 @@ def tell(error: CallError, said: Mapping[str, str]) -> RpcEnd:
     if not said and packed is None:
         return _plain(error.status, error.reason, error.message, error.retry, error.retry_after_ms)
     beside = trailers(said)
-    size = _FEW + sum(len(name) + len(value) + _HEADER for name, value in beside)
+    size = _FEW + sum(header_size(name, value) for name, value in beside)
     if packed is not None and not _fits(packed, said):
         packed = None
     ways = ((packed, MAX_MESSAGE), (packed, MAX_MESSAGE // 4), (None, MAX_MESSAGE), (None, MAX_MESSAGE // 4))
@@ -74,7 +73,7 @@ class _Made(NamedTuple):
     def size(self) -> int:
         """Bytes of its headers. In the text most bytes that are not ASCII take three."""
         text = sum(1 if " " <= each <= "~" and each != "%" else 3 * len(each.encode()) for each in self.message)
-        return text + len(self.status) + len(_STATUS) + len("grpc-message") + 2 * _HEADER
+        return header_size("grpc-message", "") + text + header_size(_STATUS, self.status)
 
 
 def _made(error: CallError, details: PackedDetails | None, most: int) -> _Made:
