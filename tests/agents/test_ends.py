@@ -14,6 +14,7 @@ from wireproto import (
     CallError,
     ConfigError,
     ConnectionLost,
+    EncodeError,
     Handlers,
     Limits,
     Retry,
@@ -22,6 +23,7 @@ from wireproto import (
     connect,
 )
 from wireproto.connected import ConnectedClient
+from wireproto.wire.metadata import Metadata, pack_metadata
 
 
 def failure_of(future: Future[Any]) -> CallError:
@@ -84,6 +86,20 @@ def test_calls_wait_for_a_place(branch: Branch) -> None:
     assert given_up.cancel()
     work.gate.set()
     assert second.result(10).text == "SECOND"
+
+
+def test_metadata_that_cannot_be_written_is_refused_at_once(branch: Branch) -> None:
+    """A call whose metadata is too long with its deadline never waits for a place; the calls beside it go on."""
+    agent, _, work = branch.agent(branch.office(), limits=Limits(heartbeat=0, max_calls=1))
+    first = agent.start(RUN, Order(text="wait"), timeout=20)
+    assert work.waiting.acquire(timeout=10)
+    longest = Metadata(entries={"a": "x" * 65_530})
+    assert len(pack_metadata(longest)) == 0xFFFF
+    with pytest.raises(EncodeError, match="at most 65535"):
+        agent.start(RUN, Order(), timeout=20, metadata=longest)
+    second = agent.start(RUN, Order(text="second"), timeout=20)
+    work.gate.set()
+    assert (first.result(10).text, second.result(10).text) == ("WAIT", "SECOND")
 
 
 def test_too_many_calls_wait(branch: Branch) -> None:

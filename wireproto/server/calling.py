@@ -255,7 +255,6 @@ class Calling(ConnectedClient):
                 "that never answers must not hold a call for ever"
             )
         payload = b"" if source is not None else _payload(called, request)
-        pack_metadata(metadata or EMPTY)  # what cannot be written is said here, not when there is a place
         call = BegunCall(self, called, payload, metadata or EMPTY, time.monotonic() + min(seconds, U32_MAX / 1000))
         call.source = source
         call.receiver = sink
@@ -263,6 +262,8 @@ class Calling(ConnectedClient):
             limits = self._session.limits
             call.credit = Credit(limits.first_items, limits.first_bytes)
             call.intake = HandedItems(call) if sink is None else ReceivedItems(call, call)
+        # With the deadline and the credit. What cannot be written is said here: once there is a place, nobody hears it.
+        pack_metadata(call.request_metadata(U32_MAX))
         with self.lock:
             if (problem := self._problem_locked()) is not None:
                 self._end_locked(call, problem)
