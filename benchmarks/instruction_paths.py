@@ -36,7 +36,7 @@ time.monotonic = time.perf_counter = itertools.count(1.0, 1e-6).__next__  # type
 
 from wireproto import Context, Handlers, Message, Method, Server, Service, StreamMethod, codecs, connect  # noqa: E402
 from wireproto.answering.pool import Worker  # noqa: E402
-from wireproto.dispatch import Subscription  # noqa: E402
+from wireproto.handling import Subscription  # noqa: E402
 from wireproto.limits import Limits  # noqa: E402
 from wireproto.poller import READ  # noqa: E402
 

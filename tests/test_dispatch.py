@@ -11,18 +11,7 @@ from typing import Any
 import pytest
 
 from wireproto import codecs
-from wireproto.dispatch import (
-    SHARED_BYTES,
-    SHARED_ITEMS,
-    Context,
-    Entry,
-    Handlers,
-    Identity,
-    Sink,
-    Subscription,
-    Table,
-    each_service,
-)
+from wireproto.dispatch import SHARED_BYTES, SHARED_ITEMS, Entry, Handlers, Table, each_service
 from wireproto.errors import (
     CallError,
     ConfigError,
@@ -31,6 +20,8 @@ from wireproto.errors import (
     LocalProtocolError,
     PackedDetails,
 )
+from wireproto.handling import Context, Sink, Subscription
+from wireproto.identity import Identity
 from wireproto.limits import Limits
 from wireproto.reasons import REASONS, failure
 from wireproto.schema import (

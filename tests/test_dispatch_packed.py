@@ -3,8 +3,9 @@
 import pytest
 
 from tests.test_dispatch import CODEC, LIMITS, AskRequest, AskResponse, Call
-from wireproto.dispatch import Context, Entry
+from wireproto.dispatch import Entry
 from wireproto.errors import CallError, LocalProtocolError
+from wireproto.handling import Context
 from wireproto.schema import Method
 from wireproto.wire.packing import Packed, pack_payload
 

@@ -67,10 +67,20 @@ ALLOWED: dict[str, set[str]] = {
     "resuming": {"errors", "reasons", "schema"},
     "binding": {"codecs", "control", "errors", "limits", "reasons", "schema", "status", "wire/frame", "wire/packing"},
     "connected": {"errors", "schema", "uncopied", "wire/metadata"},
+    "handling": {
+        "connected",
+        "errors",
+        "identity",
+        "resuming",
+        "schema",
+        "status",
+        "uncopied",
+        "wire/metadata",
+    },
     "dispatch": BASE
     | {
         "codecs",
-        "connected",
+        "handling",
         "identity",
         "resuming",
         "schema",
@@ -80,8 +90,8 @@ ALLOWED: dict[str, set[str]] = {
         "wire/packing",
     },
     "wire/liveness": BASE | {"wire/connection"},
-    "topic": {"dispatch", "errors", "reasons", "resuming", "schema", "uncopied", "wire/packing"},
-    "answering": CORE | {"connected", "topic", "dispatch", "identity", "schema", *BOTH_ROLES},
+    "topic": {"dispatch", "errors", "handling", "reasons", "resuming", "schema", "uncopied", "wire/packing"},
+    "answering": CORE | {"connected", "topic", "dispatch", "handling", "identity", "schema", *BOTH_ROLES},
     "server": CORE
     | {
         "address",
@@ -92,6 +102,7 @@ ALLOWED: dict[str, set[str]] = {
         "connected",
         "control",
         "dispatch",
+        "handling",
         "identity",
         "log_limit",
         "poller",
@@ -110,6 +121,8 @@ ALLOWED: dict[str, set[str]] = {
         "connected",
         "control",
         "dispatch",
+        "handling",
+        "identity",
         "log_limit",
         "poller",
         "protos",
@@ -119,9 +132,21 @@ ALLOWED: dict[str, set[str]] = {
         *BOTH_ROLES,
     },  # protos: client/grpc.py only
     # Of wire/ only what an implementation that is judged takes: the judges read the page by themselves.
-    "conformance": BASE | {"client", "codecs", "connected", "control", "dispatch", "schema", "topic", "wire/metadata"},
+    "conformance": BASE
+    | {
+        "client",
+        "codecs",
+        "connected",
+        "control",
+        "dispatch",
+        "handling",
+        "identity",
+        "schema",
+        "topic",
+        "wire/metadata",
+    },
     "testing": CORE
-    | {"address", "binding", "client", "codecs", "conformance", "dispatch", "schema", "server"}
+    | {"address", "binding", "client", "codecs", "conformance", "dispatch", "handling", "identity", "schema", "server"}
     | {"wire/connection", "wire/framing"},
 }
 PUBLIC_FACE = {
@@ -132,6 +157,8 @@ PUBLIC_FACE = {
     "connected",
     "dispatch",
     "errors",
+    "handling",
+    "identity",
     "limits",
     "log_limit",
     "schema",
@@ -156,7 +183,7 @@ HEAVY = {
 NAMED = re.compile(r"(import|from|:)\s*wireproto_chat|wireproto_chat[.:]")
 """The chat's package in a program or a target that a string holds."""
 CORE_ONLY = CORE | {"wire/connection", "wire/framing", "wire/hurried", "wire/liveness"}
-SANS_IO = CORE_ONLY | {"codecs", "contract", "control", "dispatch", "protos", "schema"}
+SANS_IO = CORE_ONLY | {"codecs", "contract", "control", "dispatch", "handling", "protos", "schema"}
 IO_MODULES = {"asyncio", "select", "selectors", "socket", "socketserver", "ssl", "subprocess"}
 CLOCKS_AND_LOGS = {"logging", "threading", "time", "_thread"}
 

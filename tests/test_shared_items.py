@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from wireproto import codecs
-from wireproto.dispatch import SHARED_BYTES, SHARED_ITEMS, Context, Entry, Handlers
+from wireproto.dispatch import SHARED_BYTES, SHARED_ITEMS, Entry, Handlers
 from wireproto.errors import CallError
+from wireproto.handling import Context
 from wireproto.limits import Limits
 from wireproto.schema import Message, Service, StreamMethod
 

@@ -15,7 +15,8 @@ import msgspec
 import pytest
 
 from wireproto import codecs
-from wireproto.dispatch import Context, Handlers
+from wireproto.dispatch import Handlers
+from wireproto.handling import Context
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Scalar, Service, fields
 from wireproto.server import Server

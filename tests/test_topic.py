@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from wireproto import CallError, ConfigError, EncodeError, LocalProtocolError, Retry, Status, Topic, codecs
-from wireproto.dispatch import Context, Entry, Handlers
+from wireproto.dispatch import Entry, Handlers
+from wireproto.handling import Context
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Service, Slow, StreamMethod
 from wireproto.topic import TopicSubscription

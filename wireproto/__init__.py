@@ -30,7 +30,9 @@ from wireproto.version import __version__
 if TYPE_CHECKING:
     from wireproto.client import Backoff, Client, ClientState, Duplex, Following, Gap, Stream, Workers, connect
     from wireproto.connected import ConnectedClient
-    from wireproto.dispatch import Context, Handlers, Identity, Sink, Subscription
+    from wireproto.dispatch import Handlers
+    from wireproto.handling import Context, Sink, Subscription
+    from wireproto.identity import Identity
     from wireproto.log_limit import LogLimit
     from wireproto.schema import (
         Bounds,
@@ -109,14 +111,14 @@ _LAZY = {
     "Client": "wireproto.client",
     "ClientState": "wireproto.client",
     "ConnectedClient": "wireproto.connected",
-    "Context": "wireproto.dispatch",
+    "Context": "wireproto.handling",
     "Credit": "wireproto.wire.frame",
     "Duplex": "wireproto.client",
     "DuplexMethod": "wireproto.schema",
     "Following": "wireproto.client",
     "Gap": "wireproto.client",
     "Handlers": "wireproto.dispatch",
-    "Identity": "wireproto.dispatch",
+    "Identity": "wireproto.identity",
     "LogLimit": "wireproto.log_limit",
     "Message": "wireproto.schema",
     "Metadata": "wireproto.wire.metadata",
@@ -126,10 +128,10 @@ _LAZY = {
     "Service": "wireproto.schema",
     "Shape": "wireproto.schema",
     "Since": "wireproto.schema",
-    "Sink": "wireproto.dispatch",
+    "Sink": "wireproto.handling",
     "Stream": "wireproto.client",
     "StreamMethod": "wireproto.schema",
-    "Subscription": "wireproto.dispatch",
+    "Subscription": "wireproto.handling",
     "Topic": "wireproto.topic",
     "UInt64": "wireproto.schema",
     "UploadMethod": "wireproto.schema",

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from wireproto.dispatch import Context, Entry, Subscription
+from wireproto.dispatch import Entry
 from wireproto.errors import CallError, ConfigError, LocalProtocolError
+from wireproto.handling import Context, Subscription
 from wireproto.reasons import failure
 from wireproto.resuming import position_lost
 from wireproto.schema import Message, Positions, StreamMethod

@@ -7,8 +7,10 @@ import pytest
 
 from tests.codecs.everything import Leaf, Nothing, Optionals, Three
 from tests.copies import WAYS
-from wireproto.dispatch import Context, Handlers, Identity, Subscription
+from wireproto.dispatch import Handlers
 from wireproto.errors import DeclarationError
+from wireproto.handling import Context, Subscription
+from wireproto.identity import Identity
 from wireproto.schema import Method, Service, StreamMethod
 from wireproto.server import Server
 from wireproto.testing import Running, running

@@ -16,8 +16,9 @@ from tests.integration.test_four_doors import DOORS, PATIENCE, authenticate, ope
 from wireproto import ConnectionLost, Limits
 from wireproto.client import connect
 from wireproto.client.grpc import connect as connect_grpc
-from wireproto.dispatch import Context, Handlers
+from wireproto.dispatch import Handlers
 from wireproto.errors import CallError, EncodeError, LocalProtocolError
+from wireproto.handling import Context
 from wireproto.schema import Bounds, Message, OneWayMethod, Service
 from wireproto.server import Server
 from wireproto.server.gateway import GrpcGateway

@@ -43,8 +43,9 @@ from tests.server.service import (
 from wireproto import codecs
 from wireproto.client import Client
 from wireproto.client.grpc import GrpcClient
-from wireproto.dispatch import Context, Handlers
+from wireproto.dispatch import Handlers
 from wireproto.errors import CallError
+from wireproto.handling import Context
 from wireproto.limits import Limits
 from wireproto.schema import Message, Service
 from wireproto.server import Server

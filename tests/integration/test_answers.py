@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.copies import WAYS
 from tests.server.peer import until
 from wireproto.client import Client
-from wireproto.dispatch import Context, Handlers, Sink, Subscription
+from wireproto.dispatch import Handlers
 from wireproto.errors import CallError, EncodeError
+from wireproto.handling import Context, Sink, Subscription
 from wireproto.limits import Limits
 from wireproto.schema import DuplexMethod, Message, Method, OneWayMethod, Service, StreamMethod, UploadMethod
 from wireproto.server import Server

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from wireproto import ConnectedClient, Context, Handlers, Message, Method, Server, Service, StreamMethod, connect
-from wireproto.dispatch import Subscription
 from wireproto.errors import CallError
+from wireproto.handling import Subscription
 from wireproto.status import Status
 
 

@@ -33,8 +33,10 @@ from tests.server.service import (
 from wireproto.client import connect
 from wireproto.client.grpc import connect as connect_grpc
 from wireproto.codecs import get
-from wireproto.dispatch import Authenticate, Context, Handlers, Identity, Sink, Subscription
+from wireproto.dispatch import Authenticate, Handlers
 from wireproto.errors import BothFull, CallError
+from wireproto.handling import Context, Sink, Subscription
+from wireproto.identity import Identity
 from wireproto.limits import Limits
 from wireproto.schema import (
     Bounds,

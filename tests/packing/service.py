@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from wireproto import Context, Handlers, Message
-from wireproto.dispatch import Sink, Subscription
+from wireproto.handling import Sink, Subscription
 from wireproto.schema import DuplexMethod, Method, OneWayMethod, Service, StreamMethod, UploadMethod
 
 

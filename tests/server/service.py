@@ -5,7 +5,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
-from wireproto.dispatch import Context, Handlers, Identity, Subscription
+from wireproto.dispatch import Handlers
+from wireproto.handling import Context, Subscription
+from wireproto.identity import Identity
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.status import Retry, Status
 from wireproto.wire.metadata import Metadata

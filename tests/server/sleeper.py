@@ -9,7 +9,8 @@ import sys
 import time
 from concurrent.futures import Future
 
-from wireproto.dispatch import Context, Handlers
+from wireproto.dispatch import Handlers
+from wireproto.handling import Context
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Service
 from wireproto.server import Server

@@ -41,8 +41,10 @@ from wireproto.answering.pace import PROVEN
 from wireproto.control import CHECK, CONTROL, DESCRIBE, CheckRequest, DescribeRequest, Health
 from wireproto.control import ECHO as ECHO_BYTES
 from wireproto.control import EchoRequest as EchoBytesRequest
-from wireproto.dispatch import Context, Handlers, Identity
+from wireproto.dispatch import Handlers
 from wireproto.errors import DeclarationError
+from wireproto.handling import Context
+from wireproto.identity import Identity
 from wireproto.limits import Limits
 from wireproto.schema import Service
 from wireproto.server import Server

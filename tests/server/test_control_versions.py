@@ -9,8 +9,9 @@ from wireproto import binding
 from wireproto.client import connect, line
 from wireproto.control import CHECK, DESCRIBE
 from wireproto.control import ECHO as CONTROL_ECHO
-from wireproto.dispatch import Context, Handlers
+from wireproto.dispatch import Handlers
 from wireproto.errors import CallError
+from wireproto.handling import Context
 from wireproto.schema import Message, Method, Service, Since
 from wireproto.server import Server, server
 

@@ -14,8 +14,9 @@ from tests.server.peer import Peer, until
 from tests.server.service import BLOCK, DEFER, ECHO, FEED, BlockRequest, DeferRequest, EchoRequest, FeedRequest, Stage
 from wireproto import codecs
 from wireproto.answering.alarms import GRAIN, Alarms
-from wireproto.dispatch import Context, Handlers, Subscription
+from wireproto.dispatch import Handlers
 from wireproto.errors import CallError
+from wireproto.handling import Context, Subscription
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.server import Server

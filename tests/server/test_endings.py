@@ -23,7 +23,8 @@ from tests.server.service import (
 )
 from wireproto.answering import pace
 from wireproto.conformance.raw import frame
-from wireproto.dispatch import Context, Handlers
+from wireproto.dispatch import Handlers
+from wireproto.handling import Context
 from wireproto.limits import Limits
 from wireproto.server import Server
 from wireproto.status import Retry, Status

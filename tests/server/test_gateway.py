@@ -39,8 +39,9 @@ from tests.server.service import (
 )
 from wireproto.client.grpc import GrpcClient
 from wireproto.client.grpc import connect as connect_grpc
-from wireproto.dispatch import Context, Handlers
+from wireproto.dispatch import Handlers
 from wireproto.errors import CallError, ConfigError
+from wireproto.handling import Context
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, Service, StreamMethod
 from wireproto.server.gateway import GrpcGateway

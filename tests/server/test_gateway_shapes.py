@@ -30,8 +30,8 @@ from tests.server.test_uploads import (
     Sum,
 )
 from wireproto.codecs import get
-from wireproto.dispatch import Identity
 from wireproto.errors import CallError
+from wireproto.identity import Identity
 from wireproto.limits import Limits
 from wireproto.protos.status import from_rpc_status
 from wireproto.schema import Operation

@@ -17,7 +17,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from tests.server.peer import until
 from tests.server.service import Stage
-from wireproto.dispatch import Context, Handlers
+from wireproto.dispatch import Handlers
+from wireproto.handling import Context
 from wireproto.limits import Limits
 from wireproto.log_limit import LogLimit
 from wireproto.schema import Message, Method, Service

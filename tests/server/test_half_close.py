@@ -19,7 +19,8 @@ from tests.server.service import (
     EchoRequest,
     Stage,
 )
-from wireproto.dispatch import Context, Handlers
+from wireproto.dispatch import Handlers
+from wireproto.handling import Context
 from wireproto.limits import Limits
 from wireproto.server import Server
 from wireproto.status import Retry, Status

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wireproto.client import connect
-from wireproto.dispatch import Context, Handlers, Identity, Sink, Subscription
+from wireproto.dispatch import Handlers
 from wireproto.errors import CallError
+from wireproto.handling import Context, Sink, Subscription
+from wireproto.identity import Identity
 from wireproto.schema import DuplexMethod, Message, Method, Service, StreamMethod, UploadMethod
 from wireproto.server import Server
 from wireproto.testing import running

@@ -28,8 +28,9 @@ from tests.server.service import (
 from wireproto.answering.call import Call
 from wireproto.answering.pace import PROVEN, SLOW
 from wireproto.answering.pool import Pool, Worker
-from wireproto.dispatch import Context, Handlers
+from wireproto.dispatch import Handlers
 from wireproto.errors import CallError
+from wireproto.handling import Context
 from wireproto.server import Server
 from wireproto.server.poller import LookingPoller
 from wireproto.server.session import Session

@@ -11,9 +11,10 @@ import pytest
 from tests.copies import WAYS
 from wireproto.client import connect
 from wireproto.client.grpc import connect as connect_grpc
-from wireproto.dispatch import Context, Handlers, Identity, Sink, Subscription
+from wireproto.dispatch import Handlers
 from wireproto.errors import CallError
-from wireproto.identity import Holder
+from wireproto.handling import Context, Sink, Subscription
+from wireproto.identity import Holder, Identity
 from wireproto.schema import DuplexMethod, Message, Method, Service, StreamMethod, UploadMethod
 from wireproto.server import Server
 from wireproto.server.gateway import GrpcGateway

@@ -6,7 +6,8 @@ import pytest
 
 from tests.server.peer import Peer, until, window
 from tests.server.service import COUNT, ECHO, SERVICE, CountRequest, CountResponse, EchoRequest, EchoResponse
-from wireproto.dispatch import Context, Handlers
+from wireproto.dispatch import Handlers
+from wireproto.handling import Context
 from wireproto.limits import Limits
 from wireproto.server import Server
 from wireproto.status import Retry, Status

@@ -8,8 +8,9 @@ import pytest
 
 from tests.server.peer import Peer, until
 from tests.server.service import ECHO, FEED, SERVICE, EchoRequest, EchoResponse, FeedRequest, FeedResponse, Stage
-from wireproto.dispatch import Context, Handlers, Subscription
+from wireproto.dispatch import Handlers
 from wireproto.errors import CallError
+from wireproto.handling import Context, Subscription
 from wireproto.limits import Limits
 from wireproto.server import Server
 from wireproto.server.transport import Transport

@@ -20,7 +20,8 @@ from tests.server.service import (
     FeedRequest,
     Stage,
 )
-from wireproto.dispatch import Context, Handlers, Subscription
+from wireproto.dispatch import Handlers
+from wireproto.handling import Context, Subscription
 from wireproto.limits import Limits
 from wireproto.server import Server
 from wireproto.status import Status

@@ -7,8 +7,9 @@ from concurrent.futures import Future
 import pytest
 
 from tests.server.peer import Peer, until, window
-from wireproto.dispatch import Context, Handlers, Sink, Subscription
+from wireproto.dispatch import Handlers
 from wireproto.errors import CallError
+from wireproto.handling import Context, Sink, Subscription
 from wireproto.limits import Limits
 from wireproto.schema import DuplexMethod, Message, Method, OneWayMethod, Service, UploadMethod
 from wireproto.server import Server

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Self
 
-from wireproto.dispatch import Context, Handlers, Sink
+from wireproto.dispatch import Handlers
+from wireproto.handling import Context, Sink
 from wireproto.schema import (
     Bounds,
     DuplexMethod,

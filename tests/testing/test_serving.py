@@ -35,8 +35,9 @@ from tests.testing.shelf import (
 from wireproto.answering.call import Call, OneWayCall
 from wireproto.answering.intake import Intake, _ToIterator
 from wireproto.answering.windows import Windows
-from wireproto.dispatch import Context, Entry, Handlers, Sink, Table
+from wireproto.dispatch import Entry, Handlers, Table
 from wireproto.errors import CallError, DecodeError
+from wireproto.handling import Context, Sink
 from wireproto.schema import Message, Method, Service
 from wireproto.server.session import Session
 from wireproto.status import Retry, Status

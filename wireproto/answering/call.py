@@ -14,9 +14,10 @@ from wireproto.answering.pool import Worker
 from wireproto.answering.pump import Pump
 from wireproto.answering.refusals import given_up, identity_revoked, late
 from wireproto.connected import ConnectedClient
-from wireproto.dispatch import Context, Entry, Identity, Outcome
+from wireproto.dispatch import Entry, Outcome
 from wireproto.errors import CallError
-from wireproto.identity import Holder
+from wireproto.handling import Context
+from wireproto.identity import Holder, Identity
 from wireproto.reasons import failure
 from wireproto.schema import Operation
 from wireproto.status import Retry

@@ -24,8 +24,9 @@ from wireproto.answering.owners import Fed
 from wireproto.answering.pool import Worker
 from wireproto.answering.refusals import cancelled
 from wireproto.answering.watch import STUCK
-from wireproto.dispatch import Outcome, Sink, Subscription
+from wireproto.dispatch import Outcome
 from wireproto.errors import CallError
+from wireproto.handling import Sink, Subscription
 from wireproto.reasons import failure
 from wireproto.schema import Shape
 from wireproto.wire.packing import Payload

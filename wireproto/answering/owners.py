@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 from wireproto.answering.pool import Pool
 from wireproto.connected import ConnectedClient
-from wireproto.dispatch import Context, Entry, Identity, Outcome
+from wireproto.dispatch import Entry, Outcome
 from wireproto.errors import CallError
-from wireproto.identity import Holder
+from wireproto.handling import Context
+from wireproto.identity import Holder, Identity
 from wireproto.wire.packing import Payload
 
 __all__ = ["CallLine", "CallOwner", "Fed", "Pumped"]

@@ -17,8 +17,8 @@ from typing import Any
 from wireproto.answering.owners import Pumped
 from wireproto.answering.pool import Worker
 from wireproto.answering.refusals import half_closed, too_large
-from wireproto.dispatch import Subscription
 from wireproto.errors import CallError
+from wireproto.handling import Subscription
 from wireproto.status import Retry
 from wireproto.topic import TopicSubscription
 from wireproto.wire.connection import PayloadTooLarge

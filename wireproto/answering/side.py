@@ -21,9 +21,9 @@ from wireproto.answering.unpacking import PackedCalls
 from wireproto.answering.watch import STUCK
 from wireproto.answering.windows import Windows
 from wireproto.connected import ConnectedClient
-from wireproto.dispatch import Identity, Table
+from wireproto.dispatch import Table
 from wireproto.errors import CallError
-from wireproto.identity import Holder
+from wireproto.identity import Holder, Identity
 from wireproto.limits import Limits
 from wireproto.reasons import failure
 from wireproto.status import Retry

@@ -20,8 +20,9 @@ from wireproto.binding import Dialect
 from wireproto.client.workers import Workers
 from wireproto.codecs import Codec
 from wireproto.connected import ConnectedClient
-from wireproto.dispatch import Handlers, Identity, Table
+from wireproto.dispatch import Handlers, Table
 from wireproto.errors import CallError, ConfigError, LocalProtocolError
+from wireproto.identity import Identity
 from wireproto.limits import Limits
 from wireproto.log_limit import LogLimit
 from wireproto.schema import Service

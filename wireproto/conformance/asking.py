@@ -8,8 +8,9 @@ from concurrent.futures import Future
 from typing import Annotated, Any
 
 from wireproto.connected import ConnectedClient
-from wireproto.dispatch import Context, Handlers, Sink
+from wireproto.dispatch import Handlers
 from wireproto.errors import CallError
+from wireproto.handling import Context, Sink
 from wireproto.schema import (
     Bounds,
     DuplexMethod,

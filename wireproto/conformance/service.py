@@ -15,8 +15,10 @@ from datetime import datetime
 from typing import Annotated
 
 from wireproto.conformance.asking import ASK, ASKED, ask
-from wireproto.dispatch import Context, Handlers, Identity, Sink, Subscription
+from wireproto.dispatch import Handlers
 from wireproto.errors import CallError
+from wireproto.handling import Context, Sink, Subscription
+from wireproto.identity import Identity
 from wireproto.schema import (
     Bounds,
     DuplexMethod,

@@ -18,8 +18,9 @@ from wireproto.answering.pool import Pool, Worker
 from wireproto.answering.pump import Pump
 from wireproto.binding import Binding, unpacked
 from wireproto.connected import ItemReceiver
-from wireproto.dispatch import Entry, Sink
+from wireproto.dispatch import Entry
 from wireproto.errors import CallError, DecodeError, LocalProtocolError
+from wireproto.handling import Sink
 from wireproto.schema import Message, Operation
 from wireproto.status import Status
 from wireproto.wire.frame import Credit

@@ -18,8 +18,8 @@ from wireproto.answering.pump import Pump
 from wireproto.answering.windows import Windows
 from wireproto.binding import Dialect
 from wireproto.connected import ConnectedClient, ItemReceiver, ItemSource
-from wireproto.dispatch import Subscription
 from wireproto.errors import CallError, ConnectionLost
+from wireproto.handling import Subscription
 from wireproto.limits import Limits
 from wireproto.reasons import failure
 from wireproto.schema import DuplexMethod, Message, Method, OneWayMethod, Operation, StreamMethod, UploadMethod

@@ -17,7 +17,8 @@ from wireproto.control import (
     ServiceDescription,
     describe,
 )
-from wireproto.dispatch import Context, Handlers
+from wireproto.dispatch import Handlers
+from wireproto.handling import Context
 from wireproto.schema import Service
 from wireproto.status import Status
 

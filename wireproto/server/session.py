@@ -19,8 +19,8 @@ from wireproto.answering.pool import Worker
 from wireproto.answering.refusals import half_closed, shutting_down, too_large
 from wireproto.answering.side import AnsweringSide
 from wireproto.binding import Dialect
-from wireproto.dispatch import Identity
 from wireproto.errors import CallError, HandshakeError, RemoteProtocolError
+from wireproto.identity import Identity
 from wireproto.poller import CLOSED, READ, WRITE
 from wireproto.server.budget import Budget
 from wireproto.server.calling import Calling

@@ -6,8 +6,9 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from wireproto.codecs import Codec
-from wireproto.dispatch import Authenticate, Context, Entry, Handlers, Outcome, Subscription, Table
+from wireproto.dispatch import Authenticate, Entry, Handlers, Outcome, Table
 from wireproto.errors import CallError
+from wireproto.handling import Context, Subscription
 from wireproto.limits import Limits
 from wireproto.schema import Shape
 from wireproto.schema.services import By

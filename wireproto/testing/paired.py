@@ -11,8 +11,10 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from wireproto.codecs import Codec
-from wireproto.dispatch import Context, Entry, Identity, Outcome, Sink, Subscription
+from wireproto.dispatch import Entry, Outcome
 from wireproto.errors import CallError
+from wireproto.handling import Context, Sink, Subscription
+from wireproto.identity import Identity
 from wireproto.reasons import failure
 from wireproto.schema import Operation, Shape
 from wireproto.status import Retry, Status

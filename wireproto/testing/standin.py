@@ -8,8 +8,10 @@ from typing import Any, TypeAlias
 
 from wireproto.client import BlockingClient
 from wireproto.codecs import Codec
-from wireproto.dispatch import Context, Handlers, Identity, Subscription
+from wireproto.dispatch import Handlers
 from wireproto.errors import CallError
+from wireproto.handling import Context, Subscription
+from wireproto.identity import Identity
 from wireproto.limits import Limits
 from wireproto.schema import Message, Operation, Service, Shape
 from wireproto.status import Status

@@ -11,8 +11,9 @@ import msgspec
 from wireproto import codecs
 from wireproto.binding import Dialect
 from wireproto.codecs import Codec
-from wireproto.dispatch import Authenticate, Handlers, Identity, Table
+from wireproto.dispatch import Authenticate, Handlers, Table
 from wireproto.errors import CallError, HandshakeError, LocalProtocolError
+from wireproto.identity import Identity
 from wireproto.limits import Limits
 from wireproto.schema import (
     DuplexMethod,

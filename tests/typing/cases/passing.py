@@ -114,7 +114,8 @@ def calls(client: Client) -> None:
     assert_type(client.call(ADD, request), AddResponse)
     assert_type(client.call(ADD, request, timeout=1.0, metadata={"a": "b"}).total, int)
     assert_type(client.start(ADD, request), Future[AddResponse])
-    assert_type(client.call_many(ADD, [request]), Iterator[AddResponse])
+    responses: Iterator[AddResponse] = client.call_many(ADD, [request])
+    assert_type(next(responses), AddResponse)
     assert_type(client.stream(WATCH, request), Stream[WatchResponse])
     assert_type(client.follow(WATCH, request, after=7), Following[WatchResponse])
     with client.follow(WATCH, request) as followed:

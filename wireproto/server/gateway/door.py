@@ -11,8 +11,9 @@ from wireproto.answering.call import Call
 from wireproto.answering.pace import Pace
 from wireproto.answering.pool import Pool, Worker
 from wireproto.answering.refusals import shutting_down
-from wireproto.dispatch import Entry, Identity, Table
+from wireproto.dispatch import Entry, Table
 from wireproto.errors import CallError
+from wireproto.identity import Identity
 from wireproto.limits import Limits
 from wireproto.log_limit import LogLimit
 from wireproto.schema import Shape

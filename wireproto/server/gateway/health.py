@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from wireproto import codecs
 from wireproto.answering.refusals import busy, shutting_down
-from wireproto.dispatch import Context, Entry, Subscription
+from wireproto.dispatch import Entry
+from wireproto.handling import Context, Subscription
 from wireproto.limits import Limits
 from wireproto.schema import Message, Method, StreamMethod
 from wireproto.server.gateway.halves import network_of

@@ -10,8 +10,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from wireproto.answering.pool import Worker
 from wireproto.answering.refusals import busy, shutting_down
-from wireproto.dispatch import Identity
 from wireproto.errors import CallError
+from wireproto.identity import Identity
 from wireproto.protos.reflected import ALPHA, STABLE, parsed, reflection_pool
 from wireproto.reasons import failure
 from wireproto.schema import Service

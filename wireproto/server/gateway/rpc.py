@@ -18,9 +18,9 @@ from wireproto.answering.pool import Pool, Worker
 from wireproto.answering.refusals import busy, cancelled, late, shutting_down, too_large
 from wireproto.answering.watch import STUCK
 from wireproto.connected import ConnectedClient
-from wireproto.dispatch import Entry, Identity
+from wireproto.dispatch import Entry
 from wireproto.errors import CallError, LocalProtocolError
-from wireproto.identity import Holder
+from wireproto.identity import Holder, Identity
 from wireproto.limits import Limits
 from wireproto.server.gateway.conduct import Conduct
 from wireproto.server.gateway.halves import HalfCalls
