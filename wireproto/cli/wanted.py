@@ -95,13 +95,15 @@ def find(services: Sequence[Service], name: str) -> Wanted:
             services have one.
 
     Raises:
-        ConfigError: there is none, or there are several; the text says what there is.
+        ConfigError: there is none, or there are several, or the server calls it; the text says what there is.
     """
     found = [Wanted(each, method) for each in services for method in each.methods if _is_called(each, method, name)]
     if len(found) > 1:
         choices = ", ".join(f"{each.service.full_name}/{each.method.name}" for each in found)
         raise ConfigError(f"several services have a method {name!r}; write one of {choices}")
     if found:
+        if found[0].method.by == "server":
+            raise ConfigError(f"{found[0].method.name} is called by the server; a client answers it and cannot call it")
         return found[0]
     for method in CONTROL.methods:
         if _is_called(CONTROL, method, name):
