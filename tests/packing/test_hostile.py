@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from backports import zstd
 
-from tests.packing.service import ECHO, MIRROR, PLAIN, POST, REPEAT, SERVICE, SINK, SLOW, TEXT, Hall, Text, Times
+from tests.packing.service import ECHO, JOIN, MIRROR, PLAIN, POST, REPEAT, SERVICE, SINK, SLOW, TEXT, Hall, Text, Times
 from tests.server.peer import Peer
+from tests.zstandard import zstd
 from wireproto import CallError, Limits, Server, Status, codecs, connect
 from wireproto.answering.unpacking import PackedCalls
 from wireproto.conformance.raw import RawListener

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.peers import STREAM, STREAM_CREDIT, Pair, drain, opened, opened_both_ways, raw, reasons
+from tests.zstandard import PACKAGE, zstd
 from wireproto.errors import ConfigError, DecodeError, LocalProtocolError
 from wireproto.limits import Limits
 from wireproto.wire import packing
@@ -204,7 +204,7 @@ def test_algorithms_are_chosen_by_name() -> None:
 def test_zstd_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its package it is a ConfigError that says what to install, and zlib works all the same."""
     packing._numbers.cache_clear()
-    monkeypatch.setitem(sys.modules, "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", None)
+    monkeypatch.setitem(sys.modules, PACKAGE, None)
     with pytest.raises(ConfigError, match=r"pip install 'wireproto\[zstd\]'"):
         numbers_of(("zlib", "zstd"))
     assert numbers_of(("zlib",)) == (1,)
