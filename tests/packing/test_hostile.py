@@ -234,6 +234,43 @@ def test_requests_of_one_connection_are_unpacked_one_at_a_time(
     assert most == 1
 
 
+def test_items_of_one_connection_are_unpacked_one_at_a_time(
+    serve: Callable[..., Server], kind: type[PackingPeer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many uploads and duplex calls they are of, and beside the requests, one payload is unpacked at a time."""
+    unpack = Packed.unpack
+    count, beside = threading.Lock(), threading.Event()
+    now = most = 0
+
+    def watch(self: Packed) -> bytes:
+        nonlocal now, most
+        with count:
+            now += 1
+            most = max(most, now)
+            if now > 1:
+                beside.set()
+        try:
+            beside.wait(0.1)  # for another one, which is not to come
+            return unpack(self)
+        finally:
+            with count:
+                now -= 1
+
+    monkeypatch.setattr(Packed, "unpack", watch)
+    right = packed(message(SOME), kind.algorithm)
+    with kind(serve(), SERVICE) as peer:
+        connection = peer.connection
+        uploads = [connection.send_flagged_request(Flag.ITEMS_FOLLOW, SINK.opcode, b"") for _ in range(4)]
+        uploads += [connection.send_flagged_request(Flag.ITEMS_FOLLOW, JOIN.opcode, b"") for _ in range(2)]
+        for call_id in uploads:
+            connection.send_item(call_id, right)
+            connection.send_end(call_id)
+        connection.send_request(ECHO.opcode, right)
+        answers = [peer.event() for _ in range(7)]
+        assert all(isinstance(each, ResponseReceived | PackedResponseReceived) for each in answers), answers
+    assert most == 1
+
+
 def test_a_slow_handler_holds_up_no_other_request(serve: Callable[..., Server], hall: Hall) -> None:
     """The next request is unpacked while the handler of the one before still runs."""
     with PackingPeer(serve(), SERVICE) as peer:

@@ -229,9 +229,16 @@ class AnsweringSide(abc.ABC):
         self._batch.append(call)
 
     def _put_packed_locked(self, call: Call) -> None:
+        self._packed_locked().put_locked(call)
+
+    def in_turn_locked(self, payload: Packed) -> Packed:
+        """An item or an answer, to be unpacked when nothing else of the connection is."""
+        return self._packed_locked().in_turn(payload)
+
+    def _packed_locked(self) -> PackedCalls:
         if self._packed is None:
             self._packed = PackedCalls(self.lock, self.pool, self.limits)
-        self._packed.put_locked(call)
+        return self._packed
 
     def _begin_one_way_locked(self, call: OneWayCall) -> None:
         """It is over already; its deadline counts until its handler begins, and ``Entry.run`` looks at that."""
@@ -313,7 +320,7 @@ class AnsweringSide(abc.ABC):
             if call is None:
                 return False
             if call.intake is not None:
-                call.intake.put_locked(event.payload)
+                call.intake.put_locked(self.in_turn_locked(event.payload))
         else:
             return False
         return True

@@ -89,6 +89,9 @@ class CallingSession(Protocol):
     def unsent_locked(self) -> tuple[int, int]:
         """Bytes that the kernel took later than at once so far, and bytes that it has yet to take."""
 
+    def in_turn_locked(self, payload: Packed) -> Packed:
+        """What is packed, to be unpacked when nothing else of the connection is."""
+
     def one_less_locked(self) -> None:
         """A call is over: the end of the connection may have waited for it."""
 
@@ -361,7 +364,8 @@ class Calling(ConnectedClient):
         if type(event) is ItemReceived or type(event) is PackedItemReceived:
             call = self._begun.get(event.call_id)
             if call is not None and call.intake is not None:
-                call.intake.put_locked(event.payload)
+                item = event.payload
+                call.intake.put_locked(self._session.in_turn_locked(item) if isinstance(item, Packed) else item)
             return
         if type(event) is AnsweredBeside:
             if isinstance(event.event, ErrorReceived):
@@ -387,7 +391,8 @@ class Calling(ConnectedClient):
                 self._end_source_locked(call, "the call is answered")
                 payload, answered = event.payload, call
                 if isinstance(payload, Packed):
-                    self.pool.submit(Unpacking(call, payload), always=True)  # calls in flight are bounded
+                    answer = Unpacking(call, self._session.in_turn_locked(payload))
+                    self.pool.submit(answer, always=True)  # calls in flight are bounded
                 else:
                     self.pool.post(lambda worker: answered.complete_with(payload))
         elif type(event) is EndReceived:
