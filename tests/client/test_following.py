@@ -349,6 +349,28 @@ def test_the_time_of_the_stream_counts_through_its_pauses(door: str) -> None:
             next(items)
 
 
+@pytest.mark.parametrize("door", ["msgpack", "grpc"])
+def test_time_that_is_up_while_nobody_asks_is_no_end(door: str) -> None:
+    """Whoever comes back behind the time of a stream that was lost is told DEADLINE, not that there was no more."""
+    soon = CallError(Status.UNAVAILABLE, "", "soon", retry=Retry.MAYBE_PROCESSED, retry_after_ms=100)
+    handlers = Refusing((1, soon))
+    with (
+        client_at(handlers.handlers(), door) as client,
+        client.follow(NUMBERED, LogRequest(upto=9), timeout=1.0) as items,
+    ):
+        next(items)
+        until = time.monotonic() + 1.0
+        while not items._lost:
+            with pytest.raises(TimeoutError):
+                items.next(0.01)
+        while (left := until - time.monotonic()) > 0:
+            threading.Event().wait(left)
+        with pytest.raises(CallError, match="DEADLINE"):
+            next(items)
+        with pytest.raises(StopIteration):
+            next(items)
+
+
 def test_the_calls_of_one_stream_share_its_time() -> None:
     """Each opening has what is left, and none begins when nothing is."""
     left: list[float | None] = []

@@ -202,8 +202,9 @@ class Following(Uncopied, Generic[Item]):
             self._pause(patience)
         if self._over:
             return
+        left = self._left()  # its error is the stream's, not that of one more attempt
         try:
-            stream = self._begin(self._after, self._left())
+            stream = self._begin(self._after, left)
         except CallError as error:
             self._take_loss(error)
             return
