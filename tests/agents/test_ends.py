@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.agents.conftest import LIMITS, Branch, Work
-from tests.agents.service import AGENTS, ENROL, NOTIFY, RUN, TAIL, EnrolRequest, EnrolResponse, Order
-from tests.agents.test_calls import Kept, wait_until
+from tests.agents.service import AGENTS, ENROL, NOTIFY, REPORT, RUN, TAIL, EnrolRequest, EnrolResponse, Order
+from tests.agents.test_calls import GivenLines, Kept, wait_until
 from wireproto import (
     CallError,
     ConfigError,
@@ -212,6 +212,21 @@ def test_calls_are_cut_off_with_the_server(branch: Branch) -> None:
     assert office.server.shutdown(0.3) == []
     assert failure_of(running).retry is Retry.MAYBE_PROCESSED
     work.gate.set()
+
+
+def test_calls_behind_the_end_of_the_server_fail(branch: Branch) -> None:
+    """A handle outlives its server: each kind of call fails, not processed, and is told so when no worker is left."""
+    office = branch.office()
+    agent, _, _ = branch.agent(office)
+    assert office.server.shutdown(5) == []
+    assert failure_of(agent.start(RUN, Order(), timeout=20)).retry is Retry.NOT_PROCESSED
+    sink, source, gone = Kept(), GivenLines(1), threading.Event()
+    assert failure_of(agent.stream(TAIL, Order(), sink, timeout=20)).retry is Retry.NOT_PROCESSED
+    assert sink.over == 1
+    assert failure_of(agent.upload(REPORT, source, timeout=20)).retry is Retry.NOT_PROCESSED
+    wait_until(lambda: len(source.closed) == 1)
+    agent.on_close(gone.set)
+    assert gone.wait(10)
 
 
 def test_a_client_with_handlers_comes_back(branch: Branch) -> None:

@@ -18,6 +18,7 @@ import logging
 import math
 import threading
 import time
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -125,6 +126,7 @@ class Pool:
         self._posted: deque[Callable[[Worker], None]] = deque()
         self._sleeping = False
         self._stopping = False
+        self._over = False  # nobody leads any more
         self.turn_began = 0.0  # at the end of a poll
         self.slow_turns = 0
         self.leader: Worker | None = None
@@ -265,11 +267,31 @@ class Pool:
             # Not alive is one that was never started, and one that a signal's handler finds on its way: it then ends.
             if thread is not threading.current_thread() and thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
+        self._over = True
         # Nobody leads any more: what was posted last, closing sources above all, is run here.
+        self._run_all_posted()
+        return [thread.name for thread in threads if thread.is_alive()]
+
+    def run_late(self) -> None:
+        """For whoever has posted or submitted what others wait for, and may have come behind ``stop``: a thread of its
+        own then runs that. Before the stop this does nothing.
+        """
+        if self._over:
+            start_new_thread(self._run_rest, ())
+
+    def _run_all_posted(self) -> None:
         spare = Worker(self, len(self._workers))
         while self._posted:
             self._run_posted(spare)
-        return [thread.name for thread in threads if thread.is_alive()]
+
+    def _run_rest(self) -> None:
+        self._run_all_posted()
+        while True:
+            with self._lock:
+                if not self._queue:
+                    return
+                job = self._queue.popleft()
+            self._run_job(job)
 
     # ------------------------------------------------------------------ the workers' own
 
@@ -292,14 +314,17 @@ class Pool:
                         self._parked.append(me)
                 lead = self.leader is me
             if job is not None:
-                try:
-                    job.run_blocking()
-                except BaseException:  # SystemExit too: a worker that left would be missed for ever
-                    log.exception("a job failed outside its handler; please report this")
+                self._run_job(job)
             elif lead:
                 self._lead(me)
             else:
                 me.gate.acquire()
+
+    def _run_job(self, job: Job) -> None:
+        try:
+            job.run_blocking()
+        except BaseException:  # SystemExit too: a worker that left would be missed for ever
+            log.exception("a job failed outside its handler; please report this")
 
     def _lead(self, me: Worker) -> None:
         posted = self._posted

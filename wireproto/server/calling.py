@@ -152,6 +152,7 @@ class Calling(ConnectedClient):
                 self._callbacks.append(callback)
                 return
         self.pool.post(_calling(callback))
+        self.pool.run_late()  # the server may be no more
 
     def start(
         self, method: Method[Req, Resp], request: Req, *, timeout: float | None = None, metadata: Metadata | None = None
@@ -270,6 +271,7 @@ class Calling(ConnectedClient):
         with self.lock:
             if (problem := self._problem_locked()) is not None:
                 self._end_locked(call, problem)
+                self.pool.run_late()  # the server may be no more
             elif not self._has_place_locked():
                 self._wait_locked(call)
             else:
