@@ -339,7 +339,10 @@ class Entry:
 
     def _checked(self, error: CallError) -> CallError:
         if error.reason in self._reasons or not error.reason or error.reason in REASONS:
-            return error if error.details is None else self._with_details(error)
+            if error.details is not None:
+                return self._with_details(error)
+            # One that came from another server, with details that could not be read here, takes nothing along.
+            return error if error.packed_details is None else _repacked(error, None)
         undeclared = DeclarationError(
             f"{self.method.name} aborted with the reason {error.reason}, which it does not declare; add it to reasons="
         )
@@ -361,16 +364,7 @@ class Entry:
             payload = encode(error.details)
         except EncodeError as problem:
             return self.incident(problem)
-        made = CallError(
-            error.status,
-            error.reason,
-            error.message,
-            retry=error.retry,
-            retry_after_ms=error.retry_after_ms,
-            details=error.details,
-        )
-        made.packed_details = PackedDetails(name, payload)
-        return made
+        return _repacked(error, PackedDetails(name, payload))
 
     def _judge(self, context: Context) -> None:
         if context.metadata.authorization:
@@ -405,6 +399,20 @@ class Entry:
 def _packing(encode: Callable[[Any], bytes], algorithm: int) -> Callable[[Any], Payload]:
     """What encodes and then packs, where that is worth it."""
     return lambda answer: pack_payload(encode(answer), algorithm)
+
+
+def _repacked(error: CallError, packed: PackedDetails | None) -> CallError:
+    """The same error with these details as they travel, and without metadata."""
+    made = CallError(
+        error.status,
+        error.reason,
+        error.message,
+        retry=error.retry,
+        retry_after_ms=error.retry_after_ms,
+        details=error.details,
+    )
+    made.packed_details = packed
+    return made
 
 
 def _too_late() -> CallError:

@@ -13,14 +13,16 @@ from tests.copies import WAYS
 from tests.server.peer import until
 from wireproto.client import Client
 from wireproto.dispatch import Handlers
-from wireproto.errors import CallError, EncodeError
+from wireproto.errors import CallError, EncodeError, PackedDetails
 from wireproto.handling import Context, Sink, Subscription
+from wireproto.identity import Identity
 from wireproto.limits import Limits
 from wireproto.schema import DuplexMethod, Message, Method, OneWayMethod, Service, StreamMethod, UploadMethod
 from wireproto.server import Server
 from wireproto.status import Retry, Status
 from wireproto.testing import pair, running
 from wireproto.testing.doors import Running
+from wireproto.wire.metadata import Metadata
 
 
 class OrderRequest(Message):
@@ -68,6 +70,8 @@ class Dropping(Subscription[OrderResponse]):
         if self._turn == 2:
             self.dropped = 3
             return [OrderResponse(number=5)]
+        if self._how == "wait":
+            return []
         self.dropped = 2
         if self._how == "fail":
             raise CallError(Status.ABORTED)
@@ -289,6 +293,54 @@ def test_a_stream_says_what_it_left_out(doors: Running) -> None:
             assert stream.dropped == 5, door
         with client.stream(FEED, OrderRequest(how="fail")) as stream, pytest.raises(CallError):
             list(stream)
+
+
+def test_a_stream_that_is_ended_from_outside_says_what_it_left_out() -> None:
+    """As much as went out before the end: over gRPC the trailers of the error say it."""
+    ann = Identity("ann")
+    with running(shop(), authenticate=lambda metadata, peer: ann) as doors:
+        streams = {
+            door: client.stream(FEED, OrderRequest(how="wait"), metadata=Metadata(authorization="ann"))
+            for door, client in doors.items()
+        }
+        for stream in streams.values():
+            assert [next(stream).number, next(stream).number] == [1, 5]
+        ann.revoke()
+        for door, stream in streams.items():
+            with pytest.raises(CallError) as caught:
+                next(stream)
+            assert (caught.value.reason, stream.dropped) == ("SIGN_IN_REQUIRED", 3), door
+
+
+@pytest.mark.parametrize("how", ["return", "raise", "stream"])
+def test_an_error_passed_on_takes_no_details_along(how: str) -> None:
+    """Neither details of another server's that could not be read here, which may be secret, nor what it said."""
+    error = CallError(Status.ABORTED, "", "passed on")
+    error.packed_details = PackedDetails("other.v1.Secret", b"\x0a\x06secret")
+    error.metadata = {"secret": "yes"}
+    handlers = Handlers(SHOP)
+
+    @handlers.register(LATER)
+    def later(request: OrderRequest, context: Context) -> "Future[OrderResponse]":
+        if how == "raise":
+            raise error
+        future: Future[OrderResponse] = Future()
+        future.set_exception(error)
+        return future
+
+    @handlers.register(LIST)
+    def listed(request: OrderRequest, context: Context) -> Iterator[OrderResponse]:
+        yield OrderResponse(number=1)
+        raise error
+
+    with running(handlers) as doors:
+        for door, client in doors.items():
+            with pytest.raises(CallError) as caught:
+                _ = list(client.stream(LIST, OrderRequest())) if how == "stream" else client.call(LATER, OrderRequest())
+            found = caught.value
+            assert (found.status, found.message) == (Status.ABORTED, "passed on"), door
+            assert (found.details, found.packed_details, dict(found.metadata)) == (None, None, {}), door
+    assert error.packed_details is not None  # it is whoever's it was
 
 
 def test_metadata_may_be_too_much_for_the_client() -> None:

@@ -482,8 +482,6 @@ class Rpc:
             return
         call.answered = True
         self._dropped += dropped
-        if self._dropped:
-            self._said = {**self._said, DROPPED_HEADER: str(self._dropped)}
         if error is not None:
             self.send_error_locked(call, error)
         else:
@@ -550,7 +548,7 @@ class Rpc:
             self.over = True
             self._handed = time.monotonic()
             self._size = 0
-            self._wire.end(self._end, self._said)
+            self._wire.end(self._end, self._said_at_the_end())
 
     def take_over(self) -> None:
         """See ``owners.CallOwner``. There is no other call to go on with; but this one is not answered at once."""
@@ -580,6 +578,10 @@ class Rpc:
         self._dropped += dropped
 
     # ------------------------------------------------------------------ own
+
+    def _said_at_the_end(self) -> Mapping[str, str]:
+        """What its handler said, and how many items its stream has left out, whatever has ended it."""
+        return {**self._said, DROPPED_HEADER: str(self._dropped)} if self._dropped else self._said
 
     def _due(self) -> bool:
         """Whether the caller's deadline is up, or all but: then gRPC ends the call by itself at either side."""
