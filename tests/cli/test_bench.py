@@ -156,6 +156,7 @@ def test_a_codec_the_server_lacks_is_left_out() -> None:
         (["-n", "1", "-z", "1"], "give one of them"),
         (["--csv", "--json"], "give one of them"),
         (["--pid", "x"], "not a valid integer"),
+        (["Tell", "--service", "wireproto.conformance.service:CONFORMANCE"], "Tell is called by the server"),
         (["-P", "9", "-n", "9"], "give a smaller -P"),
         (["--size", "2000000", "-n", "9"], "give a smaller --size"),
         (["--codec", "msgpak", "-n", "9"], "msgpack"),

@@ -18,6 +18,7 @@ from wireproto.control import DescribeResponse, describe
 from wireproto.server import control
 
 SERVICE = ("--service", "tests.cli.services:SHOP")
+CONFORMING = ("--service", "wireproto.conformance.service:CONFORMANCE")
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +222,9 @@ def test_verbose_shows_what_is_sent(shop: str) -> None:
         (["127.0.0.1:1", "Paint", "name=a", "--codec", "pip", *SERVICE], "did you mean 'pipe'?"),
         (["127.0.0.1:1", "Paint", "name=a", "--timeout", "0", *SERVICE], "--timeout"),
         (["127.0.0.1:1", "Paint", "name=a", "--service", "tests.cli.services:shop"], "not Service"),
+        (["127.0.0.1:1", "Tell", *CONFORMING], "Tell is called by the server; a client answers it and cannot call it"),
+        (["127.0.0.1:1", "ConformanceService.Tell", *CONFORMING], "Tell is called by the server"),
+        (["127.0.0.1:1", "Tel", *CONFORMING], "there are Mirror"),
     ],
 )
 def test_a_wrong_command_line_is_explained(words: list[str], complaint: str) -> None:

@@ -56,9 +56,13 @@ def test_a_lost_stream_goes_on(address: str, log: Log) -> None:
     ("words", "problem"),
     [
         (("ReadPlain", "upto=1", "--follow"), "ReadPlain cannot be followed"),
-        (("ReadNumbered", "upto=1", "--resume-after", "x"), "'x' is no position of ReadNumbered"),
-        (("ReadNumbered", "upto=1", "--resume-after", "9223372036854775808"), "a position here is an int of"),
-        (("ReadMarked", "upto=1", "--resume-after", "0"), "'0' is no position of ReadMarked"),
+        (
+            ("ReadNumbered", "upto=1", "--resume-after", "x"),
+            "'x' is no position of ReadNumbered: Numbered.cursor: the position is no number of -2**63 to",
+        ),
+        (("ReadNumbered", "upto=1", "--resume-after", "9223372036854775808"), "is no number of -2**63 to 2**63 - 1"),
+        (("ReadNumbered", "upto=1", "--resume-after", "1_000"), "is no number of"),
+        (("ReadMarked", "upto=1", "--resume-after", "0"), "is written in hex, two digits for each byte"),
         (("ReadNamed", "upto=1", "--resume-after", ""), "1 to 64 bytes"),
     ],
 )

@@ -93,7 +93,12 @@ class _Call(NamedTuple):
 @click.option(
     "--seed", type=int, metavar="N", help="What to say of that; with -v the one taken is shown.  [default: random]"
 )
-@click.option("-v", "--verbose", is_flag=True, help="Say on stderr what is sent, and how long it takes.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Say on stderr what is sent, what came beside the answer, and how long it took.",
+)
 def command(
     address: str,
     method: str,
@@ -128,7 +133,8 @@ def command(
     Where several services have the METHOD, write Service.Method. The framework's own are there on every server: Check,
     Describe, Echo; ControlService.Check where the service has a Check of its own.
 
-    An error answer goes to stderr, and the exit status is then 10 plus its number.
+    An error answer goes to stderr, with its details and what was said beside it, and the exit status is then 10 plus
+    its number. Methods that the server calls cannot be called.
     """
     if seed is not None and not grease:
         raise ConfigError("--seed belongs to --grease")

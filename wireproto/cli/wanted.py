@@ -70,7 +70,7 @@ def ask(
         timeout: seconds for the answer.
 
     Raises:
-        ConfigError: there is no such method there, or several.
+        ConfigError: there is no such method there, there are several, or the server calls it.
         Failure: the server does not describe itself.
     """
     try:
@@ -95,19 +95,20 @@ def find(services: Sequence[Service], name: str) -> Wanted:
             services have one.
 
     Raises:
-        ConfigError: there is none, or there are several, or the server calls it; the text says what there is.
+        ConfigError: there is none, there are several, or the server calls it; the text says what there is.
     """
-    found = [Wanted(each, method) for each in services for method in each.methods if _is_called(each, method, name)]
+    named = [Wanted(each, method) for each in services for method in each.methods if _is_called(each, method, name)]
+    found = [each for each in named if each.method.by == "client"]
     if len(found) > 1:
         choices = ", ".join(f"{each.service.full_name}/{each.method.name}" for each in found)
         raise ConfigError(f"several services have a method {name!r}; write one of {choices}")
     if found:
-        if found[0].method.by == "server":
-            raise ConfigError(f"{found[0].method.name} is called by the server; a client answers it and cannot call it")
         return found[0]
     for method in CONTROL.methods:
         if _is_called(CONTROL, method, name):
             return Wanted(services[0], method)
+    if named:
+        raise ConfigError(f"{named[0].method.name} is called by the server; a client answers it and cannot call it")
     raise ConfigError(_no_method(services, name))
 
 
@@ -120,7 +121,7 @@ def _is_called(service: Service, method: Operation[Any, Any], name: str) -> bool
 
 def _no_method(services: Sequence[Service], name: str) -> str:
     hosts = [each.full_name for each in services]
-    names = list(dict.fromkeys(method.name for each in services for method in each.methods))
+    names = list(dict.fromkeys(method.name for each in services for method in each.methods if method.by == "client"))
     last = name.replace("/", ".").rpartition(".")[2]
     if close := difflib.get_close_matches(last, [*names, *(method.name for method in CONTROL.methods)], n=1):
         hint = f"did you mean {close[0]}?"
@@ -159,16 +160,24 @@ def read_position(method: Operation[Any, Any], text: str | None) -> Position | N
     if text is None:
         return None
     field = next(each for each in fields(method.response) if each.name == method.resumable)
+    positions = Positions(method.response, method.resumable)
     try:
-        position: Position = text
         if field.type.scalar is Scalar.BYTES:
-            position = bytes.fromhex(text)
-        elif field.type.scalar is not Scalar.STR:
-            position = int(text)
-        Positions(method.response, method.resumable).write(position)
-    except (ValueError, EncodeError) as error:
+            position: Position = _bytes_of(text, field.path)
+        else:
+            # As it is written on the wire.
+            position = positions.read(text.encode(errors="surrogateescape"))
+        positions.write(position)
+    except (DecodeError, EncodeError) as error:
         raise ConfigError(f"--resume-after {text!r} is no position of {method.name}: {error}") from error
     return position
+
+
+def _bytes_of(text: str, path: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise DecodeError(path, "the position is written in hex, two digits for each byte") from None
 
 
 def shown_position(position: Position) -> str:
