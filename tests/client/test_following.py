@@ -28,7 +28,7 @@ from wireproto import (
     StreamMethod,
 )
 from wireproto.client import Backoff, BlockingClient
-from wireproto.client.following import REOPENINGS
+from wireproto.client.following import REOPENINGS, Following
 from wireproto.client.grpc import GrpcClient
 from wireproto.server.gateway import GrpcGateway
 from wireproto.testing import Cut, FaultProxy
@@ -360,6 +360,7 @@ def test_time_that_is_up_while_nobody_asks_is_no_end(door: str) -> None:
     ):
         next(items)
         until = time.monotonic() + 1.0
+        assert isinstance(items, Following)
         while not items._lost:
             with pytest.raises(TimeoutError):
                 items.next(0.01)
