@@ -255,8 +255,8 @@ def test_one_item_at_least_is_kept(keep: Any) -> None:
         Topic(method(), keep=keep)
 
 
-def entry_of(codec: str) -> Entry:
-    watch = method()
+def entry_of(codec: str, watch: StreamMethod[WatchRequest, Tick] | None = None) -> Entry:
+    watch = watch or method()
     handlers = Handlers(Service("test.v1.WatchService", methods=[watch]))
     handlers.register(watch)(lambda request, context: [])
     return handlers.table(codecs.get(codec), 1, Limits()).entries[1]
@@ -274,6 +274,21 @@ def test_an_item_is_encoded_once_for_each_codec() -> None:
     assert all(one is two is three for one, two, three in zip(*found, strict=True))
     assert found[0][0] == b"1|m1"
     assert other.encoder(msgpack)(other.take(1)[0]) != b"1|m1"
+
+
+def test_entries_that_encode_alike_share_what_they_encode() -> None:
+    """Those of several servers and clients, and that of packed requests: the bytes of an item are there once."""
+    topic = Topic(watch := method(), keep=4)
+    entries = [entry_of("pipe", watch) for _ in range(3)]
+    entries.append(entries[0].unpacking())
+    streams = [topic.subscribe() for _ in entries]
+    published(topic, 1, 4)
+    found = [
+        [encode(item) for item in stream.take(4)]
+        for stream, encode in zip(streams, (s.encoder(e) for s, e in zip(streams, entries, strict=True)), strict=True)
+    ]
+    assert all(len(set(map(id, each))) == 1 for each in zip(*found, strict=True))
+    assert [len(slot.payloads) for slot in topic._ring if slot] == [1] * 4
 
 
 def test_what_cannot_be_encoded_is_no_bytes_of_anybody() -> None:

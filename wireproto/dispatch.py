@@ -111,7 +111,14 @@ class _UploadRegistering(Protocol[Item, Resp]):
 
 
 class Entry:
-    """One method as it is served under one codec and service version. Made once, run for every call."""
+    """One method as it is served under one codec and service version. Made once, run for every call.
+
+    Attributes:
+        alike: equal for entries that encode an item alike, so that each may send what another has encoded; None for one
+            whose items are no other's.
+    """
+
+    alike: tuple[object, ...] | None
 
     __slots__ = (
         "_authenticate",
@@ -124,6 +131,7 @@ class Entry:
         "_response",
         "_shared",
         "_unusual",
+        "alike",
         "blocking",
         "collects",
         "flags",
@@ -166,6 +174,7 @@ class Entry:
         self._reasons = frozenset(method.reasons)
         self._response = method.response
         self._shared: dict[int, tuple[object, Payload]] = {}
+        self.alike = (method, codec, version, packing if self.packs else 0)
         self._authenticate = authenticate
         self._decode: Callable[[Any], Any] = codec.plan(method.request, version, limits, request=True).decode
         encode = codec.plan(method.response, version, limits, request=False).encode

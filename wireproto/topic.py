@@ -32,7 +32,7 @@ class _Slot:
     def __init__(self, item: Message, position: bytes) -> None:
         self.item = item
         self.position = position
-        self.payloads: dict[Entry, Payload] = {}
+        self.payloads: dict[tuple[object, ...], Payload] = {}  # by ``Entry.alike``
 
 
 class Topic(Uncopied, Generic[Item]):
@@ -280,16 +280,21 @@ class TopicSubscription(Subscription[Item]):
     def encoder(self, entry: Entry) -> Callable[[object], "Payload | CallError"]:
         """For the server: what makes bytes of the items taken last, once for all subscribers of a codec and version."""
 
+        alike = entry.alike
+
         def encode(item: object) -> Payload | CallError:
             # Let go of here, so that a subscriber that takes nothing more keeps nothing. One item that was published
             # twice and is taken twice at once is encoded anew.
             slot = self._taken.pop(id(item), None)
-            if slot is not None and (payload := slot.payloads.get(entry)) is not None:
-                return payload
-            encoded = entry.encode(item)
-            if slot is not None and not isinstance(encoded, CallError):
-                slot.payloads[entry] = encoded
-            return encoded
+            if slot is None or alike is None:
+                return entry.encode(item)
+            payload = slot.payloads.get(alike)
+            if payload is None:
+                encoded = entry.encode(item)
+                if isinstance(encoded, CallError):
+                    return encoded
+                payload = slot.payloads.setdefault(alike, encoded)
+            return payload
 
         return encode
 

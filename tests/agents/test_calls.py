@@ -23,7 +23,7 @@ from tests.agents.service import (
     Order,
     Result,
 )
-from wireproto import CallError, LocalProtocolError, Retry, Sink, Status, Subscription
+from wireproto import CallError, LocalProtocolError, Retry, Sink, Status, StreamMethod, Subscription, Topic
 
 CODECS = ("pipe", "msgpack", "protobuf")
 every_codec = pytest.mark.parametrize("codec", CODECS)
@@ -284,3 +284,16 @@ def test_the_wrong_method_is_refused(branch: Branch) -> None:
         client.call(RUN, Order(), timeout=10)
     with pytest.raises(TypeError, match="is no Method"):
         agent.start(TAIL, Order(), timeout=10)  # type: ignore[arg-type]
+
+
+def test_a_topic_keeps_nothing_for_each_client(branch: Branch) -> None:
+    """What many clients are sent of one topic is held by the topic once, and not once more for each of them."""
+    method = StreamMethod(opcode=0x90, name="Lines", request=Order, response=Line, slow="drop_oldest")
+    topic = Topic(method, keep=10)
+    office = branch.office()
+    agents = [branch.agent(office, f"a{number}")[0] for number in range(3)]
+    sent = [agent.upload(REPORT, topic.subscribe(), timeout=10) for agent in agents]
+    for text in ("one", "two", "enough"):
+        topic.publish(Line(text=text))
+    assert [future.result(10) for future in sent] == [Result(text="one,two", count=2)] * 3
+    assert [len(slot.payloads) for slot in topic._ring if slot is not None] == [0, 0, 0]

@@ -64,6 +64,7 @@ class Called(Entry):
         self.packs = binding.packs
         self.timeout = method.timeout
         self.pace = Pace(False)
+        self.alike = None  # there is one of each connection, so that what is kept by it would be kept for each
         self._binding = binding
 
     def encode(self, answer: object) -> "Payload | CallError":
