@@ -1,6 +1,7 @@
 """How calls of a server end when something else does: the connection, a side of it, the time to drain, the room."""
 
 import contextlib
+import gc
 import threading
 from concurrent.futures import Future
 from typing import Any
@@ -12,6 +13,7 @@ from tests.agents.service import AGENTS, ENROL, NOTIFY, REPORT, RUN, TAIL, Enrol
 from tests.agents.test_calls import GivenLines, Kept, wait_until
 from wireproto import (
     CallError,
+    Client,
     ConfigError,
     ConnectionLost,
     EncodeError,
@@ -22,6 +24,7 @@ from wireproto import (
     Workers,
     connect,
 )
+from wireproto.answering.pace import Pace
 from wireproto.connected import ConnectedClient
 from wireproto.wire.metadata import Metadata, pack_metadata
 
@@ -287,3 +290,33 @@ def test_a_dropped_client_leaves_nothing(branch: Branch) -> None:
         del client
     wait_until(lambda: not agent.connected)
     wait_until(lambda: not [each for each in threading.enumerate() if "agent" in each.name])
+
+
+def agent_threads() -> list[str]:
+    return [each.name for each in threading.enumerate() if "agent" in each.name]
+
+
+def test_a_client_that_never_connected_leaves_nothing(branch: Branch) -> None:
+    """Its threads end when it is dropped, and there are none of one that could not be made."""
+    client = Client("127.0.0.1:1", AGENTS, handlers=Work().handlers)
+    assert agent_threads()
+    with pytest.warns(ResourceWarning, match="unclosed client"):
+        del client
+    wait_until(lambda: not agent_threads())
+    with pytest.raises(EncodeError, match="printable ASCII"):
+        Client("127.0.0.1:1", AGENTS, handlers=Work().handlers, authorization="\n")
+    assert not agent_threads()
+
+
+def test_shared_workers_forget_closed_clients(branch: Branch) -> None:
+    """What they keep of the pace of a client's methods goes with the client."""
+
+    def paces() -> int:
+        gc.collect()
+        return sum(type(each) is Pace for each in gc.get_objects())
+
+    with Workers(2) as workers:
+        before = paces()
+        for _ in range(3):
+            Client("127.0.0.1:1", AGENTS, handlers=Work().handlers, workers=workers).close()
+        assert paces() <= before

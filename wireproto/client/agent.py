@@ -249,22 +249,22 @@ class ServedHandlers:
             for algorithm in (0, *packing)
         }
         self._tables = tables
-        self._own = None if isinstance(workers, Workers) else Workers(workers, queue=limits.run_queue)
-        self._workers = workers if isinstance(workers, Workers) else self._own
-        assert self._workers is not None
-        self._workers.know(tables.values())
+        self._workers = workers if isinstance(workers, Workers) else Workers(workers, queue=limits.run_queue)
+        self._own = None if self._workers is workers else self._workers
+        self._known = self._workers.know(tables.values())
 
     def of(self, dialect: Dialect) -> tuple[Table, Pool]:
         """See ``link.Answers``."""
-        assert self._workers is not None
         return self._tables[dialect.codec.id, dialect.version, dialect.packing], self._workers.pool
 
     def close(self) -> None:
-        """End the threads, if they are this client's alone."""
+        """Let go of the threads; those that are this client's alone end."""
+        self._workers.forget(self._known)
         if self._own is not None:
             self._own.close()
 
     def drop(self) -> None:
         """The same, for finalizers."""
+        self._workers.forget(self._known)
         if self._own is not None:
             self._own.drop()

@@ -215,6 +215,10 @@ class Client(Uncopied):
         if not isinstance(service, Service):
             raise ConfigError(f"a client takes the Service it calls, not {type(service).__name__}")
         chosen = codecs.select([codec] if isinstance(codec, str | Codec) else codec)
+        self._authorization = ""
+        self._block = b""  # the metadata of a call that brings none of its own
+        self.authorization = authorization
+        # Behind whatever may be refused: with handlers it has threads.
         self._line = Line(
             Address.parse(address),
             service,
@@ -234,9 +238,6 @@ class Client(Uncopied):
         self._timeout = timeout
         self._wait = wait
         self._early = early
-        self._authorization = ""
-        self._block = b""  # the metadata of a call that brings none of its own
-        self.authorization = authorization
 
     def __repr__(self) -> str:
         state = "closed" if self._line.closed else f"{self.codec}, version {self.version}"

@@ -439,7 +439,7 @@ class Line:
 
     def drop(self) -> bool:
         """Let go of a line that nobody closed, for a finalizer, so without a lock; whether there was one."""
-        if self.closed or not self.links or the_keeper() is not self._keeper:
+        if self.closed or the_keeper() is not self._keeper or not (self.links or self._served):
             return False
         self.closed = self._served is not None  # nobody is to open another link for its handlers
         for link in self.links:

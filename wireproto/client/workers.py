@@ -1,5 +1,6 @@
 """The threads that run the handlers of clients: a pool like a server's, which waits for nothing but its own work."""
 
+import itertools
 import threading
 import time
 from _thread import start_new_thread
@@ -45,7 +46,8 @@ class Workers(Uncopied):
     def __init__(self, size: int = WORKERS, *, queue: int | None = None) -> None:
         if size < 2:
             raise ConfigError(f"workers is {size}; handlers need at least 2 threads, one to lead and one to follow")
-        self._paces: dict[int, list[Pace]] = {}
+        self._paces: dict[int, list[Pace]] = {}  # by client
+        self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._closed = False
         self._poller = Poller()
@@ -66,8 +68,12 @@ class Workers(Uncopied):
             self.close(0.0)
             raise ConfigError(f"{size} threads cannot be started: {error}; give fewer workers") from error
 
-    def know(self, tables: Iterable[Table]) -> None:
-        """Keep the pace of the methods of these tables from now on: a handler that is slow runs beside the others."""
+    def know(self, tables: Iterable[Table]) -> int:
+        """Keep the pace of the methods of these tables from now on: a handler that is slow runs beside the others.
+
+        Returns:
+            What ``forget`` is to be given when the client is closed.
+        """
         paces = []
         for table in tables:
             for entry in table.entries.values():
@@ -75,8 +81,13 @@ class Workers(Uncopied):
                 entry.of_packed = entry.unpacking()
                 entry.of_packed.pace = Pace(True)
                 paces.append(entry.pace)
-        with self._lock:
-            self._paces[id(paces)] = paces
+        number = next(self._numbers)
+        self._paces[number] = paces
+        return number
+
+    def forget(self, number: int) -> None:
+        """Keep the pace of those tables no longer. Without a lock, as finalizers want it."""
+        self._paces.pop(number, None)
 
     def close(self, timeout: float = _LINGER) -> None:
         """End the threads. Idempotent, and from any thread, one of them included.
@@ -102,9 +113,7 @@ class Workers(Uncopied):
         self.close()
 
     def _suspect(self) -> None:
-        with self._lock:
-            every = list(self._paces.values())
-        for paces in every:
+        for paces in list(self._paces.values()):  # copied in one step of the interpreter
             for pace in paces:
                 pace.suspect()
 
