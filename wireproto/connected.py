@@ -112,7 +112,9 @@ class ConnectedClient(Uncopied, abc.ABC):
             metadata: what to send beside the request.
 
         Returns:
-            A future. ``cancel`` tells the client. Its callbacks run on a worker that must not be kept.
+            A future. ``cancel`` tells the client. Its callbacks run on a worker that must not be kept. Its ``metadata``
+            is what the client said beside its answer, by name, as it is of those that the other methods return, and of
+            an iterator that is at its end.
         """
 
     @abc.abstractmethod

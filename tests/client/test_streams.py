@@ -9,6 +9,7 @@ import pytest
 from tests.client.fakes import PATIENCE, Peer, serving
 from tests.client.service import COUNT, ECHO, SERVICE, CountRequest, CountResponse, echo
 from wireproto import CallError, ConnectionLost, DecodeError, Metadata, Retry, Status, Stream, connect
+from wireproto.wire.answers import pack_answer
 from wireproto.wire.events import CancelReceived, CreditReceived, FlaggedRequestReceived, RequestReceived
 from wireproto.wire.frame import Credit
 
@@ -48,6 +49,28 @@ def test_a_stream_yields_all_items_in_order(credit: int, batch: int) -> None:
         assert [item.n for item in stream] == list(range(200))
         assert list(stream) == []
         assert client.call(ECHO, echo("x")).text == "x"
+
+
+def test_what_the_end_says_is_there_when_the_stream_is_at_its_end() -> None:
+    """Not before its items are handed out, though all of it has come together with the first one."""
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        request = peer.stream_request()
+        peer.connection.set_metadata(request.call_id, pack_answer({"region": "eu"}))
+        for number in range(3):
+            peer.connection.send_item(request.call_id, peer.payload(COUNT, CountResponse(n=number)))
+        peer.connection.send_end(request.call_id)
+        peer.flush()
+        peer.until_gone()
+
+    with serving(script) as server, connect(server.address, SERVICE) as client:
+        stream = client.stream(COUNT, CountRequest(upto=3))
+        for number in range(3):
+            assert next(stream).n == number
+            assert dict(stream.metadata) == {}
+        assert list(stream) == []
+        assert dict(stream.metadata) == {"region": "eu"}
 
 
 def test_credit_goes_back_in_batches_of_items_taken() -> None:

@@ -13,6 +13,7 @@ from wireproto.client.link import Link
 from wireproto.errors import CallError, DecodeError
 from wireproto.schema import Message
 from wireproto.uncopied import Uncopied
+from wireproto.wire.answers import NOTHING_BESIDE
 
 __all__ = ["Stream"]
 
@@ -85,7 +86,7 @@ class Stream(Uncopied, Generic[Item]):
     @property
     def metadata(self) -> Mapping[str, str]:
         """What the server said beside the end of the stream, by name; empty before that, and for nothing."""
-        return self._call.beside.metadata
+        return self._call.beside.metadata if self._over else NOTHING_BESIDE.metadata
 
     @inside
     def acknowledge(self) -> None:

@@ -6,7 +6,7 @@ halves the other way round.
 
 import threading
 from _thread import LockType
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -23,6 +23,7 @@ from wireproto.errors import CallError, DecodeError, LocalProtocolError
 from wireproto.handling import Sink
 from wireproto.schema import Message, Operation
 from wireproto.status import Status
+from wireproto.wire.answers import NOTHING_BESIDE
 from wireproto.wire.frame import Credit
 from wireproto.wire.metadata import Metadata
 from wireproto.wire.packing import Packed, Payload
@@ -125,6 +126,13 @@ class BegunFuture(Future[T]):
         super().__init__()
         self._call = call
 
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the answer said beside itself, by name; empty before it is there, and for nothing. An error has its own
+        ``metadata``.
+        """
+        return self._call.said if self.done() else NOTHING_BESIDE.metadata
+
     def cancel(self) -> bool:
         """Cancel the call unless it is over; the client is told, and may have run it all the same."""
         if not super().cancel():
@@ -162,6 +170,7 @@ class BegunCall(Sink[Any, Any]):
         stream: sends them, once the call is in flight.
         intake: takes those that come back.
         answered: nobody wants anything more of it.
+        said: what its response, or the end of what came back, said beside itself.
         started: for the intake: always.
         mark: where its REQUEST begins in the bytes that the kernel takes later than at once; None when it may be sent.
     """
@@ -187,6 +196,7 @@ class BegunCall(Sink[Any, Any]):
         self.stream: Pump | None = None
         self.intake: Intake | None = None
         self.answered = False
+        self.said = NOTHING_BESIDE.metadata
         self.started = True
         self._completed = False
         self.mark: int | None = None
@@ -284,6 +294,11 @@ class Incoming(Generic[Item]):
         self._call = call
         self._items = items
         self._over = False
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the client said beside the end of its items, by name; empty before that, and for nothing."""
+        return self._call.said if self._over else NOTHING_BESIDE.metadata
 
     def __iter__(self) -> Iterator[Item]:
         return self

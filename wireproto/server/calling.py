@@ -374,6 +374,8 @@ class Calling(ConnectedClient):
                 error = event.event.error
                 self._session.dialect().read_details(event.opcode, error)
                 error.metadata = event.beside.metadata
+            elif (answered := self._begun.get(event.event.call_id)) is not None:
+                answered.said = event.beside.metadata  # nothing for an item, which can only say what it left out
             self.event_locked(event.event)
             return
         if type(event) is AnswerUnreadable:
