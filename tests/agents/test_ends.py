@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import queue
 import threading
 from concurrent.futures import Future
 from typing import Any
@@ -9,22 +10,26 @@ from typing import Any
 import pytest
 
 from tests.agents.conftest import LIMITS, Branch, Work
-from tests.agents.service import AGENTS, ENROL, NOTIFY, REPORT, RUN, TAIL, EnrolRequest, EnrolResponse, Order
+from tests.agents.service import AGENTS, ENROL, NOTIFY, REPORT, RUN, TAIL, EnrolRequest, EnrolResponse, Order, Result
 from tests.agents.test_calls import GivenLines, Kept, wait_until
 from wireproto import (
     CallError,
     Client,
     ConfigError,
     ConnectionLost,
+    Context,
     EncodeError,
     Handlers,
     Limits,
+    Method,
     Retry,
     Server,
+    Service,
     Workers,
     connect,
 )
 from wireproto.answering.pace import Pace
+from wireproto.client.agent import Agent
 from wireproto.connected import ConnectedClient
 from wireproto.wire.metadata import Metadata, pack_metadata
 
@@ -320,3 +325,47 @@ def test_shared_workers_forget_closed_clients(branch: Branch) -> None:
         for _ in range(3):
             Client("127.0.0.1:1", AGENTS, handlers=Work().handlers, workers=workers).close()
         assert paces() <= before
+
+
+def test_a_lost_connection_is_not_kept_until_the_deadlines_of_its_calls(
+    branch: Branch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that others use let go of it soon, however long its server would have waited for an answer."""
+    monkeypatch.setattr("wireproto.client.agent.AHEAD", 0.05)
+
+    def agents() -> int:
+        gc.collect()
+        return sum(type(each) is Agent for each in gc.get_objects())
+
+    office = branch.office()
+    with Workers(2) as workers:
+        before = agents()
+        client = connect(office.server.address, AGENTS, handlers=Work().handlers, limits=LIMITS, workers=workers)
+        client.call(ENROL, EnrolRequest(name="a"), timeout=10)
+        assert office.clients["a"].call(RUN, Order(text="dig"), timeout=3600).text == "DIG"
+        client.close()
+        del client
+        wait_until(lambda: agents() <= before)
+
+
+def test_a_deadline_far_ahead_comes(branch: Branch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client whose alarm comes before the deadline sets another one: its method's own time ends the call."""
+    monkeypatch.setattr("wireproto.client.agent.AHEAD", 0.05)
+    hurry = Method(opcode=0x20, name="Hurry", request=Order, response=Result, by="server", timeout=0.3)
+    service = Service("example.hurry.v1.HurryService", version=1, methods=[hurry])
+    seen: queue.Queue[ConnectedClient] = queue.Queue()
+    handlers, gate = Handlers(service), threading.Event()
+
+    @handlers.register(hurry)
+    def wait(order: Order, context: Context) -> Result:
+        assert gate.wait(20)
+        return Result()
+
+    with (
+        Server(Handlers(service), limits=LIMITS, on_client=seen.put) as server,
+        connect(server.address, service, handlers=handlers, limits=LIMITS),
+    ):
+        asked = seen.get(timeout=10).start(hurry, Order(), timeout=20)
+        error = failure_of(asked)
+        gate.set()
+    assert (error.reason, error.retry) == ("DEADLINE", Retry.MAYBE_PROCESSED)

@@ -5,6 +5,7 @@ waits, and hands it to the workers: no handler runs on a thread that reads.
 """
 
 import logging
+import math
 import threading
 import time
 from _thread import LockType
@@ -32,6 +33,10 @@ from wireproto.wire.events import Event, RequestReceived
 from wireproto.wire.packing import Packed, Payload
 
 __all__ = ["Agent", "ServedHandlers"]
+
+AHEAD = 10.0
+"""Seconds ahead that an alarm is set at most. It keeps the link, which may long be over: a client of a server that is
+lost again and again, and calls with a day to answer, would keep them all for a day."""
 
 log = logging.getLogger("wireproto.client")
 _log_limit = LogLimit()
@@ -192,6 +197,10 @@ class Agent(AnsweringSide):
         more = _log_limit.admit((self.peer, subject))
         if more is not None:
             log.warning("%s: %s%s", self.peer, ascii(text[:256])[1:-1], more)
+
+    def _set_alarm_locked(self, deadline: float) -> None:
+        if deadline < math.inf:
+            super()._set_alarm_locked(min(deadline, time.monotonic() + AHEAD))
 
     def _may_cancel_locked(self) -> bool:
         return True  # handlers that run on behind a CANCEL are bounded; a client does not count against its server
