@@ -99,7 +99,18 @@ class CallingSession(Protocol):
 class Calling(ConnectedClient):
     """The calls of one session. Any thread uses the public methods; the session those that end in ``_locked``."""
 
-    __slots__ = ("_begun", "_callbacks", "_called", "_gone", "_line", "_session", "_waiting", "lock", "pool")
+    __slots__ = (
+        "_begun",
+        "_callbacks",
+        "_called",
+        "_gone",
+        "_line",
+        "_pulling",
+        "_session",
+        "_waiting",
+        "lock",
+        "pool",
+    )
 
     half_closed = False
     """For pumps and intakes: whoever answers may grant credit as long as the call lasts."""
@@ -118,6 +129,7 @@ class Calling(ConnectedClient):
         self._begun: dict[int, BegunCall] = {}
         self._waiting: deque[BegunCall] = deque()
         self._called: dict[Operation[Any, Any], Called] = {}
+        self._pulling = False  # a thread is in ``pull_locked``
         self._gone = ""  # why the client cannot be called any more
         self._callbacks: list[Callable[[], object]] = []
 
@@ -358,8 +370,8 @@ class Calling(ConnectedClient):
 
     @property
     def busy(self) -> bool:
-        """Whether calls are in flight, or wait for a place."""
-        return bool(self._begun or self._waiting)
+        """Whether calls are in flight, wait for a place, or are being sent."""
+        return bool(self._begun or self._waiting or self._pulling)
 
     def event_locked(self, event: Event) -> None:
         """Take what has come of calls that this side began."""
@@ -449,9 +461,15 @@ class Calling(ConnectedClient):
 
     def pull_locked(self) -> None:
         """Send the calls that wait, as far as there are places and room."""
+        if self._pulling:
+            return  # sending has made room: whoever sends goes on by itself, with the place that it has seen
         connection = self._line
-        while self._waiting and connection.own_calls < connection.their_max_calls and self._session.room_locked():
-            self._send_locked(self._waiting.popleft())
+        self._pulling = True
+        try:
+            while self._waiting and connection.own_calls < connection.their_max_calls and self._session.room_locked():
+                self._send_locked(self._waiting.popleft())
+        finally:
+            self._pulling = False
         if not self.busy:
             self._session.one_less_locked()
 

@@ -1,0 +1,77 @@
+"""The calls that a server begins on one connection, beside a session that only counts."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.agents.service import AGENTS, RUN, Order
+from tests.wire.peers import opened_both_ways
+from wireproto.binding import Dialect
+from wireproto.codecs import select
+from wireproto.limits import Limits
+from wireproto.server.calling import Calling
+
+
+class Posted:
+    """A pool that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.actions: list[Callable[..., object]] = []
+
+    def post(self, action: Callable[..., object]) -> None:
+        self.actions.append(action)
+
+
+class CrowdedSession:
+    """A session whose output waits for the kernel, which takes all of it when it is asked to: then there is room, and
+    the session says so, as it does in the middle of a write.
+    """
+
+    def __init__(self, max_calls: int) -> None:
+        self.pair = opened_both_ways(max_calls=max_calls)
+        self.connection = self.pair.server
+        self.lock = threading.Lock()
+        self.pool: Any = Posted()
+        self.peer, self.codec, self.closed, self.limits = "127.0.0.1:1", "msgpack", False, Limits()
+        self.calling = Calling(self)  # type: ignore[arg-type] # what is missing is not asked for here
+
+    def dialect(self) -> Dialect:
+        return Dialect(AGENTS, select(["msgpack"])[0], 1, self.limits, by="server")
+
+    def unsent_locked(self) -> tuple[int, int]:
+        return 0, 1
+
+    def room_locked(self) -> int:
+        return 1
+
+    def flush_locked(self) -> None:
+        self.calling.wake_locked()
+
+    def flush_soon(self) -> None:
+        """Nobody reads here but by ``pair``."""
+
+    def alarm_locked(self, deadline: float) -> None:
+        """No time passes here."""
+
+    def one_less_locked(self) -> None:
+        """It does not end."""
+
+
+@pytest.mark.parametrize("max_calls", [1, 2])
+def test_room_that_sending_makes_is_nobody_elses(max_calls: int) -> None:
+    """A call that waits is sent with the place that it was given, though others are told of room meanwhile."""
+    session = CrowdedSession(max_calls)
+    calling, (client, server) = session.calling, session.pair
+    for number in range(max_calls + 3):
+        calling.start(RUN, Order(count=number), timeout=60)
+    assert server.own_calls == max_calls
+    for _ in range(3):
+        begun = session.pair.deliver(server)
+        client.send_response(begun[0].call_id, b"")  # type: ignore[union-attr]
+        for event in session.pair.deliver(client):
+            with session.lock:
+                calling.event_locked(event)
+        assert server.own_calls == max_calls
+    assert client.bytes_pending == 0  # none was refused
