@@ -167,14 +167,19 @@ def test_one_way_calls_have_credit(branch: Branch) -> None:
 
 
 def test_a_client_that_drains_finishes_what_it_has(branch: Branch) -> None:
-    """close(drain=) says GOAWAY first: calls in flight are answered, later ones are refused, not processed."""
+    """close(drain=) says GOAWAY first: calls in flight are answered, later ones are refused, not processed, and
+    on_close says so.
+    """
     office = branch.office()
     agent, client, work = branch.agent(office)
     running = agent.start(RUN, Order(text="wait"), timeout=20)
     assert work.waiting.acquire(timeout=10)
+    gone = threading.Event()
+    agent.on_close(gone.set)
     closing = threading.Thread(target=client.close, kwargs={"drain": 10.0})
     closing.start()
-    wait_until(lambda: not agent.connected)
+    assert gone.wait(10)  # while it still answers
+    assert not agent.connected
     error = failure_of(agent.start(RUN, Order(), timeout=10))
     assert (error.reason, error.retry) == ("SHUTTING_DOWN", Retry.NOT_PROCESSED)
     work.gate.set()

@@ -10,8 +10,10 @@ from tests.agents.service import AGENTS, RUN, Order
 from tests.wire.peers import opened_both_ways
 from wireproto.binding import Dialect
 from wireproto.codecs import select
+from wireproto.errors import CallError
 from wireproto.limits import Limits
 from wireproto.server.calling import Calling
+from wireproto.status import Retry, Status
 
 
 class Posted:
@@ -22,6 +24,11 @@ class Posted:
 
     def post(self, action: Callable[..., object]) -> None:
         self.actions.append(action)
+
+    def run(self) -> None:
+        """Run all that."""
+        while self.actions:
+            self.actions.pop(0)(None)
 
 
 class CrowdedSession:
@@ -75,3 +82,21 @@ def test_room_that_sending_makes_is_nobody_elses(max_calls: int) -> None:
                 calling.event_locked(event)
         assert server.own_calls == max_calls
     assert client.bytes_pending == 0  # none was refused
+
+
+def test_calls_that_a_client_will_not_look_at_were_not_processed() -> None:
+    """GOAWAY decides that, and not the advice for a retry that stands in it; each call has an error of its own."""
+    session = CrowdedSession(max_calls=3)
+    futures = [session.calling.start(RUN, Order(count=number), timeout=60) for number in range(2)]
+    odd = CallError(Status.INTERNAL, "X_ODD", "it burns", retry=Retry.MAYBE_PROCESSED, retry_after_ms=7)
+    session.pair.client.send_goaway(odd)
+    for event in session.pair.deliver(session.pair.client):
+        with session.lock:
+            session.calling.event_locked(event)
+    session.pool.run()
+    errors = [future.exception(0) for future in futures]
+    assert errors[0] is not errors[1]
+    for error in errors:
+        assert isinstance(error, CallError)
+        assert (error.status, error.reason, error.message) == (Status.INTERNAL, "X_ODD", "it burns")
+        assert (error.retry, error.retry_after_ms) == (Retry.NOT_PROCESSED, 7)

@@ -156,11 +156,11 @@ class Calling(ConnectedClient):
 
     @property
     def connected(self) -> bool:
-        return not self._gone and not self._line.goaway_received
+        return not self._gone and not self._line.goaway_received and self._line.state is State.OPEN
 
     def on_close(self, callback: Callable[[], object]) -> None:
         with self.lock:
-            if not self._gone:
+            if self.connected:
                 self._callbacks.append(callback)
                 return
         self.pool.post(_calling(callback))
@@ -454,10 +454,11 @@ class Calling(ConnectedClient):
         """The client takes no further calls; those that it will not look at are over."""
         for call in list(self._begun.values()):
             if self._line.lies_behind(call.call_id, event.last_call_id):
-                self._end_of_items_locked(call.call_id, event.error)
+                self._end_of_items_locked(call.call_id, _not_looked_at(event.error))
         waiting, self._waiting = self._waiting, deque()
         for call in waiting:
             self._end_locked(call, failure("SHUTTING_DOWN", "the client is going away, and takes no more calls"))
+        self._tell_locked()
 
     def pull_locked(self) -> None:
         """Send the calls that wait, as far as there are places and room."""
@@ -507,6 +508,10 @@ class Calling(ConnectedClient):
             self._end_locked(call, _lost(why, Retry.NOT_PROCESSED if never_sent else Retry.MAYBE_PROCESSED))
         for call in waiting:
             self._end_locked(call, _lost(why, Retry.NOT_PROCESSED))
+        self._tell_locked()
+
+    def _tell_locked(self) -> None:
+        """No further call can begin: so say the callbacks of ``on_close``, once."""
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             self.pool.post(_calling(callback))
@@ -608,6 +613,15 @@ def _payload(called: Called, request: Message | None) -> Payload:
 def _too_large(error: PayloadTooLarge) -> CallError:
     text = f"the request makes a frame of {error.size} bytes; the client accepts {error.limit}. Nothing was sent"
     return failure("REQUEST_TOO_LARGE", text)
+
+
+def _not_looked_at(said: CallError) -> CallError:
+    """Of a call behind the last one that GOAWAY names: it is not processed, whatever else the client says there. Each
+    call has an error of its own, for it is raised by a thread of its own.
+    """
+    return CallError(
+        said.status, said.reason, said.message, retry=Retry.NOT_PROCESSED, retry_after_ms=said.retry_after_ms
+    )
 
 
 def _lost(why: str, retry: Retry) -> ConnectionLost:
