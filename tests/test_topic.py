@@ -324,6 +324,22 @@ def test_nothing_is_held_beyond_what_is_kept() -> None:
     assert gone() is None
 
 
+@pytest.mark.parametrize("slow", ["drop_oldest", "end"])
+def test_a_stream_that_was_never_returned_is_forgotten(slow: Slow) -> None:
+    """Of a handler that subscribes and then fails nothing stays, and the others are given what comes."""
+    topic = Topic(method(slow), keep=2)
+    stream = topic.subscribe()
+    for _ in range(3):
+        topic.subscribe()
+    gc.collect()
+    assert topic.subscribers == 1
+    published(topic, 1, 2)
+    assert numbers(stream.take(9)) == [1, 2]
+    published(topic, 3, 4)
+    topic.close()
+    assert numbers(stream.take(9)) == [3, 4]
+
+
 def test_publishers_and_subscribers_may_be_many() -> None:
     """Threads that publish beside one that takes: each item is given or counted, once."""
     topic = Topic(method(), keep=50)

@@ -9,6 +9,7 @@ output, wakes it by itself.
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from wireproto.dispatch import Entry
 from wireproto.errors import CallError, ConfigError, LocalProtocolError
@@ -83,7 +84,9 @@ class Topic(Uncopied, Generic[Item]):
         self._next = 0  # the number of the next item
         self._places: dict[bytes, int] = {}  # of each position kept the number of the item, and of the one before them
         self._edge = b""  # that one
-        self._subscribers: dict[TopicSubscription[Item], None] = {}  # in order, so that all are woken in turn
+        # In order, so that all are woken in turn. Weakly, because a handler that subscribes may fail before it has
+        # returned the stream, which nobody closes then.
+        self._subscribers: WeakKeyDictionary[TopicSubscription[Item], None] = WeakKeyDictionary()
         self._waiting: dict[TopicSubscription[Item], None] = {}  # those that have all there is
         self._slowest = 0  # no cursor is below it; only looked at where the slow are ended
         self._closed = False
