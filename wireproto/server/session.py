@@ -29,7 +29,6 @@ from wireproto.server.transport import Transport
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import PayloadTooLarge, State
 from wireproto.wire.events import (
-    AnsweredBeside,
     ConnectionEnded,
     Event,
     FlaggedRequestReceived,
@@ -54,10 +53,10 @@ HEARTBEAT = b"wireprot"
 
 
 def _is_of_own_call(event: Event) -> bool:
-    """Whether an event, one of those of which there are many, is of a call that the server began."""
-    if isinstance(event, AnsweredBeside):
-        return True
-    return isinstance(event, ResponseReceived | ItemReceived | PackedItemReceived) and bool(event.call_id & TOP_BIT)
+    """Whether an event is of a call that the server began. There are two kinds of those behind which a list of events
+    goes on: see ``Connection.next_events``.
+    """
+    return isinstance(event, ResponseReceived) or (isinstance(event, ItemReceived) and bool(event.call_id & TOP_BIT))
 
 
 class Session(AnsweringSide):
