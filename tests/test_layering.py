@@ -281,6 +281,19 @@ def test_every_module_is_in_a_layer() -> None:
     assert parts - {"__init__", "__main__", "wire/__init__"} <= FRAMEWORK | {COMMAND}
 
 
+def test_the_page_names_every_module() -> None:
+    """docs/design.md has a place for each in its Layout, and a row for each layer."""
+    page = (PACKAGE.parent / "docs" / "design.md").read_text("utf-8")
+    layout = page.partition("## Layout")[2].split("```")[1]
+    rows = page.partition("| module | imports of ours |")[2].partition("\n\n")[0]
+    modules = {path.stem for path in PACKAGE.rglob("*.py") if path.parent.name not in ("servers", "clients", "fuzzing")}
+    assert not {name for name in modules if name[:2] != "__" and not re.search(rf"\b{name}\b", layout)}
+    layers = {re.sub(r"^wire/.*", "wire/", layer) for layer in (*FRAMEWORK, COMMAND)}
+    assert not {
+        layer for layer in layers if f"`{layer}`" not in "".join(row.split("|")[1] for row in rows.splitlines()[2:])
+    }
+
+
 @pytest.mark.parametrize("part", sorted(ALLOWED))
 def test_a_layer_imports_only_what_it_may(part: str) -> None:
     """A module of the framework imports the layers below it and no other."""
