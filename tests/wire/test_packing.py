@@ -2,6 +2,7 @@
 
 import copy
 import os
+import random
 import struct
 import sys
 import tracemalloc
@@ -184,6 +185,16 @@ def test_a_whole_bomb_is_unpacked_within_its_bounds(algorithm: int) -> None:
     bomb = packed(bytes(1 << 20), algorithm)
     assert len(bomb) / len(bomb.body) > (1000 if algorithm == 1 else 19_000)
     assert peak(bomb.unpack) <= 2 * len(bomb) + 2 * 65_536
+
+
+@each_algorithm
+@pytest.mark.parametrize("said", [1, 1 << 20])
+def test_a_stream_as_long_as_its_payload_costs_no_third_time_of_it(algorithm: int, said: int) -> None:
+    """What cannot be made shorter, and what follows a stream, takes twice the longer one of both at the most."""
+    noise = random.Random(1).randbytes(1 << 20)
+    follows = Packed(algorithm, struct.pack(">I", said) + stream(b"x", algorithm) + noise)
+    for payload in (packed(noise, algorithm, said), follows):
+        assert peak(payload.unpack) <= 2 * len(payload.body) + 2 * 65_536
 
 
 # Names.

@@ -68,13 +68,14 @@ class Packed:
         return f"<Packed {len(self.body)} bytes for {self._length}>"
 
     def unpack(self) -> bytes:
-        """The payload, which takes at most twice its length while it is made, whatever the stream holds.
+        """The payload. Whatever the stream holds, this takes at most twice the longer one of both while it is made:
+        the payload by its declared length, and the stream by its own.
 
         Raises:
             DecodeError: the stream is none of the algorithm, or is cut, or bytes follow it, or it holds another number
                 of bytes than was said.
         """
-        data, problem = _BY_NUMBER[self.algorithm].unpack(self.body[_LENGTH.size :], self._length)
+        data, problem = _BY_NUMBER[self.algorithm].unpack(memoryview(self.body)[_LENGTH.size :], self._length)
         if not problem and len(data) != self._length:
             more = "more than" if len(data) > self._length else f"{len(data)} of"
             problem = f"its stream holds {more} the {self._length} bytes that were declared"
@@ -110,7 +111,7 @@ class Packing(NamedTuple):
     name: str
     number: int
     pack: Callable[[bytes], bytes]
-    unpack: Callable[[bytes, int], tuple[bytes, str]]
+    unpack: Callable[[memoryview, int], tuple[bytes, str]]
 
 
 def pack_payload(payload: bytes, algorithm: int) -> Payload:
@@ -171,7 +172,7 @@ def _pack_zlib(payload: bytes) -> bytes:
     return zlib.compress(payload, 1)  # 157 MB/s of text at 3.3 : 1; level 6, the default, has 27 at 4.2 : 1
 
 
-def _unpack_zlib(stream: bytes, length: int) -> tuple[bytes, str]:
+def _unpack_zlib(stream: memoryview, length: int) -> tuple[bytes, str]:
     reader = zlib.decompressobj()
     try:
         # With room for one byte more, or the end of a stream that is right would not be looked at.
@@ -202,7 +203,7 @@ def _pack_zstd(payload: bytes) -> bytes:
     return stream
 
 
-def _unpack_zstd(stream: bytes, length: int) -> tuple[bytes, str]:
+def _unpack_zstd(stream: memoryview, length: int) -> tuple[bytes, str]:
     zstd = _zstd()
     reader = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _MAX_WINDOW_LOG})
     try:
