@@ -28,7 +28,8 @@ from wireproto import (
     Workers,
     connect,
 )
-from wireproto.answering.pace import Pace
+from wireproto.answering.call import Call
+from wireproto.answering.pace import PROVEN, Pace
 from wireproto.client.agent import Agent
 from wireproto.connected import ConnectedClient
 from wireproto.wire.metadata import Metadata, pack_metadata
@@ -141,6 +142,33 @@ def _fails_soon(future: Future[Any]) -> bool:
     with contextlib.suppress(TimeoutError):
         return future.exception(0.2) is not None
     return False
+
+
+def test_calls_that_are_given_up_do_not_pile_up(branch: Branch) -> None:
+    """A client whose workers are all held lets go of calls that its server begins and cancels."""
+
+    def calls() -> int:
+        gc.collect()
+        return sum(type(each) is Call for each in gc.get_objects())
+
+    with Workers(2) as workers:
+        office = branch.office()
+        agent, client, work = branch.agent(office, workers=workers, limits=Limits(heartbeat=0, max_calls=4))
+        for _ in range(2 * PROVEN):
+            agent.call(RUN, Order(), timeout=20)  # from now on known to be quick, so that the leader runs it
+        held = [agent.start(RUN, Order(text="wait"), timeout=60) for _ in range(2)]
+        for _ in held:
+            assert work.waiting.acquire(timeout=10)
+        del work.contexts[:]
+        (session,) = office.server.sessions.values()
+        for _ in range(60):
+            assert agent.start(RUN, Order(), timeout=60).cancel()
+            wait_until(lambda: session.connection.own_calls == len(held))
+        kept = calls()
+        work.gate.set()
+        assert [future.result(10).text for future in held] == ["WAIT"] * 2
+        client.close()
+    assert kept < 30
 
 
 def test_one_way_calls_have_credit(branch: Branch) -> None:

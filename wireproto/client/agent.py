@@ -116,9 +116,25 @@ class Agent(AnsweringSide):
                 self._batch.append(call)
         else:
             self._call_event_locked(event)
-        if self._batch and not self._more:
-            self._more = True
-            self.pool.post(self._continue)
+        if self._batch:
+            if len(self._batch) > 2 * self.limits.max_calls:
+                self._drop_answered_locked(self._batch)
+            if not self._more:
+                self._more = True
+                self.pool.post(self._continue)
+
+    def _drop_answered_locked(self, batch: "deque[Call]") -> None:
+        """Let go of calls that are over before their turn. The keeper reads on while handlers hold all the workers, so
+        that calls which are begun and cancelled would pile up; those in flight are bounded. The leader takes out of the
+        same batch meanwhile, without the lock.
+        """
+        for _ in range(len(batch)):
+            try:
+                call = batch.popleft()
+            except IndexError:
+                return
+            if not call.answered:
+                batch.append(call)
 
     def wrote_locked(self) -> None:
         """The kernel has taken more of the output."""
