@@ -56,7 +56,8 @@ def test_a_good_client_is_served_beside_an_attack(engine: str, attack: str) -> N
     assert found["failed"] == 0, found
     assert found["calls"] >= 20, found
     assert found["threads"] <= 4, found  # grpc-core's own, which come with load
-    assert found["grown"] < 64, found
+    # On a busy machine all 8,000 resets wait in gRPC's core at once, 17 KiB each.
+    assert found["grown"] < (144 if attack == "resets" else 64), found
 
 
 @pytest.mark.long
