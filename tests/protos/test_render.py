@@ -65,6 +65,18 @@ def test_each_shape_is_rendered() -> None:
     assert "message Empty" not in text
 
 
+def test_a_stream_says_what_becomes_of_who_is_late() -> None:
+    """Whether it can be gone on with, and by what, and what a slow caller has to expect."""
+    text = render(CONFORMANCE).replace(".wireconformance.v1.", "")
+    for expected in (
+        "  // Opcode 0x14. Since version 3. Resumable: the position of an item is its `position`.\n  rpc Tail(",
+        "  // Opcode 0x15. Since version 3. A slow caller misses the oldest items.\n  rpc Flood(",
+        "  // Opcode 0x16. Since version 3. A slow caller is ended: SLOW_CONSUMER.\n  rpc Burst(",
+    ):
+        assert expected in text
+    assert "slow" not in render(SHAPES)
+
+
 def test_an_older_version_says_until_when() -> None:
     """A method that has ended is in the files of its versions only, and they say when it ends."""
     assert "  // Opcode 0x13. Until version 1.\n  rpc Old(" in render(EVERY, 1)

@@ -31,6 +31,7 @@ from wireproto.schema import (
     Scalar,
     Service,
     Shape,
+    StreamMethod,
     UploadMethod,
     fields,
     reachable,
@@ -56,6 +57,11 @@ lint:
 
 # buf wants a message of its own behind every rpc, which one-way methods have not.
 _BUF_ONE_WAY = "  rpc_allow_google_protobuf_empty_responses: true\n"
+
+_SLOW = {
+    "drop_oldest": "A slow caller misses the oldest items.",
+    "end": "A slow caller is ended: SLOW_CONSUMER.",
+}
 
 _SCALARS = {
     FieldDescriptorProto.TYPE_BOOL: "bool",
@@ -260,6 +266,11 @@ def _method_notes(method: Operation[Any, Any]) -> str:
         notes.append(f"At most {method.collect} {'messages' if method.collect > 1 else 'message'}.")
     if method.shape is Shape.ONE_WAY:
         notes.append("Answered before it runs: nobody is told what became of it.")
+    if isinstance(method, StreamMethod):
+        if method.resumable is not None:
+            notes.append(f"Resumable: the position of an item is its `{method.resumable}`.")
+        if method.slow in _SLOW:
+            notes.append(_SLOW[method.slow])
     if method.requires is not None:
         notes.append(f"Requires `{method.requires}`.")
     if method.reasons:

@@ -184,7 +184,10 @@ class Operation(Generic[Req, Resp]):
 
 
 class Method(Operation[Req, Resp]):
-    """A unary method: one request, one response."""
+    """A unary method: one request, one response.
+
+    What it, and every other kind of method, is declared with is said by ``help(wireproto.schema.Operation)``.
+    """
 
     shape = Shape.UNARY
 
@@ -193,7 +196,7 @@ class Method(Operation[Req, Resp]):
 class StreamMethod(Operation[Req, Item]):
     """A server stream: one request, any number of ``response`` items.
 
-    Attributes:
+    Attributes, beside those of ``wireproto.schema.Operation``:
         resumable: the name of the field of the item that holds its position, an ``int``, a ``UInt64``, a ``str`` or
             ``bytes``, of at most 64 bytes when written; a caller may go on behind the last item that it has. None for a
             stream that always begins anew.
@@ -223,7 +226,7 @@ class StreamMethod(Operation[Req, Item]):
 class UploadMethod(Operation[Item, Resp]):
     """An upload: any number of ``request`` items, one response.
 
-    Attributes:
+    Attributes, beside those of ``wireproto.schema.Operation``:
         collect: the handler is given all items at once, in a list, and there may be so many, 1 to 65,536; None for a
             handler that takes them as they come.
     """
@@ -242,7 +245,7 @@ class UploadMethod(Operation[Item, Resp]):
 class DuplexMethod(Operation[Req, Item]):
     """Any number of ``request`` items one way and of ``response`` items the other way, each as it likes.
 
-    Attributes:
+    Attributes, beside those of ``wireproto.schema.Operation``:
         drains: as of a ``StreamMethod``.
     """
 
@@ -253,7 +256,10 @@ class DuplexMethod(Operation[Req, Item]):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class OneWayMethod(Operation[Req, Empty]):
-    """One request and no answer: nobody is told what became of it."""
+    """One request and no answer: nobody is told what became of it.
+
+    It is declared with what ``wireproto.schema.Operation`` says, but for ``response``.
+    """
 
     shape = Shape.ONE_WAY
 
