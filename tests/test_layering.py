@@ -146,7 +146,19 @@ ALLOWED: dict[str, set[str]] = {
         "wire/metadata",
     },
     "testing": CORE
-    | {"address", "binding", "client", "codecs", "conformance", "dispatch", "handling", "identity", "schema", "server"}
+    | {
+        "address",
+        "binding",
+        "client",
+        "codecs",
+        "conformance",
+        "connected",
+        "dispatch",
+        "handling",
+        "identity",
+        "schema",
+    }
+    | {"server"}
     | {"wire/connection", "wire/framing"},
 }
 PUBLIC_FACE = {

@@ -1,4 +1,4 @@
-"""A call on the server's side of a pair: its context, whoever takes its items, and whatever gives its answers.
+"""A call at the end of a pair that answers it: its context, whoever takes its items, and whatever gives its answers.
 
 As on a real server a sink is given one item after the other, and credit returns for those that it has taken. A handler
 that iterates over the items would wait for them, which nothing here can do: it is run once all have come, so that the
@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from wireproto.codecs import Codec
+from wireproto.connected import ConnectedClient
 from wireproto.dispatch import Entry, Outcome
 from wireproto.errors import CallError
 from wireproto.handling import Context, Sink, Subscription
@@ -24,15 +25,25 @@ from wireproto.wire.framing import PayloadTooLarge
 from wireproto.wire.metadata import Metadata
 from wireproto.wire.packing import Packed, Payload, plain
 
-__all__ = ["PairedCall"]
+__all__ = ["PairedCall", "next_of"]
 
 
 class CallsLink(Protocol):
-    """What a call uses of its pair."""
+    """What a call uses of the end that answers it."""
 
     codec: Codec
-    server: Connection
-    identity: Identity | None
+    connection: Connection
+
+    @property
+    def identity(self) -> Identity | None:
+        """Whom this end takes its caller for."""
+
+    @identity.setter
+    def identity(self, identity: Identity | None) -> None: ...
+
+    @property
+    def client(self) -> ConnectedClient:
+        """See ``Context.client``."""
 
 
 class PairedCall(Context):
@@ -96,7 +107,7 @@ class PairedCall(Context):
 
     @property
     def version(self) -> int:
-        return self._link.server.version
+        return self._link.connection.version
 
     @property
     def method(self) -> Operation[Any, Any]:
@@ -106,12 +117,16 @@ class PairedCall(Context):
     def draining(self) -> bool:
         return False
 
+    @property
+    def client(self) -> ConnectedClient:
+        return self._link.client
+
     def set_metadata(self, name: str, value: str) -> None:
         said = with_entry(self._said, name, value)
         if not self.over:
             self._said = said
             if self.entry.shape is not Shape.ONE_WAY:
-                self._link.server.set_metadata(self._call_id, pack_answer(said))
+                self._link.connection.set_metadata(self._call_id, pack_answer(said))
 
     def sign_in(self, identity: Identity) -> None:
         signed_in = self._link.identity
@@ -165,7 +180,7 @@ class PairedCall(Context):
             text = "the identity of the call was revoked while it ran; sign in again"
             error = failure("SIGN_IN_REQUIRED", text, retry=Retry.MAYBE_PROCESSED)
             self._end("the identity was revoked", error)
-            self._link.server.send_error(self._call_id, error)
+            self._link.connection.send_error(self._call_id, error)
         try:
             if self._sink is not None:
                 self._feed(self._sink)
@@ -174,19 +189,19 @@ class PairedCall(Context):
         except BaseException as error:  # noqa: BLE001 - what a source or a sink raises ends its call only
             told = self.entry.failure(error)
             if not self.over:
-                self._link.server.send_error(self._call_id, told)
+                self._link.connection.send_error(self._call_id, told)
             self._end("failed", told)
         if self.over:
             self._tell_sink()
         elif self._owed_items:
-            self._link.server.send_credit(self._call_id, self._owed_items, self._owed_bytes)
+            self._link.connection.send_credit(self._call_id, self._owed_items, self._owed_bytes)
             self._owed_items = self._owed_bytes = 0
 
     def cancel(self) -> None:
         """The caller wants no answer any more."""
         error = failure("CANCELLED", "cancelled by the caller")
         self._end("the caller cancelled", error)
-        self._link.server.send_error(self._call_id, error)
+        self._link.connection.send_error(self._call_id, error)
         self._tell_sink()
 
     def lose(self) -> None:
@@ -257,25 +272,25 @@ class PairedCall(Context):
 
     def _settle(self, outcome: Payload | CallError) -> None:
         self.over = True
-        server = self._link.server
+        connection = self._link.connection
         if isinstance(outcome, CallError):
-            server.send_error(self._call_id, outcome)
+            connection.send_error(self._call_id, outcome)
             return
         try:
-            server.send_response(self._call_id, plain(outcome))
+            connection.send_response(self._call_id, plain(outcome))
         except PayloadTooLarge as error:
-            server.send_error(self._call_id, _too_large(error))
+            connection.send_error(self._call_id, _too_large(error))
 
     def _send_answers(self) -> None:
-        source, server = self._source, self._link.server
+        source, connection = self._source, self._link.connection
         if isinstance(source, Future):
             if source.done():
                 self._settle(self.entry.encode(source.result(0)))
             return
         if source is None:
             return
-        while server.may_send_item(self._call_id):
-            items = _take(source)
+        while connection.may_send_item(self._call_id):
+            items = next_of(source)
             if isinstance(source, Subscription):
                 self._dropped += source.dropped
                 source.dropped = 0
@@ -288,10 +303,10 @@ class PairedCall(Context):
             if isinstance(payload, CallError):
                 raise payload
             if self._dropped:
-                server.send_item_behind(self._call_id, payload, self._dropped)
+                connection.send_item_behind(self._call_id, payload, self._dropped)
                 self._dropped = 0
             else:
-                server.send_item(self._call_id, payload)
+                connection.send_item(self._call_id, payload)
         if isinstance(source, Subscription):
             try:
                 source.stalled()
@@ -300,7 +315,7 @@ class PairedCall(Context):
 
     def _send_end(self) -> None:
         try:
-            self._link.server.send_end(self._call_id, dropped=self._dropped)
+            self._link.connection.send_end(self._call_id, dropped=self._dropped)
         except PayloadTooLarge as error:
             raise _too_large(error) from None
         self._end("ended")
@@ -321,7 +336,7 @@ def _too_large(error: PayloadTooLarge) -> CallError:
     return failure("RESPONSE_TOO_LARGE", f"the answer cannot be sent: {error}")
 
 
-def _take(source: Subscription[Any] | Iterator[Any]) -> list[Any] | None:
+def next_of(source: Subscription[Any] | Iterator[Any]) -> list[Any] | None:
     """The next item of a source; none if there is none yet, which only a subscription can say; None behind the last."""
     try:
         if not isinstance(source, Subscription):

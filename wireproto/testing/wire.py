@@ -11,7 +11,8 @@ import msgspec
 from wireproto import codecs
 from wireproto.binding import Dialect
 from wireproto.codecs import Codec
-from wireproto.dispatch import Authenticate, Handlers, Table
+from wireproto.connected import ConnectedClient
+from wireproto.dispatch import Authenticate, Handlers
 from wireproto.errors import CallError, HandshakeError, LocalProtocolError
 from wireproto.identity import Identity
 from wireproto.limits import Limits
@@ -25,29 +26,26 @@ from wireproto.schema import (
     StreamMethod,
     UploadMethod,
 )
+from wireproto.testing.begun import PairedAgent
+from wireproto.testing.ends import AgentEnd, AnsweringEnd
 from wireproto.testing.outgoing import Outgoing
-from wireproto.testing.paired import PairedCall
 from wireproto.testing.transcript import Sent, lines_of
 from wireproto.wire.connection import Connection, Role, State
 from wireproto.wire.events import (
     NEED_DATA,
     AnsweredBeside,
     AnswerUnreadable,
-    CancelReceived,
     ConnectionEnded,
     EndReceived,
     ErrorReceived,
     Event,
-    FlaggedRequestReceived,
     HelloReceived,
     ItemReceived,
-    RequestEnded,
-    RequestReceived,
     ResponseReceived,
     WelcomeReceived,
     bare,
 )
-from wireproto.wire.frame import U32_MAX, Credit, Flag
+from wireproto.wire.frame import NO_CREDIT, TOP_BIT, U32_MAX, Credit
 from wireproto.wire.handshake import Hello, Offer, Welcome, compare_digests, negotiate
 from wireproto.wire.metadata import Metadata, pack_metadata
 from wireproto.wire.packing import plain
@@ -59,6 +57,8 @@ Resp = TypeVar("Resp", bound=Message)
 Item = TypeVar("Item", bound=Message)
 
 _BATCH = U32_MAX  # as many items as there is credit for
+
+_ANSWERS = (ResponseReceived, ItemReceived, EndReceived, ErrorReceived)
 
 WINDOW = 1024 * 1024
 """Bytes of a stream's first credit, unless told otherwise: that of ``Client.stream``."""
@@ -72,6 +72,7 @@ def pair(
     limits: Limits | None = None,
     authenticate: Authenticate | None = None,
     handshake: bool = True,
+    agent: Handlers | None = None,
 ) -> "Pair":
     """Connect a client to a server without a socket.
 
@@ -86,12 +87,14 @@ def pair(
         limits: of both sides.
         authenticate: as for ``Server``.
         handshake: False for a client that has said nothing yet.
+        agent: what the client runs when the server calls it, through ``Pair.agent`` or ``Context.client``; None for a
+            client that answers no calls.
 
     Raises:
-        ConfigError: there is no such codec.
+        ConfigError: there is no such codec, or handlers are of methods that their side calls itself.
         HandshakeError: the two sides do not agree.
     """
-    made = Pair(handlers, codecs.get(codec), service, limits or Limits(), authenticate)
+    made = Pair(handlers, codecs.get(codec), service, limits or Limits(), authenticate, agent)
     if handshake:
         made.greet()
     return made
@@ -108,10 +111,11 @@ class Pair:
         client: the client's ``Connection``.
         server: the server's.
         service: what the client declares; it is spoken in ``codec``.
+        agent: the client as its server sees it that calls it: what ``Context.client`` is in handlers.
         limits: of both sides.
-        identity: whom the server takes the connection for; None until somebody signs in.
         sent: all that travelled, in order.
         untold: what came of one-way calls that failed or were refused, in order; their caller is told nothing.
+        moving: handlers are being run.
     """
 
     def __init__(
@@ -121,7 +125,12 @@ class Pair:
         service: Service | None,
         limits: Limits,
         authenticate: Authenticate | None,
+        agent: Handlers | None = None,
     ) -> None:
+        if isinstance(handlers, Handlers):
+            handlers.check_side("client")
+        if agent is not None:
+            agent.check_side("server")
         self._served = handlers.service if isinstance(handlers, Handlers) else handlers
         self.service = self._served if service is None else service
         self.codec = codec
@@ -130,12 +139,15 @@ class Pair:
         self.sent: list[Sent] = []
         self._handlers = handlers if isinstance(handlers, Handlers) else None
         self.limits = limits
-        self.identity: Identity | None = None
         self.untold: list[CallError] = []
+        self.moving = False
+        self._agent = PairedAgent(self)
+        self.agent: ConnectedClient = self._agent
         self._authenticate = authenticate
-        self._table: Table | None = None
-        self._calls: dict[int, PairedCall] = {}
-        self._one_way_owed = 0
+        self._worker = agent
+        self._serving = AnsweringEnd(self.server, codec, limits, self.untold)
+        self._serving.client = self.agent
+        self._working = AgentEnd(self.client, codec, limits, self.untold)
         self._answers: dict[int, list[Event]] = {}
 
     def __repr__(self) -> str:
@@ -146,6 +158,15 @@ class Pair:
         """The version agreed on; 0 before the handshake."""
         return self.client.version
 
+    @property
+    def identity(self) -> Identity | None:
+        """Whom the server takes the connection for; None until somebody signs in."""
+        return self._serving.identity
+
+    @identity.setter
+    def identity(self, identity: Identity | None) -> None:
+        self._serving.identity = identity
+
     # Bytes.
 
     def greet(self) -> None:
@@ -154,12 +175,16 @@ class Pair:
         Raises:
             HandshakeError: the server refused, or the client found that the two declare a method differently.
         """
+        limits, answers = self.limits, self._worker is not None
         self.client.send_hello(
             Hello(
                 min_version=self.service.oldest,
                 max_version=self.service.version,
                 codecs=((self.codec.id, self.codec.name),),
-                max_frame=self.limits.max_frame,
+                max_frame=limits.max_frame,
+                max_calls=limits.max_calls if answers else 0,
+                first_credit=Credit(limits.first_items, limits.first_bytes) if answers else NO_CREDIT,
+                one_way_credit=limits.one_way_calls if answers else 0,
                 client_name="pair",
                 service=self.service.full_name,
                 digests=self.service.digests(self.service.version),
@@ -173,6 +198,8 @@ class Pair:
                 raise event.error
             if isinstance(event, WelcomeReceived):
                 self._check_welcome(event.welcome)
+        if self._worker is not None:
+            self._working.table = self._worker.table(self.codec, self.version, limits, by="server")
 
     def _check_welcome(self, welcome: Welcome) -> None:
         ours = self.service.digests(welcome.version)
@@ -202,13 +229,36 @@ class Pair:
             What the client reports.
         """
         reported: list[Event] = []
-        while True:
-            for event in self.deliver(self.client):
-                self._on_server(event)
-            self._pump()
-            if not self.server.bytes_pending and not self.client.bytes_pending:
-                return reported
-            reported += self.deliver(self.server)
+        moving, self.moving = self.moving, True
+        try:
+            while True:
+                self._working.move()
+                for event in self.deliver(self.client):
+                    if isinstance(event, HelloReceived):
+                        self._answer_hello(event.hello)
+                    self._serving.take(event)
+                    self._agent.take(event)
+                self._serving.move()
+                self._agent.move()
+                if not self.server.bytes_pending and not self.client.bytes_pending:
+                    return reported
+                for event in self.deliver(self.server):
+                    reported.append(event)
+                    self._working.take(event)
+        finally:
+            self.moving = moving
+
+    def settle(self) -> None:
+        """Exchange, and keep what came for the client's calls until somebody asks for it.
+
+        Raises:
+            CallError, ProtocolError: the connection has ended.
+        """
+        self._keep_answers()
+
+    def dialect(self) -> Dialect:
+        """What the server speaks when it calls its client."""
+        return Dialect(self._served, self.codec, self.server.version, self.limits, by="server")
 
     def sent_by(self, role: Role) -> bytes:
         """Everything that one side has sent."""
@@ -411,6 +461,10 @@ class Pair:
 
     def _events_of(self, call_id: int) -> list[Event]:
         """Exchange, and take what came for one call; the rest is kept for its own."""
+        self._keep_answers()
+        return self._answers.pop(call_id, [])
+
+    def _keep_answers(self) -> None:
         for told in self.exchange():
             event = bare(told)
             if isinstance(told, AnsweredBeside) and isinstance(event, ErrorReceived):
@@ -421,9 +475,8 @@ class Pair:
                 event = ErrorReceived(event.call_id, event.error)
             if isinstance(event, ConnectionEnded):
                 raise event.error or LocalProtocolError("the connection has ended")
-            if isinstance(event, ResponseReceived | ItemReceived | EndReceived | ErrorReceived):
+            if isinstance(event, _ANSWERS) and not event.call_id & TOP_BIT:  # what the server sends in its own calls
                 self._answers.setdefault(event.call_id, []).append(event)
-        return self._answers.pop(call_id, [])
 
     def _dialect(self) -> Dialect:
         """What the client speaks, for the details of errors."""
@@ -452,64 +505,4 @@ class Pair:
             return
         self.server.send_welcome(welcome)
         if self._handlers is not None:
-            self._table = self._handlers.table(self.codec, welcome.version, self.limits, self._authenticate)
-
-    def _on_server(self, event: Event) -> None:
-        if isinstance(event, HelloReceived):
-            self._answer_hello(event.hello)
-        elif isinstance(event, ConnectionEnded):
-            for call_id in list(self._calls):
-                self._calls.pop(call_id).lose()
-        elif self._table is None:
-            return
-        elif isinstance(event, RequestReceived):
-            self._begin(self._table, event, Flag.NONE)
-        elif isinstance(event, FlaggedRequestReceived):
-            self._begin(self._table, event, event.flags)
-        elif isinstance(event, ItemReceived | RequestEnded):
-            # Of one that was answered in the meantime nothing is wanted any more.
-            if (call := self._calls.get(event.call_id)) is not None:
-                if isinstance(event, ItemReceived):
-                    call.put(plain(event.payload))
-                else:
-                    call.complete()
-        elif isinstance(event, CancelReceived) and (call := self._calls.pop(event.call_id, None)) is not None:
-            call.cancel()
-
-    def _begin(self, table: Table, event: RequestReceived | FlaggedRequestReceived, flags: int) -> None:
-        call = self._judged(table, event, flags)
-        if flags & Flag.ONE_WAY:
-            outcome = call if isinstance(call, CallError) else call.entry.run(event.payload, call)
-            if isinstance(outcome, CallError):
-                self.untold.append(outcome)
-            self._return_one_way_credit()
-        elif isinstance(call, CallError):
-            self.server.send_error(event.call_id, call)
-        else:
-            call.begin(plain(event.payload))
-            if not call.over:
-                self._calls[event.call_id] = call
-
-    def _judged(
-        self, table: Table, event: RequestReceived | FlaggedRequestReceived, flags: int
-    ) -> PairedCall | CallError:
-        """A call of a method that is there, in its shape; or why it is none."""
-        entry = table.find(event.opcode, flags)
-        if entry is None:
-            return table.missing(event.opcode, flags)
-        if isinstance(event.metadata, CallError):
-            return event.metadata
-        return PairedCall(self, event.call_id, entry, event.metadata)
-
-    def _return_one_way_credit(self) -> None:
-        """A one-way call is over: let the client begin more, by half of what it may have at once."""
-        self._one_way_owed += 1
-        if self._one_way_owed * 2 >= self.limits.one_way_calls and self.server.send_one_way_credit(self._one_way_owed):
-            self._one_way_owed = 0
-
-    def _pump(self) -> None:
-        """Let each call go on as far as it can."""
-        for call_id, call in list(self._calls.items()):
-            call.move()
-            if call.over:
-                del self._calls[call_id]
+            self._serving.table = self._handlers.table(self.codec, welcome.version, self.limits, self._authenticate)
