@@ -12,7 +12,7 @@ from tests.agents.test_calls import Kept, wait_until
 from tests.server.peer import Peer
 from wireproto import CallError, Limits, Retry, Status
 from wireproto.connected import ConnectedClient
-from wireproto.wire.events import FlaggedRequestReceived, RequestReceived
+from wireproto.wire.events import ConnectionEnded, FlaggedRequestReceived, RequestReceived
 from wireproto.wire.frame import Credit
 from wireproto.wire.handshake import Hello
 
@@ -23,12 +23,14 @@ class AnsweringPeer(Peer):
     """A client that may be called, and answers what it is told to."""
 
     def hello(self) -> Hello:
-        return msgspec.structs.replace(super().hello(), max_calls=8, first_credit=Credit(16, 65_536), one_way_credit=8)
+        return msgspec.structs.replace(
+            super().hello(), max_calls=100, first_credit=Credit(16, 65_536), one_way_credit=8
+        )
 
     def call_id(self) -> int:
         """Of the next call of the server's."""
         while not isinstance(event := self.event(), RequestReceived | FlaggedRequestReceived):
-            pass
+            assert not isinstance(event, ConnectionEnded), event.error
         return event.call_id
 
     def encoded(self, message: Any) -> bytes:
@@ -67,3 +69,22 @@ def test_answers_in_front_of_a_broken_frame_count(branch: Branch, seen: list[Con
         lost = left.exception(10)
         assert isinstance(lost, CallError)
         assert lost.retry is Retry.MAYBE_PROCESSED
+
+
+def test_requests_that_are_still_written_may_be_processed(branch: Branch, seen: list[ConnectedClient]) -> None:
+    """What waits in the output of a connection that the server ends goes out before the last word: a client may act on
+    it, so that none of these calls is said not to have been processed.
+    """
+    office = branch.office(on_client=seen.append, limits=Limits(heartbeat=0, high_watermark=1 << 25))
+    with AnsweringPeer(office.server, AGENTS) as peer:
+        wait_until(lambda: bool(seen))
+        (agent,) = seen
+        futures = [agent.start(RUN, Order(text="x" * 200_000), timeout=60) for _ in range(60)]
+        (session,) = office.server.sessions.values()
+        assert session.transport.pending > 400_000  # of which the kernel has taken nothing
+        peer.socket.sendall(GARBAGE)
+        errors = [future.exception(10) for future in futures]
+        assert len({peer.call_id() for _ in futures}) == len(futures)
+    for error in errors:
+        assert isinstance(error, CallError)
+        assert error.retry is Retry.MAYBE_PROCESSED

@@ -494,8 +494,13 @@ class Calling(ConnectedClient):
                 soonest = call.deadline
         return soonest
 
-    def lose_locked(self, why: str) -> None:
-        """Nothing more comes of any call, and none can begin."""
+    def lose_locked(self, why: str, *, written: bool = False) -> None:
+        """Nothing more comes of any call, and none can begin.
+
+        Args:
+            why: a clause.
+            written: what waits for the kernel still goes out, to a client that may act on it.
+        """
         if self._gone:
             return
         self._gone = why
@@ -504,7 +509,7 @@ class Calling(ConnectedClient):
         self._begun.clear()
         self._waiting.clear()
         for call in begun:
-            never_sent = call.mark is not None and taken <= call.mark
+            never_sent = not written and call.mark is not None and taken <= call.mark
             self._end_locked(call, _lost(why, Retry.NOT_PROCESSED if never_sent else Retry.MAYBE_PROCESSED))
         for call in waiting:
             self._end_locked(call, _lost(why, Retry.NOT_PROCESSED))

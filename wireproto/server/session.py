@@ -245,7 +245,7 @@ class Session(AnsweringSide):
             if error is not None:
                 self.server.note(self.address, "protocol", str(error))
             self._abandon_calls_locked("the connection failed")
-            self._lose_locked("the connection failed")
+            self._lose_locked("the connection failed", written=True)  # in front of the final ERROR
             if not self.transport.ended:
                 self._linger_locked()
         self.flush_locked()
@@ -262,10 +262,10 @@ class Session(AnsweringSide):
                     self._calling.lose_locked("the connection was closed")
             return self._calling
 
-    def _lose_locked(self, why: str) -> None:
-        """The client answers nothing any more."""
+    def _lose_locked(self, why: str, *, written: bool = False) -> None:
+        """The client answers nothing any more; see ``Calling.lose_locked``."""
         if self._calling is not None:
-            self._calling.lose_locked(why)
+            self._calling.lose_locked(why, written=written)
 
     def dialect(self) -> Dialect:
         """See ``calling.CallingSession``."""
