@@ -28,6 +28,7 @@ from tests.conformance.mutants import (
     twice,
     twice_if,
 )
+from tests.conformance.test_answers import ANSWER_MUTANTS
 from tests.server.service import Stage
 from wireproto.conformance.caller import Bench
 from wireproto.conformance.case import SECTIONS, Deviation, Needs, Run, Verdict
@@ -511,6 +512,7 @@ def test_each_case_about_shapes_has_a_broken_server() -> None:
     of_shapes -= {number for number in of_shapes if int(number.partition(".")[2]) >= 200}  # test_calling.py
     of_shapes -= {"s2.71", "s2.78", "s2.80"}  # of packed payloads: test_packing.py
     of_shapes -= {"s3.113"}  # of early requests: test_early.py
+    of_shapes -= {"s" + number for number, _ in ANSWER_MUTANTS.values()}  # test_answers.py
     assert of_shapes
     assert of_shapes - {"s" + number for number, _ in SERVER_MUTANTS.values()} == set()
 

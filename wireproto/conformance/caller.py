@@ -410,6 +410,10 @@ class Caller(Side):
         """The canonical form of an answer."""
         return self._codec.plan(method.response, self.bench.version, LIMITS, request=False).encode(answer)
 
+    def details(self, message: Message) -> bytes:
+        """The payload of the details of an error."""
+        return self._codec.plan(type(message), self.bench.version, LIMITS, request=False).encode(message)
+
     def response(self, method: Operation[Any, Any], call_id: int, timeout: float | None = None) -> Any:
         """The next frame must be the call's RESPONSE: its message."""
         return self.decode(method, self.expect(page.RESPONSE, call_id, timeout).payload)

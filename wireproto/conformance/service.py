@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Annotated
 
 from wireproto.conformance.asking import ASK, ASKED, ask
+from wireproto.conformance.saying import SAYING, register_saying
 from wireproto.dispatch import Handlers
 from wireproto.errors import CallError
 from wireproto.handling import Context, Sink, Subscription
@@ -512,7 +513,7 @@ CONFORMANCE = Service(
     version=SHAPED,
     methods=[
         MIRROR, COUNT, FAIL, SLEEP, BLOB, INSPECT, PRIVATE, SHORT, CRASH, RETIRED, RECENT, UNSERVED, SUM, REFLECT, NOTE,
-        NOTED, TAIL, FLOOD, BURST, *ASKED,
+        NOTED, TAIL, FLOOD, BURST, *SAYING, *ASKED,
     ],
     doc="What an implementation serves or calls to be judged by `wireproto conformance`.",
 )  # fmt: skip
@@ -712,6 +713,7 @@ def make_handlers() -> Handlers:
         return (TailResponse(number=number, position=number - 2) for number in range(first, request.items))
 
     register(ASK)(ask)
+    register_saying(made)
 
     @register(NOTED)
     def noted(request: NotedRequest, context: Context) -> NotedResponse:

@@ -85,6 +85,15 @@ MESSAGES |= {
     "TailResponse": [Field("number", INT, 0), Field("position", INT, 0)],
     "FloodRequest": [Field("items", INT, 0, ge="0", le="10000"), Field("keep", INT, 1, ge="1", le="10000")],
     "FloodResponse": [Field("number", INT, 0)],
+    "SayRequest": [
+        Field("entries", ("map", STR, STR), {}),
+        Field("traceparent", STR, ""),
+        Field("items", INT, 0, ge="0", le="1000"),
+        Field("fail", "bool", False),
+        Field("size", INT, 0, ge="0", le="65536"),
+    ],
+    "SayResponse": [Field("number", INT, 0)],
+    "Refusal": [Field("data", "bytes", b"")],
     "NotedRequest": [Field("key", STR, "")],
     "NotedResponse": [Field("count", INT, 0), Field("total", INT, 0)],
 }
@@ -121,5 +130,7 @@ SERVICES[SERVICE] = (
         Method(20, "Tail", True, "TailRequest", "TailResponse", since=3, resumable="position"),
         Method(21, "Flood", True, "FloodRequest", "FloodResponse", since=3, slow="drop_oldest"),
         Method(22, "Burst", True, "FloodRequest", "FloodResponse", since=3, slow="end"),
+        Method(23, "Say", False, "SayRequest", "SayResponse", ("AS_ASKED",), since=3, errors=("Refusal",)),
+        Method(24, "Recite", True, "SayRequest", "SayResponse", ("AS_ASKED",), since=3, errors=("Refusal",)),
     ],
 )

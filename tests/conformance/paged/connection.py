@@ -15,8 +15,18 @@ from typing import Any, Self
 
 from tests.conformance.paged import msgpack, pipe
 from tests.conformance.paged.declared import CONTROL, SERVICES, Method, digest
-from tests.conformance.paged.frames import Body, Header, Metadata, error_body, metadata_of, packed, read_error, text8
-from tests.conformance.paged.methods import NAME, Later, Sum, answer, items, left_out, note, reflected
+from tests.conformance.paged.frames import (
+    Body,
+    Header,
+    Metadata,
+    error_body,
+    field,
+    metadata_of,
+    packed,
+    read_error,
+    text8,
+)
+from tests.conformance.paged.methods import NAME, Later, Sum, answer, items, left_out, note, reflected, said
 from tests.conformance.paged.numbers import (
     ANSWERS,
     CANCEL,
@@ -33,6 +43,7 @@ from tests.conformance.paged.numbers import (
     FROM_EITHER,
     FURTHEST,
     GOAWAY,
+    GRACE,
     HELLO,
     HELLO_MAX_FRAME,
     HELLO_TIMEOUT,
@@ -41,8 +52,10 @@ from tests.conformance.paged.numbers import (
     ITEMS_FOLLOW,
     LAST_NUMBER,
     LINGER,
+    MAX_ANSWER,
     MAX_CALLS,
     MAX_CROSSED,
+    MAX_DETAILS,
     MAX_FRAME,
     MAX_STRAYS,
     MAYBE_PROCESSED,
@@ -85,6 +98,7 @@ class Call:
         self.items_left, self.bytes_left = credit
         self.items: Iterator[dict[str, Any]] | None = None
         self.dropped = 0  # items that were left out ahead of the next one
+        self.said = b""  # the metadata of what ends it
         # The request half: its credit, what is owed of it, what has come and was not taken, and whether that was all.
         self.items_to_come, self.bytes_to_come = FIRST_CREDIT
         self.items_owed = self.bytes_owed = 0
@@ -154,6 +168,7 @@ class Connection:
         self.numbers = itertools.count()
         self.early = b""  # REQUESTs that came with HELLO and are to be read before what comes by itself
         self.half_closed = self.draining = self.goaway_read = False
+        self.grace = 0.0  # until when the streams go on behind GOAWAY
         self.strays = self.one_way = 0
         self.bucket = MAX_CROSSED
         self.items_allowed = self.bytes_allowed = 0  # of calls that are over
@@ -212,7 +227,9 @@ class Connection:
         self.expire()
         if self.leaving.is_set() and not self.draining:
             self.draining = True
+            self.grace = time.monotonic() + GRACE
             self.send(GOAWAY, self.last_id.to_bytes(4) + error_body(UNAVAILABLE, "SHUTTING_DOWN", "it goes"))
+        if self.draining and time.monotonic() > self.grace:
             self.end_streams(Failure(UNAVAILABLE, "SHUTTING_DOWN", "it goes", MAYBE_PROCESSED))
         if (self.half_closed or self.draining) and not self.calls:
             return False
@@ -243,7 +260,7 @@ class Connection:
             if asked and not call.complete:
                 self.fail(call_id, call.method.opcode, failure)
                 continue
-            if not call.method.stream or (call.method.drains and not asked):
+            if not call.method.stream:
                 continue
             try:
                 if asked and call.items is not None and next(call.items, None) is None:
@@ -338,8 +355,11 @@ class Connection:
             raise Final("UNEXPECTED_METADATA", f"{found.metadata} bytes")
 
     def send(self, kind: int, payload: bytes = b"", call_id: int = 0, opcode: int = 0, dropped: int = 0) -> None:
+        block = field(8, dropped.to_bytes(4)) if dropped else b""
+        if kind in (RESPONSE, END, ERROR) and call_id in self.calls:
+            block = self.calls[call_id].said
         if kind in (RESPONSE, ITEM):
-            if 12 + len(payload) > self.their_max:
+            if 12 + len(block) + len(payload) > self.their_max:
                 self.fail(call_id, opcode, Failure(RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE", "", MAYBE_PROCESSED))
                 return
             method = self.method(opcode)
@@ -347,9 +367,9 @@ class Connection:
             if self.packing and method is not None and method.compress and len(payload) >= 512:
                 zipped = len(payload).to_bytes(4) + zlib.compress(payload)
             flags = PACKED if len(zipped) < len(payload) else 0
-            data = packed(kind, zipped if flags else payload, self.codec, self.version, opcode, call_id, flags, dropped)
+            data = packed(kind, zipped if flags else payload, self.codec, self.version, opcode, call_id, flags, block)
         else:
-            data = packed(kind, payload, 0, 0, opcode, call_id)
+            data = packed(kind, payload, 0, 0, opcode, call_id, block=block)
         self.sock.settimeout(10)
         self.sock.sendall(data)
         if call_id and kind in (RESPONSE, END, ERROR):
@@ -366,7 +386,21 @@ class Connection:
 
     def fail(self, call_id: int, opcode: int, failure: Failure) -> None:
         body = error_body(failure.status, failure.reason, failure.text, failure.retry, failure.after)
-        self.send(ERROR, body, call_id, opcode)
+        self.send(ERROR, body + self.details(call_id, len(body), failure), call_id, opcode)
+
+    def details(self, call_id: int, size: int, failure: Failure) -> bytes:
+        """The field of an ERROR with so long a body; b"" where it has no room."""
+        if failure.details is None:
+            return b""
+        name, message = failure.details
+        codec = pipe if self.codec == 1 else msgpack
+        value = text8(f"{self.service.rpartition('.')[0]}.{name}") + codec.encode(name, message, self.version)
+        if len(value) > MAX_DETAILS:
+            return b""
+        made = field(1, value)
+        block = len(self.calls[call_id].said) if call_id in self.calls else 0
+        fits = len(made) + block <= MAX_ANSWER and 12 + block + size + len(made) <= self.their_max
+        return made if fits else b""
 
     # Section 3 -----------------------------------------------------------------------------------------------------
 
@@ -687,6 +721,7 @@ class Connection:
         request = codec.decode(method.request, unzipped(payload), version)
         deadline = None if metadata.deadline_ms is None else time.monotonic() + metadata.deadline_ms / 1000
         call = self.calls[call_id] = Call(method, metadata.credit, deadline)
+        call.said = said(method, request)
         if method.stream:
             call.items = items(method, request, metadata.resume_after)
             call.dropped = left_out(method, request)

@@ -173,6 +173,7 @@ class Method(NamedTuple):
     compress: bool = False
     resumable: str = ""
     slow: str = ""
+    errors: tuple[str, ...] = ()
 
     @property
     def flags(self) -> int:
@@ -253,4 +254,7 @@ def digest_type(type_: Any, version: int) -> str:
 def digest(method: Method, version: int) -> int:
     request = digest_of_message(method.request, version)
     response = digest_of_message(method.response, version) if method.response else 0
-    return zlib.crc32(f"{method.opcode} {SHAPES[method.flags]} {request:08x} {response:08x}".encode())
+    text = f"{method.opcode} {SHAPES[method.flags]} {request:08x} {response:08x}"
+    if method.errors:
+        text += " !" + "".join(f" {digest_of_message(each, version):08x}" for each in sorted(method.errors))
+    return zlib.crc32(text.encode())

@@ -15,7 +15,7 @@ from tests.conformance.paged.numbers import (
     Final,
 )
 
-__all__ = ["Body", "Header", "Metadata", "error_body", "metadata_of", "packed", "read_error", "text8"]
+__all__ = ["Body", "Header", "Metadata", "error_body", "field", "metadata_of", "packed", "read_error", "text8"]
 
 
 class Header(NamedTuple):
@@ -37,12 +37,16 @@ def packed(
     opcode: int,
     call_id: int,
     flags: int = 0,
-    dropped: int = 0,
+    block: bytes = b"",
 ) -> bytes:
-    """A frame, whose metadata say how many items were left out ahead of it if any were."""
-    block = b"\x08\x00\x04" + dropped.to_bytes(4) if dropped else b""
+    """A frame, with the metadata of an answer."""
     head = Header(12 + len(block) + len(payload), kind, flags, codec, version, opcode, len(block), call_id)
     return struct.pack(">IBBBBHHI", *head) + block + payload
+
+
+def field(key: int, value: bytes) -> bytes:
+    """Of metadata, and of an ERROR."""
+    return bytes([key]) + len(value).to_bytes(2) + value
 
 
 def text8(text: str) -> bytes:

@@ -17,7 +17,7 @@ from tests.conformance.paged.declared import (
     Method,
     element,
 )
-from tests.conformance.paged.frames import Metadata
+from tests.conformance.paged.frames import Metadata, field, text8
 from tests.conformance.paged.numbers import (
     INTERNAL,
     MAYBE_PROCESSED,
@@ -30,7 +30,7 @@ from tests.conformance.paged.numbers import (
     Failure,
 )
 
-__all__ = ["NAME", "Later", "Sum", "answer", "items", "note", "reflected"]
+__all__ = ["NAME", "Later", "Sum", "answer", "items", "note", "reflected", "said"]
 
 NAME = "a server built from the page"
 
@@ -74,11 +74,31 @@ def answer(
         case "Noted":
             numbers = NOTES.get(request["key"], [])
             return {"count": len(numbers), "total": sum(numbers)}
+        case "Say":
+            refused(request)
+            return {"number": 0}
         case "Crash":
             raise Failure(INTERNAL, "INTERNAL", "incident 1", MAYBE_PROCESSED)
         case "Unserved":
             raise Failure(UNIMPLEMENTED, "NO_HANDLER", "declared, and not served")
     return request  # Echo, Mirror, Fill, and those whose messages are empty
+
+
+def refused(request: dict[str, Any]) -> None:
+    """Fail with details, if that is asked for."""
+    if request["fail"]:
+        failure = Failure(10, "AS_ASKED", "as asked")
+        failure.details = ("Refusal", {"data": bytes(request["size"])})
+        raise failure
+
+
+def said(method: Method, request: dict[str, Any]) -> bytes:
+    """The metadata of what ends a call."""
+    if method.name not in ("Say", "Recite"):
+        return b""
+    trace = request["traceparent"].encode()
+    entries = (field(6, text8(name) + value.encode()) for name, value in request["entries"].items())
+    return (field(2, trace) if trace else b"") + b"".join(entries)
 
 
 def note(request: dict[str, Any]) -> None:
@@ -163,6 +183,10 @@ def plain_items(method: Method, request: dict[str, Any]) -> Iterator[dict[str, A
             yield {"page": page}
         if request["fail"]:
             raise Failure(10, "TORN", "a page is torn")
+    elif method.name == "Recite":
+        for number in range(request["items"]):
+            yield {"number": number}
+        refused(request)
     else:
         for number in range(request["items"]):
             yield {"number": number, "padding": bytes(request["padding"])}
@@ -186,14 +210,14 @@ def reached(methods: list[Method]) -> tuple[list[str], list[str]]:
     """Every message that the methods reach, and every enum."""
     messages: list[str] = []
     enums: list[str] = []
-    waiting = [name for method in methods for name in (method.request, method.response) if name]
+    waiting = [name for method in methods for name in (method.request, method.response, *method.errors) if name]
     while waiting:
         name = waiting.pop(0)
         if name in messages:
             continue
         messages.append(name)
-        for field in MESSAGES[name]:
-            one = element(field.type)
+        for each in MESSAGES[name]:
+            one = element(each.type)
             if one[0] == "message":
                 waiting.append(one[1])
             elif one[0] == "enum" and one[1] not in enums:
@@ -237,7 +261,7 @@ def described_method(method: Method) -> dict[str, Any]:
         "max_request": method.max_request,
         "doc": f"{method.name}, as the page has it.",
         "by_server": False,
-        "errors": [],
+        "errors": list(method.errors),
         "compress": method.compress,
         "resumable": method.resumable,
         "drains": method.drains,

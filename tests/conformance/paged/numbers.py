@@ -1,10 +1,13 @@
 """Numbers and reasons of sections 2, 3, 9 and 10, and the three ways in which something ends."""
 
+from typing import Any
+
 __all__ = [
     "CANCEL", "CANCELLED", "CODECS", "CREDIT", "DEADLINE_EXCEEDED", "END", "ERROR", "FAILED_PRECONDITION",
-    "FIRST_CREDIT", "FLAGS", "FRAME_TIMEOUT", "FROM_EITHER", "FURTHEST", "GOAWAY", "HELLO", "HELLO_MAX_FRAME",
+    "FIRST_CREDIT", "FLAGS", "FRAME_TIMEOUT", "FROM_EITHER", "FURTHEST", "GOAWAY", "GRACE", "HELLO", "HELLO_MAX_FRAME",
     "HELLO_TIMEOUT", "INTERNAL", "INVALID_ARGUMENT", "ITEM", "ITEMS_COME_BACK", "ITEMS_FOLLOW",
-    "LAST_NUMBER", "LINGER", "MAX_CALLS", "MAX_CROSSED", "MAX_FRAME", "MAX_METADATA", "MAX_STRAYS",
+    "LAST_NUMBER", "LINGER", "MAX_ANSWER", "MAX_CALLS", "MAX_CROSSED", "MAX_DETAILS", "MAX_FRAME", "MAX_METADATA",
+    "MAX_STRAYS",
     "MAYBE_PROCESSED", "NEVER", "NOT_FOUND", "NOT_PROCESSED", "OF_CALLS", "OF_MESSAGES", "ONE_WAY", "ONE_WAY_CALLS",
     "PACKED", "PERMISSION_DENIED", "PING", "PONG", "PREAMBLE", "REFILL", "REQUEST", "RESOURCE_EXHAUSTED", "RESPONSE",
     "UNAUTHENTICATED", "UNAVAILABLE", "UNIMPLEMENTED", "WELCOME", "ZLIB", "Failure", "Final", "Gone", "bad",
@@ -25,8 +28,9 @@ CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, PERMISSION_DENIED = 1
 RESOURCE_EXHAUSTED, FAILED_PRECONDITION, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, UNAUTHENTICATED = 8, 9, 12, 13, 14, 16
 NEVER, NOT_PROCESSED, MAYBE_PROCESSED = 0, 1, 2
 HELLO_MAX_FRAME, MAX_FRAME, MAX_METADATA, MAX_CALLS = 4096, 1 << 20, 8192, 64
+MAX_ANSWER, MAX_DETAILS = 7168, 4096
 FIRST_CREDIT, ONE_WAY_CALLS = (16, 65536), 64
-HELLO_TIMEOUT, FRAME_TIMEOUT, LINGER = 2.0, 2.0, 1.0
+HELLO_TIMEOUT, FRAME_TIMEOUT, LINGER, GRACE = 2.0, 2.0, 1.0, 1.0
 CODECS = {1: "pipe", 2: "msgpack"}
 
 
@@ -40,6 +44,9 @@ class Final(Exception):
 
 class Failure(Exception):
     """Fails a call."""
+
+    details: tuple[str, dict[str, Any]] | None = None
+    """Its message, and what that says."""
 
     def __init__(self, status: int, reason: str, text: str = "", retry: int = NEVER, after: int = 0) -> None:
         super().__init__(status, reason, text, retry)

@@ -2,6 +2,7 @@
 
 from wireproto.conformance.caller import SERVER_CASES
 from wireproto.conformance.servers import (
+    answers,
     calling,
     calls,
     describing,
@@ -24,6 +25,7 @@ from wireproto.conformance.servers import (
 
 __all__ = [
     "SERVER_CASES",
+    "answers",
     "calling",
     "calls",
     "describing",
