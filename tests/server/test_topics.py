@@ -10,7 +10,7 @@ import pytest
 
 from tests.server.newsroom import ALERTS, NEWSROOM, PAPER, TICKS, ListenRequest, News, Newsroom, publish
 from tests.server.peer import Peer, until, window
-from wireproto import CallError, Client, Gap, Server
+from wireproto import CallError, Client, Context, Gap, Handlers, Server, Subscription
 from wireproto.client import Backoff, BlockingClient
 from wireproto.client.grpc import GrpcClient
 from wireproto.dispatch import Entry
@@ -185,6 +185,56 @@ def test_what_was_left_out_is_summed_over_the_calls_of_a_stream() -> None:
                 assert next(items) == News(number=first + 49)
                 assert next(items) == News(number=first + 50)
         assert items.reopened == 2
+
+
+class Counting(Subscription[News]):
+    """Gives one item and ends, and says of either that so much was left out before."""
+
+    def __init__(self, item: Any, end: Any, closed: threading.Event) -> None:
+        self._counts = [end, item]
+        self._closed = closed
+
+    def take(self, n: int) -> list[News]:
+        self.dropped = self._counts.pop()
+        if not self._counts:
+            raise StopIteration
+        return [News(number=1)]
+
+    def close(self, reason: str) -> None:
+        self._closed.set()
+
+
+class Counter:
+    """Handlers of one such stream."""
+
+    def __init__(self, item: Any, end: Any) -> None:
+        self.closed = threading.Event()
+        self.handlers = Handlers(NEWSROOM)
+
+        @self.handlers.register(TICKS)
+        def count(request: ListenRequest, context: Context) -> Subscription[News]:
+            return Counting(item, end, self.closed)
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("counts", [(0, None), (-1, 0), (0, -1), ("2", 0), (0, "2")], ids=str)
+def test_what_is_no_count_of_items_ends_its_stream(door: str, counts: tuple[Any, Any]) -> None:
+    """INTERNAL, as whatever else is wrong with a source; its caller does not wait, and it is closed."""
+    counter: Any = Counter(*counts)
+    with served(counter, door) as server, client_of(door, server.address) as client:
+        with pytest.raises(CallError, match="INTERNAL"):
+            list(client.stream(TICKS, ListenRequest(), timeout=PATIENCE))
+        assert counter.closed.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_is_more_than_can_be_told_is_told_as_the_most(door: str) -> None:
+    """2**32 - 1 items, through every door."""
+    counter: Any = Counter(0, 1 << 40)
+    with served(counter, door) as server, client_of(door, server.address) as client:
+        stream = client.stream(TICKS, ListenRequest(), timeout=PATIENCE)
+        assert len(list(stream)) == 1
+        assert stream.dropped == (1 << 32) - 1
 
 
 @pytest.mark.parametrize("door", ["msgpack", "grpc"])

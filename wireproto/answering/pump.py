@@ -254,9 +254,15 @@ class Pump:
         return items
 
     def _note_dropped(self, source: Subscription[Any]) -> None:
-        """The source has left items out: the next one that is sent, or the end, tells the caller."""
-        self._dropped += source.dropped
-        source.dropped = 0
+        """The source has left items out: the next one that is sent, or the end, tells the caller.
+
+        Raises:
+            ValueError: it says so by what is no number of items.
+        """
+        dropped, source.dropped = source.dropped, 0
+        if type(dropped) is not int or dropped < 0:
+            raise ValueError(f"{type(source).__name__}.dropped is {dropped!r}; give a number of items, 0 or more")
+        self._dropped += dropped
 
     def _encoded(self, items: Sequence[Any], size: int) -> tuple[list[Payload], CallError | None]:
         """The first of the items as bytes, as far as they fit, and what is wrong with the one behind them."""
@@ -333,13 +339,16 @@ class Pump:
         raise half_closed(Retry.MAYBE_PROCESSED)
 
     def _finish(self, error: CallError | None) -> None:
+        if self._subscription is not None:
+            try:
+                self._note_dropped(self._subscription)
+            except BaseException as problem:  # noqa: BLE001 - what is the matter with a source is told as any other
+                error = error or self._call.entry.failure(problem)
         with self._session.lock:
             if self._state is _ENDED:
                 return
             self._state = _ENDED
             self._why = "ended" if error is None else str(error)
-            if self._subscription is not None:
-                self._note_dropped(self._subscription)
             self._session.end_stream_locked(self._call, error, self._dropped)
 
     def _close(self) -> None:

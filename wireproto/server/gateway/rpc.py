@@ -30,6 +30,7 @@ from wireproto.server.gateway.turns import Turns
 from wireproto.server.gateway.untaken import SMALL, Untaken
 from wireproto.status import Retry, Status
 from wireproto.wire.connection import PayloadTooLarge
+from wireproto.wire.frame import U32_MAX
 from wireproto.wire.metadata import DROPPED_HEADER, Metadata
 from wireproto.wire.packing import Payload, plain
 
@@ -581,7 +582,7 @@ class Rpc:
 
     def _said_at_the_end(self) -> Mapping[str, str]:
         """What its handler said, and how many items its stream has left out, whatever has ended it."""
-        return {**self._said, DROPPED_HEADER: str(self._dropped)} if self._dropped else self._said
+        return {**self._said, DROPPED_HEADER: str(min(self._dropped, U32_MAX))} if self._dropped else self._said
 
     def _due(self) -> bool:
         """Whether the caller's deadline is up, or all but: then gRPC ends the call by itself at either side."""
