@@ -343,6 +343,31 @@ def test_its_time_is_up_as_that_of_any_call() -> None:
         assert cancelled.wait(PATIENCE)
 
 
+def test_its_server_is_told_the_time_that_is_left() -> None:
+    """Of the time for the call, what waiting for a server took is over when it goes along with HELLO."""
+    told: list[float | None] = []
+    handlers = Handlers(SERVICE)
+
+    @handlers.register(ECHO)
+    def echo(request: EchoRequest, context: Context) -> EchoResponse:
+        told.append(context.remaining())
+        return EchoResponse(text=request.text)
+
+    with Server(handlers, port=0) as server:
+        address = server.address
+    server = Server(handlers, port=address.port)
+    later = threading.Timer(0.3, server.start)
+    quick = Backoff(0.001, 0.01)
+    with connect(address, SERVICE, early=True, backoff=quick) as client:
+        later.start()
+        client.call(ECHO, EchoRequest(text="x"), timeout=PATIENCE, wait=True)
+    later.join()
+    assert server.shutdown(5) == []
+    (left,) = told
+    assert left is not None
+    assert left <= PATIENCE - 0.3
+
+
 def test_many_threads_that_find_no_connection_open_one() -> None:
     """One call goes early, the others wait for the connection; each is answered once."""
     desk = Desk()

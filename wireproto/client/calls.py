@@ -127,14 +127,16 @@ class EarlyCall(ClientCall):
     Attributes:
         opcode: of the method.
         request: the payload to send, which is never packed: no algorithm was agreed on yet.
-        metadata: the block to send.
+        block: makes the block of metadata, when the request is sent.
         in_doubt: HELLO was sent with it, and the connection was lost before anybody heard what became of it.
     """
 
-    opcode = 0
-    request = b""
-    metadata = b""
     in_doubt = False
+
+    def __init__(self, opcode: int, request: bytes, block: Callable[[], bytes]) -> None:
+        self.opcode = opcode
+        self.request = request
+        self.block = block
 
 
 class Flagged(NamedTuple):

@@ -808,7 +808,7 @@ class Client(Uncopied):
         signs = self._authorization or (isinstance(metadata, Metadata) and metadata.authorization)
         if not self._early or signs or self._line.ready:
             return None
-        return call_early(self._line, method, request, self._metadata(metadata, deadline), deadline, wait)
+        return call_early(self._line, method, request, lambda: self._metadata(metadata, deadline), deadline, wait)
 
     def _metadata(
         self, given: Metadata | Mapping[str, str] | None, deadline: float | None, credit: Credit | None = None

@@ -5,6 +5,7 @@ chooses otherwise it does not look at the call, which is then sent as any other.
 a credential goes along only where that is certain beforehand, which it is over verified TLS alone; there is none yet.
 """
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from wireproto.binding import Binding, Dialect
@@ -25,7 +26,7 @@ def call_early(
     line: Line,
     method: Method[Req, Resp],
     request: Req,
-    metadata: bytes,
+    block: Callable[[], bytes],
     deadline: float | None,
     wait: bool,
 ) -> Answered[Resp] | None:
@@ -34,7 +35,8 @@ def call_early(
     Args:
         line: opens the link.
         method, request: the call.
-        metadata: the block to send; without a credential.
+        block: makes the block of metadata, without a credential. The time that it tells is what is left when it is
+            sent, and a connection may have been waited for until then.
         deadline, wait: as for ``Line.link``.
 
     Returns:
@@ -49,8 +51,8 @@ def call_early(
         return None
     payload = binding.encode(request)
     assert type(payload) is bytes, payload  # the dialect has no algorithm
-    call = EarlyCall()
-    call.opcode, call.request, call.metadata = binding.opcode, payload, metadata
+    block()  # what cannot be written is said before anybody is connected to
+    call = EarlyCall(binding.opcode, payload, block)
     link = line.link(deadline, wait, call)
     if not call.call_id:
         return None

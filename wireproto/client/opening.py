@@ -121,7 +121,7 @@ def open_connection(
 def _greet(connection: Connection, hello: Hello, early: EarlyCall) -> int:
     """Queue HELLO, and behind it the early call if there is room for both: the id of that, else 0."""
     try:
-        (call_id,) = connection.send_hello(hello, [EarlyRequest(early.opcode, early.request, early.metadata)])
+        (call_id,) = connection.send_hello(hello, [EarlyRequest(early.opcode, early.request, early.block())])
     except PayloadTooLarge:
         connection.send_hello(hello)
         return 0
