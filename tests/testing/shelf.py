@@ -77,16 +77,26 @@ class MergeResponse(Message):
     total: float
 
 
+class Gone(Message):
+    """The details of an error."""
+
+    key: str
+
+
 PUT = Method(opcode=1, name="Put", request=PutRequest, response=PutResponse, requires="write", max_request=100)
 COUNT = Method(opcode=2, name="Count", request=CountRequest, response=CountResponse, until=1)
 LIST = StreamMethod(opcode=3, name="List", request=ListRequest, response=ListResponse, timeout=60.0)
 TAKE = Method(
     opcode=4, name="Take", request=TakeRequest, response=TakeResponse, since=2, until=2, reasons=["GONE"], timeout=60.0
 )
-MERGE = Method(opcode=5, name="Merge", request=MergeRequest, response=MergeResponse, since=3, requires="read")
+MERGE = Method(
+    opcode=5, name="Merge", request=MergeRequest, response=MergeResponse, since=3, requires="read", errors=[Gone]
+)
 FILL = UploadMethod(opcode=6, name="Fill", request=PutRequest, response=FillResponse, requires="write", max_request=100)
 SUM_UP = UploadMethod(opcode=7, name="SumUp", request=MergeRequest, response=MergeResponse, since=3, collect=3)
-SWAP = DuplexMethod(opcode=8, name="Swap", request=TakeRequest, response=TakeResponse, since=2, reasons=["GONE"])
+SWAP = DuplexMethod(
+    opcode=8, name="Swap", request=TakeRequest, response=TakeResponse, since=2, reasons=["GONE"], errors=[Gone]
+)
 FORGET = OneWayMethod(opcode=9, name="Forget", request=TakeRequest, requires="write")
 SHELF = Service(
     "test.shelf.v1.ShelfService", version=3, methods=[PUT, COUNT, LIST, TAKE, MERGE, FILL, SUM_UP, SWAP, FORGET]

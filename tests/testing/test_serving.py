@@ -471,6 +471,20 @@ def forgetful(self: Entry, error: CallError) -> CallError:
     return CallError(error.status, "", error.message)
 
 
+def bare(self: Entry, error: CallError) -> CallError:
+    """Lose the details."""
+    return CallError(error.status, error.reason, error.message)
+
+
+def silent(self: Call, name: str, value: str) -> None:
+    """Say nothing beside an answer."""
+
+
+def gossiping(self: Call, name: str, value: str) -> None:
+    """Say it beside another name."""
+    SET_METADATA(self, f"x-{name}", value)
+
+
 def generous(self: Entry, context: Context) -> None:
     """Let everybody in."""
 
@@ -565,12 +579,17 @@ def careless(self: Session, call: OneWayCall, worker: Any) -> None:
 
 
 READ, RUN, RUN_ITEMS, NEXT = Entry.read, Entry.run, Entry.run_items, _ToIterator.__next__
-TABLES = Handlers.table
+SET_METADATA, TABLES = Call.set_metadata, Handlers.table
 FAULTS: list[tuple[Any, str, Any, str, MethodAt | Peers, str]] = [
     (Entry, "incident", leaking, "test_exceptions_become_incidents", MethodAt(PUT, 3), "pipe"),
     (Entry, "incident", leaking, "test_exceptions_become_incidents", MethodAt(LIST, 3), "grpc"),
     (Entry, "_checked", trusting, "test_exceptions_become_incidents", MethodAt(MERGE, 3), "msgpack"),
     (Entry, "_checked", forgetful, "test_declared_reasons_arrive", MethodAt(TAKE, 2), "msgpack"),
+    (Entry, "_with_details", bare, "test_declared_details_arrive", MethodAt(MERGE, 3), "msgpack"),
+    (Entry, "_with_details", bare, "test_declared_details_arrive", MethodAt(SWAP, 2), "grpc"),
+    (Call, "set_metadata", silent, "test_what_is_said_beside_answers_arrives", MethodAt(LIST, 3), "pipe"),
+    (Call, "set_metadata", silent, "test_what_is_said_beside_answers_arrives", MethodAt(FILL, 3), "grpc"),
+    (Call, "set_metadata", gossiping, "test_what_is_said_beside_answers_arrives", MethodAt(PUT, 3), "msgpack"),
     (Entry, "_judge", generous, "test_callers_without_the_capability_are_refused", MethodAt(PUT, 1), "pipe"),
     (Entry, "__init__", boundless, "test_the_timeout_is_the_methods", MethodAt(TAKE, 2), "pipe"),
     (Entry, "__init__", boundless, "test_larger_requests_are_refused", MethodAt(PUT, 1), "protobuf"),
@@ -647,6 +666,7 @@ def test_a_service_has_the_tests_that_can_be_about_it() -> None:
         "test_callers_without_the_capability_are_refused",
         "test_calls_that_are_left_end",
         "test_deadlines_among_items_are_kept",
+        "test_declared_details_arrive",
         "test_declared_reasons_arrive",
         "test_early_answers_end_the_items",
         "test_errors_among_items_are_told",

@@ -3,11 +3,12 @@
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from wireproto.client import BlockingClient
+from wireproto.client.face import Answered
 from wireproto.errors import CallError
 from wireproto.schema import Shape
 from wireproto.testing.examples import Unanswered
@@ -32,11 +33,13 @@ class Outcome:
         answers: the response, or items.
         error: what ended it; None for an answer, for the end of a stream, and for one that was left.
         ended: whether it ended by itself.
+        said: what an answer, or the end of a stream, said beside itself; an error has its own.
     """
 
     answers: list[Any]
     error: CallError | None
     ended: bool
+    said: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return str(self.error) if self.error is not None else f"answers {self.answers!r}"
@@ -72,25 +75,26 @@ def outcome_of(
         if method.shape is Shape.ONE_WAY:
             return _posted(client, method, request, timeout, within, heard)
         if method.shape is Shape.UPLOAD:
-            answers.append(_uploaded(client, method, request, timeout, within))
-            return Outcome(answers, None, True)
+            answered = _uploaded(client, method, request, timeout, within)
+            return Outcome([answered.message], None, True, answered.metadata)
         if method.shape is Shape.UNARY:
-            future = client.start(method, request, timeout=timeout)
+            future: Any = client.start(method, request, timeout=timeout)
             try:
                 answers.append(future.result(within))
             except TimeoutError:
                 future.cancel()
                 raise
-            return Outcome(answers, None, True)
+            return Outcome(answers, None, True, future.metadata)
         begin: Any = client.duplex if method.items_follow else client.stream
         patience = within if quiet is None else min(within, quiet * LONGER) if method.items_follow else quiet
         with begin(method, request, timeout=timeout) as stream:
             while len(answers) < ENOUGH:
-                answers.append(stream.next(patience))
+                try:
+                    answers.append(stream.next(patience))
+                except StopIteration:
+                    return Outcome(answers, None, True, stream.metadata)
     except CallError as error:
         return Outcome(answers, error, True)
-    except StopIteration:
-        return Outcome(answers, None, True)
     except TimeoutError:
         if quiet is None or not method.items_come_back:
             raise Unanswered(
@@ -122,7 +126,7 @@ def _posted(
     return Outcome([], heard.one_way(within), True)
 
 
-def _uploaded(client: BlockingClient, method: Any, items: Any, timeout: float | None, within: float) -> Any:
+def _uploaded(client: BlockingClient, method: Any, items: Any, timeout: float | None, within: float) -> Answered[Any]:
     """The answer to an upload. Nobody but its own deadline can end one whose caller waits for the answer.
 
     Raises:
@@ -131,10 +135,10 @@ def _uploaded(client: BlockingClient, method: Any, items: Any, timeout: float | 
     """
     allowed = method.timeout if timeout is None else timeout
     if allowed is not None and allowed <= within:
-        return client.upload(method, items, timeout=timeout)
+        return client.upload_with_metadata(method, items, timeout=timeout)
     began = time.monotonic()
     try:
-        return client.upload(method, items, timeout=within)
+        return client.upload_with_metadata(method, items, timeout=within)
     except CallError as error:
         if error.reason == "DEADLINE" and time.monotonic() - began >= within:
             raise TimeoutError from None

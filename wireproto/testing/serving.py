@@ -49,10 +49,10 @@ class ServerSuite(HandlerTests, ItemTests, TableTests):
     never fail with an exception; who leaves in the middle of its items keeps no handler; and the same calls have the
     same answers through every door, and between a client and a server of any two versions. Shown of the table, with
     stand-ins for the handlers: payloads that were tampered with are refused and the connection goes on; an exception or
-    an undeclared reason becomes an incident without its text; declared reasons arrive; deadlines and cancelling are
-    honoured, among items, too, of which a part is never the whole; ``requires``, ``timeout`` and ``max_request`` hold;
-    items are sent within their credit, both ways, and up to an early answer; one-way calls all run; and a peer of
-    another version has the methods and fields of that version.
+    an undeclared reason becomes an incident without its text; declared reasons and details arrive, and what is said
+    beside answers; deadlines and cancelling are honoured, among items, too, of which a part is never the whole;
+    ``requires``, ``timeout`` and ``max_request`` hold; items are sent within their credit, both ways, and up to an
+    early answer; one-way calls all run; and a peer of another version has the methods and fields of that version.
 
     Handlers with state, or that want callers they know, get it by overriding ``application``, ``credential`` and
     ``requests``. Each test begins with an application of its own.
@@ -275,6 +275,7 @@ _WANTED: dict[str, Callable[[type[ServerSuite], Any], bool]] = {
     "test_calls_that_are_left_end": lambda suite, case: case.method.items_follow,
     "test_cancelled_calls_are_let_go": lambda suite, case: case.method.shape in (Shape.UNARY, Shape.STREAM),
     "test_deadlines_are_kept": lambda suite, case: case.method.shape is not Shape.ONE_WAY,
+    "test_declared_details_arrive": lambda suite, case: bool(case.method.errors),
     "test_declared_reasons_arrive": lambda suite, case: bool(case.method.reasons),
     "test_deadlines_among_items_are_kept": lambda suite, case: _takes_one_by_one(case),
     "test_early_answers_end_the_items": lambda suite, case: _takes_one_by_one(case),
@@ -287,6 +288,7 @@ _WANTED: dict[str, Callable[[type[ServerSuite], Any], bool]] = {
     "test_one_way_calls_all_run": lambda suite, case: case.method.shape is Shape.ONE_WAY,
     "test_streams_send_within_their_credit": lambda suite, case: case.method.items_come_back,
     "test_the_timeout_is_the_methods": lambda suite, case: case.method.timeout is not None,
+    "test_what_is_said_beside_answers_arrives": lambda suite, case: case.method.shape is not Shape.ONE_WAY,
 }
 
 # Tests whose parameter is a pair of versions; those for which one version of a method does for all.
@@ -300,6 +302,7 @@ _OF_METHODS = {
     "test_cancelled_calls_are_let_go",
     "test_deadlines_among_items_are_kept",
     "test_deadlines_are_kept",
+    "test_declared_details_arrive",
     "test_declared_reasons_arrive",
     "test_early_answers_end_the_items",
     "test_errors_among_items_are_told",
@@ -308,5 +311,6 @@ _OF_METHODS = {
     "test_items_that_are_left_are_no_whole",
     "test_one_way_calls_all_run",
     "test_the_timeout_is_the_methods",
+    "test_what_is_said_beside_answers_arrives",
 }
 _NOT_OVER_GRPC = {"test_streams_send_within_their_credit"}  # there HTTP/2 says how far a server may send ahead

@@ -33,6 +33,7 @@ __all__ = [
     "answering",
     "failures",
     "raising",
+    "saying",
 ]
 
 Behaviour: TypeAlias = Callable[[Any, Context], Any]
@@ -230,6 +231,17 @@ def raising(error: Exception) -> Behaviour:
         raise error.with_traceback(None)
 
     return raising
+
+
+def saying(said: Mapping[str, str], then: Behaviour) -> Behaviour:
+    """Says this beside whatever the other behaviour comes to."""
+
+    def saying(request: Any, context: Context) -> Any:
+        for name, value in said.items():
+            context.set_metadata(name, value)
+        return then(request, context)
+
+    return saying
 
 
 def failures(method: Operation[Any, Any], right: Message) -> list[Behaviour]:

@@ -16,9 +16,12 @@ from wireproto.testing.generators import messages, mutated
 from wireproto.testing.outcome import Outcome, outcome_of, told
 from wireproto.testing.parts import SuiteParts
 from wireproto.testing.payloads import as_bytes
-from wireproto.testing.standin import EVERYBODY, NOBODY, PATIENCE, SECRET, Feed, Hang, Stage, failures, raising
+from wireproto.testing.standin import EVERYBODY, NOBODY, PATIENCE, SECRET, Feed, Hang, Stage, failures, raising, saying
 
 __all__ = ["TableTests"]
+
+SAID = {"region": "eu", "traceparent": "00-ab", "who": "Zoë"}
+"""Such as gRPC has as text, and such as it has as bytes."""
 
 ROUNDING = 1.0
 """Seconds: gRPC rounds deadlines up, coarser the longer they are."""
@@ -91,6 +94,34 @@ class TableTests:
             error = _outcome(stage, client, case.method, simplest(case.method.request, case.version)).error
             assert error is not None
             assert (*told(error), error.message, error.retry_after_ms) == (*told(refusal), "as told", 7)
+
+    def test_declared_details_arrive(self: SuiteParts, case: MethodAt, door: str, stage: Stage) -> None:
+        """A message that the method declares for its errors reaches the caller, with the error that has it."""
+        client = stage.client(door, case.version)
+        for declared in case.method.errors:
+            details = simplest(declared, case.version)
+            stage.behave = raising(CallError(Status.ABORTED, "", "as told", details=details))
+            error = _outcome(stage, client, case.method, simplest(case.method.request, case.version)).error
+            assert error is not None
+            assert (error.status, error.message) == (Status.ABORTED, "as told"), error
+            assert type(error.details) is declared, f"the details came as {error.details!r}"
+            assert meaning(error.details, case.version) == meaning(details, case.version)
+
+    def test_what_is_said_beside_answers_arrives(self: SuiteParts, case: MethodAt, door: str, stage: Stage) -> None:
+        """What a handler says beside its answer, or beside its error, reaches the caller, and no other one."""
+        client = stage.client(door, case.version)
+        request = simplest(case.method.request, case.version)
+        stage.answer(case.method)
+        plain = stage.behave
+        for said in (SAID, {}):
+            stage.behave = saying(said, plain)
+            answered = _outcome(stage, client, case.method, request)
+            assert answered.error is None, answered.error
+            assert dict(answered.said) == said
+            stage.behave = saying(said, raising(CallError(Status.ABORTED, "", "as told")))
+            error = _outcome(stage, client, case.method, request).error
+            assert error is not None
+            assert dict(error.metadata) == said
 
     def test_deadlines_are_kept(self: SuiteParts, case: MethodAt, door: str, stage: Stage) -> None:
         """A call that takes too long is DEADLINE_EXCEEDED; its handler knew, and what it waits for is let go."""
