@@ -59,6 +59,7 @@ from wireproto.wire.frame import (
     check_header,
 )
 from wireproto.wire.handshake import KNOWN_FIELDS, Hello, Welcome
+from wireproto.wire.liveness import CHATTER_PER_FRAME, CHATTER_PER_SECOND, MAX_CHATTER
 from wireproto.wire.metadata import (
     AUTHORIZATION,
     CREDIT,
@@ -230,6 +231,9 @@ def test_limits_are_the_codes() -> None:
         "MAX_STRAY_ANSWERS": MAX_STRAY_ANSWERS,
         "MAX_CROSSED": MAX_CROSSED,
         "REFILL": REFILL,
+        "MAX_CHATTER": MAX_CHATTER,
+        "CHATTER_PER_SECOND": CHATTER_PER_SECOND,
+        "CHATTER_PER_FRAME": CHATTER_PER_FRAME,
         "MIN_HEARTBEAT": MIN_HEARTBEAT,
         "MAX_FRAME_CEILING": MAX_FRAME_CEILING,
         "MAX_ANSWER": MAX_ANSWER,
@@ -299,16 +303,19 @@ CORE = "wire/*.py"
 
 def test_the_reasons_of_connections_are_those_in_the_code() -> None:
     """Every reason that ends a connection is listed, with its status, and no other."""
-    fails = {"RemoteProtocolError", "_fail_connection_locked", "_end_connection_locked"}
-    expected = raised(CORE, "server/*.py", "answering/*.py", names=fails, position=0)
+    sides = ("server/*.py", "answering/*.py", "client/*.py")
+    too_much = {"_fail_connection_locked", "_fail_locked"}
+    limited = raised(*sides, names=too_much, position=0)
+    expected = raised(CORE, *sides, names={"RemoteProtocolError", "_end_connection_locked"}, position=0) | limited
     rows = table("reason", "found by")
     assert [row[0] for row in rows] == sorted(expected)
     of_the_core = statuses_in_the_core()
     for reason, finder, text in rows:
         told = re.search(r"; ([A-Z_]+)$", text)
         status = Status[told[1]] if told else Status.INVALID_ARGUMENT
-        if finder != "server" or reason in of_the_core:
-            assert of_the_core[reason] == {status}, reason
+        found = of_the_core.get(reason, set()) | ({Status.RESOURCE_EXHAUSTED} if reason in limited else set())
+        if finder != "server" or found:
+            assert found == {status}, reason
 
 
 def statuses_in_the_core() -> dict[str, set[Status]]:

@@ -15,7 +15,7 @@ CALLED_OTHERWISE = {
     "limit": "Limits",
     "position": "Positions",
 }
-NO_CLASS = {"call id", "close", "deadline", "drain", "opcode", "shutdown", "timeout", "watermark"}
+NO_CLASS = {"call id", "chatter", "close", "deadline", "drain", "opcode", "shutdown", "timeout", "watermark"}
 
 
 def class_names() -> dict[str, set[str]]:

@@ -83,7 +83,7 @@ class Limits:
     errors_per_minute: int = 100
     """Bad payloads, unknown opcodes and wrong shapes of one connection in a minute before it is closed."""
     pings_per_second: float = 20.0
-    """PING frames, steady rate; beyond the burst the connection is closed."""
+    """PING frames of either side, steady rate; beyond the burst the connection is closed."""
     ping_burst: int = 100
     """... and the burst on top of it."""
 

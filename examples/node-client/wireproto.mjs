@@ -10,7 +10,8 @@ const [OF_MESSAGES, OF_CALLS, EMPTY] = [[REQUEST, RESPONSE, ITEM], [REQUEST, RES
 const RECEIVES = { greeting: [WELCOME], open: [...OF_CALLS, PING, PONG, GOAWAY], draining: [...OF_CALLS, PING, PONG] } // section 7
 const [ONE_WAY, PACKED, ITEMS_FOLLOW, ITEMS_COME_BACK, REQUEST_FLAGS] = [1, 2, 4, 8, [0, 1, 4, 8, 12]] // section 2, as are
 const [ZLIB, PACKED_FROM] = [1, 512]
-const [TOP_BIT, CIRCLE, MAX_CROSSED, REFILL] = [2 ** 31, 2 ** 31, 1000, 8] // section 4
+const [TOP_BIT, CIRCLE, MAX_CROSSED, REFILL] = [2 ** 31, 2 ** 31, 1000, 8] // section 4, as are
+const [MAX_CHATTER, CHATTER_PER_SECOND, CHATTER_PER_FRAME] = [1000, 20, 4]
 const [UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, INTERNAL, UNAVAILABLE, DATA_LOSS] = [2, 3, 4, 8, 9, 13, 14, 15]
 const [NEVER, NOT_PROCESSED, MAYBE_PROCESSED, PIPE] = [0, 1, 2, 1]
 const [HELLO_MAX_FRAME, MAX_FRAME, HEARTBEAT] = [4096, 1 << 20, 60000] // section 10, as are
@@ -120,6 +121,7 @@ export const connect = options => new Promise((resolve, reject) => new Connectio
 class Connection {
   #state = 'greeting'; #why; #calls = new Map(); #order = 0; #lastTaken; #strays = 0; #beats = 0; #looked; #timer
   #theirLast = 0; #crossed = MAX_CROSSED; #firstCredit; #oneWay; #posts = []
+  #chatter = MAX_CHATTER; #counted = Date.now(); #asked = 0
   #chunks = []; #size = 0; #between = true; #parser = this.#frames(); #wanted = this.#parser.next().value
   #lost = error => this.#finish(new WireError(UNAVAILABLE, '', error.message ?? 'the connection was lost'))
 
@@ -256,6 +258,7 @@ class Connection {
         [meta === 0 || kind === REQUEST || kind in KEYS && id > 0 && id < TOP_BIT, 'UNEXPECTED_METADATA']]
       if (!ignorable) for (const [fine, reason] of checks) check(fine, reason)
       const rest = yield length - 12
+      this.#count(kind)
       if (ignorable) continue
       const payload = rest.subarray(meta)
       check(!packed || payload.length > 4 && payload.readUInt32BE() > 0, 'BAD_BODY')
@@ -265,6 +268,14 @@ class Connection {
     }
   }
 
+  #count(kind) { // chatter means nothing here; time, and other frames, let more of it come (section 4)
+    const chatter = kind >= 128 || kind === PONG && this.#asked === 0
+    if (kind === PONG && !chatter) this.#asked--
+    const more = (Date.now() - this.#counted) / 1000 * CHATTER_PER_SECOND + (chatter ? 0 : CHATTER_PER_FRAME)
+    this.#chatter = Math.min(this.#chatter + more, MAX_CHATTER) - chatter
+    this.#counted = Date.now()
+    check(this.#chatter >= 0, 'TOO_MANY_FRAMES')
+  }
   #accept(kind, id, opcode, payload, flags, meta, packed, size) {
     const body = new Body(payload)
     if (kind === WELCOME) return this.#welcome(body)
@@ -338,7 +349,9 @@ class Connection {
     const beat = () => { // of silence; who was stopped, so that this comes late, has to read for another one before it judges
       this.#beats = Date.now() - this.#looked > 1.5 * period ? 1 : this.#beats + 1
       this.#looked = Date.now()
-      this.#beats < HEARTBEATS ? this.#send(PING, { payload: Buffer.alloc(8) }) : this.#lost({ message: 'silence' })
+      if (this.#beats >= HEARTBEATS) return this.#lost({ message: 'silence' })
+      this.#send(PING, { payload: Buffer.alloc(8) })
+      this.#asked++
     }
     this.#timer = heartbeat ? setInterval(beat, period) : undefined
     this.opened(this)

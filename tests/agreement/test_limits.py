@@ -41,6 +41,7 @@ from wireproto.wire.connection import MAX_STRAY_ANSWERS, Connection, PayloadTooL
 from wireproto.wire.events import AnsweredBeside, ConnectionEnded, ErrorReceived, ResponseReceived
 from wireproto.wire.frame import MAX_DETAILS, PREAMBLE, unpack, unpack_error
 from wireproto.wire.handshake import Hello
+from wireproto.wire.liveness import CHATTER_PER_FRAME, CHATTER_PER_SECOND, MAX_CHATTER, Liveness, Overdue
 
 CODECS = ("pipe", "msgpack", "protobuf")
 AROUND = (-1, 0, 1)
@@ -300,6 +301,23 @@ def test_stray_answers() -> None:
         client = opened().client
         client.receive_data(raw(4, call_id=9) * (MAX_STRAY_ANSWERS + off))
         assert reasons(client) == ([] if off <= 0 else ["STRAY_ANSWERS"])
+
+
+@pytest.mark.parametrize("off", AROUND)
+def test_chatter(off: int) -> None:
+    """So many frames that mean nothing are read over at once, and more with time and with other frames."""
+    server = opened().server
+    liveness = Liveness(server, Limits(), 0.0, idle=9.0)
+    for now, others, most in (
+        (0.0, 0, MAX_CHATTER),
+        (0.0, 2, 2 * CHATTER_PER_FRAME),
+        (1.0, 0, CHATTER_PER_SECOND + off),
+    ):
+        server.receive_data(raw(10, bytes(8)) * others + raw(0xF0) * most)
+        drain(server)
+        assert liveness.overdue(now) is None
+        liveness.look(now)
+    assert liveness.overdue(1.0) is (Overdue.CHATTER if off > 0 else None)
 
 
 RATES: list[tuple[Any, str, str, str]] = [
@@ -705,6 +723,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "test_the_wait_for_an_item": ("item_timeout",),
     "test_one_way_calls": ("one_way_calls",),
     "test_what_crosses_the_end_of_calls": ("MAX_CROSSED", "REFILL"),
+    "test_chatter": ("MAX_CHATTER", "CHATTER_PER_SECOND", "CHATTER_PER_FRAME"),
 }
 
 

@@ -1,6 +1,7 @@
 """The keeper: heartbeats, silent and stalled peers, and that it leaves when there is nothing to keep."""
 
 import os
+import queue
 import threading
 import time
 
@@ -9,9 +10,11 @@ import pytest
 from tests.client.fakes import PATIENCE, Peer, echoing, serving
 from tests.client.service import ECHO, SERVICE, EchoResponse, echo
 from tests.impatient import ImpatientConnection
-from wireproto import ConnectionLost, Limits, connect
+from wireproto import CallError, ConnectionLost, Limits, Status, connect
 from wireproto.client.keeper import Keeper, the_keeper
-from wireproto.wire.events import PingReceived
+from wireproto.wire.events import ConnectionEnded, Event, PingReceived, PongReceived
+from wireproto.wire.frame import HEADER, Kind
+from wireproto.wire.liveness import MAX_CHATTER
 
 
 def keepers() -> list[threading.Thread]:
@@ -71,6 +74,67 @@ def test_the_servers_pings_are_answered_while_nobody_calls() -> None:
 
     with serving(script) as server, connect(server.address, SERVICE):
         assert answered.wait(PATIENCE)
+
+
+CHATTER = [HEADER.pack(12, 0xF0, 1, 2, 3, 4, 0, 5), HEADER.pack(20, Kind.PONG, 0, 0, 0, 0, 0, 0) + b"unasked!"]
+
+
+@pytest.mark.plain
+@pytest.mark.parametrize("each", CHATTER, ids=["unknown", "PONG"])
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_server_that_chatters_is_told_so(each: bytes, waiting: bool) -> None:
+    """Too many frames that mean nothing end the connection with a reason, whether a caller receives or the keeper."""
+    told: queue.SimpleQueue[ConnectionEnded] = queue.SimpleQueue()
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        if waiting:
+            peer.request()
+        peer.sock.sendall(each * (MAX_CHATTER - 10))
+        peer.connection.send_ping(bytes(8))
+        peer.flush()
+        assert isinstance(peer.event(), PongReceived)
+        peer.sock.sendall(each * MAX_CHATTER)
+        told.put(peer.expect(ConnectionEnded))
+
+    with serving(script) as server, connect(server.address, SERVICE) as client:
+        if waiting:
+            with pytest.raises(ConnectionLost, match=r"TOO_MANY_FRAMES.* frames that mean nothing"):
+                client.call(ECHO, echo("x"))
+        end = told.get(timeout=PATIENCE)
+    assert isinstance(end.error, CallError)
+    assert (end.error.reason, end.error.status) == ("TOO_MANY_FRAMES", Status.RESOURCE_EXHAUSTED)
+
+
+@pytest.mark.plain
+def test_a_server_that_floods_with_pings_is_told_so() -> None:
+    """PINGs within the limit are answered; one more ends the connection with a reason, and fails the call."""
+    limits = Limits(ping_burst=5, pings_per_second=0.001)
+    told: list[Event] = []
+    over = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.request()
+        for _ in range(6):
+            peer.connection.send_ping(bytes(8))
+        peer.flush()
+        while not told or isinstance(told[-1], PongReceived):
+            told.append(peer.event())
+        over.set()
+
+    with (
+        serving(script) as server,
+        connect(server.address, SERVICE, limits=limits) as client,
+        pytest.raises(ConnectionLost, match="TOO_MANY_PINGS"),
+    ):
+        client.call(ECHO, echo("x"))
+    assert over.wait(PATIENCE)
+    *pongs, end = told
+    assert len(pongs) in (5, 6)  # the one that was too many may be answered, too
+    assert isinstance(end, ConnectionEnded)
+    assert isinstance(end.error, CallError)
+    assert end.error.reason == "TOO_MANY_PINGS"
 
 
 def test_a_silent_peer_is_given_up() -> None:

@@ -234,6 +234,24 @@ def crossing(allowed: int) -> Callable[[], Change]:
     return made
 
 
+def chatting(allowed: int) -> Callable[[], Change]:
+    """Chatter behind so many frames of it comes many times, as if less of it was allowed. Time allows for some more."""
+
+    def made() -> Change:
+        seen = 0
+
+        def change(each: RawFrame) -> list[bytes] | None:
+            nonlocal seen
+            if each.kind not in (200, Kind.PONG):
+                return None
+            seen += 1
+            return [changed(each)] * 1000 if seen > allowed else None
+
+        return change
+
+    return made
+
+
 def _ids(wrong: Callable[[int, int], bool], instead: Callable[[int], int]) -> Callable[[], Change]:
     """REQUESTs whose id is wrong by the one before are given another one."""
 

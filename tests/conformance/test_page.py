@@ -17,6 +17,7 @@ from wireproto.status import Status
 from wireproto.wire import calls
 from wireproto.wire import frame as ours
 from wireproto.wire.connection import MAX_STRAY_ANSWERS
+from wireproto.wire.liveness import CHATTER_PER_FRAME, MAX_CHATTER
 
 FOLDER = Path(wireproto.conformance.__file__).parent
 
@@ -118,6 +119,7 @@ def test_numbers_agree_with_ours() -> None:
     assert (calls.CIRCLE, calls.MAX_CROSSED, calls.REFILL) == (page.LAST_NUMBER + 1, page.MOST_CROSSED, page.REFILL)
     assert page.FURTHEST == calls.CIRCLE // 2 - 1
     assert page.MOST_STRAYS == MAX_STRAY_ANSWERS
+    assert (page.MOST_CHATTER, page.CHATTER_PER_FRAME) == (MAX_CHATTER, CHATTER_PER_FRAME)
 
 
 def test_the_credit_of_a_handshake_is_read() -> None:

@@ -41,6 +41,7 @@ from wireproto.status import Retry, Status
 from wireproto.testing import grease
 from wireproto.wire.events import ConnectionEnded, ErrorReceived, GoAwayReceived, PingReceived, ResponseReceived
 from wireproto.wire.frame import Kind
+from wireproto.wire.liveness import MAX_CHATTER
 from wireproto.wire.metadata import Metadata
 
 
@@ -273,6 +274,18 @@ def test_a_ping_flood_ends_the_connection(serve: Callable[..., Server], connect:
     error = peer.ended().error
     assert isinstance(error, CallError)
     assert error.reason == "TOO_MANY_PINGS"
+
+
+@pytest.mark.parametrize("each", [frame(0xF0), frame(Kind.PONG, b"unasked!")], ids=["unknown", "PONG"])
+def test_chatter_ends_the_connection(each: bytes, serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:
+    """Frames that mean nothing are read over up to a limit, beside which calls go on; too many end the connection."""
+    peer = connect(serve())
+    peer.socket.sendall(each * MAX_CHATTER)
+    assert peer.call(ECHO, EchoRequest(text="alive")).text == "alive"
+    peer.socket.sendall(each * MAX_CHATTER)
+    error = peer.ended().error
+    assert isinstance(error, CallError)
+    assert (error.reason, error.status) == ("TOO_MANY_FRAMES", Status.RESOURCE_EXHAUSTED)
 
 
 def test_a_cancel_flood_ends_the_connection(serve: Callable[..., Server], connect: Callable[..., Peer]) -> None:

@@ -11,7 +11,14 @@ from wireproto.wire.connection import Connection
 from wireproto.wire.events import HelloReceived
 from wireproto.wire.frame import Kind
 from wireproto.wire.handshake import Welcome
-from wireproto.wire.liveness import LATE, Liveness, Overdue
+from wireproto.wire.liveness import (
+    CHATTER_PER_FRAME,
+    CHATTER_PER_SECOND,
+    LATE,
+    MAX_CHATTER,
+    Liveness,
+    Overdue,
+)
 
 LIMITS = Limits(hello_timeout=5.0, frame_timeout=5.0, frame_rate=100, write_timeout=10.0, heartbeat=10.0)
 
@@ -211,3 +218,67 @@ def test_a_look_that_is_hardly_late_changes_nothing() -> None:
     for now in range(1, 6):
         liveness.look(float(now), late=LATE)
     assert liveness.overdue(5.0, greeting=True) is Overdue.HELLO
+
+
+CHATTER = [raw(0xF0, bytes(9)), raw(Kind.PONG, b"unasked!")]
+
+
+def say(side: Connection, *frames: bytes) -> None:
+    side.receive_data(b"".join(frames))
+    drain(side)
+
+
+@pytest.mark.parametrize("each", CHATTER, ids=["unknown", "PONG"])
+@pytest.mark.parametrize("off", [0, 1])
+def test_chatter_is_read_over_up_to_a_limit(each: bytes, off: int) -> None:
+    """So many frames that mean nothing may come at once, more as time passes, and more for each other frame."""
+    for side in agreed(10_000):
+        liveness = clocks(side)
+        say(side, each * MAX_CHATTER)
+        liveness.look(0.0)
+        assert liveness.overdue(0.0) is None
+        say(side, raw(Kind.PING, bytes(8)) * 3, each * 3 * CHATTER_PER_FRAME)
+        liveness.look(0.0)
+        assert liveness.overdue(0.0) is None
+        say(side, each * (2 * CHATTER_PER_SECOND + off))
+        liveness.look(2.0)
+        assert liveness.overdue(2.0) is (Overdue.CHATTER if off else None)
+
+
+def test_what_may_be_said_at_once_does_not_add_up() -> None:
+    """An hour of silence, or of calls, allows no more at once than a moment of it."""
+    side = agreed(10_000).server
+    liveness = clocks(side)
+    say(side, CHATTER[0])
+    say(side, raw(Kind.PING, bytes(8)) * 1000)
+    for now in range(1, 3600):
+        liveness.look(float(now))
+    say(side, CHATTER[0] * (MAX_CHATTER + CHATTER_PER_SECOND))
+    liveness.look(3600.0)
+    assert liveness.overdue(3600.0) is None
+    say(side, CHATTER[0])
+    liveness.look(3600.0)
+    assert liveness.overdue(3600.0) is Overdue.CHATTER
+    said = f"it sent {MAX_CHATTER + CHATTER_PER_SECOND + 2} frames that mean nothing, and 1001 others"
+    assert liveness.sentence(Overdue.CHATTER, 3600.0) == said
+
+
+def test_what_came_while_nobody_read_had_time_to_come() -> None:
+    """After a pause chatter is allowed for the whole of it, and not for what may be said at once."""
+    side = agreed(10_000).server
+    liveness = clocks(side)
+    liveness.look(100.0, reading=False)
+    say(side, CHATTER[1] * (MAX_CHATTER + 50 * CHATTER_PER_SECOND))
+    liveness.look(150.0, late=49.0)
+    assert liveness.overdue(150.0) is None
+
+
+def test_a_pong_that_was_asked_for_is_no_chatter() -> None:
+    """Each PING lets one PONG come; the next one nobody has asked for."""
+    pair = agreed(10_000)
+    for _ in range(3):
+        pair.server.send_ping(b"heartbea")
+    for _ in range(4):
+        assert pair.server.frames_ignored == 0
+        say(pair.server, CHATTER[1])
+    assert pair.server.frames_ignored == 1

@@ -42,7 +42,7 @@ from wireproto.client.sending import HEARTBEAT, too_large
 from wireproto.dispatch import Table
 from wireproto.errors import CallError, ConnectionLost, LocalProtocolError, RemoteProtocolError, WireprotoError
 from wireproto.limits import Limits
-from wireproto.status import Retry
+from wireproto.status import Retry, Status
 from wireproto.wire.connection import Connection, PayloadTooLarge
 from wireproto.wire.events import (
     AnsweredBeside,
@@ -57,6 +57,7 @@ from wireproto.wire.events import (
     OneWayCreditReceived,
     PackedItemReceived,
     PackedResponseReceived,
+    PingReceived,
     PongReceived,
     ResponseReceived,
 )
@@ -119,6 +120,7 @@ class Link(Feeding):
         self._liveness = Liveness(connection, limits, keeper.clock(), idle=math.inf)
         # A CANCEL of a unary call is a courtesy. Servers end a connection that floods them, at rates like our own.
         self._cancels = Bucket(limits.cancels_per_second / 2, limits.cancel_burst / 2, keeper.clock())
+        self._pinged = Bucket(limits.pings_per_second, limits.ping_burst, keeper.clock())
         self._settled: list[FutureCall] = []  # to be completed by the keeper
         self._abandoned: deque[ClientCall] = deque()  # by the garbage collector, which must not take a lock
         self._pings: dict[bytes, Waiter] = {}
@@ -483,6 +485,9 @@ class Link(Feeding):
             pong = self._pings.get(event.data)
             if pong is not None:
                 self._wake_locked(pong)
+        elif isinstance(event, PingReceived):
+            if not self._pinged.take(self._clock()):
+                self._fail_locked("TOO_MANY_PINGS", "PING frames come faster than the client allows")
         elif isinstance(event, GoAwayReceived):
             self._go_away_locked(event)
         elif isinstance(event, PackedItemReceived):
@@ -687,7 +692,11 @@ class Link(Feeding):
     def _fed_locked(self) -> None:
         if not self._refuse_calls_locked():
             return
-        self._liveness.look(self._clock())
+        now = self._clock()
+        self._liveness.look(now)
+        if self._liveness.overdue(now) is Overdue.CHATTER:
+            self._give_up_locked(Overdue.CHATTER, now)
+            return
         if self._connection.partial_length is not None:
             self._look_by_locked(self._clock() + LOOK)
 
@@ -717,7 +726,7 @@ class Link(Feeding):
             liveness.look_at_output(now, bool(output.waiting), output.taken)
             overdue = self._overdue_locked(now)
             if overdue is not None:
-                self._end_locked(f"{self.peer} was given up: {liveness.sentence(overdue, now)}")
+                self._give_up_locked(overdue, now)
                 return
             due = math.inf
             # Behind the end of our output nothing is asked any more; whoever ended it waits for a time of its own.
@@ -743,6 +752,22 @@ class Link(Feeding):
             if not self._ended:
                 self.due = due
                 self._rewatch_locked()
+
+    def _give_up_locked(self, overdue: Overdue, now: float) -> None:
+        problem = self._liveness.sentence(overdue, now)
+        if overdue is Overdue.CHATTER:
+            self._fail_locked("TOO_MANY_FRAMES", problem)
+        else:
+            self._end_locked(f"{self.peer} was given up: {problem}")
+
+    def _fail_locked(self, reason: str, problem: str) -> None:
+        """The server does too much of something: it is told, and the connection is over."""
+        if self._ended:
+            return
+        error = RemoteProtocolError(reason, problem, Status.RESOURCE_EXHAUSTED)
+        self._connection.fail(error)
+        self._transmit_locked()
+        self._end_locked(self._why_locked(error))
 
     def _overdue_locked(self, now: float) -> Overdue | None:
         """What the server has not done in time; None when it is us who have not written or read."""

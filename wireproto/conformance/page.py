@@ -80,6 +80,12 @@ MOST_CROSSED: Final = 1000
 REFILL: Final = 8
 """... and by how many more for each call that ends."""
 
+MOST_CHATTER: Final = 1000
+"""Frames of unknown kinds, and PONGs that nobody asked for, that are read over at once."""
+
+CHATTER_PER_FRAME: Final = 4
+"""... and how many more for each other frame."""
+
 MOST_STRAYS: Final = 16
 """Frames of calls that whoever reads them would have begun, and which are not in flight, that are dropped."""
 
@@ -131,6 +137,7 @@ REASONS_OF_BOTH: Final = {
         INVALID_ARGUMENT,
     ),
     "TOO_MANY_FRAMES": RESOURCE_EXHAUSTED,
+    "TOO_MANY_PINGS": RESOURCE_EXHAUSTED,
     "UNSUPPORTED_MAJOR": FAILED_PRECONDITION,
 }  # fmt: skip
 """Reasons with which either side ends a connection."""
@@ -142,7 +149,6 @@ SERVER_REASONS: Final = {
     "HELLO_TIMEOUT": DEADLINE_EXCEEDED,
     "TOO_MANY_CANCELS": RESOURCE_EXHAUSTED,
     "TOO_MANY_ERRORS": RESOURCE_EXHAUSTED,
-    "TOO_MANY_PINGS": RESOURCE_EXHAUSTED,
 }
 """Reasons with which a server ends one."""
 

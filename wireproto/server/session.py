@@ -425,7 +425,7 @@ class Session(AnsweringSide):
                 return None
             liveness.look_at_output(now, transport.pending > 0, transport.taken)
             return liveness.overdue(now, greeting=self.handshaking, listening=not transport.ended)
-        return None if transport.input_waits() else overdue
+        return None if overdue is not Overdue.CHATTER and transport.input_waits() else overdue
 
     def _give_up_locked(self, overdue: Overdue, now: float) -> None:
         problem = self._liveness.sentence(overdue, now)
@@ -433,6 +433,8 @@ class Session(AnsweringSide):
             self._end_connection_locked(RemoteProtocolError("HELLO_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
         elif overdue is Overdue.FRAME:
             self._end_connection_locked(RemoteProtocolError("FRAME_TIMEOUT", problem, Status.DEADLINE_EXCEEDED))
+        elif overdue is Overdue.CHATTER:
+            self._fail_connection_locked("TOO_MANY_FRAMES", problem)
         else:
             self._close_locked(problem)
 

@@ -168,6 +168,9 @@ class GreasingConnection(Connection):
 
     def send_request(self, opcode: int, payload: Payload, metadata: bytes = b"") -> int:
         """Begin a unary call, with metadata that nobody knows beside its own; see ``Connection``."""
+        # A frame before the request: behind it, it would count as part of it where the end of that is remembered.
+        if Kind.REQUEST in self._may_send:
+            self._interject()
         return super().send_request(opcode, payload, self._more_metadata(payload, metadata))
 
     def send_flagged_request(
@@ -178,8 +181,6 @@ class GreasingConnection(Connection):
         return super().send_flagged_request(flags, opcode, payload, block, credit=credit)
 
     def _more_metadata(self, payload: Payload, metadata: bytes) -> bytes:
-        # Before the request: what is behind it would count as part of it where its end is remembered.
-        self._interject()
         more = self._metadata()
         length = HEADER_AFTER_LENGTH + len(metadata) + len(more) + len(payload)
         if length <= self.their_max_frame and len(metadata) + len(more) <= _MOST_METADATA:
@@ -188,7 +189,8 @@ class GreasingConnection(Connection):
 
     def send_response(self, call_id: int, payload: bytes) -> None:
         """Answer a call, with metadata that nobody knows beside its own; see ``Connection``."""
-        self._interject()
+        if call_id in self._theirs.opcodes:
+            self._interject()
         self._say_more(call_id, len(payload))
         super().send_response(call_id, payload)
 

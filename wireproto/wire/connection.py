@@ -99,7 +99,7 @@ class Connection(Hurried):
         goaway_sent: the calls that the peer begins are refused.
         goaway_received: this side begins no calls any more.
         frames_received: whole frames read, ignored ones included.
-        frames_ignored: those of unknown kinds among them.
+        frames_ignored: chatter among them: those of unknown kinds, and PONGs that answer no PING.
         discarded: bytes received after the connection was over.
         bytes_pending: queued and not yet taken with ``data_to_send``.
         error: why it ended; None while it has not, and after an orderly end.

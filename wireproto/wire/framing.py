@@ -56,6 +56,7 @@ class Framing:
     """See ``Connection``, whose arguments and attributes these are."""
 
     __slots__ = (
+        "_asked",
         "_buffer",
         "_early",
         "_end",
@@ -95,6 +96,7 @@ class Framing:
         self.their_max_frame = HELLO_MAX_FRAME
         self.frames_received = 0
         self.frames_ignored = 0
+        self._asked = 0  # PINGs that no PONG has answered yet
         self.discarded = 0
         self.goaway_sent = False
         self.goaway_received = False
@@ -292,6 +294,10 @@ class Framing:
         """What a frame means, its header being in order."""
         data = unpack_ping(frame)
         if frame.kind == Kind.PONG:
+            if self._asked:
+                self._asked -= 1
+            else:
+                self.frames_ignored += 1
             return PongReceived(data)
         if Kind.PONG in self._may_send:  # a client that has ended its output may still be asked
             self._send(Kind.PONG, 0, 0, data)
@@ -314,6 +320,7 @@ class Framing:
         if len(data) != 8:
             raise LocalProtocolError(f"a PING has 8 bytes, not {len(data)}")
         self._send(Kind.PING, 0, 0, data)
+        self._asked += 1
 
     def refuse(self, error: CallError) -> None:
         """End the connection with a final ERROR that says why: a handshake declined, a limit reached, a time-out.

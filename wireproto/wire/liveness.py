@@ -1,4 +1,5 @@
-"""Is the peer alive, does it go on with what it began, does it take what we send? One judge for both roles.
+"""Is the peer alive, does it go on with what it began, does it take what we send, does it chatter? One judge for both
+roles.
 
 A connection is judged from counters each time its owner looks at it, with the time handed in, so receiving and sending
 cost nothing. Whoever slept blames nobody. An owner that looks later than it meant to was stopped, or kept from running,
@@ -14,13 +15,24 @@ from typing import Final
 from wireproto.limits import Limits
 from wireproto.wire.connection import Connection
 
-__all__ = ["HEARTBEATS", "LATE", "Liveness", "Overdue"]
+__all__ = ["CHATTER_PER_FRAME", "CHATTER_PER_SECOND", "HEARTBEATS", "LATE", "MAX_CHATTER", "Liveness", "Overdue"]
 
 HEARTBEATS: Final = 3
 """Heartbeats of silence after which a peer is gone. The first passes before it is asked; two answers may be lost."""
 
 LATE: Final = 0.25
 """Seconds by which a look may be late without clocks being set forward: the interval of the server's sweep."""
+
+
+MAX_CHATTER: Final = 1_000
+"""Frames without a meaning that a peer may send at once: those of unknown kinds, and PONGs that answer no PING."""
+
+CHATTER_PER_SECOND: Final = 20
+"""... and how many more in each second,"""
+
+CHATTER_PER_FRAME: Final = 4
+"""... and for each other frame. A peer that greases sends two at most for each; a stream of its items is one call, so
+that the calls that have ended would not say how much it may say."""
 
 
 class Overdue(enum.Enum):
@@ -34,13 +46,15 @@ class Overdue(enum.Enum):
     """To say anything at all, or to answer a PING."""
     WRITING = "WRITING"
     """To take what was sent."""
+    CHATTER = "CHATTER"
+    """To stop sending what means nothing."""
 
 
 class Liveness:
     """The clocks of one connection. Not thread-safe: its owner holds a lock.
 
     Args:
-        connection: read, never changed.
+        connection: read, never changed. What it has ignored is chatter.
         limits: ``hello_timeout``, ``frame_timeout``, ``frame_rate`` and ``write_timeout`` count here.
         now: by a monotonic clock in seconds, as are all times here.
         idle: seconds of silence after which a peer is overdue where no heartbeat was agreed on; ``math.inf`` for never.
@@ -48,13 +62,16 @@ class Liveness:
 
     __slots__ = (
         "_asked_at",
+        "_chatter_left",
         "_connection",
         "_frame_after",
         "_frame_since",
         "_heard",
         "_heard_at",
         "_idle",
+        "_ignored",
         "_limits",
+        "_looked_at",
         "_pinged_at",
         "_reading_since",
         "_taken",
@@ -76,6 +93,9 @@ class Liveness:
         self._frame_after = 0
         self._unwritten_since: float | None = None
         self._taken = 0
+        self._ignored = connection.frames_ignored
+        self._chatter_left: float = MAX_CHATTER  # how much more may come at once
+        self._looked_at = now
 
     def look(self, now: float, late: float = 0.0, *, reading: bool = True) -> bool:
         """Note what was received since the last look.
@@ -95,6 +115,9 @@ class Liveness:
         connection = self._connection
         heard = (connection.frames_received, connection.bytes_waiting)
         quiet = heard == self._heard
+        if connection.frames_ignored != self._ignored or self._chatter_left < MAX_CHATTER:
+            self._count_chatter(now)
+        self._looked_at = now
         if not quiet or not reading:
             self._heard = heard
             self._heard_at = now
@@ -129,6 +152,8 @@ class Liveness:
             listening: more input is to come; False once the peer has ended it.
         """
         limits = self._limits
+        if self._chatter_left < 0:
+            return Overdue.CHATTER
         if self._unwritten_since is not None and now - self._unwritten_since >= limits.write_timeout:
             return Overdue.WRITING
         if greeting and now - self._waited_since >= limits.hello_timeout:
@@ -143,6 +168,8 @@ class Liveness:
 
     def sentence(self, overdue: Overdue, now: float) -> str:
         """The same in words."""
+        if overdue is Overdue.CHATTER:
+            return f"it sent {self._ignored} frames that mean nothing, and {self._heard[0] - self._ignored} others"
         if overdue is Overdue.WRITING:
             return f"it took nothing of what was sent for {self._limits.write_timeout:g} s"
         if overdue is Overdue.HELLO:
@@ -166,6 +193,16 @@ class Liveness:
         if self._asked_at == math.inf:
             return self._heard_at + min(heartbeat, self._idle)
         return min(self._gone_at(heartbeat), self._pinged_at + heartbeat)
+
+    def _count_chatter(self, now: float) -> None:
+        # What the peer was allowed since the last look is not cut to what it may say at once before what it said is
+        # taken: of the frames that we have read together, nobody knows when each of them came.
+        connection = self._connection
+        ignored = connection.frames_ignored - self._ignored
+        others = connection.frames_received - self._heard[0] - ignored
+        more = CHATTER_PER_SECOND * (now - self._looked_at) + CHATTER_PER_FRAME * others
+        self._chatter_left = min(MAX_CHATTER, self._chatter_left + more - ignored)
+        self._ignored = connection.frames_ignored
 
     def _heartbeat(self) -> float:
         return self._connection.heartbeat_ms / 1000 or math.inf

@@ -13,8 +13,8 @@ from wireproto.conformance.fuzzing.cases import Generator, mutated
 from wireproto.conformance.fuzzing.judge import Methods, Observed, judge
 from wireproto.conformance.fuzzing.messages import random_message
 from wireproto.conformance.fuzzing.rules import Expected, expect_frames, expect_opening
-from wireproto.conformance.page import HEADER, PREAMBLE, read_welcome
-from wireproto.conformance.raw import Ending
+from wireproto.conformance.page import HEADER, PING, PONG, PREAMBLE, read_welcome
+from wireproto.conformance.raw import Ending, frame
 from wireproto.limits import Limits
 
 ROOT = Path(__file__).parents[3]
@@ -102,6 +102,21 @@ def test_refused_frames_of_every_shape_are_expected(vector: dict[str, Any]) -> N
 def test_what_has_crossed_ends_nothing(vector: dict[str, Any]) -> None:
     """What has crossed the end of a call is expected to be dropped."""
     assert behind(vector).lives
+
+
+@pytest.mark.parametrize("each", [frame(PONG, bytes(8)), frame(0xF0)], ids=["PONG", "unknown"])
+def test_a_server_may_have_enough_of_chatter(each: bytes) -> None:
+    """Beyond what it must read over, with what other frames allow, a server may end the connection, or be too late."""
+
+    def expected(data: bytes) -> Expected:
+        return expect_frames(data, max_frame=65_536, codec=2, version=1)
+
+    ping = frame(PING, bytes(8))
+    assert expected(each * 1000).reasons == set()
+    assert expected(each * 1000 + ping * 2 + each * 8).reasons == set()
+    for data in (each * 1001, each * 1000 + ping * 2 + each * 9):
+        assert expected(data).reasons == {"TOO_MANY_FRAMES"}
+        assert expected(data).lives
 
 
 @pytest.mark.parametrize("codec", ["pipe", "msgpack", "protobuf"])

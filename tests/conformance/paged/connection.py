@@ -31,6 +31,8 @@ from tests.conformance.paged.numbers import (
     ANSWERS,
     CANCEL,
     CANCELLED,
+    CHATTER_PER_FRAME,
+    CHATTER_PER_SECOND,
     CODECS,
     CREDIT,
     DEADLINE_EXCEEDED,
@@ -54,6 +56,7 @@ from tests.conformance.paged.numbers import (
     LINGER,
     MAX_ANSWER,
     MAX_CALLS,
+    MAX_CHATTER,
     MAX_CROSSED,
     MAX_DETAILS,
     MAX_FRAME,
@@ -174,7 +177,8 @@ class Connection:
         self.items_allowed = self.bytes_allowed = 0  # of calls that are over
         self.one_way_left, self.one_way_owed = ONE_WAY_CALLS, 0
         self.notes: list[tuple[float, int, dict[str, Any]]] = []
-        self.heard = self.pinged = time.monotonic()
+        self.heard = self.pinged = self.counted = time.monotonic()
+        self.chatter, self.asked = float(MAX_CHATTER), 0
 
     # Section 8 -----------------------------------------------------------------------------------------------------
 
@@ -253,6 +257,7 @@ class Connection:
         if now - self.pinged >= self.heartbeat / 1000:
             self.pinged = now
             self.send(PING, b"a beat..")
+            self.asked += 1
 
     def end_streams(self, failure: Failure, *, asked: bool = False) -> None:
         """End them all; with ``asked`` those that have nothing more to give end as they would have."""
@@ -516,6 +521,7 @@ class Connection:
             payload = Zipped(payload, MAX_FRAME - 12 - found.metadata)
         if found.kind in (PING, PONG) and len(payload) != 8:
             raise Final("BAD_BODY", f"{len(payload)} bytes")
+        self.count(found.kind)
         if found.kind == PING:
             self.send(PONG, payload)
         elif found.kind == GOAWAY:
@@ -526,6 +532,17 @@ class Connection:
             self.begin(found, metadata, payload)
         elif found.kind < 128:
             self.steer(found, payload)
+
+    def count(self, kind: int) -> None:
+        """A frame that is chatter, or one that lets more of it come."""
+        empty = kind >= 128 or (kind == PONG and not self.asked)
+        self.asked -= kind == PONG and not empty
+        now = time.monotonic()
+        more = CHATTER_PER_SECOND * (now - self.counted) + (0 if empty else CHATTER_PER_FRAME)
+        self.chatter = min(MAX_CHATTER, self.chatter + more) - empty
+        self.counted = now
+        if self.chatter < 0:
+            raise Final("TOO_MANY_FRAMES", "that mean nothing", RESOURCE_EXHAUSTED)
 
     def steer(self, found: Header, payload: bytes) -> None:
         """What is of a call and begins none."""

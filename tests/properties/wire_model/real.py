@@ -19,15 +19,26 @@ from tests.properties.wire_model.frames import (
 from tests.properties.wire_model.rules import Rules, Scale
 from wireproto.errors import CallError, LocalProtocolError, RemoteProtocolError
 from wireproto.status import Retry, Status
+from wireproto.testing.grease import GreasingConnection
 from wireproto.wire import events
 from wireproto.wire.calls import CallPart
 from wireproto.wire.connection import Connection, Role, State
-from wireproto.wire.frame import TOP_BIT, Credit, Flag, Kind, unpack, unpack_credit, unpack_error, unpack_goaway
+from wireproto.wire.frame import (
+    IGNORABLE,
+    TOP_BIT,
+    Credit,
+    Flag,
+    Kind,
+    unpack,
+    unpack_credit,
+    unpack_error,
+    unpack_goaway,
+)
 from wireproto.wire.handshake import Hello, Welcome
 from wireproto.wire.metadata import Metadata, pack_metadata
 from wireproto.wire.state import END_OF_INPUT, FINAL
 
-__all__ = ["ConnectionSide"]
+__all__ = ["ConnectionSide", "connection_for"]
 
 OPCODE: Final = 7
 ENDS: Final = {
@@ -41,10 +52,10 @@ class CarriedFrame(ModelFrame):
     data: bytes = b""
 
 
-def connection_for(role: Role, scale: Scale) -> Connection:
-    """An open connection whose numbers are those of the scale."""
+def connection_for(role: Role, scale: Scale, seed: str = "") -> Connection:
+    """An open connection whose numbers are those of the scale; with a seed both sides grease, wherever they may."""
 
-    class SmallConnection(Connection):
+    class SmallConnection(GreasingConnection if seed else Connection):  # type: ignore[misc]
         __slots__ = ()
         _circle = scale.modulus
         _most_crossed = scale.bucket
@@ -69,7 +80,8 @@ def connection_for(role: Role, scale: Scale) -> Connection:
         first_credit=first,
         one_way_credit=scale.one_way,
     )
-    client, server = SmallConnection(Role.CLIENT), SmallConnection(Role.SERVER)
+    given = {"seed": seed, "versions": False} if seed else {}
+    client, server = SmallConnection(Role.CLIENT, **given), SmallConnection(Role.SERVER, **given)
     client.send_hello(hello)
     server.receive_data(client.data_to_send())
     assert isinstance(server.next_event(), events.HelloReceived)
@@ -92,7 +104,11 @@ class ConnectionSide:
         self.dropped_items = 0
         self._frames = 0  # every other one is read in the short way, if it has one
         self._top_bit = top_bit
-        self._connection = connection_for(Role.SERVER if top_bit else Role.CLIENT, scale)
+        self._connection = self.make(Role.SERVER if top_bit else Role.CLIENT, scale)
+
+    def make(self, role: Role, scale: Scale) -> Connection:
+        """The connection that is put in the place of the side."""
+        return connection_for(role, scale)
 
     # Sending.
 
@@ -267,6 +283,10 @@ class ConnectionSide:
 def carried(data: bytes, number: int, reason: str) -> CarriedFrame:
     """The frame that these bytes are."""
     frame = unpack(data)
+    if frame.kind & IGNORABLE:
+        ignored = CarriedFrame(frame.kind)
+        ignored.data = data
+        return ignored
     kind = FINAL if frame.kind == Kind.ERROR and not frame.call_id else frame.kind
     given = CarriedFrame(
         kind,

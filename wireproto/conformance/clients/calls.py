@@ -22,6 +22,8 @@ case = CLIENT_CASES.case
 
 SHORT_CALL = call("Short", text="hello")
 SLEEPING = start("a", "Sleep", milliseconds=30_000)
+CHATTER_FOUND = 1.2
+"""Seconds after which it must have been found out that there was too much of it."""
 
 
 def _short(callee: Callee) -> None:
@@ -329,6 +331,55 @@ def calls_behind_goaway(trial: Trial) -> None:
         callee.gone()
         callee.begin(FIRST)
         callee.refuses(FIRST, "TOO_MANY_CALLS")
+        callee.respond(request, ShortResponse(length=5))
+        callee.answered(length=5)
+
+
+def _chatter(callee: Callee, count: int) -> bytes:
+    """Frames of an unknown kind, and PONGs that nobody asked for."""
+    each = callee.frame(200, b"later"), callee.frame(page.PONG, b"unasked!")
+    return b"".join(each[number % 2] for number in range(count))
+
+
+@case("4.90", over=Over.ONCE, slow=True)
+def chatter(trial: Trial) -> None:
+    """1000 frames that mean nothing are read over, and 4 more for each other frame that came since."""
+    with trial.client(SHORT_CALL) as callee:
+        request = callee.request(SHORT)
+        callee.send(_chatter(callee, page.MOST_CHATTER))
+        for _ in range(3):
+            callee.ping()
+            callee.send(_chatter(callee, page.CHATTER_PER_FRAME))
+        if (found := callee.first(CHATTER_FOUND)) is not Ending.SILENCE:
+            raise Deviation(f"chatter within its limit was answered by {found}")
+        callee.ping()
+        callee.respond(request, ShortResponse(length=5))
+        callee.answered(length=5)
+
+
+@case("4.91", over=Over.CODECS)
+def too_much_chatter(trial: Trial) -> None:
+    """2000 frames at once that mean nothing end the connection as TOO_MANY_FRAMES."""
+    with trial.client(SHORT_CALL) as callee:
+        callee.request(SHORT)
+        callee.send(_chatter(callee, 2 * page.MOST_CHATTER))
+        callee.ends("TOO_MANY_FRAMES")
+        callee.failed()
+
+
+@case("10.03", over=Over.CODECS)
+def ping_flood(trial: Trial) -> None:
+    """PINGs beyond a client's limit end the connection as TOO_MANY_PINGS; those within it are answered."""
+    with trial.client(SHORT_CALL) as callee:
+        request = callee.request(SHORT)
+        many = 1000
+        callee.send(callee.frame(page.PING, bytes(8)) * many)
+        for _ in range(many):
+            found = callee.read()
+            if found.kind != page.PONG:
+                callee.judge_end(found, "TOO_MANY_PINGS")
+                callee.failed()
+                return
         callee.respond(request, ShortResponse(length=5))
         callee.answered(length=5)
 

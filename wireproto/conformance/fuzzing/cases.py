@@ -248,11 +248,14 @@ class Generator:
 
     def _flood(self, rng: random.Random) -> bytes:
         """Frames of calls that are not in flight, as many as are dropped, or more: what crosses the end of calls takes
-        from a bucket, and what answers none is counted.
+        from a bucket, and what answers none is counted. Or chatter, which takes from another one.
         """
         kind, payload = rng.choice(((page.CANCEL, b""), (page.END, b""), (page.CREDIT, page.credit_body(1, 1))))
-        if rng.random() < 0.3:
+        way = rng.random()
+        if way < 0.3:
             return page.frame(kind, payload, call_id=page.TOP_BIT | 1) * rng.choice((1, 16, 17))
+        if way < 0.37:
+            return rng.choice((page.frame(page.PONG, bytes(8)), page.frame(0xF0))) * rng.choice((1000, 1001, 3000))
         return page.frame(kind, payload, call_id=page.LAST_NUMBER) * rng.choice((1000, 1001, 1100))
 
     def _perhaps_changed(

@@ -279,12 +279,20 @@ class _Sent:
         self._crossed = self._surely_crossed = 0
         self._requests = 0
         self._counts = dict.fromkeys((page.REQUEST, page.CANCEL, page.PING), 0)
+        self._chatter = page.MOST_CHATTER  # how much more of it a server surely reads over
 
     def take(self, frame: _Piece) -> None:
         """The next frame, in order by itself."""
         kind, call_id = frame.header.kind, frame.header.call_id
         if kind in self._counts:
             self._counts[kind] += 1
+        if kind == page.PONG or kind not in page.KIND_NAMES:
+            # One that the server has asked for is none; and it may find it out only when all of this is over.
+            self._chatter -= 1
+            if self._chatter < 0:
+                self.expected.reasons.add("TOO_MANY_FRAMES")
+        else:
+            self._chatter = min(page.MOST_CHATTER, self._chatter + page.CHATTER_PER_FRAME)
         if kind == page.REQUEST:
             self._request(frame)
         elif kind == page.PING:

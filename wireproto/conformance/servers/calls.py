@@ -14,6 +14,9 @@ case = SERVER_CASES.case
 LONG = 30_000
 """Milliseconds: a call that is still in flight when the case is over."""
 
+CHATTER_FOUND = 1.2
+"""Seconds after which it must have been found out that there was too much of it."""
+
 MOST_CALLS = 2048
 """A server that accepts more calls in flight is not made to run that many."""
 
@@ -365,6 +368,33 @@ def silence(bench: Bench) -> None:
         waited = time.monotonic() - began
         if found is Ending.SILENCE or waited < 2.9:
             raise Deviation(f"the end was due after 3 s of silence; after {waited:.1f} s there was {found}")
+
+
+def _chatter(caller: Caller, count: int) -> bytes:
+    """Frames of an unknown kind, and PONGs that nobody asked for."""
+    each = caller.frame(200, b"later"), caller.frame(page.PONG, b"unasked!")
+    return b"".join(each[number % 2] for number in range(count))
+
+
+@case("4.136", over=Over.ONCE, slow=True)
+def chatter(bench: Bench) -> None:
+    """1000 frames that mean nothing are read over, and 4 more for each other frame that came since."""
+    with bench.open() as caller:
+        caller.send(_chatter(caller, page.MOST_CHATTER))
+        for _ in range(3):
+            caller.alive()
+            caller.send(_chatter(caller, page.CHATTER_PER_FRAME))
+        if (found := caller.first(CHATTER_FOUND)) is not Ending.SILENCE:
+            raise Deviation(f"chatter within its limit was answered by {found}")
+        caller.alive()
+
+
+@case("4.137", over=Over.CODECS)
+def too_much_chatter(bench: Bench) -> None:
+    """2000 frames at once that mean nothing end the connection as TOO_MANY_FRAMES."""
+    with bench.open() as caller:
+        caller.send(_chatter(caller, 2 * page.MOST_CHATTER))
+        caller.ends("TOO_MANY_FRAMES")
 
 
 @case("4.31", needs=Needs.SERVICE)
