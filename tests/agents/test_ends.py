@@ -302,6 +302,54 @@ def test_what_on_client_raises_is_logged(branch: Branch, caplog: pytest.LogCaptu
     wait_until(lambda: any("on_client failed" in record.message for record in caplog.records))
 
 
+def test_what_on_close_and_close_raise_is_logged(branch: Branch, caplog: pytest.LogCaptureFixture) -> None:
+    """It is the application's, and nobody is asked to report it; the next callback is called."""
+
+    def fail() -> None:
+        raise KeyError("my own")
+
+    class Fails(GivenLines):
+        def close(self, reason: str) -> None:
+            super().close(reason)
+            raise KeyError("my own")
+
+    agent, client, _ = branch.agent(branch.office())
+    gone = threading.Event()
+    agent.on_close(fail)
+    agent.on_close(gone.set)
+    assert agent.upload(REPORT, Fails(3), timeout=10).result(10).count == 3
+    client.close()
+    assert gone.wait(10)
+    wait_until(lambda: "a callback of on_close failed" in caplog.text)
+    wait_until(lambda: "closing what a call of Report was sent from failed" in caplog.text)
+    assert "please report" not in caplog.text
+
+
+def test_on_client_is_not_told_of_those_who_have_left(branch: Branch) -> None:
+    """An application that is slow to greet is not given a queue of clients that came and went meanwhile."""
+    seen: list[ConnectedClient] = []
+    busy, go_on = threading.Semaphore(0), threading.Event()
+
+    def connected(client: ConnectedClient) -> None:
+        seen.append(client)
+        busy.release()
+        assert go_on.wait(20)
+
+    office = branch.office(on_client=connected, workers=4)
+    held = [branch.client(office) for _ in range(2)]  # of the two workers that may block
+    for _ in held:
+        assert busy.acquire(timeout=10)
+    client, _ = branch.client(office)
+    client.close()
+    wait_until(lambda: len(office.server.sessions) == len(held))
+    last, _ = branch.client(office)
+    go_on.set()
+    assert busy.acquire(timeout=10)
+    assert last.ping(10) > 0
+    assert len(seen) == 3
+    assert seen[-1].connected
+
+
 def test_handlers_are_of_the_clients_service(branch: Branch) -> None:
     """Wrong handlers, and too few threads for them, are refused before anything is connected."""
     office = branch.office()

@@ -29,7 +29,7 @@ from wireproto.answering.watch import Leader, Watch
 
 __all__ = ["Job", "Pool", "Waits", "Worker"]
 
-log = logging.getLogger("wireproto.server")
+log = logging.getLogger("wireproto.answering")
 
 
 class Job(Protocol):

@@ -4,6 +4,7 @@ A pump sends its items and an intake takes those of the client, as for a call th
 halves the other way round.
 """
 
+import logging
 import threading
 from _thread import LockType
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,8 @@ from wireproto.wire.metadata import Metadata
 from wireproto.wire.packing import Packed, Payload
 
 __all__ = ["BegunCall", "BegunFuture", "Called", "Incoming", "Unpacking", "refuse_workers"]
+
+log = logging.getLogger("wireproto.server")
 
 Item = TypeVar("Item", bound=Message)
 T = TypeVar("T")
@@ -92,7 +95,8 @@ class Called(Entry):
         return made
 
     def incident(self, error: BaseException) -> CallError:
-        """The same: what is raised here is nobody's secret."""
+        """The same, of what a source raises when it is closed: the call is over, so that only the log is left."""
+        log.error("closing what a call of %s was sent from failed", self.method.name, exc_info=error)
         return self.failure(error)
 
     def read(self, payload: Payload) -> Any:

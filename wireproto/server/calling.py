@@ -4,6 +4,7 @@ No call holds a thread, nothing here blocks, and every call has a deadline: a cl
 calls hold, for as long as they may last.
 """
 
+import logging
 import math
 import time
 from _thread import LockType
@@ -44,6 +45,8 @@ from wireproto.wire.metadata import EMPTY, Metadata, pack_metadata
 from wireproto.wire.packing import Packed, Payload
 
 __all__ = ["Calling"]
+
+log = logging.getLogger("wireproto.server")
 
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
@@ -636,6 +639,9 @@ def _lost(why: str, retry: Retry) -> ConnectionLost:
 
 def _calling(callback: Callable[[], object]) -> Callable[[Worker], None]:
     def call(worker: Worker) -> None:
-        callback()
+        try:
+            callback()
+        except BaseException:  # SystemExit too, as of a handler
+            log.exception("a callback of on_close failed")
 
     return call

@@ -65,8 +65,9 @@ class Server(Uncopied):
             which the answers of methods with ``compress`` are packed: the client's favourite. () for none.
         connections: makes the protocol's state of each session; None for ``Connection``. For tests, such as
             ``wireproto.testing.greasing(seed)``.
-        on_client: called with each client once it is connected, on a worker; maybe behind its first calls. The server
-            may call it from then on, and ``ConnectedClient.on_close`` says when no more.
+        on_client: called with each client once it is connected, on a worker; maybe behind its first calls, and not if
+            it has left before there was a worker. The server may call it from then on, and
+            ``ConnectedClient.on_close`` says when no more.
 
     A server is started once and shut down once, by the process that made it. Shutting it down or dropping it in a child
     of that process changes nothing for the parent.
@@ -510,7 +511,9 @@ class _Greeting:
         self._tell = tell
 
     def run_blocking(self) -> None:
-        """On a follower; what the application raises is logged by the pool's caller."""
+        """On a follower; what the application raises is logged."""
+        if self._session.closed:
+            return  # it did not stay so long: where the application is slow, those who come and go are not to queue up
         try:
             self._tell(self._session.client)
         except BaseException:  # SystemExit too, as of a handler
