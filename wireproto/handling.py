@@ -99,7 +99,8 @@ class Context(Uncopied):
         """The client that called, to call it in turn: it may be kept for as long as it is connected.
 
         Raises:
-            LocalProtocolError: nobody there can be called: the call came over gRPC, or this is the client's side.
+            CallError: FAILED_PRECONDITION, so that the call fails: it came over gRPC, which has no calls of a server.
+            LocalProtocolError: this is the client's side, whose server serves.
         """
         raise LocalProtocolError("who called cannot be called: gRPC has no calls of a server, and a server serves")
 

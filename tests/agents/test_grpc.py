@@ -5,27 +5,26 @@ from typing import Any
 import pytest
 
 from tests.agents.service import AGENTS, ENROL, RUN, EnrolRequest, EnrolResponse, Order
-from wireproto import ConfigError, Context, Handlers, LocalProtocolError
+from wireproto import CallError, ConfigError, Context, Handlers, LocalProtocolError, Retry, Status
 from wireproto.cli.wanted import find
 from wireproto.client.grpc import GrpcClient
 from wireproto.server.gateway.gateway import GrpcGateway
 
 
-def test_calls_of_a_server_are_not_over_grpc() -> None:
-    """A client is told before anything is sent, and a handler when it asks for the client."""
-    problems: list[str] = []
+def test_calls_of_a_server_are_not_over_grpc(caplog: pytest.LogCaptureFixture) -> None:
+    """A client is told before anything is sent; a handler that asks for the client fails its call, and no more."""
     handlers = Handlers(AGENTS)
 
     @handlers.register(ENROL)
     def enrol(request: EnrolRequest, context: Context) -> EnrolResponse:
-        with pytest.raises(LocalProtocolError) as caught:
-            context.client  # noqa: B018 - a property that raises
-        problems.append(str(caught.value))
+        context.client.on_close(lambda: None)
         return EnrolResponse(agents=1)
 
     with GrpcGateway(handlers, port=0) as gateway, GrpcClient(gateway.address, AGENTS) as client:
-        assert client.call(ENROL, EnrolRequest(name="x"), timeout=10) == EnrolResponse(agents=1)
-        assert problems == ["this client called over gRPC, which has no calls of a server"]
+        with pytest.raises(CallError, match="gRPC has no calls of a server, use TCP") as caught:
+            client.call(ENROL, EnrolRequest(name="x"), timeout=10)
+        assert (caught.value.status, caught.value.retry) == (Status.FAILED_PRECONDITION, Retry.NEVER)
+        assert "incident" not in caplog.text
         method: Any = RUN
         with pytest.raises(LocalProtocolError, match=r"Run is called by the server; .* gRPC has no calls of a server"):
             client.call(method, Order(), timeout=10)

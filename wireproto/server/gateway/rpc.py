@@ -19,7 +19,7 @@ from wireproto.answering.refusals import busy, cancelled, late, shutting_down, t
 from wireproto.answering.watch import STUCK
 from wireproto.connected import ConnectedClient
 from wireproto.dispatch import Entry
-from wireproto.errors import CallError, LocalProtocolError
+from wireproto.errors import CallError
 from wireproto.identity import Holder, Identity
 from wireproto.limits import Limits
 from wireproto.server.gateway.conduct import Conduct
@@ -217,7 +217,11 @@ class Rpc:
     @property
     def client(self) -> ConnectedClient:
         """See ``owners.CallOwner``."""
-        raise LocalProtocolError("this client called over gRPC, which has no calls of a server")
+        # An error of the call: any stranger may make one of a method whose handler asks, and that is no fault of it.
+        raise CallError(
+            Status.FAILED_PRECONDITION,
+            message="this method is for callers that the server can call; gRPC has no calls of a server, use TCP",
+        )
 
     @property
     def holder(self) -> Holder:
