@@ -36,12 +36,12 @@ class CrowdedSession:
     the session says so, as it does in the middle of a write.
     """
 
-    def __init__(self, max_calls: int) -> None:
+    def __init__(self, max_calls: int, limits: Limits | None = None) -> None:
         self.pair = opened_both_ways(max_calls=max_calls)
         self.connection = self.pair.server
         self.lock = threading.Lock()
         self.pool: Any = Posted()
-        self.peer, self.codec, self.closed, self.limits = "127.0.0.1:1", "msgpack", False, Limits()
+        self.peer, self.codec, self.closed, self.limits = "127.0.0.1:1", "msgpack", False, limits or Limits()
         self.calling = Calling(self)  # type: ignore[arg-type] # what is missing is not asked for here
 
     def dialect(self) -> Dialect:
@@ -82,6 +82,24 @@ def test_room_that_sending_makes_is_nobody_elses(max_calls: int) -> None:
                 calling.event_locked(event)
         assert server.own_calls == max_calls
     assert client.bytes_pending == 0  # none was refused
+
+
+def test_calls_that_a_client_never_answers_are_bounded() -> None:
+    """Whatever a client says that it takes: calls that were given up are in flight until it has answered them."""
+    session = CrowdedSession(max_calls=0xFFFF_FFFF, limits=Limits(start_queue=3))
+    for number in range(20):
+        session.calling.start(RUN, Order(count=number), timeout=60).cancel()
+    assert session.connection.own_calls == 3
+    begun = session.pair.deliver(session.connection)
+    session.pair.client.send_error(begun[0].call_id, CallError(Status.CANCELLED, "CANCELLED"))  # type: ignore[union-attr]
+    waits = session.calling.start(RUN, Order(), timeout=60)
+    assert not waits.done()
+    for event in session.pair.deliver(session.pair.client):
+        with session.lock:
+            session.calling.event_locked(event)
+    assert session.connection.own_calls == 3
+    session.pool.run()
+    assert not waits.done()
 
 
 def test_calls_that_a_client_will_not_look_at_were_not_processed() -> None:

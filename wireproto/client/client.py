@@ -127,7 +127,8 @@ def connect(
             ``wireproto.testing.greasing(seed)``.
         handlers: of the methods of ``service`` that the server calls (``by="server"``): this client answers them, as
             many at a time as ``Limits.max_calls`` says. It then opens a lost connection again by itself, and not only
-            for its next call. None: the server may call nothing.
+            for its next call; the first one with ``early`` is still opened by its first call. None: the server may call
+            nothing.
         workers: threads that run the handlers, at least 2; or ``Workers`` that several clients share.
 
     Raises:
@@ -315,7 +316,9 @@ class Client(Uncopied):
         Args:
             drain: seconds in which the answers in flight, and items that are on their way, may still come: the writing
                 side is shut first, and the rest follows when the server has ended its own. Streams end CANCELLED, for
-                nobody can grant them credit any more.
+                nobody can grant them credit any more. With handlers the server is told before that to begin no more
+                calls, and those in flight are answered; until they are, calls of this client still go out, for a
+                handler may need some.
         """
         self._line.close(drain)
 

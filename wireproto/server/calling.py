@@ -287,7 +287,7 @@ class Calling(ConnectedClient):
             if (problem := self._problem_locked()) is not None:
                 self._end_locked(call, problem)
                 self.pool.run_late()  # the server may be no more
-            elif not self._has_place_locked():
+            elif self._waiting or not self._has_place_locked():
                 self._wait_locked(call)
             else:
                 self._send_locked(call)
@@ -316,10 +316,12 @@ class Calling(ConnectedClient):
         return None
 
     def _has_place_locked(self) -> bool:
-        connection = self._line
-        return (
-            not self._waiting and connection.own_calls < connection.their_max_calls and self._session.room_locked() > 0
-        )
+        """Whether one more call may be sent. A call that was given up keeps its place until the client has answered it:
+        one that answers nothing, and says that it takes any number, gets ``start_queue`` of them and no more.
+        """
+        connection, session = self._line, self._session
+        most = min(connection.their_max_calls, session.limits.start_queue)
+        return connection.own_calls < most and session.room_locked() > 0
 
     def _wait_locked(self, call: BegunCall) -> None:
         most = self._session.limits.start_queue
@@ -467,10 +469,9 @@ class Calling(ConnectedClient):
         """Send the calls that wait, as far as there are places and room."""
         if self._pulling:
             return  # sending has made room: whoever sends goes on by itself, with the place that it has seen
-        connection = self._line
         self._pulling = True
         try:
-            while self._waiting and connection.own_calls < connection.their_max_calls and self._session.room_locked():
+            while self._waiting and self._has_place_locked():
                 self._send_locked(self._waiting.popleft())
         finally:
             self._pulling = False
