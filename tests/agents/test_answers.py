@@ -87,14 +87,14 @@ def begin(agent: Any, fail: bool) -> dict[str, Any]:
 
 
 def test_the_future_of_a_call_has_what_the_client_said(agent: Any) -> None:
-    """In every shape; of an error it is the error that has it, with its details."""
+    """In every shape; of an error it has it, too, and the error has its details."""
     for shape, future in begin(agent, fail=False).items():
         future.result(PATIENCE)
         assert dict(future.metadata) == SAID, shape
     for shape, future in begin(agent, fail=True).items():
         error = future.exception(PATIENCE)
         assert (error.details, dict(error.metadata)) == (Why(text="because"), SAID), shape
-        assert dict(future.metadata) == {}, shape
+        assert dict(future.metadata) == SAID, shape
 
 
 def test_an_iterator_that_is_at_its_end_has_what_the_client_said(agent: Any) -> None:

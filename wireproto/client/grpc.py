@@ -17,10 +17,11 @@ from wireproto import codecs
 from wireproto.address import Address
 from wireproto.binding import Binding, Dialect, own_method
 from wireproto.client.backoff import Backoff
-from wireproto.client.face import WINDOW, Answered, as_metadata, check_credit, not_of_kind, positive, timeout_of
+from wireproto.client.face import WINDOW, Answered, check_credit, not_of_kind, positive, timeout_of
 from wireproto.client.following import Following, follow
-from wireproto.client.grpc_again import UNREACHED, Attempts
-from wireproto.client.guard import inside, interrupting, made_before_fork, refuse_interrupter
+from wireproto.client.grpc_again import Attempts
+from wireproto.client.grpc_headers import Headers, headers_of
+from wireproto.client.guard import inside, interrupting, made_before_fork
 from wireproto.client.keeper import the_keeper
 from wireproto.client.source import Source
 from wireproto.client.state import ClientState, Listeners, StateListener
@@ -29,7 +30,6 @@ from wireproto.errors import (
     CallError,
     ConfigError,
     ConnectionLost,
-    EncodeError,
     HandshakeError,
     LocalProtocolError,
     WireprotoError,
@@ -50,21 +50,20 @@ from wireproto.schema import (
 from wireproto.status import Retry, Status
 from wireproto.uncopied import Uncopied
 from wireproto.version import __version__
-from wireproto.wire.answers import NOTHING_BESIDE
 from wireproto.wire.frame import FIRST_FRAMEWORK_OPCODE, HEADER_AFTER_LENGTH, Credit
 from wireproto.wire.handshake import choose_version
-from wireproto.wire.metadata import Metadata, as_header, is_reserved, pack_metadata
+from wireproto.wire.metadata import Metadata, pack_metadata
 from wireproto.wire.packing import plain
 
 try:
     import grpc
-    from grpc_status import rpc_status
 
     from wireproto.client.grpc_answers import GrpcResponses, read_trailers
     from wireproto.client.grpc_duplex import GrpcDuplex
+    from wireproto.client.grpc_errors import read_failure
+    from wireproto.client.grpc_future import GrpcFuture
     from wireproto.client.grpc_outlet import ONE, Outlet
     from wireproto.client.grpc_stream import GrpcStream
-    from wireproto.protos.status import BrokenMessage, from_rpc_status
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("google", "grpc", "grpc_status"):
         raise
@@ -75,8 +74,6 @@ __all__ = ["GrpcClient", "GrpcDuplex", "GrpcStream", "connect"]
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
 Item = TypeVar("Item", bound=Message)
-
-Headers = list[tuple[str, str | bytes]]
 
 _KEEPALIVE = 30_000
 """Milliseconds of silence after which the server is asked whether it is there; gateways allow 10,000."""
@@ -89,13 +86,6 @@ _STATES = {
     grpc.ChannelConnectivity.SHUTDOWN: ClientState.CLOSED,
     None: ClientState.IDLE,  # it has not said yet
 }
-
-# grpcio has one status for everything that befalls a connection, and tells what it was in words only. With other words
-# than these a call may have been processed, so a change of them costs advice and never promises too much.
-_HTTP_1 = "Trying to connect an http1.x server"
-"""So it takes the HTTP answer that our TCP door, like any web server, has for an HTTP/2 client."""
-_REFUSED_STREAM = "RST_STREAM with error code 7"
-"""What HTTP/2 (RFC 9113, 8.7) has for a request of which a server promises that it did nothing with it."""
 
 
 def connect(
@@ -185,7 +175,6 @@ class GrpcClient(Uncopied):
         self._timeout = positive(timeout)
         self._newest = Dialect(service, codecs.get("protobuf"), newest, self._limits)
         self._dialect = self._newest
-        self._headers: Headers = []
         self._authorization = ""
         self._closed = False
         self._wait = wait
@@ -475,7 +464,7 @@ class GrpcClient(Uncopied):
         self._check()
         if method not in self._dialect.bindings:
             own_method(self.service, method)  # which raises; what else is wrong is the future's
-        future: _GrpcFuture[Resp] = _GrpcFuture()
+        future: GrpcFuture[Resp] = GrpcFuture()
         try:
             binding = self._bind(method)
             payload = binding.encode(request)
@@ -834,24 +823,8 @@ class GrpcClient(Uncopied):
 
     def _metadata(self, method: Any, given: Metadata | Mapping[str, str] | None) -> Headers:
         """The headers of a call: what the caller gave, with what the client adds."""
-        headers: Headers = []
-        if method.opcode < FIRST_FRAMEWORK_OPCODE:
-            headers.append(("wireproto-version", str(self.version)))
-        authorization = self._authorization
-        if given is not None:
-            metadata = as_metadata(given)
-            pack_metadata(metadata)  # the same rules as over TCP, and the same errors
-            authorization = metadata.authorization or authorization
-            if metadata.traceparent:
-                headers.append(("traceparent", metadata.traceparent))
-            if metadata.idempotency_key:
-                headers.append(("idempotency-key-bin", metadata.idempotency_key))
-            if metadata.resume_after:
-                headers.append(("wireproto-resume-after-bin", metadata.resume_after))
-            headers += [_header(name, value) for name, value in metadata.entries.items()]
-        if authorization:
-            headers.append(("authorization", authorization))
-        return headers
+        version = self.version if method.opcode < FIRST_FRAMEWORK_OPCODE else None
+        return headers_of(version, self._authorization, given)
 
     def _failure(self, error: Any, binding: Binding[Any, Any] | None = None) -> CallError:
         """What grpcio raised, as what the other client would have.
@@ -860,7 +833,7 @@ class GrpcClient(Uncopied):
             error: of grpcio, or its object of the call.
             binding: of the method, for the details; None where there are none.
         """
-        made = self._read_failure(error)
+        made = read_failure(error, self._address, self._was_unreached, closed=self._closed)
         beside = read_trailers(error)
         if beside.metadata:
             made.metadata = beside.metadata
@@ -868,73 +841,8 @@ class GrpcClient(Uncopied):
             self._dialect.read_details(binding.opcode, made)
         return made
 
-    def _read_failure(self, error: Any) -> CallError:
-        try:
-            details = rpc_status.from_call(error)
-        except (ValueError, BrokenMessage):
-            details = None  # another server's, and broken, or at odds with the rest
-        if details is not None and details.code:
-            return from_rpc_status(details)
-        if self._closed:
-            return ConnectionLost("the client was closed")
-        status = Status(error.code().value[0])
-        text = error.details() or status.name
-        if status is Status.UNAVAILABLE:
-            if _HTTP_1 in text:
-                return HandshakeError(
-                    Status.INVALID_ARGUMENT,
-                    "FOREIGN_PROTOCOL",
-                    f"{self._address} does not speak gRPC: give the gateway's port (wireproto serve --grpc-port), "
-                    "or use wireproto.connect for a server's TCP port",
-                    retry=Retry.NEVER,
-                )
-            if text.startswith(UNREACHED):
-                self._unreached = True
-                return ConnectionLost(f"{self._address} cannot be reached: {text}", retry=Retry.NOT_PROCESSED)
-            if _REFUSED_STREAM in text:
-                return ConnectionLost(f"{self._address} refused the call: {text}", retry=Retry.NOT_PROCESSED)
-            return ConnectionLost(f"the connection to {self._address} was lost: {text}")
-        if status is Status.DEADLINE_EXCEEDED:
-            return failure("DEADLINE", text)
-        if status is Status.CANCELLED:
-            return failure("CANCELLED", text)
-        return CallError(status, "", text)
+    def _was_unreached(self) -> None:
+        self._unreached = True
 
     def _closed_error(self) -> LocalProtocolError:
         return LocalProtocolError("the client is closed")
-
-
-class _GrpcFuture(Future[Resp]):
-    """A future whose ``cancel`` tells the server.
-
-    Attributes:
-        rpc: grpcio's; None for a call that was not made.
-    """
-
-    rpc: Any = None
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """What the answer said beside itself, by name; empty before it is there, and for nothing."""
-        return read_trailers(self.rpc).metadata if self.rpc is not None and self.done() else NOTHING_BESIDE.metadata
-
-    @inside
-    def result(self, timeout: float | None = None) -> Resp:
-        return super().result(timeout)
-
-    @inside
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        return super().exception(timeout)
-
-    def cancel(self) -> bool:
-        refuse_interrupter()
-        cancelled = super().cancel()
-        if cancelled and self.rpc is not None:
-            self.rpc.cancel()
-        return cancelled
-
-
-def _header(name: str, value: str) -> tuple[str, str | bytes]:
-    if is_reserved(name):
-        raise EncodeError(f"Metadata.entries[{name!r}]", "gRPC has a use of its own for this name; choose another")
-    return as_header(name, value)

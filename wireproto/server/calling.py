@@ -387,12 +387,12 @@ class Calling(ConnectedClient):
                 call.intake.put_locked(self._session.in_turn_locked(item) if isinstance(item, Packed) else item)
             return
         if type(event) is AnsweredBeside:
+            if (answered := self._begun.get(event.event.call_id)) is not None:
+                answered.said = event.beside.metadata  # nothing for an item, which can only say what it left out
             if isinstance(event.event, ErrorReceived):
                 error = event.event.error
                 self._session.dialect().read_details(event.opcode, error)
                 error.metadata = event.beside.metadata
-            elif (answered := self._begun.get(event.event.call_id)) is not None:
-                answered.said = event.beside.metadata  # nothing for an item, which can only say what it left out
             self.event_locked(event.event)
             return
         if type(event) is AnswerUnreadable:
