@@ -152,18 +152,27 @@ async function carryOut(client, step, started) {
   return {}
 }
 
-async function instruct({ host, port, codec, versions, service, steps, handlers }) {
+// The first step, if it may go along with HELLO.
+function along({ do: how, method, request, metadata }) {
+  const { [method]: found } = METHODS
+  return how === 'call' ? { method: found, request: fromJson(found.request, request ?? {}), options: options(metadata) } : undefined
+}
+
+async function instruct({ host, port, codec, versions, service, steps, handlers, early }) {
   if (codec !== 'pipe') return { unsupported: `the codec ${codec}` }
   const strange = steps.find(step => !STEPS.includes(step.do) || step.method && !METHODS[step.method])
   if (strange) return { unsupported: `the step ${JSON.stringify(strange)}` }
   let client
   try {
-    client = await connect({ host, port, service, versions, name: 'node2', handlers: handlers && HANDLERS })
+    client = await connect({ host, port, service, versions, name: 'node2', handlers: handlers && HANDLERS, early: early ? along(steps[0]) : undefined })
   } catch (error) {
     return { connect_error: failure(error) }
   }
   const [results, started] = [[], {}]
-  for (const step of steps) results.push(await carryOut(client, step, started))
+  for (const step of steps) {
+    const went = client.early && step === steps[0]
+    results.push(await (went ? answer(METHODS[step.method], () => client.early.answer) : carryOut(client, step, started)))
+  }
   client.close()
   return { results }
 }

@@ -120,22 +120,41 @@ function details(method, packed, version) { // of an error, if the method declar
 export const connect = options => new Promise((resolve, reject) => new Connection(options, resolve, reject))
 class Connection {
   #state = 'greeting'; #why; #calls = new Map(); #order = 0; #lastTaken; #strays = 0; #beats = 0; #looked; #timer
-  #theirLast = 0; #crossed = MAX_CROSSED; #firstCredit; #oneWay; #posts = []
-  #chatter = MAX_CHATTER; #counted = Date.now(); #asked = 0
+  #theirLast = 0; #crossed = MAX_CROSSED; #firstCredit = [0, 0]; #oneWay; #posts = []
+  #held; #chatter = MAX_CHATTER; #counted = Date.now(); #asked = 0
   #chunks = []; #size = 0; #between = true; #parser = this.#frames(); #wanted = this.#parser.next().value
   #lost = error => this.#finish(new WireError(UNAVAILABLE, '', error.message ?? 'the connection was lost'))
 
-  constructor({ host, port, service = '', versions = [1, 1], name = 'node', handlers }, opened, refused) {
+  // "early" is a unary call, { method, request, options }, that goes along with HELLO if it may: then "early" is its call.
+  constructor({ host, port, service = '', versions = [1, 1], name = 'node', handlers, early }, opened, refused) {
     Object.assign(this, { versions, opened, refused, answers: handlers && new Answers(handlers, this, (kind, fields) => this.#send(kind, fields)) })
     this.socket = net.connect({ host, port, noDelay: true, allowHalfOpen: true }) // half open: an ERROR may answer an end of input
       .on('data', chunk => this.#read(chunk)).on('error', this.#lost).on('close', this.#lost)
       .on('end', () => this.#between && !this.#size ? this.#lost({}) : this.#finish(broken('TRUNCATED_FRAME'), true))
     this.socket.write(Buffer.from('f5575001', 'hex')) // section 1
-    this.#send(HELLO, { payload: Buffer.concat([ints([1, 1, 4, 4, 4, 8], [...versions, MAX_FRAME, handlers ? Answers.most : 0, HEARTBEAT, 0]), // section 3
-      ints([1, 1], [1, PIPE]), sized(1, 'pipe'), sized(1, name), sized(1, service), ints([2, 2, 1], [2, 1, ZLIB]), handlers ? Answers.fields() : Buffer.alloc(0)]) })
+    const hello = Buffer.concat([ints([1, 1, 4, 4, 4, 8], [...versions, MAX_FRAME, handlers ? Answers.most : 0, HEARTBEAT, 0]), // section 3
+      ints([1, 1], [1, PIPE]), sized(1, 'pipe'), sized(1, name), sized(1, service), ints([2, 2, 1], [2, 1, ZLIB]), handlers ? Answers.fields() : Buffer.alloc(0)])
+    const along = early && !early.method.flags && early.options?.authorization === undefined ? this.#along(early, HELLO_MAX_FRAME - 22 - hello.length) : Buffer.alloc(0)
+    this.#send(HELLO, { payload: along.length ? Buffer.concat([hello, ints([2, 2, 2], [3, 2, along.length])]) : hello })
+    if (along.length) this.socket.write(along)
     this.#timer = setTimeout(() => this.#finish(new WireError(DEADLINE_EXCEEDED, 'HELLO_TIMEOUT', 'no WELCOME came')), HELLO_TIMEOUT)
   }
 
+  #along({ method, request, options = {} }, most) { // the bytes of a call for HELLO, in the newest version; none where it cannot be
+    const began = Date.now()
+    Object.assign(this, { version: this.versions[1], maxFrame: most })
+    this.#state = 'open' // as far as this call goes
+    this.#held = []
+    try {
+      this.early = this.start(method, request, options)
+      const left = () => options.deadlineMs && options.deadlineMs - (Date.now() - began)
+      this.early.again = () => this.start(method, request, { ...options, deadlineMs: left() }).answer.then(this.early.resolve, this.early.reject)
+    } catch {} // it is too long for HELLO, or refused as it will be later
+    const bytes = Buffer.concat(this.#held)
+    this.#held = undefined
+    this.#state = 'greeting'
+    return bytes
+  }
   start(method, request, options = {}) { // a call: await its answer, or cancel() it
     if (this.#state !== 'open') throw this.#why.but(NOT_PROCESSED)
     const { opcode, flags = 0 } = method
@@ -219,7 +238,7 @@ class Connection {
   #send(kind, { id = 0, opcode = 0, flags = 0, codec = 0, version = 0, meta = Buffer.alloc(0), payload = Buffer.alloc(0) }) { // section 2
     if (this.#state === 'closed') return
     const header = ints([4, 1, 1, 1, 1, 2, 2, 4], [12 + meta.length + payload.length, kind, flags, codec, version, opcode, meta.length, id])
-    this.socket.write(Buffer.concat([header, meta, payload]))
+    this.#held ? this.#held.push(header, meta, payload) : this.socket.write(Buffer.concat([header, meta, payload]))
   }
   #read(chunk) {
     this.#size += chunk.length
@@ -287,7 +306,7 @@ class Connection {
       return this.#posted()
     }
     const error = kind === ERROR && body.error()
-    if (error && id === 0) return this.#finish(error)
+    if (error && id === 0) return this.#finish(Object.assign(error, { told: true }))
     const [items, bytes] = kind === CREDIT ? body.ints([4, 4]) : [1, 0]
     check(items + bytes > 0 && (id > 0 || bytes === 0), 'BAD_BODY')
     if (id === 0) return check((this.#oneWay += items) <= U32_MAX, 'CREDIT_OVERFLOW') ?? this.#posted()
@@ -311,6 +330,7 @@ class Connection {
       call.dropped += said.dropped // so many items were left out, up to here
       if (kind !== ITEM) call.metadata = said.metadata
     } catch (problem) { return call.cancel(problem) }
+    if (call.again && error?.reason === 'TOO_MANY_CALLS') return call.again() // nobody knew how many there may be
     if (error) return call.reject(Object.assign(error, { metadata: call.metadata, details: details(call.method, error.packed, this.version) }))
     if (kind === END) return call.resolve()
     try {
@@ -354,6 +374,11 @@ class Connection {
       this.#asked++
     }
     this.#timer = heartbeat ? setInterval(beat, period) : undefined
+    if (this.early && version !== this.versions[1]) { // it was skipped, and its id with it
+      this.#calls.clear()
+      this.#order = 0
+      this.early.again()
+    }
     this.opened(this)
   }
   #posted() { this.#posts.splice(0).forEach(go => go()) } // whoever waits to post looks again
@@ -365,7 +390,7 @@ class Connection {
     clearTimeout(this.#timer)
     this.socket.end()
     setTimeout(() => this.socket.destroy(), LINGER).unref()
-    this.refused(why)
+    this.refused(this.early && !why.told ? why.but(MAYBE_PROCESSED) : why) // an early call is in doubt, unless the server says otherwise
     this.#posted()
     // Behind the call that GOAWAY named none was taken, by the order in which they began (section 4).
     const last = this.#order - (this.#order - this.#lastTaken % CIRCLE + CIRCLE) % CIRCLE
