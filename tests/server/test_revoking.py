@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.copies import WAYS
+from tests.server.peer import until
 from wireproto.client import connect
 from wireproto.client.grpc import connect as connect_grpc
 from wireproto.dispatch import Handlers
@@ -51,12 +52,12 @@ SERVICE = Service(
 
 
 class Source(Subscription[Told]):
-    """Gives a greeting, and nothing more; with ``leaves`` it ends when it sees that the server drains."""
+    """Gives a greeting, or not even that, and no more; with ``leaves`` it ends when it sees that the server drains."""
 
-    def __init__(self, context: Context, *, leaves: bool = False) -> None:
+    def __init__(self, context: Context, *, leaves: bool = False, silent: bool = False) -> None:
         self.context = context
         self.leaves = leaves
-        self.greeted = False
+        self.greeted = silent
         self.closed: list[str] = []
         self.was_closed = threading.Event()
 
@@ -140,7 +141,7 @@ class Stage:
 
         @handlers.register(FEED)
         def feed(request: Ask, context: Context) -> Source:
-            self.sources.append(Source(context))
+            self.sources.append(Source(context, silent=request.name == "silent"))
             return self.sources[-1]
 
         @handlers.register(FEED_ON)
@@ -416,6 +417,17 @@ def drain(door: Door, timeout: float = PATIENCE) -> threading.Thread:
     thread = threading.Thread(target=door.server.shutdown, args=(timeout,))
     thread.start()
     return thread
+
+
+def test_a_stream_that_began_and_gave_nothing_may_have_been_processed(door: Door, stage: Stage) -> None:
+    """Its handler may have done something all the same; nobody has seen an item, and it is no safer to call again."""
+    feed = door.client("ann").stream(FEED, Ask(name="silent"))
+    until(lambda: bool(stage.sources), "its handler has begun")
+    ending = drain(door)
+    error = refused(lambda: next(feed))
+    assert (error.status, error.reason, error.retry) == (Status.UNAVAILABLE, "SHUTTING_DOWN", Retry.MAYBE_PROCESSED)
+    ending.join(PATIENCE)
+    assert not ending.is_alive()
 
 
 def test_a_subscription_that_drains_ends_by_itself(door: Door, stage: Stage) -> None:
