@@ -27,7 +27,10 @@ from wireproto.status import Retry, Status
 from wireproto.uncopied import Uncopied
 from wireproto.wire.metadata import Metadata
 
-__all__ = ["Context", "Sink", "Subscription"]
+__all__ = ["UNGUARDED", "Context", "Sink", "Subscription"]
+
+UNGUARDED: AbstractContextManager[object] = nullcontext()
+"""The ``giving`` of a source that takes no item back."""
 
 Item = TypeVar("Item", bound=Message)
 Result = TypeVar("Result")  # a message, or None
@@ -209,7 +212,7 @@ class Subscription(Uncopied, Generic[Item]):
 
     wake: Callable[[], None] = staticmethod(lambda: None)
 
-    giving: AbstractContextManager[object] = nullcontext()
+    giving: AbstractContextManager[object] = UNGUARDED
     """The server enters it before ``take`` and leaves it once the items are encoded and, over TCP, in the connection's
     output. A source that can take an item back puts a lock of its own here. Whoever holds that lock knows that no item
     is on its way between ``take`` and the output, if ``keep`` gives none back."""

@@ -18,7 +18,7 @@ from wireproto.answering.owners import Pumped
 from wireproto.answering.pool import Worker
 from wireproto.answering.refusals import half_closed, too_large
 from wireproto.errors import CallError
-from wireproto.handling import Subscription
+from wireproto.handling import UNGUARDED, Subscription
 from wireproto.status import Retry
 from wireproto.topic import TopicSubscription
 from wireproto.wire.connection import PayloadTooLarge
@@ -217,22 +217,33 @@ class Pump:
             source.stalled()
             with session.lock:
                 return self._rest_locked(False)
-        with source.giving:
-            taken = self._kept or self._take(source, items, size)
-            payloads, failure = self._encoded(taken, size)
-            with session.lock:
-                sent = self._send_payloads_locked(payloads)
-                if sent:
-                    session.flush_locked()
-                if sent == len(taken):
-                    self._kept = ()
-                    # Only an empty answer means that there is nothing yet: behind the last items may be the end.
-                    return self._rest_locked(sent > 0)
-            if failure is not None and sent == len(payloads):
-                raise failure
-            self._kept = tuple(source.keep(taken[sent:]))
+        if source.giving is UNGUARDED:  # to enter it all the same costs 2,900 of 77,000 instructions
+            rests = self._give(source, items, size)
+        else:
+            with source.giving:
+                rests = self._give(source, items, size)
+        if rests is not None:
+            return rests
         with session.lock:
             return self._rest_locked(True)
+
+    def _give(self, source: Subscription[Any], items: int, size: int) -> bool | None:
+        """Take items and send those that fit. None if some are left; else False when the stream was ended meanwhile."""
+        session = self._session
+        taken = self._kept or self._take(source, items, size)
+        payloads, failure = self._encoded(taken, size)
+        with session.lock:
+            sent = self._send_payloads_locked(payloads)
+            if sent:
+                session.flush_locked()
+            if sent == len(taken):
+                self._kept = ()
+                # Only an empty answer means that there is nothing yet: behind the last items may be the end.
+                return self._rest_locked(sent > 0)
+        if failure is not None and sent == len(payloads):
+            raise failure
+        self._kept = tuple(source.keep(taken[sent:]))
+        return None
 
     def _take(self, source: Subscription[Any], most: int, size: int) -> Sequence[Any]:
         """Items of the source: as many as fit by the size of the last one. Of the first one the size is not known, and
