@@ -70,7 +70,7 @@ def test_a_cut_is_told_and_an_interrupt_ends_it(start: Start) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
-    assert err.startswith("1 connections, ")
+    assert err.startswith("1 connection, ")
     assert err.endswith(" 250 bytes down, faults: cut 1\n")
     assert "Traceback" not in out + err
 

@@ -178,7 +178,8 @@ def _sums(stats: ProxyStats, as_json: bool) -> None:
         return
     faults = ", ".join(f"{name} {count}" for name, count in sorted(stats.faults.items())) or "none"
     passed = f"{stats.up} bytes up, {stats.down} bytes down"
-    click.echo(f"{stats.connections} connections, {passed}, faults: {faults}", file=sys.stderr)
+    connections = f"{stats.connections} connection{'s' * (stats.connections != 1)}"
+    click.echo(f"{connections}, {passed}, faults: {faults}", file=sys.stderr)
 
 
 def _line(value: dict[str, Any]) -> None:

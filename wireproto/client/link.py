@@ -681,6 +681,8 @@ class Link(Feeding):
             return f"the connection to {self.peer} broke ({self._problem})"
         if error is None:
             return f"{self.peer} closed the connection"
+        if error.reason == "TRUNCATED_FRAME":
+            return f"the connection to {self.peer} was cut ({error})"  # by whomever: the peer need not have done it
         return f"{self.peer} broke the protocol ({error})"
 
     def _lost_locked(self, retry: Retry, retry_after_ms: int = 0) -> ConnectionLost:
