@@ -97,10 +97,11 @@ class Limits:
     """Connections the kernel holds until they are accepted."""
     start_queue: int = 4096
     """Calls of one client begun by ``start`` that wait for a connection or a place; further ones fail at once, "not
-    processed". 16 times the calls that a server takes by default."""
+    processed". 16 times the calls that a server takes by default. Of a server: its own calls that wait for one client,
+    and as many may be in flight there, whatever the client takes."""
     run_queue: int = 1024
-    """Calls that wait for a worker in one server; further ones are refused, "not processed". Of one connection at most
-    ``max_calls`` can wait."""
+    """Calls that wait for a worker in one server, or in one client with handlers; further ones are refused, "not
+    processed". Of one connection at most ``max_calls`` can wait."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
