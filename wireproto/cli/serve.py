@@ -83,9 +83,10 @@ class _Serve(Command):
 @click.option("--codec", multiple=True, metavar="NAME", help="Allow this codec; repeat for several.  [default: all]")
 @click.option(
     "--compression",
+    type=click.Choice(["zlib", "zstd", "none"]),
     multiple=True,
     metavar="NAME",
-    help="zlib or zstd, by which the messages of methods that say so may be packed; repeat for both; none.  "
+    help="How messages of methods with compress may be packed: zlib, zstd, repeated for both, or none.  "
     "[default: zlib]",
 )
 @click.option(
@@ -133,6 +134,8 @@ def command(
         raise ConfigError(
             f"the application {application} knows its own accounts; --authenticate belongs to handlers that are named"
         )
+    if "none" in compression and len(set(compression)) > 1:
+        raise ConfigError("--compression none leaves no room for another one; leave one of them out")
     sys.setswitchinterval(SWITCH_INTERVAL)
     stop: queue.SimpleQueue[Reason] = queue.SimpleQueue()
     with contextlib.ExitStack() as stack:
@@ -149,7 +152,7 @@ def command(
             host=host,
             port=port,
             codecs=codec or None,
-            compression=() if compression == ("none",) else compression or ("zlib",),
+            compression=() if "none" in compression else compression or ("zlib",),
             workers=workers,
             authenticate=app.authenticate,
             name=name,
