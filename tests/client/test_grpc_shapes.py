@@ -27,6 +27,7 @@ from tests.server.test_uploads import (
 from wireproto import BothFull, CallError, ConnectionLost, EncodeError, Limits, LocalProtocolError, Retry, Status
 from wireproto.client.grpc import GrpcClient, connect
 from wireproto.client.grpc_again import Attempts
+from wireproto.client.grpc_duplex import GrpcDuplex
 from wireproto.client.grpc_outlet import Outlet
 from wireproto.client.grpc_stream import GrpcStream
 from wireproto.server.gateway import GrpcGateway
@@ -524,6 +525,37 @@ def test_who_reads_behind_the_sender_misses_nothing(opening: Opening) -> None:
         both.finish()
         assert list(both) == []
     assert back == [2 * number for number in range(120)]
+
+
+def test_an_item_that_comes_just_when_it_is_asked_for_is_the_next_one(
+    opening: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sends looks for items meanwhile, and takes none that the reader has seen come already."""
+    keep, pull = GrpcDuplex._keep_locked, GrpcStream._pull
+    reader = threading.current_thread()
+
+    def keep_locked(self: Any) -> None:
+        if threading.current_thread() is reader and self._pulled is not None:
+            until(self._pulled.done, "it has come", PATIENCE)  # just now: there was nothing to keep
+        else:
+            keep(self)
+
+    def pulled(self: Any, timeout: float | None) -> bytes:
+        looking = threading.Thread(target=self._look_ahead)
+        looking.start()
+        looking.join(0.05)
+        payload = pull(self, timeout)
+        looking.join(0.05)
+        return payload
+
+    with opening().duplex(ECHO_ALL, timeout=PATIENCE) as both:
+        for number in range(6):
+            both.send(Chunk(number=number))
+        monkeypatch.setattr(GrpcDuplex, "_keep_locked", keep_locked)
+        monkeypatch.setattr(GrpcStream, "_pull", pulled)
+        assert [both.next(PATIENCE).number for _ in range(6)] == [0, 2, 4, 6, 8, 10]
+        both.finish()
+        assert list(both) == []
 
 
 # One-way calls

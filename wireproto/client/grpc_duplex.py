@@ -185,9 +185,13 @@ class GrpcDuplex(GrpcStream[Item], Generic[Req, Item]):
                     self._ahead_bytes -= len(payload)
                     return payload
                 pulled = self._pulled
+                if pulled is not None and pulled.done():
+                    # It has come just now, or is the end. Still with the lock: whoever sends would put an item to those
+                    # that wait here, and this thread would wait for the one behind it.
+                    return super()._pull(timeout)
                 if pulled is None and timeout is not None:
                     pulled = self._pulling()
-            if pulled is None or pulled.done():
+            if pulled is None:
                 return super()._pull(timeout)  # nobody else asks, now that this thread reads
             pulled.exception(None if until is None else max(0.0, min(until - time.monotonic(), threading.TIMEOUT_MAX)))
 
