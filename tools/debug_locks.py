@@ -19,6 +19,7 @@ PACKAGES: Final = ("wireproto.", "wireproto_")
 """Whose locks and methods these are: the framework's, and those of applications that are called after it."""
 
 LOCKS: Final = {
+    "BegunCall": "session.lock",
     "Call": "session.lock",
     "GrpcDuplex": "_coming",
     "Intake": "_session.lock",

@@ -196,6 +196,26 @@ def test_a_call_is_cancelled(branch: Branch) -> None:
     del work.contexts[:]
 
 
+def test_a_sink_that_is_behind_hears_of_a_cancel(branch: Branch) -> None:
+    """Though the client has sent all, its items are not all taken: the rest is dropped, and ``failed`` comes last."""
+
+    class Behind(Kept):
+        def receive(self, item: Line) -> Future[None]:  # type: ignore[override]
+            super().receive(item)
+            return Future()
+
+    agent, _, _ = branch.agent(branch.office())
+    sink = Behind()
+    following = agent.stream(TAIL, Order(text="x", count=5), sink, timeout=20)
+    wait_until(lambda: bool(sink.texts))
+    assert agent.call(RUN, Order(text="on"), timeout=10).text == "ON"  # behind the end of the items
+    assert following.cancel()
+    wait_until(lambda: sink.over == 1)
+    assert sink.texts == ["x0"]
+    assert sink.error is not None
+    assert sink.error.reason == "CANCELLED"
+
+
 def wait_until(true: Any) -> None:
     """Wait, without a notice of it, until something is so."""
     pause = threading.Event()

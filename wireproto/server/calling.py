@@ -535,6 +535,8 @@ class Calling(ConnectedClient):
     def _give_up_locked(self, call: BegunCall, error: CallError | None) -> bool:
         if call.call_id:
             if self._begun.get(call.call_id) is not call:
+                if call.receiver is not None and call.intake is not None:
+                    call.intake.end_locked(error or _cancelled())  # of items that are here, and that it has yet to take
                 return False
             self._take_locked(call.call_id)
             self._line.send_cancel(call.call_id)
@@ -545,7 +547,7 @@ class Calling(ConnectedClient):
             except ValueError:
                 return False
         call.answered = call.receiver is None
-        told = error or failure("CANCELLED", "the call was cancelled")
+        told = error or _cancelled()
         self._end_source_locked(call, str(told))
         if call.intake is not None:
             call.intake.end_locked(told)
@@ -622,6 +624,10 @@ def _payload(called: Called, request: Message | None) -> Payload:
 def _too_large(error: PayloadTooLarge) -> CallError:
     text = f"the request makes a frame of {error.size} bytes; the client accepts {error.limit}. Nothing was sent"
     return failure("REQUEST_TOO_LARGE", text)
+
+
+def _cancelled() -> CallError:
+    return failure("CANCELLED", "the call was cancelled")
 
 
 def _not_looked_at(said: CallError) -> CallError:
