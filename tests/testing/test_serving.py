@@ -269,18 +269,16 @@ def test_a_one_way_call_with_another_effect_behind_one_door_is_found() -> None:
 @pytest.mark.parametrize("door", ["pipe", "grpc"])
 def test_a_handler_that_stays_when_its_caller_has_left_is_found(door: str) -> None:
     """One that takes no notice of what its items raise keeps a worker; it is named."""
-    may_end = threading.Event()
 
     def fill(items: Iterator[PutRequest], context: Context) -> FillResponse:
         try:
             return FillResponse(count=len(list(items)))
         except CallError:
-            may_end.wait(30)
+            threading.Event().wait(2.0)  # from here on, for the suite may take its time to come here
             raise
 
     made = shelving(FILL, fill)
     type(made).patience = 0.3
-    threading.Timer(2.0, may_end.set).start()
     with pytest.raises(AssertionError, match=r"^the handler of Fill still runs 0.3 s after its caller has left it"):
         made.test_calls_that_are_left_end(MethodAt(FILL, 3), door)
 
