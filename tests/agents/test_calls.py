@@ -200,7 +200,7 @@ def test_a_sink_that_is_behind_hears_of_a_cancel(branch: Branch) -> None:
     """Though the client has sent all, its items are not all taken: the rest is dropped, and ``failed`` comes last."""
 
     class Behind(Kept):
-        def receive(self, item: Line) -> Future[None]:  # type: ignore[override]
+        def receive(self, item: Line) -> Future[object]:  # type: ignore[override]
             super().receive(item)
             return Future()
 
