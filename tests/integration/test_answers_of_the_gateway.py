@@ -1,5 +1,6 @@
 """What a stock client of gRPC has of the details of an error, and of what stands beside answers."""
 
+import sys
 from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
@@ -14,8 +15,11 @@ from grpc_status import rpc_status
 
 from tests.integration.test_answers import FEED, LIST, ORDER, SHOP, OrderRequest, shop
 from wireproto import codecs
+from wireproto.errors import CallError
 from wireproto.limits import Limits
 from wireproto.server.gateway import GrpcGateway
+from wireproto.server.gateway.trailers import tell
+from wireproto.status import Status
 
 PATIENCE = 30.0
 
@@ -99,3 +103,12 @@ def test_trailers_stay_within_what_clients_take(channel: grpc.Channel, text: str
         assert counted + len("grpc-message") + len(quote(caught.value.details() or "")) + 32 < 8192
         for name, value in said.items():
             assert value in (found.get(name), found.get(f"{name}-bin", b"").decode())
+
+
+def test_no_more_of_a_message_is_kept_than_is_sent() -> None:
+    """Errors that are alike are spelt out once, and a long message of one is not kept for that."""
+    message = "é" * 100_000
+    known = sys.getrefcount(message)
+    told = tell(CallError(Status.ABORTED, "", message), {})
+    assert told.message == "é" * 512
+    assert sys.getrefcount(message) == known

@@ -47,7 +47,8 @@ def tell(error: CallError, said: Mapping[str, str]) -> RpcEnd:
     """An error with what it says beside itself. Never fails: what does not fit is cut or left out, details first."""
     packed = error.packed_details
     if not said and packed is None:
-        return _plain(error.status, error.reason, error.message, error.retry, error.retry_after_ms)
+        text = error.message[:MAX_MESSAGE]  # no more of it is sent, and what is given is kept
+        return _plain(error.status, error.reason, text, error.retry, error.retry_after_ms)
     beside = trailers(said)
     size = _FEW + sum(header_size(name, value) for name, value in beside)
     if packed is not None and not _fits(packed, said):
