@@ -9,6 +9,7 @@ import pytest
 import wireproto.testing
 
 NEEDS_PACKAGES = {
+    "AgentSuite",
     "DifferentialSuite",
     "RoundTripSuite",
     "ServerSuite",

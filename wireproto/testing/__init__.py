@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from wireproto.errors import ConfigError
 
 if TYPE_CHECKING:
+    from wireproto.testing.agents import AgentSuite
     from wireproto.testing.agreement import DifferentialSuite
     from wireproto.testing.bare import Answer, BareClient
     from wireproto.testing.cuts import chunked
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from wireproto.testing.wire import Pair, pair
 
 __all__ = [
+    "AgentSuite",
     "Answer",
     "Bandwidth",
     "BareClient",
@@ -60,6 +62,7 @@ __all__ = [
 
 # No module here may be called like one of the names: importing it would put it in that name's place.
 _LAZY = {
+    "AgentSuite": "wireproto.testing.agents",
     "Answer": "wireproto.testing.bare",
     "Bandwidth": "wireproto.testing.faults",
     "BareClient": "wireproto.testing.bare",

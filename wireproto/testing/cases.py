@@ -5,7 +5,7 @@ from typing import Any
 
 from wireproto.schema import Operation
 
-__all__ = ["Left", "MethodAt", "Peers"]
+__all__ = ["AgentPeers", "Left", "MethodAt", "Peers"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class MethodAt:
 
 @dataclass(frozen=True)
 class Peers:
-    """A client of one version and a server of another."""
+    """A client of one version and a server of another. Where the server calls it has the part of the client."""
 
     client: int
     server: int
@@ -33,6 +33,13 @@ class Peers:
 
     def __str__(self) -> str:
         return f"client-v{self.client}-server-v{self.server}"
+
+
+class AgentPeers(Peers):
+    """A server of one version, which calls, and a client of another, which answers."""
+
+    def __str__(self) -> str:
+        return f"server-v{self.client}-agent-v{self.server}"
 
 
 class Left(Exception):

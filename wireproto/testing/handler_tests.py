@@ -26,7 +26,7 @@ class HandlerTests:
         """Any request, or items, are answered or refused with a declared reason; no handler fails with an exception."""
         method = case.method
         with self._world(Peers(case.version, self._service().version), door) as (client, handlers, heard):
-            served = method not in handlers.missing()
+            served = method not in handlers.missing(method.by)
             reasons: list[str] = []
 
             def holds(request: Any) -> None:
