@@ -1,5 +1,6 @@
-"""Calls of the server together with grease, early requests and identities that are revoked."""
+"""Calls of the server together with grease, early requests, identities that are revoked, and forks."""
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -22,7 +23,7 @@ from tests.agents.service import (
     Order,
     Result,
 )
-from wireproto import Context, Handlers, Identity, Metadata, Server, connect
+from wireproto import Context, Handlers, Identity, LocalProtocolError, Metadata, Server, Workers, connect
 from wireproto.connected import ConnectedClient
 from wireproto.testing import greasing
 
@@ -102,3 +103,27 @@ def test_a_revoked_identity_ends_no_call_of_the_server() -> None:
             assert found[0].call(RUN, Order(text="b"), timeout=10).text == "B"
         finally:
             agent.close()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_workers_that_were_made_before_a_fork_are_refused() -> None:
+    """A child has none of their threads, so that its clients would never answer: they are told, and may have others."""
+    with Workers(2) as workers:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            told = b"accepted"
+            try:
+                connect("127.0.0.1:1", AGENTS, handlers=Work().handlers, workers=workers, limits=LIMITS, timeout=5.0)
+            except LocalProtocolError as error:
+                told = str(error).encode()
+            except BaseException as error:  # noqa: BLE001 - whatever it is the parent says
+                told = repr(error).encode()
+            finally:
+                os.write(writer, told)
+                os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as answer:
+            found = answer.read()
+        os.waitpid(child, 0)
+    assert "made before a fork" in found

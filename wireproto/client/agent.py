@@ -247,6 +247,7 @@ class ServedHandlers:
     Raises:
         ConfigError: the handlers are of another service, or one is of a method that clients call; or as ``Workers``.
         DeclarationError: a codec cannot carry a message of the service.
+        LocalProtocolError: the workers were made before a fork.
     """
 
     def __init__(

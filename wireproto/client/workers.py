@@ -1,6 +1,7 @@
 """The threads that run the handlers of clients: a pool like a server's, which waits for nothing but its own work."""
 
 import itertools
+import os
 import threading
 import time
 from _thread import start_new_thread
@@ -11,7 +12,7 @@ from wireproto.answering.call import Call
 from wireproto.answering.pace import Pace
 from wireproto.answering.pool import Pool, Worker
 from wireproto.dispatch import Table
-from wireproto.errors import ConfigError
+from wireproto.errors import ConfigError, LocalProtocolError
 from wireproto.limits import Limits
 from wireproto.poller import Poller
 from wireproto.uncopied import Uncopied
@@ -32,6 +33,8 @@ _LINGER = 1.0
 class Workers(Uncopied):
     """Threads that run the handlers of any number of clients; one watchdog is beside them. Thread-safe.
 
+    A child process that was forked has none of them: a client that is made there is refused these, LocalProtocolError.
+
     A client that was given handlers and a number makes its own. Give one object to several clients that are to share
     their threads, and close it behind them.
 
@@ -46,6 +49,7 @@ class Workers(Uncopied):
     def __init__(self, size: int = WORKERS, *, queue: int | None = None) -> None:
         if size < 2:
             raise ConfigError(f"workers is {size}; handlers need at least 2 threads, one to lead and one to follow")
+        self._process = os.getpid()
         self._paces: dict[int, list[Pace]] = {}  # by client
         self._numbers = itertools.count()
         self._lock = threading.Lock()
@@ -73,7 +77,14 @@ class Workers(Uncopied):
 
         Returns:
             What ``forget`` is to be given when the client is closed.
+
+        Raises:
+            LocalProtocolError: these workers were made before a fork, and their threads are the parent's.
         """
+        if os.getpid() != self._process:
+            raise LocalProtocolError(
+                "these Workers were made before a fork, and their threads are the parent's: make others in this process"
+            )
         paces = []
         for table in tables:
             for entry in table.entries.values():
