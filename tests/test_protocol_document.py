@@ -549,7 +549,9 @@ SHAPED = Service(
 
 def test_the_digests_of_all_shapes_are_computed_as_described() -> None:
     """The digest of a method of each shape is the one of the text's recipe, with the words that it has for them."""
-    listed = re.search(r"the opcode in decimal, (.*?), with `server-` before it if the server\ncalls", TEXT)
+    listed = re.search(
+        r"opcode\s+in\s+decimal,\s+(.*?),\s+with\s+`server-`\s+before\s+it\s+if\s+the\s+server\s+calls", TEXT, re.DOTALL
+    )
     assert listed is not None
     words = re.findall(r"`(\w+)`", listed[1])
     request, response = zlib.crc32(b"1:INT,2:INT"), zlib.crc32(b"1:INT")
