@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "status": set(),
     "limits": set(),
     "uncopied": set(),
+    "futures": set(),
     "version": set(),
     "bucket": set(),
     "log_limit": set(),
@@ -66,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "contract": {"codecs", "control", "errors", "limits", "schema"},
     "resuming": {"errors", "reasons", "schema"},
     "binding": {"codecs", "control", "errors", "limits", "reasons", "schema", "status", "wire/frame", "wire/packing"},
-    "connected": {"errors", "schema", "uncopied", "wire/metadata"},
+    "connected": {"errors", "futures", "schema", "uncopied", "wire/metadata"},
     "handling": {
         "connected",
         "errors",
@@ -102,6 +103,7 @@ ALLOWED: dict[str, set[str]] = {
         "connected",
         "control",
         "dispatch",
+        "futures",
         "handling",
         "identity",
         "log_limit",
@@ -121,6 +123,7 @@ ALLOWED: dict[str, set[str]] = {
         "connected",
         "control",
         "dispatch",
+        "futures",
         "handling",
         "identity",
         "log_limit",
@@ -154,12 +157,13 @@ ALLOWED: dict[str, set[str]] = {
         "conformance",
         "connected",
         "dispatch",
+        "futures",
         "handling",
         "identity",
         "schema",
     }
     | {"server"}
-    | {"wire/connection", "wire/framing"},
+    | {"server", "wire/connection", "wire/framing"},
 }
 PUBLIC_FACE = {
     "topic",
@@ -169,6 +173,7 @@ PUBLIC_FACE = {
     "connected",
     "dispatch",
     "errors",
+    "futures",
     "handling",
     "identity",
     "limits",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from wireproto.client import Backoff, Client, ClientState, Duplex, Following, Gap, Stream, Workers, connect
     from wireproto.connected import ConnectedClient
     from wireproto.dispatch import Handlers
+    from wireproto.futures import CallFuture
     from wireproto.handling import Context, Sink, Subscription
     from wireproto.identity import Identity
     from wireproto.log_limit import LogLimit
@@ -58,6 +59,7 @@ __all__ = [
     "BothFull",
     "Bounds",
     "CallError",
+    "CallFuture",
     "Client",
     "ClientState",
     "CodecError",
@@ -108,6 +110,7 @@ __all__ = [
 _LAZY = {
     "Backoff": "wireproto.client",
     "Bounds": "wireproto.schema",
+    "CallFuture": "wireproto.futures",
     "Client": "wireproto.client",
     "ClientState": "wireproto.client",
     "ConnectedClient": "wireproto.connected",

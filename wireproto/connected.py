@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from typing import Protocol, TypeVar, overload
 
 from wireproto.errors import CallError
+from wireproto.futures import CallFuture
 from wireproto.schema import DuplexMethod, Message, Method, OneWayMethod, StreamMethod, UploadMethod
 from wireproto.uncopied import Uncopied
 from wireproto.wire.metadata import Metadata
@@ -100,7 +101,7 @@ class ConnectedClient(Uncopied, abc.ABC):
     @abc.abstractmethod
     def start(
         self, method: Method[Req, Resp], request: Req, *, timeout: float | None = None, metadata: Metadata | None = None
-    ) -> Future[Resp]:
+    ) -> CallFuture[Resp]:
         """Call a unary method and return at once.
 
         Beyond the calls that the client accepts at a time it waits in line, without a thread.
@@ -182,7 +183,7 @@ class ConnectedClient(Uncopied, abc.ABC):
         *,
         timeout: float | None = None,
         metadata: Metadata | None = None,
-    ) -> Future[Resp]:
+    ) -> CallFuture[Resp]:
         """Call an upload method.
 
         Args:

@@ -73,7 +73,7 @@ def test_every_shape_is_answered(branch: Branch, codec: str) -> None:
         agent.post(NOTIFY, Order(text=str(number)))
     for _ in range(5):
         assert work.noted.acquire(timeout=10)
-    assert work.orders == [str(number) for number in range(5)]
+    assert sorted(work.orders) == [str(number) for number in range(5)]  # workers begin them in any order
 
 
 def test_a_handler_calls_its_caller(branch: Branch) -> None:

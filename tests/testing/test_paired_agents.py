@@ -185,10 +185,10 @@ def test_a_client_calls_nobody_and_knows_nobody() -> None:
 
     link = agents(handlers)
     asked = link.agent.start(RUN, Order(), timeout=1, metadata=Metadata(entries={"who": "me"}))
-    assert asked.metadata == {}  # type: ignore[attr-defined]
+    assert asked.metadata == {}
     link.exchange()
     assert asked.result().text == "me"
-    assert asked.metadata == {"where": "here"}  # type: ignore[attr-defined]
+    assert asked.metadata == {"where": "here"}
     assert seen[0].deadline is not None
 
 

@@ -5,13 +5,13 @@ import time
 from _thread import LockType
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from wireproto.binding import Dialect, unpacked
 from wireproto.client.guard import inside, made_before_fork, refuse_interrupter
 from wireproto.client.keeper import the_keeper
 from wireproto.errors import CallError, WireprotoError
+from wireproto.futures import CallFuture
 from wireproto.reasons import failure
 from wireproto.schema import Message, Method
 from wireproto.status import Retry
@@ -21,7 +21,7 @@ from wireproto.wire.packing import Packed, Payload
 
 __all__ = [
     "AnswerPacked",
-    "CallFuture",
+    "LinkFuture",
     "ClientCall",
     "DuplexCall",
     "EarlyCall",
@@ -239,7 +239,7 @@ class FutureCall(PreparedCall):
         self._block = block
         self.deadline = math.inf if deadline is None else deadline
         self.wait = wait
-        self.future: CallFuture[Any] = CallFuture(self)
+        self.future: LinkFuture[Any] = LinkFuture(self)
 
     def prepare(self, dialect: Dialect) -> None:
         """Write the request as ``dialect`` speaks, unless it is written so already, and the metadata as it is now.
@@ -292,8 +292,8 @@ class Taker(Protocol):
         """Give the call up, and tell the server if it has it; False when the call is not there."""
 
 
-class CallFuture(Future[Resp]):
-    """The future of a call. ``cancel`` tells the server that nobody wants the answer any more.
+class LinkFuture(CallFuture[Resp]):
+    """The future of a call over a link.
 
     A thread that waits for it can be interrupted by a signal handler like one in a call, and the same holds for the
     handler: it cannot use a client, nor wait for a future.
@@ -306,9 +306,6 @@ class CallFuture(Future[Resp]):
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """What the answer said beside itself, by name; empty before it is there, and for nothing. An error has its own
-        ``metadata``.
-        """
         return self._call.beside.metadata
 
     def result(self, timeout: float | None = None) -> Resp:

@@ -3,7 +3,6 @@
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from functools import lru_cache, partial
 from types import TracebackType
 from typing import Self, TypeVar
@@ -49,6 +48,7 @@ from wireproto.client.workers import WORKERS, Workers
 from wireproto.codecs import Codec
 from wireproto.dispatch import Handlers
 from wireproto.errors import ConfigError
+from wireproto.futures import CallFuture
 from wireproto.limits import Limits
 from wireproto.schema import (
     DuplexMethod,
@@ -451,7 +451,7 @@ class Client(Uncopied):
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
         wait: bool | None = None,
-    ) -> Future[Resp]:
+    ) -> CallFuture[Resp]:
         """Call a method and return at once.
 
         Nothing is waited for: while there is no connection, or no place for the call, it waits in a queue of

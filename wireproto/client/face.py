@@ -7,13 +7,13 @@ alike whichever client makes it.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 from wireproto.address import Address
 from wireproto.client.gap import Gap
 from wireproto.client.state import ClientState, StateListener
+from wireproto.futures import CallFuture
 from wireproto.schema import (
     DuplexMethod,
     Message,
@@ -216,7 +216,7 @@ class BlockingClient(ClientFace, Protocol):
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
         wait: bool | None = None,
-    ) -> Future[Resp]:
+    ) -> CallFuture[Resp]:
         """Call a method and return at once. Whatever goes wrong with the call is in the future."""
 
     def call_many(

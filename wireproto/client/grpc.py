@@ -7,7 +7,6 @@ import threading
 import time
 from _thread import start_new_thread
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -34,6 +33,7 @@ from wireproto.errors import (
     LocalProtocolError,
     WireprotoError,
 )
+from wireproto.futures import CallFuture
 from wireproto.limits import Limits
 from wireproto.reasons import failure
 from wireproto.schema import (
@@ -456,7 +456,7 @@ class GrpcClient(Uncopied):
         timeout: float | None = None,
         metadata: Metadata | Mapping[str, str] | None = None,
         wait: bool | None = None,
-    ) -> "Future[Resp]":
+    ) -> "CallFuture[Resp]":
         """Call a method and return at once; see ``Client.start``. ``cancel`` of the future tells the server."""
         if type(method) is not Method:
             raise not_of_kind(method, Method)
@@ -542,7 +542,7 @@ class GrpcClient(Uncopied):
             raise not_of_kind(method, Method)
         seconds = timeout_of(method, timeout, metadata)
 
-        def start(request: Req) -> Future[Resp]:
+        def start(request: Req) -> CallFuture[Resp]:
             return self.start(method, request, timeout=seconds, metadata=metadata, wait=wait)
 
         return GrpcResponses(start, requests, self._limits.max_calls)

@@ -1,11 +1,11 @@
 """The future of a call over gRPC."""
 
 from collections.abc import Mapping
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from wireproto.client.grpc_answers import read_trailers
 from wireproto.client.guard import inside, refuse_interrupter
+from wireproto.futures import CallFuture
 from wireproto.schema import Message
 from wireproto.wire.answers import NOTHING_BESIDE
 
@@ -14,8 +14,8 @@ __all__ = ["GrpcFuture"]
 Resp = TypeVar("Resp", bound=Message)
 
 
-class GrpcFuture(Future[Resp]):
-    """A future whose ``cancel`` tells the server.
+class GrpcFuture(CallFuture[Resp]):
+    """The future of a call over gRPC.
 
     Attributes:
         rpc: grpcio's; None for a call that was not made.
@@ -25,7 +25,6 @@ class GrpcFuture(Future[Resp]):
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """What the answer said beside itself, by name; empty before it is there, and for nothing."""
         return read_trailers(self.rpc).metadata if self.rpc is not None and self.done() else NOTHING_BESIDE.metadata
 
     @inside

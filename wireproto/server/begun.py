@@ -21,6 +21,7 @@ from wireproto.binding import Binding, unpacked
 from wireproto.connected import ItemReceiver
 from wireproto.dispatch import Entry
 from wireproto.errors import CallError, DecodeError, LocalProtocolError
+from wireproto.futures import CallFuture
 from wireproto.handling import Sink
 from wireproto.schema import Message, Operation
 from wireproto.status import Status
@@ -123,8 +124,8 @@ class BegunCalls(Protocol):
         """End the call, and tell the client; False when it was over."""
 
 
-class BegunFuture(Future[T]):
-    """The future of a call; ``cancel`` tells the client that nobody wants the answer any more."""
+class BegunFuture(CallFuture[T]):
+    """The future of a call that a server began."""
 
     def __init__(self, call: "BegunCall") -> None:
         super().__init__()
@@ -132,9 +133,6 @@ class BegunFuture(Future[T]):
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """What the answer said beside itself, by name; empty before it is there, and for nothing. An error has its own
-        ``metadata``.
-        """
         return self._call.said if self.done() else NOTHING_BESIDE.metadata
 
     def cancel(self) -> bool:

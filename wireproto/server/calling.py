@@ -20,6 +20,7 @@ from wireproto.answering.windows import Windows
 from wireproto.binding import Dialect
 from wireproto.connected import ConnectedClient, ItemReceiver, ItemSource
 from wireproto.errors import CallError, ConnectionLost
+from wireproto.futures import CallFuture
 from wireproto.handling import Subscription
 from wireproto.limits import Limits
 from wireproto.reasons import failure
@@ -171,14 +172,14 @@ class Calling(ConnectedClient):
 
     def start(
         self, method: Method[Req, Resp], request: Req, *, timeout: float | None = None, metadata: Metadata | None = None
-    ) -> Future[Resp]:
+    ) -> CallFuture[Resp]:
         return self._begin(Method, method, request, timeout, metadata).future
 
     def call(
         self, method: Method[Req, Resp], request: Req, *, timeout: float | None = None, metadata: Metadata | None = None
     ) -> Resp:
         refuse_workers("use start, and return its future or add a callback to it")
-        future: Future[Resp] = self.start(method, request, timeout=timeout, metadata=metadata)
+        future: CallFuture[Resp] = self.start(method, request, timeout=timeout, metadata=metadata)
         try:
             return future.result()
         except BaseException:
@@ -218,7 +219,7 @@ class Calling(ConnectedClient):
         *,
         timeout: float | None = None,
         metadata: Metadata | None = None,
-    ) -> Future[Resp]:
+    ) -> CallFuture[Resp]:
         source = _source(items)
         return self._begin(UploadMethod, method, None, timeout, metadata, source).future
 

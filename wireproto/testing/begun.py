@@ -16,6 +16,7 @@ import msgspec
 from wireproto.binding import Binding, Dialect
 from wireproto.connected import ConnectedClient, ItemReceiver, ItemSource
 from wireproto.errors import CallError, ConnectionLost, DecodeError, LocalProtocolError
+from wireproto.futures import CallFuture
 from wireproto.handling import Subscription
 from wireproto.limits import Limits
 from wireproto.reasons import failure
@@ -67,7 +68,7 @@ class AgentsPair(Protocol):
         """What the server speaks when it calls."""
 
 
-class PairedFuture(Future[Any]):
+class PairedFuture(CallFuture[Any]):
     """The future of a call; ``cancel`` tells the client, with the next exchange."""
 
     def __init__(self, call: "BegunInPair") -> None:
@@ -368,14 +369,14 @@ class PairedAgent(ConnectedClient):
 
     def start(
         self, method: Method[Req, Resp], request: Req, *, timeout: float | None = None, metadata: Metadata | None = None
-    ) -> Future[Resp]:
+    ) -> CallFuture[Resp]:
         return self._begin(Method, method, timeout, metadata, request=request).future
 
     def call(
         self, method: Method[Req, Resp], request: Req, *, timeout: float | None = None, metadata: Metadata | None = None
     ) -> Resp:
         self._refuse_handlers("use start, and return its future or add a callback to it")
-        future: Future[Resp] = self.start(method, request, timeout=timeout, metadata=metadata)
+        future: CallFuture[Resp] = self.start(method, request, timeout=timeout, metadata=metadata)
         if not future.done():
             self.exchange("")
         try:
@@ -412,7 +413,7 @@ class PairedAgent(ConnectedClient):
         *,
         timeout: float | None = None,
         metadata: Metadata | None = None,
-    ) -> Future[Resp]:
+    ) -> CallFuture[Resp]:
         return self._begin(UploadMethod, method, timeout, metadata, source=_source(items)).future
 
     def duplex(  # type: ignore[override] # as above

@@ -3,7 +3,7 @@
 # pyright: strict
 
 import enum
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Annotated, assert_type
@@ -113,7 +113,9 @@ def calls(client: Client) -> None:
     request = AddRequest(left=2, right=3)
     assert_type(client.call(ADD, request), AddResponse)
     assert_type(client.call(ADD, request, timeout=1.0, metadata={"a": "b"}).total, int)
-    assert_type(client.start(ADD, request), Future[AddResponse])
+    begun: Future[AddResponse] = client.start(ADD, request)
+    assert_type(begun.result(), AddResponse)
+    assert_type(client.start(ADD, request).metadata, Mapping[str, str])
     responses: Iterator[AddResponse] = client.call_many(ADD, [request])
     assert_type(next(responses), AddResponse)
     assert_type(client.stream(WATCH, request), Stream[WatchResponse])
