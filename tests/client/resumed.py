@@ -70,6 +70,12 @@ class Log:
         for each in readers:
             each.wake()
 
+    def forget(self, upto: int) -> None:
+        """As a server that was restarted: items up to this one are gone, and the streams of before get nothing more."""
+        with self._lock:
+            self.forgotten = upto
+            self._readers.clear()
+
     def read(self, method: StreamMethod[LogRequest, Any], request: LogRequest, context: Context) -> "_Reader":
         after = context.resume_after
         item = ITEMS[method]

@@ -211,7 +211,7 @@ def test_a_gap_is_said_where_the_server_cannot_go_on(door: str) -> None:
             client.follow(NUMBERED, LogRequest(upto=9), timeout=PATIENCE) as items,
         ):
             seen = [next(items) for _ in range(3)]
-            log.forgotten = 6
+            log.forget(6)
             proxy.reset()
             log.grow(9)
             seen += list(items)

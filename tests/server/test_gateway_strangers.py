@@ -170,7 +170,9 @@ def test_who_sends_what_cannot_be_understood_is_hung_up_on(
 @pytest.mark.parametrize(
     "path", ["/test.v1.ServerService/None", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"]
 )
-def test_resets_are_counted_on_every_path(stage: Stage, engine: Any, path: str) -> None:
+def test_resets_are_counted_on_every_path(
+    stage: Stage, engine: Any, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Who begins calls and resets them is hung up on, whatever the calls were for."""
     limits = Limits(cancel_burst=20, cancels_per_second=0.001, errors_per_minute=20)
     with (
@@ -195,7 +197,12 @@ def test_resets_are_counted_on_every_path(stage: Stage, engine: Any, path: str) 
                 next(stream)
             stream.cancel()
         hold.set()
-        until(lambda: grpc.ChannelConnectivity.IDLE in states[1:], "the connection is closed", 10)
+        # A busy machine tells grpcio's watcher nothing of a state that lasted for a moment; the door says what it does.
+        until(
+            lambda: grpc.ChannelConnectivity.IDLE in states[1:] or "hung up" in caplog.text,
+            "the connection is closed",
+            10,
+        )
 
 
 def test_calls_whose_time_is_up_are_no_cancels(stage: Stage, engine: Any) -> None:
