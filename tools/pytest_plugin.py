@@ -133,5 +133,8 @@ class SkipJudge:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Judge the skips in CI; with several processes in the one that gathers their reports."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell has what it starts in the background ignore it, and commands that tests interrupt would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("CI") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(SkipJudge(ACCEPTED_SKIPS), "wireproto-skips")
